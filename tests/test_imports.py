@@ -17,11 +17,11 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("ascent",),
     ("attacks", "interpreters", "detectors", "defenses", "training", "poisoning", "concepts", "visualize", "geometry"),
     ("audit",),
-    ("report", "lab", "cli", "reproductions"),
+    ("report", "lab", "study", "cli", "reproductions"),
 )
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 # A loader returns a Classifier, an error names the nearest choice; the command line is where everything meets.
-ALLOWED = {("models", "model"), ("cli", "report"), ("cli", "lab"), ("cli", "reproductions")}
+ALLOWED = {("models", "model"), ("cli", "report"), ("cli", "lab"), ("cli", "study"), ("cli", "reproductions")}
 GROUND = {("catalog", "errors"), ("records", "errors")}
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,12 +20,14 @@ METHODS = [card for kind in ("attack", "interpreter") for card in cards(kind)]
 
 def faults(card: Card) -> list[str]:
     """What is wrong with the words of one method's signature, as sentences."""
+    call = inspect.signature(card.function.__call__ if card.fitted else card.function)
+    begin = list(call.parameters)[card.fitted : 3 + card.fitted]  # after self
     parameters = list(inspect.signature(card.function).parameters.values())
     found = []
-    if [p.name for p in parameters[:3]] != ["model", "x", "y"]:
+    if begin != ["model", "x", "y"]:
         found.append("it must begin with model, x, y")
     explained = set(re.findall(r"^ +(\w+): ", inspect.getdoc(card.function) or "", re.MULTILINE))
-    for p in parameters[3:]:
+    for p in parameters if card.fitted else parameters[3:]:
         if p.kind is not inspect.Parameter.KEYWORD_ONLY:
             found.append(f"{p.name} must be keyword-only")
         if p.name in REFUSED:

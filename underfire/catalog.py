@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from underfire.errors import InputError, nearest
 
@@ -35,7 +35,8 @@ class Card:
         norms: the norms it can bound or minimise, such as `("linf", "l2")`.
         facts: whatever else is known, by name (`goals`, `differentiable`, `random`, `atlas`, `higher_is_better`, ...).
             Of an attack, `minimal`: it looks for the smallest success; `universal`: one change serves the whole batch;
-            `models`: the only kind of model that it takes; `quick`: options that make it short.
+            `models`: the only kind of model that it takes; `quick`: options that make it short. Of an interpreter,
+            `gives`: what it returns, `"map"` where nothing is said, or `"images"`, `"examples"`, `"rules"`.
     """
 
     kind: str
@@ -49,7 +50,21 @@ class Card:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method."""
-        return self.function(*args, **kwargs)
+        return self.with_options(**kwargs)(*args)
+
+    def with_options(self, **options: Any) -> Callable[..., Any]:
+        """The method with its options bound, called with what is left; of one that is fitted, a new object."""
+        return self.function(**options) if self.fitted else partial(self.function, **options)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the method is a class whose objects are fitted to data before they are called."""
+        return inspect.isclass(self.function)
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """The types of the options, by name."""
+        return get_type_hints(self.function.__init__ if self.fitted else self.function)
 
     @property
     def summary(self) -> str:
@@ -156,4 +171,4 @@ def facts_of(method: Callable[..., Any]) -> Mapping[str, Any]:
         method = method.func
     if isinstance(method, Card):
         return method.facts
-    return next((c.facts for c in _CARDS.values() if c.function is method), {})
+    return next((c.facts for c in _CARDS.values() if c.function in (method, type(method))), {})

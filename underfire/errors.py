@@ -5,6 +5,7 @@
     │   ├── SpecError       a key or value of an audit spec
     │   ├── DataError       images, labels, or the files that hold them
     │   ├── ModelError      the classifier under test, or the file that holds it
+    │   ├── NotFitted       a method that learns from data was used before it was fitted
     │   └── Unsupported     a mode that a method, or this model with it, does not have
     ├── OracleError         a model failed on a query in the middle of an attack; carries what was found by then
     ├── LedgerError         a run folder: in use, written by a newer version, damaged
@@ -43,6 +44,10 @@ class ModelError(InputError):
 
 class Unsupported(InputError):
     """A mode that a method does not have, or that this model does not allow it."""
+
+
+class NotFitted(InputError):
+    """A method that learns from data was used before it was fitted."""
 
 
 class OracleError(UnderfireError):

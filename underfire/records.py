@@ -40,6 +40,30 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Examples:
+    """Known images that explain others: for each of `B` images its `k` examples, the most telling first.
+
+    Attributes:
+        index: which of the known images, int64 `[B, k]`; -1 where there are fewer than `k`.
+        distance: how far each is from the image in the space of the method, `[B, k]`.
+        x: the examples themselves, `[B, k, C, H, W]`.
+        y: their labels, int64 `[B, k]`.
+        ids: their names.
+        notes: what each is an example of, such as `"prototype"` or `"criticism"`.
+    """
+
+    index: Tensor
+    distance: Tensor
+    x: Tensor
+    y: Tensor
+    ids: tuple[tuple[str, ...], ...]
+    notes: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@dataclass(frozen=True)
 class Interval:
     """An estimate with its confidence interval, and the sample size it rests on."""
 

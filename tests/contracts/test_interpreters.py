@@ -4,10 +4,40 @@ import pytest
 import torch
 
 import underfire as uf
-from underfire.errors import DataError
+from underfire.data import Dataset
+from underfire.errors import DataError, NotFitted
 
 CARDS = {card.name: card for card in uf.cards("interpreter")}
+MAPS = {name: card for name, card in CARDS.items() if card.facts.get("gives", "map") == "map"}
 every_interpreter = pytest.mark.parametrize("name", CARDS)
+every_map = pytest.mark.parametrize("name", MAPS)
+
+# What makes a method short, or fit for images of 9 x 12 pixels.
+SETTINGS: dict[str, dict] = {}
+# What makes the fit of a trained one short.
+FITS: dict[str, dict] = {}
+
+
+class Noise:
+    """A source of random images of the size that the tests use."""
+
+    labels = ("a", "b", "c", "d")
+
+    def __len__(self):
+        return 24
+
+    def read(self, index):
+        draws = torch.rand(24, 3, 9, 12, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+        y = torch.arange(24) % 4
+        return uf.Batch(draws[index], y[index], tuple(str(i) for i in index))
+
+
+def prepared(card, model, **options):
+    """The method, short, and fitted where it must be."""
+    method = card.with_options(**SETTINGS.get(card.name, {}) | options)
+    if card.fitted:
+        method.fit(model, Dataset("noise", Noise()), **FITS.get(card.name, {}))
+    return method
 
 
 @pytest.fixture
@@ -15,27 +45,32 @@ def x():
     return torch.rand(4, 3, 9, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@every_interpreter
+@every_map
 def test_shape_and_batch_equals_singles(network, x, name):
     model = network("relu", torch.float64)
     y = torch.tensor([0, 1, 2, 3])
-    shown = CARDS[name](model, x, y)
+    interpret = prepared(CARDS[name], model)
+    shown = interpret(model, x, y)
     assert shown.shape[:2] == (4, 1)
     assert shown.shape[2] <= 9
     assert shown.shape[3] <= 12
     assert torch.isfinite(shown).all()
     assert not shown.requires_grad
-    singles = torch.cat([CARDS[name](model, x[i : i + 1], y[i : i + 1]) for i in range(4)])
+    singles = torch.cat([interpret(model, x[i : i + 1], y[i : i + 1]) for i in range(4)])
     assert torch.allclose(shown, singles, atol=1e-10)
     with torch.no_grad():
-        assert torch.equal(CARDS[name](model, x, y), shown)  # works where gradients are off
+        assert torch.equal(interpret(model, x, y), shown)  # works where gradients are off
 
 
 @every_interpreter
 def test_the_model_is_left_as_it_was_found(network, x, name):
     model = network("relu", torch.float64).train()
+    state = torch.random.get_rng_state()
+    before = x.clone()
     hooks = [(len(m._forward_hooks), len(m._backward_hooks), m.training) for m in model.modules()]
-    CARDS[name](model, x, torch.zeros(4, dtype=torch.int64))
+    prepared(CARDS[name], model)(model, x, torch.zeros(4, dtype=torch.int64))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(x, before)
     assert [(len(m._forward_hooks), len(m._backward_hooks), m.training) for m in model.modules()] == hooks
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
@@ -48,13 +83,14 @@ def settings(card):
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "tolerance"), [(n, *s) for n, card in CARDS.items() for s in settings(card)]
+    ("name", "options", "tolerance"), [(n, *s) for n, card in MAPS.items() for s in settings(card)]
 )
 def test_differentiable_iff_the_card_says_so(network, x, name, options, tolerance):
     model, card = network("smooth", torch.float64), CARDS[name]
     y = torch.tensor([0, 1, 2, 3])
     x = x.clone().requires_grad_()
-    shown = card(model, x, y, **options)
+    interpret = prepared(card, model, **options)
+    shown = interpret(model, x, y)
     assert shown.requires_grad == card.facts["differentiable"]
     if not shown.requires_grad:
         return
@@ -65,7 +101,7 @@ def test_differentiable_iff_the_card_says_so(network, x, name, options, toleranc
     claimed, measured = [], []
     for direction in directions:
         with torch.no_grad():
-            ahead, behind = (card(model, x + s * direction, y, **options) for s in (step, -step))
+            ahead, behind = (interpret(model, x + s * direction, y) for s in (step, -step))
         measured.append((weights * (ahead - behind)).sum().item() / (2 * step))
         claimed.append((slope * direction).sum().item())
     gap = torch.tensor(claimed) - torch.tensor(measured)
@@ -74,7 +110,27 @@ def test_differentiable_iff_the_card_says_so(network, x, name, options, toleranc
 
 @every_interpreter
 def test_classes_outside_the_model_are_named(network, x, name):
+    model = network("relu", torch.float64)
+    interpret = prepared(CARDS[name], model)
     with pytest.raises(DataError, match="class 9 is outside the model's 4 classes"):
-        CARDS[name](network("relu", torch.float64), x, torch.tensor([0, 1, 2, 9]))
+        interpret(model, x, torch.tensor([0, 1, 2, 9]))
     with pytest.raises(DataError, match="must be int64"):
-        CARDS[name](network("relu", torch.float64), x, torch.tensor([0.0] * 4))
+        interpret(model, x, torch.tensor([0.0] * 4))
+
+
+@pytest.mark.parametrize("name", [name for name, card in CARDS.items() if card.fitted])
+def test_one_that_is_fitted_says_so_before(network, x, name):
+    with pytest.raises(NotFitted, match="fit"):
+        CARDS[name](network("relu", torch.float64), x, torch.zeros(4, dtype=torch.int64))
+
+
+@every_map
+def test_a_map_of_one_image_does_not_depend_on_how_many_go_at_once(network, x, name):
+    card, model = CARDS[name], network("relu", torch.float64)
+    if "chunk" not in card.options:
+        return
+    y = torch.tensor([0, 1, 2, 3])
+    small, large = (prepared(card, model, chunk=chunk)(model, x, y) for chunk in (3, 64))
+    assert torch.allclose(small, large, atol=1e-10)
+    with pytest.raises(ValueError, match="chunk must be at least 1"):
+        prepared(card, model, chunk=0)(model, x, y)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 from underfire.audit.spec import NEEDS, AttackSpec, AuditSpec, GateSpec, InterpreterSpec, number, where
 from underfire.catalog import Card, cards, find
@@ -41,7 +41,7 @@ def complete(spec: AuditSpec) -> AuditSpec:
 
 def interpreter_of(entry: InterpreterSpec) -> Callable[..., Any]:
     """The interpreter `(model, x, classes) -> map` of an entry, its options bound."""
-    return partial(find("interpreter", entry.name).function, **_values(entry))
+    return find("interpreter", entry.name).with_options(**_values(entry))
 
 
 def attack_of(entry: AttackSpec, eps: float) -> Callable[..., Any]:
@@ -152,14 +152,15 @@ def _default(method: Card, name: str) -> Any:
 
 def _options(path: str, method: Card, entry: AttackSpec | InterpreterSpec) -> dict[str, Any]:
     """The options of an entry, numbers as numbers, each one that the method has and of its type."""
-    hints = get_type_hints(method.function)
+    hints = method.hints
+    taken = type(entry).model_fields  # what has a place of its own in an entry is no option
     # What needs a tensor or a function cannot be written in a file.
-    settable = {n: h for n in method.options if n not in _OF_THE_SPEC and (h := hints.get(n)) and any(_said(h))}
+    settable = {n: h for n in method.options if n not in taken and (h := hints.get(n)) and any(_said(h))}
     options = {}
     for name, value in entry.options.items():
         key = f"{path}.{name}"
         if name not in settable:
-            fields = [f for f in type(entry).model_fields if f not in _OF_THE_SPEC or f in method.options]
+            fields = [f for f in taken if f not in _OF_THE_SPEC or f in method.options]
             raise SpecError(f"unknown key {key!r}; {nearest(name, [*settable, *fields])}")
         given, value = value, value if _fits(value, settable[name]) else number(value)
         if not _fits(value, settable[name]):
@@ -189,7 +190,7 @@ def _said(hint: Any) -> Iterator[str]:
         elif get_origin(part) is Literal:
             yield from (repr(choice) for choice in get_args(part))
         elif get_origin(part) is tuple:
-            yield f"a list of {len(get_args(part))}"
+            yield "a list" if get_args(part)[-1] is ... else f"a list of {len(get_args(part))}"
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -202,6 +203,8 @@ def _fits(value: Any, hint: Any) -> bool:
             fits = value in get_args(part)
         elif get_origin(part) is tuple:
             kinds = get_args(part)
+            if kinds[-1] is ... and isinstance(value, list):
+                kinds = kinds[:1] * len(value)
             fits = isinstance(value, list) and len(value) == len(kinds) and all(map(_fits, value, kinds))
         else:
             fits = part in (bool, str, type(None)) and isinstance(value, part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from underfire.catalog import Card, find
 from underfire.errors import InputError, SpecError
@@ -24,7 +24,7 @@ def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
     """
     import yaml
 
-    hints = get_type_hints(card.function)
+    hints = card.hints
     given: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")

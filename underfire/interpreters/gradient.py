@@ -17,7 +17,14 @@ from underfire.interpreters.parts import input_gradient
     second_order=True,
 )
 def gradient(
-    model: nn.Module, x: Tensor, y: Tensor, *, absolute: bool = True, pool: int = 1, curvature: str = "difference"
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    absolute: bool = True,
+    pool: int = 1,
+    neuron: str | None = None,
+    curvature: str = "difference",
 ) -> Tensor:
     """The gradient of the logit of class `y`, how much each pixel would change it: largest absolute value of a channel.
 
@@ -27,6 +34,7 @@ def gradient(
         y: the class to explain, int64 `[B]`.
         absolute: take absolute values before the largest channel; if False, the signed sum over channels.
         pool: average over squares of this side, which the ADV² authors do with 4.
+        neuron: explain this inner neuron instead, `"LAYER:UNIT"` (see `parts.score`).
         curvature: how the map's own derivative is taken, `"difference"` or `"exact"` (see `parts.input_gradient`).
 
     Returns:
@@ -34,6 +42,6 @@ def gradient(
     """
     if pool < 1:
         raise InputError(f"pool must be >= 1, got {pool}")
-    g = input_gradient(model, x, y, curvature)
+    g = input_gradient(model, x, y, curvature, neuron)
     saliency = g.abs().amax(1, keepdim=True) if absolute else g.sum(1, keepdim=True)
     return F.avg_pool2d(saliency, pool, ceil_mode=True) if pool > 1 else saliency

@@ -15,7 +15,9 @@ from underfire.interpreters.parts import input_gradient
     differentiable=True,
     second_order=True,
 )
-def gradient_input(model: nn.Module, x: Tensor, y: Tensor, *, curvature: str = "difference") -> Tensor:
+def gradient_input(
+    model: nn.Module, x: Tensor, y: Tensor, *, neuron: str | None = None, curvature: str = "difference"
+) -> Tensor:
     """Each pixel times the gradient of the logit of class `y`, summed over channels; signed.
 
     For a network that is linear in `x` without bias, the map sums to the logit.
@@ -24,10 +26,12 @@ def gradient_input(model: nn.Module, x: Tensor, y: Tensor, *, curvature: str = "
         model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
         x: images.
         y: the class to explain, int64 `[B]`.
+        neuron: explain this inner neuron instead, `"LAYER:UNIT"` (see `parts.score`).
         curvature: how the map's own derivative is taken, `"difference"` or `"exact"` (see `parts.input_gradient`).
 
     Returns:
         The map, `[B, 1, H, W]`, in logits.
     """
     attached = torch.is_grad_enabled() and x.requires_grad
-    return ((x if attached else x.detach()) * input_gradient(model, x, y, curvature)).sum(1, keepdim=True)
+    g = input_gradient(model, x, y, curvature, neuron)
+    return ((x if attached else x.detach()) * g).sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""What several interpreters share: the gradient of a class score, and the choice of the class."""
+"""What several interpreters share: the score that is explained, its gradient, and chance."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from underfire.errors import DataError, Unsupported
-from underfire.hooks import frozen
+from underfire.errors import DataError, InputError, ModelError, Unsupported
+from underfire.hooks import activations, frozen
 
 CURVATURES = ("difference", "exact")
+
+
+def seeded(generator: torch.Generator | None, device: torch.device) -> torch.Generator:
+    """The generator, or one that always begins alike: without one, an explanation is the same every time.
+
+    What is drawn is shared by all images of a batch, so that each gets the explanation it would get alone.
+    """
+    return generator if generator is not None else torch.Generator(device).manual_seed(0)
 
 
 def class_score(logits: Tensor, y: Tensor) -> Tensor:
@@ -28,6 +36,38 @@ def class_score(logits: Tensor, y: Tensor) -> Tensor:
     return logits.gather(1, y[:, None]).squeeze(1)
 
 
+def score(model: nn.Module, x: Tensor, y: Tensor, neuron: str | None = None) -> Tensor:
+    """What is explained, `[B]`: the logit of class `y`, or the activation of an inner neuron.
+
+    Args:
+        model: maps images to logits `[B, K]`.
+        x: images.
+        y: classes, int64 `[B]`; without effect where a neuron is given, but still checked.
+        neuron: `"LAYER:UNIT"`, such as `"layer2.0:5"`: of a layer `[B, C, h, w]` the mean of channel 5 over space, and
+            with `"LAYER:UNIT,ROW,COLUMN"` one place of it; of a layer `[B, D]` its unit 5.
+
+    Raises:
+        InputError: the neuron is not written so, or outside the layer. ModelError: there is no such layer.
+    """
+    if neuron is None:
+        return class_score(model(x), y)
+    name, colon, numbers = neuron.rpartition(":")
+    place = tuple(int(part) for part in numbers.split(",") if part.strip().isdecimal())
+    if not colon or len(place) not in (1, 3) or len(place) != len(numbers.split(",")):
+        raise InputError(f"neuron must be LAYER:UNIT or LAYER:UNIT,ROW,COLUMN, such as 'layer2.0:5', got {neuron!r}")
+    logits, outputs = activations(model, x, [name])
+    class_score(logits, y)
+    output = outputs[name]
+    if output.dim() not in (2, 4) or (len(place) == 3 and output.dim() != 4):
+        raise ModelError(f"neuron {neuron!r}: layer {name!r} gives {tuple(output.shape)}, which has no such place")
+    if any(i >= n for i, n in zip(place, output.shape[1:], strict=False)):
+        raise InputError(f"neuron {neuron!r} is outside layer {name!r}, which gives {tuple(output.shape[1:])} an image")
+    chosen = output[:, place[0]]
+    if len(place) == 3:
+        return chosen[:, place[1], place[2]]
+    return chosen.mean((1, 2)) if chosen.dim() == 3 else chosen
+
+
 @contextmanager
 def explaining(model: nn.Module, x: Tensor) -> Iterator[tuple[Tensor, bool]]:
     """Yield the images to explain and whether their map must carry a graph; gradients work inside in any case."""
@@ -36,8 +76,8 @@ def explaining(model: nn.Module, x: Tensor) -> Iterator[tuple[Tensor, bool]]:
         yield (x if attached else x.detach().requires_grad_(True)), attached
 
 
-def input_gradient(model: nn.Module, x: Tensor, y: Tensor, curvature: str) -> Tensor:
-    """The gradient of the class score, `[B, C, H, W]`, itself differentiable where `x` requires a gradient.
+def input_gradient(model: nn.Module, x: Tensor, y: Tensor, curvature: str, neuron: str | None = None) -> Tensor:
+    """The gradient of the `score`, `[B, C, H, W]`, itself differentiable where `x` requires a gradient.
 
     Its derivative along a vector `v` is a Hessian-vector product: `"exact"`, by back-propagating twice, which is zero
     for a ReLU network unless its activations are smoothed; or `"difference"`, `(g(x + d v) - g(x)) / d`, one more
@@ -47,14 +87,14 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor, curvature: str) -> Te
     if curvature not in CURVATURES:
         raise Unsupported(f"curvature {curvature!r} is unknown; choices: {', '.join(CURVATURES)}")
     with explaining(model, x) as (point, attached):
-        score = class_score(model(point), y).sum()
         exact = attached and curvature == "exact"
-        (gradient,) = torch.autograd.grad(score, point, create_graph=exact, retain_graph=attached)
+        total = score(model, point, y, neuron).sum()
+        (gradient,) = torch.autograd.grad(total, point, create_graph=exact, retain_graph=attached)
         if attached and not exact:
 
             def again(elsewhere: Tensor) -> Tensor:
                 with explaining(model, elsewhere.detach()) as (there, _):
-                    (g,) = torch.autograd.grad(class_score(model(there), y).sum(), there)
+                    (g,) = torch.autograd.grad(score(model, there, y, neuron).sum(), there)
                 return g
 
             gradient = _Difference.apply(point, gradient, again)
