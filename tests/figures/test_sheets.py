@@ -70,3 +70,26 @@ def test_what_cannot_be_drawn_is_refused(tmp_path, call, message):
     with pytest.raises(InputError, match=message):
         call(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_legend_says_what_the_colours_of_maps_mean():
+    plain, told = (sheet([[torch.zeros(3, 8, 8)] * 3], legend=legend) for legend in (False, True))
+    assert len(told.axes) == len(plain.axes) + 2
+    assert [text.get_text() for axes in told.axes[-2:] for text in axes.texts] == [
+        "no evidence",
+        "evidence",
+        "against",
+        "for",
+    ]
+    assert told.get_size_inches()[1] > plain.get_size_inches()[1]
+
+
+def test_the_legend_has_the_colours_of_the_maps():
+    from underfire.figures.overlay import heatmap, scale
+
+    image = torch.zeros(1, 1, 256)
+    signed = heatmap(torch.linspace(-1, 1, 256)[None, None], image)
+    cover = 0.35 + 0.55 * torch.linspace(-1, 1, 256).abs()
+    assert torch.allclose((signed / cover)[:, 0, 40:-40], scale(True)[:, 0, 40:-40], atol=0.05)
+    for one in (True, False):
+        assert scale(one).shape == (3, 1, 256)

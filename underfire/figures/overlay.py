@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SEQUENTIAL, DIVERGING = "viridis", "PuOr_r"  # uniform in lightness, and told apart with any colour blindness
+_VIVID = 0.38  # how far from its middle the diverging map is used: its ends are too dark to tell apart on an image
 _BRIGHTEST = 0.99  # the quantile of a map that gets full colour: one extreme pixel must not darken all others
 
 
@@ -76,9 +77,15 @@ def heatmap(map: Tensor, image: Tensor) -> Tensor:  # noqa: A002
     full = ordered[int(_BRIGHTEST * (len(ordered) - 1))]
     full = full if full > 0 else ordered[-1].clamp_min(1e-12)  # few pixels, or none left after shrinking
     strength = (strength / full).clamp(0, 1)
-    colour = _coloured(0.5 + 0.5 * strength * v.sign(), DIVERGING) if signed else _coloured(strength, SEQUENTIAL)
+    colour = _coloured(0.5 + _VIVID * strength * v.sign(), DIVERGING) if signed else _coloured(strength, SEQUENTIAL)
     cover = 0.35 + 0.55 * strength
     return cover * colour + (1 - cover) * grey
+
+
+def scale(signed: bool) -> Tensor:
+    """The colours that `heatmap` gives to rising strength, from left to right: RGB `[3, 1, 256]`, for a legend."""
+    strength = torch.linspace(-1, 1, 256) if signed else torch.linspace(0, 1, 256)
+    return _coloured((0.5 + _VIVID * strength if signed else strength)[None], DIVERGING if signed else SEQUENTIAL)
 
 
 def magnify(x: Tensor, x_adv: Tensor) -> tuple[Tensor, float]:

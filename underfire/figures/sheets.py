@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from underfire.errors import InputError
-from underfire.figures.overlay import rgb, to_image
+from underfire.figures.overlay import rgb, scale, to_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_CELL = 1.7  # inches; also decides after how many letters a title breaks
+_LEGEND = 0.42  # inches
 _INK = "#1a1a1a"
 
 
 def sheet(
-    rows: Sequence[Sequence[Tensor | None]], row_titles: Sequence[str] = (), column_titles: Sequence[str] = ()
+    rows: Sequence[Sequence[Tensor | None]],
+    row_titles: Sequence[str] = (),
+    column_titles: Sequence[str] = (),
+    *,
+    cell: float = 1.7,
+    legend: bool = False,
 ) -> Figure:
     """Images in rows and columns with a title for each, as a matplotlib figure that belongs to no window.
 
@@ -28,6 +33,8 @@ def sheet(
         rows: images `[C, H, W]` in [0, 1], any sizes; None leaves a cell empty.
         row_titles: one for each row, at its left; or none.
         column_titles: one for each column, above it; or none.
+        cell: side of a cell in inches.
+        legend: say below what the colours of attribution maps mean.
 
     Raises:
         InputError: there is no image, rows differ in length, or the titles are not as many as rows or columns.
@@ -41,12 +48,15 @@ def sheet(
         if titles and len(titles) != count:
             raise InputError(f"a sheet of {count} {what}s needs {count} {what} titles, got {len(titles)}")
     left = 1.15 if row_titles else 0.0
-    above = [fill(title, 20) for title in column_titles]
+    above = [fill(title, round(11.8 * cell)) for title in column_titles]
     top = 0.17 * max((title.count("\n") + 1 for title in above), default=0) + (0.1 if above else 0.0)
-    width, height = left + columns * _CELL, top + len(rows) * _CELL
+    bottom = _LEGEND if legend else 0.0
+    width, height = left + columns * cell, top + len(rows) * cell + bottom
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    figure.subplots_adjust(left=left / width, right=1, bottom=0, top=1 - top / height, wspace=0.06, hspace=0.06)
+    figure.subplots_adjust(
+        left=left / width, right=1, bottom=bottom / height, top=1 - top / height, wspace=0.06, hspace=0.06
+    )
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
             axis = axes[i, j]
@@ -61,7 +71,22 @@ def sheet(
                 axis.set_ylabel(
                     fill(row_titles[i], 14), fontsize=10, color=_INK, rotation=0, ha="right", va="center", labelpad=6
                 )
+    if legend:
+        _explain_colours(figure)
     return figure
+
+
+def _explain_colours(figure: Figure) -> None:
+    """Two strips of colour at the foot: maps of one sign, and maps that also speak against the class."""
+    width, height = figure.get_size_inches()
+    long = min(1.0, (width - 0.4) / 6)
+    for middle, signed, low, high in ((0.27, False, "no evidence", "evidence"), (0.75, True, "against", "for")):
+        strip = figure.add_axes((middle - long / 2 / width, 0.14 / height, long / width, 0.12 / height))
+        strip.imshow(scale(signed).permute(1, 2, 0).numpy(), aspect="auto")
+        strip.set(xticks=[], yticks=[])
+        strip.set_frame_on(False)
+        strip.text(-6, 0, low, ha="right", va="center", fontsize=9, color=_INK)
+        strip.text(262, 0, high, ha="left", va="center", fontsize=9, color=_INK)
 
 
 def save(picture: Figure | Tensor, path: str | Path, *, at_least: int = 0) -> None:
