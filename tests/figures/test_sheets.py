@@ -73,7 +73,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path, call, message):
 
 
 def test_a_legend_says_what_the_colours_of_maps_mean():
-    plain, told = (sheet([[torch.zeros(3, 8, 8)] * 3], legend=legend) for legend in (False, True))
+    plain, told = (figures.sheet([[torch.zeros(3, 8, 8)] * 3], legend=legend) for legend in (False, True))
     assert len(told.axes) == len(plain.axes) + 2
     assert [text.get_text() for axes in told.axes[-2:] for text in axes.texts] == [
         "no evidence",
