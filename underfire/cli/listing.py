@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from underfire.catalog import KINDS, cards
+from underfire.catalog import KINDS, Card, cards
 from underfire.cli.shared import OUT, print_json
 
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", min_width=len(column))
     table.columns[0].no_wrap = True
     return table
+
+
+#: What is worth knowing of each kind, beside its source.
+_COLUMNS = {
+    "attack": ("knowledge", "norms"),
+    "interpreter": ("family", "gives", "differentiable", "needs fit"),
+    "measure": ("higher is better",),
+}
+
+
+def _told(card: Card, what: str) -> str:
+    """One fact of a card, in words."""
+    facts = {"knowledge": card.knowledge, "norms": card.norms, "needs fit": card.fitted, "gives": "map", **card.facts}
+    value = facts.get(what.replace(" ", "_"), facts.get(what, ""))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def show(kind: str | None, as_json: bool) -> None:
@@ -32,10 +49,10 @@ def show(kind: str | None, as_json: bool) -> None:
         members = [card for card in found if card.kind == group]
         if not members:
             continue
-        table = _table(group, "name", "source", "modality", "knowledge", "norms")
+        columns = _COLUMNS.get(group, ())
+        table = _table(group, "name", "source", "modality", *columns)
         for card in members:
-            cells = (card.source, ", ".join(card.modality), card.knowledge, ", ".join(card.norms))
-            table.add_row(card.name, *cells)
+            table.add_row(card.name, card.source, ", ".join(card.modality), *(_told(card, what) for what in columns))
         OUT.print(table)
         OUT.print()
 
