@@ -93,3 +93,19 @@ def test_the_legend_has_the_colours_of_the_maps():
     assert torch.allclose((signed / cover)[:, 0, 40:-40], scale(True)[:, 0, 40:-40], atol=0.05)
     for one in (True, False):
         assert scale(one).shape == (3, 1, 256)
+
+
+def test_pictures_for_the_web_stay_small(tmp_path):
+    noise = torch.rand(3, 224, 224, generator=torch.Generator().manual_seed(0))
+    figure = figures.sheet([[noise] * 3, [noise] * 3], column_titles=["a", "b", "c"])
+    figures.save_small(figure, tmp_path / "noise.webp")
+    assert (tmp_path / "noise.webp").stat().st_size <= 60_000
+
+
+def test_every_image_may_have_a_title():
+    figure = figures.sheet([[IMAGE, IMAGE], [IMAGE, None]], titles=[["a", "b"], ["c", ""]])
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", ""]
+    with pytest.raises(InputError, match="one for each image"):
+        figures.sheet([[IMAGE, IMAGE]], titles=[["a"]])
+    with pytest.raises(InputError, match="one for each image"):
+        figures.sheet([[IMAGE]], titles=[["a"]], column_titles=["b"])

@@ -31,7 +31,7 @@ def test_pictures_are_small_and_the_page_shows_them(tmp_path, monkeypatch, capsy
     pictures = re.findall(r"!\[(\w+): ([^\]]+)\]\((gallery/\w+\.webp)\)", text)
     assert [name for name, _, _ in pictures] == names
     for name, alt, path in pictures:
-        assert (tmp_path / path).stat().st_size <= gallery.LARGEST
+        assert (tmp_path / path).stat().st_size <= 60_000
         with Image.open(tmp_path / path) as image:
             assert image.width > 400
             assert image.height > (400 if name == "adv2" else 150)
@@ -78,12 +78,6 @@ def test_settings_follow_from_the_card():
     assert "![" not in gallery.page([shown])
     assert gallery._word(partial(cam)) == "cam"
     assert set(gallery.SETTINGS) <= {card.name for card in gallery.cards("attack")}
-
-
-def test_pictures_of_noise_are_packed_harder(tmp_path):
-    noise = torch.rand(3, 224, 224, generator=torch.Generator().manual_seed(0))
-    gallery._save([[noise] * 3, [noise] * 3], ["a", "b", "c"], tmp_path / "noise.webp")
-    assert (tmp_path / "noise.webp").stat().st_size <= gallery.LARGEST
 
 
 def test_what_is_missing_is_named(tmp_path):

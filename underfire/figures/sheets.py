@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
@@ -24,6 +25,7 @@ def sheet(
     row_titles: Sequence[str] = (),
     column_titles: Sequence[str] = (),
     *,
+    titles: Sequence[Sequence[str]] = (),
     cell: float = 1.7,
     legend: bool = False,
 ) -> Figure:
@@ -33,6 +35,7 @@ def sheet(
         rows: images `[C, H, W]` in [0, 1], any sizes; None leaves a cell empty.
         row_titles: one for each row, at its left; or none.
         column_titles: one for each column, above it; or none.
+        titles: one for each image, above it, in the same rows and columns; instead of column titles.
         cell: side of a cell in inches.
         legend: say below what the colours of attribution maps mean.
 
@@ -44,19 +47,21 @@ def sheet(
     columns = len(rows[0]) if rows else 0
     if not columns or any(len(row) != columns for row in rows):
         raise InputError(f"a sheet needs rows of one length, got {[len(row) for row in rows]}")
-    for what, titles, count in (("row", row_titles, len(rows)), ("column", column_titles, columns)):
-        if titles and len(titles) != count:
-            raise InputError(f"a sheet of {count} {what}s needs {count} {what} titles, got {len(titles)}")
+    for what, words, count in (("row", row_titles, len(rows)), ("column", column_titles, columns)):
+        if words and len(words) != count:
+            raise InputError(f"a sheet of {count} {what}s needs {count} {what} titles, got {len(words)}")
     left = 1.15 if row_titles else 0.0
-    above = [fill(title, round(11.8 * cell)) for title in column_titles]
-    top = 0.17 * max((title.count("\n") + 1 for title in above), default=0) + (0.1 if above else 0.0)
+    if titles and (column_titles or [len(line) for line in titles] != [len(row) for row in rows]):
+        raise InputError("titles must be one for each image, and there are no column titles then")
+    above = [[fill(title, round(11.8 * cell)) for title in line] for line in titles or [column_titles]]
+    most = max((title.count("\n") + 1 for line in above for title in line), default=0)
+    top = 0.17 * most + 0.1 if most else 0.0
+    between = top if titles else 0.0  # room for the titles inside
     bottom = _LEGEND if legend else 0.0
-    width, height = left + columns * cell, top + len(rows) * cell + bottom
+    width, height = left + columns * cell, top + len(rows) * cell + (len(rows) - 1) * between + bottom
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    figure.subplots_adjust(
-        left=left / width, right=1, bottom=bottom / height, top=1 - top / height, wspace=0.06, hspace=0.06
-    )
+    figure.subplots_adjust(left / width, bottom / height, 1, 1 - top / height, 0.06, 0.06 + between / cell)
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
             axis = axes[i, j]
@@ -65,8 +70,8 @@ def sheet(
             if image is not None:
                 small = min(image.shape[-2:]) < 128  # its pixels are the content: show them as squares
                 axis.imshow(rgb(image).permute(1, 2, 0).numpy(), interpolation="nearest" if small else "antialiased")
-            if above and i == 0:
-                axis.set_title(above[j], fontsize=10, color=_INK, pad=5)
+            if i < len(above) and above[i]:
+                axis.set_title(above[i][j], fontsize=10, color=_INK, pad=5)
             if row_titles and j == 0:
                 axis.set_ylabel(
                     fill(row_titles[i], 14), fontsize=10, color=_INK, rotation=0, ha="right", va="center", labelpad=6
@@ -107,3 +112,19 @@ def save(picture: Figure | Tensor, path: str | Path, *, at_least: int = 0) -> No
             picture.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.08)
     except ValueError as error:  # what both libraries raise before they open the file
         raise InputError(f"cannot write {path.name}: {path.suffix!r} names no picture format, use .png") from error
+
+
+def save_small(figure: Figure, path: str | Path, *, largest: int = 60_000) -> None:
+    """Write a figure for a page on the web, as WebP, as good as `largest` bytes allow."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=130, bbox_inches="tight", pad_inches=0.08)
+    picture = Image.open(buffer).convert("RGB")
+    for share, quality in ((1, 85), (1, 70), (1, 55), (1, 40), (0.75, 55), (0.75, 40), (0.5, 40), (0.5, 20)):
+        packed = io.BytesIO()
+        smaller = picture.resize((int(share * picture.width), int(share * picture.height))) if share < 1 else picture
+        smaller.save(packed, "WEBP", quality=quality)
+        if packed.tell() <= largest:
+            break
+    Path(path).write_bytes(packed.getvalue())

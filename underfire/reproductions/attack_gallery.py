@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -23,7 +22,7 @@ from torch import Tensor
 from underfire import data, models
 from underfire.catalog import Card, cards, find
 from underfire.errors import InputError, UnderfireError
-from underfire.figures import heatmap, magnify, sheet
+from underfire.figures import heatmap, magnify, save_small, sheet
 from underfire.interpreters import cam
 from underfire.measures import perturbation, prediction
 from underfire.measures.maps import normalise
@@ -31,7 +30,6 @@ from underfire.model import Classifier
 
 TRIES = 3  # images that are tried, until the attack fools the model on one
 BATCH = 16  # images that a universal change is made from
-LARGEST = 60_000  # bytes of a picture
 STEPS, QUERIES = 200, 3000  # more is cut down to these, where the table below says nothing
 
 
@@ -209,7 +207,7 @@ def _draw(
         rows.append([maps[0], None, maps[1]])
         alt += "; below, what explains the prediction before and after"
     titles = [f"clean: {was}", f"change × {factor:.3g}", f"adversarial: {became}"]
-    _save(rows, titles, path)
+    save_small(sheet(rows, column_titles=titles), path)
     told = ", ".join(f"{name}={_word(value)}" for name, value in options.items())
     sizes = {norm: float(value) for norm, value in perturbation.sizes(x[None], x_adv[None]).items()}
     share = sizes["l0"] / x.numel()
@@ -226,22 +224,6 @@ def _word(value: Any) -> str:
     while isinstance(value, partial):
         value = value.func
     return getattr(value, "__name__", None) or (f"{value:.3g}" if isinstance(value, float) else str(value))
-
-
-def _save(rows: Sequence[Sequence[Tensor | None]], titles: Sequence[str], path: Path) -> None:
-    """A sheet as WebP, as good as `LARGEST` bytes allow."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    sheet(rows, column_titles=titles).savefig(buffer, dpi=130, bbox_inches="tight", pad_inches=0.08)
-    picture = Image.open(buffer).convert("RGB")
-    for share, quality in ((1, 85), (1, 70), (1, 55), (1, 40), (0.75, 55), (0.75, 40), (0.5, 40), (0.5, 20)):
-        packed = io.BytesIO()
-        smaller = picture.resize((int(share * picture.width), int(share * picture.height))) if share < 1 else picture
-        smaller.save(packed, "WEBP", quality=quality)
-        if packed.tell() <= LARGEST:
-            break
-    path.write_bytes(packed.getvalue())
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

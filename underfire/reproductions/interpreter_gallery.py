@@ -1,0 +1,277 @@
+"""Every explanation of the catalogue on the same images: `python -m underfire.reproductions.interpreter_gallery`.
+
+Writes `interpreter-gallery.md` and its pictures: one sheet of all maps of one photograph, one of all maps of a digit
+for every class, and a strip for each interpreter. The photographs are two that come with scikit-image and belong to
+everybody (CC0); they need the ImageNet network among the real data (`--data`), and without it there are only digits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.nn import functional as F
+
+from underfire import data, models
+from underfire.catalog import Card, cards, find
+from underfire.errors import InputError, UnderfireError
+from underfire.figures import heatmap, magnify, save_small, sheet
+from underfire.measures.maps import informative
+from underfire.measures.prediction import confidence
+from underfire.model import Classifier
+from underfire.records import Examples
+
+SIDE = 224
+REFERENCE = 500  # images that a method is fitted to
+#: Options that differ from the defaults; the table says so.
+SETTINGS: dict[str, dict[str, Any]] = {}
+_ACROSS = 6  # pictures in one row of the sheet of all
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An image, the class that its model gives it, and the images that methods are fitted to (None where none are)."""
+
+    name: str
+    model: Classifier
+    x: Tensor
+    reference: data.Dataset | None
+
+    @property
+    def y(self) -> Tensor:
+        """The class that the model predicts, `[1]`."""
+        return self.model.predict(self.x).argmax(1)
+
+    @property
+    def title(self) -> str:
+        """The name of that class and its probability."""
+        logits = self.model.predict(self.x)
+        return f"{_short(self.model, int(self.y))}, {confidence(logits, self.y).item():.0%}"
+
+
+@dataclass
+class Shown:
+    """What became of one interpreter: its pictures by subject, and what there is to say."""
+
+    card: Card
+    pictures: dict[str, list[tuple[str, Tensor]]] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def subjects(root: Path | None, seed: int) -> list[Subject]:
+    """A digit among others, and, where there is a network for them, a cup of coffee and a cat."""
+    digits = models.load("zoo:cluttered_digits")
+    batch = data.load("cluttered-digits:test", n=1, seed=seed)[:]
+    found = [Subject("a digit", digits, batch.x, data.load("cluttered-digits:train", n=REFERENCE, seed=seed))]
+    if root is not None:
+        from skimage.data import chelsea, coffee
+
+        name = "mobilenet_v1_075_imagenet"
+        network = models.load(f"{root / 'weights' / name}.safetensors?arch={name}")
+        for title, picture in (("coffee", coffee()), ("a cat", chelsea())):
+            found.append(Subject(title, network, _square(torch.from_numpy(picture)), None))
+    return found
+
+
+def _square(picture: Tensor) -> Tensor:
+    """The middle of a photograph `[H, W, 3]` in bytes, as `[1, 3, SIDE, SIDE]`."""
+    x = picture.permute(2, 0, 1)[None].float() / 255
+    top, left = (max(0, (n - min(x.shape[2:])) // 2) for n in x.shape[2:])
+    side = min(x.shape[2:])
+    x = x[:, :, top : top + side, left : left + side]
+    return F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True).clamp(0, 1)
+
+
+def _short(model: Classifier, index: int) -> str:
+    return model.name_of(index).split(",")[0]
+
+
+# --- one interpreter -------------------------------------------------------------------------------------------------
+
+
+def explained(card: Card, subject: Subject, y: Tensor | None = None) -> Any:
+    """What the interpreter says of the subject, of its predicted class or of `y`.
+
+    Raises:
+        UnderfireError: the interpreter cannot explain this model.
+    """
+    interpret = card.with_options(**SETTINGS.get(card.name, {}))
+    if card.fitted and "weights" not in card.options:
+        if subject.reference is None:
+            raise InputError("there are no images to fit it to")
+        interpret.fit(subject.model, subject.reference)  # type: ignore[attr-defined]
+    return interpret(subject.model, subject.x, subject.y if y is None else y)
+
+
+def show(card: Card, there: Sequence[Subject]) -> Shown:
+    """Everything that one interpreter says."""
+    shown = Shown(card)
+    for subject in there:
+        start = time.perf_counter()
+        try:
+            answer = explained(card, subject)
+        except UnderfireError as error:
+            shown.words.append(f"Not on {subject.name}: {str(error).rstrip('.')}.")
+            continue
+        shown.seconds[subject.name] = time.perf_counter() - start
+        gives = card.facts.get("gives", "map")
+        if gives == "map":
+            shown.pictures[subject.name] = [(card.name, _drawn(answer, subject))]
+        elif gives == "images":
+            other = _short(subject.model, int(subject.model.predict(answer).argmax()))
+            change, factor = magnify(subject.x[0], answer[0])
+            shown.pictures[subject.name] = [(f"change × {factor:.3g}", change), (f"becomes {other}", answer[0])]
+        elif gives == "examples":
+            shown.pictures[subject.name] = _examples(answer)
+        else:
+            shown.words += [f"Of {subject.name}: {_words(rules)}" for rules in answer]
+    return shown
+
+
+def _words(rules: Any) -> str:
+    return rules if isinstance(rules, str) else "; ".join(map(str, rules))
+
+
+def _drawn(m: Tensor, subject: Subject) -> Tensor:
+    return heatmap(m[0].detach(), subject.x[0])
+
+
+def _examples(found: Examples) -> list[tuple[str, Tensor]]:
+    return [
+        (f"{note}: {int(label)}", image)
+        for note, label, image, index in zip(found.notes[0], found.y[0], found.x[0], found.index[0], strict=True)
+        if index >= 0
+    ][:5]
+
+
+# --- the sheets ------------------------------------------------------------------------------------------------------
+
+
+def all_maps(shown: Sequence[Shown], subject: Subject) -> Any:
+    """A figure with one image and every map of it."""
+    cells: list[tuple[str, Tensor | None]] = [(subject.title, subject.x[0])]
+    cells += [
+        (one.card.name, one.pictures[subject.name][0][1])
+        for one in shown
+        if one.card.facts.get("gives", "map") == "map" and subject.name in one.pictures
+    ]
+    return _grid(cells)
+
+
+def _grid(cells: list[tuple[str, Tensor | None]]) -> Any:
+    """Pictures with a title each, `_ACROSS` in a row."""
+    cells = cells + [("", None)] * (-len(cells) % _ACROSS)
+    rows = [cells[i : i + _ACROSS] for i in range(0, len(cells), _ACROSS)]
+    return sheet([[image for _, image in row] for row in rows], titles=[[t for t, _ in r] for r in rows], legend=True)
+
+
+def all_classes(names: Sequence[Card], subject: Subject) -> Any:
+    """A figure with one image, every interpreter that gives maps, and every class."""
+    classes = subject.model.predict(subject.x).shape[1]
+    k = torch.arange(classes)
+    rows: list[list[Tensor | None]] = []
+    titles: list[str] = []
+    for card in names:
+        try:
+            many = Subject(subject.name, subject.model, subject.x.expand(classes, -1, -1, -1), subject.reference)
+            maps = explained(card, many, k).detach()
+        except UnderfireError:
+            continue
+        rows.append([heatmap(m, subject.x[0]) if bool(informative(m[None])) else None for m in maps])
+        titles.append(card.name)
+    scores = subject.model.predict(subject.x).softmax(1)[0]
+    heads = [f"{_short(subject.model, i)} ({p:.0%})" for i, p in enumerate(scores.tolist())]
+    return sheet(rows, titles, heads, cell=0.95, legend=True)
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+_ABOUT = """Every explanation of the catalogue on the same images, each of the class that the model predicts. The image
+shows through in grey; what the colours mean stands below each sheet. Made by
+`python -m underfire.reproductions.interpreter_gallery`, with the default options{settings}. A map that looks convincing
+need not be faithful: [which one to trust](interpreters.md) is a question for measurements."""
+
+
+def page(shown: Sequence[Shown], there: Sequence[Subject]) -> str:
+    """The page: all on one image, all classes, then one by one."""
+    changed = "; ".join(
+        f"`{name}` with " + ", ".join(f"`{key}={value}`" for key, value in options.items())
+        for name, options in SETTINGS.items()
+    )
+    lines = ["# Gallery of explanations", "", _ABOUT.format(settings=f" but for {changed}" if changed else "")]
+    for subject in there[::-1]:
+        slug = subject.name.replace(" ", "-")
+        lines += ["", f"## All of them, on {subject.name}", "", f"The model says: {subject.title}.", ""]
+        lines += [f"![every map of {subject.name}](interpreter-gallery/all-{slug}.webp)"]
+    lines += ["", "## All of them, for every class", "", "One digit, and what speaks for each of the ten classes.", ""]
+    lines += ["![every map of a digit, for every class](interpreter-gallery/classes.webp)"]
+    for one in shown:
+        lines += ["", f"## {one.card.name}", "", f"{one.card.summary} ({one.card.paper})"]
+        if one.pictures:
+            alt = f"{one.card.name} on {', '.join(one.pictures)}"
+            lines += ["", f"![{alt}](interpreter-gallery/{one.card.name}.webp)"]
+        if one.words:
+            lines += ["", *("  \n".join(one.words).split("\n"))]
+    return "\n".join(lines) + "\n"
+
+
+def _strip(one: Shown, there: Mapping[str, Subject]) -> Any:
+    cells: list[tuple[str, Tensor]] = []
+    for name, pictures in one.pictures.items():
+        cells += [(there[name].title, there[name].x[0]), *pictures]
+    return sheet([[image for _, image in cells]], column_titles=[title for title, _ in cells])
+
+
+def write(out: Path, *, root: Path | None = None, names: Sequence[str] = (), seed: int = 0) -> Path:
+    """Write the page and its pictures into the folder `out`; with `names`, of those interpreters only.
+
+    Raises:
+        InputError: there is no such interpreter, or no such folder.
+    """
+    if root is not None and not root.is_dir():
+        raise InputError(f"there is no folder of data {root}")
+    chosen = [find("interpreter", name) for name in names] or list(cards("interpreter"))
+    folder = out / "interpreter-gallery"
+    folder.mkdir(parents=True, exist_ok=True)
+    there = subjects(root, seed)
+    console = Console(stderr=True)
+    shown = [show(card, there) for card in track(chosen, "interpreters", console=console)]
+    by_name = {subject.name: subject for subject in there}
+    for one in shown:
+        for word in one.words:
+            console.print(f"{one.card.name}: {word}", soft_wrap=True)
+        if one.pictures:
+            save_small(_strip(one, by_name), folder / f"{one.card.name}.webp")
+    for subject in there:
+        slug = subject.name.replace(" ", "-")
+        save_small(all_maps(shown, subject), folder / f"all-{slug}.webp", largest=350_000)
+    maps = [card for card in chosen if card.facts.get("gives", "map") == "map"]
+    save_small(all_classes(maps, there[0]), folder / "classes.webp", largest=450_000)
+    place = out / "interpreter-gallery.md"
+    place.write_text(page(shown, there), encoding="utf-8")
+    return place
+
+
+def main() -> None:
+    """Write the gallery."""
+    parser = argparse.ArgumentParser(description="Draw every interpreter of the catalogue.")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the page")
+    parser.add_argument("--data", type=Path, help="real data and weights")
+    parser.add_argument("--only", nargs="+", default=[], help="these interpreters only")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    print(f"written to {write(options.out, root=options.data, names=options.only, seed=options.seed)}")
+
+
+if __name__ == "__main__":
+    main()
