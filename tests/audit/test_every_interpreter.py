@@ -1,0 +1,61 @@
+"""Every interpreter that gives maps runs from a spec, at settings that make it short, and its maps are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import underfire as uf
+from underfire.audit.ledger import Ledger
+from underfire.audit.run import run
+from underfire.audit.spec import parse_spec
+from underfire.errors import SpecError
+
+CARDS = list(uf.cards("interpreter"))
+MAPS = [card.name for card in CARDS if card.facts.get("gives", "map") == "map"]
+SHORT = {"steps": 2, "samples": 8}
+
+
+def entry(name: str) -> dict[str, object]:
+    """The interpreter as a spec would have it."""
+    options = uf.find("interpreter", name).options
+    return {"name": name, **{key: value for key, value in SHORT.items() if key in options}}
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
+    """An audit of one attack that shows every interpreter, of four images."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    spec = {
+        "model": "zoo:cluttered_digits",
+        "data": {"uri": "cluttered-digits:test", "n": 4, "seed": 0},
+        "attacks": [{"name": "fgsm", "eps": 0.03}],
+        "interpreters": [entry(name) for name in MAPS],
+        "masking": False,
+        "gallery": 1,
+    }
+    yield run(parse_spec(spec), tmp_path_factory.mktemp("every") / "run")
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_it_ran_and_was_measured(ledger: Ledger, name: str) -> None:
+    rows = ledger.sql(f"SELECT * FROM maps WHERE interpreter = '{name}'")
+    assert len(rows) == 4
+    assert all(0 <= row["l1"] <= 1 for row in rows)
+
+
+def test_a_report_is_written_of_all_of_them(ledger: Ledger) -> None:
+    from underfire.report.page import render
+
+    page = render(ledger)
+    assert all(name in page for name in MAPS)
+
+
+@pytest.mark.parametrize("name", [card.name for card in CARDS if card.name not in MAPS])
+def test_what_gives_no_map_is_refused(name: str) -> None:
+    with pytest.raises(SpecError, match="'interpreters\\[0\\].name': .* gives .*, not a map"):
+        parse_spec({"model": "none", "data": "none", "attacks": ["fgsm"], "interpreters": [name]})
