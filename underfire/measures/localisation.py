@@ -15,7 +15,7 @@ from underfire.measures.arrays import ratio
 from underfire.measures.maps import informative, ranks, resize, top_count
 
 
-def _on_mask(m: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def on_mask(m: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The map at the size of the mask, the mask `[B, H·W]`, and whether the question makes sense, bool `[B]`."""
     if mask.dim() != 4 or mask.shape[1] != 1 or len(mask) != len(m):
         raise InputError(f"the mask must be [{len(m)}, 1, H, W], one for each map, got {tuple(mask.shape)}")
@@ -35,7 +35,7 @@ def pointing_game(m: Tensor, mask: Tensor) -> Tensor:
 
     A constant map points nowhere, and nothing can point into an empty mask: both are False.
     """
-    m, inside, known = _on_mask(m, mask)
+    m, inside, known = on_mask(m, mask)
     return known & inside.gather(1, m.flatten(1).argmax(1, keepdim=True))[:, 0]
 
 
@@ -51,7 +51,7 @@ def mass_inside(m: Tensor, mask: Tensor) -> Tensor:
     Negative values speak against the class and count nowhere. nan where the map is constant, not finite or nowhere
     positive, and where the mask is empty.
     """
-    m, inside, known = _on_mask(m, mask)
+    m, inside, known = on_mask(m, mask)
     mass = m.flatten(1).clamp_min(0)
     mass = ratio(mass, mass.amax(1, keepdim=True))  # so that neither tiny nor huge values spoil the sums
     share = ratio((mass * inside).sum(1), mass.sum(1))
@@ -70,7 +70,7 @@ def localisation_iou(m: Tensor, mask: Tensor, quantile: float | None = None) -> 
     As many pixels are taken as the mask has, so that a perfect map scores 1; or those above a `quantile` of the map.
     nan where the map is constant or not finite, and where the mask is empty.
     """
-    m, inside, known = _on_mask(m, mask)
+    m, inside, known = on_mask(m, mask)
     area = inside.sum(1)
     k = area if quantile is None else torch.full_like(area, top_count(inside.shape[1], quantile))
     both = ((ranks(m) < k[:, None]) & inside).sum(1).to(m.dtype)

@@ -1,0 +1,144 @@
+"""Whether explanations agree on which pixels matter: rank correlations, top pixels, and all pairs of many interpreters.
+
+Maps of different sizes are compared on the larger grid. Only the order of the pixels counts, not the units of a map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from underfire.catalog import card
+from underfire.errors import InputError
+from underfire.measures.arrays import is_map, ratio
+from underfire.measures.maps import informative, ranks, resize, top_count
+
+_ADEBAYO = "Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, Sanity Checks for Saliency Maps, NeurIPS 2018"
+
+
+def common_grid(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The maps on the largest grid among them, by name, each `[B, 1, h, w]`.
+
+    Raises:
+        InputError: there is none, or their lengths differ.
+    """
+    if not maps or len({len(is_map(m)) for m in maps.values()}) > 1:
+        lengths = {name: len(m) for name, m in maps.items()}
+        raise InputError(f"maps must be of the same images, one batch from each interpreter, got lengths {lengths}")
+    size = max(m.shape[2] for m in maps.values()), max(m.shape[3] for m in maps.values())
+    return {name: resize(m, size) for name, m in maps.items()}
+
+
+def tie_groups(values: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last place of the run of equal values around each place of sorted rows `[B, n]`, int64 `[B, n]`."""
+    n = values.shape[1]
+    places = torch.arange(n, device=values.device).expand_as(values)
+    same = values[:, 1:] == values[:, :-1]
+    edge = torch.zeros_like(values[:, :1], dtype=torch.bool)
+    first = torch.where(torch.cat([edge, same], 1), 0, places).cummax(1).values
+    last = torch.where(torch.cat([same, edge], 1), n, places).flip(1).cummin(1).values.flip(1)
+    return first, last
+
+
+def average_ranks(m: Tensor) -> Tensor:
+    """The rank of every pixel from the smallest, `[B, h·w]`; equal pixels share the mean of theirs."""
+    values, order = is_map(m).flatten(1).sort(dim=1)
+    first, last = tie_groups(values)
+    return torch.empty_like(values).scatter_(1, order, (first + last).to(values.dtype) / 2)
+
+
+def _standard(m: Tensor) -> Tensor:
+    """The average ranks, centred and of length one, `[B, h·w]`; nan where the map is constant or not finite."""
+    r = average_ranks(m)
+    r = (r - r.mean(1, keepdim=True)) / r.shape[1]  # of order one: squares of many thousands would lose digits
+    unit = ratio(r, torch.linalg.vector_norm(r, dim=1, keepdim=True))
+    return torch.where(informative(m)[:, None], unit, torch.nan)
+
+
+@card("measure", name="map_rank_correlation", paper=_ADEBAYO, higher_is_better=True, limits=(-1.0, 1.0))
+def rank_correlation(m: Tensor, n: Tensor) -> Tensor:
+    """Spearman's correlation of the ranks of the pixels, `[B]`; nan where either map is constant or not finite."""
+    a, b = common_grid({"m": m, "n": n}).values()
+    known = informative(m) & informative(n)  # before resizing, which leaves traces of rounding in a constant map
+    return torch.where(known, (_standard(a) * _standard(b)).sum(1).clamp(-1, 1), torch.nan)
+
+
+@card(
+    "measure",
+    name="map_kendall",
+    paper="Kendall, The Treatment of Ties in Ranking Problems, Biometrika 1945",
+    higher_is_better=True,
+    limits=(-1.0, 1.0),
+)
+def kendall(m: Tensor, n: Tensor, side: int = 28) -> Tensor:
+    """Kendall's tau-b, by how many more pairs of pixels agree in order than disagree, `[B]`.
+
+    All pairs are counted, so larger maps are first averaged down to at most `side` pixels a side. nan where either map
+    is constant or not finite.
+    """
+    if side < 2:
+        raise InputError(f"side must be at least 2 pixels, got {side}")
+    known = informative(m) & informative(n)
+    a, b = common_grid({"m": m, "n": n}).values()
+    size = min(side, a.shape[2]), min(side, a.shape[3])
+    a, b = (resize(t, size).flatten(1) for t in (a, b))
+    found = torch.stack([_pairs(first, second) for first, second in zip(a, b, strict=True)]) if len(a) else a.sum(1)
+    return torch.where(known, found, torch.nan)
+
+
+def _pairs(a: Tensor, b: Tensor) -> Tensor:
+    """Tau-b of two rows of values."""
+    s, t = (v[:, None].sub(v).sign_() for v in (a, b))
+    untied = (s.abs().mean() * t.abs().mean()).sqrt()
+    return ratio((s * t).mean(), untied).clamp(-1, 1)
+
+
+@card("measure", name="map_top_overlap", paper=_ADEBAYO, higher_is_better=True, limits=(0.0, 1.0))
+def top_overlap(m: Tensor, n: Tensor, quantile: float = 0.9) -> Tensor:
+    """The share of the top pixels of one map that are top pixels of the other, `[B]`; by chance `1 - quantile`.
+
+    Among equal pixels the first in reading order are taken. nan where either map is constant or not finite.
+    """
+    return agreement({"m": m, "n": n}, quantile=quantile).values[0, 1]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far every two of several interpreters agree, image by image.
+
+    Attributes:
+        names: of the interpreters.
+        values: `[n, n, B]`, in the order of the names; nan where either map is constant or not finite.
+    """
+
+    names: tuple[str, ...]
+    values: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean over the images where it is known, `[n, n]`."""
+        return self.values.nanmean(2)
+
+
+def agreement(maps: Mapping[str, Tensor], *, quantile: float | None = None) -> Agreement:
+    """How far every two interpreters agree; every map is sorted once.
+
+    Args:
+        maps: by interpreter `[B, 1, h, w]`, of the same images and classes.
+        quantile: compare the top pixels, those above it, as `top_overlap`; None is Spearman's correlation of all.
+
+    Raises:
+        InputError: the maps are not of the same images, or the quantile is not in [0, 1).
+    """
+    grids = common_grid(maps)
+    known = torch.stack([informative(m) for m in maps.values()])
+    if quantile is None:
+        rows, count = torch.stack([_standard(m) for m in grids.values()]), 1
+    else:
+        count = top_count(next(iter(grids.values()))[0].numel(), quantile)
+        rows = torch.stack([(ranks(m) < count).to(m.dtype) for m in grids.values()])
+    values = (torch.einsum("ibp,jbp->ijb", rows, rows) / count).clamp(-1, 1)
+    return Agreement(tuple(maps), torch.where(known[:, None] & known[None], values, torch.nan))

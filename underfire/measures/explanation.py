@@ -1,0 +1,192 @@
+"""How far to trust an explanation: the measures of its faithfulness in one place, and all of them in shared passes.
+
+A map that is the same everywhere ranks no pixel: what depends on a ranking is nan for it, and `undefined` says so.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from underfire.catalog import card
+from underfire.errors import InputError
+from underfire.measures import deletion as curves
+from underfire.measures import fidelity as removals
+from underfire.measures.arrays import is_map, ratio
+from underfire.measures.deletion import deletion, deletion_curve, insertion, insertion_curve
+from underfire.measures.fidelity import fidelity, fidelity_over_chance, removal
+from underfire.measures.infidelity import infidelity
+from underfire.measures.maps import informative
+from underfire.measures.passes import FILLS, Interpreter, Model, ask, filled
+from underfire.measures.removal import Look, answers, order_of
+from underfire.measures.sensitivity import sensitivity_max
+
+__all__ = [
+    "completeness_gap",
+    "deletion",
+    "deletion_curve",
+    "faithfulness",
+    "fidelity",
+    "fidelity_over_chance",
+    "infidelity",
+    "insertion",
+    "insertion_curve",
+    "removal",
+    "seconds_per_image",
+    "sensitivity_max",
+    "undefined",
+]
+
+
+def undefined(m: Tensor) -> dict[int, str]:
+    """Why measures that need a ranking of pixels are nan, one sentence for each map without one, by its place.
+
+    >>> undefined(torch.full((1, 1, 2, 2), 0.5))
+    {0: 'the map is 0.5 everywhere: it ranks no pixel, so faithfulness and localisation are undefined'}
+    """
+    sentences = {}
+    for i in (~informative(m)).nonzero().flatten().tolist():
+        known = bool(torch.isfinite(m[i]).all())
+        what = f"{m[i].flatten()[0]:g} everywhere: it ranks no pixel" if known else "not finite"
+        sentences[i] = f"the map is {what}, so faithfulness and localisation are undefined"
+    return sentences
+
+
+def gap(m: Tensor, f: Tensor, f0: Tensor) -> Tensor:
+    """By how much the sum of the map misses the change of score `f - f0`, relative to that change, `[B]`."""
+    change = f - f0
+    return ratio((is_map(m).sum((1, 2, 3)).to(change) - change).abs(), change.abs())
+
+
+@card(
+    "measure",
+    paper="Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, ICML 2017",
+    higher_is_better=False,
+)
+def completeness_gap(
+    model: Model, x: Tensor, y: Tensor, m: Tensor, *, baseline: str | Tensor = "black", chunk: int | None = None
+) -> Tensor:
+    """How far a map is from summing to the logit's change from the baseline, relative to that change, `[B]`.
+
+    It means something for methods that promise it, at the size they return: integrated gradients, gradient times input
+    of a linear model. nan where image and baseline have one logit.
+
+    Args:
+        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
+        x: images.
+        y: the class, int64 `[B]`.
+        m: maps `[B, 1, h, w]`, as they come.
+        baseline: `"black"`, `"mean"`, `"blur"`, or images `[C, H, W]` or `[B, C, H, W]`.
+        chunk: how many images go through the model at once; None is what suits the device.
+
+    Raises:
+        InputError: the shapes do not fit. ModelError: the model returns NaN.
+    """
+    if len(is_map(m)) != len(x):
+        raise InputError(f"images and maps do not fit: got {tuple(x.shape)} and {tuple(m.shape)}")
+    empty = (filled(x, baseline) if isinstance(baseline, str) else baseline.to(x)).expand_as(x)
+    both = torch.stack([x, empty])
+    logit, _ = ask(model, x, y, 2, lambda image, look: both[look, image], chunk)
+    return gap(m, logit[:, 0], logit[:, 1])
+
+
+@card(
+    "measure",
+    paper="Zhang et al., Interpretable Deep Learning under Fire, USENIX Security 2020",
+    higher_is_better=False,
+    whole=True,
+    timed=True,
+)
+def seconds_per_image(model: Model, x: Tensor, y: Tensor, interpreter: Interpreter, *, repeats: int = 5) -> float:
+    """How long an explanation takes, per image of the batch: the median of repeats, after one that does not count.
+
+    An accelerator is waited for. nan for an empty batch.
+
+    Raises:
+        InputError: `repeats` is below 1.
+    """
+    if repeats < 1:
+        raise InputError(f"repeats must be at least 1, got {repeats}")
+    seconds = []
+    for _ in range(repeats + 1):
+        _finish(x.device)
+        start = time.perf_counter()
+        interpreter(model, x, y)
+        _finish(x.device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:]) / len(x) if len(x) else float("nan")
+
+
+def _finish(device: torch.device) -> None:
+    """Wait until an accelerator has done what it was told."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize(device)
+
+
+def faithfulness(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    m: Tensor,
+    *,
+    interpreter: Interpreter | None = None,
+    steps: int = 224,
+    shares: Sequence[float] = removals.SHARES,
+    fills: Sequence[str] = FILLS,
+    control: str = "shifted",
+    samples: int = 4,
+    generator: torch.Generator | None = None,
+    chunk: int | None = None,
+) -> dict[str, Tensor]:
+    """Every measure of faithfulness of one map per image, each `[B]`, by name.
+
+    Deletion, insertion, both fidelities and the completeness gap ask about one set of pictures: what two of them need
+    is asked once. Both infidelities follow, and `sensitivity_max` where the `interpreter` is given.
+
+    Args:
+        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
+        x: images.
+        y: the class that the maps explain, int64 `[B]`.
+        m: maps `[B, 1, h, w]`; where one is undefined (see `undefined`) what needs a ranking is nan.
+        interpreter: what made the maps, `(model, x, y) -> [B, 1, h, w]`.
+        steps: points of the two curves.
+        shares: of the pixels, that fidelity removes.
+        fills: what replaces them there.
+        control: what fidelity is held against, `"shifted"` or `"pixels"`.
+        samples: how many controls are averaged.
+        generator: the source of all chance; None draws the same every time.
+        chunk: how many pictures go through the model at once; None is what suits the device.
+
+    Raises:
+        InputError: an option is wrong, or the shapes do not fit. ModelError: the model returns NaN.
+    """
+    order = order_of(m, x)
+    size = x.shape[2], x.shape[3]
+    orders = torch.cat([order, removals.control_orders(order, size, control, samples, generator)])
+    pixels = orders.shape[2]
+    out, back = curves.deletion_looks(pixels, steps, "black"), curves.insertion_looks(pixels, steps, "blur")
+    removed, whole, empty = (
+        removals.removal_looks(pixels, shares, fills, len(orders)),
+        Look("", 0),
+        Look("black", pixels),
+    )
+    found = answers(model, x, y, orders, [*out, *back, *removed, whole, empty], chunk)
+    table = removals.drops(found, removed, m, shares, fills)
+    values = {
+        "deletion": curves.area(curves.curve(found, out, m), out),
+        "insertion": curves.area(curves.curve(found, back, m), back),
+        "fidelity": table.drop.mean((1, 2)),
+        "fidelity_over_chance": (table.drop - table.control).mean((1, 2)),
+        "completeness_gap": gap(m, found[whole][0], found[empty][0]),
+    }
+    for perturbation in ("noise", "squares"):
+        values[f"infidelity_{perturbation}"] = infidelity(
+            model, x, y, m, perturbation=perturbation, generator=generator, chunk=chunk
+        )
+    if interpreter is not None:
+        values["sensitivity_max"] = sensitivity_max(model, x, y, interpreter, generator=generator, chunk=chunk)
+    return values

@@ -1,0 +1,175 @@
+"""Fidelity by removal: how much of a class's probability goes with the pixels that a map calls relevant.
+
+Source: Samek et al., Evaluating the Visualization of What a Deep Neural Network Has Learned, IEEE TNNLS 2017. Removing
+anything harms a network, and how much depends on the fill and on the shape of the hole. So several shares and fills are
+tried, and the same is done without the map's knowledge, as a control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from underfire.catalog import card
+from underfire.errors import InputError
+from underfire.measures.maps import informative
+from underfire.measures.passes import FILLS, Model, seeded
+from underfire.measures.removal import Answers, Look, answers, order_of
+
+_PAPER = (
+    "Samek, Binder, Montavon, Lapuschkin and Müller, Evaluating the Visualization of What a Deep Neural Network Has "
+    "Learned, IEEE TNNLS 2017"
+)
+SHARES = (0.05, 0.1, 0.2)
+CONTROLS = ("shifted", "pixels")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What removal did to the probability of the class.
+
+    Attributes:
+        shares: of the pixels, that were removed.
+        fills: what replaced them.
+        drop: by how much the probability fell, `[B, shares, fills]`; nan where the map is constant or not finite.
+        control: by how much it fell, on average, where pixels were removed without the map's knowledge, the same shape.
+    """
+
+    shares: tuple[float, ...]
+    fills: tuple[str, ...]
+    drop: Tensor
+    control: Tensor
+
+
+def control_orders(
+    order: Tensor, size: tuple[int, int], control: str, samples: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Orders that know nothing of the image, int64 `[samples, B, H·W]`, drawn once for the whole batch.
+
+    Args:
+        order: the map's own, `[1, B, H·W]`.
+        size: H and W.
+        control: `"shifted"` rolls the map's order around the image, so that the holes keep their shape; `"pixels"`
+            takes single pixels at random, which is noise, and harms a network more than any hole.
+        samples: how many to draw.
+        generator: the source of chance.
+
+    Raises:
+        InputError: the control is unknown, or `samples` is below 1.
+    """
+    if control not in CONTROLS:
+        raise InputError(f"control {control!r} is unknown; choices: {', '.join(CONTROLS)}")
+    if samples < 1:
+        raise InputError(f"samples must be at least 1, got {samples}")
+    generator, pixels = seeded(generator, order.device), order.shape[2]
+    if control == "pixels":
+        noise = torch.rand(samples, pixels, generator=generator, device=generator.device).to(order.device)
+        return noise.argsort(1).argsort(1)[:, None].expand(-1, order.shape[1], -1)
+    shifts = torch.randint(pixels, (samples,), generator=generator, device=generator.device).tolist()
+    grid = order[0].view(-1, *size)
+    return torch.stack([grid.roll((s // size[1], s % size[1]), (1, 2)).flatten(1) for s in shifts])
+
+
+def removal_looks(pixels: int, shares: Sequence[float], fills: Sequence[str], orders: int) -> list[Look]:
+    """The whole image, and every share with every fill by every order.
+
+    Raises:
+        InputError: a share is not in (0, 1].
+    """
+    wrong = [share for share in shares if not 0 < share <= 1]
+    if wrong or not shares or not fills:
+        raise InputError(f"shares must lie in (0, 1], such as 0.1, and fills be named, got {shares} and {fills}")
+    sizes = [max(1, round(share * pixels)) for share in shares]
+    return [Look("", 0), *(Look(f, k, order=o) for o in range(orders) for k in sizes for f in fills)]
+
+
+def drops(found: Answers, looks: Sequence[Look], m: Tensor, shares: Sequence[float], fills: Sequence[str]) -> Removal:
+    """The table of removals from what the model said of `looks`."""
+    said = torch.stack([found[look][1] for look in looks[1:]], 1)
+    fell = (found[looks[0]][1][:, None] - said).unflatten(1, (-1, len(shares), len(fills)))
+    known = informative(m)[:, None, None].to(fell.device)
+    drop, control = (torch.where(known, t, torch.nan) for t in (fell[:, 0], fell[:, 1:].mean(1)))
+    return Removal(tuple(shares), tuple(fills), drop, control)
+
+
+def removal(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    m: Tensor,
+    *,
+    shares: Sequence[float] = SHARES,
+    fills: Sequence[str] = FILLS,
+    control: str = "shifted",
+    samples: int = 4,
+    generator: torch.Generator | None = None,
+    chunk: int | None = None,
+) -> Removal:
+    """How far the probability of class `y` falls when the most relevant pixels are replaced, and at a control.
+
+    Args:
+        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
+        x: images.
+        y: the class, int64 `[B]`.
+        m: maps `[B, 1, h, w]`.
+        shares: of the pixels, each in (0, 1].
+        fills: what replaces them: `"black"`, `"mean"`, `"blur"`.
+        control: what is removed instead (see `control_orders`).
+        samples: how many controls are averaged.
+        generator: the source of their chance; None draws the same ones every time.
+        chunk: how many pictures go through the model at once; None is what suits the device.
+
+    Raises:
+        InputError: an option is wrong, or the shapes do not fit. ModelError: the model returns NaN.
+    """
+    order = order_of(m, x)
+    orders = torch.cat([order, control_orders(order, (x.shape[2], x.shape[3]), control, samples, generator)])
+    looks = removal_looks(orders.shape[2], shares, fills, len(orders))
+    return drops(answers(model, x, y, orders, looks, chunk), looks, m, shares, fills)
+
+
+@card("measure", paper=_PAPER, higher_is_better=True, limits=(-1.0, 1.0))
+def fidelity(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    m: Tensor,
+    *,
+    shares: Sequence[float] = SHARES,
+    fills: Sequence[str] = FILLS,
+    chunk: int | None = None,
+) -> Tensor:
+    """The drop of probability when the most relevant pixels are replaced, mean over shares and fills, `[B]`.
+
+    Args, values and errors as of `removal`; nan where the map is constant or not finite.
+    """
+    order = order_of(m, x)
+    looks = removal_looks(order.shape[2], shares, fills, 1)
+    return drops(answers(model, x, y, order, looks, chunk), looks, m, shares, fills).drop.mean((1, 2))
+
+
+@card("measure", paper=_PAPER, higher_is_better=True, limits=(-2.0, 2.0))
+def fidelity_over_chance(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    m: Tensor,
+    *,
+    shares: Sequence[float] = SHARES,
+    fills: Sequence[str] = FILLS,
+    control: str = "shifted",
+    samples: int = 4,
+    generator: torch.Generator | None = None,
+    chunk: int | None = None,
+) -> Tensor:
+    """`fidelity` minus what the same holes elsewhere in the image do, `[B]`: above 0 the map knows something.
+
+    Args, values and errors as of `removal`; nan where the map is constant or not finite.
+    """
+    found = removal(
+        model, x, y, m, shares=shares, fills=fills, control=control, samples=samples, generator=generator, chunk=chunk
+    )
+    return (found.drop - found.control).mean((1, 2))

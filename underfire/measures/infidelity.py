@@ -1,0 +1,113 @@
+"""Infidelity: how badly a map predicts what a known change of the image does to the score of a class.
+
+Source: Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019:
+`INFD(Φ, f, x) = E_I [(Iᵀ Φ − (f(x) − f(x − I)))²]`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from underfire.catalog import card
+from underfire.errors import InputError
+from underfire.measures.arrays import is_map, ratio, wide
+from underfire.measures.maps import informative, resize
+from underfire.measures.passes import Model, ask, filled, seeded
+
+_PAPER = "Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019"
+PERTURBATIONS = ("noise", "squares")
+
+
+def squares(samples: int, size: tuple[int, int], patch: int, generator: torch.Generator) -> Tensor:
+    """One square of `patch` pixels at a random place of each mask, bool `[samples, 1, H, W]`.
+
+    Raises:
+        InputError: the square does not fit into the image.
+    """
+    if not 1 <= patch <= min(size):
+        raise InputError(f"patch must be from 1 to {min(size)}, the shorter side of the image, got {patch}")
+    inside = []
+    for side in size:
+        first = torch.randint(side - patch + 1, (samples, 1), generator=generator, device=generator.device)
+        places = torch.arange(side, device=generator.device)
+        inside.append((places >= first) & (places < first + patch))
+    return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
+
+
+@card("measure", paper=_PAPER, higher_is_better=False)
+def infidelity(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    m: Tensor,
+    *,
+    perturbation: str = "squares",
+    samples: int = 64,
+    noise: float = 0.1,
+    patch: int | None = None,
+    fill: str = "black",
+    scaled: bool = True,
+    probability: bool = False,
+    generator: torch.Generator | None = None,
+    chunk: int | None = None,
+) -> Tensor:
+    """The mean squared error of the change of score that a map predicts, `[B]`, in squared logits.
+
+    Two kinds of change ask two kinds of maps. `"noise"` adds Gaussian noise, one value for all channels of a pixel: `I`
+    is the noise, and a map is right that holds the signed gradient, summed over channels. `"squares"` replaces a square
+    by the fill: `I` is 1 there and 0 elsewhere, and a map is right that holds the contributions of pixels, such as
+    gradient times input or integrated gradients. Noise is not clipped to the box.
+
+    Args:
+        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
+        x: images.
+        y: the class, int64 `[B]`.
+        m: maps `[B, 1, h, w]`, signed; brought to the size of the images.
+        perturbation: `"noise"` or `"squares"`.
+        samples: how many changes are drawn, the same ones for every image.
+        noise: standard deviation of the noise.
+        patch: side of the square in pixels; None is a quarter of the shorter side.
+        fill: what replaces the square: `"black"`, `"mean"` or `"blur"`.
+        scaled: multiply each map by the factor that makes its error least, `E[Iᵀ Φ Δf] / E[(Iᵀ Φ)²]`, as the authors
+            do, so that the unit of a map does not count.
+        probability: let the score be the probability, instead of the logit.
+        generator: the source of chance; None draws the same changes every time.
+        chunk: how many pictures go through the model at once; None is what suits the device.
+
+    Returns:
+        The infidelity, 0 for a map that predicts every change; nan where the map is constant or not finite.
+
+    Raises:
+        InputError: an option is wrong, or the shapes do not fit. ModelError: the model returns NaN.
+    """
+    if perturbation not in PERTURBATIONS:
+        raise InputError(f"perturbation {perturbation!r} is unknown; choices: {', '.join(PERTURBATIONS)}")
+    if samples < 1 or noise <= 0:
+        raise InputError(f"samples must be at least 1 and noise positive, got {samples} and {noise}")
+    if x.dim() != 4 or len(is_map(m)) != len(x):
+        raise InputError(f"images and maps do not fit: got {tuple(x.shape)} and {tuple(m.shape)}")
+    size, generator = (x.shape[2], x.shape[3]), seeded(generator, x.device)
+    if perturbation == "noise":
+        drawn = torch.randn(samples, 1, *size, generator=generator, device=generator.device)
+        changes = noise * drawn.to(x.device, wide(x).dtype)
+    else:
+        side = patch if patch is not None else max(1, min(size) // 4)
+        changes = squares(samples, size, side, generator).to(x.device, wide(x).dtype)
+    changes = torch.cat([torch.zeros_like(changes[:1]), changes])  # the image itself is the first look
+    empty = filled(x, fill)
+
+    def show(image: Tensor, look: Tensor) -> Tensor:
+        if perturbation == "noise":
+            return x[image] - changes[look].to(x.dtype)
+        return torch.where(changes[look] > 0, empty[image], x[image])
+
+    logit, chance = ask(model, x, y, len(changes), show, chunk)
+    f = chance if probability else logit
+    fell = f[:, :1] - f[:, 1:]
+    predicted = (resize(m, size).flatten(1) @ changes[1:].flatten(1).to(wide(m).dtype).T).to(fell.dtype)
+    if scaled:
+        beta = ratio((predicted * fell).sum(1), predicted.square().sum(1)).nan_to_num(0)  # it predicts no change at all
+        predicted = predicted * beta[:, None]
+    error = (predicted - fell).square().mean(1)
+    return torch.where(informative(m).to(error.device), error, torch.nan)

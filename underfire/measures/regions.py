@@ -1,0 +1,72 @@
+"""Regions of a map at swept thresholds, and a threshold that is chosen on other images than it is tested on.
+
+The three rules and their sweeps are those of Fong and Vedaldi, Interpretable Explanations of Black Boxes by Meaningful
+Perturbation, ICCV 2017, section 5.4, which Dabkowski and Gal, Real Time Image Saliency, NIPS 2017, follow.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from underfire.errors import InputError, nearest
+from underfire.measures.arrays import is_map
+from underfire.measures.maps import normalise
+
+SWEEPS: dict[str, tuple[float, ...]] = {
+    "value": tuple(i / 20 for i in range(20)),
+    "mean": tuple(i / 2 for i in range(21)),
+    "energy": tuple(i / 20 for i in range(20)),
+}
+
+
+def sweep(rule: str) -> tuple[float, ...]:
+    """The thresholds that a rule tries.
+
+    Raises:
+        InputError: there is no such rule.
+    """
+    if rule not in SWEEPS:
+        raise InputError(f"unknown rule {rule!r}; {nearest(rule, SWEEPS)}")
+    return SWEEPS[rule]
+
+
+def region(m: Tensor, rule: str, alpha: float) -> Tensor:
+    """The pixels of the map above a threshold, bool `[B, 1, h, w]`, after it was scaled to [0, 1].
+
+    `"value"`: at least `alpha`. `"mean"`: at least `alpha` times the mean of the map. `"energy"`: the fewest largest
+    pixels that hold the share `alpha` of the map's sum, one at least, among equal ones all.
+    """
+    sweep(rule)
+    scaled = normalise(is_map(m)).flatten(1)
+    if rule == "value":
+        limit: Tensor | float = alpha
+    elif rule == "mean":
+        limit = alpha * scaled.mean(1, keepdim=True)
+    else:
+        values = scaled.sort(dim=1, descending=True).values
+        held = values.cumsum(1)
+        # A last share of the sum that rounding may hide must not cost the whole tail.
+        short = held < alpha * held[:, -1:] * (1 - 1e-6)
+        limit = values.gather(1, short.sum(1, keepdim=True).clamp_max(values.shape[1] - 1))
+    return (scaled >= limit).view(m.shape)
+
+
+def cross_chosen(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Each image's score at the threshold that is best, on average, for the *other* half of the images.
+
+    The halves are the even and the odd places. So every image is tested, and none helps to choose for itself.
+
+    Args:
+        scores: by image and threshold, `[B, T]`; higher is better, nan where undefined.
+
+    Returns:
+        The score `[B]` and the place of its threshold, int64 `[B]`; nan and -1 where the other half is undefined.
+    """
+    chosen, place = torch.full_like(scores[:, 0], torch.nan), torch.full_like(scores[:, 0], -1, dtype=torch.int64)
+    for half in (0, 1):
+        mean = scores[1 - half :: 2].nanmean(0)
+        if len(scores) > 1 and not bool(mean.isnan().any()):
+            best = mean.argmax()
+            chosen[half::2], place[half::2] = scores[half::2, best], best
+    return chosen, place

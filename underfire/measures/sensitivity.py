@@ -1,0 +1,76 @@
+"""Sensitivity: how far a map moves when the image hardly does.
+
+Source: Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019:
+`SENS_MAX(Φ, x, r) = max over ‖δ‖ ≤ r of ‖Φ(x + δ) − Φ(x)‖`, here relative to `‖Φ(x)‖`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from underfire.catalog import card
+from underfire.errors import InputError
+from underfire.measures.arrays import is_map, ratio
+from underfire.measures.passes import Interpreter, Model, check_images, chunk_of, seeded, undisturbed
+
+
+def explained(interpreter: Interpreter, model: Model, x: Tensor, y: Tensor, chunk: int) -> Tensor:
+    """The maps of the images without a graph, `[B, 1, h, w]`, `chunk` images at a time."""
+    with undisturbed(model):
+        parts = zip(x.detach().split(chunk), y.split(chunk), strict=True)
+        return torch.cat([is_map(interpreter(model, images, classes)) for images, classes in parts])
+
+
+@card(
+    "measure",
+    paper="Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (In)fidelity and Sensitivity of Explanations, "
+    "NeurIPS 2019",
+    higher_is_better=False,
+)
+def sensitivity_max(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    interpreter: Interpreter,
+    *,
+    eps: float = 0.02,
+    samples: int = 10,
+    generator: torch.Generator | None = None,
+    chunk: int | None = None,
+) -> Tensor:
+    """The largest relative change of a map, in L2, under a few random changes of the image, `[B]`.
+
+    A lower bound of the true maximum, which an attack on the explanation comes nearer to. Changed images are not
+    clipped to the box.
+
+    Args:
+        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
+        x: images.
+        y: the class that is explained, int64 `[B]`.
+        interpreter: `(model, x, y) -> [B, 1, h, w]`.
+        eps: the largest change of a feature; changes are uniform in that box.
+        samples: how many changes are drawn, the same ones for every image.
+        generator: the source of chance; None draws the same changes every time.
+        chunk: how many images are explained at once; None is what suits the device.
+
+    Returns:
+        The sensitivity; nan where the map of the image is zero everywhere, or a map is not finite.
+
+    Raises:
+        InputError: an option is wrong, or the shapes do not fit.
+    """
+    check_images(x, y)
+    if eps <= 0 or samples < 1:
+        raise InputError(f"eps must be positive and samples at least 1, got {eps} and {samples}")
+    generator, room = seeded(generator, x.device), chunk_of(x, chunk)
+    uniform = torch.rand(samples, *x.shape[1:], generator=generator, device=generator.device)
+    changes = (eps * (2 * uniform - 1)).to(x)
+    first = explained(interpreter, model, x, y, room).flatten(1)
+    moved = []
+    for pairs in torch.arange(len(x) * samples, device=x.device).split(room):
+        image, sample = pairs // samples, pairs % samples
+        maps = explained(interpreter, model, x[image] + changes[sample], y[image], room)
+        moved.append(torch.linalg.vector_norm(maps.flatten(1) - first[image], dim=1))
+    distance = torch.cat(moved).view(len(x), samples) if moved else first.new_zeros(0, samples)
+    return ratio(distance.amax(1), torch.linalg.vector_norm(first, dim=1))

@@ -1,0 +1,59 @@
+"""Weakly supervised segmentation: whether a map's values tell the pixels of the object from the others.
+
+Source: Simonyan, Vedaldi and Zisserman, Deep Inside Convolutional Networks, ICLR Workshops 2014, and the pixel scores
+of Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010. Masks are bool `[B, 1, H, W]`; maps are
+brought to their size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from underfire.catalog import card
+from underfire.measures.agreement import tie_groups
+from underfire.measures.arrays import ratio
+from underfire.measures.localisation import on_mask
+from underfire.measures.regions import cross_chosen, region, sweep
+
+_PAPER = "Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010"
+
+
+@card("measure", paper=_PAPER, higher_is_better=True, limits=(0.0, 1.0))
+def segmentation_ap(m: Tensor, mask: Tensor) -> Tensor:
+    """The average precision of the map's values as scores of the mask's pixels, `[B]`: over all thresholds at once.
+
+    Equal values are one threshold. By chance it is the share of the mask. nan where the map is constant or not finite,
+    and where the mask is empty.
+    """
+    m, inside, known = on_mask(m, mask)
+    values, order = m.flatten(1).sort(dim=1, descending=True)
+    hit = inside.gather(1, order).to(m.dtype)
+    _, last = tie_groups(values)
+    precision = hit.cumsum(1).gather(1, last) / (last + 1)  # at the threshold that lets the pixel in
+    return torch.where(known, ratio((hit * precision).sum(1), hit.sum(1)), torch.nan)
+
+
+def segmentation_sweep(m: Tensor, mask: Tensor, rule: str = "value") -> Tensor:
+    """Intersection over union of the map's region with the mask at every threshold of a rule, `[B, T]`.
+
+    nan where the map is constant or not finite, and where the mask is empty.
+    """
+    thresholds = sweep(rule)
+    m, inside, known = on_mask(m, mask)
+    columns = []
+    for alpha in thresholds:
+        taken = region(m, rule, alpha).flatten(1)
+        both, either = (taken & inside).sum(1), (taken | inside).sum(1)
+        columns.append(ratio(both.to(m.dtype), either.to(m.dtype)))
+    return torch.where(known[:, None], torch.stack(columns, 1), torch.nan)
+
+
+@card("measure", paper=_PAPER, higher_is_better=True, limits=(0.0, 1.0), whole=True)
+def segmentation_iou(m: Tensor, mask: Tensor, *, rule: str = "value") -> float:
+    """The mean intersection over union of thresholded maps with the masks, the threshold chosen on the other half.
+
+    Each half of the images (even and odd places) is tested with the threshold that is best for the other. Images whose
+    map or mask is undefined are left out; nan where fewer than two, one in each half, are left.
+    """
+    return float(cross_chosen(segmentation_sweep(m, mask, rule))[0].nanmean())
