@@ -1,0 +1,212 @@
+"""How well people can reproduce what a model decides, and whether they lean on it too much.
+
+Schmidt and Biessmann, Quantifying Interpretability and Trust in Machine Learning Systems, AAAI Workshop on Network
+Interpretability for Deep Learning 2019. Annotators see images, with or without an explanation, and say what the model
+decides; with the answers â, the model's predictions ŷ, the true labels y and the mean time t of an answer,
+
+    ITR = I(â; ŷ) / t,    T = ITR of the predictions / ITR of the labels = I(â; ŷ) / I(â; y).
+
+A mutual information I that is counted from few answers comes out too large: by about (K - 1)² / 2n nats for K classes
+and n answers that are independent. Two corrections are at hand: with `"miller-madow"` (Miller 1955) every entropy gains
+(cells seen - 1) / 2n nats; `"jackknife"` (Quenouille 1956; Zahl 1977) leaves out each answer in turn, and takes away
+more where many pairs of classes have never been seen. Both keep I between 0 and log2 of the smaller number of classes
+seen. No correction makes up for too few answers: 10 classes want some hundreds, 4 classes some sixty.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from underfire.catalog import card
+from underfire.errors import InputError
+from underfire.measures.statistics import bootstrap_mean, paired_difference
+from underfire.records import Interval
+
+_PAPER = (
+    "Schmidt and Biessmann, Quantifying Interpretability and Trust in Machine Learning Systems, "
+    "AAAI Workshop on Network Interpretability for Deep Learning 2019"
+)
+CORRECTIONS = ("none", "miller-madow", "jackknife")
+_TINY = 1e-12  # bits: what rounding leaves of a mutual information of zero
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with what each answer, or each annotator, contributes to it.
+
+    Attributes:
+        value: the figure; nan where it is undefined.
+        shares: float64 `[n]` with the mean `value`: the figure plus the first-order influence of every answer, or of
+            all answers of every annotator. Resampling these, and not the answers, keeps the bias of a mutual
+            information from growing with every resample.
+        why: why the figure is undefined, in one line; empty where it is not.
+    """
+
+    value: float
+    shares: Tensor
+    why: str = ""
+
+    def interval(self, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
+        """The figure with its bootstrap interval, which does not go below 0."""
+        if self.why:
+            return Interval(math.nan, math.nan, math.nan, len(self.shares))
+        found = bootstrap_mean(self.shares, confidence, resamples, seed)
+        return Interval(self.value, max(found.low, 0.0), found.high, found.n)  # max(nan, 0) is nan
+
+
+@card("measure", paper=_PAPER, higher_is_better=True, whole=True)
+def information_transfer_rate(
+    answers: Tensor, predictions: Tensor, seconds: Tensor, *, correction: str = "none"
+) -> float:
+    """The bits per second that reach an annotator of what the model decides; nan where it is undefined.
+
+    Args:
+        answers: the class that the annotator said the model would give, int64 `[n]`.
+        predictions: the class that the model gave, int64 `[n]`.
+        seconds: how long each answer took, `[n]`, positive.
+        correction: of the mutual information, `"none"` as published, `"miller-madow"` or `"jackknife"`.
+
+    Raises:
+        InputError: the lengths differ, a time is not positive and finite, or the correction is unknown.
+    """
+    return transfer_rate(answers, predictions, seconds, correction=correction).value
+
+
+@card("measure", paper=_PAPER, higher_is_better=False, whole=True)
+def trust_coefficient(answers: Tensor, predictions: Tensor, labels: Tensor, *, correction: str = "none") -> float:
+    """How much more the answers say about the model's predictions than about the true labels; nan where undefined.
+
+    1 is balanced; above 1 the annotator follows the model also where it is wrong, which is why lower is safer, below 1
+    the annotator's own sight of the label prevails. The times of the two rates are the same and cancel.
+
+    Args:
+        answers: the class that the annotator said the model would give, int64 `[n]`.
+        predictions: the class that the model gave, int64 `[n]`.
+        labels: the true class, int64 `[n]`.
+        correction: of the mutual information, `"none"` as published, `"miller-madow"` or `"jackknife"`.
+
+    Raises:
+        InputError: the lengths differ, or the correction is unknown.
+    """
+    return trust(answers, predictions, labels, correction=correction).value
+
+
+def transfer_rate(
+    answers: Tensor,
+    predictions: Tensor,
+    seconds: Tensor,
+    *,
+    annotators: Tensor | None = None,
+    correction: str = "none",
+) -> Estimate:
+    """The information transfer rate with what an interval needs; arguments as `information_transfer_rate`.
+
+    Where `annotators` says who gave each answer, int64 `[n]`, they are what a bootstrap resamples, in the order of
+    their numbers; else the answers are.
+    """
+    t = seconds.detach().double().cpu()
+    _check(answers, predictions, correction, t)
+    if t.numel() and not bool(((t > 0) & t.isfinite()).all()):
+        worst = t[~((t > 0) & t.isfinite())][0].item()
+        raise InputError(f"seconds must be positive and finite, got {worst}")
+    if why := _undefined(predictions, "the model gives one class to every image, so there is nothing to reproduce"):
+        return _no_figure(annotators, len(t), why)
+    bits, each = _information(answers, predictions, correction)
+    rate = bits / t.mean().item()
+    linear = (each - each.mean() - rate * (t - t.mean())) / t.mean()
+    return Estimate(rate, _shares(rate, linear, annotators))
+
+
+def trust(
+    answers: Tensor,
+    predictions: Tensor,
+    labels: Tensor,
+    *,
+    annotators: Tensor | None = None,
+    correction: str = "none",
+) -> Estimate:
+    """The trust coefficient with what an interval needs; arguments as `trust_coefficient` and `transfer_rate`."""
+    _check(answers, predictions, correction, labels)
+    if why := _undefined(labels, "every image has the same label, so the answers cannot tell about it"):
+        return _no_figure(annotators, len(labels), why)
+    of_model, each_of_model = _information(answers, predictions, correction)
+    of_label, each_of_label = _information(answers, labels, correction)
+    if of_label < _TINY:
+        return _no_figure(annotators, len(labels), "the answers say nothing about the labels, so there is no ratio")
+    ratio = of_model / of_label
+    linear = (each_of_model - each_of_model.mean() - ratio * (each_of_label - each_of_label.mean())) / of_label
+    return Estimate(ratio, _shares(ratio, linear, annotators))
+
+
+def mutual_information(a: Tensor, b: Tensor, *, correction: str = "none") -> float:
+    """The mutual information of two lists of classes, int64 `[n]` each, in bits; nan for empty ones."""
+    _check(a, b, correction)
+    return _information(a, b, correction)[0] if len(a) else math.nan
+
+
+def difference(after: Estimate, before: Estimate, confidence: float = 0.95, seed: int = 0) -> tuple[Interval, str]:
+    """`after - before` over the same annotators, paired, with its bootstrap interval; and why it is undefined."""
+    n = len(after.shares)
+    why = after.why or before.why or ("a paired comparison needs two annotators or more" if n < 2 else "")
+    if after.why or before.why:
+        return Interval(math.nan, math.nan, math.nan, n), why
+    return paired_difference(after.shares, before.shares, confidence, seed=seed), why
+
+
+def _information(a: Tensor, b: Tensor, correction: str) -> tuple[float, Tensor]:
+    """The mutual information in bits, and the jackknife's pseudo-value n I - (n - 1) I without k of every answer k."""
+    n = len(a)
+    a, b = (torch.unique(v.detach().cpu(), return_inverse=True)[1] for v in (a, b))
+    rows, columns = int(a.max()) + 1, int(b.max()) + 1
+    joint = torch.bincount(a * columns + b, minlength=rows * columns).view(rows, columns).double()
+    of_a, of_b = joint.sum(1), joint.sum(0)
+
+    def total(count: Tensor) -> Tensor:
+        return torch.special.xlogy(count, count) / math.log(2)
+
+    def less(count: Tensor) -> Tensor:  # by how much `total` falls when one answer is left out
+        return total(count) - total(count - 1)
+
+    whole = total(joint).sum() - total(of_a).sum() - total(of_b).sum()
+    plain = math.log2(n) + whole.item() / n
+    bits = max(plain, 0.0)  # rounding
+    without = (whole - less(joint[a, b]) + less(of_a[a]) + less(of_b[b])) / max(n - 1, 1) + math.log2(max(n - 1, 1))
+    each = n * plain - (n - 1) * without
+    if correction == "miller-madow":
+        bits = plain + (rows + columns - int(joint.count_nonzero()) - 1) / (2 * n * math.log(2))
+    elif correction == "jackknife":
+        bits = each.mean().item()
+    return min(max(bits, 0.0), math.log2(min(rows, columns))), each
+
+
+def _shares(value: float, linear: Tensor, annotators: Tensor | None) -> Tensor:
+    if annotators is None:
+        return value + linear
+    who = torch.unique(annotators.cpu(), return_inverse=True)[1]
+    sums = torch.zeros(int(who.max()) + 1, dtype=linear.dtype).index_add(0, who, linear)
+    return value + sums * len(sums) / len(linear)
+
+
+def _undefined(classes: Tensor, constant: str) -> str:
+    if len(classes) < 2:
+        return f"it takes two answers or more, there {'is one' if len(classes) else 'are none'}"
+    return constant if bool((classes == classes[0]).all()) else ""
+
+
+def _no_figure(annotators: Tensor | None, n: int, why: str) -> Estimate:
+    size = n if annotators is None else len(torch.unique(annotators))
+    return Estimate(math.nan, torch.full((size,), math.nan, dtype=torch.float64), why)
+
+
+def _check(a: Tensor, b: Tensor, correction: str, third: Tensor | None = None) -> None:
+    if correction not in CORRECTIONS:
+        raise InputError(f"correction must be one of {', '.join(CORRECTIONS)}, got {correction!r}")
+    lists = [a, b] if third is None else [a, b, third]
+    if any(v.dim() != 1 or len(v) != len(a) for v in lists):
+        raise InputError(f"the lists must have one length [n], got {', '.join(str(tuple(v.shape)) for v in lists)}")
+    if any(v.is_floating_point() for v in (a, b)):
+        raise InputError(f"classes must be whole numbers, got {a.dtype} and {b.dtype}")
