@@ -1,0 +1,31 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: the first GPU, else the CPU.")]
+FailUnder = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-under",
+        metavar="NAME=VALUE",
+        help="Exit with 1 if a figure is lower, as in robust_accuracy=0.5; repeatable.",
+    ),
+]
+Images = Annotated[str, typer.Argument(help="An image, a folder of images, or a data URI (cluttered-digits:test).")]
+Model = Annotated[str, typer.Option(help="zoo:NAME, PATH.safetensors?arch=NAME, python:package.module:factory ...")]
+Number = Annotated[int | None, typer.Option("--n", min=1, help="How many; default: all of a folder, 8 of a data URI.")]
+Size = Annotated[int | None, typer.Option(min=1, help="Scale an image file and keep its middle, N pixels a side.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the method; may be repeated.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images computed together.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for the pictures.", show_default="underfire-NAME")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
