@@ -87,7 +87,7 @@ def deletion(
     Args, values and errors as of `deletion_curve`; nan where the map is constant or not finite.
     """
     points = deletion_curve(model, x, y, m, steps=steps, fill=fill, chunk=chunk)
-    return area(points, deletion_looks(x[0, 0].numel(), steps, fill))
+    return area(points, deletion_looks(x.shape[2] * x.shape[3], steps, fill))
 
 
 @card("measure", paper=_PAPER, higher_is_better=True, limits=(0.0, 1.0))
@@ -99,4 +99,4 @@ def insertion(
     Args, values and errors as of `deletion_curve`; nan where the map is constant or not finite.
     """
     points = insertion_curve(model, x, y, m, steps=steps, fill=fill, chunk=chunk)
-    return area(points, insertion_looks(x[0, 0].numel(), steps, fill))
+    return area(points, insertion_looks(x.shape[2] * x.shape[3], steps, fill))
