@@ -20,6 +20,7 @@ _MODULES = {
     "adv2-imagenet": "underfire.reproductions.adv2_imagenet",
     "cross-technique": "underfire.reproductions.cross_technique",
     "interpretability-aware-mnist": "underfire.reproductions.interpretability_aware_mnist",
+    "interpreters": "underfire.reproductions.interpreters",
     "physical-examples": "underfire.reproductions.physical_examples",
 }
 

@@ -1,0 +1,215 @@
+"""Every interpreter against evidence that is known, and against the network that it explains: which one to trust."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from underfire import data, models
+from underfire.catalog import Card, cards
+from underfire.data.dataset import boxes
+from underfire.errors import UnderfireError
+from underfire.measures import localisation
+from underfire.measures.explanation import deletion, insertion
+from underfire.measures.maps import informative
+from underfire.measures.statistics import bootstrap_mean, rate
+from underfire.measures.weak_localisation import localise
+from underfire.model import Classifier
+from underfire.records import Batch, Interval
+from underfire.reproductions.adv2_imagenet import photographs
+from underfire.reproductions.registry import Outcome, Progress
+
+DIGITS, PHOTOGRAPHS = 400, 24
+CURVE_STEPS = 56  # points of the deletion and insertion curves: 896 pixels of a photograph at a time
+BATCH = 8
+#: What differs from the defaults, so that it ends within the hour on two cores.
+OPTIONS: dict[str, dict[str, Any]] = {"rise": {"samples": 1000}}
+
+Explain = Callable[[Classifier, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An interpreter, or a control that looks at the image alone or at nothing."""
+
+    name: str
+    family: str
+    explain: Explain
+
+
+def _noise(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    """Points at nothing: smooth noise, another for every image of a batch, the same in every run."""
+    draws = torch.rand(len(x), 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    return F.interpolate(draws.to(x), x.shape[2:], mode="bilinear")
+
+
+def _centre(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    """Points at the middle of every image."""
+    row, column = (torch.linspace(-1, 1, n, device=x.device, dtype=x.dtype) for n in x.shape[2:])
+    bell = (-(row[:, None] ** 2 + column[None] ** 2) / 0.5).exp()
+    return bell.expand(len(x), 1, -1, -1)
+
+
+def _edges(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    """Points at the edges of the image, whatever the network says (Adebayo et al. 2018)."""
+    grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    return (
+        ((grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]) ** 2 + (grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]) ** 2)
+        .sqrt()
+        .clamp_min(0)
+    )
+
+
+CONTROLS = (
+    Contestant("(smooth noise)", "control", _noise),
+    Contestant("(the middle)", "control", _centre),
+    Contestant("(edges of the image)", "control", _edges),
+)
+
+
+def contestants() -> list[Contestant]:
+    """Every interpreter of the catalogue that gives a map, by family, and the controls."""
+    maps = [card for card in cards("interpreter") if card.facts.get("gives", "map") == "map"]
+    ordered = sorted(maps, key=lambda card: (_FAMILIES.index(_family(card)), card.name))
+    found = [Contestant(card.name, _family(card), card.with_options(**OPTIONS.get(card.name, {}))) for card in ordered]
+    return [*found, *CONTROLS]
+
+
+_FAMILIES = ("back-propagation", "representation", "perturbation", "model-guided", "")
+
+
+def _family(card: Card) -> str:
+    return str(card.facts.get("family", ""))
+
+
+def _explained(one: Contestant, model: Classifier, batch: Batch) -> tuple[Tensor, float] | str:
+    """The maps of a batch and the seconds per image, or why there are none."""
+    start, parts = time.perf_counter(), []
+    try:
+        for x, y in zip(batch.x.split(BATCH), batch.y.split(BATCH), strict=True):
+            parts.append(one.explain(model, x, y).detach())
+    except UnderfireError as error:
+        return str(error)
+    return torch.cat(parts), (time.perf_counter() - start) / len(batch)
+
+
+def localised(maps: Tensor, mask: Tensor) -> dict[str, Interval]:
+    """How well maps find evidence whose place is known, each number with its 95 % interval."""
+    box = localise(maps, boxes(mask), size=(mask.shape[2], mask.shape[3]))
+    hit = box.hit[box.hit.isfinite()]
+    return {
+        "pointing": rate(localisation.pointing_game(maps, mask)),
+        "mass": bootstrap_mean(localisation.mass_inside(maps, mask)),
+        "iou": bootstrap_mean(localisation.localisation_iou(maps, mask)),
+        "box error": rate(1 - hit),
+    }
+
+
+def faithful(model: Classifier, batch: Batch, maps: Tensor) -> dict[str, Interval]:
+    """The areas under the deletion and the insertion curve, and how far apart they are."""
+    down = deletion(model, batch.x, batch.y, maps, steps=CURVE_STEPS)
+    up = insertion(model, batch.x, batch.y, maps, steps=CURVE_STEPS)
+    found = {"deletion": down, "insertion": up, "gap": up - down}
+    return {name: bootstrap_mean(value) for name, value in found.items()}
+
+
+def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) -> Outcome:
+    """Localisation on cluttered digits, deletion and insertion on photographs, for every interpreter."""
+    n, m = (8, 2) if quick else (DIGITS, PHOTOGRAPHS)
+    small = models.load("zoo:cluttered_digits", device=device)
+    digits = _right(small, data.load("cluttered-digits:test", n=2 * n, seed=seed)[:].to(device), n)
+    name = "mobilenet_v1_075_imagenet"
+    large = models.load(f"{root / 'weights' / name}.safetensors?arch={name}", device=device)
+    photos = photographs(root, large, m, seed)[0].to(device)
+    assert digits.mask is not None
+    several = contestants()
+    results: dict[str, Any] = {}
+    for done, one in enumerate(several):
+        progress(done, len(several), one.name)
+        found: dict[str, Any] = {"family": one.family}
+        answer = _explained(one, small, digits)
+        if isinstance(answer, str):
+            found["digits"] = answer
+        else:
+            found |= localised(answer[0], digits.mask) | {"flat digits": int((~informative(answer[0])).sum())}
+        answer = _explained(one, large, photos)
+        if isinstance(answer, str):
+            found["photographs"] = answer
+        else:
+            found |= faithful(large, photos, answer[0]) | {"seconds": answer[1]}
+        results[one.name] = found
+    progress(len(several), len(several), "done")
+    share = float(digits.mask.float().mean())
+    return Outcome(
+        title="Which explanation to trust: evidence that is known, and what the network does without it",
+        source="none; the measures are those of Zhang et al. 2016 (pointing game), Dabkowski and Gal 2017 (boxes) and "
+        "Petsiuk et al. 2018 (deletion, insertion)",
+        spec={
+            "digits": f"zoo:cluttered_digits, cluttered-digits:test, {n} correctly classified images, seed {seed}",
+            "photographs": f"{name}, folder:imagenet_sample?size=224, {m} correctly classified images, seed {seed}",
+            "curves": f"{CURVE_STEPS} steps; deletion to black, insertion into a blurred image",
+            "options that differ from the defaults": OPTIONS,
+        },
+        columns=(
+            "interpreter",
+            "family",
+            "points at the digit ↑",
+            "mass on the digit ↑",
+            "IoU ↑",
+            "box error ↓",
+            "deletion ↓",
+            "insertion ↑",
+            "insertion − deletion ↑",
+            "seconds a photograph",
+        ),
+        rows=[_row(name, found) for name, found in results.items()],
+        notes=_notes(results, n, m, share),
+        results=results,
+    )
+
+
+def _right(model: Classifier, batch: Batch, n: int) -> Batch:
+    """The first `n` images that the model classifies correctly."""
+    return batch.take((model.predict(batch.x).argmax(1) == batch.y).nonzero().squeeze(1)[:n])
+
+
+_MEASURED = ("pointing", "mass", "iou", "box error", "deletion", "insertion", "gap")
+
+
+def _row(name: str, found: Mapping[str, Any]) -> list[str]:
+    cells = [_interval(found[what]) if what in found else "–" for what in _MEASURED]
+    shown = name if name.startswith("(") else f"`{name}`"
+    return [shown, found["family"], *cells, f"{found['seconds']:.2f}" if "seconds" in found else "–"]
+
+
+def _interval(value: Interval) -> str:
+    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]" if value.n else "undefined"
+
+
+_HOW = """n = {n} digits and {m} photographs; brackets are 95 % intervals (Clopper-Pearson for rates, BCa bootstrap for
+means). The digit covers {share:.1%} of an image, so a map that knows nothing has about that much of its mass there, and
+points there about that often. The threshold of each box is chosen on the other half of the images. The rows in brackets
+are controls that never ask the network."""
+
+
+def _notes(results: Mapping[str, Any], n: int, m: int, share: float) -> list[str]:
+    notes = [_HOW.format(n=n, m=m, share=share)]
+    for where in ("digits", "photographs"):
+        absent = {name: found[where].rstrip(".") for name, found in results.items() if where in found}
+        if absent:
+            notes.append(f"Not on {where}: " + "; ".join(f"`{name}` ({why})" for name, why in absent.items()) + ".")
+    flat = {name: found["flat digits"] for name, found in results.items() if found.get("flat digits")}
+    if flat:
+        notes.append(
+            "Constant maps, which say nothing and are left out where that leaves a measure undefined: "
+            + ", ".join(f"`{name}` {count}" for name, count in flat.items())
+            + f" of {n} digits."
+        )
+    return notes
