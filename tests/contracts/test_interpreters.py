@@ -15,7 +15,7 @@ every_map = pytest.mark.parametrize("name", MAPS)
 # What makes a method short, or fit for images of 9 x 12 pixels.
 SETTINGS: dict[str, dict] = {}
 # What makes the fit of a trained one short.
-FITS: dict[str, dict] = {}
+FITS: dict[str, dict] = {"rts": {"selector_steps": 20, "steps": 3, "batch_size": 8}}
 
 
 class Noise:

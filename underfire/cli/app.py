@@ -31,6 +31,10 @@ from underfire.cli.shared import ERR, OUT, one_line
 from underfire.errors import UnderfireError
 
 FAILED_GATE, BAD_INPUT, INTERRUPTED = 1, 2, 130
+_AGAIN = {
+    "audit": "; run the same command again and it continues",
+    "train": "; run the same command again with --resume and it continues",
+}
 _UsageError: Any = typer.BadParameter.__base__  # typer does not export it, and keeps it elsewhere in other versions
 
 
@@ -52,8 +56,7 @@ class _Verbs(TyperGroup):
             ERR.print(f"error: {one_line(error)}")
             raise typer.Exit(BAD_INPUT) from None
         except KeyboardInterrupt:
-            again = "; run the same command again and it continues" if ctx.invoked_subcommand == "audit" else ""
-            ERR.print(f"interrupted{again}")
+            ERR.print(f"interrupted{_AGAIN.get(ctx.invoked_subcommand, '')}")
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -185,6 +188,30 @@ def explain(
     place = out or Path(f"underfire-{name}")
     job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json)
     pictures.explain(job, name, goal, tuple(settings or ()))
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="An interpreter that learns, such as rts.")],
+    model: Model,
+    data: Annotated[str, typer.Option(help="The images to learn from, a data URI (cluttered-digits:train).")],
+    out: Annotated[Path, typer.Option(help="The file to write, FILE.safetensors.")],
+    settings: Settings = None,
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="How many images of --data, and at most of --test; default: all.")
+    ] = None,
+    test: Annotated[str | None, typer.Option(help="Images to measure the result on, a data URI.")] = None,
+    seed: Seed = 0,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the same command was interrupted.")] = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train an explanation method that learns, for one classifier, and write its weights to a file."""
+    from underfire.cli.training import train as go
+
+    go(name, model, data, out, tuple(settings or ()), n, test, seed, device, resume, force, quiet, as_json)
 
 
 @app.command("list")

@@ -6,14 +6,17 @@ Layer names are those of the user's module (`module.named_modules()`), not of th
 from underfire.hooks.bending import smooth_relu
 from underfire.hooks.finding import last_spatial_layer, pooled_head
 from underfire.hooks.reading import activations, frozen, inner, layer, shared_forward
+from underfire.hooks.scales import Scale, scales
 
 __all__ = [
+    "Scale",
     "activations",
     "frozen",
     "inner",
     "last_spatial_layer",
     "layer",
     "pooled_head",
+    "scales",
     "shared_forward",
     "smooth_relu",
 ]

@@ -8,5 +8,6 @@ from underfire.interpreters.cam import cam
 from underfire.interpreters.grad_cam import grad_cam
 from underfire.interpreters.gradient import gradient
 from underfire.interpreters.gradient_input import gradient_input
+from underfire.interpreters.rts import RTS
 
-__all__ = ["cam", "grad_cam", "gradient", "gradient_input"]
+__all__ = ["RTS", "cam", "grad_cam", "gradient", "gradient_input"]

@@ -1,0 +1,77 @@
+"""`underfire train`: what it writes, what it says, how it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from underfire import find, models
+from underfire.cli import main
+from underfire.interpreters import rts_training
+
+COMMAND = (
+    *("train", "rts", "--model", "zoo:cluttered_digits", "--data", "cluttered-digits:train", "--n", "24"),
+    *("--set", "selector_steps=20", "--set", "steps=3", "--set", "batch_size=4"),
+)
+Parsed = Callable[..., Any]
+Shown = Callable[..., str]
+
+
+def test_it_writes_weights_that_explain_uses(parsed: Parsed) -> None:
+    found = parsed(*COMMAND, "--test", "cluttered-digits:test", "--out", "mine/w.safetensors")
+    assert [p.name for p in Path("mine").iterdir()] == ["w.safetensors"]  # no checkpoint is left
+    assert found["file"] == "mine/w.safetensors" and found["bytes"] == Path("mine/w.safetensors").stat().st_size
+    assert found["images"] == found["test images"] == 24
+    assert {"held-out loss", "pointing game", "mass in evidence", "chance"} <= set(found)
+    assert 0.05 < found["chance"] < 0.15
+    rows = parsed(
+        *("explain", "rts", "cluttered-digits:test", "--model", "zoo:cluttered_digits", "--n", 2, "--out", "maps"),
+        *("--set", "weights=mine/w.safetensors"),
+    )
+    assert [0 <= row["map_min"] <= row["map_max"] <= 1 for row in rows] == [True, True]
+
+
+def test_interrupted_and_resumed_it_is_the_same(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rts_training, "EVERY", 1)
+    shown(*COMMAND, "--quiet", "--out", "whole.safetensors")
+    keep = rts_training._keep
+
+    def killed(path: Any, network: Any, adam: Any, step: int, facts: Any) -> None:
+        keep(path, network, adam, step, facts)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(rts_training, "_keep", killed)
+    assert main([*COMMAND, "--quiet", "--out", "parts.safetensors"]) == 130
+    assert not Path("parts.safetensors").exists()
+    monkeypatch.setattr(rts_training, "_keep", keep)
+    shown(*COMMAND, "--quiet", "--resume", "--out", "parts.safetensors")
+    whole, parts = (load_file(f"{name}.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    model = models.load("zoo:cluttered_digits")
+    x, y = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 2])
+    first, second = (find("interpreter", "rts").with_options(weights=f"{n}.safetensors") for n in ("whole", "parts"))
+    assert torch.equal(first(model, x, y), second(model, x, y))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rts": "cam"}, "cam has nothing to train; choices: rts"),
+        ({"steps=3": "stepps=3"}, "rts has no option 'stepps'; did you mean 'steps'?"),
+        ({"steps=3": "steps=many"}, "'steps' should be a whole number, got 'many'"),
+        ({"steps=3": "steps=-1"}, "steps must be at least 0, got -1"),
+        ({"cluttered-digits:train": "clutter:"}, "unknown data 'clutter:'"),
+        ({"w.safetensors": "there.safetensors"}, "there.safetensors exists already; pass --force"),
+    ],
+)
+def test_what_is_wrong_is_one_line(capsys: pytest.CaptureFixture[str], change: dict[str, str], said: str) -> None:
+    Path("there.safetensors").write_text("")
+    assert main([change.get(word, word) for word in (*COMMAND, "--out", "w.safetensors")]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.strip().splitlines()) == 1
