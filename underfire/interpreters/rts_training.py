@@ -88,7 +88,8 @@ def train(
     trained = rts_files.Trained(network, tuple(names), rts_files.fingerprint(model))
     decoder = [p for name, p in network.named_parameters() if not name.startswith("selector.")]
     adam = torch.optim.Adam(decoder, RATE, weight_decay=DECAY)
-    facts = {"plan": json.dumps(asdict(plan)), "data": data.fingerprint(), "fingerprint": trained.fingerprint}
+    settings = {key: value for key, value in asdict(plan).items() if key != "steps"}  # more may be wanted later
+    facts = {"plan": json.dumps(settings), "data": data.fingerprint(), "fingerprint": trained.fingerprint}
     total, done = len(data) + _PASSES * plan.steps * plan.batch_size, len(data)
 
     def tell(passes: int) -> None:
@@ -98,6 +99,8 @@ def train(
     start = -1
     if checkpoint is not None and checkpoint.is_file():
         start = rts_files.resume(checkpoint, network, adam, facts)
+        if start > plan.steps:
+            raise InputError(f"checkpoint {str(checkpoint)!r} has {start} steps done, more than steps={plan.steps}")
     with frozen(model):
         if start < 0:
             _train_selector(model, data, network, names[0], plan, tell)
