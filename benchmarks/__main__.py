@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import underfire
-from benchmarks import adv2, autoattack, jsma, memory, minimum, one_pixel, pgd, quality, startup
+from benchmarks import adv2, autoattack, jsma, memory, minimum, one_pixel, pgd, quality, rts, startup
 from benchmarks.timing import Benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +29,7 @@ MEASURED = {
     "autoattack-undefended": Benchmark(autoattack.undefended, autoattack.rows_undefended),
     "autoattack-trained": Benchmark(autoattack.trained, autoattack.rows_trained),
     "quality": Benchmark(quality.quality, quality.rows),
+    "rts": Benchmark(rts.forwards, rts.rows),
     "memory": Benchmark(memory.attacks, memory.rows),
     "startup": Benchmark(startup.seconds, startup.rows),
 }
