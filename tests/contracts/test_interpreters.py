@@ -13,7 +13,11 @@ every_interpreter = pytest.mark.parametrize("name", CARDS)
 every_map = pytest.mark.parametrize("name", MAPS)
 
 # What makes a method short, or fit for images of 9 x 12 pixels.
-SETTINGS: dict[str, dict] = {}
+SETTINGS: dict[str, dict] = {
+    "lime": {"superpixels": "grid", "segments": 12, "samples": 60},  # quickshift finds nothing to cut in such noise
+    "mask": {"steps": 4},
+    "rise": {"samples": 40, "cells": 3, "shown": 0.5},
+}
 # What makes the fit of a trained one short.
 FITS: dict[str, dict] = {"rts": {"selector_steps": 20, "steps": 3, "batch_size": 8}}
 
@@ -134,3 +138,57 @@ def test_a_map_of_one_image_does_not_depend_on_how_many_go_at_once(network, x, n
     assert torch.allclose(small, large, atol=1e-10)
     with pytest.raises(ValueError, match="chunk must be at least 1"):
         prepared(card, model, chunk=0)(model, x, y)
+
+
+def giving(kind):
+    return pytest.mark.parametrize("name", [name for name, card in CARDS.items() if card.facts.get("gives") == kind])
+
+
+@giving("images")
+def test_images_stay_in_the_box_and_change_the_answer(network, x, name):
+    model = network("relu", torch.float64)
+    y = model(x).argmax(1).detach()
+    change = prepared(CARDS[name], model)
+    seen = change(model, x, y)
+    assert seen.shape == x.shape and seen.dtype == x.dtype and not seen.requires_grad
+    assert bool(((seen >= 0) & (seen <= 1)).all())
+    changed = (seen != x).flatten(1).any(1)
+    assert torch.equal(model(seen).argmax(1) != y, changed)  # an image that comes back as it was marks a failure
+    assert changed.any()
+    singles = torch.cat([change(model, x[i : i + 1], y[i : i + 1]) for i in range(4)])
+    assert torch.allclose(seen, singles, atol=1e-8)
+    with torch.no_grad():
+        assert torch.equal(change(model, x, y), seen)  # works where gradients are off
+
+
+@giving("examples")
+def test_examples_are_known_images_nearest_first(network, x, name):
+    model, y = network("relu", torch.float64), torch.tensor([0, 1, 2, 3])
+    show = prepared(CARDS[name], model)
+    seen = show(model, x, y)
+    k = seen.index.shape[1]
+    assert len(seen) == 4 and seen.distance.shape == seen.y.shape == (4, k) and seen.x.shape == (4, k, 3, 9, 12)
+    assert [len(row) for row in (*seen.ids, *seen.notes)] == [k] * 8
+    for row, distances in zip(seen.notes, seen.distance, strict=True):
+        for note in set(row):
+            of_it = distances[[i for i, other in enumerate(row) if other == note]]
+            assert torch.equal(of_it, of_it.sort().values)
+    there = seen.index >= 0
+    known = Noise().read(seen.index[there].tolist())
+    assert there.any() and torch.equal(seen.x[there], known.x) and torch.equal(seen.y[there], known.y)
+    assert known.ids == tuple(i for ids in seen.ids for i in ids if i)
+    assert bool((seen.x[~there] == 0).all()) and bool(seen.distance[~there].isinf().all())
+    for i in range(4):
+        single = show(model, x[i : i + 1], y[i : i + 1])
+        assert torch.equal(single.index[0], seen.index[i]) and single.notes[0] == seen.notes[i]
+        assert torch.allclose(single.distance[0], seen.distance[i], atol=1e-10)
+
+
+@giving("rules")
+def test_rules_are_sentences_for_every_image(network, x, name):
+    model, y = network("relu", torch.float64), torch.tensor([0, 1, 2, 3])
+    explain = prepared(CARDS[name], model)
+    rules = explain(model, x, y)
+    assert len(rules) == 4 and all(rule and all(isinstance(line, str) and line for line in rule) for rule in rules)
+    assert [explain(model, x[i : i + 1], y[i : i + 1])[0] for i in range(4)] == rules
+    assert 0 <= explain.fidelity.low <= explain.fidelity.value <= explain.fidelity.high <= 1

@@ -5,9 +5,23 @@ carries a graph exactly where `x` requires a gradient and gradients are enabled,
 """
 
 from underfire.interpreters.cam import cam
+from underfire.interpreters.counterfactual import counterfactual
 from underfire.interpreters.grad_cam import grad_cam
 from underfire.interpreters.gradient import gradient
 from underfire.interpreters.gradient_input import gradient_input
+from underfire.interpreters.nearest_neighbours import nearest_neighbours
+from underfire.interpreters.prototypes import prototypes
 from underfire.interpreters.rts import RTS
+from underfire.interpreters.surrogate import surrogate
 
-__all__ = ["RTS", "cam", "grad_cam", "gradient", "gradient_input"]
+__all__ = [
+    "RTS",
+    "cam",
+    "counterfactual",
+    "grad_cam",
+    "gradient",
+    "gradient_input",
+    "nearest_neighbours",
+    "prototypes",
+    "surrogate",
+]

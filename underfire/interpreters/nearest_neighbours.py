@@ -1,0 +1,76 @@
+"""The known images nearest in feature space (Caruana et al., Case-Based Explanation, AMIA 1999)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from underfire.ascent.nearest import at_least_one
+from underfire.catalog import card
+from underfire.interpreters.chunks import MEMORY
+from underfire.interpreters.features import Known, know, must_be_fitted, nearest
+from underfire.interpreters.parts import class_score
+from underfire.records import Examples
+
+if TYPE_CHECKING:
+    from underfire.data import Dataset
+
+
+@card(
+    "interpreter",
+    paper="Caruana, Kangarloo, Dionisio, Sinha and Johnson, Case-Based Explanation of Non-Case-Based Learning Methods, "
+    "AMIA Symposium 1999",
+    gives="examples",
+    differentiable=False,
+    second_order=False,
+)
+class nearest_neighbours:
+    """The `k` known images that the network sees as most like this one: the nearest in the space of a layer.
+
+    The search is exact, by comparing with all of them.
+
+    Args:
+        k: how many are shown.
+        layer: whose output, averaged over space, is compared; None is the last layer with space.
+        cosine: compare the directions of the features, by one minus the cosine, instead of their Euclidean distance.
+        same_class: only among known images labelled with the class that is explained.
+        memory: what the layers' outputs may take while the known images are read, in MiB.
+    """
+
+    def __init__(
+        self,
+        *,
+        k: int = 5,
+        layer: str | None = None,
+        cosine: bool = False,
+        same_class: bool = False,
+        memory: float = MEMORY,
+    ) -> None:
+        self.k, self.layer, self.cosine, self.same_class, self.memory = k, layer, cosine, same_class, memory
+        self._known: Known | None = None
+
+    def fit(self, model: nn.Module, data: Dataset) -> nearest_neighbours:
+        """Read the features of the known images.
+
+        Raises:
+            DataError: there are none. ModelError: there is no such layer, or features are not numbers.
+        """
+        at_least_one(k=self.k)
+        self._known = know(model, data, self.layer, self.memory)
+        return self
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
+        """The examples of images `[B, C, H, W]`; `y` `[B]` is the class explained, and matters with `same_class`.
+
+        Raises:
+            NotFitted: `fit` was not called. DataError: `y` is wrong.
+        """
+        known = must_be_fitted(self._known, "nearest_neighbours")
+        logits, features = known.seen(model, x)
+        class_score(logits, y)
+        allowed = (y, known.y) if self.same_class else None
+        distance, index = nearest(
+            features, known.features, self.k, allowed=allowed, cosine=self.cosine, memory=self.memory
+        )
+        return known.examples(index, distance, ("neighbour",) * self.k)

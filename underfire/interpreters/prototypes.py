@@ -1,0 +1,187 @@
+"""MMD-critic (Kim, Khanna and Koyejo, Examples are not Enough, Learn to Criticize!, NeurIPS 2016)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from underfire.ascent.nearest import at_least_one
+from underfire.catalog import card
+from underfire.errors import InputError
+from underfire.interpreters.chunks import MEMORY
+from underfire.interpreters.features import Known, know, must_be_fitted, nearest
+from underfire.interpreters.parts import class_score
+from underfire.records import Examples
+
+if TYPE_CHECKING:
+    from underfire.data import Dataset
+
+_COMPARED = 1000  # features of which the median distance is taken
+
+
+@card(
+    "interpreter",
+    paper="Kim, Khanna and Koyejo, Examples are not Enough, Learn to Criticize! Criticism for Interpretability, "
+    "NeurIPS 2016",
+    gives="examples",
+    differentiable=False,
+    second_order=False,
+)
+class prototypes:
+    """The typical images of the class and those that its typical images leave out, of each the nearest to this one.
+
+    Prototypes are chosen greedily so that their distribution comes as near as possible (in maximum mean discrepancy) to
+    that of all known images of the class; criticisms where the two differ most, and unlike each other.
+
+    Args:
+        count: how many prototypes of each class (or in all) are chosen.
+        criticisms: how many criticisms of each class (or in all).
+        k: how many of each kind are shown for an image, the nearest in feature space first.
+        per_class: choose and show by class, by the labels of the data; if False, of all classes together.
+        bandwidth: `m` of the kernel `exp(-gamma |a - b|²)` with `gamma = 1 / (2 m²)`; None is the median distance of
+            known images.
+        layer: whose output, averaged over space, is the feature space; None is the last layer with space.
+        memory: what the layers' outputs, or the kernel's entries computed at once, may take, in MiB.
+
+    Attributes:
+        prototypes_: places in the data of all prototypes, class by class in the order they were chosen, int64.
+        criticisms_: likewise of all criticisms.
+        gamma_: the gamma in use.
+    """
+
+    def __init__(
+        self,
+        *,
+        count: int = 10,
+        criticisms: int = 5,
+        k: int = 3,
+        per_class: bool = True,
+        bandwidth: float | None = None,
+        layer: str | None = None,
+        memory: float = MEMORY,
+    ) -> None:
+        self.count, self.criticisms, self.k, self.per_class = count, criticisms, k, per_class
+        self.bandwidth, self.layer, self.memory = bandwidth, layer, memory
+        self._known: Known | None = None
+
+    def fit(self, model: nn.Module, data: Dataset) -> prototypes:
+        """Choose prototypes and criticisms among the images of `data`.
+
+        Raises:
+            DataError: there are no images. ModelError: there is no such layer. InputError: an option is out of range.
+        """
+        at_least_one(count=self.count, k=self.k)
+        if self.criticisms < 0 or (self.bandwidth is not None and not self.bandwidth > 0):
+            raise InputError(f"criticisms must be >= 0 and bandwidth > 0, got {self.criticisms} and {self.bandwidth}")
+        known = know(model, data, self.layer, self.memory)
+        features = known.features - known.features.mean(0)  # nearer to zero, squares lose less to rounding
+        self.gamma_ = median_gamma(features) if self.bandwidth is None else 1 / (2 * self.bandwidth**2)
+        everything = torch.arange(len(features), device=features.device)
+        groups = [everything[known.y == k] for k in known.y.unique()] if self.per_class else [everything]
+        typical, critical = [], []
+        for rows in groups:
+            part = features[rows]
+            closeness = mean_kernel(part, self.gamma_, self.memory)
+            chosen = choose_prototypes(part, closeness, self.count, self.gamma_)
+            typical.append(rows[chosen])
+            critical.append(rows[choose_criticisms(part, closeness, chosen, self.criticisms, self.gamma_)])
+        self.prototypes_, self.criticisms_ = torch.cat(typical), torch.cat(critical)
+        self._known = known
+        return self
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
+        """Of images `[B, C, H, W]` the `k` nearest prototypes of class `y` `[B]`, then its `k` nearest criticisms.
+
+        Raises:
+            NotFitted: `fit` was not called. DataError: `y` is wrong.
+        """
+        known = must_be_fitted(self._known, "prototypes")
+        logits, features = known.seen(model, x)
+        class_score(logits, y)
+        distances, places = [], []
+        notes: tuple[str, ...] = ()
+        for note, chosen in (("prototype", self.prototypes_), ("criticism", self.criticisms_)):
+            if len(chosen):
+                allowed = (y, known.y[chosen]) if self.per_class else None
+                distance, place = nearest(features, known.features[chosen], self.k, allowed=allowed)
+                distances.append(distance)
+                places.append(torch.where(place < 0, place, chosen[place]))
+                notes += (note,) * self.k
+        return known.examples(torch.cat(places, 1), torch.cat(distances, 1), notes)
+
+
+def median_gamma(features: Tensor) -> float:
+    """`1 / (2 m²)`, `m` the median distance between features, of evenly spaced ones where there are very many."""
+    some = features[:: -(-len(features) // _COMPARED)]
+    distances = torch.pdist(some)
+    middle = float(distances.median()) if len(distances) else 0.0
+    return 1 / (2 * middle**2) if middle > 0 else 1.0
+
+
+def kernel(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+    """`exp(-gamma |a_i - b_j|²)`, `[N, M]`."""
+    squares = a.square().sum(1, keepdim=True) - 2 * a @ b.T + b.square().sum(1)
+    return squares.clamp_min_(0).mul_(-gamma).exp_()
+
+
+def mean_kernel(features: Tensor, gamma: float, memory: float = MEMORY) -> Tensor:
+    """The mean of the kernel between each image and all, `[N]`; no more than `memory` MiB of it at once."""
+    rows = max(1, int(memory * 2**20 // (2 * len(features) * features.element_size())))
+    return torch.cat([kernel(part, features, gamma).mean(1) for part in features.split(rows)])
+
+
+def choose_prototypes(features: Tensor, closeness: Tensor, count: int, gamma: float) -> Tensor:
+    """Greedily the set S of largest `J(S) = 2 / (n |S|) sum k(x_i, s) - 1 / |S|² sum k(s, s')`, places int64 `[count]`.
+
+    `J` is minus the squared maximum mean discrepancy between S and all, up to a constant.
+
+    Args:
+        features: `[N, D]`.
+        closeness: `mean_kernel` of them, `[N]`.
+        count: size of S, or all where there are fewer.
+        gamma: of the kernel.
+    """
+    chosen: list[Tensor] = []
+    free = torch.ones_like(closeness, dtype=torch.bool)
+    to_chosen = torch.zeros_like(closeness)  # of every image the sum of the kernel over S
+    among, to_all = closeness.new_zeros(()), closeness.new_zeros(())  # the two sums of J for S as it is
+    for size in range(1, min(count, len(features)) + 1):
+        gain = 2 / size * (to_all + closeness) - (among + 2 * to_chosen + 1) / size**2
+        best = torch.where(free, gain, float("-inf")).argmax()
+        among, to_all = among + 2 * to_chosen[best] + 1, to_all + closeness[best]
+        to_chosen = to_chosen + kernel(features, features[best, None], gamma).squeeze(1)
+        free[best] = False
+        chosen.append(best)
+    return torch.stack(chosen)
+
+
+def choose_criticisms(features: Tensor, closeness: Tensor, chosen: Tensor, count: int, gamma: float) -> Tensor:
+    """Greedily the set C of largest `sum |witness(c)| + log det K_CC`, apart from the prototypes, int64 `[count]`.
+
+    `witness(c)` is the mean of the kernel to all minus that to the prototypes.
+
+    Args:
+        features: `[N, D]`.
+        closeness: `mean_kernel` of them, `[N]`.
+        chosen: places of the prototypes.
+        count: size of C, or all that are left.
+        gamma: of the kernel.
+    """
+    witness = (closeness - kernel(features, features[chosen], gamma).mean(1)).abs()
+    free = torch.ones_like(closeness, dtype=torch.bool)
+    free[chosen] = False
+    count = min(count, len(features) - len(chosen))
+    # What log det gains by c is the log of its variance given C, which one column of a Cholesky factor at a time keeps.
+    variance, factor = torch.ones_like(closeness), features.new_zeros(count, len(features))
+    found: list[Tensor] = []
+    for step in range(count):
+        gain = witness + variance.clamp_min(torch.finfo(variance.dtype).eps).log()
+        best = torch.where(free, gain, float("-inf")).argmax()
+        column = kernel(features[best, None], features, gamma).squeeze(0) - factor[:step, best] @ factor[:step]
+        factor[step] = column / variance[best].clamp_min(torch.finfo(variance.dtype).eps).sqrt()
+        variance = variance - factor[step].square()
+        free[best] = False
+        found.append(best)
+    return torch.stack(found) if found else chosen[:0]

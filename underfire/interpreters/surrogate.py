@@ -1,0 +1,172 @@
+"""A global surrogate: a decision tree of the network's answers (Craven and Shavlik, TREPAN, NeurIPS 1995)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from underfire.ascent.nearest import at_least_one
+from underfire.catalog import card
+from underfire.errors import DataError, InputError, Unsupported, nearest
+from underfire.interpreters.chunks import MEMORY
+from underfire.interpreters.features import Known, know, must_be_fitted
+from underfire.interpreters.parts import class_score, seeded
+from underfire.measures.statistics import rate
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from underfire.data import Dataset
+    from underfire.records import Interval
+
+FEATURES = ("layer", "parts")
+_COLOURS = {1: ("brightness",), 3: ("red", "green", "blue")}
+
+
+@card(
+    "interpreter",
+    paper="Craven and Shavlik, Extracting Tree-Structured Representations of Trained Networks, NeurIPS 1995",
+    gives="rules",
+    differentiable=False,
+    second_order=False,
+)
+class surrogate:
+    """A small decision tree that answers as the network does, in words; and how often it does.
+
+    The tree is scikit-learn's, grown on the known images and the network's answers to them, and not, as in the paper,
+    on images that it asks for itself. Its fidelity is measured on images that it was not grown on.
+
+    Args:
+        features: what it may ask about: `"layer"`, the channels of a layer, each averaged over space; or `"parts"`, the
+            mean colours of the image's parts.
+        layer: whose channels; None is the last layer with space.
+        parts: rows and columns that the image is cut into.
+        depth: most questions on one path.
+        aside: the share of the known images that is kept to measure fidelity.
+        memory: what the layers' outputs may take while the known images are read, in MiB.
+        generator: draws which images are kept; None draws the same every time.
+
+    Attributes:
+        fidelity: how often tree and network agree on images held out, with its interval.
+        constant: the same of a tree that always gives the network's commonest answer.
+        tree: the fitted `DecisionTreeClassifier`.
+        text: the whole tree in words.
+    """
+
+    fidelity: Interval
+    constant: Interval
+    tree: Any
+    text: str
+
+    def __init__(
+        self,
+        *,
+        features: str = "layer",
+        layer: str | None = None,
+        parts: int = 4,
+        depth: int = 5,
+        aside: float = 0.25,
+        memory: float = MEMORY,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.features, self.layer, self.parts, self.depth = features, layer, parts, depth
+        self.aside, self.memory, self.generator = aside, memory, generator
+        self._known: Known | None = None
+
+    def fit(self, model: nn.Module, data: Dataset) -> surrogate:
+        """Grow the tree, and measure how faithful it is.
+
+        Raises:
+            InputError: an option is out of its range. DataError: there are too few images to hold some out.
+            ModelError: there is no such layer, or features are not numbers.
+        """
+        from sklearn.tree import DecisionTreeClassifier, export_text
+
+        if self.features not in FEATURES:
+            raise Unsupported(f"features {self.features!r} is unknown; {nearest(self.features, FEATURES)}")
+        at_least_one(depth=self.depth, parts=self.parts)
+        if not 0 < self.aside < 1:
+            raise InputError(f"aside must lie between 0 and 1, such as 0.25, got {self.aside}")
+        known = know(model, data, self.layer, self.memory)
+        held = round(self.aside * len(data))
+        if not 0 < held < len(data):
+            raise DataError(f"{data.name}: of {len(data)} images, {held} would be held out; give more images")
+        order = torch.randperm(len(data), generator=seeded(self.generator, torch.device("cpu")))
+        asked = _array(known.features if self.features == "layer" else self._read(data))
+        answers = known.answers.cpu().numpy()
+        kept, grown = order[:held].numpy(), order[held:].numpy()
+        tree = DecisionTreeClassifier(max_depth=self.depth, random_state=0).fit(asked[grown], answers[grown])
+        self.tree, self._known = tree, known
+        self.fidelity = rate(tree.predict(asked[kept]) == answers[kept])
+        values, counts = known.answers.cpu()[order[held:]].unique(return_counts=True)
+        self.constant = rate(answers[kept] == int(values[counts.argmax()]))
+        self._names = self._feature_names(known, data)
+        self._classes = [_name(model, int(c)) for c in tree.classes_]
+        self.text = export_text(tree, feature_names=self._names, class_names=self._classes, decimals=3)
+        return self
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> list[list[str]]:
+        """For each image `[B, C, H, W]` its path down the tree in words, one string for each question and the answer.
+
+        The answer says how many images of the leaf the network gave that class, whether it gives it to this one, and
+        if class `y` `[B]` is another, how many of the leaf have that.
+
+        Raises:
+            NotFitted: `fit` was not called. DataError: `y` is wrong.
+        """
+        known = must_be_fitted(self._known, "surrogate")
+        logits, features = known.seen(model, x)
+        class_score(logits, y)
+        asked = _array(features if self.features == "layer" else _means(x, self.parts))
+        paths, leaves, inner = self.tree.decision_path(asked), self.tree.apply(asked), self.tree.tree_
+        rules = []
+        for i, (leaf, answer) in enumerate(zip(leaves.tolist(), logits.argmax(1).tolist(), strict=True)):
+            nodes = paths.indices[paths.indptr[i] : paths.indptr[i + 1]]
+            lines = []
+            for node in sorted(set(nodes.tolist()) - {leaf}):  # a child has a larger number than its parent
+                value, threshold = asked[i, inner.feature[node]], inner.threshold[node]
+                how = "at most" if value <= threshold else "above"
+                lines.append(f"{self._names[inner.feature[node]]} is {value:.3g}, {how} {threshold:.3g}")
+            rules.append([*lines, self._answer(model, leaf, answer, int(y[i]))])
+        return rules
+
+    def _answer(self, model: nn.Module, leaf: int, answer: int, y: int) -> str:
+        inner, classes = self.tree.tree_, self.tree.classes_.tolist()
+        total = int(inner.n_node_samples[leaf])
+        shares = inner.value[leaf, 0] / inner.value[leaf, 0].sum()
+        said = classes[int(shares.argmax())]
+
+        def of(k: int) -> int:
+            return round(float(shares[classes.index(k)]) * total) if k in classes else 0
+
+        agrees = "as the network does" if said == answer else f"but the network says {_name(model, answer)}"
+        line = f"so the tree says {_name(model, said)} ({of(said)} of {total} known images), {agrees}"
+        return line if y == said else f"{line}; {_name(model, y)} is {of(y)} of {total}"
+
+    def _read(self, data: Dataset) -> Tensor:
+        return torch.cat([_means(batch.x, self.parts) for batch in data.batches(256)])
+
+    def _feature_names(self, known: Known, data: Dataset) -> list[str]:
+        if self.features == "layer":
+            return [f"channel {i} of {known.layer}" for i in range(known.features.shape[1])]
+        channels = data[:1].x.shape[1]
+        colours = _COLOURS.get(channels, tuple(f"channel {i}" for i in range(channels)))
+        places = [(r + 1, c + 1) for r in range(self.parts) for c in range(self.parts)]
+        return [f"{colour} in row {r}, column {c}" for colour in colours for r, c in places]
+
+
+def _means(x: Tensor, parts: int) -> Tensor:
+    """The mean of each channel in each of `parts` x `parts` parts of the image, `[B, C * parts²]`."""
+    return F.adaptive_avg_pool2d(x.detach(), parts).flatten(1)
+
+
+def _array(features: Tensor) -> np.ndarray:
+    return features.detach().to("cpu", torch.float32).numpy()
+
+
+def _name(model: nn.Module, k: int) -> str:
+    names = getattr(model, "labels", None)
+    return names[k] if names is not None else f"class {k}"
