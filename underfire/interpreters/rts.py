@@ -63,6 +63,7 @@ class RTS:
         area_power: float = Terms.area_power,
         destroy: float = Terms.destroy,
         destroy_power: float = Terms.destroy_power,
+        noise: float = Terms.noise,
         generator: torch.Generator | None = None,
         progress: Callable[[int, int], None] | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -82,6 +83,7 @@ class RTS:
             area_power: power of its entries in that mean.
             destroy: λ3, weight of the class's probability without the evidence.
             destroy_power: λ4, its power.
+            noise: standard deviation of what is added to the image behind a mask, as a share of its range.
             generator: source of all chance; without one, the same every time.
             progress: called with the number of passes done, and of all.
             checkpoint: a file to keep the state of training in; if it is there, training goes on from it.
@@ -92,7 +94,7 @@ class RTS:
         """
         chance = seeded(generator, torch.device("cpu"))
         seed = int(torch.randint(2**40, (1,), generator=chance, device=chance.device))
-        terms = Terms(smooth, area, area_power, destroy, destroy_power)
+        terms = Terms(smooth, area, area_power, destroy, destroy_power, noise)
         plan = Plan(selector_steps, selector_batch, steps, batch_size, width, terms, seed)
         check(plan)
         self._trained = train(model, data, plan, progress, None if checkpoint is None else Path(checkpoint))

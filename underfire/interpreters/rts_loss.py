@@ -26,6 +26,8 @@ class Terms:
         area_power: a power below 1 makes half-open masks dear, so that masks become sharp.
         destroy: λ3, of the class's probability without the evidence.
         destroy_power: λ4, the power of that probability; below 1 it still counts where it is small.
+        noise: standard deviation of what φ adds to the image, so that a mask cannot rest on tiny patterns (their code
+            has 0.03, of normalised images; a classifier that noise confuses needs less).
     """
 
     smooth: float = 0.005
@@ -33,6 +35,7 @@ class Terms:
     area_power: float = 0.3
     destroy: float = 5.0
     destroy_power: float = 0.3
+    noise: float = 0.03
 
 
 def total_variation(m: Tensor) -> Tensor:
@@ -87,11 +90,11 @@ def loss(model: nn.Module, x: Tensor, y: Tensor, m: Tensor, real: Tensor, terms:
         y: classes, int64 `[B]`.
         m: masks `[B, 1, h, w]`, which carry the graph.
         real: whether the class is in the image, bool `[B]`.
-        terms: the weights.
+        terms: the weights, and the noise.
         generator: on the CPU, so that every device sees the same backgrounds.
     """
     both, twice = torch.cat([x, x]), torch.cat([y, y])
-    noise = 0.03 * torch.randn(both.shape, generator=generator).to(both)
+    noise = terms.noise * torch.randn(both.shape, generator=generator).to(both)
     looks = blend(both, torch.cat([m, 1 - m]), background(both, generator), noise)
     told = F.log_softmax(model(looks), 1).gather(1, twice[:, None]).squeeze(1)
     kept, lost = told.chunk(2)
