@@ -11,7 +11,19 @@ from typing import Any
 import torch
 
 import underfire
-from benchmarks import adv2, autoattack, jsma, memory, minimum, one_pixel, pgd, quality, rts, startup
+from benchmarks import (
+    adv2,
+    autoattack,
+    explanation_measures,
+    jsma,
+    memory,
+    minimum,
+    one_pixel,
+    pgd,
+    quality,
+    rts,
+    startup,
+)
 from benchmarks.timing import Benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +42,7 @@ MEASURED = {
     "autoattack-trained": Benchmark(autoattack.trained, autoattack.rows_trained),
     "quality": Benchmark(quality.quality, quality.rows),
     "rts": Benchmark(rts.forwards, rts.rows),
+    "explanation-measures": Benchmark(explanation_measures.measure, explanation_measures.rows),
     "memory": Benchmark(memory.attacks, memory.rows),
     "startup": Benchmark(startup.seconds, startup.rows),
 }

@@ -1,0 +1,136 @@
+"""Deletion and insertion curves, 224 steps, MobileNet: against the bare passes, and against Quantus' PixelFlipping.
+
+Quantus steps through single values of the image by default, 150,528 of them; that run is begun and extrapolated. At our
+number of steps it is timed whole: it wants values per step that divide height times width, which 3 x 224 does not, so
+that one check is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.setting import declare_missing_operators, mobilenet
+from benchmarks.timing import Row, in_turn, ratio, spread
+from underfire.interpreters import grad_cam
+from underfire.measures.deletion import deletion_curve, insertion_curve
+from underfire.measures.passes import chunk_of
+
+STEPS = 224
+BEGUN = 60  # steps of Quantus' default run that are timed
+
+
+class _EnoughError(Exception):
+    """The model was asked as often as wanted."""
+
+
+class Stopping(nn.Module):
+    """A model that notes when it is asked, and stops after `asked` times."""
+
+    def __init__(self, model: nn.Module, asked: int) -> None:
+        super().__init__()
+        self.model, self.asked = model, asked
+        self.times: list[float] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.times.append(time.perf_counter())
+        if len(self.times) > self.asked:
+            raise _EnoughError
+        return self.model(x)
+
+
+def quantus_curve(model: nn.Module, x: Tensor, y: Tensor, m: Tensor, features: int) -> Tensor:
+    """The probabilities after each step of `features` values, `[B, steps]`."""
+    import quantus
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        flipping = quantus.PixelFlipping(
+            features_in_step=features, perturb_baseline=0.0, normalise=False, abs=False, disable_warnings=True
+        )
+        flipping.custom_preprocess = lambda **_: None
+        return torch.tensor(flipping(model, x.numpy(), y.numpy(), m.numpy(), softmax=True, channel_first=True))
+
+
+def quantus_default_seconds(model: nn.Module, x: Tensor, y: Tensor, m: Tensor, steps: int = BEGUN) -> float:
+    """Seconds of the default run of the whole batch: its beginning, timed, and the rest at the same pace."""
+    stopping, start = Stopping(model, steps).eval(), time.perf_counter()
+    with contextlib.suppress(_EnoughError):
+        quantus_curve(stopping, x, y, m, features=1)
+    pace = (stopping.times[-1] - stopping.times[0]) / (len(stopping.times) - 1)
+    return stopping.times[0] - start + pace * x[0].numel()
+
+
+def measure(images: int = 2, rounds: int = 2, steps: int = STEPS, begun: int = BEGUN) -> dict[str, Any]:
+    """Seconds of each, and whether the curves are one."""
+    declare_missing_operators()
+    model, x, y = mobilenet(images)
+    m = nn.functional.interpolate(grad_cam(model, x, y), size=x.shape[2:], mode="bicubic")  # no two pixels alike
+    features = x[0].numel() // steps
+    found: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def bare() -> None:
+        for image in x:
+            for part in image.expand(steps + 1, -1, -1, -1).split(chunk_of(x, None)):
+                model(part)
+
+    def ours() -> None:
+        found["ours"] = deletion_curve(model, x, y, m, steps=steps)
+
+    def theirs() -> None:
+        found["theirs"] = quantus_curve(model, x, y, m, features)
+
+    defaults: list[float] = []
+    contestants = {
+        "bare passes": bare,
+        "deletion": ours,
+        "insertion": lambda: insertion_curve(model, x, y, m, steps=steps),
+        "quantus, the same points": theirs,
+        "quantus, default, begun": lambda: defaults.append(quantus_default_seconds(model, x, y, m, begun)),
+    }
+    seconds = in_turn(contestants, rounds=rounds)
+    with model.counting() as count:
+        ours()
+    apart = (found["ours"][:, 1:] - found["theirs"]).abs()
+    own = seconds["deletion"]
+    return {
+        "images": images,
+        "points": steps + 1,
+        "chunk": chunk_of(x, None),
+        "seconds": seconds,
+        "seconds of quantus' default run, extrapolated": defaults[1:],
+        "forward passes an image": {"underfire": count.forwards / images, "quantus, default": x[0].numel()},
+        "largest difference of the curves": float(apart.max()),
+        "mean difference of the curves": float(apart.mean()),
+        "over the bare passes": {
+            name: ratio(seconds[name], seconds["bare passes"]) for name in ("deletion", "insertion")
+        },
+        "faster than quantus": {
+            "by default": ratio(defaults[1:], own),
+            "at the same points": ratio(seconds["quantus, the same points"], own),
+        },
+    }
+
+
+def rows(found: dict[str, Any]) -> list[Row]:
+    """How many times as fast as Quantus, over the bare passes, and whether it is the same curve."""
+    setting = f"deletion curve, {found['points']} points, MobileNet 224, {found['images']} images"
+    apart = found["largest difference of the curves"]
+    faster, bare = found["faster than quantus"], found["over the bare passes"]
+    return [
+        (f"{setting}: times as fast as Quantus by default (extrapolated)", spread(faster["by default"], 0), "≥ 20"),
+        (f"{setting}: times as fast as Quantus at the same points", spread(faster["at the same points"]), "the peer"),
+        (f"{setting}: largest difference from Quantus' curve", f"{apart:.1e}", "the same curve"),
+        (f"{setting}: time over the bare passes", spread(bare["deletion"]), "for comparison"),
+        (
+            f"insertion, {found['points']} points: time over the bare passes",
+            spread(bare["insertion"]),
+            "for comparison",
+        ),
+    ]
