@@ -53,7 +53,7 @@ def control_orders(
         order: the map's own, `[1, B, H·W]`.
         size: H and W.
         control: `"shifted"` rolls the map's order around the image, so that the holes keep their shape; `"pixels"`
-            takes single pixels at random, which is noise, and harms a network more than any hole.
+            takes single pixels at random, which is noise, and harms a network more than a hole of the same area.
         samples: how many to draw.
         generator: the source of chance.
 
