@@ -4,12 +4,23 @@ Layer names are those of the user's module (`module.named_modules()`), not of th
 """
 
 from underfire.hooks.bending import smooth_relu
-from underfire.hooks.finding import last_spatial_layer, pooled_head
-from underfire.hooks.reading import activations, frozen, inner, layer, shared_forward
+from underfire.hooks.finding import last_spatial_layer, pooled_head, space_of
+from underfire.hooks.reading import (
+    activations,
+    frozen,
+    inner,
+    layer,
+    shared_forward,
+    tail,
+    twice_differentiable,
+    unshared,
+)
 from underfire.hooks.scales import Scale, scales
+from underfire.hooks.spaces import Space
 
 __all__ = [
     "Scale",
+    "Space",
     "activations",
     "frozen",
     "inner",
@@ -19,4 +30,8 @@ __all__ = [
     "scales",
     "shared_forward",
     "smooth_relu",
+    "space_of",
+    "tail",
+    "twice_differentiable",
+    "unshared",
 ]

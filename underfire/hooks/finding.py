@@ -1,78 +1,98 @@
-"""Which layers a method means when nobody names one: found by one forward pass of noise, once per size."""
+"""Which layers a method means when nobody names one: found by passes of noise, once per size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from underfire.errors import Unsupported
-from underfire.hooks.reading import frozen, inner, layer, removing
+from underfire.errors import InputError, Unsupported
+from underfire.hooks.reading import frozen, inner, layer, read, unshared
+from underfire.hooks.spaces import Grid, Space, Trace, noise, space_in, watch
 
-_HEADS: WeakKeyDictionary[nn.Module, dict[torch.Size, tuple[str, str | None]]] = WeakKeyDictionary()
-
-
-def _probe(model: nn.Module, x: Tensor) -> tuple[str, str | None]:
-    """The last layer with space, and the linear layer that makes logits of its spatial mean (None without one)."""
-    known = _HEADS.setdefault(inner(model), {})
-    size = x.shape[1:]
-    if size not in known:
-        known[size] = _look(model, x)
-    return known[size]
+_TRACES: WeakKeyDictionary[nn.Module, dict[torch.Size, Trace]] = WeakKeyDictionary()
+_LAST: WeakKeyDictionary[nn.Module, dict[tuple[torch.Size, Grid | None], str]] = WeakKeyDictionary()
 
 
-def _look(model: nn.Module, x: Tensor) -> tuple[str, str | None]:
-    # An in-place operation changes an output after its layer gave it, so what is compared is taken down at once.
-    spatial: list[tuple[str, tuple[int, int], Tensor]] = []  # in order of execution: name, identity, spatial mean
-    heads: list[tuple[str, Tensor, Tensor]] = []  # name, what it read, what it gave
-
-    def watch(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            if not isinstance(output, Tensor):
-                return
-            if output.dim() == 4 and output.shape[2] * output.shape[3] > 1:
-                identity = output.data_ptr(), output._version
-                if not (spatial and spatial[-1][1] == identity):  # of nested layers with one output, the inner one
-                    spatial.append((name, identity, output.mean((2, 3))))
-            if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)):
-                flat = inputs[0].flatten(1)
-                if flat.shape[1] == module.weight.shape[1]:
-                    heads.append((name, flat.clone(), output.flatten(1).clone()))
-
-        return hook
-
-    # Noise, since a plain image may make different things coincide (everything is zero, every mean is a maximum).
-    noise = torch.rand(1, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=x.dtype).to(x.device)
-    with ExitStack() as stack, torch.no_grad(), frozen(model):
-        for name, module in inner(model).named_modules():
-            if name:
-                stack.enter_context(removing(module.register_forward_hook(watch(name))))
-        logits = model(noise)
-    if not spatial:
-        raise Unsupported("the model has no layer with a spatial output [B, C, h, w]; choose another interpreter")
-    last, _, mean = spatial[-1]
-    for name, read, gave in reversed(heads):
-        if gave.shape == logits.shape and read.shape == mean.shape:
-            reads_it = torch.allclose(read.to(x), mean.to(x), rtol=1e-3, atol=1e-5)
-            if reads_it and torch.allclose(gave.to(x), logits.to(x), rtol=1e-3, atol=1e-5):
-                return last, name
-    return last, None
+def _traced(model: nn.Module, x: Tensor, grid: Grid | None) -> Trace:
+    if grid is not None and min(grid) < 1:
+        raise InputError(f"grid must be the rows and the columns of the tokens, such as (14, 14), got {grid}")
+    known = _TRACES.setdefault(inner(model), {})
+    if x.shape[1:] not in known:
+        known[x.shape[1:]] = watch(model, x)
+    return known[x.shape[1:]]
 
 
-def last_spatial_layer(model: nn.Module, x: Tensor) -> str:
-    """The name of the last layer whose output has space, found by one forward pass.
+def space_of(model: nn.Module, x: Tensor, name: str, grid: Grid | None = None) -> Space:
+    """How the output of the layer `name` is read as feature maps `[B, C, h, w]`.
+
+    Args:
+        model: the model.
+        x: images; only their size, type and device matter.
+        name: the layer.
+        grid: rows and columns of a transformer's tokens; None finds them.
 
     Raises:
-        Unsupported: there is none.
+        ModelError: there is no such layer. InputError: the grid does not fit. Unsupported: the layer has no space, or
+            tokens of no grid that can be found.
     """
-    return _probe(model, x)[0]
+    return space_in(_traced(model, x, grid), model, name, grid)
 
 
-def pooled_head(model: nn.Module, x: Tensor) -> tuple[str, Tensor, Tensor | None]:
+def last_spatial_layer(model: nn.Module, x: Tensor, grid: Grid | None = None) -> str:
+    """The name of the last layer whose output has space; of a transformer, the last that the logits depend on there.
+
+    With a class token the patches of a transformer's last block change nothing any more, so a second pass of noise
+    finds out by its gradient which was the last that did. Single linear layers (queries, keys, values) do not count.
+
+    Raises:
+        Unsupported: there is none, or its tokens have no grid that can be found.
+    """
+    known = _LAST.setdefault(inner(model), {})
+    key = (x.shape[1:], grid)
+    if key not in known:
+        known[key] = _last(_traced(model, x, grid), model, x, grid)
+    return known[key]
+
+
+def _last(trace: Trace, model: nn.Module, x: Tensor, grid: Grid | None) -> str:
+    spaces: dict[str, Space] = {}
+    unknown = None  # the last layer with tokens of no known grid
+    for name in trace.order:
+        _, shape = trace.outputs[name]
+        space = trace.space(name, grid)
+        if space is not None and (space.layout == "first" or not isinstance(layer(model, name), nn.Linear)):
+            spaces[name], unknown = space, None
+        elif space is None and not isinstance(shape, str) and trace.are_tokens(shape):
+            unknown = name
+    if unknown is not None:
+        space_in(trace, model, unknown, grid)  # raises: it says what to give
+    if not spaces:
+        raise Unsupported(
+            "the model has no layer whose output has space, [B, C, h, w] or a transformer's tokens; choose an "
+            "interpreter that reads no layer, such as gradient"
+        )
+    last = next(reversed(spaces))
+    return last if spaces[last].layout == "first" else _last_that_counts(spaces, model, x) or last
+
+
+def _last_that_counts(spaces: dict[str, Space], model: nn.Module, x: Tensor) -> str | None:
+    """The last layer whose places have a gradient."""
+    with torch.enable_grad(), frozen(model):
+        logits, outputs = read(model, unshared(model), noise(x).requires_grad_() * 1, tuple(spaces))
+        if not logits.requires_grad:
+            return None
+        weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)
+        wanted = [name for name in spaces if outputs[name].requires_grad]
+        found = torch.autograd.grad((weights * logits).sum(), [outputs[n] for n in wanted], allow_unused=True)
+    gradients: dict[str, Any] = dict(zip(wanted, found, strict=True))
+    counts = (n for n in reversed(wanted) if gradients[n] is not None and bool(spaces[n].maps(gradients[n]).any()))
+    return next(counts, None)
+
+
+def pooled_head(model: nn.Module, x: Tensor, grid: Grid | None = None) -> tuple[str, Tensor, Tensor | None]:
     """The layer that is averaged over space into the last linear layer: its name, and that layer's weight and bias.
 
     Returns:
@@ -81,12 +101,28 @@ def pooled_head(model: nn.Module, x: Tensor) -> tuple[str, Tensor, Tensor | None
     Raises:
         Unsupported: the model does not end in global average pooling and one linear layer.
     """
-    name, head = _probe(model, x)
-    if head is None:
-        raise Unsupported(
-            f"CAM needs global average pooling and one linear layer after the last spatial layer ({name!r}), which "
-            "this model does not have; grad_cam works on any convolutional model"
-        )
-    linear = layer(model, head)
-    assert isinstance(linear, (nn.Linear, nn.Conv2d))
-    return name, linear.weight.flatten(1), linear.bias
+    trace = _traced(model, x, grid)
+    for name, output in sorted(trace.latest.values(), key=lambda entry: -trace.outputs[entry[0]][0]):
+        space = trace.space(name, grid) if trace.outputs[name][1] == output.shape else None
+        head = _head(trace, space.maps(output).mean((2, 3))) if space is not None else None
+        if head is not None:
+            linear = layer(model, head)
+            assert isinstance(linear, (nn.Linear, nn.Conv2d))
+            return name, linear.weight.flatten(1), linear.bias
+    raise Unsupported(
+        "CAM needs global average pooling and one linear layer after the last spatial layer "
+        f"({last_spatial_layer(model, x, grid)!r}), which this model does not have; grad_cam needs neither"
+    )
+
+
+def _head(trace: Trace, mean: Tensor) -> str | None:
+    """The linear layer that makes the logits of a spatial mean."""
+
+    def close(one: Tensor, other: Tensor) -> bool:
+        return one.shape == other.shape and torch.allclose(one.to(other), other, rtol=1e-3, atol=1e-5)
+
+    logits = trace.logits
+    for name, took, gave in reversed(trace.heads):
+        if close(took, mean.to(took)) and close(gave.to(logits), logits):
+            return name
+    return None

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from underfire.errors import ModelError, Unsupported, nearest
 
@@ -54,6 +55,13 @@ def layer(model: nn.Module, name: str) -> nn.Module:
     return layers[name]
 
 
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Inside, attention is computed step by step: its fused kernels have a first derivative only."""
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
 class _Memo:
     """One remembered forward pass, and the layers that were ever asked for beside it."""
 
@@ -91,7 +99,7 @@ def shared_forward(model: nn.Module) -> Iterator[Callable[[], None]]:
 
     def forward(x: Tensor) -> Tensor:
         if not memo.holds(x):
-            _run(model, memo.original, x, tuple(memo.wanted), memo)
+            read(model, memo.original, x, tuple(memo.wanted), memo)
         assert memo.logits is not None
         return memo.logits
 
@@ -106,21 +114,38 @@ def shared_forward(model: nn.Module) -> Iterator[Callable[[], None]]:
         del _MEMOS[model]
 
 
-def _run(
-    model: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor, names: Sequence[str], memo: _Memo | None = None
+def unshared(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The model itself, also inside `shared_forward`: what goes through it is not remembered."""
+    memo = _MEMOS.get(model)
+    return model if memo is None else memo.original
+
+
+def read(
+    model: nn.Module,
+    forward: Callable[[Tensor], Tensor],
+    x: Tensor,
+    names: Sequence[str],
+    memo: _Memo | None = None,
+    *,
+    begin: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
+    """One pass, and what the layers `names` put out; with `begin` as leaves, where nothing before has a graph."""
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., Any]:
         def hook(_: nn.Module, __: Any, output: Any) -> Any:
             if not isinstance(output, Tensor):
                 raise Unsupported(f"layer {name!r} returns a {type(output).__name__}, not a tensor")
+            if begin and not output.requires_grad:
+                output = output.detach().requires_grad_()
             outputs[name] = output
             return output.clone()  # an in-place operation downstream must not overwrite what was read
 
         return hook
 
     with ExitStack() as stack:
+        if x.requires_grad and torch.is_grad_enabled():
+            stack.enter_context(twice_differentiable())
         for name in names:
             stack.enter_context(removing(layer(model, name).register_forward_hook(keep(name))))
         logits = forward(x)
@@ -151,9 +176,21 @@ def activations(model: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Tens
     """
     memo = _MEMOS.get(model)
     if memo is None:
-        return _run(model, model, x, names)
+        return read(model, model, x, names)
     if not (memo.holds(x) and all(name in memo.outputs for name in names)):
-        _run(model, memo.original, x, tuple(memo.wanted.union(names)), memo)
+        read(model, memo.original, x, tuple(memo.wanted.union(names)), memo)
         memo.wanted.update(names)  # only now: a layer that cannot be read must not spoil every later pass
     assert memo.logits is not None
     return memo.logits, {name: memo.outputs[name] for name in names}
+
+
+def tail(model: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits `[B, K]` of `x`, and the outputs of the layers `names`, in a graph that begins at those layers.
+
+    What comes before them keeps nothing for a way back. Where one of them comes after another, the graph begins at the
+    first; where gradients are off there is none. Other passes are neither used nor forgotten.
+
+    Raises:
+        ModelError: a layer does not exist or took no part. Unsupported: a layer's output is not a tensor.
+    """
+    return read(model, unshared(model), x.detach(), names, begin=torch.is_grad_enabled())

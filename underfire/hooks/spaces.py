@@ -1,0 +1,211 @@
+"""Where a layer's output has space: convolutional maps, channels last, or the tokens of a transformer.
+
+A pass of noise is watched once for each model and size of image. Which side of a `[B, ?, ?, ?]` output holds the
+channels is told by the modules that read or give that shape: convolutions, batch normalisation and pooling have them
+first, linear layers and layer normalisation last. Tokens `[B, N, D]` are what such modules read or give; their grid is
+that of the last map before them (the patch embedding), or has the proportions of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from underfire.errors import InputError, ModelError, Unsupported
+from underfire.hooks.reading import frozen, inner, layer, removing, unshared
+
+#: Class, distillation and register tokens that may stand before those of the image.
+EXTRA = 16
+_EXTRA_OF_SQUARES = (0, 1, 2, 4, 5)  # nothing but a number to go by: none, class, distillation, four registers
+_FIRST = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d)
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Space:
+    """How the output of a layer is read as feature maps.
+
+    Attributes:
+        layout: `"first"` is `[B, C, h, w]`, `"last"` is `[B, h, w, C]`, `"tokens"` is `[B, extra + h·w, C]`.
+        grid: `h` and `w`.
+        extra: tokens before those of the grid, which are left out.
+    """
+
+    layout: Literal["first", "last", "tokens"]
+    grid: Grid
+    extra: int = 0
+
+    def maps(self, output: Tensor) -> Tensor:
+        """The output (or its gradient) as `[B, C, h, w]`."""
+        if self.layout == "tokens":
+            return output[:, self.extra :].transpose(1, 2).unflatten(2, self.grid)
+        return output.permute(0, 3, 1, 2) if self.layout == "last" else output
+
+
+@dataclass
+class Trace:
+    """What one pass of noise showed.
+
+    Attributes:
+        image: height and width of the image.
+        outputs: of every layer, when it last gave something, and the shape of that or the name of its type.
+        order: the layers that gave something of three or four dimensions, in order; of nested ones with one output, the
+            inner one.
+        first: shapes that have their channels first.
+        last: shapes that have them last.
+        widths: `D` of tokens.
+        latest: the last output of three and of four dimensions, as it was given; of images with more than one place.
+        heads: of every linear layer its name, what it read, and what it gave.
+        count: how often a layer gave something.
+        logits: of the model.
+    """
+
+    image: Grid
+    outputs: dict[str, tuple[int, torch.Size | str]] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    first: set[torch.Size] = field(default_factory=set)
+    last: set[torch.Size] = field(default_factory=set)
+    widths: set[int] = field(default_factory=set)
+    latest: dict[int, tuple[str, Tensor]] = field(default_factory=dict)
+    heads: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
+    count: int = 0
+    logits: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def space(self, name: str, grid: Grid | None = None) -> Space | None:
+        """How the output of a layer that took part is read; None where it has no space, or tokens of no known grid."""
+        _, shape = self.outputs[name]
+        if isinstance(shape, str) or len(shape) not in (3, 4) or shape[0] != 1:
+            return None
+        if len(shape) == 3:
+            found = self._grid(name, grid) if self.are_tokens(shape) else None
+            return Space("tokens", found, shape[1] - found[0] * found[1]) if found else None
+        last = shape in self.last and shape not in self.first
+        rows, columns = shape[1:3] if last else shape[2:]
+        if rows * columns < 2 or (not last and self._is_attention(shape)):
+            return None
+        return Space("last" if last else "first", (rows, columns))
+
+    def are_tokens(self, shape: torch.Size) -> bool:
+        """Whether an output of three dimensions is tokens."""
+        return len(shape) == 3 and shape[0] == 1 and shape[1] > 1 and shape[2] in self.widths
+
+    def _is_attention(self, shape: torch.Size) -> bool:
+        """Whether an output is `[B, heads, N, ?]` of `N` tokens."""
+        shapes = (seen for _, seen in self.outputs.values() if not isinstance(seen, str))
+        return shape not in self.first and any(s[1] == shape[2] for s in shapes if self.are_tokens(s))
+
+    def _grid(self, name: str, given: Grid | None) -> Grid | None:
+        when, shape = self.outputs[name]
+        assert not isinstance(shape, str)
+        tokens = shape[1]
+        if given is not None:
+            return given if given[0] * given[1] <= tokens else None
+        earlier = sorted((at, other) for other, (at, s) in self.outputs.items() if at < when and len(s) == 4)
+        for _, other in reversed(earlier):
+            space = self.space(other)
+            if space is not None and 0 <= tokens - space.grid[0] * space.grid[1] <= EXTRA:
+                return space.grid
+        height, width = self.image
+        for extra in _EXTRA_OF_SQUARES:
+            rows = round(((tokens - extra) * height / width) ** 0.5) if tokens > extra + 1 else 0
+            columns = rows * width // height
+            if rows * columns == tokens - extra > 1 and rows * width == columns * height:
+                return rows, columns
+        return None
+
+
+def watch(model: nn.Module, x: Tensor) -> Trace:
+    """Send noise of the size of `x` through the model and note what every layer gives."""
+    trace = Trace((x.shape[2], x.shape[3]))
+    before: list[tuple[Tensor, int]] = []  # what was given last: held, so that its memory is not used again
+
+    def note(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        trace.count += 1  # a module that is used several times counts where it was used last
+        if not isinstance(output, Tensor):
+            trace.outputs[name] = trace.count, type(output).__name__
+            return
+        trace.outputs[name] = trace.count, output.shape
+        _vote(trace, module, [t for t in (*inputs, output) if isinstance(t, Tensor)])
+        if output.dim() in (3, 4) and sum(side > 1 for side in output.shape[1:]) > 1:
+            same = before and before[0][0].data_ptr() == output.data_ptr() and before[0][1] == output._version
+            if not (same and before[0][0].shape == output.shape):
+                if name in trace.order:
+                    trace.order.remove(name)
+                trace.order.append(name)
+                # An in-place operation changes an output after its layer gave it, so it is taken down at once.
+                trace.latest[output.dim()] = name, output.clone()
+            before[:] = [(output, output._version)]
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)):
+            flat = inputs[0].flatten(1)
+            if flat.shape[1] == module.weight.shape[1]:
+                trace.heads.append((name, flat.clone(), output.flatten(1).clone()))
+
+    with ExitStack() as stack, torch.no_grad(), frozen(model):
+        for name, module in inner(model).named_modules():
+            if name:
+                hook = module.register_forward_hook(lambda *seen, name=name: note(name, *seen))
+                stack.enter_context(removing(hook))
+        trace.logits = unshared(model)(noise(x))
+    return trace
+
+
+def noise(x: Tensor) -> Tensor:
+    """One image of noise of the size of `x`, always the same: a plain image may make different things coincide."""
+    return torch.rand(1, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=x.dtype).to(x.device)
+
+
+def _vote(trace: Trace, module: nn.Module, tensors: list[Tensor]) -> None:
+    for t in tensors:
+        normalised = isinstance(module, nn.LayerNorm) and module.normalized_shape == t.shape[-1:]
+        if t.dim() == 4 and isinstance(module, _FIRST):
+            trace.first.add(t.shape)
+        elif t.dim() == 4 and (isinstance(module, nn.Linear) or (normalised and t.shape[1] != t.shape[3])):
+            trace.last.add(t.shape)
+        elif t.dim() == 3 and (isinstance(module, nn.Linear) or normalised):
+            trace.widths.add(t.shape[2])
+
+
+def space_in(trace: Trace, model: nn.Module, name: str, grid: Grid | None) -> Space:
+    """How the output of the layer `name` is read as feature maps.
+
+    Raises:
+        ModelError: there is no such layer, or it took no part. InputError: the grid does not fit. Unsupported: its
+            output has no space, or its tokens no grid that can be found.
+    """
+    layer(model, name)  # raises where there is none
+    if name not in trace.outputs:
+        raise ModelError(f"layer {name!r} took no part in the forward pass")
+    _, shape = trace.outputs[name]
+    if isinstance(shape, str):
+        raise Unsupported(f"layer {name!r} returns a {shape}, not a tensor; name a layer inside or after it")
+    found = trace.space(name, grid)
+    if found is not None:
+        return found
+    if trace.are_tokens(shape):
+        raise _no_grid(name, shape[1], grid, trace.image)
+    each = tuple(shape[1:])
+    raise Unsupported(
+        f"a map needs a layer with space, whose output is [B, C, h, w], [B, h, w, C] or tokens [B, N, D]; "
+        f"{name!r} gives {each} for each image"
+    )
+
+
+def _no_grid(name: str, tokens: int, grid: Grid | None, image: Grid) -> InputError:
+    if grid is not None:
+        return InputError(f"grid {grid} has {grid[0] * grid[1]} places, but layer {name!r} gives {tokens} tokens")
+    height, width = image
+    fits = [min(_grids(n), key=lambda g: abs(g[0] * width - g[1] * height)) for n in (tokens, tokens - 1)]
+    return Unsupported(
+        f"layer {name!r} gives {tokens} tokens, and no grid of the image's proportions has as many; give "
+        f"grid=(rows, columns), such as {fits[0]}, or {fits[1]} after one class token"
+    )
+
+
+def _grids(places: int) -> Iterator[Grid]:
+    return ((rows, places // rows) for rows in range(1, places + 1) if places % rows == 0)
