@@ -9,8 +9,11 @@ from underfire.interpreters.counterfactual import counterfactual
 from underfire.interpreters.grad_cam import grad_cam
 from underfire.interpreters.gradient import gradient
 from underfire.interpreters.gradient_input import gradient_input
+from underfire.interpreters.leave_one_out import leave_one_out
 from underfire.interpreters.nearest_neighbours import nearest_neighbours
+from underfire.interpreters.occlusion import occlusion
 from underfire.interpreters.prototypes import prototypes
+from underfire.interpreters.rise import rise
 from underfire.interpreters.rts import RTS
 from underfire.interpreters.surrogate import surrogate
 
@@ -21,7 +24,10 @@ __all__ = [
     "grad_cam",
     "gradient",
     "gradient_input",
+    "leave_one_out",
     "nearest_neighbours",
+    "occlusion",
     "prototypes",
+    "rise",
     "surrogate",
 ]

@@ -1,0 +1,84 @@
+"""Occlusion sensitivity (Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from underfire.catalog import card
+from underfire.errors import InputError
+from underfire.interpreters.chunks import MEMORY
+from underfire.interpreters.removing import Edges, drops
+
+
+@card(
+    "interpreter",
+    paper="Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014",
+    differentiable=True,
+    second_order=False,
+)
+def occlusion(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    patch: int | None = None,
+    stride: int | None = None,
+    fill: str | float = "black",
+    explained: str = "logit",
+    reuse: bool = True,
+    chunk: int | None = None,
+    memory: float = MEMORY,
+) -> Tensor:
+    """How much the answer for class `y` falls when a patch covers the pixel: the mean over all that do.
+
+    The patches begin every `stride` pixels; the last of a row or column is cut off where the image ends.
+
+    Args:
+        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
+        x: images.
+        y: the class to explain, int64 `[B]`.
+        patch: the side of a patch, in pixels; None is a seventh of the image's shorter side, 32 of 224.
+        stride: how far it moves, in pixels, at most its side; None is half its side.
+        fill: what stands in it: `"black"`, the image's `"mean"` colour, the `"blur"` of the image, or a number.
+        explained: `"logit"`, or `"probability"` as in the paper, which moves little once the model is certain.
+        reuse: compute only what a patch can have changed, which gives the same numbers up to rounding; without effect
+            where a graph is wanted.
+        chunk: how many images go through the model at once; None is what suits.
+        memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
+
+    Returns:
+        The map, `[B, 1, H, W]`, in logits or probability.
+
+    Raises:
+        InputError: patch and stride do not fit each other or the image, or the fill is outside the box. Unsupported:
+            there is no such fill. ModelError: an answer is NaN.
+    """
+    shorter = min(x.shape[2:])
+    side = patch if patch is not None else max(shorter // 7, 1)
+    step = stride if stride is not None else max(side // 2, 1)
+    if not 1 <= side <= shorter:
+        raise InputError(f"patch must be from 1 to the image's shorter side of {shorter} pixels, got {side}")
+    if not 1 <= step <= side:
+        raise InputError(f"stride must be from 1 to the patch's {side} pixels, so that none is left out, got {step}")
+    down, across = (_edges(size, side, step) for size in x.shape[2:])
+    n, m = len(down[0]), len(across[0])
+    rows = down[0].repeat_interleave(m), down[1].repeat_interleave(m)
+    columns = across[0].repeat(n), across[1].repeat(n)
+    phi = drops(
+        model, x, y, rows, columns, fill=fill, explained=explained, reuse=reuse, chunk=chunk, memory=memory
+    ).view(-1, n, m)
+    r, c = _covers(down, x.shape[2], phi), _covers(across, x.shape[3], phi)
+    return (r.T @ phi @ c / torch.outer(r.sum(0), c.sum(0)))[:, None]
+
+
+def _edges(size: int, side: int, step: int) -> Edges:
+    """Where the patches of one axis begin and end: as many as it takes to reach the end of the image."""
+    begin = torch.arange(-(-(size - side) // step) + 1) * step
+    return begin, (begin + side).clamp(max=size)
+
+
+def _covers(edges: Edges, size: int, like: Tensor) -> Tensor:
+    """1 where a patch of an axis covers a pixel of it, `[patches, size]`."""
+    pixel = torch.arange(size)
+    return ((pixel >= edges[0][:, None]) & (pixel < edges[1][:, None])).to(like)

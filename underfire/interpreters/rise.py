@@ -1,0 +1,90 @@
+"""Randomized input sampling for explanation (Petsiuk, Das and Saenko, RISE, BMVC 2018)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from underfire.catalog import card
+from underfire.errors import InputError
+from underfire.hooks import frozen
+from underfire.interpreters.asking import answers
+from underfire.interpreters.chunks import MEMORY
+from underfire.interpreters.parts import seeded
+
+
+@card(
+    "interpreter",
+    paper="Petsiuk, Das and Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018",
+    differentiable=True,
+    second_order=False,
+)
+def rise(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    samples: int = 6000,
+    cells: int = 8,
+    shown: float = 0.1,
+    explained: str = "probability",
+    chunk: int | None = None,
+    memory: float = MEMORY,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Random masks, each weighted by the probability of class `y` of the image under it: `sum_i f(x M_i) M_i / (p N)`.
+
+    A mask is a coarse grid of zeros and ones, enlarged bilinearly to a little more than the image and cut at a random
+    place. All images see the same masks.
+
+    Args:
+        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
+        x: images.
+        y: the class to explain, int64 `[B]`.
+        samples: how many masks, N.
+        cells: rows and columns of the coarse grid, s.
+        shown: the probability p that a cell shows the image, which is also the expectation of a mask.
+        explained: `"probability"` or `"logit"`.
+        chunk: how many images go through the model at once; None is what suits.
+        memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
+        generator: draws the masks.
+
+    Returns:
+        The map, `[B, 1, H, W]`: the mean answer given that the pixel is shown.
+
+    Raises:
+        InputError: an option is out of range. ModelError: an answer is NaN.
+    """
+    if samples < 1 or cells < 1:
+        raise InputError(f"samples and cells must be at least 1, got {samples} and {cells}")
+    if not 0 < shown <= 1:
+        raise InputError(f"shown must be above 0 and at most 1, got {shown}")
+    draw = seeded(generator, x.device)
+    coarse = (torch.rand(samples, cells, cells, generator=draw, device=draw.device) < shown).to(x)
+    cell = [math.ceil(size / cells) for size in x.shape[2:]]
+    i, j = (torch.randint(c, (samples,), generator=draw, device=draw.device).to(x.device) for c in cell)
+    down, across = (_enlarge(cells, *sizes, like=x) for sizes in zip(x.shape[2:], cell, strict=True))
+
+    def show(image: Tensor, look: Tensor) -> Tensor:
+        masks, which = look.unique_consecutive(return_inverse=True)
+        m = down[i[masks]] @ coarse[masks] @ across[j[masks]].mT
+        return x[image] * m[which, None]
+
+    attached = torch.is_grad_enabled() and x.requires_grad
+    with frozen(model), torch.set_grad_enabled(attached):
+        f = answers(model, x, y, samples, show, explained=explained, chunk=chunk, memory=memory)
+        # Masks that are cut at the same place are enlarged by the same linear map, so their grids are summed before.
+        weighted = f[:, :, None] * coarse.flatten(1) / (shown * samples)
+        summed = weighted.new_zeros(len(x), cell[0] * cell[1], cells * cells).index_add(1, i * cell[1] + j, weighted)
+        summed = summed.view(len(x), *cell, cells, cells).permute(0, 1, 3, 2, 4).reshape(len(x), cell[0] * cells, -1)
+        return (down.permute(1, 0, 2).flatten(1) @ summed @ across.permute(1, 0, 2).flatten(1).T)[:, None]
+
+
+def _enlarge(cells: int, size: int, cell: int, *, like: Tensor) -> Tensor:
+    """Bilinear enlargement to the length of `cells + 1` cells, cut at every place of one: `[cell, size, cells]`."""
+    places = torch.arange(cell)[:, None] + torch.arange(size)
+    source = (places + 0.5) * cells / ((cells + 1) * cell) - 0.5
+    nearness = 1 - (source.clamp(0, cells - 1)[..., None] - torch.arange(cells)).abs()
+    return nearness.clamp(min=0).to(like)
