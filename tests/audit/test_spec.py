@@ -65,7 +65,10 @@ PGD = {"name": "pgd"}
             {"interpreters": [{"name": "grad_cam", "layr": "x"}]},
             "unknown key 'interpreters[0].layr'; did you mean 'layer'?",
         ),
-        ({"interpreters": [{"name": "grad_cam", "layer": 3}]}, "'interpreters[0].layer' should be a text, got 3"),
+        (
+            {"interpreters": [{"name": "grad_cam", "layer": 3}]},
+            "'interpreters[0].layer' should be a text or a list, got 3",
+        ),
         ({"seeds": []}, "'seeds' is an empty list; give at least one"),
         ({"seeds": [1, 1]}, "'seeds' holds a seed twice: [1, 1]"),
         ({"seeds": 1}, "'seeds' should be a valid list, got 1"),

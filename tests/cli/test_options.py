@@ -51,6 +51,10 @@ def test_a_wrong_attack_is_named(settings: list[str], flags: dict[str, object], 
 
 def test_a_wrong_interpreter_is_named() -> None:
     assert options.interpreter("grad_cam", ["layer=4"]).options == {"layer": "4"}
+    assert options.interpreter("grad_cam", ["layer=[2, '4']", "grid=[3, 4]"]).options == {
+        "layer": ["2", "4"],
+        "grid": [3, 4],
+    }
     assert options.interpreter("grad_cam", ["layer=null"]).options == {"layer": None}
     with pytest.raises(InputError, match=r"unknown interpreter 'grad_cma'; did you mean 'grad_cam'\?"):
         options.interpreter("grad_cma")

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from underfire.audit.spec import AttackSpec, AuditSpec, InterpreterSpec
 
 _FLAGS = ("goal", "interpreter", "label", "name")  # these are not options of a method
+_TEXTS = (str, str | None)
+_SEVERAL_TEXTS = (str | tuple[str, ...], str | tuple[str, ...] | None)
 
 
 def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
     """Settings `name=value` as values: what YAML reads in `value`, so `true`, `null`, `3`, `[1, 2]` or a text.
 
-    Of an option that is a text, the value is the text as it stands: a layer may be called `4`.
+    Of an option that is a text, the value is the text as it stands, a layer may be called `4`; of one that may also be
+    a list, in brackets, so are the texts in it.
 
     Raises:
         InputError: one is not `name=value`, is a flag of its own, or is given twice.
@@ -34,8 +37,10 @@ def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"{name!r} is no option of a method; see --help for the flags")
         if name in given:
             raise InputError(f"option {name!r} is given twice")
-        if hints.get(name) in (str, str | None) and text != "null":
-            given[name] = text
+        hint = hints.get(name)
+        if hint in (*_TEXTS, *_SEVERAL_TEXTS) and text != "null":
+            several = hint in _SEVERAL_TEXTS and text.startswith("[") and text.endswith("]")
+            given[name] = [part.strip(" '\"") for part in text[1:-1].split(",")] if several else text
             continue
         try:
             given[name] = yaml.safe_load(text)

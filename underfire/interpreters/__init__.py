@@ -7,6 +7,7 @@ carries a graph exactly where `x` requires a gradient and gradients are enabled,
 from underfire.interpreters.cam import cam
 from underfire.interpreters.counterfactual import counterfactual
 from underfire.interpreters.grad_cam import grad_cam
+from underfire.interpreters.grad_cam_pp import grad_cam_pp
 from underfire.interpreters.gradient import gradient
 from underfire.interpreters.gradient_input import gradient_input
 from underfire.interpreters.leave_one_out import leave_one_out
@@ -15,6 +16,7 @@ from underfire.interpreters.occlusion import occlusion
 from underfire.interpreters.prototypes import prototypes
 from underfire.interpreters.rise import rise
 from underfire.interpreters.rts import RTS
+from underfire.interpreters.score_cam import score_cam
 from underfire.interpreters.surrogate import surrogate
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "cam",
     "counterfactual",
     "grad_cam",
+    "grad_cam_pp",
     "gradient",
     "gradient_input",
     "leave_one_out",
@@ -29,5 +32,6 @@ __all__ = [
     "occlusion",
     "prototypes",
     "rise",
+    "score_cam",
     "surrogate",
 ]

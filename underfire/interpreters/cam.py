@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from underfire.catalog import card
-from underfire.hooks import activations, frozen, pooled_head
+from underfire.hooks import activations, frozen, pooled_head, space_of
+from underfire.interpreters.feature_maps import numbers
 from underfire.interpreters.parts import class_score
 
 
@@ -17,7 +18,7 @@ from underfire.interpreters.parts import class_score
     differentiable=True,
     second_order=False,
 )
-def cam(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def cam(model: nn.Module, x: Tensor, y: Tensor, *, grid: tuple[int, int] | None = None) -> Tensor:
     """The feature maps before global average pooling, weighted by the last layer's weights of class `y`; signed.
 
     The map's mean plus the class's bias is the logit (its completeness).
@@ -27,16 +28,19 @@ def cam(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             layer.
         x: images.
         y: the class to explain, int64 `[B]`.
+        grid: rows and columns of a transformer's tokens, where their mean is what the linear layer reads; None finds
+            them.
 
     Returns:
         The map, `[B, 1, h, w]`, at the size of those feature maps, in logits.
 
     Raises:
-        Unsupported: the model does not end so.
+        Unsupported: the model does not end so. ModelError: its features are NaN.
     """
     with frozen(model):
-        name, weight, _ = pooled_head(model, x)
+        name, weight, _ = pooled_head(model, x, grid)
         logits, outputs = activations(model, x, [name])
         class_score(logits, y)  # raises where y does not fit
-        weighted = torch.einsum("bk,bkhw->bhw", weight.detach()[y].to(outputs[name].dtype), outputs[name])
+        features = space_of(model, x, name, grid).maps(numbers(outputs[name], f"what layer {name!r} gives"))
+        weighted = torch.einsum("bk,bkhw->bhw", weight.detach()[y].to(features.dtype), features)
     return weighted.unsqueeze(1).to(x.dtype)

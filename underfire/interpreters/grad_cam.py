@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from underfire.catalog import card
-from underfire.errors import Unsupported
-from underfire.hooks import activations, last_spatial_layer
-from underfire.interpreters.parts import class_score, explaining
+from underfire.interpreters.feature_maps import weighted_maps
 
 
 @card(
@@ -17,31 +14,34 @@ from underfire.interpreters.parts import class_score, explaining
     differentiable=True,
     second_order=False,
 )
-def grad_cam(model: nn.Module, x: Tensor, y: Tensor, *, layer: str | None = None) -> Tensor:
+def grad_cam(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    layer: str | tuple[str, ...] | None = None,
+    grid: tuple[int, int] | None = None,
+) -> Tensor:
     """Feature maps weighted by the mean gradient of the logit of class `y` to them; negative parts cut off.
 
     Args:
         model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
         x: images.
         y: the class to explain, int64 `[B]`.
-        layer: name of the layer whose output is weighted; None is the last one with space.
+        layer: whose output is weighted, one layer or several, whose maps are then each divided by their largest value,
+            resized to the largest grid and averaged; None is the last layer with space, of a transformer the last one
+            whose patches the logits depend on.
+        grid: rows and columns of a transformer's tokens; None finds them.
 
     Returns:
-        The map, `[B, 1, h, w]`, at the size of the layer's output, in logits, never negative.
+        The map, `[B, 1, h, w]`, at the size of the layer's output, never negative; of one layer in logits.
 
     Raises:
-        ModelError: there is no such layer (the message lists them). Unsupported: its output has no space.
+        ModelError: there is no such layer (the message lists them), or the gradient is NaN. Unsupported: its output has
+            no space, or its tokens have no grid that can be found.
     """
-    with explaining(model, x) as (point, attached):
-        name = layer if layer is not None else last_spatial_layer(model, point)
-        logits, outputs = activations(model, point, [name])
-        features = outputs[name]
-        if features.dim() != 4:
-            raise Unsupported(
-                f"grad_cam needs a layer with output [B, C, h, w]; {name!r} gives {tuple(features.shape)}"
-            )
-        score = class_score(logits, y).sum()
-        (g,) = torch.autograd.grad(score, features, create_graph=attached, retain_graph=attached)
-        weights = g.mean((2, 3), keepdim=True)
-        shown = (weights * features).sum(1, keepdim=True).clamp_min(0).to(x.dtype)
-    return shown if attached else shown.detach()
+
+    def weigh(features: Tensor, gradient: Tensor) -> Tensor:
+        return gradient.mean((2, 3), keepdim=True)
+
+    return weighted_maps(model, x, y, layer, grid, weigh)

@@ -1,0 +1,99 @@
+"""Score-CAM (Wang et al., Score-Weighted Visual Explanations, CVPR Workshops 2020)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from underfire.catalog import card
+from underfire.hooks import frozen, unshared
+from underfire.interpreters.chunks import MEMORY, chunk_within, in_chunks
+from underfire.interpreters.feature_maps import feature_maps, numbers, positive, spaces, together
+from underfire.interpreters.parts import class_score, explaining
+
+
+@card(
+    "interpreter",
+    paper="Wang, Wang, Du, Yang, Zhang, Ding, Mardziel and Hu, Score-CAM, CVPR Workshops 2020",
+    differentiable=True,
+    second_order=False,
+)
+def score_cam(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    layer: str | tuple[str, ...] | None = None,
+    grid: tuple[int, int] | None = None,
+    softmax: bool = True,
+    chunk: int | None = None,
+    memory: float = MEMORY,
+) -> Tensor:
+    """Feature maps weighted by the logit of class `y` of the image seen through each of them; negative parts cut off.
+
+    Every channel `A^k` of the layer is spread over the image (bilinearly, corner on corner), scaled from 0 to 1 and
+    multiplied with it: `S_k = f_y(x · H^k)`. The map is `ReLU(Σ_k α_k A^k)`, with `α` the softmax of `S` over the
+    channels (the paper's algorithm 1; that it subtracts the score of a black image from all makes no difference then),
+    or that increase over the black image itself. A constant channel makes a black image. Costs one pass of the image
+    and one for each channel.
+
+    Args:
+        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
+        x: images; black is 0.
+        y: the class to explain, int64 `[B]`.
+        layer: whose output is weighted, one layer or several, see `grad_cam`; None is the last layer with space.
+        grid: rows and columns of a transformer's tokens; None finds them.
+        softmax: if False, a channel's weight is its increase over the black image, `S_k - f_y(0)`.
+        chunk: how many masked images go through the model at once; None is as many as the memory allows.
+        memory: what the layers' outputs may take then, in MiB.
+
+    Returns:
+        The map, `[B, 1, h, w]`, at the size of the layer's output, never negative.
+
+    Raises:
+        InputError: the chunk is below 1, or the memory too small for one image. ModelError: there is no such layer, or
+            a score is NaN. Unsupported: its output has no space, or its tokens have no grid that can be found.
+    """
+    with explaining(model, x) as (point, attached), torch.set_grad_enabled(attached):
+        layers = spaces(model, point, layer, grid)
+        _, outputs = feature_maps(model, point, y, layers, attached=attached)
+        room = chunk if chunk is not None else chunk_within(model, point, memory, gradients=attached)
+        maps = []
+        for name, space in layers.items():
+            features = space.maps(outputs[name]).to(x.dtype)
+            scores = _scores(model, point, y, features, room, attached)
+            if softmax:
+                weights = scores.softmax(1)
+            else:
+                black = class_score(unshared(model)(torch.zeros_like(point[:1])).expand(len(y), -1), y)
+                weights = scores - black[:, None]
+            maps.append(positive(weights[:, :, None, None], features))
+        return together(maps)
+
+
+def _scores(model: nn.Module, x: Tensor, y: Tensor, features: Tensor, chunk: int, attached: bool) -> Tensor:
+    """`S`, `[B, C]`: the logit of class `y` of every image seen through every channel of its features."""
+
+    def of_images(images: Tensor) -> Tensor:
+        seen, through, classes = x[images], features[images], y[images]
+
+        def of_channels(channels: Tensor) -> Tensor:
+            with frozen(model):  # also when the pass is made again on the way back
+                logits = unshared(model)(masked(seen, through[:, channels]))
+            return class_score(logits, classes.repeat_interleave(len(channels))).view(len(images), -1).T
+
+        return in_chunks(of_channels, features.shape[1], max(1, chunk // len(images)), attached=attached).T
+
+    return numbers(in_chunks(of_images, len(x), chunk), "the logit of what is seen through a channel")
+
+
+def masked(x: Tensor, features: Tensor) -> Tensor:
+    """Images `[b, C, H, W]` seen through features `[b, c, h, w]`: `[b · c, C, H, W]`."""
+    spread = F.interpolate(features, x.shape[2:], mode="bilinear", align_corners=True)
+    least, most = (side[..., None, None] for side in spread.flatten(2).aminmax(dim=2))
+    width = most - least
+    rounding = 8 * torch.finfo(spread.dtype).eps * torch.maximum(most.abs(), least.abs())  # of a constant channel
+    varies = width > rounding
+    h = (spread - least) * (varies / torch.where(varies, width, torch.ones_like(width)))
+    return (x.unsqueeze(1) * h.unsqueeze(2)).flatten(0, 1)
