@@ -11,6 +11,10 @@ from underfire.interpreters.grad_cam_pp import grad_cam_pp
 from underfire.interpreters.gradient import gradient
 from underfire.interpreters.gradient_input import gradient_input
 from underfire.interpreters.leave_one_out import leave_one_out
+from underfire.interpreters.lime import lime
+from underfire.interpreters.lime_fit import LimeFit, lime_fit, lime_stability
+from underfire.interpreters.mask import mask
+from underfire.interpreters.mask_game import MaskGame, mask_game, mask_step
 from underfire.interpreters.nearest_neighbours import nearest_neighbours
 from underfire.interpreters.occlusion import occlusion
 from underfire.interpreters.prototypes import prototypes
@@ -21,6 +25,8 @@ from underfire.interpreters.surrogate import surrogate
 
 __all__ = [
     "RTS",
+    "LimeFit",
+    "MaskGame",
     "cam",
     "counterfactual",
     "grad_cam",
@@ -28,6 +34,12 @@ __all__ = [
     "gradient",
     "gradient_input",
     "leave_one_out",
+    "lime",
+    "lime_fit",
+    "lime_stability",
+    "mask",
+    "mask_game",
+    "mask_step",
     "nearest_neighbours",
     "occlusion",
     "prototypes",
