@@ -20,13 +20,15 @@ _OF_THE_SPEC = ("norm", "eps", "interpreter")
 _PLAIN: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
-def complete(spec: AuditSpec) -> AuditSpec:
-    """The spec with every norm, size and label written out.
+def complete(spec: AuditSpec, *, maps_only: bool = True) -> AuditSpec:
+    """The spec with every norm, size and label written out; `maps_only` refuses interpreters that give something else.
 
     Raises:
         SpecError: a method, option, norm, label or gate is wrong; one line that names the key.
     """
-    interpreters = [_interpreter(where("interpreters", i), entry) for i, entry in enumerate(spec.interpreters)]
+    interpreters = [
+        _interpreter(where("interpreters", i), entry, maps_only=maps_only) for i, entry in enumerate(spec.interpreters)
+    ]
     _distinct("interpreters", [entry.title for entry in interpreters])
     known = {entry.title: entry for entry in interpreters}
     attacks = [_attack(where("attacks", i), entry, known) for i, entry in enumerate(spec.attacks)]
@@ -67,8 +69,12 @@ def _card(path: str, kind: str, name: str) -> Card:
         raise SpecError(f"{path!r}: {error}") from None
 
 
-def _interpreter(path: str, entry: InterpreterSpec) -> InterpreterSpec:
-    options = _options(path, _card(f"{path}.name", "interpreter", entry.name), entry)
+def _interpreter(path: str, entry: InterpreterSpec, *, maps_only: bool = True) -> InterpreterSpec:
+    method = _card(f"{path}.name", "interpreter", entry.name)
+    gives = method.facts.get("gives", "map")
+    if maps_only and gives != "map":
+        raise SpecError(f"{f'{path}.name'!r}: {entry.name} gives {gives}, not a map, and an audit compares maps")
+    options = _options(path, method, entry)
     return InterpreterSpec(name=entry.name, label=entry.title, **options)
 
 

@@ -188,8 +188,12 @@ def _read(text: str) -> Any:
     return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
 
 
-def parse_spec(content: Any) -> AuditSpec:
+def parse_spec(content: Any, *, maps_only: bool = True) -> AuditSpec:
     """Check a spec given as plain values, and fill in what it left to defaults.
+
+    Args:
+        content: the spec.
+        maps_only: refuse interpreters that give something else than a map, which no audit can use.
 
     Raises:
         SpecError: a key or value is wrong; one line that names the key.
@@ -202,7 +206,7 @@ def parse_spec(content: Any) -> AuditSpec:
         spec = AuditSpec.model_validate(content)
     except ValidationError as error:
         raise SpecError(_one_line(error)) from None
-    return complete(spec)
+    return complete(spec, maps_only=maps_only)
 
 
 def where(*keys: str | int) -> str:

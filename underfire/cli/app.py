@@ -170,7 +170,14 @@ def explain(
     name: Annotated[str, typer.Argument(help="An interpreter of `underfire list interpreters`.")],
     images: Images,
     model: Model,
-    goal: Annotated[str | None, typer.Option(help="The class to explain; default: the predicted one.")] = None,
+    goal: Annotated[
+        str | None,
+        typer.Option(help="The class to explain, or to change to; default: the predicted one, or any other."),
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Known images that it learns from or compares with, a data URI.")
+    ] = None,
+    reference_n: Annotated[int | None, typer.Option(min=1, help="How many of --reference; default: all.")] = None,
     settings: Settings = None,
     n: Number = None,
     size: Size = None,
@@ -182,12 +189,12 @@ def explain(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Explain predictions: the map over each image, as PNG, and a table of the predictions."""
-    from underfire.cli import pictures
+    """Explain predictions: a map over each image, a changed image, examples or rules, and a table."""
+    from underfire.cli import explaining, pictures
 
     place = out or Path(f"underfire-{name}")
     job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json)
-    pictures.explain(job, name, goal, tuple(settings or ()))
+    explaining.explain(job, name, goal, tuple(settings or ()), reference, reference_n)
 
 
 @app.command()

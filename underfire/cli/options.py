@@ -62,10 +62,11 @@ def attack(name: str, settings: Sequence[str], **flags: Any) -> AttackSpec:
     return done
 
 
-def interpreter(name: str, settings: Sequence[str] = ()) -> InterpreterSpec:
-    """The interpreter `name`, checked likewise."""
+def interpreter(name: str, settings: Sequence[str] = (), *, maps_only: bool = True) -> InterpreterSpec:
+    """The interpreter `name`, checked likewise; `maps_only` refuses one that gives something else than a map."""
     entry = _joined(find("interpreter", name), settings, {})
-    return _checked({"attacks": ["fgsm"], "interpreters": [entry]}, "interpreters[0].").interpreters[0]
+    content = {"attacks": ["fgsm"], "interpreters": [entry]}
+    return _checked(content, "interpreters[0].", maps_only=maps_only).interpreters[0]
 
 
 def _joined(card: Card, settings: Sequence[str], flags: dict[str, Any]) -> dict[str, Any]:
@@ -79,10 +80,10 @@ def _joined(card: Card, settings: Sequence[str], flags: dict[str, Any]) -> dict[
     return {"name": card.name, **given}
 
 
-def _checked(content: dict[str, Any], prefix: str) -> AuditSpec:
+def _checked(content: dict[str, Any], prefix: str, *, maps_only: bool = True) -> AuditSpec:
     from underfire.audit.spec import parse_spec
 
     try:
-        return parse_spec({"model": "none", "data": "none", **content})
+        return parse_spec({"model": "none", "data": "none", **content}, maps_only=maps_only)
     except SpecError as error:
         raise InputError(str(error).replace(prefix, "")) from None

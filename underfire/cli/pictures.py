@@ -1,4 +1,4 @@
-"""`underfire attack` and `underfire explain`: images in, pictures and a table out."""
+"""`underfire attack`: images in, pictures and a table out; and what `underfire explain` shares with it."""
 
 from __future__ import annotations
 
@@ -120,10 +120,15 @@ class Job:
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return "\n".join(map(_cell, value))
+    if isinstance(value, dict):
+        return " ".join(map(_cell, value.values()))
     return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _rows(columns: dict[str, Tensor]) -> Iterator[Row]:
+def rows_of(columns: dict[str, Tensor]) -> Iterator[Row]:
+    """Columns, one value for each image, as rows."""
     values = {name: column.tolist() for name, column in columns.items()}
     return ({name: column[i] for name, column in values.items()} for i in range(len(next(iter(values.values())))))
 
@@ -161,7 +166,7 @@ def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | Non
                 shown = (batch.x, logits.argmax(1)), (x_adv, measured["pred_adv"])
                 maps = [explain_with(job.model, x, k).detach() for x, k in shown]
                 measured |= _map_distances(*maps)
-            found = [{**a, **b} for a, b in zip(job.about(batch, logits), _rows(measured), strict=True)]
+            found = [{**a, **b} for a, b in zip(job.about(batch, logits), rows_of(measured), strict=True)]
             for i, (stem, row) in enumerate(zip(names, found, strict=True)):
                 row["class_adv"] = job.model.name_of(row["pred_adv"])
                 row["outcome"] = _outcome(row)
@@ -234,37 +239,3 @@ def _draw_attack(
     for title, m, image in zip(("clean", "adversarial"), maps, (x, x_adv), strict=False):
         panels[f"{interpreter}, {title}"] = figures.heatmap(m, image)
     figures.save(figures.sheet([list(panels.values())], column_titles=list(panels)), desk / f"{stem}.sheet.png")
-
-
-# --- explain ---------------------------------------------------------------------------------------------------------
-
-
-def explain(job: Job, name: str, goal: str | None, settings: tuple[str, ...]) -> None:
-    """Explain the predictions for the images of `job`, or class `goal` of them, and write the overlays."""
-    import torch
-
-    from underfire import figures
-    from underfire.audit.methods import interpreter_of
-    from underfire.measures.localisation import mass_inside
-
-    interpret = interpreter_of(options.interpreter(name, settings))
-    files = [f"{stem}.{name}.png" for stem in job.source.stems]
-    rows: list[Row] = []
-    with whole(job.out, [*files, "results.json"], force=job.force) as desk:
-        for batch, logits, names in job.batches(name, 1):
-            k = logits.argmax(1)
-            if goal is not None:
-                k = torch.full_like(k, class_of(job.model, logits.shape[1], goal))
-            maps = interpret(job.model, batch.x, k).detach()
-            measured = {"explained": k, "map_min": maps.amin((1, 2, 3)), "map_max": maps.amax((1, 2, 3))}
-            if batch.mask is not None:
-                measured["mass_inside"] = mass_inside(maps, batch.mask)
-            found = [{**a, **b} for a, b in zip(job.about(batch, logits), _rows(measured), strict=True)]
-            for i, (stem, row) in enumerate(zip(names, found, strict=True)):
-                row["explained_class"] = job.model.name_of(row["explained"])
-                row["file"] = f"{stem}.{name}.png"
-                figures.save(figures.heatmap(maps[i], batch.x[i]), desk / row["file"], at_least=224)
-            rows += found
-        (desk / "results.json").write_text(to_json(rows) + "\n", encoding="utf-8")
-    columns = {"id": "image", "class": "prediction", "conf": "conf", "explained_class": "explained"}
-    job.show(rows, {**columns, "mass_inside": "in evidence"})
