@@ -47,7 +47,7 @@ def smallest(w, x, lack, beta):
 @pytest.mark.parametrize("beta", [0.0, 0.1, 30.0])
 def test_on_a_linear_model_the_change_is_the_smallest(plane, beta):
     model, x, y = plane
-    found = counterfactual(model, x, y, sparsity=beta, steps=600)
+    found = counterfactual(model, x, y, sparsity=beta, smoothness=0.0, steps=600)
     assert model(found).argmax(1).tolist() == [1] * 5
     change = (found - x).flatten(1)
     lack = -(x.flatten(1) @ model.w + model.b)
@@ -69,7 +69,7 @@ def test_a_large_weight_of_l1_changes_the_one_most_telling_entry(plane):
         model.b.copy_(-(x.flatten(1) @ model.w).min() - 0.3)  # so near that one entry is enough
     y = model(x).argmax(1)
     lack = -(x.flatten(1) @ model.w + model.b)
-    change = (counterfactual(model, x, y, sparsity=100.0, steps=600) - x).flatten(1)
+    change = (counterfactual(model, x, y, sparsity=100.0, smoothness=0.0, steps=600) - x).flatten(1)
     best = model.w.abs().argmax()
     near = lack.abs() < 0.25 * model.w.abs().max()
     assert near.any()
@@ -121,7 +121,9 @@ def test_the_prototype_draws_the_features(network, images):
             distances.append((features(z[i : i + 1])[0] - of_goal[order].mean(0)).square().sum())
         return torch.stack(distances)
 
-    plain, guided = (counterfactual(model, x, y, goal=goal, known=known, k=3, theta=t, steps=60) for t in (0.0, 50.0))
+    plain, guided = (
+        counterfactual(model, x, y, goal=goal, known=known, k=3, theta=t, smoothness=0.0, steps=60) for t in (0.0, 50.0)
+    )
     both = (model(plain).argmax(1) == goal) & (model(guided).argmax(1) == goal)
     assert both.any() and bool((far(guided) < far(plain))[both].all())
 

@@ -37,7 +37,7 @@ def counterfactual(
     layer: str | None = None,
     k: int = 5,
     sparsity: float = 0.1,
-    smoothness: float = 0.0,
+    smoothness: float = 0.1,
     theta: float = 1.0,
     c: float = 2.0,
     confidence: float = 0.0,
@@ -52,6 +52,9 @@ def counterfactual(
     one, TV the total variation of the change, and the prototype term the squared distance, in feature space, to the
     mean of the `k` nearest known images of the class, in units of the image's own. Last, the change is shortened as far
     as it goes.
+
+    What comes out shows what the model heeds. Of a network that was not trained to resist attacks this is often noise,
+    whatever is asked for plausibility; that is a finding about the network.
 
     Unlike the paper: the encoder is the model under test itself, there is no autoencoder, `c` counts in the weight that
     would do if the model were linear, the steps have no momentum.
