@@ -28,6 +28,7 @@ from underfire.cli.flags import (
     Size,
 )
 from underfire.cli.shared import ERR, OUT, one_line
+from underfire.cli.study import verbs as study
 from underfire.errors import UnderfireError
 
 FAILED_GATE, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -67,6 +68,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(study, name="study")
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,185 @@
+"""What a study shows to whom: the prepared folder, and the order of trials of every annotator.
+
+Each annotator sees half of the images without explanations and the other half with them, in two blocks that begin with
+practice. Over every four annotators in a row, both orders of the blocks and both halves of the images come up equally
+often, so that neither practice nor easy images favour one condition. The halves are alike: images are dealt out by the
+class the model gives and by whether it is right.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from underfire.errors import InputError
+
+SCHEMA = 1
+BREAK_AFTER = 20
+"""Trials of a block after which the annotator may rest."""
+
+FILE = "study.json"
+KEYS = "1234567890"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A class that can be answered.
+
+    Attributes:
+        index: the class.
+        name: how the annotator sees it.
+        key: the key that answers it.
+    """
+
+    index: int
+    name: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image of the study; its pictures are `pictures/IIII.image.png` and `pictures/IIII.map.png`.
+
+    Attributes:
+        name: its name in the data.
+        label: its true class, or None where that is not known.
+        prediction: the class that the model gives, which is the right answer.
+        confidence: of the model in that class.
+    """
+
+    name: str
+    label: int | None
+    prediction: int
+    confidence: float
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the model is known to be wrong about it."""
+        return self.label is not None and self.label != self.prediction
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One image shown to one annotator.
+
+    Attributes:
+        item: which image, its place among the items of the study.
+        explained: whether the explanation is shown too.
+        practice: whether the answer is for practice only, and the model's decision is told afterwards.
+        before: what comes first: `"practice"` or `"block"` (one begins), `"break"`, or nothing.
+    """
+
+    item: int
+    explained: bool
+    practice: bool
+    before: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A prepared study.
+
+    Attributes:
+        folder: where it lies.
+        about: the `model`, `interpreter`, its `options` and the `data`, for the report.
+        seed: of the order of the trials.
+        choices: what can be answered.
+        items: the images; the last `practice` of them are for practice.
+        practice: how many.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+    seed: int
+    choices: tuple[Choice, ...]
+    items: tuple[Item, ...]
+    practice: int
+
+    @property
+    def shown(self) -> int:
+        """How many images count."""
+        return len(self.items) - self.practice
+
+    @cached_property
+    def classes(self) -> frozenset[int]:
+        """The classes that can be answered."""
+        return frozenset(choice.index for choice in self.choices)
+
+    def name_of(self, index: int) -> str:
+        """The name of a class that can be answered."""
+        return next(choice.name for choice in self.choices if choice.index == index)
+
+    def picture(self, item: int, kind: str) -> Path:
+        """The file of a picture; `kind` is `"image"` or `"map"`."""
+        return self.folder / picture_name(item, kind)
+
+    def plan(self, annotator: int) -> tuple[Trial, ...]:
+        """All trials of an annotator, 0 for the first one who came, in order."""
+        halves = self._halves(annotator // 4)
+        if annotator // 2 % 2:
+            halves = halves[::-1]
+        draw = random.Random(f"{self.seed}/order/{annotator}")
+        exercise = list(range(self.shown, len(self.items)))
+        draw.shuffle(exercise)
+        trials = []
+        for block, explained in enumerate((False, True) if annotator % 2 == 0 else (True, False)):
+            first = exercise[block::2]
+            trials += [Trial(item, explained, True, "" if i else "practice") for i, item in enumerate(first)]
+            order = list(halves[explained])
+            draw.shuffle(order)
+            for i, item in enumerate(order):
+                pause = "break" if i and i % BREAK_AFTER == 0 else ""
+                trials.append(Trial(item, explained, False, pause if i else "block"))
+        return tuple(trials)
+
+    def _halves(self, group: int) -> tuple[list[int], list[int]]:
+        """Two halves of the images that are alike in what the model says and in whether it is right."""
+        draw = random.Random(f"{self.seed}/halves/{group}")
+        order = list(range(self.shown))
+        draw.shuffle(order)
+        order.sort(key=lambda i: (self.items[i].prediction, self.items[i].wrong))  # keeps the order within a kind
+        return order[0::2], order[1::2]
+
+    def write(self, folder: Path) -> None:
+        """Write `study.json`."""
+        content = {**asdict(self), "schema": SCHEMA}
+        del content["folder"]
+        (folder / FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def picture_name(item: int, kind: str) -> str:
+    """The name of a picture inside the folder of a study."""
+    return f"pictures/{item:04d}.{kind}.png"
+
+
+def read_study(folder: Path) -> Study:
+    """The study that was prepared in a folder.
+
+    Raises:
+        InputError: there is none, it is damaged, or a newer underfire wrote it.
+    """
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"no study in {str(folder)!r}; make one with: underfire study prepare IMAGES") from None
+    except (ValueError, UnicodeDecodeError):
+        raise InputError(f"{str(folder / FILE)!r} is damaged: it is not JSON; prepare the study again") from None
+    try:
+        if content.pop("schema") != SCHEMA:
+            raise InputError(f"{str(folder)!r} was prepared by another version of underfire")
+        choices = tuple(Choice(**choice) for choice in content.pop("choices"))
+        items = tuple(Item(**item) for item in content.pop("items"))
+        return Study(folder, choices=choices, items=items, **content)
+    except (TypeError, KeyError, AttributeError):
+        raise InputError(f"{str(folder / FILE)!r} is damaged: it is not a study; prepare it again") from None
+
+
+def choices_of(names: dict[int, str]) -> tuple[Choice, ...]:
+    """The classes that can be answered, each with a key: a name that is one digit has that key, else 1 to 9 and 0."""
+    digits = all(len(name) == 1 and name in KEYS for name in names.values())
+    order = sorted(names)
+    return tuple(Choice(c, names[c], names[c] if digits else KEYS[i]) for i, c in enumerate(order))

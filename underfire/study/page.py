@@ -1,0 +1,87 @@
+"""The results of a study as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import math
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from underfire.records import Interval
+from underfire.study.results import CORRECTION, FASTEST, SLOWEST, Findings, verdict
+
+_WIDTH, _HEIGHT, _LEFT, _TOP = 420, 260, 56, 16  # of the chart, in its own pixels
+_X = {"without": 0.24, "with": 0.76}
+
+
+def render(found: Findings) -> str:
+    """The page as text."""
+    engine = Environment(
+        loader=PackageLoader("underfire.study"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    engine.filters.update(span=_span, number=_number, percent=_percent)
+    style = files("underfire.study").joinpath("templates", "study.css").read_text(encoding="utf-8")
+    return engine.get_template("results.html").render(
+        found=found,
+        verdict=verdict(found),
+        chart=_chart(found),
+        correction=CORRECTION,
+        fastest=FASTEST,
+        slowest=SLOWEST,
+        style=Markup(style),
+    )
+
+
+def _chart(found: Findings) -> dict[str, Any] | None:
+    """Where the lines of the chart run: the rate of everyone without and with explanations, and of all together."""
+    pairs = [(p.name, p.figures["without"].rate.value, p.figures["with"].rate.value) for p in found.people]
+    pairs = [pair for pair in pairs if all(math.isfinite(v) for v in pair[1:])]
+    pooled = {name: part.rate for name, part in found.pooled.items()}
+    if not all(math.isfinite(i.value) for i in pooled.values()):
+        return None
+    ends = [v for _, *two in pairs for v in two] + [v for i in pooled.values() for v in (i.value, i.high) if v == v]
+    step = _step(max(ends))
+    top = step * math.ceil(max(ends) / step)
+
+    def x(name: str) -> float:
+        return _LEFT + _X[name] * (_WIDTH - _LEFT)
+
+    def y(value: float) -> float:
+        return round(_TOP + (_HEIGHT - _TOP) * (1 - value / top), 1)
+
+    return {
+        "width": _WIDTH,
+        "height": _HEIGHT + 40,
+        "left": _LEFT,
+        "bottom": _HEIGHT,
+        "ticks": [(f"{i * step:g}", y(i * step)) for i in range(round(top / step) + 1)],
+        "places": [(name, round(x(name), 1)) for name in _X],
+        "people": [(name, y(before), y(after)) for name, before, after in pairs],
+        "pooled": [
+            {"x": round(x(name), 1), "y": y(i.value), "low": y(i.low) if i.low == i.low else None, "high": y(i.high)}
+            if i.low == i.low
+            else {"x": round(x(name), 1), "y": y(i.value), "low": None, "high": None}
+            for name, i in pooled.items()
+        ],
+    }
+
+
+def _step(largest: float) -> float:
+    """A round distance of ticks, for about four of them."""
+    rough = max(largest, 1e-3) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+
+
+def _number(value: float, form: str = ".2f") -> str:
+    return "–" if value != value else f"{value:{form}}"
+
+
+def _span(interval: Interval, form: str = ".2f") -> str:
+    return "" if interval.low != interval.low else f"{interval.low:{form}} to {interval.high:{form}}"
+
+
+def _percent(value: float) -> str:
+    return "–" if value != value else f"{100 * value:.0f} %"

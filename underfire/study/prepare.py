@@ -1,0 +1,142 @@
+"""Choose the images of a study, explain them, and write everything that annotators will see."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from underfire import figures
+from underfire.errors import DataError, InputError
+from underfire.measures.prediction import confidence
+from underfire.study.design import FILE, KEYS, Item, Study, choices_of, picture_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from underfire.model import Classifier
+    from underfire.records import Batch
+
+_SIDE = 320  # pixels: a smaller image grows by a whole factor
+
+
+def look(model: Classifier, batches: Iterable[Batch], *, labelled: bool) -> list[Item]:
+    """What the model says about every image; the labels are taken to be true where `labelled`."""
+    items = []
+    for batch in batches:
+        logits = model.predict(batch.x)
+        said = logits.argmax(1)
+        columns = (batch.ids, batch.y.tolist(), said.tolist(), confidence(logits, said).tolist())
+        items += [Item(n, y if labelled else None, k, c) for n, y, k, c in zip(*columns, strict=True)]
+    return items
+
+
+def choose(
+    items: Sequence[Item], *, n: int, practice: int, classes: int, mistakes: float | None, seed: int
+) -> list[int]:
+    """The places of `n` images and then of `practice` further ones, balanced over what the model says of them.
+
+    Args:
+        items: what there is to choose from.
+        n: images that count, an even number.
+        practice: images to practise with, an even number.
+        classes: the most classes that an annotator chooses from; those that the model gives most often are taken.
+        mistakes: the share of the `n` that the model should be wrong about; None takes them as they come.
+        seed: draws the images.
+
+    Raises:
+        InputError: a number is odd or out of range. DataError: there are too few images, or of one class only.
+    """
+    check(n, practice, classes, mistakes)
+    common = [k for k, _ in Counter(item.prediction for item in items).most_common(classes)]
+    if len(common) < 2:
+        raise DataError(
+            "the model gives one class to every image: a study needs images of two predicted classes or more"
+        )
+    order = [i for i, item in enumerate(items) if item.prediction in common]
+    random.Random(f"{seed}/images").shuffle(order)
+    if n + practice > len(order):
+        raise DataError(f"--n {n} and --practice {practice} ask for more than the {len(order)} images there are")
+    if mistakes is None:
+        chosen = _dealt(items, order, n)
+    else:
+        wanted = round(mistakes * n)
+        wrong, right = ([i for i in order if items[i].wrong is flag] for flag in (True, False))
+        if len(wrong) < wanted or len(right) < n - wanted:
+            raise DataError(
+                f"--mistakes {mistakes:g} asks for {wanted} images that the model gets wrong and {n - wanted} that it "
+                f"gets right, of {len(wrong)} and {len(right)}"
+            )
+        chosen = _dealt(items, wrong, wanted) + _dealt(items, right, n - wanted)
+    left = sorted(set(order) - set(chosen), key=order.index)
+    return chosen + _dealt(items, left, practice)
+
+
+def write(
+    study: Study,
+    places: Sequence[int],
+    batches: Iterable[Batch],
+    explain: Callable[[Tensor, Tensor], Tensor],
+    desk: Path,
+) -> None:
+    """Draw the chosen images and their explanations, and write the study.
+
+    Args:
+        study: what was chosen.
+        places: which image of the batches each item is.
+        batches: the same images, in the same order, as were looked at.
+        explain: gives the maps `[B, 1, h, w]` of images and classes.
+        desk: the folder to write into.
+    """
+    import torch
+
+    wanted = {place: i for i, place in enumerate(places)}
+    (desk / "pictures").mkdir()
+    start = 0
+    for batch in batches:
+        here = [i for i in range(len(batch)) if start + i in wanted]
+        if here:
+            x = batch.x[here]
+            items = [wanted[start + i] for i in here]
+            said = torch.tensor([study.items[i].prediction for i in items], device=x.device)
+            for i, image, m in zip(items, x, explain(x, said).detach(), strict=True):
+                figures.save(image, desk / picture_name(i, "image"), at_least=_SIDE)
+                figures.save(figures.heatmap(m, image), desk / picture_name(i, "map"), at_least=_SIDE)
+        start += len(batch)
+    study.write(desk)
+
+
+def study_of(
+    items: Sequence[Item], model: Classifier, *, folder: Path, about: dict[str, Any], seed: int, practice: int
+) -> Study:
+    """The study of the chosen images, the last `practice` of them for practice."""
+    names = {item.prediction: model.name_of(item.prediction) for item in items}
+    return Study(folder, about, seed, choices_of(names), tuple(items), practice)
+
+
+def files(n: int, practice: int) -> list[str]:
+    """The names of all files of a study."""
+    return [*(picture_name(i, kind) for i in range(n + practice) for kind in ("image", "map")), FILE]
+
+
+def _dealt(items: Sequence[Item], order: Sequence[int], n: int) -> list[int]:
+    """`n` of the places in `order`, one of each predicted class in turn."""
+    waiting: dict[int, list[int]] = {}
+    for i in order:
+        waiting.setdefault(items[i].prediction, []).append(i)
+    turn = {i: k for queue in waiting.values() for k, i in enumerate(queue)}
+    return sorted(order, key=lambda i: turn[i])[:n]
+
+
+def check(n: int, practice: int, classes: int, mistakes: float | None) -> None:
+    """Raise InputError unless the numbers of `choose` make a study."""
+    if n < 4 or n % 2:
+        raise InputError(f"--n must be even and at least 4, as half is shown with explanations, got {n}")
+    if practice < 0 or practice % 2:
+        raise InputError(f"--practice must be even, half for each block, got {practice}")
+    if not 2 <= classes <= len(KEYS):
+        raise InputError(f"--classes must lie between 2 and {len(KEYS)}, one key each, got {classes}")
+    if mistakes is not None and not 0 <= mistakes <= 1:
+        raise InputError(f"--mistakes is a share between 0 and 1, got {mistakes:g}")

@@ -1,0 +1,162 @@
+"""The answers of a study: one SQLite file, to which rows are only ever added.
+
+Every answer is on the disk before the annotator sees the next image, so that nothing is lost when the server, the
+browser or the machine stops; the order of an annotator's trials follows from the study, and the first trial without an
+answer is where he or she goes on.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import threading
+import unicodedata
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from underfire.errors import InputError
+
+FILE = "answers.sqlite"
+_NAME = 40
+_SECONDS = 86_400.0
+_TABLES = """
+CREATE TABLE IF NOT EXISTS annotators (
+  number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, token TEXT NOT NULL UNIQUE, joined TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS answers (
+  annotator INTEGER NOT NULL REFERENCES annotators, trial INTEGER NOT NULL, item INTEGER NOT NULL,
+  explained INTEGER NOT NULL, practice INTEGER NOT NULL, answer INTEGER NOT NULL, seconds REAL NOT NULL,
+  server_seconds REAL, hidden INTEGER NOT NULL, at TEXT NOT NULL, PRIMARY KEY (annotator, trial)
+);
+CREATE TRIGGER IF NOT EXISTS answers_stay BEFORE UPDATE ON answers
+BEGIN SELECT RAISE(ABORT, 'answers are never changed'); END;
+CREATE TRIGGER IF NOT EXISTS answers_are_kept BEFORE DELETE ON answers
+BEGIN SELECT RAISE(ABORT, 'answers are never deleted'); END;
+"""
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """Who takes part: `number` counts from 0 in the order of arrival, `token` is the secret of the personal link."""
+
+    number: int
+    name: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer.
+
+    Attributes:
+        annotator: the number of who gave it.
+        trial: which of the annotator's trials.
+        item: which image of the study.
+        explained: whether the explanation was shown.
+        practice: whether it does not count.
+        answer: the class.
+        seconds: from the painted image to the answer, as the browser measured it.
+        server_seconds: from sending the trial to receiving the answer; None where the server had been started anew.
+        hidden: whether the page was out of sight in between.
+    """
+
+    annotator: int
+    trial: int
+    item: int
+    explained: bool
+    practice: bool
+    answer: int
+    seconds: float
+    server_seconds: float | None
+    hidden: bool
+
+
+class Taken(InputError):
+    """Another annotator has the name."""
+
+
+class Store:
+    """The annotators and answers in the folder of a study.
+
+    Raises:
+        InputError: the file is not a database, or cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self._lock = threading.Lock()
+        try:
+            self._database = sqlite3.connect(self.path, check_same_thread=False, timeout=10)
+            with self._database:
+                self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.execute("PRAGMA synchronous = FULL")  # a commit is on the disk
+                self._database.executescript(_TABLES)
+        except sqlite3.Error as error:
+            raise InputError(f"cannot use {str(self.path)!r}: {error}") from None
+
+    def join(self, name: str) -> Annotator:
+        """A new annotator.
+
+        Raises:
+            Taken: somebody has the name. InputError: it is empty, too long, or has characters that cannot be shown.
+        """
+        name = " ".join(unicodedata.normalize("NFC", name).split())
+        if not name or len(name) > _NAME or not name.isprintable():
+            raise InputError(f"a name has 1 to {_NAME} characters that can be shown")
+        token = secrets.token_urlsafe(16)
+        with self._lock, self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            (number,) = self._database.execute("SELECT count(*) FROM annotators").fetchone()
+            try:
+                row = (number, name, token, _now())
+                self._database.execute("INSERT INTO annotators VALUES (?, ?, ?, ?)", row)
+            except sqlite3.IntegrityError:
+                raise Taken(f"somebody has the name {name!r} already; take another, or open your own link") from None
+        return Annotator(number, name, token)
+
+    def find(self, token: str) -> Annotator | None:
+        """The annotator with a token, or None."""
+        found = self._rows("SELECT number, name, token FROM annotators WHERE token = ?", token)
+        return Annotator(*found[0]) if found else None
+
+    def annotators(self) -> list[Annotator]:
+        """All annotators, in the order of their arrival."""
+        return [Annotator(*row) for row in self._rows("SELECT number, name, token FROM annotators ORDER BY number")]
+
+    def done(self, annotator: Annotator) -> int:
+        """How many trials the annotator has answered."""
+        return int(self._rows("SELECT count(*) FROM answers WHERE annotator = ?", annotator.number)[0][0])
+
+    def add(self, *answers: Answer) -> int:
+        """Write answers to the disk, all or none; gives how many were new: the first answer to a trial stays.
+
+        Raises:
+            InputError: a time is not a positive finite number of seconds within a day.
+        """
+        for answer in answers:
+            if not 0 < answer.seconds < _SECONDS:  # NaN is not either
+                raise InputError(f"seconds must be positive and less than a day, got {answer.seconds}")
+        rows = [(*vars(answer).values(), _now()) for answer in answers]
+        places = ", ".join("?" * (len(Answer.__dataclass_fields__) + 1))
+        with self._lock, self._database:
+            done = self._database.executemany(f"INSERT OR IGNORE INTO answers VALUES ({places})", rows)
+            return done.rowcount
+
+    def answers(self) -> list[Answer]:
+        """All answers, in the order of annotators and trials."""
+        columns = ", ".join(Answer.__dataclass_fields__)
+        rows = self._rows(f"SELECT {columns} FROM answers ORDER BY annotator, trial")
+        return [Answer(a, t, i, bool(e), bool(p), k, s, server, bool(h)) for a, t, i, e, p, k, s, server, h in rows]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def _rows(self, query: str, *values: object) -> list[tuple]:  # type: ignore[type-arg]
+        with self._lock:
+            return self._database.execute(query, values).fetchall()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

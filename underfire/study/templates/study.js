@@ -1,0 +1,186 @@
+// The pages of a study. An answer is timed from the moment its image is painted, on the clock of performance.now(), to
+// the key or touch that gives it; the server keeps it before the next image is shown.
+"use strict";
+
+const CROSS = 500; // milliseconds that a cross is shown before an image, so that all eyes begin at the same place
+const AGAIN = 2000; // milliseconds until a request is sent once more
+const find = (id) => document.getElementById(id);
+const sleep = (time) => new Promise((done) => setTimeout(done, time));
+
+// What was kept in the browser, so that an annotator can go on; a browser that keeps nothing does no harm.
+const memory = {
+  read() { try { return JSON.parse(localStorage.getItem("underfire-study")); } catch { return null; } },
+  write(value) { try { localStorage.setItem("underfire-study", JSON.stringify(value)); } catch { /* private window */ } },
+};
+
+// Ask the server. While it does not answer, say so and ask again: what is being sent is not lost.
+async function ask(path, content) {
+  const options = content === undefined ? {} : {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(content),
+  };
+  for (;;) {
+    try {
+      const response = await fetch(path, options);
+      const found = await response.json();
+      find("trouble").textContent = "";
+      return { status: response.status, ...found };
+    } catch {
+      find("trouble").textContent = "The server does not answer. Your last answer is kept on this page and sent again; please leave it open.";
+      await sleep(AGAIN);
+    }
+  }
+}
+
+// --- the first page --------------------------------------------------------------------------------------------------
+
+function welcome() {
+  const known = memory.read();
+  if (known && known.token && known.name) {
+    find("who").textContent = known.name;
+    find("link").href = "/a/" + encodeURIComponent(known.token);
+    find("again").hidden = false;
+  }
+  find("join").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const found = await ask("/api/join", { name: find("name").value });
+    if (found.error) {
+      find("trouble").textContent = found.error;
+      find("name").focus();
+      return;
+    }
+    memory.write({ name: found.name, token: found.token });
+    location.href = "/a/" + encodeURIComponent(found.token);
+  });
+}
+
+// --- the trials ------------------------------------------------------------------------------------------------------
+
+function show(name) {
+  for (const screen of document.querySelectorAll(".screen")) screen.hidden = screen.id !== name;
+}
+
+// Resolves with the time at which what was changed last is on the screen: in the second frame after the change.
+const painted = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now()))));
+
+async function load(next) {
+  const images = [[next.image, "The image"], [next.map, "What mattered for the program's decision"]];
+  return Promise.all(images.filter(([where]) => where).map(async ([where, text]) => {
+    const image = new Image();
+    image.alt = text;
+    image.src = where;
+    await image.decode();
+    return image;
+  }));
+}
+
+function pause({ title, text }) {
+  find("pause-title").textContent = title;
+  find("pause-text").replaceChildren(...text.map((words) => {
+    const line = document.createElement("p");
+    line.textContent = words;
+    return line;
+  }));
+  show("pause");
+  find("pause-title").focus();
+  return new Promise((done) => {
+    const end = () => {
+      removeEventListener("keydown", press);
+      find("go").removeEventListener("click", end);
+      done();
+    };
+    const press = (event) => {
+      if (event.key !== " " || event.repeat) return;
+      event.preventDefault();
+      end();
+    };
+    addEventListener("keydown", press);
+    find("go").addEventListener("click", end);
+  });
+}
+
+// The first answer after the images are painted.
+function answer(start) {
+  return new Promise((done) => {
+    let hidden = document.hidden;
+    const hide = () => { hidden = true; };
+    const give = (button, event) => {
+      const seconds = (event.timeStamp - start) / 1000;
+      if (!(seconds > 0)) return;
+      removeEventListener("keydown", press);
+      find("trial").removeEventListener("click", touch);
+      document.removeEventListener("visibilitychange", hide);
+      button.classList.add("given");
+      done({ answer: Number(button.dataset.class), seconds, hidden });
+    };
+    const press = (event) => {
+      if (event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
+      const button = [...document.querySelectorAll(".choice")].find((one) => one.dataset.key === event.key);
+      if (button) give(button, event);
+    };
+    const touch = (event) => {
+      const button = event.target.closest(".choice");
+      if (button) give(button, event);
+    };
+    addEventListener("keydown", press);
+    find("trial").addEventListener("click", touch);
+    document.addEventListener("visibilitychange", hide);
+  });
+}
+
+async function trial(next, images) {
+  const cross = document.createElement("span");
+  cross.className = "cross";
+  cross.textContent = "+";
+  find("stage").classList.toggle("pair", next.explained);
+  find("stage").replaceChildren(cross);
+  find("told").textContent = "";
+  for (const button of document.querySelectorAll(".choice")) button.classList.remove("given");
+  show("trial");
+  const [pictures] = await Promise.all([images, sleep(CROSS)]);
+  find("stage").replaceChildren(...pictures);
+  return answer(await painted());
+}
+
+// What the program says, after a practice trial.
+async function tell(decision, right) {
+  find("told").textContent = right ? `Yes, the program says: ${decision}` : `No, the program says: ${decision}`;
+  find("told").className = right ? "told right" : "told wrong";
+  await sleep(1600);
+}
+
+async function trials() {
+  const { token, name } = document.body.dataset;
+  const place = "/api/" + encodeURIComponent(token);
+  memory.write({ token, name });
+  let next = await ask(place + "/next");
+  let first = true;
+  while (!next.done && !next.error) {
+    const images = load(next).catch(() => null);
+    find("count").textContent = next.count;
+    find("progress").style.width = `${(100 * next.trial) / next.total}%`;
+    const back = { title: "Welcome back", text: ["You go on where you left off.", next.explained ? "Beside each image you see what mattered for the program's decision." : "You see images only, without explanations."] };
+    const before = next.before || (first ? back : null);
+    first = false;
+    if (before) await pause(before);
+    if (!(await images)) { // the server was away while the pictures were fetched
+      find("trouble").textContent = "A picture did not arrive; it is fetched again.";
+      await sleep(AGAIN);
+      next = await ask(place + "/next");
+      continue;
+    }
+    const given = await trial(next, images);
+    const reply = await ask(place + "/answer", { trial: next.trial, ...given });
+    if (reply.decision) await tell(reply.decision, reply.right);
+    next = reply.next || reply; // an answer that came twice is refused, with the trial that is due
+  }
+  if (next.error) {
+    find("trouble").textContent = `${next.error}. Load the page again to go on.`;
+    return;
+  }
+  find("count").textContent = "";
+  find("progress").style.width = "100%";
+  show("end");
+  find("end-title").focus();
+}
+
+({ welcome, trials })[document.body.dataset.page]?.();
