@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import InputError, ModelError, Unsupported
-from underfire.interpreters.blurs import gaussian_blur
 from underfire.interpreters.chunks import MEMORY, chunk_within, in_chunks
 from underfire.interpreters.parts import class_score
+from underfire.measures.blurs import gaussian_blur
 
 FILLS = ("black", "mean", "blur")
 EXPLAINED = ("logit", "probability")

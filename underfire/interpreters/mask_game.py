@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from underfire.ascent.moves import Move, adam
 from underfire.errors import InputError, ModelError, Unsupported
 from underfire.hooks import frozen
-from underfire.interpreters.blurs import blur_matrix, gaussian_blur, median_blur
 from underfire.interpreters.parts import class_score
+from underfire.measures.blurs import blur_matrix, gaussian_blur, median_blur
 
 GAMES = ("deletion", "preservation")
 SIDE = 224  # of the images that the published lengths, in pixels, are for; they follow the shorter side

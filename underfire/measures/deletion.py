@@ -71,7 +71,7 @@ def insertion_curve(
 ) -> Tensor:
     """The probability of class `y` as pixels come back into a blurred image, the most relevant first; as deletion.
 
-    The blur is a Gaussian of 11 pixels and sigma 5, as in the authors' code.
+    See `passes.filled` for the blur.
     """
     orders = order_of(m, x)
     looks = insertion_looks(orders.shape[2], steps, fill)

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from underfire.errors import InputError, ModelError
 from underfire.measures.arrays import wide
+from underfire.measures.blurs import gaussian_blur
 
 Model = Callable[[Tensor], Tensor]
 """Maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`."""
@@ -108,19 +108,11 @@ def ask(
     return said[..., 0], said[..., 1]
 
 
-def blurred(x: Tensor, kernel: int = 11, sigma: float = 5.0) -> Tensor:
-    """The images under a Gaussian of `kernel` pixels (odd), the borders mirrored, or repeated if too short."""
-    places = torch.arange(kernel, dtype=x.dtype, device=x.device) - kernel // 2
-    bell = (-places.square() / (2 * sigma**2)).exp()
-    row = (bell / bell.sum()).expand(x.shape[1], 1, 1, kernel)
-    reach = kernel // 2
-    mode = "reflect" if min(x.shape[2:]) > reach else "replicate"
-    padded = F.pad(x, (reach,) * 4, mode=mode)
-    return F.conv2d(F.conv2d(padded, row, groups=len(row)), row.transpose(2, 3), groups=len(row))
-
-
 def filled(x: Tensor, fill: str) -> Tensor:
     """What stands in for removed pixels, shaped like `x`: `"black"`, the image's `"mean"` colour, or its `"blur"`.
+
+    The blur is a Gaussian of 11 pixels and sigma 5 at every size, the numbers of Petsiuk, Das and Saenko, RISE, BMVC
+    2018. Their code flattens the kernel and blurs black into the borders; here borders are mirrored.
 
     Raises:
         InputError: there is no such fill.
@@ -130,5 +122,5 @@ def filled(x: Tensor, fill: str) -> Tensor:
     if fill == "mean":
         return wide(x).mean((2, 3), keepdim=True).to(x.dtype).expand_as(x)
     if fill == "blur":
-        return blurred(wide(x)).to(x.dtype)
+        return gaussian_blur(wide(x), sigma=5.0, radius=5).to(x.dtype)
     raise InputError(f"fill {fill!r} is unknown; choices: {', '.join(FILLS)}")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from underfire.interpreters.blurs import blur_matrix, gaussian_blur, median_blur
+from underfire.measures.blurs import blur_matrix, gaussian_blur, median_blur
 
 
 @pytest.fixture
