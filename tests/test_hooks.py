@@ -163,6 +163,34 @@ def test_smooth_relu_ends_with_its_context():
     assert gradient.item() == 1
 
 
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_what_guided_and_deconvolved_rectifiers_pass_back(kind):
+    activation, slope, cap = ACTIVATIONS[kind]
+    z = torch.tensor([[-2.0, -0.1, 0.3, 5.9, 6.2]] * 2, requires_grad=True)
+    back = torch.tensor([[1.5] * 5, [-0.7] * 5])
+    positive = torch.tensor([[1.5] * 5, [0.0] * 5])
+    step = (z > 0).float() - ((z > cap).float() if cap else 0)
+    for bent, wanted in ((hooks.guided_relu, positive * (slope + (1 - slope) * step)), (hooks.deconv_relu, positive)):
+        with bent():
+            shown = activation(z * 1)
+        (passed,) = torch.autograd.grad(shown, z, back)
+        assert torch.equal(shown, activation(z * 1))
+        assert torch.allclose(passed, wanted)
+
+
+def test_guided_steps_can_be_differentiated_as_smooth_ones():
+    z = torch.tensor([[-1.0, 0.1, 0.7]], requires_grad=True)
+    with hooks.guided_relu(width=0.5):
+        (first,) = torch.autograd.grad(F.relu(z).sum(), z, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), z)
+    assert torch.equal(first, torch.tensor([[0.0, 1.0, 1.0]]))
+    tau = 0.5**2 * 0.5  # 0.5 is the mean square of z
+    assert torch.allclose(second, 0.5 * tau / (z.detach() ** 2 + tau) ** 1.5, rtol=1e-4)
+    with hooks.smooth_relu(1e-2), hooks.guided_relu(width=0.5):
+        (first,) = torch.autograd.grad(F.relu(z).sum(), z)
+    assert torch.allclose(first[0], h(z.detach()[0], 1e-2))
+
+
 # --- what other people's networks do ---------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 Layer names are those of the user's module (`module.named_modules()`), not of the `Classifier` around it.
 """
 
-from underfire.hooks.bending import smooth_relu
+from underfire.hooks.bending import deconv_relu, guided_relu, smooth_relu
 from underfire.hooks.finding import last_spatial_layer, pooled_head, space_of
 from underfire.hooks.reading import (
     activations,
@@ -22,7 +22,9 @@ __all__ = [
     "Scale",
     "Space",
     "activations",
+    "deconv_relu",
     "frozen",
+    "guided_relu",
     "inner",
     "last_spatial_layer",
     "layer",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,26 +21,60 @@ def _step(z: Tensor, tau: float) -> Tensor:
     return torch.where(z < 0, bent + 1, bent).to(z.dtype)
 
 
-class _SmoothReLU(torch.autograd.Function):
-    """(Leaky, capped) ReLU forward; backward through h, so that the second derivative is not zero."""
+@dataclass(frozen=True)
+class _Bend:
+    """What a rectifier passes back of the gradient g it gets: which part of g, times which step.
+
+    Attributes:
+        positive: only where g is positive.
+        masked: only where z let something through.
+        tau: let h(z) with this tau be the step, value and derivative.
+        width: keep the step, but let its derivative be that of a smooth step as wide as this share of the size of z.
+    """
+
+    positive: bool = False
+    masked: bool = True
+    tau: float | None = None
+    width: float | None = None
+
+    def step(self, z: Tensor, at: float = 0.0) -> Tensor:
+        """The step at `at`, like z; the last of its three kinds only where it will be differentiated."""
+        if self.tau is not None:
+            return _step(z - at, self.tau)
+        step = (z > at).to(z.dtype)
+        if self.width is None or not torch.is_grad_enabled():
+            return step
+        wide = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+        size = wide.detach().square().flatten(1).mean(1).reshape(-1, *[1] * (z.dim() - 1))
+        smooth = 0.5 * (wide - at) * torch.rsqrt((wide - at).square() + self.width**2 * size + 1e-12)
+        return step + (smooth - smooth.detach()).to(z.dtype)
+
+
+class _Rectifier(torch.autograd.Function):
+    """(Leaky, capped) ReLU forward; backward as the bend says."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, tau: float, slope: float, cap: float | None) -> Tensor:
-        ctx.save_for_backward(z)
-        ctx.tau, ctx.slope, ctx.cap = tau, slope, cap
+    def forward(ctx: Any, z: Tensor, slope: float, cap: float | None, bend: _Bend) -> Tensor:
+        if bend.masked:
+            ctx.save_for_backward(z)
+        ctx.slope, ctx.cap, ctx.bend = slope, cap, bend
         if slope:
             return F.leaky_relu(z, slope)
         return z.clamp_min(0) if cap is None else z.clamp(0, cap)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        (z,) = ctx.saved_tensors
-        h = _step(z, ctx.tau)
-        if ctx.cap is not None:
-            h = h - _step(z - ctx.cap, ctx.tau)
-        if ctx.slope:
-            h = ctx.slope + (1 - ctx.slope) * h
-        return grads[0] * h, None, None, None
+        bend: _Bend = ctx.bend
+        passed = grads[0].clamp_min(0) if bend.positive else grads[0]
+        if bend.masked:
+            (z,) = ctx.saved_tensors
+            step = bend.step(z)
+            if ctx.cap is not None:
+                step = step - bend.step(z, ctx.cap)
+            if ctx.slope:
+                step = ctx.slope + (1 - ctx.slope) * step
+            passed = passed * step
+        return passed, None, None, None
 
 
 def _rectifier(
@@ -64,10 +100,10 @@ def _rectifier(
     return None
 
 
-class _SmoothMode(TorchFunctionMode):
-    def __init__(self, tau: float) -> None:
+class _Mode(TorchFunctionMode):
+    def __init__(self, bend: _Bend) -> None:
         super().__init__()
-        self.tau = tau
+        self.bend = bend
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -79,10 +115,23 @@ class _SmoothMode(TorchFunctionMode):
         slope, cap, in_place = found
         z = args[0] if args else kwargs["input"]
         if not in_place:
-            return _SmoothReLU.apply(z, self.tau, slope, cap)
+            return _Rectifier.apply(z, slope, cap, self.bend)
         # The caller may ignore what an in-place call returns, so the input must change; a copy keeps z for the backward
         # pass.
-        return z.copy_(_SmoothReLU.apply(z.clone(), self.tau, slope, cap))
+        return z.copy_(_Rectifier.apply(z.clone(), slope, cap, self.bend))
+
+
+_BEND: ContextVar[_Bend | None] = ContextVar("bend", default=None)
+
+
+@contextmanager
+def _bent(bend: _Bend) -> Iterator[None]:
+    token = _BEND.set(bend)
+    try:
+        with _Mode(bend):
+            yield
+    finally:
+        _BEND.reset(token)
 
 
 @contextmanager
@@ -94,5 +143,32 @@ def smooth_relu(tau: float = 1e-4) -> Iterator[None]:
     Works for modules and functions, in place or not; custom kernels are not seen. Source: Zhang et al., Interpretable
     Deep Learning under Fire, USENIX Security 2020, section 3.2: h(z) = z / sqrt(z² + tau), plus 1 where z < 0.
     """
-    with _SmoothMode(tau):
+    with _bent(_Bend(tau=tau)):
+        yield
+
+
+@contextmanager
+def guided_relu(*, width: float | None = None) -> Iterator[None]:
+    """Inside, every rectifier passes back only what is positive, and only where it was open itself.
+
+    Inside `smooth_relu`, h is the step here too. Source: Springenberg et al., Striving for Simplicity, ICLR Workshops
+    2015.
+
+    Args:
+        width: differentiate the step as if it were a smooth one this wide, as a share of the root mean square of what
+            the rectifier gets, so that what is passed back has a derivative of its own; its value stays.
+    """
+    outer = _BEND.get()
+    tau = outer.tau if outer else None
+    with _bent(_Bend(positive=True, tau=tau, width=width if tau is None else None)):
+        yield
+
+
+@contextmanager
+def deconv_relu() -> Iterator[None]:
+    """Inside, every rectifier passes back what is positive, wherever it was open or not.
+
+    Source: Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014.
+    """
+    with _bent(_Bend(positive=True, masked=False)):
         yield
