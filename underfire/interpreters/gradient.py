@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from underfire.catalog import card
 from underfire.errors import InputError
-from underfire.interpreters.parts import input_gradient
+from underfire.interpreters.parts import input_gradient, joined
 
 
 @card(
@@ -22,6 +22,7 @@ def gradient(
     y: Tensor,
     *,
     absolute: bool = True,
+    channels: bool = False,
     pool: int = 1,
     neuron: str | None = None,
     curvature: str = "difference",
@@ -33,6 +34,7 @@ def gradient(
         x: images.
         y: the class to explain, int64 `[B]`.
         absolute: take absolute values before the largest channel; if False, the signed sum over channels.
+        channels: do not join the channels: signed, `[B, C, H, W]`.
         pool: average over squares of this side, which the ADV² authors do with 4.
         neuron: explain this inner neuron instead, `"LAYER:UNIT"` (see `parts.score`).
         curvature: how the map's own derivative is taken, `"difference"` or `"exact"` (see `parts.input_gradient`).
@@ -43,5 +45,5 @@ def gradient(
     if pool < 1:
         raise InputError(f"pool must be >= 1, got {pool}")
     g = input_gradient(model, x, y, curvature, neuron)
-    saliency = g.abs().amax(1, keepdim=True) if absolute else g.sum(1, keepdim=True)
+    saliency = g if channels else joined(g, absolute)
     return F.avg_pool2d(saliency, pool, ceil_mode=True) if pool > 1 else saliency

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +23,19 @@ def seeded(generator: torch.Generator | None, device: torch.device) -> torch.Gen
     return generator if generator is not None else torch.Generator(device).manual_seed(0)
 
 
+def check_classes(x: Tensor, y: Tensor) -> None:
+    """Raise DataError unless there is one class int64 for each of the images `x` `[B, ...]`."""
+    if y.shape != (len(x),) or y.dtype != torch.int64:
+        raise DataError(f"classes to explain must be int64 [{len(x)}], got {y.dtype} {tuple(y.shape)}")
+
+
 def class_score(logits: Tensor, y: Tensor) -> Tensor:
     """The logit of class `y` of every sample, `[B]`.
 
     Raises:
         DataError: `y` does not fit the logits.
     """
-    if y.shape != (len(logits),) or y.dtype != torch.int64:
-        raise DataError(f"classes to explain must be int64 [{len(logits)}], got {y.dtype} {tuple(y.shape)}")
+    check_classes(logits, y)
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < logits.shape[1]:
         raise DataError(f"class {int(y.max())} is outside the model's {logits.shape[1]} classes")
     return logits.gather(1, y[:, None]).squeeze(1)
@@ -76,6 +81,30 @@ def explaining(model: nn.Module, x: Tensor) -> Iterator[tuple[Tensor, bool]]:
         yield (x if attached else x.detach().requires_grad_(True)), attached
 
 
+def checked(gradient: Tensor) -> Tensor:
+    """The gradient, `[B, ...]`, as it is.
+
+    Raises:
+        ModelError: it is NaN or infinite for some images.
+    """
+    if not bool(torch.isfinite(gradient.sum())):  # one number says that all is well
+        for word, wrong in (("NaN", torch.isnan), ("infinite", torch.isinf)):
+            if bad := int(wrong(gradient).flatten(1).any(1).sum()):
+                raise ModelError(f"the model's gradient is {word} for {bad} of {len(gradient)} images")
+    return gradient
+
+
+def joined(gradient: Tensor, absolute: bool) -> Tensor:
+    """One value a pixel, `[B, 1, H, W]`: the largest absolute value of a channel, or the signed sum over channels."""
+    return gradient.abs().amax(1, keepdim=True) if absolute else gradient.sum(1, keepdim=True)
+
+
+def check_curvature(curvature: str, choices: Sequence[str] = CURVATURES) -> None:
+    """Raise Unsupported unless the curvature is one of the choices."""
+    if curvature not in choices:
+        raise Unsupported(f"curvature {curvature!r} is unknown; choices: {', '.join(choices)}")
+
+
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor, curvature: str, neuron: str | None = None) -> Tensor:
     """The gradient of the `score`, `[B, C, H, W]`, itself differentiable where `x` requires a gradient.
 
@@ -83,30 +112,46 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor, curvature: str, neuro
     for a ReLU network unless its activations are smoothed; or `"difference"`, `(g(x + d v) - g(x)) / d`, one more
     gradient with a `d` wide enough to see the kinks of the activations, about half the time and right for ReLU networks
     too.
+
+    Raises:
+        ModelError: the gradient is NaN or infinite. Unsupported: there is no such curvature.
     """
-    if curvature not in CURVATURES:
-        raise Unsupported(f"curvature {curvature!r} is unknown; choices: {', '.join(CURVATURES)}")
+    check_curvature(curvature)
+    gradient = checked(back_propagated(model, x, y, neuron, twice=curvature == "exact"))
+    if curvature == "exact" or not (torch.is_grad_enabled() and x.requires_grad):
+        return gradient
+
+    def again(elsewhere: Tensor) -> Tensor:
+        return back_propagated(model, elsewhere.detach(), y, neuron)
+
+    return cast(Tensor, _Difference.apply(x, gradient, again))
+
+
+def back_propagated(
+    model: nn.Module, x: Tensor, y: Tensor, neuron: str | None = None, *, twice: bool = False
+) -> Tensor:
+    """What the way back from the `score` brings to the image, `[B, C, H, W]`, NaN or not.
+
+    Args:
+        model: the model.
+        x: images.
+        y: classes.
+        neuron: see `score`.
+        twice: whether the way back is itself in the graph, where `x` requires a gradient.
+    """
     with explaining(model, x) as (point, attached):
-        exact = attached and curvature == "exact"
         total = score(model, point, y, neuron).sum()
-        (gradient,) = torch.autograd.grad(total, point, create_graph=exact, retain_graph=attached)
-        if attached and not exact:
-
-            def again(elsewhere: Tensor) -> Tensor:
-                with explaining(model, elsewhere.detach()) as (there, _):
-                    (g,) = torch.autograd.grad(score(model, there, y, neuron).sum(), there)
-                return g
-
-            gradient = _Difference.apply(point, gradient, again)
-    return gradient
+        # The graph stays where others may share this pass.
+        (gradient,) = torch.autograd.grad(total, point, create_graph=twice and attached, retain_graph=attached)
+        # Where nothing on the way depends on the image, its derivative is zero rather than missing.
+        return gradient + 0 * point if twice and attached and not gradient.requires_grad else gradient
 
 
 class _Difference(torch.autograd.Function):
-    """A known gradient whose own derivative is taken by a difference of gradients."""
+    """A known gradient whose own derivative is taken by a difference of gradients.
 
-    #: Root mean square of the change of an entry between the two gradients, about two and a half grey levels: wide
-    #: enough to cross kinks, narrow against the eps of an attack.
-    step = 1e-2
+    Right for what is the gradient of something, because only then is its Jacobian symmetric.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gradient: Tensor, again: Callable[[Tensor], Tensor]) -> Tensor:
@@ -118,10 +163,19 @@ class _Difference(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         x, gradient = ctx.saved_tensors
         v = grads[0]
-        largest = v.abs().amax((1, 2, 3), keepdim=True)
-        moves = largest > 0
-        v = v / torch.where(moves, largest, torch.ones_like(largest))  # the squares of a small v would underflow
-        length = v.square().mean((1, 2, 3), keepdim=True).sqrt()
-        d = _Difference.step / torch.where(moves, length, torch.ones_like(length))
-        product = (ctx.again(x + d * v) - gradient) / d * largest
-        return torch.where(moves, product, torch.zeros_like(product)), None, None
+        shift, d = wide_shift(v)
+        return (ctx.again(x + shift) - gradient) / d, None, None
+
+
+def wide_shift(v: Tensor) -> tuple[Tensor, Tensor]:
+    """`d v` and `d` for a difference of gradients along `v`, `[B, C, H, W]` and `[B, 1, 1, 1]`.
+
+    Its root mean square is about two and a half grey levels: wide enough to cross kinks, narrow against the eps of an
+    attack. Where `v` is zero the shift is too, and `d` is infinite.
+    """
+    largest = v.abs().amax((1, 2, 3), keepdim=True)
+    moves = largest > 0
+    unit = v / torch.where(moves, largest, torch.ones_like(largest))  # the squares of a small v would underflow
+    length = unit.square().mean((1, 2, 3), keepdim=True).sqrt()
+    d = 1e-2 / torch.where(moves, length, torch.ones_like(length))
+    return d * unit, torch.where(moves, d / largest, torch.inf)
