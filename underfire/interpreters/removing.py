@@ -92,7 +92,9 @@ def _by_reuse(
         known = Reuse(model, x[images])
         whole = class_answer(known.logits[:1].expand(len(x), -1), y, explained)  # raises where y does not fit
         whole = class_answer(known.logits, y[images], explained)
-        parts, place = [], torch.arange(len(whole) * positions)
+        # The middle comes first: there a rectangle reaches most, which tells how many of them fit.
+        middle = len(whole) * positions // 2
+        parts, place = [], torch.arange(len(whole) * positions).roll(-middle)
         while len(place):
             now, place = place[:size], place[size:]
             image, p = now // positions, now % positions
@@ -102,7 +104,7 @@ def _by_reuse(
             parts.append(class_answer(logits, y[images][image.to(y.device)], explained))
             if chunk is None:  # rectangles take less than whole images do, so more of them go at once
                 size = _even(max(len(place), 1), max(int(room // known.needed), 1))
-        made.append(whole[:, None] - torch.cat(parts).view(len(whole), positions))
+        made.append(whole[:, None] - torch.cat(parts).roll(middle).view(len(whole), positions))
         done = images.stop
     return finite(torch.cat(made))
 
