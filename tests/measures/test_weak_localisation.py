@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from underfire.errors import InputError
 from underfire.measures import weak_localisation as weak
-from underfire.measures.regions import SWEEPS, cross_chosen, region
+from underfire.measures.regions import SWEEPS, cross_chosen, regions
 from underfire.measures.weak_segmentation import segmentation_ap, segmentation_iou, segmentation_sweep
 
 
@@ -51,20 +52,51 @@ def slow_box(picture):
 
 
 def test_the_box_of_the_largest_part(generator):
-    inside = torch.rand(40, 1, 9, 11, generator=generator) > 0.55
-    inside[0] = False
-    assert weak.largest_box(inside).tolist() == [slow_box(picture) for picture in inside[:, 0]]
+    inside = torch.rand(60, 9, 11, generator=generator) > torch.linspace(0.0, 0.95, 60)[:, None, None]
+    inside[[1, 30, 59]] = False
+    inside[10:12], inside[12, :, 4] = True, True  # full ones do not touch each other
+    assert weak.largest_box(inside).tolist() == [slow_box(picture) for picture in inside]
+    assert weak.largest_box(inside[:0]).shape == (0, 4)
+    assert weak.largest_box(inside[1:2]).tolist() == [[0, 0, 0, 0]]
 
 
 def test_regions_by_hand():
     m = torch.tensor([[[[8.0, 4.0], [2.0, 0.0]]]])  # scaled: 1, 1/2, 1/4, 0; mean 7/16; sum 7/4
-    assert region(m, "value", 0.5).flatten().tolist() == [True, True, False, False]
-    assert region(m, "value", 0.0).all()
-    assert region(m, "mean", 1.0).flatten().tolist() == [True, True, False, False]
-    assert not region(m, "mean", 10.0).any()
-    assert region(m, "energy", 0.0).flatten().tolist() == [True, False, False, False]
-    assert region(m, "energy", 0.6).flatten().tolist() == [True, True, False, False]
-    assert region(m, "energy", 0.9).flatten().tolist() == [True, True, True, False]
+
+    def sizes(rule, *alphas):  # the four pixels are in order, so a region is its size
+        found = regions(m, rule, alphas)[0].flatten(1)
+        assert torch.equal(found, found.sort(dim=1, descending=True).values)
+        return found.sum(1).tolist()
+
+    assert sizes("value", 0.5, 0.0, 0.51) == [2, 4, 1]
+    assert sizes("mean", 1.0, 10.0) == [2, 0]
+    assert sizes("energy", 0.0, 0.6, 0.9) == [1, 2, 3]
+
+
+def slow_region(m, rule, alpha):
+    """One map `[h, w]`, one threshold, as the rules are written."""
+    scaled = (m - m.min()) / (m.max() - m.min())
+    if rule != "energy":
+        return scaled >= (alpha if rule == "value" else alpha * scaled.mean())
+    limit, held = torch.inf, 0.0
+    for value in scaled.flatten().sort(descending=True).values:
+        limit, held = value, held + value
+        if held >= alpha * scaled.sum() * (1 - 1e-6):
+            break
+    return scaled >= limit
+
+
+@pytest.mark.parametrize("rule", SWEEPS)
+def test_all_thresholds_at_once_are_each_of_them(rule, generator):
+    smooth = torch.rand(3, 1, 5, 4, generator=generator, dtype=torch.float64)
+    ties = torch.randint(0, 4, (3, 1, 5, 4), generator=generator).double()
+    m = nn.functional.interpolate(torch.cat([smooth, ties, -smooth]), size=(20, 17), mode="bilinear")
+    wanted = torch.stack([torch.stack([slow_region(one[0], rule, alpha) for alpha in SWEEPS[rule]]) for one in m])
+    assert torch.equal(regions(m, rule), wanted)
+    boxes = torch.tensor([[2, 3, 12, 15]]).expand(9, 4)
+    found = weak.localise(m, boxes, rule=rule)
+    for i, threshold in enumerate(found.threshold.tolist()):
+        assert found.box[i].tolist() == slow_box(wanted[i, SWEEPS[rule].index(threshold)])
 
 
 def test_intersection_over_union_of_boxes():
@@ -133,14 +165,14 @@ def test_segmentation_of_perfect_and_of_random_maps(generator):
     assert segmentation_ap(noise, mask).mean().item() == pytest.approx(35 / 256, abs=0.03)
 
 
-def test_the_sweep_against_a_loop(generator):
+@pytest.mark.parametrize("rule", SWEEPS)
+def test_the_sweep_against_a_loop(rule, generator):
     m = torch.rand(4, 1, 16, 16, generator=generator)
-    for rule, thresholds in SWEEPS.items():
-        found = segmentation_sweep(m, masks(), rule)
-        for i in range(4):
-            for t, alpha in enumerate(thresholds):
-                taken, inside = region(m[i : i + 1], rule, alpha)[0, 0], masks()[i, 0]
-                assert found[i, t].item() == pytest.approx(float((taken & inside).sum() / (taken | inside).sum()))
+    found = segmentation_sweep(m, masks(), rule)
+    for i in range(4):
+        for t, alpha in enumerate(SWEEPS[rule]):
+            taken, inside = slow_region(m[i, 0], rule, alpha), masks()[i, 0]
+            assert found[i, t].item() == pytest.approx(float((taken & inside).sum() / (taken | inside).sum()))
 
 
 def test_segmentation_without_sense():

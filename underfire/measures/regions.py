@@ -6,6 +6,8 @@ Perturbation, ICCV 2017, section 5.4, which Dabkowski and Gal, Real Time Image S
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -31,25 +33,29 @@ def sweep(rule: str) -> tuple[float, ...]:
     return SWEEPS[rule]
 
 
-def region(m: Tensor, rule: str, alpha: float) -> Tensor:
-    """The pixels of the map above a threshold, bool `[B, 1, h, w]`, after it was scaled to [0, 1].
+def regions(m: Tensor, rule: str, alphas: Sequence[float] | None = None) -> Tensor:
+    """The pixels of each map above every threshold, bool `[B, T, h, w]`, after the map was scaled to [0, 1].
 
     `"value"`: at least `alpha`. `"mean"`: at least `alpha` times the mean of the map. `"energy"`: the fewest largest
     pixels that hold the share `alpha` of the map's sum, one at least, among equal ones all.
+
+    Args:
+        m: maps `[B, 1, h, w]`.
+        rule: one of the three.
+        alphas: the thresholds; None is the rule's `sweep`.
     """
-    sweep(rule)
+    tried = sweep(rule) if alphas is None else alphas
     scaled = normalise(is_map(m)).flatten(1)
-    if rule == "value":
-        limit: Tensor | float = alpha
-    elif rule == "mean":
-        limit = alpha * scaled.mean(1, keepdim=True)
-    else:
+    limits = scaled.new_tensor(tried).expand(len(m), -1)
+    if rule == "mean":
+        limits = limits * scaled.mean(1, keepdim=True)
+    elif rule == "energy":
         values = scaled.sort(dim=1, descending=True).values
         held = values.cumsum(1)
         # A last share of the sum that rounding may hide must not cost the whole tail.
-        short = held < alpha * held[:, -1:] * (1 - 1e-6)
-        limit = values.gather(1, short.sum(1, keepdim=True).clamp_max(values.shape[1] - 1))
-    return (scaled >= limit).view(m.shape)
+        last = torch.searchsorted(held, limits * held[:, -1:] * (1 - 1e-6))
+        limits = values.gather(1, last.clamp_max(values.shape[1] - 1))
+    return (scaled[:, None] >= limits[..., None]).unflatten(2, m.shape[2:])
 
 
 def cross_chosen(scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures.arrays import is_map, ratio
 from underfire.measures.maps import informative, resize
-from underfire.measures.regions import cross_chosen, region, sweep
+from underfire.measures.regions import cross_chosen, regions, sweep
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,29 @@ class Localised:
 
 
 def largest_box(inside: Tensor) -> Tensor:
-    """The tight box of the largest connected part of each region, int64 `[B, 4]`; zeros where it is empty.
+    """The tight box of the largest connected part of each region, int64 `[N, 4]`; zeros where it is empty.
 
-    Pixels are connected by their edges; of equal parts the first in reading order counts.
+    Pixels are connected by their edges; of equal parts the first in reading order counts. Parts are found on the CPU.
 
     Args:
-        inside: bool `[B, 1, H, W]`.
+        inside: bool `[N, H, W]`.
     """
     from scipy import ndimage
 
-    boxes = torch.zeros(len(inside), 4, dtype=torch.int64)
-    for i, picture in enumerate(inside[:, 0].cpu().numpy()):
-        parts, found = ndimage.label(picture)
-        if found:
-            largest = int(torch.from_numpy(parts).flatten().bincount()[1:].argmax())
-            rows, columns = ndimage.find_objects(parts)[largest]
-            boxes[i] = torch.tensor([columns.start, rows.start, columns.stop, rows.stop])
-    return boxes.to(inside.device)
+    n, height, width = inside.shape
+    # The regions below one another, an empty row between: one call numbers all their parts, in reading order.
+    canvas = F.pad(inside.cpu(), (0, 0, 0, 1)).reshape(n * (height + 1), width)
+    parts = torch.from_numpy(ndimage.label(canvas.numpy())[0]).view(n, height + 1, width)
+    sizes, largest, begin = parts.flatten().bincount(), torch.full((n, 1, 1), -1), 1
+    for i, end in enumerate((parts.flatten(1).amax(1) + 1).tolist()):
+        if end > begin:
+            largest[i] = begin + sizes[begin:end].argmax()
+            begin = end
+    one = parts == largest
+    columns, rows = one.any(1).int(), one.any(2).int()
+    first = torch.stack([columns.argmax(1), rows.argmax(1)], 1)
+    last = torch.stack([width - columns.flip(1).argmax(1), height + 1 - rows.flip(1).argmax(1)], 1)
+    return torch.where(largest[:, 0] > 0, torch.cat([first, last], 1), 0).to(inside.device)
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -89,7 +96,9 @@ def localise(
     m = resize(m, size) if size is not None else m
     known = known & (boxes[..., 2:] > boxes[..., :2]).all(-1).any(1)
     thresholds = sweep(rule)
-    drawn = torch.stack([largest_box(region(m, rule, alpha)) for alpha in thresholds], 1)  # [B, T, 4]
+    # One map at a time, at all thresholds: the regions of all would be as large as T copies of the maps.
+    drawn = torch.cat([largest_box(regions(one, rule).flatten(0, 1)) for one in m.split(1)])
+    drawn = drawn.view(len(m), len(thresholds), 4)
     iou = box_iou(drawn[:, :, None], boxes[:, None]).nan_to_num(0).amax(2).to(m.dtype)
     hits = torch.where(known[:, None], (iou >= least).to(m.dtype), torch.nan)
     hit, place = cross_chosen(hits)

@@ -14,7 +14,7 @@ from underfire.catalog import card
 from underfire.measures.agreement import tie_groups
 from underfire.measures.arrays import ratio
 from underfire.measures.localisation import on_mask
-from underfire.measures.regions import cross_chosen, region, sweep
+from underfire.measures.regions import cross_chosen, regions
 
 _PAPER = "Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010"
 
@@ -39,14 +39,13 @@ def segmentation_sweep(m: Tensor, mask: Tensor, rule: str = "value") -> Tensor:
 
     nan where the map is constant or not finite, and where the mask is empty.
     """
-    thresholds = sweep(rule)
     m, inside, known = on_mask(m, mask)
-    columns = []
-    for alpha in thresholds:
-        taken = region(m, rule, alpha).flatten(1)
-        both, either = (taken & inside).sum(1), (taken | inside).sum(1)
-        columns.append(ratio(both.to(m.dtype), either.to(m.dtype)))
-    return torch.where(known[:, None], torch.stack(columns, 1), torch.nan)
+    rows = []
+    for one, mine in zip(m.split(1), inside.split(1), strict=True):  # all at once would be as large as T copies
+        taken = regions(one, rule).flatten(2)
+        both, either = (taken & mine[:, None]).sum(2), (taken | mine[:, None]).sum(2)
+        rows.append(ratio(both.to(m.dtype), either.to(m.dtype)))
+    return torch.where(known[:, None], torch.cat(rows), torch.nan)
 
 
 @card("measure", paper=_PAPER, higher_is_better=True, limits=(0.0, 1.0), whole=True)
