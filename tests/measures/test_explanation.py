@@ -72,6 +72,8 @@ def test_completeness_of_a_linear_model(generator):
     shifted = ((x - grey) * weight).sum(1, keepdim=True)
     assert explanation.completeness_gap(model, x, y, shifted, baseline=grey).max() < 1e-12
     assert explanation.completeness_gap(model, x, y, m, baseline=x).isnan().all()  # nothing to explain
+    with pytest.raises(InputError, match=r"the baseline must be \(2, 5, 5\), or one for each image, got \(5, 4\)"):
+        explanation.completeness_gap(model, x, y, m, baseline=x[0, 0, :, :4])
 
 
 def test_a_constant_map_is_undefined_and_said_so(case):
@@ -79,12 +81,14 @@ def test_a_constant_map_is_undefined_and_said_so(case):
     m = m.clone()
     m[0], m[2, 0, 1, 1] = 0.5, torch.nan
     assert explanation.undefined(m) == {
-        0: "the map is 0.5 everywhere: it ranks no pixel, so faithfulness and localisation are undefined",
-        2: "the map is not finite, so faithfulness and localisation are undefined",
+        0: "the map is 0.5 everywhere: it ranks no pixel, so deletion, fidelity and localisation are undefined",
+        2: "the map is not finite, so deletion, fidelity and localisation are undefined",
     }
     found = explanation.faithfulness(model, x, y, m, steps=4)
-    for name in ("deletion", "insertion", "fidelity", "fidelity_over_chance", "infidelity_noise"):
+    for name in ("deletion", "insertion", "fidelity", "fidelity_over_chance"):
         assert found[name].isnan().tolist() == [True, False, True], name
+    for name in ("completeness_gap", "infidelity_noise", "infidelity_squares"):  # which need no ranking
+        assert found[name].isnan().tolist() == [False, False, True], name
 
 
 def test_time_is_the_median_of_repeats(case, monkeypatch):

@@ -94,11 +94,25 @@ def test_probabilities_instead_of_logits(linear):
     assert (p < 1).all()
 
 
+def test_a_constant_map_predicts_too(generator):
+    """It is right where all pixels count alike; zeros err by the whole change."""
+    x, y = torch.rand(2, 1, 6, 6, generator=generator, dtype=torch.float64), torch.tensor([0, 0])
+
+    def model(x):
+        return torch.stack([3 * x.sum((1, 2, 3)), x.sum((1, 2, 3))], 1)
+
+    flat = torch.full((2, 1, 6, 6), 3.0, dtype=torch.float64)
+    given = {"perturbation": "noise", "noise": 0.1, "samples": 5000, "scaled": False}
+    assert infidelity(model, x, y, flat, **given).max() < 1e-20
+    assert torch.allclose(infidelity(model, x, y, 0 * flat, **given), (0.1 * flat).square().sum((1, 2, 3)), rtol=0.1)
+
+
 def test_what_infidelity_cannot_say(linear):
     model, x, y, gradient, _ = linear
     m = gradient.clone()
-    m[2] = 1.0
-    assert infidelity(model, x, y, m).isnan().tolist() == [False, False, True, False]
+    m[2, 0, 0, 0] = torch.inf
+    for scaled in (True, False):
+        assert infidelity(model, x, y, m, scaled=scaled).isnan().tolist() == [False, False, True, False]
     with pytest.raises(InputError, match="perturbation 'rain' is unknown; choices: noise, squares"):
         infidelity(model, x, y, m, perturbation="rain")
     with pytest.raises(InputError, match="patch must be from 1 to 8, the shorter side of the image, got 9"):

@@ -1,6 +1,8 @@
 """How far to trust an explanation: the measures of its faithfulness in one place, and all of them in shared passes.
 
-A map that is the same everywhere ranks no pixel: what depends on a ranking is nan for it, and `undefined` says so.
+A map that is the same everywhere ranks no pixel: what depends on a ranking is nan for it, and `undefined` says so. The
+measures of its place are in `localisation`, `weak_localisation` and `weak_segmentation`, those of what it depends on in
+`sanity`, and those of two maps in `agreement`.
 """
 
 from __future__ import annotations
@@ -46,13 +48,13 @@ def undefined(m: Tensor) -> dict[int, str]:
     """Why measures that need a ranking of pixels are nan, one sentence for each map without one, by its place.
 
     >>> undefined(torch.full((1, 1, 2, 2), 0.5))
-    {0: 'the map is 0.5 everywhere: it ranks no pixel, so faithfulness and localisation are undefined'}
+    {0: 'the map is 0.5 everywhere: it ranks no pixel, so deletion, fidelity and localisation are undefined'}
     """
     sentences = {}
     for i in (~informative(m)).nonzero().flatten().tolist():
         known = bool(torch.isfinite(m[i]).all())
         what = f"{m[i].flatten()[0]:g} everywhere: it ranks no pixel" if known else "not finite"
-        sentences[i] = f"the map is {what}, so faithfulness and localisation are undefined"
+        sentences[i] = f"the map is {what}, so deletion, fidelity and localisation are undefined"
     return sentences
 
 
@@ -88,6 +90,9 @@ def completeness_gap(
     """
     if len(is_map(m)) != len(x):
         raise InputError(f"images and maps do not fit: got {tuple(x.shape)} and {tuple(m.shape)}")
+    if not isinstance(baseline, str) and baseline.shape not in (x.shape, x.shape[1:]):
+        wanted = tuple(x.shape[1:])
+        raise InputError(f"the baseline must be {wanted}, or one for each image, got {tuple(baseline.shape)}")
     empty = (filled(x, baseline) if isinstance(baseline, str) else baseline.to(x)).expand_as(x)
     both = torch.stack([x, empty])
     logit, _ = ask(model, x, y, 2, lambda image, look: both[look, image], chunk)
@@ -169,11 +174,8 @@ def faithfulness(
     orders = torch.cat([order, removals.control_orders(order, size, control, samples, generator)])
     pixels = orders.shape[2]
     out, back = curves.deletion_looks(pixels, steps, "black"), curves.insertion_looks(pixels, steps, "blur")
-    removed, whole, empty = (
-        removals.removal_looks(pixels, shares, fills, len(orders)),
-        Look("", 0),
-        Look("black", pixels),
-    )
+    removed = removals.removal_looks(pixels, shares, fills, len(orders))
+    whole, empty = Look("", 0), Look("black", pixels)
     found = answers(model, x, y, orders, [*out, *back, *removed, whole, empty], chunk)
     table = removals.drops(found, removed, m, shares, fills)
     values = {

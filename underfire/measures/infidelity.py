@@ -12,7 +12,7 @@ from torch import Tensor
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures.arrays import is_map, ratio, wide
-from underfire.measures.maps import informative, resize
+from underfire.measures.maps import resize
 from underfire.measures.passes import Model, ask, filled, seeded
 
 _PAPER = "Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019"
@@ -77,7 +77,8 @@ def infidelity(
         chunk: how many pictures go through the model at once; None is what suits the device.
 
     Returns:
-        The infidelity, 0 for a map that predicts every change; nan where the map is constant or not finite.
+        The infidelity, 0 for a map that predicts every change; nan where the map is not finite. It is defined for a
+        constant map, which ranks no pixel but predicts changes; a map of zeros predicts that there are none.
 
     Raises:
         InputError: an option is wrong, or the shapes do not fit. ModelError: the model returns NaN.
@@ -111,4 +112,5 @@ def infidelity(
         beta = ratio((predicted * fell).sum(1), predicted.square().sum(1)).nan_to_num(0)  # it predicts no change at all
         predicted = predicted * beta[:, None]
     error = (predicted - fell).square().mean(1)
-    return torch.where(informative(m).to(error.device), error, torch.nan)
+    finite = torch.isfinite(m).all(3).all(2)[:, 0]
+    return torch.where(finite.to(error.device), error, torch.nan)
