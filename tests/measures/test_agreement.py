@@ -94,6 +94,11 @@ def test_a_constant_map_agrees_with_nothing(pair):
         assert measure(m, n).isnan().tolist() == [False, True, True, False]
 
 
+def test_no_maps_have_no_agreement(pair):
+    for measure in (agree.rank_correlation, agree.kendall, agree.top_overlap, ssim):
+        assert measure(pair[0][:0], pair[1][:0]).shape == (0,)
+
+
 def test_bad_input(pair):
     m, n = pair
     with pytest.raises(InputError, match=r"one batch from each interpreter, got lengths \{'a': 4, 'b': 3\}"):

@@ -5,6 +5,7 @@ Maps of different sizes are compared on the larger grid. Only the order of the p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -138,7 +139,7 @@ def agreement(maps: Mapping[str, Tensor], *, quantile: float | None = None) -> A
     if quantile is None:
         rows, count = torch.stack([_standard(m) for m in grids.values()]), 1
     else:
-        count = top_count(next(iter(grids.values()))[0].numel(), quantile)
+        count = top_count(math.prod(next(iter(grids.values())).shape[2:]), quantile)
         rows = torch.stack([(ranks(m) < count).to(m.dtype) for m in grids.values()])
     values = (torch.einsum("ibp,jbp->ijb", rows, rows) / count).clamp(-1, 1)
     return Agreement(tuple(maps), torch.where(known[:, None] & known[None], values, torch.nan))
