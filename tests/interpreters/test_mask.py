@@ -10,7 +10,8 @@ import underfire as uf
 from underfire.ascent.moves import plain
 from underfire.errors import InputError, ModelError, Unsupported
 from underfire.interpreters import mask, mask_game, mask_step
-from underfire.interpreters.mask_game import GAMES, VARIANTS
+from underfire.interpreters.mask_game import GAMES
+from underfire.interpreters.mask_variants import VARIANTS
 
 # What the table of the implementations says, in pixels of 224: weight of the mean area, weight of the sum of cubes,
 # sigma and radius of the null image's blur (or side of its median), of the mask's blur, jitter, noise, start.
@@ -217,6 +218,14 @@ def test_steps_can_be_unrolled_through_the_masks(network):
     assert torch.isclose((slope * direction).sum(), (ahead - behind) / 2e-6, rtol=1e-3)
 
 
+def test_another_fill_takes_the_place_of_the_blur(case):
+    model, x, y = case
+    grey = mask_game(model, x, y, variant="adv2_v1", fill=0.25)
+    half = torch.full((3, 1, 7, 9), 0.5, dtype=torch.float64)
+    assert torch.allclose(grey.perturbed(half), 0.5 * x + 0.125)
+    assert not torch.equal(*(mask(model, x, y, steps=3, fill=fill) for fill in (None, "black")))
+
+
 def test_chance_is_the_generators(case):
     model, x, y = case
     options = {"variant": "gildenblat", "steps": 3}
@@ -232,6 +241,7 @@ def test_chance_is_the_generators(case):
     [
         ({"variant": "adv2"}, Unsupported, "variant 'adv2' is unknown; choices: fong, adv2_v1, adv2_v2, gildenblat"),
         ({"game": "both"}, Unsupported, "game 'both' is unknown; choices: deletion, preservation"),
+        ({"fill": "pink"}, Unsupported, "fill 'pink' is unknown"),
         ({"steps": -1}, InputError, "steps must be >= 0, got -1"),
         ({"cells": 0}, InputError, "cells must lie in 1 … 56, the rows of an image, got 0"),
         ({"memory": 1e-6}, InputError, "too small for one image"),

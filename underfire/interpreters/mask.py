@@ -9,8 +9,8 @@ from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.interpreters.chunks import MEMORY, chunk_within, in_chunks
-from underfire.interpreters.mask_game import mask_game, mask_step, real
-from underfire.interpreters.parts import class_score, seeded
+from underfire.interpreters.mask_game import mask_game, mask_step
+from underfire.interpreters.parts import checked, class_score, seeded
 
 
 @card(
@@ -28,6 +28,7 @@ def mask(
     game: str = "deletion",
     steps: int | None = None,
     size: float = 0.1,
+    fill: str | float | None = None,
     cells: int | None = None,
     chunk: int | None = None,
     memory: float = MEMORY,
@@ -40,7 +41,7 @@ def mask(
 
     The published implementations disagree, and `variant` names one: `"fong"` (the authors'), `"adv2_v1"` and
     `"adv2_v2"` (the two of ADV², the second is what it attacks), `"gildenblat"` (the first in PyTorch); their numbers
-    stand in `mask_game.VARIANTS`. They are for images of 224 and masks of 28 × 28. At other sizes blurs and jitter
+    stand in `mask_variants.VARIANTS`. They are for images of 224 and masks of 28 × 28. At other sizes blurs and jitter
     follow the shorter side of the image, the weight of the area stays that of the whole mask, and that of the
     differences that of one pair of cells. Where the authors cut the image from a larger one, here its edge is repeated.
 
@@ -52,6 +53,8 @@ def mask(
         game: `"deletion"` or `"preservation"`.
         steps: how many iterations; None is as the variant has it, 300 to 500.
         size: length of a step of Adam.
+        fill: what replaces the image, `"black"`, `"mean"`, `"blur"` or a grey; None is the variant's blurred image. A
+            blur that leaves the class as it was, as it does large strokes on a plain ground, leaves the map empty.
         cells: rows of the mask; None is an eighth of the image's, at least 7.
         chunk: how many images go through the model at once; None is what `memory` allows.
         memory: what their layers' outputs may take, in MiB.
@@ -70,15 +73,15 @@ def mask(
 
     def explain(index: Tensor) -> Tensor:
         part = x.detach()[index.to(x.device)]
-        played = mask_game(model, part, y[index.to(y.device)], variant=variant, game=game, cells=cells)
+        played = mask_game(model, part, y[index.to(y.device)], variant=variant, game=game, fill=fill, cells=cells)
         chance = torch.Generator(source.device).manual_seed(seed)
         with frozen(model):
             m, state = played.start(), None
             for number in range(played.variant.steps if steps is None else steps):
                 m, state = mask_step(played, m, state, drawn=played.draw(chance), size=size)
                 if number == 0:
-                    real(m)  # not only after hundreds of steps in vain
-        return real(m if played.preserve else 1 - m)
+                    checked(m)  # not only after hundreds of steps in vain
+        return checked(m if played.preserve else 1 - m)
 
     with frozen(model), torch.no_grad():
         class_score(model(x[:1]).expand(len(x), -1), y)

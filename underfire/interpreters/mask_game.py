@@ -16,54 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from underfire.ascent.moves import Move, adam
-from underfire.errors import InputError, ModelError, Unsupported
+from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen
+from underfire.interpreters.asking import filling
+from underfire.interpreters.mask_variants import CELLS, SIDE, VARIANTS, Variant
 from underfire.interpreters.parts import class_score
 from underfire.measures.blurs import blur_matrix, gaussian_blur, median_blur
 
 GAMES = ("deletion", "preservation")
-SIDE = 224  # of the images that the published lengths, in pixels, are for; they follow the shorter side
-CELLS = 28  # of a side of the published masks
 _FEWEST = 7  # cells of a side: an eighth of a small image would say nothing
 _RADII = 16  # circles that a start tries
 ADAM = adam()
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One published implementation, by its numbers; lengths in pixels of an image of 224.
-
-    Attributes:
-        steps: iterations of Adam.
-        area: weight of the mean of what is deleted (or kept).
-        smooth: weight of the sum of the cubed differences of neighbouring cells.
-        blur: sigma and radius of the Gaussian that makes the blurred image; None is a median of `median`.
-        start: what every cell starts at; None is the smallest circle that decides the game.
-        mask_blur: sigma and radius of the Gaussian on the enlarged mask.
-        jitter: by how many pixels the image moves under the mask.
-        noise: standard deviation of what is added to the image.
-        median: side of the median's square.
-    """
-
-    steps: int
-    area: float
-    smooth: float
-    blur: tuple[float, int] | None
-    start: float | None
-    mask_blur: tuple[float, int] | None = None
-    jitter: int = 0
-    noise: float = 0.0
-    median: int = 11
-
-
-# OpenCV's sigma for a kernel of k pixels, where none is given, is 0.3 ((k - 1) / 2 - 1) + 0.8.
-VARIANTS = {
-    "fong": Variant(300, 1e-4 * CELLS**2, 1e-2, (10.0, 30), None, (5.0, 15), jitter=4),
-    "adv2_v1": Variant(400, 1e-2, 1e-4, (10.0, 5), 0.5),
-    "adv2_v2": Variant(300, 1e-4 * CELLS**2, 1e-2, (3.5, 10), 0.5, (2.0, 5), jitter=4),
-    # Its noise of 0.2 is on normalised images, whose unit is about 0.225 of the range.
-    "gildenblat": Variant(500, 1e-2, 0.2 / (CELLS * (CELLS - 1)), None, 1.0, noise=0.2 * 0.225),
-}
 
 
 @dataclass(frozen=True)
@@ -74,7 +37,7 @@ class MaskGame:
         model: the classifier.
         x: images `[B, C, H, W]`.
         y: classes, int64 `[B]`.
-        null: the blurred images.
+        null: what replaces them, blurred images.
         rows: from a column of a mask to one of the image, `[H, h]`: bilinear, then blurred.
         columns: the same for rows of a mask, `[W, w]`.
         variant: weights and constants.
@@ -152,7 +115,14 @@ class MaskGame:
 
 
 def mask_game(
-    model: nn.Module, x: Tensor, y: Tensor, *, variant: str = "fong", game: str = "deletion", cells: int | None = None
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    variant: str = "fong",
+    game: str = "deletion",
+    fill: str | float | None = None,
+    cells: int | None = None,
 ) -> MaskGame:
     """The game for these images; carries a graph to `x` where `x` requires a gradient.
 
@@ -162,6 +132,7 @@ def mask_game(
         y: classes, int64 `[B]`.
         variant: one of `VARIANTS`.
         game: `"deletion"` or `"preservation"`.
+        fill: what replaces the image instead of the variant's blurred one (see `asking.filling`).
         cells: rows of a mask; None is an eighth of the image's, at least 7. Columns follow.
 
     Raises:
@@ -175,7 +146,9 @@ def mask_game(
     if cells is not None and not 1 <= cells <= height:
         raise InputError(f"cells must lie in 1 … {height}, the rows of an image, got {cells}")
     chosen, scale = VARIANTS[variant], _scale(x)
-    if chosen.blur is None:
+    if fill is not None:
+        null = filling(x, fill)
+    elif chosen.blur is None:
         null = median_blur(x, 2 * max(1, round((chosen.median * scale - 1) / 2)) + 1)
     else:
         null = gaussian_blur(x, chosen.blur[0] * scale, max(1, round(chosen.blur[1] * scale)))
@@ -218,18 +191,6 @@ def mask_step(
         direction, state = move.update(g, state if state is not None else move.init(point.detach()))
         start = point if attached and m.requires_grad else point.detach()
         return (start - size * direction).clamp(0, 1), state
-
-
-def real(m: Tensor) -> Tensor:
-    """The masks, if they are numbers.
-
-    Raises:
-        ModelError: some are not.
-    """
-    bad = int((~torch.isfinite(m)).flatten(1).any(1).sum())
-    if bad:
-        raise ModelError(f"the model's gradient is NaN for {bad} of {len(m)} images")
-    return m
 
 
 def _scale(x: Tensor) -> float:
