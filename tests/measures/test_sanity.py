@@ -124,7 +124,7 @@ def test_the_order_is_that_of_the_pass_and_what_stays_is_said(generator):
         model = Odd()
     x, y = torch.rand(2, 3, 4, 4, generator=generator), torch.tensor([0, 1])
     found = sanity.randomisation(model, x, y, gradient)
-    assert found.layers == ("head", "attend", "stem", "attend.out_proj")
+    assert found.layers == ("head", "attend", "attend.out_proj", "stem")
     assert found.kept == ("",)
 
 
@@ -147,6 +147,8 @@ def test_bad_input(case):
     model, x, y = case
     with pytest.raises(InputError, match="layer 'module.7' cannot be re-drawn; did you mean"):
         sanity.randomisation(model, x, y, gradient, layers=["module.7"])
+    with pytest.raises(InputError, match="layers must name at least one layer, such as 'module.6', got none"):
+        sanity.randomisation(model, x, y, gradient, layers=[])
     with pytest.raises(Unsupported, match="the model must be a torch module, not function"):
         sanity.random_weights(lambda x: x.flatten(1), x, y, edges)
     with pytest.raises(Unsupported, match="no layer of the model has a reset_parameters"):

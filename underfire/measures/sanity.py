@@ -6,19 +6,18 @@ whose map stays the same when the weights are random explains the image, not the
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from underfire.catalog import card
-from underfire.errors import InputError, Unsupported, nearest
+from underfire.errors import InputError, nearest
 from underfire.measures.agreement import rank_correlation, top_overlap
 from underfire.measures.arrays import is_map
-from underfire.measures.passes import Interpreter, check_images, chunk_of, seeded, undisturbed
+from underfire.measures.passes import Interpreter, check_images, chunk_of, seeded
+from underfire.measures.redrawing import copy_to_spoil, learned_again, redraw
 from underfire.measures.sensitivity import explained
 from underfire.measures.ssim import ssim
 
@@ -53,71 +52,6 @@ class Randomised:
     kept: tuple[str, ...]
 
 
-def _rule(layer: nn.Module) -> Callable[[], None] | None:
-    """How the layer draws its own first weights; attention of torch has a name of its own for it."""
-    rule = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
-    return rule if callable(rule) else None
-
-
-def weight_layers(model: nn.Module, x: Tensor) -> tuple[list[str], list[str]]:
-    """Layers that can be re-drawn, from the top down as one image passes them, and those with weights that cannot.
-
-    Layers that are never called, whose weights another one reads, come last.
-    """
-    owners = {name: layer for name, layer in model.named_modules() if next(layer.parameters(False), None) is not None}
-    seen: list[str] = []
-    handles = [
-        layer.register_forward_pre_hook(lambda _, __, name=name: seen.append(name)) for name, layer in owners.items()
-    ]
-    try:
-        with undisturbed(model):
-            model(x[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
-    downward = list(dict.fromkeys([*reversed(seen), *reversed(owners)]))
-    able = [name for name in downward if _rule(owners[name])]
-    return able, [name for name in owners if name not in able]
-
-
-def _copied(model: nn.Module, x: Tensor) -> tuple[nn.Module, list[str], list[str]]:
-    """A copy of the network to be spoilt, and its `weight_layers`."""
-    if not isinstance(model, nn.Module):
-        raise Unsupported(
-            f"sanity checks re-draw weights: the model must be a torch module, not {type(model).__name__}"
-        )
-    other = copy.deepcopy(model)
-    able, kept = weight_layers(other, x)
-    if not able:
-        raise Unsupported("no layer of the model has a reset_parameters that would re-draw its weights")
-    return other, able, kept
-
-
-def redraw(layer: nn.Module, generator: torch.Generator) -> None:
-    """Give a layer new weights by its own `reset_parameters`; the global generators are left as they were.
-
-    The rule draws from the global generator of the CPU, on a copy there; its state is put back.
-    """
-    fresh = copy.deepcopy(layer).cpu()
-    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.default_generator.manual_seed(seed)
-        rule = _rule(fresh)
-        assert rule is not None
-        rule()
-        for old, new in zip(layer.state_dict().values(), fresh.state_dict().values(), strict=True):
-            old.copy_(new)
-
-
-@contextmanager
-def _learned_again(layer: nn.Module, after: bool) -> Iterator[None]:
-    """At the end, where `after`, the layer's weights as they are now."""
-    learned = copy.deepcopy(layer.state_dict()) if after else None
-    yield
-    if learned is not None:
-        layer.load_state_dict(learned)
-
-
 def randomisation(
     model: nn.Module,
     x: Tensor,
@@ -144,20 +78,23 @@ def randomisation(
         chunk: how many images are explained at once; None is what suits the device.
 
     Raises:
-        InputError: a layer has no rule to re-draw it. Unsupported: the model is no module, or has no layer with one.
+        InputError: a layer has no rule to re-draw it, or none is named. Unsupported: the model is no module, or has no
+            layer with such a rule.
     """
     check_images(x, y)
-    other, known, kept = _copied(model, x)
+    other, known, kept = copy_to_spoil(model, x)
     generator, room = seeded(generator, torch.device("cpu")), chunk_of(x, chunk)
-    before = explained(interpreter, model, x, y, room)
     chosen = known if layers is None else list(layers)
+    if not chosen:
+        raise InputError(f"layers must name at least one layer, such as {known[0]!r}, got none")
     for name in chosen:
         if name not in known:
             raise InputError(f"layer {name!r} cannot be re-drawn; {nearest(name, known)}")
+    before = explained(interpreter, model, x, y, room)
     found: dict[str, list[Tensor]] = {name: [] for name in similarities}
     for name in chosen:
         layer = other.get_submodule(name)
-        with _learned_again(layer, after=not cascade):
+        with learned_again(layer, after=not cascade):
             redraw(layer, generator)
             after = explained(interpreter, other, x, y, room)
             for how, similarity in similarities.items():
@@ -181,7 +118,7 @@ def random_weights(
     learned. nan where either map is constant or not finite.
     """
     check_images(x, y)
-    other, known, _ = _copied(model, x)
+    other, known, _ = copy_to_spoil(model, x)
     generator, room = seeded(generator, torch.device("cpu")), chunk_of(x, chunk)
     for name in known:
         redraw(other.get_submodule(name), generator)

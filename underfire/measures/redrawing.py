@@ -1,0 +1,82 @@
+"""New weights for the layers of a network, each by the rule that drew its first ones, from the top down."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from underfire.errors import Unsupported
+from underfire.measures.passes import undisturbed
+
+
+def _rule(layer: nn.Module) -> Callable[[], None] | None:
+    """How the layer draws its own first weights; attention of torch has a name of its own for it."""
+    rule = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
+    return rule if callable(rule) else None
+
+
+def weight_layers(model: nn.Module, x: Tensor) -> tuple[list[str], list[str]]:
+    """Layers that can be re-drawn, from the top down as one image passes them, and those with weights that cannot.
+
+    A layer that is never called, whose weights the one around it reads, follows that one.
+    """
+    owners = {name: layer for name, layer in model.named_modules() if next(layer.parameters(False), None) is not None}
+    seen: list[str] = []
+    handles = [
+        layer.register_forward_pre_hook(lambda _, __, name=name: seen.append(name)) for name, layer in owners.items()
+    ]
+    try:
+        with undisturbed(model):
+            model(x[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    downward = list(dict.fromkeys(reversed(seen)))
+    for name in owners:
+        if name not in downward:
+            around = [other for other in downward if not other or name.startswith(f"{other}.")]
+            downward.insert(downward.index(max(around, key=len)) + 1 if around else len(downward), name)
+    able = [name for name in downward if _rule(owners[name])]
+    return able, [name for name in owners if name not in able]
+
+
+def copy_to_spoil(model: nn.Module, x: Tensor) -> tuple[nn.Module, list[str], list[str]]:
+    """A copy of the network to be spoilt, and its `weight_layers`."""
+    if not isinstance(model, nn.Module):
+        raise Unsupported(
+            f"sanity checks re-draw weights: the model must be a torch module, not {type(model).__name__}"
+        )
+    other = copy.deepcopy(model)
+    able, kept = weight_layers(other, x)
+    if not able:
+        raise Unsupported("no layer of the model has a reset_parameters that would re-draw its weights")
+    return other, able, kept
+
+
+def redraw(layer: nn.Module, generator: torch.Generator) -> None:
+    """Give a layer new weights by its own `reset_parameters`; the global generators are left as they were.
+
+    The rule draws from the global generator of the CPU, on a copy there; its state is put back.
+    """
+    fresh = copy.deepcopy(layer).cpu()
+    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(seed)
+        rule = _rule(fresh)
+        assert rule is not None
+        rule()
+        for old, new in zip(layer.state_dict().values(), fresh.state_dict().values(), strict=True):
+            old.copy_(new)
+
+
+@contextmanager
+def learned_again(layer: nn.Module, after: bool) -> Iterator[None]:
+    """At the end, where `after`, the layer's weights as they are now."""
+    learned = copy.deepcopy(layer.state_dict()) if after else None
+    yield
+    if learned is not None:
+        layer.load_state_dict(learned)
