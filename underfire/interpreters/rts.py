@@ -46,6 +46,7 @@ class RTS:
     def __init__(self, *, weights: str | None = None, threshold: float = 0.0) -> None:
         self.weights, self.threshold = weights, threshold
         self._trained: rts_files.Trained | None = None
+        self._terms = Terms()
         self._embedded: dict[str, rts_files.Trained] = {}
 
     def fit(
@@ -94,7 +95,7 @@ class RTS:
         """
         chance = seeded(generator, torch.device("cpu"))
         seed = int(torch.randint(2**40, (1,), generator=chance, device=chance.device))
-        terms = Terms(smooth, area, area_power, destroy, destroy_power, noise)
+        self._terms = terms = Terms(smooth, area, area_power, destroy, destroy_power, noise)
         plan = Plan(selector_steps, selector_batch, steps, batch_size, width, terms, seed)
         check(plan)
         self._trained = train(model, data, plan, progress, None if checkpoint is None else Path(checkpoint))
@@ -146,12 +147,12 @@ class RTS:
             model: the classifier.
             x: images.
             y: their classes, int64 `[B]`.
-            terms: the weights of the objective; None is the default of `fit`.
+            terms: the weights of the objective; None is those of the last `fit`, or else its defaults.
             generator: draws the backgrounds; on the CPU.
         """
         m = self(model, x, y)
         with frozen(model):
-            return loss(model, x, y, m, torch.ones_like(y, dtype=torch.bool), terms or Terms(), generator)
+            return loss(model, x, y, m, torch.ones_like(y, dtype=torch.bool), terms or self._terms, generator)
 
     def _for(self, model: nn.Module) -> rts_files.Trained:
         """What was learned for this model."""
