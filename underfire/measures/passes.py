@@ -104,7 +104,7 @@ def ask(
     said = torch.cat(parts).reshape(len(x), looks, 2).to(wide(x).dtype)
     if not bool(torch.isfinite(said).all()):
         bad = int((~torch.isfinite(said).all(2)).any(1).sum())
-        raise ModelError(f"the model returns NaN or infinite logits for {bad} of {len(x)} images, as they are or changed")
+        raise ModelError(f"the model returns NaN or infinite logits for {bad} of {len(x)} images, whole or changed")
     return said[..., 0], said[..., 1]
 
 
