@@ -182,3 +182,22 @@ def test_a_network_that_takes_views_of_its_activations(name):
     options = {"samples": 20} if name == "rise" else {}
     for point in (x, x.clone().requires_grad_()):
         assert torch.allclose(method(model, point, y, **options), method(same, point, y, **options), atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["occlusion", "leave_one_out", "rise"])
+def test_passes_made_again_on_the_way_back_are_the_same_ones(name):
+    """In training mode and with weights that want gradients, which the way back finds as they are by then."""
+    conv, norm, head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 4)
+    body = nn.Sequential(conv, norm, nn.ReLU(), nn.Flatten(2), nn.AvgPool1d(24), nn.Flatten(), head).double()
+    norm.running_mean += 0.1
+    model, method = uf.Classifier(body).train(), uf.find("interpreter", name)
+    x = torch.rand(2, 3, 6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    y = torch.tensor([1, 3])
+    options = {"samples": 20} if name == "rise" else {}
+    slopes = []
+    for chunk in (1000, 5):
+        shown = method(model, x, y, chunk=chunk, **options)
+        slopes += torch.autograd.grad(shown.square().sum(), x)
+    assert torch.allclose(*slopes, atol=1e-12)
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(norm.running_mean, torch.full_like(norm.running_mean, 0.1))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import InputError, ModelError, Unsupported
+from underfire.hooks import frozen
 from underfire.interpreters.chunks import MEMORY, chunk_within, in_chunks
 from underfire.interpreters.parts import class_score
 from underfire.measures.blurs import gaussian_blur
@@ -62,7 +63,7 @@ def answers(
 ) -> Tensor:
     """What the model says of `looks` variants of every image, all of them folded into one batch, chunk by chunk.
 
-    To be called with the model `frozen`; with a graph where gradients are enabled and `x` requires one.
+    With a graph where gradients are enabled and `x` requires one.
 
     Args:
         model: maps images to logits `[B, K]`.
@@ -91,13 +92,14 @@ def answers(
         index = index.to(x.device)
         image = index % len(x)
         shown = show(image, index // len(x))
-        try:
-            logits = model(shown.contiguous(memory_format=layouts[-1]))
-        except RuntimeError as error:
-            if len(layouts) < 2 or "view size is not compatible" not in str(error):
-                raise
-            layouts.pop()  # the network makes a `view` of an activation, which only the first allows
-            logits = model(shown.contiguous())
+        with frozen(model):  # also when a pass is made again on the way back, which is later
+            try:
+                logits = model(shown.contiguous(memory_format=layouts[-1]))
+            except RuntimeError as error:
+                if len(layouts) < 2 or "view size is not compatible" not in str(error):
+                    raise
+                layouts.pop()  # the network makes a `view` of an activation, which only the first allows
+                logits = model(shown.contiguous())
         class_score(logits[:1].expand(len(x), -1), y)  # raises where y does not fit, which a part of it might not
         return class_answer(logits, y[image], explained)
 

@@ -47,10 +47,11 @@ def drops(
         raise InputError(f"chunk must be at least 1 image, got {chunk}")
     attached = torch.is_grad_enabled() and x.requires_grad
     instead = filling(x, fill)
-    with frozen(model), torch.set_grad_enabled(attached):
+    with torch.set_grad_enabled(attached):
         if reuse and not attached:
             try:
-                return _by_reuse(model, x.detach(), y, rows, columns, instead, explained, chunk, memory)
+                with frozen(model):
+                    return _by_reuse(model, x.detach(), y, rows, columns, instead, explained, chunk, memory)
             except NotReusable:  # a network that is not the same each time goes through as a whole
                 pass
         (top, bottom), (left, right) = (_with_nothing(edges, x.device) for edges in (rows, columns))

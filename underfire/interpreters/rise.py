@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from underfire.catalog import card
 from underfire.errors import InputError
-from underfire.hooks import frozen
 from underfire.interpreters.asking import answers
 from underfire.interpreters.chunks import MEMORY
 from underfire.interpreters.parts import seeded
@@ -72,8 +71,7 @@ def rise(
         m = down[i[masks]] @ coarse[masks] @ across[j[masks]].mT
         return x[image] * m[which, None]
 
-    attached = torch.is_grad_enabled() and x.requires_grad
-    with frozen(model), torch.set_grad_enabled(attached):
+    with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
         f = answers(model, x, y, samples, show, explained=explained, chunk=chunk, memory=memory)
         # Masks that are cut at the same place are enlarged by the same linear map, so their grids are summed before.
         weighted = f[:, :, None] * coarse.flatten(1) / (shown * samples)
