@@ -18,6 +18,7 @@ from underfire.cli.flags import (
     FailUnder,
     Force,
     Images,
+    ImagesIfGiven,
     Json,
     Model,
     Number,
@@ -169,9 +170,18 @@ def attack(
 
 @app.command()
 def explain(
-    name: Annotated[str, typer.Argument(help="An interpreter of `underfire list interpreters`.")],
-    images: Images,
     model: Model,
+    name: Annotated[
+        str | None, typer.Argument(help="An interpreter of `underfire list interpreters`; not with --all.")
+    ] = None,
+    images: ImagesIfGiven = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every interpreter that gives a map, and every class, as one figure an image.")
+    ] = False,
+    classes: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --all, so many of the likeliest classes.", show_default="all up to 10, else 3"),
+    ] = None,
     goal: Annotated[
         str | None,
         typer.Option(help="The class to explain, or to change to; default: the predicted one, or any other."),
@@ -192,11 +202,21 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Explain predictions: a map over each image, a changed image, examples or rules, and a table."""
-    from underfire.cli import explaining, pictures
+    from underfire.cli import explaining, pictures, side_by_side
 
+    if every and name is not None and images is None:  # then the one argument is the images
+        name, images = "all", name
+    if name is None or images is None or (every and (name != "all" or settings or reference)):
+        usage = "explain --all IMAGES --model URI" if every else "explain NAME IMAGES --model URI"
+        raise typer.BadParameter(f"it is: underfire {usage}{', without --set and --reference' if every else ''}")
+    if classes is not None and not every:
+        raise typer.BadParameter("--classes goes with --all; one interpreter explains --goal, or the predicted class")
     place = out or Path(f"underfire-{name}")
     job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json)
-    explaining.explain(job, name, goal, tuple(settings or ()), reference, reference_n)
+    if every:
+        side_by_side.explain_all(job, goal, classes)
+    else:
+        explaining.explain(job, name, goal, tuple(settings or ()), reference, reference_n)
 
 
 @app.command()

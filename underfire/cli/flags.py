@@ -18,7 +18,9 @@ FailUnder = Annotated[
         help="Exit with 1 if a figure is lower, as in robust_accuracy=0.5; repeatable.",
     ),
 ]
-Images = Annotated[str, typer.Argument(help="An image, a folder of images, or a data URI (cluttered-digits:test).")]
+_IMAGES = typer.Argument(help="An image, a folder of images, or a data URI (cluttered-digits:test).")
+Images = Annotated[str, _IMAGES]
+ImagesIfGiven = Annotated[str | None, _IMAGES]
 Model = Annotated[str, typer.Option(help="zoo:NAME, PATH.safetensors?arch=NAME, python:package.module:factory ...")]
 Number = Annotated[int | None, typer.Option("--n", min=1, help="How many; default: all of a folder, 8 of a data URI.")]
 Size = Annotated[int | None, typer.Option(min=1, help="Scale an image file and keep its middle, N pixels a side.")]

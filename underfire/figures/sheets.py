@@ -74,11 +74,16 @@ def sheet(
                 axis.set_title(above[i][j], fontsize=10, color=_INK, pad=5)
             if row_titles and j == 0:
                 axis.set_ylabel(
-                    fill(row_titles[i], 14), fontsize=10, color=_INK, rotation=0, ha="right", va="center", labelpad=6
+                    _broken(row_titles[i]), fontsize=10, color=_INK, rotation=0, ha="right", va="center", labelpad=6
                 )
     if legend:
         _explain_colours(figure)
     return figure
+
+
+def _broken(title: str) -> str:
+    """A row's title in short lines; the name of a method breaks after an underscore."""
+    return fill(title.replace("_", "_ "), 14).replace("_ ", "_")
 
 
 def _explain_colours(figure: Figure) -> None:

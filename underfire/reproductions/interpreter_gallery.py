@@ -24,6 +24,7 @@ from underfire import data, models
 from underfire.catalog import Card, cards, find
 from underfire.errors import InputError, UnderfireError
 from underfire.figures import heatmap, magnify, save_small, sheet
+from underfire.interpreters.together import together
 from underfire.measures.maps import informative
 from underfire.measures.prediction import confidence
 from underfire.model import Classifier
@@ -98,8 +99,8 @@ def _short(model: Classifier, index: int) -> str:
 # --- one interpreter -------------------------------------------------------------------------------------------------
 
 
-def explained(card: Card, subject: Subject, y: Tensor | None = None) -> Any:
-    """What the interpreter says of the subject, of its predicted class or of `y`.
+def explained(card: Card, subject: Subject) -> Any:
+    """What the interpreter says of the subject's predicted class.
 
     Raises:
         UnderfireError: the interpreter cannot explain this model.
@@ -109,7 +110,7 @@ def explained(card: Card, subject: Subject, y: Tensor | None = None) -> Any:
         if subject.reference is None:
             raise InputError("there are no images to fit it to")
         interpret.fit(subject.model, subject.reference)  # type: ignore[attr-defined]
-    return interpret(subject.model, subject.x, subject.y if y is None else y)
+    return interpret(subject.model, subject.x, subject.y)
 
 
 def show(card: Card, there: Sequence[Subject]) -> Shown:
@@ -174,21 +175,17 @@ def _grid(cells: list[tuple[str, Tensor | None]]) -> Any:
     return sheet([[image for _, image in row] for row in rows], titles=[[t for t, _ in r] for r in rows], legend=True)
 
 
-def all_classes(names: Sequence[Card], subject: Subject) -> Any:
+def all_classes(subject: Subject, names: Sequence[str] = ()) -> Any:
     """A figure with one image, every interpreter that gives maps, and every class."""
-    classes = subject.model.predict(subject.x).shape[1]
-    k = torch.arange(classes)
+    scores = subject.model.predict(subject.x).softmax(1)[0]
+    k = torch.arange(len(scores))
+    x = subject.x.expand(len(k), -1, -1, -1)
     rows: list[list[Tensor | None]] = []
     titles: list[str] = []
-    for card in names:
-        try:
-            many = Subject(subject.name, subject.model, subject.x.expand(classes, -1, -1, -1), subject.reference)
-            maps = explained(card, many, k).detach()
-        except UnderfireError:
-            continue
-        rows.append([heatmap(m, subject.x[0]) if bool(informative(m[None])) else None for m in maps])
-        titles.append(card.name)
-    scores = subject.model.predict(subject.x).softmax(1)[0]
+    for card, maps in together(subject.model, x, k, options=SETTINGS, only=names):
+        if isinstance(maps, Tensor):
+            rows.append([heatmap(m, subject.x[0]) if bool(informative(m[None])) else None for m in maps])
+            titles.append(card.name)
     heads = [f"{_short(subject.model, i)} ({p:.0%})" for i, p in enumerate(scores.tolist())]
     return sheet(rows, titles, heads, cell=0.95, legend=True)
 
@@ -255,8 +252,7 @@ def write(out: Path, *, root: Path | None = None, names: Sequence[str] = (), see
     for subject in there:
         slug = subject.name.replace(" ", "-")
         save_small(all_maps(shown, subject), folder / f"all-{slug}.webp", largest=350_000)
-    maps = [card for card in chosen if card.facts.get("gives", "map") == "map"]
-    save_small(all_classes(maps, there[0]), folder / "classes.webp", largest=450_000)
+    save_small(all_classes(there[0], names), folder / "classes.webp", largest=450_000)
     place = out / "interpreter-gallery.md"
     place.write_text(page(shown, there), encoding="utf-8")
     return place

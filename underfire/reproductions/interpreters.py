@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from underfire import data, models
-from underfire.catalog import Card, cards
 from underfire.data.dataset import boxes
 from underfire.errors import UnderfireError
+from underfire.interpreters.together import map_cards
 from underfire.measures import localisation
 from underfire.measures.explanation import deletion, insertion
 from underfire.measures.maps import informative
@@ -76,17 +76,11 @@ CONTROLS = (
 
 def contestants() -> list[Contestant]:
     """Every interpreter of the catalogue that gives a map, by family, and the controls."""
-    maps = [card for card in cards("interpreter") if card.facts.get("gives", "map") == "map"]
-    ordered = sorted(maps, key=lambda card: (_FAMILIES.index(_family(card)), card.name))
-    found = [Contestant(card.name, _family(card), card.with_options(**OPTIONS.get(card.name, {}))) for card in ordered]
+    found = [
+        Contestant(card.name, str(card.facts.get("family", "")), card.with_options(**OPTIONS.get(card.name, {})))
+        for card in map_cards()
+    ]
     return [*found, *CONTROLS]
-
-
-_FAMILIES = ("back-propagation", "representation", "perturbation", "model-guided", "")
-
-
-def _family(card: Card) -> str:
-    return str(card.facts.get("family", ""))
 
 
 def _explained(one: Contestant, model: Classifier, batch: Batch) -> tuple[Tensor, float] | str:

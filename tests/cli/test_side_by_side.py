@@ -1,0 +1,69 @@
+"""`underfire explain --all`: one figure of every interpreter and every class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import underfire as uf
+from underfire.cli.app import main
+from underfire.interpreters import together
+
+ALL = ("explain", "--all", "cluttered-digits:test", "--model", "zoo:cluttered_digits", "--n", 1)
+Parsed = Callable[..., list[dict[str, object]]]
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Three interpreters instead of all, one of which cannot explain this model."""
+
+    def stubborn(model, x, y):
+        raise uf.errors.Unsupported("it wants a transformer")
+
+    wanted = [uf.find("interpreter", "gradient"), uf.find("interpreter", "cam")]
+    wanted.append(uf.Card("interpreter", "stubborn", stubborn, paper=""))
+    monkeypatch.setattr(together, "map_cards", lambda: wanted)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_row_for_each_interpreter_and_a_column_for_each_class(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(part) for part in (*ALL, "--json")]) == 0
+    shown = capsys.readouterr()
+    row = json.loads(shown.out)[0]
+    assert row["explained"] == list(range(10))
+    assert row["interpreters"] == ["gradient", "cam"]
+    assert row["left_out"] == {"stubborn": "it wants a transformer"}
+    assert "left out: stubborn: it wants a transformer" in shown.err
+    with Image.open(f"underfire-all/{row['file']}") as picture:
+        assert 2.5 < picture.width / picture.height < 7
+
+
+@pytest.mark.parametrize(("flags", "classes"), [(("--classes", "2"), 2), (("--goal", "7"), 1)])
+def test_fewer_classes(capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], classes: int) -> None:
+    assert main([str(part) for part in (*ALL, *flags, "--json", "--quiet")]) == 0
+    row = json.loads(capsys.readouterr().out)[0]
+    assert len(row["explained"]) == classes
+    assert row["explained"][0] == (7 if classes == 1 else row["pred"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("explain", "--all", "--model", "zoo:cluttered_digits"),
+        ("explain", "gradient", "--model", "zoo:cluttered_digits"),
+        ("explain", "--all", "gradient", "digits:test", "--model", "zoo:cluttered_digits"),
+        (*ALL, "--set", "steps=3"),
+        ("explain", "gradient", "digits:test", "--classes", "3", "--model", "zoo:cluttered_digits"),
+    ],
+)
+def test_what_does_not_fit_together_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[object, ...]
+) -> None:
+    assert main([str(part) for part in arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "it is: underfire explain" in error or "goes with --all" in error

@@ -1,0 +1,76 @@
+"""`underfire explain --all`: one image, every interpreter that gives a map, and several classes, as one figure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from underfire.cli.images import class_of
+from underfire.cli.pictures import Job, Row
+from underfire.cli.shared import ERR, to_json, whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ALL_CLASSES = 10  # so many classes are all shown; of more, the few likeliest
+LIKELIEST = 3
+_PASSES = 100_000  # about how many an image takes, for ten classes; only the progress bar wants to know
+
+
+def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
+    """Write one sheet for each image of `job`: a row for each interpreter, a column for each class.
+
+    Args:
+        job: model, images and where to write.
+        goal: explain this class alone.
+        classes: how many of the likeliest classes; None is all of them up to ten, else three.
+    """
+    import torch
+
+    from underfire import figures
+    from underfire.errors import UnderfireError
+    from underfire.interpreters.together import together
+    from underfire.measures.maps import informative
+
+    files = [f"{stem}.all.png" for stem in job.source.stems]
+    rows: list[Row] = []
+    left_out: dict[str, str] = {}
+    with whole(job.out, [*files, "results.json"], force=job.force) as desk:
+        for batch, logits, names in job.batches("every interpreter", _PASSES):
+            for x, score, stem, row in zip(batch.x, logits, names, job.about(batch, logits), strict=True):
+                k = _columns(job, score, goal, classes)
+                sheet: list[list[Tensor | None]] = []
+                titles = []
+                for card, maps in together(job.model, x.expand(len(k), -1, -1, -1), k):
+                    if isinstance(maps, UnderfireError):
+                        left_out[card.name] = str(maps)
+                        continue
+                    known = informative(maps).tolist()  # a constant map says nothing: its cell stays empty
+                    sheet.append([figures.heatmap(m, x) if says else None for m, says in zip(maps, known, strict=True)])
+                    titles.append(card.name)
+                heads = [
+                    f"{job.model.name_of(i)} ({p:.0%})"
+                    for i, p in zip(k.tolist(), torch.softmax(score, 0)[k].tolist(), strict=True)
+                ]
+                shown = [[x, *line] for line in sheet] if len(k) == 1 else sheet
+                heads = ["image", *heads] if len(k) == 1 else heads
+                figure = figures.sheet(shown, titles, heads, cell=1.7 if len(k) <= LIKELIEST else 1.0, legend=True)
+                figures.save(figure, desk / f"{stem}.all.png")
+                rows.append({**row, "explained": k.tolist(), "interpreters": titles, "file": f"{stem}.all.png"})
+        document = [{**row, "left_out": left_out} for row in rows]
+        (desk / "results.json").write_text(to_json(document) + "\n", encoding="utf-8")
+    job.show(document, {"id": "image", "class": "prediction", "conf": "conf", "file": "sheet"})
+    if not job.quiet:
+        for name, why in left_out.items():
+            ERR.print(f"left out: {name}: {why}", soft_wrap=True)
+
+
+def _columns(job: Job, logits: Tensor, goal: str | None, classes: int | None) -> Tensor:
+    """The classes that one image is explained for, int64 `[k]`."""
+    import torch
+
+    count = len(logits)
+    if goal is not None:
+        return torch.tensor([class_of(job.model, count, goal)], device=logits.device)
+    if classes is None and count <= ALL_CLASSES:
+        return torch.arange(count, device=logits.device)
+    return logits.topk(min(classes or LIKELIEST, count)).indices
