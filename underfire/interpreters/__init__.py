@@ -6,10 +6,13 @@ carries a graph exactly where `x` requires a gradient and gradients are enabled,
 
 from underfire.interpreters.cam import cam
 from underfire.interpreters.counterfactual import counterfactual
+from underfire.interpreters.deconvnet import deconvnet
 from underfire.interpreters.grad_cam import grad_cam
 from underfire.interpreters.grad_cam_pp import grad_cam_pp
 from underfire.interpreters.gradient import gradient
 from underfire.interpreters.gradient_input import gradient_input
+from underfire.interpreters.guided_backprop import guided_backprop
+from underfire.interpreters.integrated_gradients import integrated_gradients
 from underfire.interpreters.leave_one_out import leave_one_out
 from underfire.interpreters.lime import lime
 from underfire.interpreters.lime_fit import LimeFit, lime_fit, lime_stability
@@ -21,6 +24,7 @@ from underfire.interpreters.prototypes import prototypes
 from underfire.interpreters.rise import rise
 from underfire.interpreters.rts import RTS
 from underfire.interpreters.score_cam import score_cam
+from underfire.interpreters.smooth_grad import smooth_grad
 from underfire.interpreters.surrogate import surrogate
 
 __all__ = [
@@ -29,10 +33,13 @@ __all__ = [
     "MaskGame",
     "cam",
     "counterfactual",
+    "deconvnet",
     "grad_cam",
     "grad_cam_pp",
     "gradient",
     "gradient_input",
+    "guided_backprop",
+    "integrated_gradients",
     "leave_one_out",
     "lime",
     "lime_fit",
@@ -45,5 +52,6 @@ __all__ = [
     "prototypes",
     "rise",
     "score_cam",
+    "smooth_grad",
     "surrogate",
 ]

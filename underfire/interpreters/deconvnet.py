@@ -1,0 +1,50 @@
+"""Deconvolution (Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from underfire.catalog import card
+from underfire.hooks import deconv_relu
+from underfire.interpreters.parts import back_propagated, checked, joined
+
+
+@card(
+    "interpreter",
+    paper="Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014",
+    differentiable=True,
+    second_order=True,
+)
+def deconvnet(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    absolute: bool = True,
+    channels: bool = False,
+    neuron: str | None = None,
+) -> Tensor:
+    """The logit of class `y` projected back to the image: a ReLU rectifies what comes back, not where it was open.
+
+    Max-pooling goes back to where its maximum was. All else goes back as a gradient does. Without max-pooling, the map
+    of a ReLU network does not depend on the image, and neither does it otherwise but by jumps: its derivative, taken by
+    back-propagating twice, is then zero.
+
+    Args:
+        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
+        x: images.
+        y: the class to explain, int64 `[B]`.
+        absolute: take absolute values before the largest channel; if False, the signed sum over channels.
+        channels: do not join the channels: signed, `[B, C, H, W]`.
+        neuron: explain this inner neuron instead, `"LAYER:UNIT"` (see `parts.score`).
+
+    Returns:
+        The map, `[B, 1, H, W]`, in logits per unit of the image.
+
+    Raises:
+        ModelError: what comes back is NaN.
+    """
+    with deconv_relu():
+        # Another tensor of the same values: a forward pass shared with others would not be bent.
+        g = checked(back_propagated(model, x.view_as(x), y, neuron, twice=True))
+    return g if channels else joined(g, absolute)

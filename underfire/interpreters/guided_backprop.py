@@ -1,0 +1,57 @@
+"""Guided back-propagation (Springenberg et al., Striving for Simplicity, ICLR Workshops 2015)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from underfire.catalog import card
+from underfire.hooks import guided_relu
+from underfire.interpreters.parts import back_propagated, check_curvature, checked, joined
+
+CURVATURES = ("smooth", "exact")
+WIDTH = 1.0  # wide gets further than narrow, and further than a difference
+
+
+@card(
+    "interpreter",
+    paper="Springenberg, Dosovitskiy, Brox and Riedmiller, Striving for Simplicity: The All Convolutional Net, "
+    "ICLR Workshops 2015",
+    differentiable=True,
+    second_order=True,
+)
+def guided_backprop(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    absolute: bool = True,
+    channels: bool = False,
+    neuron: str | None = None,
+    curvature: str = "smooth",
+) -> Tensor:
+    """The gradient of the logit of class `y`, but back through a ReLU goes only what is positive; the largest channel.
+
+    It is a gradient where the model has no ReLU, ReLU6 or LeakyReLU.
+
+    Args:
+        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
+        x: images.
+        y: the class to explain, int64 `[B]`.
+        absolute: take absolute values before the largest channel; if False, the signed sum over channels.
+        channels: do not join the channels: signed, `[B, C, H, W]`.
+        neuron: explain this inner neuron instead, `"LAYER:UNIT"` (see `parts.score`).
+        curvature: how the map's own derivative is taken, by back-propagating twice in any case: `"exact"`, which sees
+            no kinks and is zero for a ReLU network, or `"smooth"`, as if the steps of its ReLUs were smooth. A
+            difference, as `gradient` takes it, would be wrong: this is not the gradient of anything.
+
+    Returns:
+        The map, `[B, 1, H, W]`, in logits per unit of the image.
+
+    Raises:
+        ModelError: what comes back is NaN. Unsupported: there is no such curvature.
+    """
+    check_curvature(curvature, CURVATURES)
+    with guided_relu(width=WIDTH if curvature == "smooth" else None):
+        # Another tensor of the same values: a forward pass shared with others would not be bent.
+        g = checked(back_propagated(model, x.view_as(x), y, neuron, twice=True))
+    return g if channels else joined(g, absolute)
