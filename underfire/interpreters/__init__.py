@@ -12,6 +12,7 @@ from underfire.interpreters.grad_cam_pp import grad_cam_pp
 from underfire.interpreters.gradient import gradient
 from underfire.interpreters.gradient_input import gradient_input
 from underfire.interpreters.guided_backprop import guided_backprop
+from underfire.interpreters.guided_grad_cam import guided_grad_cam
 from underfire.interpreters.integrated_gradients import integrated_gradients
 from underfire.interpreters.leave_one_out import leave_one_out
 from underfire.interpreters.lime import lime
@@ -25,6 +26,7 @@ from underfire.interpreters.rise import rise
 from underfire.interpreters.rts import RTS
 from underfire.interpreters.score_cam import score_cam
 from underfire.interpreters.smooth_grad import smooth_grad
+from underfire.interpreters.smooth_grad_cam_pp import smooth_grad_cam_pp
 from underfire.interpreters.surrogate import surrogate
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "gradient",
     "gradient_input",
     "guided_backprop",
+    "guided_grad_cam",
     "integrated_gradients",
     "leave_one_out",
     "lime",
@@ -53,5 +56,6 @@ __all__ = [
     "rise",
     "score_cam",
     "smooth_grad",
+    "smooth_grad_cam_pp",
     "surrogate",
 ]

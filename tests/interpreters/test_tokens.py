@@ -1,0 +1,189 @@
+"""Explanations that read the tokens of transformers."""
+
+import pytest
+import torch
+from torch import nn
+
+import underfire as uf
+from underfire.errors import InputError, Unsupported
+from underfire.hooks import Space, last_spatial_layer, pooled_head, space_of
+
+FAMILY = {"grad_cam": {}, "grad_cam_pp": {}, "score_cam": {}, "smooth_grad_cam_pp": {"samples": 2}}
+
+
+class Tokens(nn.Module):
+    """A vision transformer: a patch embedding (a convolution or not), encoder layers, a class token or a mean."""
+
+    def __init__(self, *, patch=4, width=8, size=(16, 24), class_token=True, convolution=True, layers=2, classes=4):
+        super().__init__()
+        self.patch, rows, columns = patch, size[0] // patch, size[1] // patch
+        self.embed = nn.Conv2d(3, width, patch, patch) if convolution else nn.Linear(3 * patch**2, width)
+        self.first = nn.Parameter(torch.randn(1, 1, width)) if class_token else None
+        self.places = nn.Parameter(torch.randn(1, rows * columns + class_token, width))
+        self.blocks = nn.Sequential(
+            *(
+                nn.TransformerEncoderLayer(width, 2, 16, dropout=0, batch_first=True, norm_first=True)
+                for _ in range(layers)
+            )
+        )
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
+
+    def forward(self, x):
+        if isinstance(self.embed, nn.Conv2d):
+            z = self.embed(x).flatten(2).transpose(1, 2)
+        else:
+            z = self.embed(nn.functional.unfold(x, self.patch, stride=self.patch).transpose(1, 2))
+        if self.first is not None:
+            z = torch.cat([self.first.expand(len(z), -1, -1), z], 1)
+        z = self.norm(self.blocks(z + self.places))
+        return self.head(z.mean(1) if self.first is None else z[:, 0])
+
+
+class ChannelsLast(nn.Module):
+    """What a Swin transformer looks like from outside: `[B, h, w, C]` between its blocks, then their mean."""
+
+    def __init__(self, width=8, classes=4):
+        super().__init__()
+        self.embed = nn.Conv2d(3, width, 4, 4)
+        self.block = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 12), nn.GELU(), nn.Linear(12, width))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
+
+    def forward(self, x):
+        z = self.embed(x).permute(0, 2, 3, 1)
+        return self.head(self.norm(z + self.block(z)).mean((1, 2)))
+
+
+@pytest.fixture
+def x():
+    return torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def build(kind=Tokens, **options):
+    torch.manual_seed(0)
+    return uf.Classifier(kind(**options).double().eval())
+
+
+@pytest.mark.parametrize("convolution", [True, False])
+@pytest.mark.parametrize("class_token", [True, False])
+def test_the_last_layer_whose_patches_count(x, class_token, convolution):
+    """With a class token, the patches that leave the last block change nothing; what its attention reads does."""
+    model = build(class_token=class_token, convolution=convolution)
+    name = last_spatial_layer(model, x)
+    assert name == ("blocks.1.norm1" if class_token else "norm")
+    assert space_of(model, x, name) == Space("tokens", (4, 6), int(class_token))
+    y = torch.tensor([0, 3])
+    assert (uf.interpreters.grad_cam(model, x, y).amax((1, 2, 3)) > 0).all()
+    last = uf.interpreters.grad_cam(model, x, y, layer="blocks.1")
+    assert bool((last == 0).all()) == class_token
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_every_method_on_tokens(x, name):
+    model, y = build(), torch.tensor([0, 3])
+    method = uf.find("interpreter", name).with_options(**FAMILY[name])
+    shown = method(model, x, y)
+    assert shown.shape == (2, 1, 4, 6) and bool(torch.isfinite(shown).all()) and bool((shown > 0).any())
+    assert torch.allclose(shown, torch.cat([method(model, x[i : i + 1], y[i : i + 1]) for i in range(2)]))
+    point = x.clone().requires_grad_()
+    with uf.hooks.shared_forward(model):
+        model(point)  # an attack's own pass, whose attention must have a second derivative too
+        shown = method(model, point, y)
+    probe = torch.randn(shown.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    (slope,) = torch.autograd.grad((probe * shown).sum(), point)
+    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    with torch.no_grad():
+        ahead, behind = (method(model, x + s * direction, y) for s in (1e-6, -1e-6))
+    measured = (probe * (ahead - behind)).sum() / 2e-6
+    assert torch.allclose((slope * direction).sum(), measured, rtol=1e-4)
+
+
+def test_grad_cam_of_tokens_by_hand(x):
+    model, y = build(), torch.tensor([0, 3])
+    body = model.module
+    z = body.embed(x).flatten(2).transpose(1, 2)
+    z = body.blocks[0](torch.cat([body.first.expand(2, -1, -1), z], 1) + body.places)
+    z = z.detach().requires_grad_()
+    logits = body.head(body.norm(body.blocks[1](z))[:, 0])
+    (g,) = torch.autograd.grad(logits.gather(1, y[:, None]).sum(), z)
+    maps = [t[:, 1:].reshape(2, 4, 6, 8).permute(0, 3, 1, 2) for t in (z, g)]
+    wanted = (maps[1].mean((2, 3), keepdim=True) * maps[0]).sum(1, keepdim=True).clamp_min(0)
+    assert torch.allclose(uf.interpreters.grad_cam(model, x, y, layer="blocks.0"), wanted)
+
+
+def test_cam_of_averaged_tokens_is_complete(x):
+    y = torch.tensor([0, 3])
+    for model in (build(class_token=False), build(ChannelsLast)):
+        shown = uf.interpreters.cam(model, x, y)
+        assert shown.shape == (2, 1, 4, 6)
+        total = shown.mean((1, 2, 3)) + model.module.head.bias[y]
+        assert torch.allclose(total, model(x).gather(1, y[:, None])[:, 0])
+    with pytest.raises(Unsupported, match=r"last spatial layer \('blocks.1.norm1'\)"):
+        pooled_head(build(), x)
+
+
+def test_channels_last_are_told_by_what_reads_them(x):
+    model, y = build(ChannelsLast), torch.tensor([0, 3])
+    assert last_spatial_layer(model, x) == "norm"
+    assert space_of(model, x, "norm") == Space("last", (4, 6))
+    assert space_of(model, x, "embed") == Space("first", (4, 6))
+    signed = uf.interpreters.cam(model, x, y)  # grad_cam where pooling is global, but for scale and sign
+    assert torch.allclose(uf.interpreters.grad_cam(model, x, y), signed.clamp_min(0) / 24)
+    assert uf.interpreters.grad_cam(model, x, y, layer=("embed", "block.2")).shape == (2, 1, 4, 6)
+
+
+def test_a_grid_that_is_given_or_cannot_be_found():
+    x = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    class Cells(nn.Module):
+        """Four rows and three columns of cells, wider than high, which is not how the image is shaped."""
+
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Linear(3 * 2 * 4, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            cells = nn.functional.unfold(x, (2, 4), stride=(2, 4)).transpose(1, 2)
+            z = torch.tanh(self.embed(cells))
+            return self.head(self.norm(z).mean(1)) if hasattr(self, "norm") else self.head(z.mean(1))
+
+    model = build(Cells)
+    model.module.norm = nn.LayerNorm(8).double()
+    y = torch.tensor([0, 3])
+    with pytest.raises(
+        Unsupported, match=r"'norm' gives 12 tokens, .* grid=\(rows, columns\), such as \(3, 4\), or \(1, 11"
+    ):
+        uf.interpreters.grad_cam(model, x, y)
+    assert uf.interpreters.grad_cam(model, x, y, grid=(4, 3)).shape == (2, 1, 4, 3)
+    assert uf.interpreters.cam(model, x, y, grid=(4, 3)).shape == (2, 1, 4, 3)
+    cells = torch.tanh(model.module.embed(nn.functional.unfold(x, (2, 4), stride=(2, 4)).transpose(1, 2)))
+    heat = torch.einsum("bnd,bd->bn", model.module.norm(cells), model.module.head.weight[y])
+    assert torch.allclose(uf.interpreters.cam(model, x, y, grid=(4, 3))[:, 0], heat.view(2, 4, 3))
+    with pytest.raises(InputError, match=r"grid \(4, 4\) has 16 places, but layer 'norm' gives 12 tokens"):
+        uf.interpreters.grad_cam(model, x, y, grid=(4, 4))
+    with pytest.raises(InputError, match="grid must be the rows and the columns"):
+        uf.interpreters.score_cam(model, x, y, grid=(0, 4))
+
+
+TIMM = {
+    "vit_tiny_patch16_224": ("blocks.11.norm1", Space("tokens", (14, 14), 1)),
+    "deit_tiny_distilled_patch16_224": ("blocks.11.norm1", Space("tokens", (14, 14), 2)),
+    "swin_tiny_patch4_window7_224": ("norm", Space("last", (7, 7))),
+    "cait_xxs24_224": ("blocks_token_only.1.norm1", Space("tokens", (14, 14), 1)),
+    "pvt_v2_b0": ("stages.3", Space("first", (7, 7))),
+    "mixer_s32_224": ("norm", Space("tokens", (7, 7))),
+    "convnext_atto": ("stages.3.blocks.1", Space("first", (7, 7))),
+}
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_other_peoples_networks(name):
+    pytest.importorskip("benchmarks.setting").declare_missing_operators()
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = uf.Classifier(timm.create_model(name, pretrained=False, num_classes=10).eval())
+    x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    layer, space = TIMM[name]
+    assert last_spatial_layer(model, x) == layer
+    assert space_of(model, x, layer) == space
+    shown = uf.interpreters.grad_cam(model, x, torch.tensor([3]))
+    assert shown.shape[2:] == space.grid and bool(torch.isfinite(shown).all())

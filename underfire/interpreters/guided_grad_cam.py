@@ -1,0 +1,51 @@
+"""Guided Grad-CAM (Selvaraju et al., Grad-CAM, ICCV 2017, section 3.2)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from underfire.catalog import card
+from underfire.interpreters.feature_maps import resized
+from underfire.interpreters.grad_cam import grad_cam
+from underfire.interpreters.guided_backprop import guided_backprop
+from underfire.interpreters.parts import joined
+
+
+@card(
+    "interpreter",
+    paper="Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, Grad-CAM, ICCV 2017",
+    differentiable=True,
+    second_order=True,
+)
+def guided_grad_cam(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    layer: str | tuple[str, ...] | None = None,
+    grid: tuple[int, int] | None = None,
+    absolute: bool = True,
+    curvature: str = "smooth",
+) -> Tensor:
+    """Guided back-propagation where Grad-CAM points: their product, Grad-CAM spread over the image bilinearly.
+
+    Args:
+        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
+        x: images.
+        y: the class to explain, int64 `[B]`.
+        layer: the layer or layers of `grad_cam`; None is the last layer with space.
+        grid: rows and columns of a transformer's tokens; None finds them.
+        absolute: the largest absolute value of a channel; if False, the signed sum over channels.
+        curvature: how the derivative of guided back-propagation is taken, `"smooth"` or `"exact"`, see
+            `guided_backprop`.
+
+    Returns:
+        The map, `[B, 1, H, W]`, in squared logits per unit of the image.
+
+    Raises:
+        ModelError: there is no such layer, or the gradient is NaN. Unsupported: its output has no space, or its tokens
+            have no grid that can be found.
+    """
+    heat = grad_cam(model, x, y, layer=layer, grid=grid)
+    guided = guided_backprop(model, x, y, channels=True, curvature=curvature)
+    return joined(resized(heat, x.shape[2:]) * guided, absolute)
