@@ -19,15 +19,17 @@ def _table(title: str, *columns: str) -> Table:
 #: What is worth knowing of each kind, beside its source.
 _COLUMNS = {
     "attack": ("knowledge", "norms"),
-    "interpreter": ("family", "gives", "differentiable", "needs fit"),
+    "interpreter": ("family", "gives", "differentiable"),
     "measure": ("higher is better",),
 }
 
 
 def _told(card: Card, what: str) -> str:
     """One fact of a card, in words."""
-    facts = {"knowledge": card.knowledge, "norms": card.norms, "needs fit": card.fitted, "gives": "map", **card.facts}
-    value = facts.get(what.replace(" ", "_"), facts.get(what, ""))
+    facts = {"modality": card.modality, "knowledge": card.knowledge, "norms": card.norms, "gives": "map", **card.facts}
+    value = facts.get(what.replace(" ", "_"), "")
+    if what == "gives" and card.fitted:
+        return f"{value}, once fitted"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(value) if isinstance(value, tuple) else str(value)
@@ -50,9 +52,11 @@ def show(kind: str | None, as_json: bool) -> None:
         if not members:
             continue
         columns = _COLUMNS.get(group, ())
-        table = _table(group, "name", "source", "modality", *columns)
+        if any(card.modality != ("image",) for card in members):
+            columns = ("modality", *columns)
+        table = _table(group, "name", "source", *columns)
         for card in members:
-            table.add_row(card.name, card.source, ", ".join(card.modality), *(_told(card, what) for what in columns))
+            table.add_row(card.name, card.source, *(_told(card, what) for what in columns))
         OUT.print(table)
         OUT.print()
 

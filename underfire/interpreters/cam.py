@@ -15,6 +15,7 @@ from underfire.interpreters.parts import class_score
     "interpreter",
     paper="Zhou, Khosla, Lapedriza, Oliva and Torralba, Learning Deep Features for Discriminative Localization, "
     "CVPR 2016",
+    family="representation",
     differentiable=True,
     second_order=False,
 )

@@ -24,6 +24,7 @@ _ENTRY = 0.01  # how far L1 alone may move an entry in one step
     "interpreter",
     paper="Van Looveren and Klaise, Interpretable Counterfactual Explanations Guided by Prototypes, ECML PKDD 2021",
     gives="images",
+    family="by example",
     differentiable=False,
     second_order=False,
 )

@@ -12,6 +12,7 @@ from underfire.interpreters.parts import back_propagated, checked, joined
 @card(
     "interpreter",
     paper="Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014",
+    family="back-propagation",
     differentiable=True,
     second_order=True,
 )

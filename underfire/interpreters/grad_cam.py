@@ -11,6 +11,7 @@ from underfire.interpreters.feature_maps import weighted_maps
 @card(
     "interpreter",
     paper="Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, Grad-CAM, ICCV 2017",
+    family="representation",
     differentiable=True,
     second_order=False,
 )

@@ -11,6 +11,7 @@ from underfire.interpreters.feature_maps import weighted_maps
 @card(
     "interpreter",
     paper="Chattopadhay, Sarkar, Howlader and Balasubramanian, Grad-CAM++, WACV 2018",
+    family="representation",
     differentiable=True,
     second_order=False,
 )

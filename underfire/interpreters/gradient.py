@@ -13,6 +13,7 @@ from underfire.interpreters.parts import input_gradient, joined
 @card(
     "interpreter",
     paper="Simonyan, Vedaldi and Zisserman, Deep Inside Convolutional Networks, ICLR Workshops 2014",
+    family="back-propagation",
     differentiable=True,
     second_order=True,
 )

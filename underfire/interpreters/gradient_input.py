@@ -12,6 +12,7 @@ from underfire.interpreters.parts import input_gradient
 @card(
     "interpreter",
     paper="Shrikumar, Greenside, Shcherbina and Kundaje, Not Just a Black Box, 2016",
+    family="back-propagation",
     differentiable=True,
     second_order=True,
 )

@@ -16,6 +16,7 @@ WIDTH = 1.0  # wide gets further than narrow, and further than a difference
     "interpreter",
     paper="Springenberg, Dosovitskiy, Brox and Riedmiller, Striving for Simplicity: The All Convolutional Net, "
     "ICLR Workshops 2015",
+    family="back-propagation",
     differentiable=True,
     second_order=True,
 )

@@ -14,6 +14,7 @@ from underfire.interpreters.parts import joined
 @card(
     "interpreter",
     paper="Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, Grad-CAM, ICCV 2017",
+    family="representation",
     differentiable=True,
     second_order=True,
 )

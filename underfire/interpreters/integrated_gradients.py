@@ -24,6 +24,7 @@ QUADRATURES = ("gauss-legendre", "left", "right", "middle")
 @card(
     "interpreter",
     paper="Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, ICML 2017",
+    family="back-propagation",
     differentiable=True,
     second_order=True,
 )

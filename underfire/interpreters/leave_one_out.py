@@ -14,6 +14,7 @@ from underfire.interpreters.removing import drops
     "interpreter",
     paper="Yang, Chen, Hsieh, Wang and Jordan, ML-LOO: Detecting Adversarial Examples with Feature Attribution, "
     "AAAI 2020",
+    family="perturbation",
     differentiable=True,
     second_order=False,
 )

@@ -14,6 +14,7 @@ from underfire.interpreters.superpixels import paint
 @card(
     "interpreter",
     paper="Ribeiro, Singh and Guestrin, Why Should I Trust You? Explaining the Predictions of Any Classifier, KDD 2016",
+    family="perturbation",
     differentiable=True,
     second_order=False,
 )

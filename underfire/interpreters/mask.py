@@ -16,6 +16,7 @@ from underfire.interpreters.parts import checked, class_score, seeded
 @card(
     "interpreter",
     paper="Fong and Vedaldi, Interpretable Explanations of Black Boxes by Meaningful Perturbation, ICCV 2017",
+    family="perturbation",
     differentiable=False,
     second_order=True,
 )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     paper="Caruana, Kangarloo, Dionisio, Sinha and Johnson, Case-Based Explanation of Non-Case-Based Learning Methods, "
     "AMIA Symposium 1999",
     gives="examples",
+    family="by example",
     differentiable=False,
     second_order=False,
 )

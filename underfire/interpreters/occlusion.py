@@ -14,6 +14,7 @@ from underfire.interpreters.removing import Edges, drops
 @card(
     "interpreter",
     paper="Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014",
+    family="perturbation",
     differentiable=True,
     second_order=False,
 )

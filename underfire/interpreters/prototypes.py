@@ -26,6 +26,7 @@ _COMPARED = 1000  # features of which the median distance is taken
     paper="Kim, Khanna and Koyejo, Examples are not Enough, Learn to Criticize! Criticism for Interpretability, "
     "NeurIPS 2016",
     gives="examples",
+    family="by example",
     differentiable=False,
     second_order=False,
 )

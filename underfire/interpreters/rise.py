@@ -17,6 +17,7 @@ from underfire.interpreters.parts import seeded
 @card(
     "interpreter",
     paper="Petsiuk, Das and Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018",
+    family="perturbation",
     differentiable=True,
     second_order=False,
 )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     "interpreter",
     name="rts",
     paper="Dabkowski and Gal, Real Time Image Saliency for Black Box Classifiers, NeurIPS 2017",
+    family="model-guided",
     differentiable=True,
     second_order=False,
 )

@@ -16,6 +16,7 @@ from underfire.interpreters.parts import class_score, explaining
 @card(
     "interpreter",
     paper="Wang, Wang, Du, Yang, Zhang, Ding, Mardziel and Hu, Score-CAM, CVPR Workshops 2020",
+    family="representation",
     differentiable=True,
     second_order=False,
 )

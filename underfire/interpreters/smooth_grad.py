@@ -21,6 +21,7 @@ Interpreter = Callable[[nn.Module, Tensor, Tensor], Tensor]
 @card(
     "interpreter",
     paper="Smilkov, Thorat, Kim, Viégas and Wattenberg, SmoothGrad: Removing Noise by Adding Noise, 2017",
+    family="back-propagation",
     differentiable=True,
     second_order=True,
 )

@@ -15,6 +15,7 @@ from underfire.interpreters.parts import explaining, seeded
 @card(
     "interpreter",
     paper="Omeiza, Speakman, Cintas and Weldermariam, Smooth Grad-CAM++, IntelliSys 2019",
+    family="representation",
     differentiable=True,
     second_order=False,
 )

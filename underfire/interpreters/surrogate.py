@@ -30,6 +30,7 @@ _COLOURS = {1: ("brightness",), 3: ("red", "green", "blue")}
     "interpreter",
     paper="Craven and Shavlik, Extracting Tree-Structured Representations of Trained Networks, NeurIPS 1995",
     gives="rules",
+    family="surrogate",
     differentiable=False,
     second_order=False,
 )

@@ -17,7 +17,7 @@ def map_cards() -> list[Card]:
     return sorted(maps, key=lambda card: (FAMILIES.index(str(card.facts.get("family", ""))), card.name))
 
 
-FAMILIES = ("back-propagation", "representation", "perturbation", "model-guided", "by example", "")
+FAMILIES = ("back-propagation", "representation", "perturbation", "model-guided", "")
 
 
 def together(
