@@ -92,7 +92,7 @@ def _scores(model: nn.Module, x: Tensor, y: Tensor, features: Tensor, chunk: int
 def masked(x: Tensor, features: Tensor) -> Tensor:
     """Images `[b, C, H, W]` seen through features `[b, c, h, w]`: `[b · c, C, H, W]`."""
     spread = F.interpolate(features, x.shape[2:], mode="bilinear", align_corners=True)
-    least, most = (side[..., None, None] for side in spread.flatten(2).aminmax(dim=2))
+    least, most = spread.amin((2, 3), keepdim=True), spread.amax((2, 3), keepdim=True)
     width = most - least
     rounding = 8 * torch.finfo(spread.dtype).eps * torch.maximum(most.abs(), least.abs())  # of a constant channel
     varies = width > rounding
