@@ -23,6 +23,12 @@ class Squares(nn.Module):
         return x.square().sum((1, 2, 3))[:, None] * torch.arange(4).to(x)
 
 
+class Lambda(nn.Module):
+    def __init__(self, f):
+        super().__init__()
+        self.forward = f
+
+
 @pytest.fixture
 def case(network):
     x = torch.rand(4, 3, 10, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -65,6 +71,22 @@ def test_every_pass_is_made_once(case):
     with model.counting() as count:
         integrated_gradients(model, x, y, steps=9, chunk=5)
     assert count.forwards == count.backwards == 9 * len(x)
+
+
+def test_the_maps_derivative_costs_as_much_again_and_is_that_of_single_passes(case):
+    model, x, y = case
+    for curvature in ("difference", "exact"):
+        slopes = []
+        for chunk in (5, 100):
+            point = x.clone().requires_grad_()
+            with model.counting() as count:
+                shown = integrated_gradients(
+                    model, point, y, steps=6, baseline="blur", curvature=curvature, chunk=chunk
+                )
+                slopes += torch.autograd.grad(shown.square().sum(), point)
+            if curvature == "difference":
+                assert count.forwards == count.backwards == 2 * 6 * len(x)
+        assert torch.allclose(*slopes, rtol=1e-8, atol=1e-8 * slopes[0].abs().max().item())
 
 
 def test_baselines(case):
@@ -303,6 +325,15 @@ def test_how_many_gradients_are_nan(case):
     for method in (gradient, integrated_gradients):
         with pytest.raises(ModelError, match="gradient is NaN for 2 of 4 images"):
             method(Broken(), x, y)
+
+
+def test_a_nan_answer_is_said_even_where_its_gradient_is_a_number(case):
+    model, x, _ = case
+    broken = lambda z: model(z) + torch.tensor([1.0, torch.nan, torch.inf, 0.0])  # noqa: E731
+    for y_wrong, word in (([0, 1, 1, 1], "NaN for 3 of 4"), ([2, 3, 0, 3], "infinite for 1 of 4")):
+        wrong = uf.Classifier(nn.Sequential(Lambda(broken)))
+        with pytest.raises(ModelError, match=f"the model's answer is {word} images"):
+            gradient(wrong, x, torch.tensor(y_wrong))
 
 
 @pytest.mark.parametrize("method", [integrated_gradients, smoothed])

@@ -90,7 +90,7 @@ def integrated_gradients(
         mean = cast(Tensor, _Along.apply(ends, starts, lambda ends, starts: along(ends, starts, both)))
     else:
         mean = along(ends, starts, shares).squeeze(1)
-    return (checked(ends - starts) * checked(mean)).sum(1, keepdim=True).unflatten(0, (n, -1)).mean(0)
+    return ((ends - starts) * checked(mean)).sum(1, keepdim=True).unflatten(0, (n, -1)).mean(0)
 
 
 class _Along(torch.autograd.Function):

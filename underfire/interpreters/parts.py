@@ -81,17 +81,17 @@ def explaining(model: nn.Module, x: Tensor) -> Iterator[tuple[Tensor, bool]]:
         yield (x if attached else x.detach().requires_grad_(True)), attached
 
 
-def checked(gradient: Tensor) -> Tensor:
-    """The gradient, `[B, ...]`, as it is.
+def checked(values: Tensor, what: str = "gradient") -> Tensor:
+    """The model's gradient, or another value of it, `[B, ...]`, as it is.
 
     Raises:
         ModelError: it is NaN or infinite for some images.
     """
-    if not bool(torch.isfinite(gradient.sum())):  # one number says that all is well
+    if not bool(torch.isfinite(values.sum())):  # one number says that all is well
         for word, wrong in (("NaN", torch.isnan), ("infinite", torch.isinf)):
-            if bad := int(wrong(gradient).flatten(1).any(1).sum()):
-                raise ModelError(f"the model's gradient is {word} for {bad} of {len(gradient)} images")
-    return gradient
+            if bad := int(wrong(values).reshape(len(values), -1).any(1).sum()):
+                raise ModelError(f"the model's {what} is {word} for {bad} of {len(values)} images")
+    return values
 
 
 def joined(gradient: Tensor, absolute: bool) -> Tensor:
@@ -130,7 +130,7 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor, curvature: str, neuro
 def back_propagated(
     model: nn.Module, x: Tensor, y: Tensor, neuron: str | None = None, *, twice: bool = False
 ) -> Tensor:
-    """What the way back from the `score` brings to the image, `[B, C, H, W]`, NaN or not.
+    """What the way back from the `score` brings to the image, `[B, C, H, W]`, not checked.
 
     Args:
         model: the model.
@@ -138,9 +138,12 @@ def back_propagated(
         y: classes.
         neuron: see `score`.
         twice: whether the way back is itself in the graph, where `x` requires a gradient.
+
+    Raises:
+        ModelError: the score is NaN.
     """
     with explaining(model, x) as (point, attached):
-        total = score(model, point, y, neuron).sum()
+        total = checked(score(model, point, y, neuron), "answer").sum()
         # The graph stays where others may share this pass.
         (gradient,) = torch.autograd.grad(total, point, create_graph=twice and attached, retain_graph=attached)
         # Where nothing on the way depends on the image, its derivative is zero rather than missing.
