@@ -299,6 +299,27 @@ def test_the_map_of_a_relu_network_is_steered_by_its_smooth_steps(case):
         guided_backprop(model, x, y, curvature="difference")
 
 
+@pytest.mark.parametrize("method", [gradient, gradient_input])
+def test_the_smooth_curvature_of_a_gradient(network, case, method):
+    """Exact where the network is smooth; where it has kinks the map stays, and its slope is as if they were smooth."""
+    model, x, y = case
+    point = x.clone().requires_grad_()
+    slopes = {}
+    for kind in ("exact", "smooth"):
+        shown = method(network("smooth", torch.float64), point, y, curvature=kind)
+        (slopes[kind],) = torch.autograd.grad(shown.square().sum(), point)
+    assert torch.allclose(slopes["smooth"], slopes["exact"])
+    with shared_forward(model):
+        model(point)
+        shown = method(model, point, y, curvature="smooth")
+    assert torch.equal(shown, method(model, x, y))
+    goal = method(model, x.flip(0), y)
+    (g,) = torch.autograd.grad((shown - goal).square().sum(), point)
+    with torch.no_grad():
+        step = (method(model, x - 1e-2 * g.sign(), y) - goal).square().sum()
+    assert step < (shown - goal).square().sum()
+
+
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 Layer names are those of the user's module (`module.named_modules()`), not of the `Classifier` around it.
 """
 
-from underfire.hooks.bending import deconv_relu, guided_relu, smooth_relu
+from underfire.hooks.bending import deconv_relu, guided_relu, smooth_relu, wide_relu
 from underfire.hooks.finding import last_spatial_layer, pooled_head, space_of
 from underfire.hooks.reading import (
     activations,
@@ -34,6 +34,7 @@ __all__ = [
     "smooth_relu",
     "space_of",
     "tail",
+    "wide_relu",
     "twice_differentiable",
     "unshared",
 ]

@@ -148,6 +148,19 @@ def smooth_relu(tau: float = 1e-4) -> Iterator[None]:
 
 
 @contextmanager
+def wide_relu(width: float = 1.0) -> Iterator[None]:
+    """Inside, every rectifier passes back what it always does, whose derivative is that of a smooth and wide step.
+
+    Unlike inside `smooth_relu`, no gradient changes; only what a gradient itself is differentiated to.
+
+    Args:
+        width: of the smooth step, as a share of the root mean square of what the rectifier gets from each image.
+    """
+    with _bent(_Bend(width=width)):
+        yield
+
+
+@contextmanager
 def guided_relu(*, width: float | None = None) -> Iterator[None]:
     """Inside, every rectifier passes back only what is positive, and only where it was open itself.
 

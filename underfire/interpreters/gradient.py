@@ -38,7 +38,8 @@ def gradient(
         channels: do not join the channels: signed, `[B, C, H, W]`.
         pool: average over squares of this side, which the ADV² authors do with 4.
         neuron: explain this inner neuron instead, `"LAYER:UNIT"` (see `parts.score`).
-        curvature: how the map's own derivative is taken, `"difference"` or `"exact"` (see `parts.input_gradient`).
+        curvature: how the map's own derivative is taken, `"difference"`, `"smooth"` or `"exact"` (see
+            `parts.input_gradient`).
 
     Returns:
         The map, `[B, 1, ceil(H / pool), ceil(W / pool)]`, in logits per unit of the image.

@@ -28,7 +28,8 @@ def gradient_input(
         x: images.
         y: the class to explain, int64 `[B]`.
         neuron: explain this inner neuron instead, `"LAYER:UNIT"` (see `parts.score`).
-        curvature: how the map's own derivative is taken, `"difference"` or `"exact"` (see `parts.input_gradient`).
+        curvature: how the map's own derivative is taken, `"difference"`, `"smooth"` or `"exact"` (see
+            `parts.input_gradient`).
 
     Returns:
         The map, `[B, 1, H, W]`, in logits.

@@ -66,25 +66,27 @@ def integrated_gradients(
         InputError: an option is wrong. ModelError: a gradient is NaN.
     """
     check_classes(x, y)
-    check_curvature(curvature)
+    check_curvature(curvature, ("difference", "exact"))
     attached = torch.is_grad_enabled() and x.requires_grad
     x = x if attached else x.detach()
     empty = baselines(x, baseline)
     n = len(empty)
     ends, starts, classes = x.repeat(n, 1, 1, 1), empty.flatten(0, 1), y.repeat(n)
     alphas, shares = (torch.tensor(v, dtype=x.dtype, device=x.device) for v in nodes(quadrature, steps))
-    at_once = chunk_within(model, x, memory, gradients=True) if chunk is None else chunk
+    twice = attached and curvature == "exact"
+    room = memory / 2 if twice else memory  # a way back that is differentiated holds as much again
+    at_once = chunk_within(model, x, room, gradients=True) if chunk is None else chunk
 
     def along(ends: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
         def gradients(row: Tensor, step: Tensor, ends: Tensor, starts: Tensor) -> Tensor:
             point = torch.lerp(starts[row], ends[row], alphas[step].reshape(-1, 1, 1, 1))
-            g = back_propagated(model, point, classes[row], neuron, twice=curvature == "exact")
+            g = back_propagated(model, point, classes[row], neuron, twice=twice)
             return weights[step].reshape(len(step), -1, 1, 1, 1) * g.unsqueeze(1)
 
         with frozen(model):
             return summed(gradients, steps, at_once, ends, starts)
 
-    if attached and curvature == "difference":
+    if attached and not twice:
         # How far the mean gradient follows the image, and how far the baseline, each needs a sum of its own.
         both = torch.stack([alphas * shares, (1 - alphas) * shares], 1)
         mean = cast(Tensor, _Along.apply(ends, starts, lambda ends, starts: along(ends, starts, both)))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import DataError, InputError, ModelError, Unsupported
-from underfire.hooks import activations, frozen
+from underfire.hooks import activations, frozen, wide_relu
 
-CURVATURES = ("difference", "exact")
+CURVATURES = ("difference", "smooth", "exact")
 
 
 def seeded(generator: torch.Generator | None, device: torch.device) -> torch.Generator:
@@ -109,14 +109,18 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor, curvature: str, neuro
     """The gradient of the `score`, `[B, C, H, W]`, itself differentiable where `x` requires a gradient.
 
     Its derivative along a vector `v` is a Hessian-vector product: `"exact"`, by back-propagating twice, which is zero
-    for a ReLU network unless its activations are smoothed; or `"difference"`, `(g(x + d v) - g(x)) / d`, one more
-    gradient with a `d` wide enough to see the kinks of the activations, about half the time and right for ReLU networks
-    too.
+    for a ReLU network unless its activations are smoothed; `"smooth"`, likewise, but as if the steps of ReLUs were
+    smooth and wide (`hooks.wide_relu`); or `"difference"`, `(g(x + d v) - g(x)) / d`, one more gradient with a `d` wide
+    enough to see the kinks of the activations, about half the time and memory of the others.
 
     Raises:
         ModelError: the gradient is NaN or infinite. Unsupported: there is no such curvature.
     """
     check_curvature(curvature)
+    if curvature == "smooth":
+        with wide_relu():
+            # Another tensor of the same values: a forward pass shared with others would not be bent.
+            return checked(back_propagated(model, x.view_as(x), y, neuron, twice=True))
     gradient = checked(back_propagated(model, x, y, neuron, twice=curvature == "exact"))
     if curvature == "exact" or not (torch.is_grad_enabled() and x.requires_grad):
         return gradient
