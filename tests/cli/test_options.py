@@ -56,6 +56,7 @@ def test_a_wrong_interpreter_is_named() -> None:
         "grid": [3, 4],
     }
     assert options.interpreter("grad_cam", ["layer=null"]).options == {"layer": None}
+    assert options.interpreter("smooth_grad", ["interpreter=cam"]).options == {"interpreter": "cam"}
     with pytest.raises(InputError, match=r"unknown interpreter 'grad_cma'; did you mean 'grad_cam'\?"):
         options.interpreter("grad_cma")
     with pytest.raises(InputError, match=r"unknown key 'lyer'; did you mean 'layer'\?"):

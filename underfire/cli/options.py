@@ -33,7 +33,7 @@ def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
         name, equals, text = setting.partition("=")
         if not equals or not name.isidentifier():
             raise InputError(f"--set wants name=value, got {setting!r}")
-        if name in _FLAGS:
+        if name in _FLAGS and (card.kind == "attack" or name not in card.options):
             raise InputError(f"{name!r} is no option of a method; see --help for the flags")
         if name in given:
             raise InputError(f"option {name!r} is given twice")
