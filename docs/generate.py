@@ -91,15 +91,24 @@ def commands() -> str:
     from underfire.cli.app import app
 
     parts = []
-    for name, verb in sorted(get_command(app).commands.items()):  # type: ignore[attr-defined]
+    for name, verb in _verbs(get_command(app)):
         rows = []
         for p in verb.params:
             option = p.param_type_name == "option"
             words = ", ".join(f"`{o}`" for o in p.opts) if option else f"`{p.metavar or p.name.upper()}`"
             plain = p.default not in (None, False, "", [], ()) and not callable(p.default)
             rows.append((words, " ".join((p.help or "").split()), f"`{p.default}`" if option and plain else ""))
-        parts.append(f"## underfire {name}\n\n{verb.help}\n\n" + table(("option", "meaning", "default"), rows))
+        lead = f"{'#' * (2 + name.count(' '))} underfire {name}\n\n{verb.help}"
+        parts.append(f"{lead}\n\n{table(('option', 'meaning', 'default'), rows)}" if rows else lead)
     return "\n\n".join(parts)
+
+
+def _verbs(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """The verbs of a group by their names, each followed by its own verbs if it has some."""
+    for name, verb in sorted(group.commands.items()):
+        yield f"{before}{name}", verb
+        if hasattr(verb, "commands"):
+            yield from _verbs(verb, f"{before}{name} ")
 
 
 def spec() -> str:

@@ -15,8 +15,8 @@ from underfire.errors import InputError, MissingExtra, Unsupported
 
 if TYPE_CHECKING:
     from underfire.cli.images import Source
-    from underfire.records import Batch
-    from underfire.study.results import Figures, Findings
+    from underfire.records import Batch, Interval
+    from underfire.study.results import Difference, Findings
 
 _POOL = 5  # times as many images are looked at as are wanted, where --from does not say how many
 
@@ -236,31 +236,51 @@ def _show(found: Findings) -> None:
 
     from underfire.study.results import verdict
 
-    OUT.print(verdict(found))
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for title in ("who", "explanations", "answers", "agree with the model", "seconds", "bits/s", "trust"):
-        table.add_column(title, overflow="fold")
-    for name, part in found.pooled.items():
-        table.add_row("all", name, *_cells(part))
-    for person in found.people:
-        for name, part in person.figures.items():
-            table.add_row(person.name if name == "without" else "", name, *_cells(part))
+    headline, numbers = verdict(found)
+    OUT.print(f"{headline}. {numbers}\n")
+    a, b = found.pooled["without"], found.pooled["with"]
+    table = Table("", "without", "with", "difference", box=None, header_style="dim", pad_edge=False)
+    table.add_row("bits/s", a.why_rate or _span(a.rate), b.why_rate or _span(b.rate), _gain(found.rate))
+    table.add_row("trust", a.why_trust or _span(a.trust), b.why_trust or _span(b.trust), _gain(found.trust))
+    table.add_row("agree with the model", _span(a.agreement, ".0%"), _span(b.agreement, ".0%"))
+    table.add_row("seconds (median)", f"{a.seconds:.2f}", f"{b.seconds:.2f}")
+    table.add_row("answers", str(a.n), str(b.n))
     OUT.print(table)
-    for what, gain in (("bits/s", found.rate), ("trust", found.trust)):
-        OUT.print(f"with - without, {what}: {gain.why or _span(gain.value, '+.3f')}")
+    if found.people:
+        OUT.print()
+        people = Table(
+            "annotator",
+            "answered",
+            "began",
+            "agrees",
+            "seconds",
+            "bits/s",
+            box=None,
+            header_style="dim",
+            pad_edge=False,
+        )
+        for person in found.people:
+            before, after = person.figures["without"], person.figures["with"]
+            people.add_row(
+                person.name,
+                f"{person.answered}/{person.of}",
+                "with" if person.explained_first else "without",
+                f"{before.agreement.value:.0%} → {after.agreement.value:.0%}",
+                f"{before.seconds:.2f} → {after.seconds:.2f}",
+                f"{before.rate.value:.2f} → {after.rate.value:.2f}",
+            )
+        OUT.print(people)
     for reason, count in found.left_out.items():
         OUT.print(f"left out: {count} ({reason})")
     for note in found.notes:
         OUT.print(f"note: {note}")
 
 
-def _cells(part: Figures) -> tuple[str, ...]:
-    seconds = f"{part.seconds:.2f}" if part.n else ""
-    agreement = f"{part.agreement.value:.0%} [{part.agreement.low:.0%}, {part.agreement.high:.0%}]" if part.n else ""
-    return str(part.n), agreement, seconds, part.why_rate or _span(part.rate), part.why_trust or _span(part.trust)
+def _gain(difference: Difference) -> str:
+    return difference.why or _span(difference.value, "+.2f")
 
 
-def _span(interval: Any, form: str = ".3f") -> str:
+def _span(interval: Interval, form: str = ".2f") -> str:
     if interval.low != interval.low:  # nan: there is no interval
         return f"{interval.value:{form}}"
     return f"{interval.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"

@@ -35,7 +35,7 @@ _HEADERS = {
 }
 _STATIC = {"study.js": "text/javascript", "study.css": "text/css"}
 _TASK = "Say which class the program gives it, even where you would decide otherwise. Be quick, but be right."
-_TITLES = {False: "Images only", True: "Images with explanations"}
+_TITLES = {False: "images only", True: "images with explanations"}
 _SIGHTS = {
     False: "You will see one image at a time.",
     True: "Beside each image you will see it again, with colours where it mattered for the program's decision.",

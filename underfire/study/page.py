@@ -36,33 +36,32 @@ def render(found: Findings) -> str:
 
 def _chart(found: Findings) -> dict[str, Any] | None:
     """Where the lines of the chart run: the rate of everyone without and with explanations, and of all together."""
-    pairs = [(p.name, p.figures["without"].rate.value, p.figures["with"].rate.value) for p in found.people]
+    pairs = [(p.name, p.share["without"], p.share["with"]) for p in found.people if p.share]
     pairs = [pair for pair in pairs if all(math.isfinite(v) for v in pair[1:])]
     pooled = {name: part.rate for name, part in found.pooled.items()}
     if not all(math.isfinite(i.value) for i in pooled.values()):
         return None
     ends = [v for _, *two in pairs for v in two] + [v for i in pooled.values() for v in (i.value, i.high) if v == v]
-    step = _step(max(ends))
-    top = step * math.ceil(max(ends) / step)
+    low, high = min(0.0, *ends), max(ends)
+    step = _step(high - low)
+    first, last = math.floor(low / step), math.ceil(high / step)
 
     def x(name: str) -> float:
         return _LEFT + _X[name] * (_WIDTH - _LEFT)
 
     def y(value: float) -> float:
-        return round(_TOP + (_HEIGHT - _TOP) * (1 - value / top), 1)
+        return round(_TOP + (_HEIGHT - _TOP) * (last - value / step) / (last - first), 1)
 
     return {
         "width": _WIDTH,
         "height": _HEIGHT + 40,
         "left": _LEFT,
         "bottom": _HEIGHT,
-        "ticks": [(f"{i * step:g}", y(i * step)) for i in range(round(top / step) + 1)],
+        "ticks": [(f"{i * step:g}", y(i * step)) for i in range(first, last + 1)],
         "places": [(name, round(x(name), 1)) for name in _X],
         "people": [(name, y(before), y(after)) for name, before, after in pairs],
         "pooled": [
-            {"x": round(x(name), 1), "y": y(i.value), "low": y(i.low) if i.low == i.low else None, "high": y(i.high)}
-            if i.low == i.low
-            else {"x": round(x(name), 1), "y": y(i.value), "low": None, "high": None}
+            {"x": round(x(name), 1), "y": y(i.value), "span": (y(i.low), y(i.high)) if i.low == i.low else None}
             for name, i in pooled.items()
         ],
     }
@@ -76,12 +75,12 @@ def _step(largest: float) -> float:
 
 
 def _number(value: float, form: str = ".2f") -> str:
-    return "–" if value != value else f"{value:{form}}"
+    return "–" if value != value else f"{value:{form}}".replace("-", "−")
 
 
 def _span(interval: Interval, form: str = ".2f") -> str:
-    return "" if interval.low != interval.low else f"{interval.low:{form}} to {interval.high:{form}}"
+    return "" if interval.low != interval.low else f"{interval.low:{form}} to {interval.high:{form}}".replace("-", "−")
 
 
 def _percent(value: float) -> str:
-    return "–" if value != value else f"{100 * value:.0f} %"
+    return "–" if value != value else f"{100 * value:.0f}\u00a0%"

@@ -58,7 +58,10 @@ def choose(
     order = [i for i, item in enumerate(items) if item.prediction in common]
     random.Random(f"{seed}/images").shuffle(order)
     if n + practice > len(order):
-        raise DataError(f"--n {n} and --practice {practice} ask for more than the {len(order)} images there are")
+        raise DataError(
+            f"--n {n} and --practice {practice} ask for more than the {len(order)} images, of {len(items)} looked at, "
+            f"to which the model gives one of its {len(common)} commonest classes; --from looks at more"
+        )
     if mistakes is None:
         chosen = _dealt(items, order, n)
     else:

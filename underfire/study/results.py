@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +65,24 @@ class Difference:
 
 @dataclass(frozen=True)
 class Person:
-    """One annotator: how far he or she has come, which block was first, and the figures of both blocks."""
+    """One annotator.
+
+    Attributes:
+        name: the pseudonym.
+        answered: how many images have an answer, practice aside.
+        of: how many there are.
+        explained_first: whether the block with explanations came first.
+        figures: of both blocks.
+        share: the annotator's share in the pooled rate, by condition; the pooled rate is the mean of all shares. Of
+            annotators who have answered in both blocks.
+    """
 
     name: str
     answered: int
     of: int
     explained_first: bool
     figures: dict[str, Figures]
+    share: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,12 +127,14 @@ def findings(study: Study, annotators: Sequence[Annotator], answers: Iterable[An
     after, before = (
         _estimates(study, [a for a in parts[name] if a.annotator in both], pooled=True) for name in ("with", "without")
     )
+    each = zip(sorted(both), before[0].shares.tolist(), after[0].shares.tolist(), strict=True)
+    shares = {number: {"without": a, "with": b} for number, a, b in each}
     return Findings(
         about={**study.about, "images": study.shown, "classes": [choice.name for choice in study.choices]},
         pooled={name: _figures(study, part, pooled=True) for name, part in parts.items()},
         rate=Difference(*human.difference(after[0], before[0])),
         trust=Difference(*human.difference(after[1], before[1])),
-        people=people,
+        people=tuple(replace(people[i], share=shares.get(person.number, {})) for i, person in enumerate(annotators)),
         left_out=dict(Counter(reason for reason in doubts if reason)),
         notes=tuple(_notes(study, people, parts)),
     )
@@ -140,20 +153,24 @@ def doubt(answer: Answer) -> str:
     return ""
 
 
-def verdict(found: Findings) -> str:
-    """The result in one sentence."""
+def verdict(found: Findings) -> tuple[str, str]:
+    """The result in a headline, and in a sentence with its numbers."""
     before, after, gain = found.pooled["without"].rate, found.pooled["with"].rate, found.rate
     if math.isnan(before.value) or math.isnan(after.value):
-        return "There are not enough answers to tell whether the explanations help."
-    rates = f"{before.value:.2f} bits per second without explanations and {after.value:.2f} with them"
+        why = found.pooled["without"].why_rate or found.pooled["with"].why_rate
+        return "There are not enough answers yet", f"There is no information transfer rate: {why}."
+    rates = (
+        f"Annotators took in {before.value:.2f} bits per second without explanations and {after.value:.2f} with them"
+    )
     if math.isnan(gain.value.low):
-        return f"Annotators took in {rates}; {gain.why or 'one annotator'} cannot tell the two apart."
-    span = f"difference {gain.value.value:+.2f}, 95 % interval {gain.value.low:+.2f} to {gain.value.high:+.2f}"
-    if gain.value.low > 0:
-        return f"The explanations help people to see what the model decides: {rates} ({span})."
-    if gain.value.high < 0:
-        return f"The explanations get in the way of seeing what the model decides: {rates} ({span})."
-    return f"Whether the explanations help cannot be told from these answers: {rates} ({span})."
+        return "Whether the explanations help is not known yet", f"{rates}; {gain.why}."
+    low, high = gain.value.low, gain.value.high
+    span = f"{rates}: a difference of {gain.value.value:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}."
+    if low > 0:
+        return "The explanations help people to see what the model decides", span
+    if high < 0:
+        return "The explanations get in the way of seeing what the model decides", span
+    return "These answers do not tell whether the explanations help", span
 
 
 def _estimates(study: Study, answers: Sequence[Answer], *, pooled: bool) -> tuple[human.Estimate, human.Estimate]:

@@ -127,16 +127,19 @@ function answer(start) {
   });
 }
 
-async function trial(next, images) {
+// A cross in the middle, and nothing of the trial before.
+function clear() {
   const cross = document.createElement("span");
   cross.className = "cross";
   cross.textContent = "+";
-  find("stage").classList.toggle("pair", next.explained);
   find("stage").replaceChildren(cross);
   find("told").textContent = "";
   for (const button of document.querySelectorAll(".choice")) button.classList.remove("given");
   show("trial");
-  const [pictures] = await Promise.all([images, sleep(CROSS)]);
+  return sleep(CROSS);
+}
+
+async function trial(pictures) {
   find("stage").replaceChildren(...pictures);
   return answer(await painted());
 }
@@ -162,13 +165,14 @@ async function trials() {
     const before = next.before || (first ? back : null);
     first = false;
     if (before) await pause(before);
-    if (!(await images)) { // the server was away while the pictures were fetched
+    const [pictures] = await Promise.all([images, clear()]);
+    if (!pictures) { // the server was away while the pictures were fetched
       find("trouble").textContent = "A picture did not arrive; it is fetched again.";
       await sleep(AGAIN);
       next = await ask(place + "/next");
       continue;
     }
-    const given = await trial(next, images);
+    const given = await trial(pictures);
     const reply = await ask(place + "/answer", { trial: next.trial, ...given });
     if (reply.decision) await tell(reply.decision, reply.right);
     next = reply.next || reply; // an answer that came twice is refused, with the trial that is due

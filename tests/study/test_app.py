@@ -1,0 +1,180 @@
+"""The interface of the server: what it gives, what it keeps to itself, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from underfire.errors import MissingExtra
+from underfire.study.app import application, is_loopback
+
+
+@pytest.fixture
+def server(made: Callable[..., Any], serve: Callable[..., Any], clock: Any) -> Any:
+    return serve(made(n=8), clock)
+
+
+@pytest.fixture
+def token(server: Any) -> str:
+    return str(json.loads(server.ask("POST", "/api/join", {"name": "Ada"}))["token"])
+
+
+def refused(server: Any, method: str, path: str, content: Any = None, **headers: str) -> tuple[int, str]:
+    status, found, _ = server.request(method, path, content, headers)
+    error = json.loads(found)["error"]
+    assert status >= 400 and "\n" not in error
+    return status, error
+
+
+def given(**changes: Any) -> dict[str, Any]:
+    return {"trial": 0, "answer": 5, "seconds": 1.5, "hidden": False, **changes}
+
+
+def test_pages_load_nothing_from_elsewhere(server: Any, token: str) -> None:
+    for path in ("/", f"/a/{token}", "/static/study.js", "/static/study.css"):
+        status, content, headers = server.request("GET", path)
+        assert status == 200
+        assert b"http://" not in content and b"https://" not in content
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["referrer-policy"] == "no-referrer" and headers["cache-control"] == "no-store"
+
+
+def test_a_name_is_escaped(server: Any) -> None:
+    found = json.loads(server.ask("POST", "/api/join", {"name": "<script>alert('x')</script>"}))
+    page = server.ask("GET", f"/a/{found['token']}").decode()
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page
+
+
+def test_an_answer_is_kept_with_both_times(server: Any, token: str, clock: Any) -> None:
+    due = json.loads(server.ask("GET", f"/api/{token}/next"))
+    assert due["count"] == "Practice" and due["before"]["title"].startswith("First part: ")
+    clock.wait(2.5)
+    reply = json.loads(server.ask("POST", f"/api/{token}/answer", given()))
+    trial = server.study.plan(0)[0]
+    prediction = server.study.items[trial.item].prediction
+    assert reply["decision"] == server.study.name_of(prediction) and reply["right"] is (prediction == 5)
+    (kept,) = server.store.answers()
+    assert (kept.item, kept.answer, kept.seconds, kept.server_seconds) == (trial.item, 5, 1.5, 2.5)
+    assert reply["next"]["trial"] == 1
+
+
+def test_the_models_decision_is_told_in_practice_only(server: Any, token: str) -> None:
+    plan, told = server.study.plan(0), []
+    for number in range(len(plan)):
+        reply = json.loads(server.ask("POST", f"/api/{token}/answer", given(trial=number)))
+        told.append("decision" in reply)
+    assert told == [trial.practice for trial in plan]
+    assert reply["next"] == {"done": True, "trial": 12, "total": 12}
+    assert refused(server, "POST", f"/api/{token}/answer", given(trial=12))[0] == 409
+
+
+def test_a_picture_is_given_for_the_due_trial_only(server: Any, token: str) -> None:
+    plan = server.study.plan(0)
+    assert not plan[0].explained
+    picture = server.ask("GET", f"/picture/{token}/0/image")
+    assert picture == server.study.picture(plan[0].item, "image").read_bytes()
+    for path in (f"{token}/1/image", f"{token}/0/map", f"{token}/0/study.json", "nobody/0/image", f"{token}/99/image"):
+        assert refused(server, "GET", f"/picture/{path}")[0] == 404
+
+
+def test_explanations_are_given_where_they_are_shown(server: Any) -> None:
+    server.ask("POST", "/api/join", {"name": "Ada"})
+    token = json.loads(server.ask("POST", "/api/join", {"name": "Grace"}))["token"]  # the second begins with them
+    due = json.loads(server.ask("GET", f"/api/{token}/next"))
+    assert due["explained"] and server.ask("GET", due["map"]).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../design.py",
+        "/static/%2e%2e%2fdesign.py",
+        "/static/results.html",
+        "/picture/x/..%2f..%2fstudy.json/image",
+        "/study.json",
+        "/answers.sqlite",
+    ],
+)
+def test_no_other_file_is_given(server: Any, path: str) -> None:
+    assert server.request("GET", path)[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "says"),
+    [
+        ({"answer": 3}, 400, "the answer must be one of the classes [2, 5, 6, 9], got 3"),
+        ({"answer": "5"}, 400, "got '5'"),
+        ({"answer": True}, 400, "got True"),
+        ({"answer": [5]}, 400, "got [5]"),
+        ({"seconds": 0}, 400, "seconds must be positive"),
+        ({"seconds": -3.0}, 400, "seconds must be positive"),
+        ({"seconds": float("nan")}, 400, "seconds must be positive"),
+        ({"seconds": float("inf")}, 400, "seconds must be positive"),
+        ({"seconds": 10**400}, 400, "seconds must be positive"),
+        ({"seconds": "1"}, 400, "seconds must be a number"),
+        ({"seconds": True}, 400, "seconds must be a number"),
+        ({"hidden": 0}, 400, "hidden true or false"),
+        ({"trial": 1}, 409, "trial 1 is due, not 1"),
+        ({"trial": None}, 409, "trial 1 is due, not None"),
+    ],
+)
+def test_a_wrong_answer_is_refused(server: Any, token: str, changes: Any, status: int, says: str) -> None:
+    found = refused(server, "POST", f"/api/{token}/answer", given(**changes))
+    assert found[0] == status and says in found[1]
+    assert server.store.answers() == []
+
+
+def test_an_answer_that_comes_twice_gives_the_trial_that_is_due(server: Any, token: str) -> None:
+    server.ask("POST", f"/api/{token}/answer", given())
+    status, found, _ = server.request("POST", f"/api/{token}/answer", given(answer=9))
+    assert status == 409 and json.loads(found)["next"]["trial"] == 1
+    assert [a.answer for a in server.store.answers()] == [5]
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "says"),
+    [
+        ({"name": 3}, 400, "a name is wanted"),
+        ({"name": ""}, 400, "1 to 40 characters"),
+        ({"name": "Ada"}, 409, "somebody has the name"),
+        ([], 400, "a JSON object is wanted"),
+        (b"{", 400, "not JSON"),
+        (b"x" * 5000, 413, "at most 4096 bytes"),
+    ],
+)
+def test_a_wrong_name_is_refused(server: Any, token: str, content: Any, status: int, says: str) -> None:
+    found = refused(server, "POST", "/api/join", content)
+    assert found[0] == status and says in found[1]
+    assert len(server.store.annotators()) == 1
+
+
+def test_other_sites_cannot_ask(server: Any) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert refused(server, "POST", "/api/join", b"name=Eve", **form)[0] == 415
+    assert refused(server, "GET", "/", Host="evil.example")[0] == 400
+    assert server.request("GET", "/", headers={"Host": f"localhost:{server.port}"})[0] == 200
+    assert server.store.annotators() == []
+
+
+def test_an_unknown_link_says_so(server: Any) -> None:
+    status, page, _ = server.request("GET", "/a/nobody")
+    assert status == 404 and b"Nobody has this link" in page
+    assert refused(server, "GET", "/api/nobody/next")[0] == 404
+    assert refused(server, "POST", "/api/nobody/answer", given())[0] == 404
+
+
+def test_loopback_is_known() -> None:
+    assert [is_loopback(h) for h in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "192.168.1.2", "host.example")] == [
+        *[True] * 3,
+        *[False] * 3,
+    ]
+
+
+def test_without_the_extra_it_is_said(made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'underfire\[study\]'"):
+        application(made(), None)  # type: ignore[arg-type]

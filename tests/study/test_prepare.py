@@ -1,0 +1,185 @@
+"""The command line of a study, and how its images are chosen."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import underfire as uf
+from underfire import figures
+from underfire.cli import main
+from underfire.data import read_image
+from underfire.errors import DataError, InputError
+from underfire.study import simulate
+from underfire.study.design import Item, read_study
+from underfire.study.prepare import choose
+from underfire.study.store import Store
+
+DIGITS = ("prepare", "digits:", "--model", "python:victims:right", "--interpreter", "gradient", "--quiet")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "cli")
+    monkeypatch.chdir(tmp_path)
+    yield
+    sys.modules.pop("victims", None)
+
+
+@pytest.fixture
+def study(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs `underfire study` and gives its exit code and what it said."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main(["study", *map(str, arguments)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def items(predictions: str, labels: str = "") -> list[Item]:
+    pairs = zip(predictions, labels or predictions, strict=True)
+    return [Item(str(i), int(y), int(k), 1.0) for i, (k, y) in enumerate(pairs)]
+
+
+def test_images_are_balanced_over_what_the_model_says() -> None:
+    pool = items("0" * 50 + "1" * 20 + "2" * 10 + "3")
+    chosen = choose(pool, n=30, practice=6, classes=3, mistakes=None, seed=0)
+    assert Counter(pool[i].prediction for i in chosen[:30]) == {0: 10, 1: 10, 2: 10}
+    assert len(set(chosen)) == 36 and set(Counter(pool[i].prediction for i in chosen[30:])) == {0, 1}
+    assert chosen == choose(pool, n=30, practice=6, classes=3, mistakes=None, seed=0)
+    assert chosen != choose(pool, n=30, practice=6, classes=3, mistakes=None, seed=1)
+
+
+def test_the_share_of_mistakes_is_what_was_asked_for() -> None:
+    pool = items("01" * 50, "01" * 40 + "10" * 10)
+    chosen = choose(pool, n=20, practice=2, classes=2, mistakes=0.25, seed=0)
+    assert sum(pool[i].wrong for i in chosen[:20]) == 5
+    with pytest.raises(
+        DataError, match="--mistakes 0.9 asks for 36 images that the model gets wrong and 4 .* 20 and 80"
+    ):
+        choose(pool, n=40, practice=2, classes=2, mistakes=0.9, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"n": 5}, "--n must be even and at least 4"),
+        ({"n": 2}, "at least 4"),
+        ({"practice": 3}, "--practice must be even"),
+        ({"classes": 11}, "--classes must lie between 2 and 10"),
+        ({"mistakes": 1.5}, "--mistakes is a share between 0 and 1, got 1.5"),
+        ({"n": 40}, "ask for more than the 20 images, of 20 looked at"),
+    ],
+)
+def test_numbers_that_make_no_study_are_refused(options: dict[str, Any], says: str) -> None:
+    given = {"n": 10, "practice": 2, "classes": 4, "mistakes": None, "seed": 0, **options}
+    with pytest.raises(InputError, match=says):
+        choose(items("01" * 10), **given)
+
+
+def test_a_model_of_one_class_makes_no_study() -> None:
+    with pytest.raises(DataError, match="two predicted classes"):
+        choose(items("0" * 20), n=10, practice=2, classes=4, mistakes=None, seed=0)
+
+
+def test_prepare_simulate_report(study: Callable[..., tuple[int, str, str]]) -> None:
+    assert study(*DIGITS, "--n", 16, "--practice", 4, "--classes", 4, "--out", "s")[0] == 0
+    made = read_study(Path("s"))
+    assert made.shown == 16 and len(made.choices) == 4 and made.about["interpreter"] == "gradient"
+    assert len(list(Path("s/pictures").iterdir())) == 2 * 20
+    assert {read_image(made.picture(i, kind)).shape for i in (0, 19) for kind in ("image", "map")} == {(3, 320, 320)}
+    assert Counter(i.prediction for i in made.items[:16]) == dict.fromkeys(made.classes, 4)
+
+    code, _, said = study("report", "s")
+    assert code == 2 and "nobody has taken part yet" in said
+    store = Store(Path("s"))
+    for name in ("Ada", "Grace"):
+        simulate.answer_all(simulate.Mind(), made, store, name)
+    store.close()
+    code, shown, _ = study("report", "s")
+    assert code == 0 and "bits/s" in shown and "Grace" in shown
+    assert "Grace" in Path("s/results.html").read_text()
+    code, shown, _ = study("report", "s", "--json", "--html", "elsewhere/page.html")
+    assert Path("elsewhere/page.html").exists()
+    found = json.loads(shown)
+    assert found["pooled"]["with"]["n"] == 16 and found["rate"]["value"]["n"] == 2
+    assert found["people"][1]["name"] == "Grace" and found["people"][1]["figures"]["with"]["rate"]["value"] > 0
+
+    code, _, said = study(*DIGITS, "--n", 16, "--out", "s", "--force")
+    assert code == 2 and "has the answers to another study" in said
+
+
+def test_the_same_call_makes_the_same_study(study: Callable[..., tuple[int, str, str]]) -> None:
+    for name in ("a", "b"):
+        assert study(*DIGITS, "--n", 8, "--practice", 2, "--out", name)[0] == 0
+    for file in Path("a").rglob("*.*"):
+        assert file.read_bytes() == (Path("b") / file.relative_to("a")).read_bytes(), file
+    code, _, said = study(*DIGITS, "--n", 8, "--practice", 2, "--out", "a")
+    assert code == 2 and "exists already; pass --force" in said
+
+
+def test_image_files_have_no_labels(study: Callable[..., tuple[int, str, str]]) -> None:
+    Path("files").mkdir()
+    batch = uf.data.load("digits:", n=30)[:]
+    for i, image in enumerate(batch.x):
+        figures.save(image, f"files/{i:02d}.png")
+    model = ("--model", "python:victims:without_pooling", "--interpreter", "gradient")
+    ask = ("prepare", "files", *model, "--n", 4, "--practice", 2, "--quiet")
+    code, _, said = study(*ask, "--out", "b")
+    assert code == 0, said
+    assert {item.label for item in read_study(Path("b")).items} == {None}
+    code, _, said = study(*ask, "--mistakes", "0.5", "--out", "c")
+    assert code == 2 and "--mistakes needs labels" in said and not Path("c").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("prepare", "nowhere", *DIGITS[2:]), "no such image, folder or data URI"),
+        ((*DIGITS, "--n", 7), "--n must be even"),
+        (
+            ("prepare", "digits:", "--model", "python:victims:right", "--interpreter", "grad_kam"),
+            "did you mean 'grad_cam'",
+        ),
+        (("serve", "nowhere"), "no study in 'nowhere'"),
+        (("report", "nowhere"), "no study in 'nowhere'"),
+    ],
+)
+def test_bad_input_is_one_line(study: Callable[..., tuple[int, str, str]], arguments: Any, says: str) -> None:
+    code, shown, said = study(*arguments)
+    assert (code, shown, said.count("\n")) == (2, "", 1) and says in said, said
+    assert list(Path().iterdir()) == []
+
+
+def test_a_port_in_use_is_said(study: Callable[..., tuple[int, str, str]], made: Callable[..., Any]) -> None:
+    made()
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        code, _, said = study("serve", "study", "--port", busy.getsockname()[1])
+    assert code == 2 and "cannot listen on 127.0.0.1" in said and "--port" in said
+
+
+def test_serve_until_it_is_stopped(made: Callable[..., Any]) -> None:
+    made()
+    command = [str(Path(sys.executable).parent / "underfire"), "study", "serve", "study", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    assert url.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(url, timeout=10) as page:
+        assert b"What does the program see?" in page.read()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 0, said
+    assert "stopped with 0 answers; next: underfire study report study" in said and "Traceback" not in said
