@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -185,7 +187,77 @@ class Moody(nn.Module):
         return (x.relu() if self.calls % 2 else x.sigmoid()).mean((2, 3))
 
 
-@pytest.mark.parametrize("model", [Lying(), Moody()])
+class Buffered(nn.Module):
+    """Fills a tensor of its own, piece by piece, with what it says of the whole image."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.a(x)
+        y, gate = self.b(x), torch.zeros(len(x), 4, 1, 1, dtype=x.dtype)
+        gate[:, :2] = x.mean((2, 3), keepdim=True)[:, :2]
+        return self.head((y * gate).relu().mean((2, 3)))
+
+
+class Unpooled(nn.Module):
+    """Reads where the maxima were."""
+
+    def forward(self, x):
+        largest, places = F.max_pool2d(x, 2, return_indices=True)
+        return F.max_unpool2d(largest, places, 2).mean((2, 3))
+
+
+class Outside(nn.Module):
+    """Computes with NumPy."""
+
+    def forward(self, x):
+        return torch.from_numpy((x * 2).numpy().mean((2, 3)))
+
+
+class Strides(nn.Module):
+    """Looks at memory."""
+
+    def forward(self, x):
+        return x.as_strided(x.shape, x.stride()).relu().mean((2, 3))
+
+
+class Counting(nn.Module):
+    """Does the same with another number each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return (x * self.calls).mean((2, 3))
+
+
+class Drawing(nn.Module):
+    """Draws a number for each channel, which is the same every time."""
+
+    def forward(self, x):
+        gain = torch.rand(1, 3, 1, 1, generator=torch.Generator().manual_seed(len(x)), dtype=x.dtype)
+        return (x * gain).relu().mean((2, 3))
+
+
+class Promoting(nn.Module):
+    """Multiplies in place by a number of higher precision, and a map by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = self.a(x)
+        x *= torch.full((4, 1, 1), 1.7, dtype=torch.float64)
+        x = self.b(x)
+        return self.b(x * x + x).mean((2, 3))
+
+
+@pytest.mark.parametrize("model", [Lying(), Moody(), Unpooled(), Outside(), Strides(), Counting()])
 def test_what_cannot_be_reused_is_said(model):
     x = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.5
     with pytest.raises(NotReusable), frozen(model):
@@ -213,3 +285,113 @@ def test_less_is_computed(data_root):
                 Spans(left, left + 32, 224),
             )
     assert part.get_total_flops() <= 0.5 * 13 * whole.get_total_flops()
+
+
+def test_a_buffer_that_is_filled_with_what_changes_counts_as_changed():
+    x = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    compare(strange(Buffered()).double(), x, 1e-10)
+
+
+def test_in_place_keeps_the_type():
+    x = torch.rand(2, 3, 16, 11, generator=torch.Generator().manual_seed(0))
+    compare(strange(Promoting()), x, 1e-5)
+
+
+def test_a_map_read_twice_by_one_operation_is_still_a_rectangle():
+    """The square of a map takes no whole map."""
+    model, x = strange(Promoting()), torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    zero = torch.zeros(1, dtype=torch.int64)
+    with frozen(model), FlopCounterMode(display=False) as count:
+        known = Reuse(model, x)
+        before = count.get_total_flops()
+        known(torch.zeros(1, 3, 4, 4), zero, Spans(zero + 8, zero + 12, 32), Spans(zero + 8, zero + 12, 32))
+    assert count.get_total_flops() - before < before / 3
+
+
+@st.composite
+def layers(draw):
+    """A layer of a random network that keeps 4 channels, as the arguments of `RandomNetwork`."""
+    number = st.integers(1, 3)
+    kind = draw(
+        st.sampled_from(["convolve", "transpose", "most", "mean", "pad", "gate", "norm", "join", "skip", "mix"])
+    )
+    mode = draw(st.sampled_from(["zeros", "reflect", "replicate", "circular"]))
+    reach = draw(st.tuples(number, number))
+    padding = tuple(draw(st.integers(0, r // 2)) for r in reach)
+    return {
+        "kind": kind,
+        "mode": mode,
+        "reach": reach,
+        "padding": padding,
+        "stride": draw(st.tuples(number, number)),
+        "dilation": draw(st.tuples(st.integers(1, 2), st.integers(1, 2))),
+        "groups": draw(st.sampled_from([1, 2, 4])),
+        "flag": draw(st.booleans()),
+        "edges": draw(st.tuples(*[st.integers(-1, 2)] * 4)),
+    }
+
+
+class RandomNetwork(nn.Module):
+    """Random layers one after the other; a layer for which the map has become too small is left out."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.made, generator = made, torch.Generator().manual_seed(0)
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.kernels = [
+            torch.randn(4, 4 // (m["groups"] if m["kind"] == "convolve" else 1), *m["reach"], generator=generator) / 4
+            for m in made
+        ]
+
+    def forward(self, x):
+        x = self.first(x)
+        for m, kernel in zip(self.made, self.kernels, strict=True):
+            needed = max(d * (r - 1) + 1 for d, r in zip(m["dilation"], m["reach"], strict=True))
+            if min(x.shape[2:]) > max(needed, 3):
+                x = self.layer(m, kernel.to(x), x)
+        return x.flatten(1).cumsum(1)[:, ::5] / 10
+
+    def layer(self, m, kernel, x):
+        flag, reach, padding, stride = m["flag"], m["reach"], m["padding"], m["stride"]
+        if m["kind"] == "convolve":
+            if m["mode"] != "zeros":
+                x, padding = F.pad(x, (padding[1],) * 2 + (padding[0],) * 2, mode=m["mode"]), 0
+            return F.conv2d(x, kernel, None, stride, padding, m["dilation"], m["groups"])
+        if m["kind"] == "transpose":
+            return F.conv_transpose2d(x, kernel, None, 2 if flag else 1, padding)
+        if m["kind"] == "most":
+            return F.max_pool2d(x, reach, stride, padding, m["dilation"], ceil_mode=flag)
+        if m["kind"] == "mean":
+            return F.avg_pool2d(x, reach, stride, padding, ceil_mode=flag, count_include_pad=m["groups"] == 1)
+        if m["kind"] == "pad":
+            return F.pad(x, m["edges"], value=0.5)
+        if m["kind"] == "gate":
+            gate = x.mean((2, 3)).sigmoid().view(len(x), 4, 1, 1)
+            return x.mul_(gate) if flag else x.relu() * gate
+        if m["kind"] == "norm":
+            return (
+                F.group_norm(x, m["groups"])
+                if flag
+                else F.batch_norm(x, kernel[:, 0, 0, 0], kernel.abs().sum((1, 2, 3)) + 1)
+            )
+        if m["kind"] == "join":
+            one, two = x.chunk(2, 1)
+            return torch.cat([two.relu(), one + two], 1)
+        if m["kind"] == "skip":
+            return F.relu(x + F.conv2d(F.relu6(x), kernel[:, :, :1, :1]), inplace=flag)
+        tokens = x.flatten(2).mT
+        return x + F.scaled_dot_product_attention(tokens, tokens, tokens).mT.reshape(x.shape)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    made=st.lists(layers(), min_size=1, max_size=5),
+    size=st.tuples(st.integers(4, 19), st.integers(4, 19)),
+    rectangle=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    n=st.integers(1, 3),
+    last=st.booleans(),
+)
+def test_equal_on_random_networks(made, size, rectangle, n, last):
+    x = torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    x = x.contiguous(memory_format=torch.channels_last) if last else x
+    compare(RandomNetwork(made).double().eval(), x, 1e-9, height=rectangle[0], width=rectangle[1], samples=7)

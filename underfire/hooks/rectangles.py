@@ -22,15 +22,20 @@ class Node:
     clean: Tensor | None
     shape: torch.Size
     needed: bool = False
-    children: list[tuple[Any, list[Node]] | None] = field(default_factory=list)
+    children: list[tuple[Any, list[Any], list[Node]] | None] = field(default_factory=list)
     tables: dict[float, Tensor] = field(default_factory=dict)
+
+    def values(self) -> Tensor:
+        """The activations; only those are kept that the first pass found a use for."""
+        if self.clean is None:
+            raise NotReusable("the network needs an activation that it did not need before")
+        return self.clean
 
     def table(self, outside: float) -> Tensor:
         """One row of channels for every place of every image, and a last one for the places outside the map."""
         if outside not in self.tables:
-            assert self.clean is not None
             n, c, h, w = self.shape
-            rows = self.clean.permute(0, 2, 3, 1).reshape(-1, c)
+            rows = self.values().permute(0, 2, 3, 1).reshape(-1, c)
             self.tables[outside] = torch.cat([rows, rows.new_full((1, c), outside)])
             self.clean = self.tables[outside][:-1].view(n, h, w, c).permute(0, 3, 1, 2)
         return self.tables[outside]
@@ -100,8 +105,7 @@ class Changed(Tensor):
         """The activations themselves, which it is from now on."""
         if self.whole is None:
             if self.place is None:
-                assert self.node.clean is not None
-                self.whole = self.node.clean.clone()
+                self.whole = self.node.values().clone()
             else:
                 zeros = torch.zeros_like(self.place.image)
                 self.whole = self.crop(zeros, self.node.shape[2], zeros, self.node.shape[3])
@@ -124,6 +128,21 @@ class Changed(Tensor):
         onto = _places(samples, i, j, height, width, len(made) - 1)
         made.index_copy_(0, onto.flatten(), self.patch.permute(0, 2, 3, 1).reshape(-1, table.shape[1]))
         return made[:-1].view(len(image), height, width, -1).permute(0, 3, 1, 2)
+
+
+class Unread(Tensor):
+    """Stands for what an operation gives beside its map, such as where each maximum was; nothing may read it."""
+
+    @staticmethod
+    def __new__(cls: type[Unread], like: Tensor) -> Unread:
+        """One of the shape and type of a tensor."""
+        made: Unread = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=like.device)
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, *_: Any, **__: Any) -> Any:
+        """Refuse."""
+        raise NotReusable("the network reads what an operation gives beside its map")
 
 
 def _in_a_row(start: Tensor, size: int, device: torch.device) -> Tensor:

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from underfire.hooks.rectangles import Changed, Node, NotReusable, Place
+from underfire.hooks.rectangles import Changed, Node, NotReusable, Place, Unread
 from underfire.hooks.rules import Rule, rule_for
 from underfire.hooks.spans import Spans
 
 __all__ = ["NotReusable", "Reuse"]
 
+# What torch says where memory is asked for that a stand-in does not have, as by `numpy()`.
+_NO_VALUES = ("not supported for tensor subclasses", "Tensor that doesn't have storage")
 #: Rectangles that would cover more of a map than this are not worth their margins.
 SHARE = 0.75
 
@@ -73,9 +75,14 @@ class Reuse:
 
 @torch.no_grad()
 def _run(model: nn.Module, stand_in: Changed, one_pass: _Pass) -> Tensor:
-    with one_pass:
-        logits = model(stand_in)
-        return logits.dense() if isinstance(logits, Changed) else logits
+    try:
+        with one_pass:
+            logits = model(stand_in)
+            return logits.dense() if isinstance(logits, Changed) else logits
+    except RuntimeError as error:
+        if any(words in str(error) for words in _NO_VALUES):
+            raise NotReusable(f"the network reads an activation past torch: {error}") from error
+        raise
 
 
 class _Pass(TorchDispatchMode):
@@ -84,19 +91,22 @@ class _Pass(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.most = 0
+        self.filled: dict[int, Tensor] = {}  # by their memory, tensors that changed activations were written into
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         args, kwargs = tree_map(_present, (args, kwargs or {}))
         tensors = _tensors((args, kwargs))
+        if any(isinstance(a, Unread) for a in tensors):
+            raise NotReusable("the network reads what an operation gives beside its map")
         stand_ins = [a for a in tensors if isinstance(a, Changed)]
         if not stand_ins:
             return self.usual(func, args, kwargs)
         # A tensor made of changed activations differs from sample to sample, which no rule expects.
-        known = all(isinstance(a, Changed) or "changed" not in vars(a) for a in tensors)
+        known = all(isinstance(a, Changed) or self.mark(a) is None for a in tensors)
         rule = rule_for(func, args, kwargs) if known else None
         if rule is not None and rule.in_place and stand_ins[0].seen_twice:
             raise NotReusable("the network writes into an activation that it also sees elsewhere")
-        result = self.step(func, stand_ins, rule)
+        result = self.step(func, stand_ins, rule, [v for v in tree_leaves((args, kwargs)) if not isinstance(v, Tensor)])
         for a in stand_ins:
             a.uses += 1
         if result is None:
@@ -110,15 +120,30 @@ class _Pass(TorchDispatchMode):
                 a.seen_twice = True
         return result
 
-    def step(self, func: Any, stand_ins: list[Changed], rule: Rule | None) -> Any:
-        """The result as stand-ins; None where the whole activations are needed."""
+    def step(self, func: Any, stand_ins: list[Changed], rule: Rule | None, numbers: list[Any]) -> Any:
+        """The result as stand-ins; None where the whole activations are needed.
+
+        `numbers` are the arguments that are no tensors.
+        """
         raise NotImplementedError
+
+    def mark(self, a: Tensor) -> str | None:
+        """Of a tensor that is made of changed activations, how it is marked."""
+        mark = vars(a).get("changed")
+        if mark is None and self.filled and a.untyped_storage().data_ptr() in self.filled:
+            return "once"
+        return mark
 
     def usual(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The operation on whole activations; what it makes of changed ones is marked as changed."""
-        marks = {vars(a)["changed"] for a in _tensors((args, kwargs)) if "changed" in vars(a)}
+        tensors = _tensors((args, kwargs))
+        marks = {mark for a in tensors if (mark := self.mark(a)) is not None}
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            marks.add("once")  # what is drawn differs from pass to pass
         if not marks:
             return func(*args, **kwargs)
+        if func is torch.ops.aten.as_strided.default:
+            raise NotReusable("the network asks how an activation lies in memory")
         aliased = [a for a in func._schema.arguments if a.alias_info is not None]
         if "seen twice" in marks and any(a.alias_info.is_write for a in aliased):
             raise NotReusable("the network writes into an activation that it also sees elsewhere")
@@ -127,6 +152,10 @@ class _Pass(TorchDispatchMode):
             vars(args[0])["changed"] = "seen twice"
             marks, args = {"seen twice"}, (args[0].contiguous(), *args[1:])
         result = func(*args, **kwargs)
+        given = {a.name: v for a, v in zip(func._schema.arguments, args, strict=False)} | kwargs
+        for written in (given[a.name] for a in aliased if a.alias_info.is_write):
+            if self.mark(written) is None:  # nor is that of which it is a view
+                self.filled[written.untyped_storage().data_ptr()] = written
         for a in _tensors(result):
             vars(a)["changed"] = "seen twice" if aliased and "seen twice" in marks else "once"
         self.weigh((args, result))
@@ -144,8 +173,9 @@ class _First(_Pass):
         super().__init__()
         self.nodes = nodes
 
-    def step(self, func: Any, stand_ins: list[Changed], rule: Rule | None) -> Any:
+    def step(self, func: Any, stand_ins: list[Changed], rule: Rule | None, numbers: list[Any]) -> Any:
         """The operation on the known activations."""
+        first, place = stand_ins[0].node, len(stand_ins[0].node.children)
         for a in stand_ins:
             # Only what is read with a margin, put on a common rectangle, or put together as a whole must be kept.
             a.node.needed |= rule is None or rule.reads_around or len(stand_ins) > 1
@@ -161,14 +191,14 @@ class _First(_Pass):
 
         result = _maps(note, result)
         self.nodes += made
-        stand_ins[0].node.children[-1] = func, made
+        first.children[place] = func, numbers, made
         return result
 
 
 class _Later(_Pass):
     """A pass of changed images, which does the same on rectangles."""
 
-    def step(self, func: Any, stand_ins: list[Changed], rule: Rule | None) -> Any:
+    def step(self, func: Any, stand_ins: list[Changed], rule: Rule | None, numbers: list[Any]) -> Any:
         """The operation on the rectangles, unless they are too large."""
         first = stand_ins[0]
         if any(a.uses >= len(a.node.children) for a in stand_ins):
@@ -178,9 +208,11 @@ class _Later(_Pass):
             return None
         if before[0] is not func:
             raise NotReusable(f"the network did {func} where it did {before[0]} before")
-        place, patches = first.place, [a.patch for a in stand_ins]
+        if before[1] != numbers:
+            raise NotReusable(f"the network did {func} with {numbers} where it had {before[1]} before")
+        made, place, patches = before[2], first.place, [a.patch for a in stand_ins]
         assert place is not None
-        shape = before[1][0].shape
+        shape = made[0].shape
         if rule.moved is not None:
             rows = place.rows.moved(rule.moved[0], shape[2])
             place = Place(place.image, rows, place.columns.moved(rule.moved[1], shape[3]))
@@ -200,9 +232,9 @@ class _Later(_Pass):
                 return None
             rows, columns = place.rows, place.columns
             patches = [a.crop(rows.start, rows.size, columns.start, columns.size) for a in stand_ins]
-        made, result = iter(before[1]), rule.part(*patches)
+        nodes, result = iter(made), rule.part(*patches)
         self.weigh((patches, result))
-        return _maps(lambda t: Changed(next(made), t, place), result)
+        return _maps(lambda t: Changed(next(nodes), t, place), result)
 
 
 def _present(a: Any) -> Any:
@@ -222,7 +254,7 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def _maps(f: Any, result: Any) -> Any:
-    """The result with `f` of every map in it; what an operation gives beside is left out."""
+    """The result with `f` of every map in it; what an operation gives beside cannot be read."""
     if isinstance(result, Tensor):
         return f(result)
-    return type(result)(f(t) if t.dim() == 4 and t.is_floating_point() else None for t in result)
+    return type(result)(f(t) if t.dim() == 4 and t.is_floating_point() else Unread(t) for t in result)

@@ -66,7 +66,8 @@ def rule_for(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rule |
     def call(*tensors: Tensor) -> Any:
         rest = iter(tensors)
         a, k = tree_map(lambda v: next(rest) if isinstance(v, Changed) else v, (args, kwargs))
-        return func(*a, **k)
+        result = func(*a, **k)
+        return result.to(args[0].dtype) if in_place else result
 
     pointwise = torch.Tag.pointwise in func.tags or name in _PLACE_BY_PLACE
     if pointwise and torch.Tag.nondeterministic_seeded not in func.tags:
@@ -100,7 +101,8 @@ def _alike(values: Sequence[Any]) -> bool:
     sizes = {v.shape[2:] for v in tensors if isinstance(v, Changed)}
     others = (v.shape for v in tensors if not isinstance(v, Changed))
     return len(sizes) == 1 and all(
-        shape.numel() == 1 or (len(shape) in (3, 4) and shape[-2:] == (1, 1) and (len(shape) == 3 or shape[0] == 1))
+        (shape.numel() == 1 and len(shape) <= 4)
+        or (len(shape) in (3, 4) and shape[-2:] == (1, 1) and (len(shape) == 3 or shape[0] == 1))
         for shape in others
     )
 
