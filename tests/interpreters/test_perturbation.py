@@ -201,3 +201,19 @@ def test_passes_made_again_on_the_way_back_are_the_same_ones(name):
     assert torch.allclose(*slopes, atol=1e-12)
     assert all(p.grad is None for p in model.parameters())
     assert torch.equal(norm.running_mean, torch.full_like(norm.running_mean, 0.1))
+
+
+@pytest.mark.parametrize("name", ["occlusion", "leave_one_out", "rise"])
+def test_no_images_give_no_maps(case, name):
+    model, x, y = case
+    assert uf.find("interpreter", name)(model, x[:0], y[:0]).shape == (0, 1, 11, 14)
+
+
+@pytest.mark.parametrize("chunk", [None, 3, 20])
+def test_more_images_than_go_at_once(case, chunk):
+    """Whatever the share of a chunk that is known of the image before."""
+    model, x, y = case
+    many, classes = torch.cat([x, x.flip(3)]), torch.cat([y, y])
+    shown = uf.interpreters.occlusion(model, many, classes, patch=4, stride=3, chunk=chunk)
+    wanted = uf.interpreters.occlusion(model, many, classes, patch=4, stride=3, reuse=False)
+    assert torch.allclose(shown, wanted, atol=1e-10)

@@ -90,8 +90,8 @@ def answers(
 
     def ask(index: Tensor) -> Tensor:
         index = index.to(x.device)
-        image = index % len(x)
-        shown = show(image, index // len(x))
+        image, look = index % max(len(x), 1), index // max(len(x), 1)
+        shown = show(image, look)
         with frozen(model):  # also when a pass is made again on the way back, which is later
             try:
                 logits = model(shown.contiguous(memory_format=layouts[-1]))

@@ -59,7 +59,7 @@ def fast(memory: float, device: torch.device) -> float:
 
 def _cost(model: nn.Module, x: Tensor) -> tuple[int, int]:
     """Bytes that one image takes, without and with gradients."""
-    image = x[0].numel() * x.element_size()
+    image = x.shape[1:].numel() * x.element_size()
     most, held = image, dict[int, Tensor]()
     weights = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
 

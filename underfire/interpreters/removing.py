@@ -48,7 +48,7 @@ def drops(
     attached = torch.is_grad_enabled() and x.requires_grad
     instead = filling(x, fill)
     with torch.set_grad_enabled(attached):
-        if reuse and not attached:
+        if reuse and not attached and len(x):
             try:
                 with frozen(model):
                     return _by_reuse(model, x.detach(), y, rows, columns, instead, explained, chunk, memory)
@@ -87,7 +87,7 @@ def _by_reuse(
     positions = len(rows[0])
     size = chunk if chunk is not None else chunk_within(model, x, memory, gradients=False)
     room = fast(memory, x.device) * 2**20
-    made, done = [], 0
+    made, done, needed = [], 0, 1
     while done < len(x):
         images = slice(done, done + max(size // positions, 1))
         known = Reuse(model, x[images])
@@ -104,7 +104,8 @@ def _by_reuse(
             logits = known(patch, image, r, c)
             parts.append(class_answer(logits, y[images][image.to(y.device)], explained))
             if chunk is None:  # rectangles take less than whole images do, so more of them go at once
-                size = _even(max(len(place), 1), max(int(room // known.needed), 1))
+                needed = max(needed, known.needed)
+                size = _even(max(len(place), 1), max(int(room // needed), 1))
         made.append(whole[:, None] - torch.cat(parts).roll(middle).view(len(whole), positions))
         done = images.stop
     return finite(torch.cat(made))

@@ -75,10 +75,13 @@ def rise(
     with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
         f = answers(model, x, y, samples, show, explained=explained, chunk=chunk, memory=memory)
         # Masks that are cut at the same place are enlarged by the same linear map, so their grids are summed before.
-        weighted = f[:, :, None] * coarse.flatten(1) / (shown * samples)
-        summed = weighted.new_zeros(len(x), cell[0] * cell[1], cells * cells).index_add(1, i * cell[1] + j, weighted)
-        summed = summed.view(len(x), *cell, cells, cells).permute(0, 1, 3, 2, 4).reshape(len(x), cell[0] * cells, -1)
-        return (down.permute(1, 0, 2).flatten(1) @ summed @ across.permute(1, 0, 2).flatten(1).T)[:, None]
+        empty, place = f.new_zeros(cell[0] * cell[1], cells * cells), i * cell[1] + j
+        rows, columns = (enlarge.permute(1, 0, 2).flatten(1) for enlarge in (down, across))
+        maps = x.new_zeros(len(x), *x.shape[2:])
+        for b, weight in enumerate(f / (shown * samples)):
+            summed = empty.index_add(0, place, weight[:, None] * coarse.flatten(1)).view(*cell, cells, cells)
+            maps[b] = rows @ summed.transpose(1, 2).reshape(cell[0] * cells, -1) @ columns.T
+        return maps[:, None]
 
 
 def _enlarge(cells: int, size: int, cell: int, *, like: Tensor) -> Tensor:
