@@ -154,6 +154,8 @@ def test_bad_input_is_named(network, images):
         counterfactual(model, x, y, steps=0)
     with pytest.raises(DataError, match=r"known images must be \[N, 3, 12, 12\], got \(2, 3, 9, 9\)"):
         counterfactual(model, x, y, known=torch.rand(2, 3, 9, 9))
+    with pytest.raises(DataError, match="layer '3' gives NaN or infinite features for 1 of 2 known images"):
+        counterfactual(model, x, y, known=torch.stack([x[0], torch.full_like(x[0], float("nan"))]))
     with pytest.raises(DataError, match="to none of the 1 known images"):
         counterfactual(model, x[:1], y[:1], known=x[:1])
     broken = uf.Classifier(nn.Sequential(model.module, nn.Threshold(0.0, float("nan"))))

@@ -179,3 +179,13 @@ def test_bad_input_is_named(network):
         model.module[0].weight.fill_(float("nan"))
     with pytest.raises(ModelError, match="NaN or infinite features for 30 of 30"):
         nearest_neighbours().fit(model, data)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_distances_are_float32_where_the_model_computes_with_less(network, dtype):
+    model = uf.Classifier(network("relu").module).to(dtype)
+    data = Dataset("images", Images(known(20)[:].x.to(dtype), torch.arange(20) % 4))
+    for method in (nearest_neighbours(k=1), prototypes(count=2, criticisms=1, k=1)):
+        shown = method.fit(model, data)(model, data[:3].x, data[:3].y)
+        assert shown.distance.dtype == torch.float32 and shown.distance.isfinite().all()
+    assert nearest_neighbours(k=1).fit(model, data)(model, data[:3].x, data[:3].y).index[:, 0].tolist() == [0, 1, 2]

@@ -24,6 +24,8 @@ _DECODED = 256  # images held at once while data are read
 def pooled(model: nn.Module, x: Tensor, layer: str) -> tuple[Tensor, Tensor]:
     """Logits `[B, K]`, and the features `[B, D]` of images: the mean over space (or tokens) of what a layer gives.
 
+    Features are float32 at least, of which distances are known also where the model computes with less.
+
     Raises:
         ModelError: there is no such layer. Unsupported: it gives no features of each image.
     """
@@ -31,6 +33,7 @@ def pooled(model: nn.Module, x: Tensor, layer: str) -> tuple[Tensor, Tensor]:
     output = outputs[layer]
     if output.dim() not in (2, 3, 4) or len(output) != len(x):
         raise Unsupported(f"layer {layer!r} gives {tuple(output.shape)} for {len(x)} images, which are no features")
+    output = output.to(torch.promote_types(output.dtype, torch.float32))
     if output.dim() == 2:
         return logits, output
     return logits, output.mean((2, 3)) if output.dim() == 4 else output.mean(1)

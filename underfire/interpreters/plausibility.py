@@ -76,6 +76,9 @@ def _prototypes(model: nn.Module, x: Tensor, at: At, known: Tensor, layer: str, 
     if known.shape[1:] != x.shape[1:]:
         raise DataError(f"known images must be [N, {', '.join(map(str, x.shape[1:]))}], got {tuple(known.shape)}")
     seen = [pooled(model, part, layer) for part in known.to(x).split(max(len(x), 32))]
+    bad = sum(int((~s[1].isfinite().all(1)).sum()) for s in seen)
+    if bad:
+        raise DataError(f"layer {layer!r} gives NaN or infinite features for {bad} of {len(known)} known images")
     answers, features = torch.cat([s[0] for s in seen]).argmax(1), torch.cat([s[1] for s in seen])
     _, own = pooled(model, x[at.index], layer)
     result = features.new_zeros(len(x), features.shape[1])
