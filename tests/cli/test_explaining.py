@@ -87,6 +87,8 @@ def test_rules_are_printed_with_their_fidelity(parsed: Parsed, capsys: pytest.Ca
         (("gradient", *DIGITS, *KNOWN), "gradient does not learn from data; leave --reference out"),
         (("prototypes", *DIGITS, "--reference", "nothing:"), "unknown data 'nothing:'"),
         (("prototypes", *DIGITS, *KNOWN, "--set", "kk=3"), "unknown key 'kk'"),
+        (("rise", *DIGITS, "--set", "samples=0"), "samples and cells must be at least 1, got 0 and 8"),
+        (("surrogate", *DIGITS, *KNOWN[:-1], 1), "digits:train: of 1 images, 0 would be held out"),
     ],
 )
 def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], arguments: tuple[object, ...], message: str) -> None:

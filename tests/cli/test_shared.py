@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from underfire.cli.shared import device, one_line, progress, to_json, whole
+from underfire.cli.shared import ERR, OUT, device, one_line, progress, to_json, whole
 from underfire.errors import InputError
 from underfire.records import Interval
 
@@ -49,6 +49,13 @@ def test_an_error_is_one_line() -> None:
     full = one_line(OSError(errno.ENOSPC, "No space left on device", "x/y"))
     assert full == "No space left on device: x/y; free some space and run the same command again"
     assert one_line(OSError("odd")) == "odd"
+
+
+def test_colons_of_a_name_make_no_pictures() -> None:
+    for console in (OUT, ERR):
+        with console.capture() as shown:
+            console.print("digits:train: none")
+        assert shown.get() == "digits:train: none\n"
 
 
 def test_json_is_strict() -> None:

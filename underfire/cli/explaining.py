@@ -95,7 +95,7 @@ def prepare(job: Job, name: str, settings: tuple[str, ...], reference: str | Non
     entry = options.interpreter(name, settings, maps_only=False)
     call = interpreter_of(entry)
     values = {n: p.default for n, p in card.options.items()} | entry.options
-    passes = prod(v for n in ("steps", "searches", "samples") if isinstance(v := values.get(n), int))
+    passes = prod(max(v, 1) for n in ("steps", "searches", "samples") if isinstance(v := values.get(n), int))
     if reference is None:
         return Method(card, call, None, passes)
     if not card.fitted and "known" not in card.options:

@@ -21,8 +21,9 @@ from rich.text import Text
 
 from underfire.errors import InputError
 
-OUT = Console(highlight=False, markup=False)  # names may have brackets: they are no markup
-ERR = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+# Names may have brackets and colons, which are no markup and no emoji.
+OUT = Console(highlight=False, markup=False, emoji=False)
+ERR = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def one_line(error: BaseException) -> str:
