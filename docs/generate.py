@@ -25,7 +25,7 @@ PLURAL = {
 }
 
 #: Facts that only the machinery reads.
-INNER = ("quick", "timed")
+INNER = ("quick", "timed", "per_pixel")
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

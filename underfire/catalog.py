@@ -36,7 +36,8 @@ class Card:
         facts: whatever else is known, by name (`goals`, `differentiable`, `random`, `atlas`, `higher_is_better`, ...).
             Of an attack, `minimal`: it looks for the smallest success; `universal`: one change serves the whole batch;
             `models`: the only kind of model that it takes; `quick`: options that make it short. Of an interpreter,
-            `gives`: what it returns, `"map"` where nothing is said, or `"images"`, `"examples"`, `"rules"`.
+            `gives`: what it returns, `"map"` where nothing is said, or `"images"`, `"examples"`, `"rules"`;
+            `per_pixel`: it asks the model once for every pixel.
     """
 
     kind: str

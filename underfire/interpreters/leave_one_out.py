@@ -15,6 +15,7 @@ from underfire.interpreters.removing import drops
     paper="Yang, Chen, Hsieh, Wang and Jordan, ML-LOO: Detecting Adversarial Examples with Feature Attribution, "
     "AAAI 2020",
     family="perturbation",
+    per_pixel=True,
     differentiable=True,
     second_order=False,
 )

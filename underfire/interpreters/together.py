@@ -8,16 +8,24 @@ from typing import Any
 from torch import Tensor, nn
 
 from underfire.catalog import Card, cards
-from underfire.errors import UnderfireError
+from underfire.errors import UnderfireError, Unsupported
+
+FAMILIES = ("back-propagation", "representation", "perturbation", "model-guided")
+MOST_PIXELS = 10_000  # of an image, for a method that asks once for each of them
 
 
 def map_cards() -> list[Card]:
     """The interpreters of the catalogue that give maps, sorted by family and name."""
     maps = [card for card in cards("interpreter") if card.facts.get("gives", "map") == "map"]
-    return sorted(maps, key=lambda card: (FAMILIES.index(str(card.facts.get("family", ""))), card.name))
+    place: dict[Any, int] = {family: number for number, family in enumerate(FAMILIES)}
+    return sorted(maps, key=lambda card: (place.get(card.facts.get("family"), len(place)), card.name))
 
 
-FAMILIES = ("back-propagation", "representation", "perturbation", "model-guided", "")
+def refuse_large(card: Card, x: Tensor) -> None:
+    """Raise Unsupported where a comparison of all would wait for one method that asks once for every pixel."""
+    pixels = x.shape[2] * x.shape[3]
+    if card.facts.get("per_pixel") and pixels > MOST_PIXELS:
+        raise Unsupported(f"it asks once for each of the {pixels} pixels of an image; occlusion asks for patches")
 
 
 def together(
@@ -41,6 +49,7 @@ def together(
         if only and card.name not in only:
             continue
         try:
+            refuse_large(card, x)
             yield card, card.with_options(**(options or {}).get(card.name, {}))(model, x, y).detach()
         except UnderfireError as error:
             yield card, error

@@ -24,7 +24,7 @@ from underfire import data, models
 from underfire.catalog import Card, cards, find
 from underfire.errors import InputError, UnderfireError
 from underfire.figures import heatmap, magnify, save_small, sheet
-from underfire.interpreters.together import together
+from underfire.interpreters.together import refuse_large, together
 from underfire.measures.maps import informative
 from underfire.measures.prediction import confidence
 from underfire.model import Classifier
@@ -105,6 +105,7 @@ def explained(card: Card, subject: Subject) -> Any:
     Raises:
         UnderfireError: the interpreter cannot explain this model.
     """
+    refuse_large(card, subject.x)
     interpret = card.with_options(**SETTINGS.get(card.name, {}))
     if card.fitted and "weights" not in card.options:
         if subject.reference is None:

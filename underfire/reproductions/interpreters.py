@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from underfire import data, models
+from underfire.catalog import Card
 from underfire.data.dataset import boxes
 from underfire.errors import UnderfireError
-from underfire.interpreters.together import map_cards
+from underfire.interpreters.together import map_cards, refuse_large
 from underfire.measures import localisation
 from underfire.measures.explanation import deletion, insertion
 from underfire.measures.maps import informative
@@ -47,11 +48,13 @@ class Contestant:
         name: in the catalogue, or a control's in brackets.
         family: of the interpreter.
         explain: makes the maps; called with the options for the data besides.
+        card: of an interpreter.
     """
 
     name: str
     family: str
     explain: Explain
+    card: Card | None = None
 
 
 def _noise(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
@@ -86,7 +89,7 @@ CONTROLS = (
 
 def contestants() -> list[Contestant]:
     """Every interpreter of the catalogue that gives a map, by family, and the controls."""
-    found = [Contestant(card.name, str(card.facts.get("family", "")), card) for card in map_cards()]
+    found = [Contestant(card.name, str(card.facts.get("family", "")), card, card) for card in map_cards()]
     return [*found, *CONTROLS]
 
 
@@ -95,6 +98,8 @@ def _explained(one: Contestant, model: Classifier, batch: Batch, where: str) -> 
     options = OPTIONS[where].get(one.name, {})
     start, parts = time.perf_counter(), []
     try:
+        if one.card is not None:
+            refuse_large(one.card, batch.x)
         for x, y in zip(batch.x.split(BATCH), batch.y.split(BATCH), strict=True):
             parts.append(one.explain(model, x, y, **options).detach())
     except UnderfireError as error:
