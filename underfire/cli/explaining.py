@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,11 @@ class Method:
     def gives(self) -> str:
         """`"map"`, `"images"`, `"examples"` or `"rules"`."""
         return str(self.card.facts.get("gives", "map"))
+
+    @cached_property
+    def images(self) -> Tensor | None:
+        """Those of `--reference`, decoded once, `[N, C, H, W]`."""
+        return None if self.known is None else self.known[:].x
 
     def __call__(self, job: Job, x: Tensor, y: Tensor, **more: Any) -> Any:
         """What it gives.
@@ -186,8 +192,8 @@ def _show_images(job: Job, method: Method, part: Part) -> None:
     every = torch.arange(len(x), device=x.device)
     rest = every if wanted is None else every[pred != wanted]  # others are so already
     more: dict[str, Any] = {} if wanted is None else {"goal": wanted[rest]}
-    if method.known is not None:
-        more["known"] = method.known[:].x.to(x)
+    if method.images is not None:
+        more["known"] = method.images.to(x)
     changed = x.clone()
     if len(rest):
         changed[rest] = method(job, x[rest], pred[rest], **more).detach()

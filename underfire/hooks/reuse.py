@@ -153,7 +153,7 @@ class _Pass(TorchDispatchMode):
             marks, args = {"seen twice"}, (args[0].contiguous(), *args[1:])
         result = func(*args, **kwargs)
         given = {a.name: v for a, v in zip(func._schema.arguments, args, strict=False)} | kwargs
-        for written in (given[a.name] for a in aliased if a.alias_info.is_write):
+        for written in _tensors([given.get(a.name) for a in aliased if a.alias_info.is_write]):
             if self.mark(written) is None:  # nor is that of which it is a view
                 self.filled[written.untyped_storage().data_ptr()] = written
         for a in _tensors(result):
