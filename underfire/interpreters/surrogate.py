@@ -121,6 +121,8 @@ class surrogate:
         known = must_be_fitted(self._known, "surrogate")
         logits, features = known.seen(model, x)
         class_score(logits, y)
+        if not len(x):
+            return []
         asked = _array(features if self.features == "layer" else _means(x, self.parts))
         paths, leaves, inner = self.tree.decision_path(asked), self.tree.apply(asked), self.tree.tree_
         rules = []
