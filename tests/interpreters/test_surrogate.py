@@ -58,6 +58,7 @@ def test_a_network_that_is_a_threshold_is_found_out(model):
     count = int((model(data[:].x).argmax(1) == 1).sum())
     assert low.startswith("so the tree says low (") and low.endswith("known images), as the network does")
     assert "so the tree says high (" in high and high.endswith("; low is 0 of " + high.split(" of ")[-1])
+    assert method(model, x[:0], torch.zeros(0, dtype=torch.int64)) == []
     assert 0 < int(high.split("(")[1].split(" of ")[0]) <= count
 
 

@@ -57,8 +57,9 @@ def counterfactual(
     What comes out shows what the model heeds. Of a network that was not trained to resist attacks this is often noise,
     whatever is asked for plausibility; that is a finding about the network.
 
-    Unlike the paper: the encoder is the model under test itself, there is no autoencoder, `c` counts in the weight that
-    would do if the model were linear, the steps have no momentum.
+    Unlike the paper: the hinge is of logits, not of probabilities; the encoder is a layer of the model under test,
+    averaged over space; total variation stands in for the autoencoder; `c` counts in the weight that would do if the
+    model were linear; the steps have no momentum.
 
     Args:
         model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
