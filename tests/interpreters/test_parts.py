@@ -1,13 +1,17 @@
-"""Inner neurons, and how many images go at once."""
+"""Inner neurons, classes, how many images go at once, and what is computed again on the way back."""
+
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 import underfire as uf
-from underfire.errors import InputError, ModelError
+from underfire.errors import DataError, InputError, ModelError
+from underfire.hooks import smooth_relu
 from underfire.interpreters.chunks import chunk_within, in_chunks
-from underfire.interpreters.parts import score
+from underfire.interpreters.parts import class_score, score
 
 
 @pytest.fixture
@@ -63,3 +67,67 @@ def test_chunks_join_to_the_whole_and_pass_gradients():
         assert torch.equal(g, 2 * z)
     with pytest.raises(InputError, match="chunk must be at least 1"):
         in_chunks(lambda i: z[i], 7, 0)
+
+
+def test_classes_that_do_not_fit_are_said(network, x):
+    logits = torch.zeros(3, 4)
+    with pytest.raises(DataError, match="class -1 is outside the model's 4 classes"):
+        class_score(logits, torch.tensor([0, -1, 3]))
+    with pytest.raises(DataError, match="classes to explain are on meta, but the images on cpu"):
+        class_score(logits, torch.zeros(3, dtype=torch.int64, device="meta"))
+
+
+BACK = {
+    "gradient": {},
+    "integrated_gradients": {"steps": 3},
+    "integrated_gradients, exact": {"steps": 3, "curvature": "exact", "chunk": 2},
+    "smooth_grad": {"samples": 3, "chunk": 2},
+    "guided_backprop": {"curvature": "exact"},
+    "score_cam": {"chunk": 4},
+    "smooth_grad_cam_pp": {"samples": 3, "chunk": 2, "layer": "1"},
+}
+
+
+@pytest.mark.parametrize("name", BACK)
+def test_the_way_back_may_begin_outside_the_bend(network, x, name):
+    """What is computed again there is bent as it was, and what was not bent is not."""
+    model, y = network("relu", torch.float64), torch.tensor([0, 1, 2])
+    show = uf.find("interpreter", name.split(",")[0]).with_options(**BACK[name])
+
+    def slope(bent, way_back, show=show):
+        point = x.clone().requires_grad_()
+        with smooth_relu(1e-2) if bent else nullcontext():
+            shown = show(model, point, y).square().sum()
+        with smooth_relu(1e-2) if way_back else nullcontext():
+            return torch.autograd.grad(shown, point)[0]
+
+    inside = slope(True, True)
+    assert torch.allclose(slope(True, False), inside) and bool((inside != 0).any())
+    assert torch.allclose(slope(False, True), slope(False, False))
+    if "chunk" in BACK[name]:  # nothing is made again
+        assert torch.allclose(slope(True, True, partial(show, chunk=1000)), inside)
+
+
+@pytest.mark.parametrize("name", BACK)
+def test_no_images(network, x, name):
+    show = uf.find("interpreter", name.split(",")[0]).with_options(**BACK[name])
+    assert len(show(network("relu", torch.float64), x[:0], torch.zeros(0, dtype=torch.int64))) == 0
+
+
+@pytest.mark.parametrize("name", ["gradient", "smooth_grad", "smooth_grad_cam_pp"])
+def test_half_precision_keeps_what_is_small(network, x, name):
+    """A slope along a map's small gradient, and third powers of it, are below what half precision can hold."""
+    model, y = network("smooth", torch.float32), torch.tensor([0, 1, 2])
+    show = uf.find("interpreter", name).with_options(**BACK[name])
+    slopes = []
+    for dtype in (torch.float32, torch.float16):
+        point = x.to(dtype).requires_grad_()
+        shown = show(model.to(dtype), point, y)
+        slopes.append(torch.autograd.grad(shown.float().sum() * 1e-2, point)[0].float().flatten())
+    assert torch.cosine_similarity(*slopes, dim=0) > 0.9
+
+
+def test_twice_takes_twice_the_memory(network, x):
+    model = network("relu", torch.float64)
+    once = chunk_within(model, x, 4, gradients=True)
+    assert chunk_within(model, x, 4, gradients=True, twice=True) == once // 2

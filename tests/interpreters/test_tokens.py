@@ -7,6 +7,8 @@ from torch import nn
 import underfire as uf
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import Space, last_spatial_layer, pooled_head, space_of
+from underfire.interpreters.features import pooled
+from underfire.interpreters.parts import score
 
 FAMILY = {"grad_cam": {}, "grad_cam_pp": {}, "score_cam": {}, "smooth_grad_cam_pp": {"samples": 2}}
 
@@ -187,3 +189,55 @@ def test_other_peoples_networks(name):
     assert space_of(model, x, layer) == space
     shown = uf.interpreters.grad_cam(model, x, torch.tensor([3]))
     assert shown.shape[2:] == space.grid and bool(torch.isfinite(shown).all())
+
+
+def test_neurons_and_pooled_features_have_their_channels_where_they_are(x):
+    """Of channels last and of tokens too."""
+    y = torch.tensor([0, 3])
+    model = build(ChannelsLast)
+    z = model.module.embed(x).permute(0, 2, 3, 1)
+    normed = model.module.norm(z + model.module.block(z))
+    assert torch.allclose(score(model, x, y, "norm:5"), normed[..., 5].mean((1, 2)))
+    assert torch.allclose(score(model, x, y, "norm:5,1,4"), normed[:, 1, 4, 5])
+    assert torch.allclose(pooled(model, x, "norm")[1], normed.mean((1, 2)))
+    assert torch.allclose(pooled(model, x, "embed")[1], z.mean((1, 2)))
+    model = build()
+    tokens = model.module.embed(x).flatten(2).transpose(1, 2) + model.module.places[:, 1:]
+    with_class = torch.cat([(model.module.first + model.module.places[:, :1]).expand(2, -1, -1), tokens], 1)
+    normed = model.module.blocks[0].norm1(with_class)[:, 1:]
+    assert torch.allclose(score(model, x, y, "blocks.0.norm1:5"), normed[..., 5].mean(1))
+    assert torch.allclose(score(model, x, y, "blocks.0.norm1:5,1,4"), normed[:, 1 * 6 + 4, 5])
+
+
+class Fused(nn.Module):
+    """One head of the fused attention of patches, which has no second derivative."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 4)
+
+    def forward(self, x):
+        z = self.embed(x).flatten(2).transpose(1, 2)[:, None]
+        return self.head(nn.functional.scaled_dot_product_attention(z, z, z)[:, 0].tanh().mean(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gradient", {"curvature": "exact"}),
+        ("gradient", {"curvature": "smooth"}),
+        ("guided_backprop", {}),
+        ("integrated_gradients", {"curvature": "exact", "steps": 3, "chunk": 2}),
+    ],
+)
+def test_fused_attention_is_differentiated_twice(x, name, options):
+    model, y = build(Fused), torch.tensor([0, 3])
+    show = uf.find("interpreter", name).with_options(**options)
+    point = x.clone().requires_grad_()
+    shown = show(model, point, y)
+    probe = torch.randn(shown.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    (slope,) = torch.autograd.grad((probe * shown).sum(), point)
+    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    with torch.no_grad():
+        ahead, behind = (show(model, x + s * direction, y) for s in (1e-6, -1e-6))
+    assert torch.allclose((slope * direction).sum(), (probe * (ahead - behind)).sum() / 2e-6, rtol=1e-4)

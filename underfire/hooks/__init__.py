@@ -3,8 +3,8 @@
 Layer names are those of the user's module (`module.named_modules()`), not of the `Classifier` around it.
 """
 
-from underfire.hooks.bending import deconv_relu, guided_relu, smooth_relu, wide_relu
-from underfire.hooks.finding import last_spatial_layer, pooled_head, space_of
+from underfire.hooks.bending import bent_as_now, deconv_relu, guided_relu, smooth_relu, wide_relu
+from underfire.hooks.finding import as_maps, last_spatial_layer, pooled_head, space_of
 from underfire.hooks.reading import (
     activations,
     frozen,
@@ -22,6 +22,8 @@ __all__ = [
     "Scale",
     "Space",
     "activations",
+    "as_maps",
+    "bent_as_now",
     "deconv_relu",
     "frozen",
     "guided_relu",
@@ -34,7 +36,7 @@ __all__ = [
     "smooth_relu",
     "space_of",
     "tail",
-    "wide_relu",
     "twice_differentiable",
     "unshared",
+    "wide_relu",
 ]

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+R = TypeVar("R")
 
 
 def _step(z: Tensor, tau: float) -> Tensor:
@@ -132,6 +135,25 @@ def _bent(bend: _Bend) -> Iterator[None]:
             yield
     finally:
         _BEND.reset(token)
+
+
+def bent_as_now(f: Callable[..., R]) -> Callable[..., R]:
+    """`f`, inside which rectifiers pass back what they do here, wherever it is called.
+
+    For passes that are made on the way back, which may begin after a `with smooth_relu()` has ended, and do not see it
+    before that either.
+    """
+    bend = _BEND.get()
+
+    @wraps(f)
+    def as_then(*args: Any) -> R:
+        if bend is None and _BEND.get() is None:
+            return f(*args)
+        # Also where the bend is the same: while `torch.autograd.grad` runs, torch suspends the mode it was called in.
+        with _bent(bend or _Bend()):
+            return f(*args)
+
+    return as_then
 
 
 @contextmanager

@@ -41,6 +41,16 @@ def space_of(model: nn.Module, x: Tensor, name: str, grid: Grid | None = None) -
     return space_in(_traced(model, x, grid), model, name, grid)
 
 
+def as_maps(model: nn.Module, x: Tensor, name: str, output: Tensor) -> Tensor:
+    """What the layer `name` gave for `x`, as `[B, C, h, w]`, or where it has no places as `[B, D]`.
+
+    Raises:
+        Unsupported: it is neither, or tokens of no grid that can be found.
+    """
+    alone = output.dim() == 2 or (output.dim() == 4 and output.shape[2:].numel() == 1)
+    return output if alone else space_of(model, x, name).maps(output)
+
+
 def last_spatial_layer(model: nn.Module, x: Tensor, grid: Grid | None = None) -> str:
     """The name of the last layer whose output has space; of a transformer, the last that the logits depend on there.
 

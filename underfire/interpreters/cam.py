@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from underfire.catalog import card
 from underfire.hooks import activations, frozen, pooled_head, space_of
-from underfire.interpreters.feature_maps import numbers
-from underfire.interpreters.parts import class_score
+from underfire.interpreters.parts import checked, class_score
 
 
 @card(
@@ -42,6 +41,6 @@ def cam(model: nn.Module, x: Tensor, y: Tensor, *, grid: tuple[int, int] | None 
         name, weight, _ = pooled_head(model, x, grid)
         logits, outputs = activations(model, x, [name])
         class_score(logits, y)  # raises where y does not fit
-        features = space_of(model, x, name, grid).maps(numbers(outputs[name], f"what layer {name!r} gives"))
+        features = space_of(model, x, name, grid).maps(checked(outputs[name], f"what layer {name!r} gives"))
         weighted = torch.einsum("bk,bkhw->bhw", weight.detach()[y].to(features.dtype), features)
     return weighted.unsqueeze(1).to(x.dtype)

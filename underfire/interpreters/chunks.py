@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from underfire.errors import InputError
-from underfire.hooks import frozen, inner
+from underfire.hooks import bent_as_now, frozen, inner, unshared
 
 Looks = Callable[..., Tensor]
 """`(image, look, *tensors) -> [n, ...]` of places int64 `[n]` in the batch and in the looks."""
@@ -25,7 +25,7 @@ _FAST = {"cpu": 24.0}
 _COSTS: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], tuple[int, int]]] = WeakKeyDictionary()
 
 
-def chunk_within(model: nn.Module, x: Tensor, memory: float = MEMORY, *, gradients: bool) -> int:
+def chunk_within(model: nn.Module, x: Tensor, memory: float = MEMORY, *, gradients: bool, twice: bool = False) -> int:
     """How many images of the size of `x` may go through `model` at once, so that a stated memory suffices.
 
     Counted is, where gradients are taken, what is held for the way back, and twice the most that one layer reads and
@@ -37,6 +37,7 @@ def chunk_within(model: nn.Module, x: Tensor, memory: float = MEMORY, *, gradien
         x: images `[B, C, H, W]`; only their size, type and device matter.
         memory: in MiB.
         gradients: whether the passes are followed by a way back.
+        twice: whether that is itself differentiated, for which as much again is held.
 
     Raises:
         InputError: not even one image fits.
@@ -45,7 +46,7 @@ def chunk_within(model: nn.Module, x: Tensor, memory: float = MEMORY, *, gradien
     key = (x.shape[1:], x.dtype, x.device)
     if key not in known:
         known[key] = _cost(model, x)
-    needed = known[key][gradients]
+    needed = known[key][gradients] * (2 if twice else 1)
     if memory * 2**20 < needed:
         raise InputError(f"memory of {memory:g} MiB is too small for one image, which takes {needed / 2**20:.1f} MiB")
     room = memory if gradients else fast(memory, x.device)
@@ -77,7 +78,7 @@ def _cost(model: nn.Module, x: Tensor) -> tuple[int, int]:
             if next(module.children(), None) is None:
                 stack.callback(module.register_forward_hook(weigh).remove)
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(hold, lambda t: t))
-        model(torch.zeros(1, *x.shape[1:], dtype=x.dtype, device=x.device, requires_grad=True))
+        unshared(model)(torch.zeros(1, *x.shape[1:], dtype=x.dtype, device=x.device, requires_grad=True))
     return most, sum(t.untyped_storage().nbytes() for t in held.values()) + 2 * most
 
 
@@ -94,7 +95,8 @@ def in_chunks(f: Callable[[Tensor], Tensor], total: int, chunk: int, *, attached
         raise InputError(f"chunk must be at least 1 image, got {chunk}")
     parts = torch.arange(total).split(chunk)
     if attached and len(parts) > 1:
-        return torch.cat([checkpoint(f, part, use_reentrant=False, preserve_rng_state=False) for part in parts])
+        again = bent_as_now(f)
+        return torch.cat([checkpoint(again, part, use_reentrant=False, preserve_rng_state=False) for part in parts])
     return torch.cat([f(part) for part in parts])
 
 
@@ -118,7 +120,7 @@ def summed(f: Looks, looks: int, chunk: int, *tensors: Tensor) -> Tensor:
     pairs = torch.arange(len(tensors[0]) * looks, device=tensors[0].device)
     parts = pairs.tensor_split(max(1, -(-len(pairs) // chunk)))
     if len(parts) > 1 and torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return cast(Tensor, _Replayed.apply(f, looks, parts, *tensors))
+        return cast(Tensor, _Replayed.apply(bent_as_now(f), looks, parts, *tensors))
     return _total(f, looks, parts, tensors)
 
 

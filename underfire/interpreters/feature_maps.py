@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from underfire.errors import InputError, ModelError
 from underfire.hooks import Space, activations, last_spatial_layer, space_of, tail
-from underfire.interpreters.parts import class_score, explaining
+from underfire.interpreters.parts import checked, class_score, explaining
 
 Grid = tuple[int, int]
 
@@ -49,7 +49,7 @@ def feature_maps(
     logits, outputs = (activations if attached else tail)(model, x, list(layers))
     score = class_score(logits, y)
     for name, output in outputs.items():
-        numbers(output, f"what layer {name!r} gives")
+        checked(output, f"what layer {name!r} gives")
     return score, outputs
 
 
@@ -73,21 +73,8 @@ def features_and_gradients(
     for (name, space), features, gradient in zip(layers.items(), read, found, strict=True):
         if gradient is None:
             raise ModelError(f"the logits do not depend on layer {name!r}")
-        pairs.append((space.maps(features), space.maps(numbers(gradient, "the model's gradient"))))
+        pairs.append((space.maps(features), space.maps(checked(gradient))))
     return pairs
-
-
-def numbers(values: Tensor, what: str) -> Tensor:
-    """The values `[B, ...]`, if all are numbers.
-
-    Raises:
-        ModelError: some are not; it says of how many images.
-    """
-    if not bool(torch.isfinite(values.sum())):  # one number says that all is well
-        bad = int((~torch.isfinite(values)).flatten(1).any(1).sum())
-        if bad:
-            raise ModelError(f"{what} is NaN or infinite for {bad} of {len(values)} images")
-    return values
 
 
 def weighted_maps(

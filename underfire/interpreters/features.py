@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from underfire.errors import DataError, InputError, ModelError, NotFitted, Unsupported
-from underfire.hooks import activations, frozen, inner, last_spatial_layer
+from underfire.hooks import activations, as_maps, frozen, inner, last_spatial_layer
 from underfire.interpreters.chunks import MEMORY, chunk_within
 from underfire.records import Examples
 
@@ -34,9 +34,10 @@ def pooled(model: nn.Module, x: Tensor, layer: str) -> tuple[Tensor, Tensor]:
     if output.dim() not in (2, 3, 4) or len(output) != len(x):
         raise Unsupported(f"layer {layer!r} gives {tuple(output.shape)} for {len(x)} images, which are no features")
     output = output.to(torch.promote_types(output.dtype, torch.float32))
-    if output.dim() == 2:
-        return logits, output
-    return logits, output.mean((2, 3)) if output.dim() == 4 else output.mean(1)
+    if output.dim() == 3:
+        return logits, output.mean(1)
+    output = as_maps(model, x, layer, output)
+    return logits, output.mean((2, 3)) if output.dim() == 4 else output
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from underfire.catalog import card
 from underfire.errors import InputError, nearest
-from underfire.hooks import frozen
+from underfire.hooks import bent_as_now, frozen
 from underfire.interpreters.asking import filling
 from underfire.interpreters.chunks import MEMORY, chunk_within, summed
 from underfire.interpreters.parts import back_propagated, check_classes, check_curvature, checked, score, wide_shift
@@ -74,14 +75,13 @@ def integrated_gradients(
     ends, starts, classes = x.repeat(n, 1, 1, 1), empty.flatten(0, 1), y.repeat(n)
     alphas, shares = (torch.tensor(v, dtype=x.dtype, device=x.device) for v in nodes(quadrature, steps))
     twice = attached and curvature == "exact"
-    room = memory / 2 if twice else memory  # a way back that is differentiated holds as much again
-    at_once = chunk_within(model, x, room, gradients=True) if chunk is None else chunk
+    at_once = chunk_within(model, x, memory, gradients=True, twice=twice) if chunk is None else chunk
 
     def along(ends: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
         def gradients(row: Tensor, step: Tensor, ends: Tensor, starts: Tensor) -> Tensor:
             point = torch.lerp(starts[row], ends[row], alphas[step].reshape(-1, 1, 1, 1))
             g = back_propagated(model, point, classes[row], neuron, twice=twice)
-            return weights[step].reshape(len(step), -1, 1, 1, 1) * g.unsqueeze(1)
+            return weights.view(steps, -1, 1, 1, 1)[step] * g.unsqueeze(1)
 
         with frozen(model):
             return summed(gradients, steps, at_once, ends, starts)
@@ -89,7 +89,8 @@ def integrated_gradients(
     if attached and not twice:
         # How far the mean gradient follows the image, and how far the baseline, each needs a sum of its own.
         both = torch.stack([alphas * shares, (1 - alphas) * shares], 1)
-        mean = cast(Tensor, _Along.apply(ends, starts, lambda ends, starts: along(ends, starts, both)))
+        slopes = bent_as_now(lambda ends, starts: along(ends, starts, both))
+        mean = cast(Tensor, _Along.apply(ends, starts, slopes))
     else:
         mean = along(ends, starts, shares).squeeze(1)
     return ((ends - starts) * checked(mean)).sum(1, keepdim=True).unflatten(0, (n, -1)).mean(0)
@@ -106,6 +107,7 @@ class _Along(torch.autograd.Function):
         return sums.sum(1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         ends, starts, sums = ctx.saved_tensors
         shift, d = wide_shift(grads[0])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from underfire.errors import DataError, InputError, ModelError, Unsupported
-from underfire.hooks import activations, frozen, wide_relu
+from underfire.hooks import activations, as_maps, bent_as_now, frozen, twice_differentiable, wide_relu
 
 CURVATURES = ("difference", "smooth", "exact")
 
@@ -24,9 +25,11 @@ def seeded(generator: torch.Generator | None, device: torch.device) -> torch.Gen
 
 
 def check_classes(x: Tensor, y: Tensor) -> None:
-    """Raise DataError unless there is one class int64 for each of the images `x` `[B, ...]`."""
+    """Raise DataError unless there is one class int64 for each of the images `x` `[B, ...]`, on their device."""
     if y.shape != (len(x),) or y.dtype != torch.int64:
         raise DataError(f"classes to explain must be int64 [{len(x)}], got {y.dtype} {tuple(y.shape)}")
+    if y.device != x.device:
+        raise DataError(f"classes to explain are on {y.device}, but the images on {x.device}; move them there")
 
 
 def class_score(logits: Tensor, y: Tensor) -> Tensor:
@@ -36,8 +39,9 @@ def class_score(logits: Tensor, y: Tensor) -> Tensor:
         DataError: `y` does not fit the logits.
     """
     check_classes(logits, y)
-    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < logits.shape[1]:
-        raise DataError(f"class {int(y.max())} is outside the model's {logits.shape[1]} classes")
+    least, most = (int(y.min()), int(y.max())) if len(y) else (0, 0)
+    if least < 0 or most >= logits.shape[1]:
+        raise DataError(f"class {least if least < 0 else most} is outside the model's {logits.shape[1]} classes")
     return logits.gather(1, y[:, None]).squeeze(1)
 
 
@@ -48,11 +52,13 @@ def score(model: nn.Module, x: Tensor, y: Tensor, neuron: str | None = None) -> 
         model: maps images to logits `[B, K]`.
         x: images.
         y: classes, int64 `[B]`; without effect where a neuron is given, but still checked.
-        neuron: `"LAYER:UNIT"`, such as `"layer2.0:5"`: of a layer `[B, C, h, w]` the mean of channel 5 over space, and
-            with `"LAYER:UNIT,ROW,COLUMN"` one place of it; of a layer `[B, D]` its unit 5.
+        neuron: `"LAYER:UNIT"`, such as `"layer2.0:5"`: of a layer with space the mean of channel 5 over it, and with
+            `"LAYER:UNIT,ROW,COLUMN"` one place of it, also of channels last and of tokens, see `hooks.space_of`; of a
+            layer `[B, D]` its unit 5.
 
     Raises:
-        InputError: the neuron is not written so, or outside the layer. ModelError: there is no such layer.
+        InputError: the neuron is not written so, or outside the layer. ModelError: there is no such layer, or it has
+            no places. Unsupported: what the layer gives is of no known kind.
     """
     if neuron is None:
         return class_score(model(x), y)
@@ -62,8 +68,8 @@ def score(model: nn.Module, x: Tensor, y: Tensor, neuron: str | None = None) -> 
         raise InputError(f"neuron must be LAYER:UNIT or LAYER:UNIT,ROW,COLUMN, such as 'layer2.0:5', got {neuron!r}")
     logits, outputs = activations(model, x, [name])
     class_score(logits, y)
-    output = outputs[name]
-    if output.dim() not in (2, 4) or (len(place) == 3 and output.dim() != 4):
+    output = as_maps(model, x, name, outputs[name])
+    if len(place) == 3 and output.dim() == 2:
         raise ModelError(f"neuron {neuron!r}: layer {name!r} gives {tuple(output.shape)}, which has no such place")
     if any(i >= n for i, n in zip(place, output.shape[1:], strict=False)):
         raise InputError(f"neuron {neuron!r} is outside layer {name!r}, which gives {tuple(output.shape[1:])} an image")
@@ -81,8 +87,8 @@ def explaining(model: nn.Module, x: Tensor) -> Iterator[tuple[Tensor, bool]]:
         yield (x if attached else x.detach().requires_grad_(True)), attached
 
 
-def checked(values: Tensor, what: str = "gradient") -> Tensor:
-    """The model's gradient, or another value of it, `[B, ...]`, as it is.
+def checked(values: Tensor, what: str = "the model's gradient") -> Tensor:
+    """The model's gradient, or something else `[B, ...]` of each image, as it is.
 
     Raises:
         ModelError: it is NaN or infinite for some images.
@@ -90,7 +96,7 @@ def checked(values: Tensor, what: str = "gradient") -> Tensor:
     if not bool(torch.isfinite(values.sum())):  # one number says that all is well
         for word, wrong in (("NaN", torch.isnan), ("infinite", torch.isinf)):
             if bad := int(wrong(values).reshape(len(values), -1).any(1).sum()):
-                raise ModelError(f"the model's {what} is {word} for {bad} of {len(values)} images")
+                raise ModelError(f"{what} is {word} for {bad} of {len(values)} images")
     return values
 
 
@@ -128,7 +134,7 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor, curvature: str, neuro
     def again(elsewhere: Tensor) -> Tensor:
         return back_propagated(model, elsewhere.detach(), y, neuron)
 
-    return cast(Tensor, _Difference.apply(x, gradient, again))
+    return cast(Tensor, _Difference.apply(x, gradient, bent_as_now(again)))
 
 
 def back_propagated(
@@ -146,8 +152,8 @@ def back_propagated(
     Raises:
         ModelError: the score is NaN.
     """
-    with explaining(model, x) as (point, attached):
-        total = checked(score(model, point, y, neuron), "answer").sum()
+    with explaining(model, x) as (point, attached), twice_differentiable() if twice and attached else nullcontext():
+        total = checked(score(model, point, y, neuron), "the model's answer").sum()
         # The graph stays where others may share this pass.
         (gradient,) = torch.autograd.grad(total, point, create_graph=twice and attached, retain_graph=attached)
         # Where nothing on the way depends on the image, its derivative is zero rather than missing.
@@ -167,6 +173,7 @@ class _Difference(torch.autograd.Function):
         return gradient.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         x, gradient = ctx.saved_tensors
         v = grads[0]
@@ -178,11 +185,14 @@ def wide_shift(v: Tensor) -> tuple[Tensor, Tensor]:
     """`d v` and `d` for a difference of gradients along `v`, `[B, C, H, W]` and `[B, 1, 1, 1]`.
 
     Its root mean square is about two and a half grey levels: wide enough to cross kinks, narrow against the eps of an
-    attack. Where `v` is zero the shift is too, and `d` is infinite.
+    attack. Where `v` is zero the shift is too, and `d` is infinite. For half precision `d` is in single, where it does
+    not overflow.
     """
+    dtype = v.dtype
+    v = v.float() if dtype in (torch.float16, torch.bfloat16) else v
     largest = v.abs().amax((1, 2, 3), keepdim=True)
     moves = largest > 0
     unit = v / torch.where(moves, largest, torch.ones_like(largest))  # the squares of a small v would underflow
     length = unit.square().mean((1, 2, 3), keepdim=True).sqrt()
     d = 1e-2 / torch.where(moves, length, torch.ones_like(length))
-    return d * unit, torch.where(moves, d / largest, torch.inf)
+    return (d * unit).to(dtype), torch.where(moves, d / largest, torch.inf)

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from underfire.catalog import card
 from underfire.hooks import frozen, unshared
 from underfire.interpreters.chunks import MEMORY, chunk_within, in_chunks
-from underfire.interpreters.feature_maps import feature_maps, numbers, positive, spaces, together
-from underfire.interpreters.parts import class_score, explaining
+from underfire.interpreters.feature_maps import feature_maps, positive, spaces, together
+from underfire.interpreters.parts import checked, class_score, explaining
 
 
 @card(
@@ -82,11 +82,11 @@ def _scores(model: nn.Module, x: Tensor, y: Tensor, features: Tensor, chunk: int
         def of_channels(channels: Tensor) -> Tensor:
             with frozen(model):  # also when the pass is made again on the way back
                 logits = unshared(model)(masked(seen, through[:, channels]))
-            return class_score(logits, classes.repeat_interleave(len(channels))).view(len(images), -1).T
+            return class_score(logits, classes.repeat_interleave(len(channels))).view(len(images), len(channels)).T
 
-        return in_chunks(of_channels, features.shape[1], max(1, chunk // len(images)), attached=attached).T
+        return in_chunks(of_channels, features.shape[1], max(1, chunk // max(1, len(images))), attached=attached).T
 
-    return numbers(in_chunks(of_images, len(x), chunk), "the logit of what is seen through a channel")
+    return checked(in_chunks(of_images, len(x), chunk), "the logit of what is seen through a channel")
 
 
 def masked(x: Tensor, features: Tensor) -> Tensor:

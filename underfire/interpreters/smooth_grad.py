@@ -72,7 +72,9 @@ def smooth_grad(
         raise InputError(f"samples must be at least 1 and noise not negative, got {samples} and {noise:g}")
     check_classes(x, y)
     apart, explain = _resolved(interpreter, {"neuron": neuron, "curvature": curvature})
-    if not (torch.is_grad_enabled() and x.requires_grad and facts_of(explain).get("differentiable", True)):
+    facts = facts_of(explain)
+    attached = torch.is_grad_enabled() and x.requires_grad and facts.get("differentiable", True)
+    if not attached:
         x = x.detach()
     lots = seeded(generator, x.device)
     draws = torch.randn(samples, *x.shape[1:], generator=lots, device=lots.device, dtype=x.dtype).to(x.device)
@@ -82,7 +84,8 @@ def smooth_grad(
         shown = explain(model, x[image] + sigma[image] * draws[sample], y[image])
         return (shown.square() if squared else shown) / samples
 
-    at_once = chunk_within(model, x, memory, gradients=True) if chunk is None else chunk
+    twice = attached and facts.get("second_order", True)
+    at_once = chunk_within(model, x, memory, gradients=True, twice=twice) if chunk is None else chunk
     mean = summed(noisy, samples, at_once, x, sigma)
     return joined(mean, absolute) if apart else mean
 

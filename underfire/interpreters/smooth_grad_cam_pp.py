@@ -69,23 +69,26 @@ def smooth_grad_cam_pp(
         with torch.set_grad_enabled(attached):
             _, outputs = feature_maps(model, point, y, layers, attached=attached)
         source = seeded(generator, x.device)
+        half = x.dtype in (torch.float16, torch.bfloat16)  # where third powers vanish
         z = torch.randn(samples, *x.shape[1:], generator=source, device=source.device, dtype=x.dtype).to(x.device)
 
-        def powers(image: Tensor, sample: Tensor, x: Tensor) -> Tensor:
+        def powers(image: Tensor, sample: Tensor, wide: Tensor) -> Tensor:
             """`g g² g³` of noisy copies, `[n, 3, places and channels of all layers]`."""
+            x = wide.to(point.dtype)
             sigma = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
             noisy = x[image] + sigma[image] * z[sample]
             with explaining(model, noisy) as (copies, wanted):
                 pairs = features_and_gradients(model, copies, y[image], layers, attached=wanted)
-            g = torch.cat([gradient.flatten(1) for _, gradient in pairs], 1).to(x.dtype)
+            g = torch.cat([gradient.flatten(1) for _, gradient in pairs], 1).to(wide.dtype)
             return torch.stack([g, g**2, g**3], 1)
 
         room = chunk if chunk is not None else chunk_within(model, point, memory, gradients=True)
-        means = summed(powers, samples, room, point if attached else point.detach()) / samples
-        features = [space.maps(outputs[name]).to(x.dtype) for name, space in layers.items()]
-        each = means.split([f[0].numel() for f in features], 2)
-        maps = [positive(_weights(f, d.view(-1, 3, *f.shape[1:])), f) for f, d in zip(features, each, strict=True)]
-        shown = together(maps)
+        images = point if attached else point.detach()
+        means = summed(powers, samples, room, images.float() if half else images) / samples
+        features = [space.maps(outputs[name]).to(means.dtype) for name, space in layers.items()]
+        each = means.split([f.shape[1:].numel() for f in features], 2)
+        maps = [positive(_weights(f, d.unflatten(2, f.shape[1:])), f) for f, d in zip(features, each, strict=True)]
+        shown = together(maps).to(x.dtype)
     return shown if attached else shown.detach()
 
 
