@@ -81,10 +81,12 @@ def asked(
     """What the model says of every sample, float64 `[B, samples]`; the options are those of `asking.answers`."""
     with frozen(model):
         hidden = mean_colours(x, pieces) if fill == "mean" else filling(x, fill)
+        # In the layout that `answers` asks the model in, so that no sample is copied into it.
+        x, hidden = (image.contiguous(memory_format=torch.channels_last) for image in (x, hidden))
 
         def show(image: Tensor, sample: Tensor) -> Tensor:
             whole = shown[image, sample].gather(1, pieces.flatten(1)[image]).view(-1, 1, *x.shape[2:])
-            return torch.where(whole, x[image], hidden[image])
+            return torch.where(whole, x, hidden) if len(x) == 1 else torch.where(whole, x[image], hidden[image])
 
         return answers(model, x, y, shown.shape[1], show, **options).double()
 
