@@ -243,6 +243,8 @@ def test_chance_is_the_generators(case):
         ({"game": "both"}, Unsupported, "game 'both' is unknown; choices: deletion, preservation"),
         ({"fill": "pink"}, Unsupported, "fill 'pink' is unknown"),
         ({"steps": -1}, InputError, "steps must be >= 0, got -1"),
+        ({"size": 0.0}, InputError, "size must be a positive length, such as 0.1, got 0"),
+        ({"size": float("nan")}, InputError, "got nan"),
         ({"cells": 0}, InputError, "cells must lie in 1 … 56, the rows of an image, got 0"),
         ({"memory": 1e-6}, InputError, "too small for one image"),
     ],

@@ -65,10 +65,13 @@ def mask(
         The map, `[B, 1, h, w]`, at the size of the mask: 1 is deleted (or kept), so important, 0 is not.
 
     Raises:
-        Unsupported: the variant or the game is unknown. ModelError: the model's gradient is NaN.
+        InputError: steps or size are out of their range. Unsupported: the variant or the game is unknown. ModelError:
+            the model's gradient is NaN.
     """
     if steps is not None and steps < 0:
         raise InputError(f"steps must be >= 0, got {steps}")
+    if not 0 < size < float("inf"):
+        raise InputError(f"size must be a positive length, such as 0.1, got {size:g}")
     source = seeded(generator, x.device)
     seed = int(torch.randint(2**62, (), generator=source, device=source.device))  # so that chunks draw alike
 
