@@ -68,10 +68,15 @@ def test_interrupted_and_resumed_it_is_the_same(shown: Shown, monkeypatch: pytes
         ({"steps=3": "steps=-1"}, "steps must be at least 0, got -1"),
         ({"cluttered-digits:train": "clutter:"}, "unknown data 'clutter:'"),
         ({"w.safetensors": "there.safetensors"}, "there.safetensors exists already; pass --force"),
+        ({"w.safetensors": "folder"}, "--out should be a file, and folder is a folder"),
+        ({"w.safetensors": "begun.safetensors"}, "begun.safetensors.checkpoint was left by a training; pass --resume"),
     ],
 )
 def test_what_is_wrong_is_one_line(capsys: pytest.CaptureFixture[str], change: dict[str, str], said: str) -> None:
     Path("there.safetensors").write_text("")
+    Path("folder").mkdir()
+    Path("begun.safetensors.checkpoint").write_text("hours of work")
     assert main([change.get(word, word) for word in (*COMMAND, "--out", "w.safetensors")]) == 2
     error = capsys.readouterr().err
     assert said in error and len(error.strip().splitlines()) == 1
+    assert Path("begun.safetensors.checkpoint").read_text() == "hours of work"

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import underfire as uf
@@ -176,6 +177,12 @@ def test_training_resumes_to_the_same_weights(squares, tmp_path, monkeypatch):
         RTS().fit(model, squares, **{**options, "area": 1.0}, checkpoint=kept)
     with pytest.raises(InputError, match="has 7 steps done, more than steps=6"):
         RTS().fit(model, squares, **{**options, "steps": 6}, checkpoint=kept)
+    for cut in ("head.weight", "selector.embedding.weight"):
+        damaged = {key: value for key, value in load_file(kept).items() if key != f"network.{cut}"}
+        with safe_open(kept, "pt") as file:
+            save_file(damaged, tmp_path / "damaged", file.metadata())
+        with pytest.raises(InputError, match="is damaged; remove it"):
+            RTS().fit(model, squares, **options, checkpoint=tmp_path / "damaged")
     longer = RTS().fit(model, squares, **{**options, "steps": 9}, checkpoint=kept)._trained.network.state_dict()
     straight = RTS().fit(model, squares, **{**options, "steps": 9})._trained.network.state_dict()
     assert all(torch.equal(longer[key], straight[key]) for key in longer)
@@ -195,6 +202,7 @@ def test_what_was_learned_is_saved_and_read(squares, tmp_path):
     wide = read(model.double(), batch.x.double(), batch.y)  # the same classifier, and the same fingerprint
     assert wide.dtype == torch.float64 and torch.allclose(wide, shown.double(), atol=1e-4)
     model.float()
+    assert torch.equal(read(model, batch.x, batch.y), shown)  # the wide call has left nothing behind
     with pytest.raises(ModelError, match="not this one"):
         RTS(weights=str(path))(colours(scale=9.0), batch.x, batch.y)
     with torch.no_grad():
@@ -224,6 +232,8 @@ def test_bad_input(squares, network, images):
         RTS().fit(model, squares, steps=-1)
     with pytest.raises(InputError, match="area must be at least 0, got -1"):
         RTS().fit(model, squares, area=-1.0)
+    with pytest.raises(InputError, match="threshold must be a number of logits, such as 0 or 6, got nan"):
+        RTS(threshold=float("nan"))
     with pytest.raises(NotFitted, match="underfire train rts --model"):
         RTS()(network("relu"), images, torch.zeros(6, dtype=torch.int64))
     fitted = RTS().fit(model, squares, steps=0, **SHORT)

@@ -40,7 +40,8 @@ def train(
     While it is trained, its state is kept in `OUT.checkpoint`; with `resume`, training goes on from there.
 
     Raises:
-        InputError: the method does not learn or cannot be saved, or has no such option; `out` exists already.
+        Unsupported: the method has nothing to train. InputError: it has no such option; `out` is there already, or the
+            state of an earlier training that neither `resume` nor `force` says what to do with.
     """
     import torch
 
@@ -51,12 +52,14 @@ def train(
         choices = ", ".join(card.name for card in cards("interpreter") if trainable(card))
         raise Unsupported(f"{name} has nothing to train; choices: {choices}")
     made, fitted = _split(entry, settings)
+    if out.is_dir():
+        raise InputError(f"--out should be a file, and {out} is a folder; for example {out / f'{name}.safetensors'}")
     if out.exists() and not force:
         raise InputError(f"{out} exists already; pass --force to overwrite, or another path")
     checkpoint = out.with_name(f"{out.name}.checkpoint")
-    if not resume:
-        checkpoint.unlink(missing_ok=True)
-    elif not checkpoint.is_file() and not quiet:
+    if checkpoint.exists() and not (resume or force):
+        raise InputError(f"{checkpoint} was left by a training; pass --resume to go on from it, --force to begin again")
+    if resume and not checkpoint.is_file() and not quiet:
         ERR.print(f"there is no {checkpoint} to resume from; training begins at the start")
     model = models.load(model_uri, device=device(place))
     images = data.load(data_uri, n=n, seed=seed)
@@ -64,6 +67,8 @@ def train(
     if test is not None and n is not None and n < len(test):
         test = test.subset(n, seed)
     method = entry.with_options(**made)
+    if not resume:
+        checkpoint.unlink(missing_ok=True)  # not before all else is known to be right
     with ExitStack() as stack:
         show: Callable[[float], None] | None = None
 

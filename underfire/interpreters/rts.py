@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.catalog import card
-from underfire.errors import ModelError, NotFitted
+from underfire.errors import InputError, ModelError, NotFitted
 from underfire.hooks import activations, frozen
 from underfire.interpreters import rts_files
 from underfire.interpreters.parts import class_score, seeded
@@ -42,9 +43,14 @@ class RTS:
             come with the package for the model.
         threshold: how sure the selector must be at a place, in logits; the authors' demonstration and ADV² have 6,
             training has 0.
+
+    Raises:
+        InputError: the threshold is no number.
     """
 
     def __init__(self, *, weights: str | None = None, threshold: float = 0.0) -> None:
+        if not math.isfinite(threshold):
+            raise InputError(f"threshold must be a number of logits, such as 0 or 6, got {threshold:g}")
         self.weights, self.threshold = weights, threshold
         self._trained: rts_files.Trained | None = None
         self._terms = Terms()
@@ -131,8 +137,7 @@ class RTS:
             logits, outputs = activations(model, x, trained.layers)
             class_score(logits, y)  # raises where y does not fit
             network = trained.network
-            like = next(network.parameters())
-            wide = torch.promote_types(like.dtype, x.dtype)
+            wide = torch.promote_types(torch.float32, x.dtype)  # not what an earlier call left it in
             network.to(x.device, wide)
             m: Tensor = network([outputs[name].to(wide) for name in trained.layers], y, self.threshold)
         if not bool((seen := torch.isfinite(m).flatten(1).all(1)).all()):

@@ -156,13 +156,16 @@ def resume(path: Path, network: nn.Module, adam: torch.optim.Adam, facts: Mappin
             if found.get(name) != value:
                 raise InputError(f"checkpoint {str(path)!r} is of another training: its {name} differs; remove it")
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    network.load_state_dict(
-        {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
-    )
     memory: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("adam."):
-            _, i, name = key.split(".")
-            memory.setdefault(int(i), {})[name] = value
-    adam.load_state_dict({"state": memory, "param_groups": adam.state_dict()["param_groups"]})
-    return int(found["step"])
+    try:
+        network.load_state_dict(
+            {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
+        )
+        for key, value in tensors.items():
+            if key.startswith("adam."):
+                _, i, name = key.split(".")
+                memory.setdefault(int(i), {})[name] = value
+        adam.load_state_dict({"state": memory, "param_groups": adam.state_dict()["param_groups"]})
+        return int(found["step"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise InputError(f"checkpoint {str(path)!r} is damaged; remove it: {error}".splitlines()[0]) from error
