@@ -17,17 +17,20 @@ from underfire.gradients.camera import blurred
 
 @dataclass(frozen=True)
 class Terms:
-    """The weights λ of the objective. Two are those of the authors' code; its other terms are not the paper's.
+    """The weights λ of the objective.
+
+    The paper gives 10, 0.001, 5 and 0.3, in this order. The authors' code has another loss, with margins instead of
+    probabilities; from it come λ1 and λ2, which fit the sum and the mean that stand here, from the paper λ3 and λ4.
 
     Attributes:
-        smooth: λ1, of the total variation (their code has 0.005).
-        area: λ2, of the mean of the mask's entries to the power `area_power` (their code has 8 and 0.3; 1 is the mean
-            of the equation).
+        smooth: λ1, of the total variation (their code has 0.005, of half of it).
+        area: λ2, of the mean of the mask's entries to the power `area_power` (theirs are 8 and 0.3; a power of 1 is the
+            mean of the equation).
         area_power: a power below 1 makes half-open masks dear, so that masks become sharp.
         destroy: λ3, of the class's probability without the evidence.
         destroy_power: λ4, the power of that probability; below 1 it still counts where it is small.
         noise: standard deviation of what φ adds to the image, so that a mask cannot rest on tiny patterns (their code
-            has 0.03, of normalised images; a classifier that noise confuses needs less).
+            has 0.03 for images in -1 … 1, so 0.015; a classifier that noise confuses needs less).
     """
 
     smooth: float = 0.005
@@ -64,8 +67,8 @@ def objective(m: Tensor, kept: Tensor, lost: Tensor, real: Tensor, terms: Terms)
 def background(x: Tensor, generator: Generator) -> Tensor:
     """What replaces removed pixels, `[B, C, H, W]`: for half of the images a blur of them, for the others a colour.
 
-    The blur is a Gaussian of 11 pixels in an image of 224; the colour is uniform in 0.5 ± 0.33 with noise of 0.11, as
-    in the authors' code.
+    The blur is a Gaussian of 11 pixels in an image of 224, as in the authors' code; the colour is uniform in 0.5 ± 0.33
+    with noise of 0.11, which is twice as wide: they have the same numbers for images in -1 … 1.
     """
     size = (len(x), 1, 1, 1)
     blur = torch.rand(size, generator=generator) < 0.5
