@@ -309,6 +309,8 @@ def test_the_smooth_curvature_of_a_gradient(network, case, method):
         shown = method(network("smooth", torch.float64), point, y, curvature=kind)
         (slopes[kind],) = torch.autograd.grad(shown.square().sum(), point)
     assert torch.allclose(slopes["smooth"], slopes["exact"])
+    with smooth_relu(1e-2):  # whose steps are smooth already
+        assert torch.equal(method(model, x, y, curvature="smooth"), method(model, x, y))
     with shared_forward(model):
         model(point)
         shown = method(model, point, y, curvature="smooth")

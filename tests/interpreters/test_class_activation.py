@@ -132,6 +132,17 @@ def test_smooth_grad_cam_pp_one_sample_at_a_time(network, case):
         assert torch.allclose(shown[i, 0], torch.einsum("k,khw->hw", weights, features[i]).clamp_min(0))
 
 
+def test_a_gradient_that_is_the_same_for_all_images_has_a_derivative_in_chunks(case):
+    """That of the last maps before global average pooling: only the features themselves depend on the image."""
+    model, x, y = case
+    slopes = []
+    for chunk in (3, 1000):
+        point = x.clone().requires_grad_()
+        shown = uf.interpreters.smooth_grad_cam_pp(model, point, y, samples=3, chunk=chunk)
+        slopes += torch.autograd.grad(shown.square().sum(), point)
+    assert torch.allclose(*slopes) and bool((slopes[0] != 0).any())
+
+
 def test_without_noise_smooth_grad_cam_pp_is_grad_cam_pp(network, case):
     _, x, y = case
     model = tail_with_kinks(network)

@@ -9,7 +9,7 @@ from torch import nn
 
 import underfire as uf
 from underfire.errors import DataError, InputError, ModelError
-from underfire.hooks import smooth_relu
+from underfire.hooks import shared_forward, smooth_relu
 from underfire.interpreters.chunks import chunk_within, in_chunks
 from underfire.interpreters.parts import class_score, score
 
@@ -106,6 +106,22 @@ def test_the_way_back_may_begin_outside_the_bend(network, x, name):
     assert torch.allclose(slope(False, True), slope(False, False))
     if "chunk" in BACK[name]:  # nothing is made again
         assert torch.allclose(slope(True, True, partial(show, chunk=1000)), inside)
+
+
+@pytest.mark.parametrize("name", BACK)
+def test_a_pass_shared_with_others_is_not_forgotten(network, x, name):
+    model, y = network("relu", torch.float64), torch.tensor([0, 1, 2])
+    show = uf.find("interpreter", name.split(",")[0]).with_options(**BACK[name])
+    point = x.clone().requires_grad_()
+    wanted = show(model, point, y)  # finds out what it must know about the model
+    with model.counting() as count, shared_forward(model):
+        model(point)
+        shown = show(model, point, y)
+        assert torch.equal(shown, wanted)
+        torch.autograd.grad(shown.sum(), point)
+        before = count.forwards
+        model(point)
+        assert count.forwards == before
 
 
 @pytest.mark.parametrize("name", BACK)

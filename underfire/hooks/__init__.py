@@ -7,6 +7,7 @@ from underfire.hooks.bending import bent_as_now, deconv_relu, guided_relu, smoot
 from underfire.hooks.finding import as_maps, last_spatial_layer, pooled_head, space_of
 from underfire.hooks.reading import (
     activations,
+    aside,
     frozen,
     inner,
     layer,
@@ -23,6 +24,7 @@ __all__ = [
     "Space",
     "activations",
     "as_maps",
+    "aside",
     "bent_as_now",
     "deconv_relu",
     "frozen",

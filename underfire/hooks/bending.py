@@ -137,6 +137,12 @@ def _bent(bend: _Bend) -> Iterator[None]:
         _BEND.reset(token)
 
 
+def _outer_tau() -> float | None:
+    """The tau of the `smooth_relu` around."""
+    outer = _BEND.get()
+    return outer.tau if outer else None
+
+
 def bent_as_now(f: Callable[..., R]) -> Callable[..., R]:
     """`f`, inside which rectifiers pass back what they do here, wherever it is called.
 
@@ -173,12 +179,14 @@ def smooth_relu(tau: float = 1e-4) -> Iterator[None]:
 def wide_relu(width: float = 1.0) -> Iterator[None]:
     """Inside, every rectifier passes back what it always does, whose derivative is that of a smooth and wide step.
 
-    Unlike inside `smooth_relu`, no gradient changes; only what a gradient itself is differentiated to.
+    Unlike inside `smooth_relu`, no gradient changes; only what a gradient itself is differentiated to. Inside
+    `smooth_relu`, its steps stay.
 
     Args:
         width: of the smooth step, as a share of the root mean square of what the rectifier gets from each image.
     """
-    with _bent(_Bend(width=width)):
+    tau = _outer_tau()
+    with _bent(_Bend(tau=tau, width=width if tau is None else None)):
         yield
 
 
@@ -193,8 +201,7 @@ def guided_relu(*, width: float | None = None) -> Iterator[None]:
         width: differentiate the step as if it were a smooth one this wide, as a share of the root mean square of what
             the rectifier gets, so that what is passed back has a derivative of its own; its value stays.
     """
-    outer = _BEND.get()
-    tau = outer.tau if outer else None
+    tau = _outer_tau()
     with _bent(_Bend(positive=True, tau=tau, width=width if tau is None else None)):
         yield
 

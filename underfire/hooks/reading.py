@@ -68,6 +68,7 @@ class _Memo:
     def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
         self.original = forward
         self.wanted: set[str] = set()
+        self.aside = False
         self.forget()
 
     def forget(self) -> None:
@@ -98,6 +99,8 @@ def shared_forward(model: nn.Module) -> Iterator[Callable[[], None]]:
     own = vars(model).get("forward")  # a model whose forward was already replaced gets that one back
 
     def forward(x: Tensor) -> Tensor:
+        if memo.aside:
+            return memo.original(x)
         if not memo.holds(x):
             read(model, memo.original, x, tuple(memo.wanted), memo)
         assert memo.logits is not None
@@ -112,6 +115,20 @@ def shared_forward(model: nn.Module) -> Iterator[Callable[[], None]]:
         if own is not None:
             model.__dict__["forward"] = own
         del _MEMOS[model]
+
+
+@contextmanager
+def aside(model: nn.Module) -> Iterator[None]:
+    """Inside, passes are neither taken from those of `shared_forward` nor remembered, and those stay as they are."""
+    memo = _MEMOS.get(model)
+    if memo is None:
+        yield
+        return
+    before, memo.aside = memo.aside, True
+    try:
+        yield
+    finally:
+        memo.aside = before
 
 
 def unshared(model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -175,8 +192,8 @@ def activations(model: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Tens
         ModelError: a layer does not exist or took no part. Unsupported: a layer's output is not a tensor.
     """
     memo = _MEMOS.get(model)
-    if memo is None:
-        return read(model, model, x, names)
+    if memo is None or memo.aside:
+        return read(model, unshared(model), x, names)
     if not (memo.holds(x) and all(name in memo.outputs for name in names)):
         read(model, memo.original, x, tuple(memo.wanted.union(names)), memo)
         memo.wanted.update(names)  # only now: a layer that cannot be read must not spoil every later pass

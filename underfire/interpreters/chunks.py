@@ -157,6 +157,8 @@ class _Replayed(torch.autograd.Function):
             image = pairs // ctx.looks
             with torch.enable_grad():
                 found = ctx.f(image, pairs % ctx.looks, *tensors)
+            if not found.requires_grad:  # it does not depend on them
+                continue
             slopes = torch.autograd.grad(found, points, grads[0][image].to(found.dtype), materialize_grads=True)
             totals = [total + slope for total, slope in zip(totals, slopes, strict=True)]
         slopes_of = iter(totals)

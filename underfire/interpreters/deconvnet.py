@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from underfire.catalog import card
-from underfire.hooks import deconv_relu
+from underfire.hooks import aside, deconv_relu
 from underfire.interpreters.parts import back_propagated, checked, joined
 
 
@@ -45,7 +45,6 @@ def deconvnet(
     Raises:
         ModelError: what comes back is NaN.
     """
-    with deconv_relu():
-        # Another tensor of the same values: a forward pass shared with others would not be bent.
-        g = checked(back_propagated(model, x.view_as(x), y, neuron, twice=True))
+    with deconv_relu(), aside(model):  # a pass shared with others would not be bent
+        g = checked(back_propagated(model, x, y, neuron, twice=True))
     return g if channels else joined(g, absolute)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from underfire.catalog import card
-from underfire.hooks import guided_relu
+from underfire.hooks import aside, guided_relu
 from underfire.interpreters.parts import back_propagated, check_curvature, checked, joined
 
 CURVATURES = ("smooth", "exact")
@@ -52,7 +52,7 @@ def guided_backprop(
         ModelError: what comes back is NaN. Unsupported: there is no such curvature.
     """
     check_curvature(curvature, CURVATURES)
-    with guided_relu(width=WIDTH if curvature == "smooth" else None):
-        # Another tensor of the same values: a forward pass shared with others would not be bent.
-        g = checked(back_propagated(model, x.view_as(x), y, neuron, twice=True))
+    width = WIDTH if curvature == "smooth" else None
+    with guided_relu(width=width), aside(model):  # a pass shared with others would not be bent
+        g = checked(back_propagated(model, x, y, neuron, twice=True))
     return g if channels else joined(g, absolute)

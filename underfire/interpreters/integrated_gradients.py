@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from underfire.catalog import card
 from underfire.errors import InputError, nearest
-from underfire.hooks import bent_as_now, frozen
+from underfire.hooks import aside, bent_as_now, frozen
 from underfire.interpreters.asking import filling
 from underfire.interpreters.chunks import MEMORY, chunk_within, summed
 from underfire.interpreters.parts import back_propagated, check_classes, check_curvature, checked, score, wide_shift
@@ -80,7 +80,8 @@ def integrated_gradients(
     def along(ends: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
         def gradients(row: Tensor, step: Tensor, ends: Tensor, starts: Tensor) -> Tensor:
             point = torch.lerp(starts[row], ends[row], alphas[step].reshape(-1, 1, 1, 1))
-            g = back_propagated(model, point, classes[row], neuron, twice=twice)
+            with aside(model):  # also when the pass is made again on the way back
+                g = back_propagated(model, point, classes[row], neuron, twice=twice)
             return weights.view(steps, -1, 1, 1, 1)[step] * g.unsqueeze(1)
 
         with frozen(model):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from underfire.errors import DataError, InputError, ModelError, Unsupported
-from underfire.hooks import activations, as_maps, bent_as_now, frozen, twice_differentiable, wide_relu
+from underfire.hooks import activations, as_maps, aside, bent_as_now, frozen, twice_differentiable, wide_relu
 
 CURVATURES = ("difference", "smooth", "exact")
 
@@ -124,15 +124,15 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor, curvature: str, neuro
     """
     check_curvature(curvature)
     if curvature == "smooth":
-        with wide_relu():
-            # Another tensor of the same values: a forward pass shared with others would not be bent.
-            return checked(back_propagated(model, x.view_as(x), y, neuron, twice=True))
+        with wide_relu(), aside(model):  # a pass shared with others would not be bent
+            return checked(back_propagated(model, x, y, neuron, twice=True))
     gradient = checked(back_propagated(model, x, y, neuron, twice=curvature == "exact"))
     if curvature == "exact" or not (torch.is_grad_enabled() and x.requires_grad):
         return gradient
 
     def again(elsewhere: Tensor) -> Tensor:
-        return back_propagated(model, elsewhere.detach(), y, neuron)
+        with aside(model):
+            return back_propagated(model, elsewhere.detach(), y, neuron)
 
     return cast(Tensor, _Difference.apply(x, gradient, bent_as_now(again)))
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from underfire.catalog import Card, card, facts_of, find
 from underfire.errors import InputError, Unsupported
+from underfire.hooks import aside
 from underfire.interpreters.chunks import MEMORY, chunk_within, summed
 from underfire.interpreters.parts import check_classes, joined, seeded
 
@@ -60,7 +61,8 @@ def smooth_grad(
         curvature: how a map that is itself a gradient is differentiated, where the method can; None is its own way.
         generator: the source of the noise, which all images share; None draws the same every time.
         chunk: how many noisy copies go through the model at once; None is as many as `memory` allows.
-        memory: for what the layers put out, in MiB.
+        memory: for what the layers put out, in MiB; a method that bends rectifiers, such as `"guided_backprop"`, takes
+            up to twice as much.
 
     Returns:
         The map, `[B, 1, h, w]`, in what the method gives, or its square.
@@ -81,7 +83,8 @@ def smooth_grad(
     sigma = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
 
     def noisy(image: Tensor, sample: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-        shown = explain(model, x[image] + sigma[image] * draws[sample], y[image])
+        with aside(model):  # also when the pass is made again on the way back
+            shown = explain(model, x[image] + sigma[image] * draws[sample], y[image])
         return (shown.square() if squared else shown) / samples
 
     twice = attached and facts.get("second_order", True)

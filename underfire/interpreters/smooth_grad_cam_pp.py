@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from underfire.catalog import card
 from underfire.errors import InputError
+from underfire.hooks import aside
 from underfire.interpreters.chunks import MEMORY, chunk_within, summed
 from underfire.interpreters.feature_maps import feature_maps, features_and_gradients, positive, spaces, together
 from underfire.interpreters.parts import explaining, seeded
@@ -77,7 +78,7 @@ def smooth_grad_cam_pp(
             x = wide.to(point.dtype)
             sigma = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
             noisy = x[image] + sigma[image] * z[sample]
-            with explaining(model, noisy) as (copies, wanted):
+            with aside(model), explaining(model, noisy) as (copies, wanted):
                 pairs = features_and_gradients(model, copies, y[image], layers, attached=wanted)
             g = torch.cat([gradient.flatten(1) for _, gradient in pairs], 1).to(wide.dtype)
             return torch.stack([g, g**2, g**3], 1)
