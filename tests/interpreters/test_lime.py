@@ -211,7 +211,7 @@ def test_stability(case):
         ({"fill": "pink"}, Unsupported, "fill 'pink' is unknown; choices: black, mean, blur, or a number"),
         ({"explained": "rank"}, Unsupported, "explained 'rank' is unknown"),
         ({"superpixels": "grid", "design": "lazy"}, Unsupported, "design 'lazy' is unknown"),
-        ({"samples": 0}, InputError, "samples must be at least 1, got 0"),
+        ({"samples": 1}, InputError, "samples must be at least 2, of which the first shows everything, got 1"),
         ({"superpixels": "grid", "memory": 1e-6}, InputError, "too small for one image"),
     ],
 )

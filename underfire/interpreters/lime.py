@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,12 +13,19 @@ from underfire.interpreters.lime_fit import lime_fit
 from underfire.interpreters.superpixels import paint
 
 
+def detailed(model: nn.Module, x: Tensor, y: Tensor, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """The map of `lime`, and how much of the answers its regression explains (R², weighted), `[B]`."""
+    fit = lime_fit(model, x, y, **options)
+    return paint(fit.weights, fit.segments).to(x.dtype), {"r2": fit.r2}
+
+
 @card(
     "interpreter",
     paper="Ribeiro, Singh and Guestrin, Why Should I Trust You? Explaining the Predictions of Any Classifier, KDD 2016",
     family="perturbation",
     differentiable=True,
     second_order=False,
+    detailed=detailed,
 )
 def lime(
     model: nn.Module,
@@ -58,7 +67,7 @@ def lime(
         The map, `[B, 1, H, W]`, constant on every superpixel, in logits or in probability.
 
     Raises:
-        InputError: more superpixels than pixels, or fewer than one sample. Unsupported: an unknown choice. ModelError:
+        InputError: more superpixels than pixels, or fewer than two samples. Unsupported: an unknown choice. ModelError:
             the model returns NaN.
     """
     fit = lime_fit(

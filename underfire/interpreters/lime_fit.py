@@ -54,8 +54,8 @@ def lime_fit(
     generator: torch.Generator | None = None,
 ) -> LimeFit:
     """The regression behind `lime`; the same arguments and errors."""
-    if samples < 1:
-        raise InputError(f"samples must be at least 1, got {samples}")
+    if samples < 2:
+        raise InputError(f"samples must be at least 2, of which the first shows everything, got {samples}")
     with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
         pieces = cut(x, superpixels, segments)
         shown = planned(pieces, samples, design, seeded(generator, x.device))
