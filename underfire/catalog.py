@@ -38,6 +38,8 @@ class Card:
             `models`: the only kind of model that it takes; `quick`: options that make it short. Of an interpreter,
             `gives`: what it returns, `"map"` where nothing is said, or `"images"`, `"examples"`, `"rules"`;
             `per_pixel`: it asks the model once for every pixel.
+        detailed: of an interpreter that can say how good its map is, `(model, x, y, **options)` -> the map, and figures
+            `[B]` by name; None for the others.
     """
 
     kind: str
@@ -48,6 +50,7 @@ class Card:
     knowledge: str = ""
     norms: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    detailed: Callable[..., tuple[Any, dict[str, Any]]] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method."""
@@ -116,6 +119,7 @@ def card(
     modality: str | tuple[str, ...] = "image",
     knowledge: str = "",
     norms: tuple[str, ...] = (),
+    detailed: Callable[..., tuple[Any, dict[str, Any]]] | None = None,
     **facts: Any,
 ) -> Callable[[_Method], _Method]:
     """Put the decorated method in the catalogue under its own name.
@@ -133,7 +137,7 @@ def card(
         if (old.__module__, old.__qualname__) != (method.__module__, method.__qualname__):
             raise InputError(f"two {kind}s are named {key[1]!r}: {old.__module__} and {method.__module__}")
         modalities = (modality,) if isinstance(modality, str) else modality
-        _CARDS[key] = Card(*key, method, paper, modalities, knowledge, norms, facts)
+        _CARDS[key] = Card(*key, method, paper, modalities, knowledge, norms, facts, detailed)
         return method
 
     return enter

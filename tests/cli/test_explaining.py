@@ -87,7 +87,7 @@ def test_rules_are_printed_with_their_fidelity(parsed: Parsed, capsys: pytest.Ca
         (("gradient", *DIGITS, *KNOWN), "gradient does not learn from data; leave --reference out"),
         (("prototypes", *DIGITS, "--reference", "nothing:"), "unknown data 'nothing:'"),
         (("prototypes", *DIGITS, *KNOWN, "--set", "kk=3"), "unknown key 'kk'"),
-        (("rise", *DIGITS, "--set", "samples=0"), "samples and cells must be at least 1, got 0 and 8"),
+        (("rise", *DIGITS, "--set", "samples=0"), "samples and cells must be at least 1, got 0 and 7"),
         (("surrogate", *DIGITS, *KNOWN[:-1], 1), "digits:train: of 1 images, 0 would be held out"),
     ],
 )
@@ -104,3 +104,16 @@ def test_an_audit_and_an_attack_take_maps_only(capsys: pytest.CaptureFixture[str
         parse_spec({"model": "none", "data": "none", "attacks": ["fgsm"], "interpreters": ["prototypes"]})
     assert main(["attack", "fgsm", *map(str, DIGITS), "--interpreter", "counterfactual"]) == 2
     assert "counterfactual gives images, not a map" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "figure", "settings"),
+    [("integrated_gradients", "completeness_gap", "steps=8"), ("lime", "r2", "superpixels=grid")],
+)
+def test_what_a_method_knows_of_its_own_map_is_told(parsed: Parsed, name: str, figure: str, settings: str) -> None:
+    rows = parsed("explain", name, *DIGITS, "--set", settings, "--out", "out")
+    assert all(isinstance(row[figure], float) for row in rows)
+    if figure == "completeness_gap":  # the network is linear, so the sum is exact
+        assert all(row[figure] < 1e-4 for row in rows)
+    else:
+        assert all(0 < row[figure] <= 1 for row in rows)

@@ -43,19 +43,20 @@ def complete(spec: AuditSpec, *, maps_only: bool = True) -> AuditSpec:
 
 def interpreter_of(entry: InterpreterSpec) -> Callable[..., Any]:
     """The interpreter `(model, x, classes) -> map` of an entry, its options bound."""
-    return find("interpreter", entry.name).with_options(**_values(entry))
+    return find("interpreter", entry.name).with_options(**values_of(entry))
 
 
 def attack_of(entry: AttackSpec, eps: float) -> Callable[..., Any]:
     """The attack `(model, x, y, *, goal, generator) -> x'` of an entry at one size, its options bound."""
     method = find("attack", entry.name)
-    given = {"norm": entry.norm, "eps": eps, **_values(entry)}
+    given = {"norm": entry.norm, "eps": eps, **values_of(entry)}
     if entry.interpreter is not None:
         given["interpreter"] = interpreter_of(entry.interpreter)
     return partial(method.function, **{name: value for name, value in given.items() if name in method.options})
 
 
-def _values(entry: AttackSpec | InterpreterSpec) -> dict[str, Any]:
+def values_of(entry: AttackSpec | InterpreterSpec) -> dict[str, Any]:
+    """The options of an entry as the method takes them."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in entry.options.items()}
 
 

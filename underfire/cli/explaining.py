@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ class Method:
 
     Attributes:
         card: what the catalogue says of it.
-        call: `(model, x, y)` -> what it gives.
+        call: `(model, x, y)` -> what it gives; with figures about the map, where the card has `detailed`.
         known: the images of `--reference`, or None.
         passes: about how many passes an image takes.
     """
@@ -95,11 +95,13 @@ def prepare(job: Job, name: str, settings: tuple[str, ...], reference: str | Non
         InputError: there is no such interpreter or option, or it has no use for a reference.
     """
     from underfire import data
-    from underfire.audit.methods import interpreter_of
+    from underfire.audit.methods import interpreter_of, values_of
 
     card = find("interpreter", name)
     entry = options.interpreter(name, settings, maps_only=False)
     call = interpreter_of(entry)
+    if card.detailed is not None:
+        call = partial(card.detailed, **values_of(entry))
     values = {n: p.default for n, p in card.options.items()} | entry.options
     passes = prod(max(v, 1) for n in ("steps", "searches", "samples") if isinstance(v := values.get(n), int))
     if reference is None:
@@ -172,10 +174,13 @@ def _show_maps(job: Job, method: Method, part: Part) -> None:
     from underfire.measures.localisation import mass_inside
 
     k = part.explained
-    maps = method(job, part.batch.x, k).detach()
+    maps = method(job, part.batch.x, k)
+    maps, figures_of_maps = maps if isinstance(maps, tuple) else (maps, {})
+    maps = maps.detach()
     measured = {"map_min": maps.amin((1, 2, 3)), "map_max": maps.amax((1, 2, 3))}
     if part.batch.mask is not None:
         measured["mass_inside"] = mass_inside(maps, part.batch.mask)
+    measured |= figures_of_maps
     _explained(job, part, k)
     for i, (stem, row, more) in enumerate(zip(part.stems, part.rows, rows_of(measured), strict=True)):
         row |= {**more, "file": f"{stem}.{method.card.name}.png"}
@@ -265,10 +270,11 @@ def _show_rules(job: Job, method: Method, part: Part) -> None:
 
 
 _WHO = {"id": "image", "class": "prediction", "conf": "conf"}
+_DETAILS = {"completeness_gap": "gap", "r2": "R²"}
 _EXPLAINED = {**_WHO, "explained_class": "explained"}
 # How what an interpreter gives is shown: by which function, in which files of an image, under which titles.
 _SHOWS: dict[str, tuple[Callable[[Job, Method, Part], None], tuple[str, ...], dict[str, str]]] = {
-    "map": (_show_maps, ("{name}.png",), {**_EXPLAINED, "mass_inside": "in evidence"}),
+    "map": (_show_maps, ("{name}.png",), {**_EXPLAINED, "mass_inside": "in evidence", **_DETAILS}),
     "images": (
         _show_images,
         ("{name}.png", "sheet.png"),

@@ -22,12 +22,20 @@ BASELINES: dict[str, str | float] = {"black": "black", "white": 1.0, "mean": "me
 QUADRATURES = ("gauss-legendre", "left", "right", "middle")
 
 
+def detailed(model: nn.Module, x: Tensor, y: Tensor, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """The map of `integrated_gradients`, and by how much its sum misses the change (see `completeness_gap`)."""
+    m = integrated_gradients(model, x, y, **options)
+    same = {name: options[name] for name in ("baseline", "neuron") if name in options}
+    return m, {"completeness_gap": completeness_gap(model, x, y, m.detach(), **same)}
+
+
 @card(
     "interpreter",
     paper="Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, ICML 2017",
     family="back-propagation",
     differentiable=True,
     second_order=True,
+    detailed=detailed,
 )
 def integrated_gradients(
     model: nn.Module,
