@@ -81,3 +81,20 @@ def test_the_bar_shows_rate_and_end_on_stderr(capsys: pytest.CaptureFixture[str]
     with progress("work", 4, unit="things", quiet=True) as show:
         show(4)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("done", "total", "says"), [(1000, 1000, "1000/1000"), (1234567, 2e6, "1234567/2000000")])
+def test_the_bar_shows_large_numbers_in_full(
+    capsys: pytest.CaptureFixture[str], done: float, total: float, says: str
+) -> None:
+    with progress("looking at", total, unit="images") as show:
+        show(done)
+    shown = capsys.readouterr().err
+    assert f"{says} images" in shown and "e+" not in shown
+    assert len(shown.strip().splitlines()) == 1  # the bar gives way, not the rate
+
+
+def test_the_bar_shows_parts_of_a_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("train", 3, unit="passes") as show:
+        show(1 / 3)
+    assert "0.333/3 passes" in capsys.readouterr().err

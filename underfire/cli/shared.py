@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from underfire.errors import InputError
@@ -58,6 +59,13 @@ def to_json(value: Any) -> str:
 # --- progress --------------------------------------------------------------------------------------------------------
 
 
+class _Count(ProgressColumn):
+    """How much is done, and of how much."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{_number(task.completed)}/{_number(task.total or 0)} {task.fields['unit']}")
+
+
 class _Pace(ProgressColumn):
     """The mean rate since the start, and how long the rest takes at that rate."""
 
@@ -65,11 +73,16 @@ class _Pace(ProgressColumn):
         seconds, new = task.elapsed or 0.0, task.completed - task.fields["first"]
         if new <= 0 or seconds <= 0:
             return Text("")
-        pace = f"{new / seconds:.3g} {task.fields['unit']}/s"
+        pace = f"{_number(new / seconds)} {task.fields['unit']}/s"
         if task.finished:
             return Text(f"{pace}, took {_clock(seconds)}")
         left = ((task.total or 0) - task.completed) * seconds / new
         return Text(f"{pace}, ETA {_clock(left)}")
+
+
+def _number(value: float) -> str:
+    """Whole numbers in full, others with three digits, none as a power of ten."""
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def _clock(seconds: float) -> str:
@@ -86,8 +99,8 @@ def progress(
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
-        TextColumn("{task.completed:.3g}/{task.total:g} {task.fields[unit]}"),
-        _Pace(),
+        _Count(Column(no_wrap=True)),
+        _Pace(Column(no_wrap=True)),  # where the window is narrow, the bar gets shorter
     )
     bars = Progress(*columns, console=ERR, disable=quiet)
     task = bars.add_task(what, total=total, unit=unit, first=start)
