@@ -99,11 +99,11 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], arguments: tu
 
 
 def test_an_audit_and_an_attack_take_maps_only(capsys: pytest.CaptureFixture[str]) -> None:
-    message = r"'interpreters\[0\].name': prototypes gives examples, not a map, and an audit compares maps"
+    message = r"'interpreters\[0\].name': prototypes gives examples, and only maps can be used here"
     with pytest.raises(SpecError, match=message):
         parse_spec({"model": "none", "data": "none", "attacks": ["fgsm"], "interpreters": ["prototypes"]})
     assert main(["attack", "fgsm", *map(str, DIGITS), "--interpreter", "counterfactual"]) == 2
-    assert "counterfactual gives images, not a map" in capsys.readouterr().err
+    assert "counterfactual gives images, and only maps can be used here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def _interpreter(path: str, entry: InterpreterSpec, *, maps_only: bool = True) -
     method = _card(f"{path}.name", "interpreter", entry.name)
     gives = method.facts.get("gives", "map")
     if maps_only and gives != "map":
-        raise SpecError(f"{f'{path}.name'!r}: {entry.name} gives {gives}, not a map, and an audit compares maps")
+        raise SpecError(f"{f'{path}.name'!r}: {entry.name} gives {gives}, and only maps can be used here")
     options = _options(path, method, entry)
     return InterpreterSpec(name=entry.name, label=entry.title, **options)
 
