@@ -19,8 +19,9 @@ from underfire.gradients.camera import blurred
 class Terms:
     """The weights λ of the objective.
 
-    The paper gives, from memory, 10, 0.001, 5 and 0.3, in this order. The authors' code has another loss, with margins instead of
-    probabilities; from it come λ1 and λ2, which fit the sum and the mean that stand here, from the paper λ3 and λ4.
+    The paper gives (from memory) 10, 0.001, 5 and 0.3, in this order. The authors' code has another loss, with margins
+    instead of probabilities; from it come λ1 and λ2, which fit the sum and the mean that stand here, from the paper λ3
+    and λ4.
 
     Attributes:
         smooth: λ1, of the total variation (their code has 0.005, of half of it).
