@@ -96,7 +96,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     for _ in range(100):
         seconds = 1 + 2 * torch.rand(80, generator=draw)  # 2 on the average
         found = human.transfer_rate(noisy(predictions, 0.8, 4, draw), predictions, seconds, correction="jackknife")
-        interval = found.interval(resamples=300)
+        interval = found.interval()
         hits += interval.low <= truth <= interval.high
         assert interval.value == found.value == pytest.approx(found.shares.mean().item())
     assert hits >= 86  # of 100 at 95 %; binomial, less three standard deviations
@@ -158,6 +158,32 @@ def test_a_difference_is_paired_by_annotator():
         assert found.value == pytest.approx(after.value - before.value)
         hits += found.low <= truth <= found.high
     assert hits >= 25  # of 30 at 95 %; binomial, less three standard deviations
+
+
+@pytest.mark.parametrize("people", [2, 4])
+def test_few_annotators_seldom_show_a_difference_that_is_not_there(people):
+    draw, alarms = torch.Generator().manual_seed(0), 0
+    predictions, who = torch.arange(16 * people) % 4, torch.arange(people).repeat_interleave(16)
+    for _ in range(100):
+        before, after = (
+            human.transfer_rate(
+                noisy(predictions, 0.8, 4, draw),
+                predictions,
+                0.5 + torch.rand(len(who), generator=draw),
+                annotators=who,
+                correction="jackknife",
+            )
+            for _ in range(2)
+        )
+        found, _ = human.difference(after, before)
+        alarms += found.low > 0 or found.high < 0
+    assert alarms <= 12  # of 100 at 5 %; binomial, and three standard deviations
+
+
+def test_a_difference_is_of_the_same_annotators():
+    four, two = (human.transfer_rate(TEN, TEN, TWO_SECONDS, annotators=torch.arange(200) % k) for k in (4, 2))
+    with pytest.raises(InputError, match="the same annotators, got 4 and 2"):
+        human.difference(four, two)
 
 
 # --- where nothing can be said ---------------------------------------------------------------------------------------

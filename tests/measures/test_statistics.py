@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, sem, t
 
 from underfire.errors import InputError
 from underfire.measures import statistics
@@ -116,3 +116,15 @@ def test_many_values_are_drawn_in_parts():
     values = torch.rand(100_000, generator=torch.Generator().manual_seed(0))
     found = statistics.bootstrap_mean(values, resamples=200)
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std().item() / 100_000**0.5, rel=0.15)
+
+
+def test_student_is_that_of_scipy():
+    values = np.array([0.3, 1.2, -0.4, 2.5])
+    low, high = t.interval(0.9, 3, loc=values.mean(), scale=sem(values))
+    found = statistics.student_mean(values, 0.9)
+    assert (found.value, found.low, found.high, found.n) == pytest.approx((values.mean(), low, high, 4))
+    assert (
+        np.isnan(statistics.student_mean([1.0]).low)
+        and statistics.student_mean([1.0]).value == 1
+        and np.isnan(statistics.student_mean([]).value)
+    )

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from underfire.catalog import card
 from underfire.errors import InputError
-from underfire.measures.statistics import bootstrap_mean, paired_difference
+from underfire.measures.statistics import student_mean
 from underfire.records import Interval
 
 _PAPER = (
@@ -41,8 +41,8 @@ class Estimate:
     Attributes:
         value: the figure; nan where it is undefined.
         shares: float64 `[n]` with the mean `value`: the figure plus the first-order influence of every answer, or of
-            all answers of every annotator. Resampling these, and not the answers, keeps the bias of a mutual
-            information from growing with every resample.
+            all answers of every annotator. Their spread gives the interval (Tukey 1958): resampling the answers would
+            add to the bias of a mutual information.
         why: why the figure is undefined, in one line; empty where it is not.
     """
 
@@ -50,11 +50,11 @@ class Estimate:
     shares: Tensor
     why: str = ""
 
-    def interval(self, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
-        """The figure with its bootstrap interval, which does not go below 0."""
+    def interval(self, confidence: float = 0.95) -> Interval:
+        """The figure with Student's interval from its shares, which does not go below 0."""
         if self.why:
             return Interval(math.nan, math.nan, math.nan, len(self.shares))
-        found = bootstrap_mean(self.shares, confidence, resamples, seed)
+        found = student_mean(self.shares, confidence)
         return Interval(self.value, max(found.low, 0.0), found.high, found.n)  # max(nan, 0) is nan
 
 
@@ -105,8 +105,8 @@ def transfer_rate(
 ) -> Estimate:
     """The information transfer rate with what an interval needs; arguments as `information_transfer_rate`.
 
-    Where `annotators` says who gave each answer, int64 `[n]`, they are what a bootstrap resamples, in the order of
-    their numbers; else the answers are.
+    Where `annotators` says who gave each answer, int64 `[n]`, each of them has one share in the figure, in the order
+    of their numbers; else each answer has one.
     """
     t = seconds.detach().double().cpu()
     _check(answers, predictions, correction, t)
@@ -148,13 +148,15 @@ def mutual_information(a: Tensor, b: Tensor, *, correction: str = "none") -> flo
     return _information(a, b, correction)[0] if len(a) else math.nan
 
 
-def difference(after: Estimate, before: Estimate, confidence: float = 0.95, seed: int = 0) -> tuple[Interval, str]:
-    """`after - before` over the same annotators, paired, with its bootstrap interval; and why it is undefined."""
+def difference(after: Estimate, before: Estimate, confidence: float = 0.95) -> tuple[Interval, str]:
+    """`after - before` over the same annotators, paired, with Student's interval; and why it is undefined."""
     n = len(after.shares)
     why = after.why or before.why or ("a paired comparison needs two annotators or more" if n < 2 else "")
     if after.why or before.why:
         return Interval(math.nan, math.nan, math.nan, n), why
-    return paired_difference(after.shares, before.shares, confidence, seed=seed), why
+    if n != len(before.shares):
+        raise InputError(f"a paired comparison needs the same annotators, got {n} and {len(before.shares)}")
+    return student_mean(after.shares - before.shares, confidence), why
 
 
 def _information(a: Tensor, b: Tensor, correction: str) -> tuple[float, Tensor]:

@@ -1,4 +1,4 @@
-"""How sure a number is: rates with exact intervals, means and paired differences by the bootstrap."""
+"""How sure a number is: rates with exact intervals, means and paired differences by the bootstrap or by Student's t."""
 
 from __future__ import annotations
 
@@ -108,6 +108,26 @@ def bootstrap_mean(
     z = z0 + ndtri(np.array([tail, 1 - tail]))
     low, high = np.quantile(means, ndtr(z0 + z / (1 - a * z)))
     return Interval(mean, float(low), float(high), n)
+
+
+def student_mean(values: Tensor | ArrayLike, confidence: float = 0.95) -> Interval:
+    """The mean of values `[n]` with Student's t interval (Biometrika 1908), which is wide enough also for a few.
+
+    A bootstrap of fewer than some twenty values knows too little of their spread: its interval is too narrow. One value
+    says nothing about its spread: its interval is nan, as is everything for no value.
+
+    Raises:
+        InputError: the confidence is not in (0, 1).
+    """
+    from scipy.special import stdtrit
+
+    tail = (1 - _level(confidence)) / 2
+    vector = _vector(values)
+    n = len(vector)
+    if n < 2:
+        return Interval(float(vector[0]) if n else float("nan"), float("nan"), float("nan"), n)
+    mean, half = float(vector.mean()), float(stdtrit(n - 1, 1 - tail) * vector.std(ddof=1) / n**0.5)
+    return Interval(mean, mean - half, mean + half, n)
 
 
 def paired_difference(

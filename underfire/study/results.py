@@ -1,8 +1,8 @@
 """What the answers of a study say: information transfer rate and trust, without and with explanations.
 
 The answers of all annotators are pooled into one table of answers and predictions, because a mutual information from
-the few answers of one person comes out too large; the intervals resample people, not answers, wherever there are two or
-more. The comparison is paired: each annotator's share with explanations minus the same annotator's share without.
+the few answers of one person comes out too large; the intervals are over people, not answers, wherever there are two
+or more. The comparison is paired: each annotator's share with explanations minus the same annotator's share without.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def verdict(found: Findings) -> tuple[str, str]:
 
 
 def _estimates(study: Study, answers: Sequence[Answer], *, pooled: bool) -> tuple[human.Estimate, human.Estimate]:
-    """Rate and trust; resampled over people where `pooled` and there are two or more."""
+    """Rate and trust; with one share for each person where `pooled` and there are two or more."""
     import torch
 
     who = torch.tensor([a.annotator for a in answers], dtype=torch.long)
