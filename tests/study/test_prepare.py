@@ -67,7 +67,7 @@ def test_the_share_of_mistakes_is_what_was_asked_for() -> None:
     chosen = choose(pool, n=20, practice=2, classes=2, mistakes=0.25, seed=0)
     assert sum(pool[i].wrong for i in chosen[:20]) == 5
     with pytest.raises(
-        DataError, match="--mistakes 0.9 asks for 36 images that the model gets wrong and 4 .* 20 and 80"
+        DataError, match="--mistakes 0.9 asks for 36 images that the model gets wrong and 4 .* there are 20 and 80"
     ):
         choose(pool, n=40, practice=2, classes=2, mistakes=0.9, seed=0)
 
@@ -113,6 +113,8 @@ def test_prepare_simulate_report(study: Callable[..., tuple[int, str, str]]) -> 
     assert "Grace" in Path("s/results.html").read_text()
     code, shown, _ = study("report", "s", "--json", "--html", "elsewhere/page.html")
     assert Path("elsewhere/page.html").exists()
+    code, _, said = study("report", "s", "--html", "elsewhere")
+    assert code == 2 and "--html wants a file, and elsewhere is a folder" in said
     found = json.loads(shown)
     assert found["pooled"]["with"]["n"] == 16 and found["rate"]["value"]["n"] == 2
     assert found["people"][1]["name"] == "Grace" and found["people"][1]["figures"]["with"]["rate"]["value"] > 0
@@ -183,3 +185,26 @@ def test_serve_until_it_is_stopped(made: Callable[..., Any]) -> None:
     _, said = process.communicate(timeout=20)
     assert process.returncode == 0, said
     assert "stopped with 0 answers; next: underfire study report study" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+def test_a_host_that_is_not_here_is_said(
+    study: Callable[..., tuple[int, str, str]], made: Callable[..., Any], host: str
+) -> None:
+    made()
+    code, _, said = study("serve", "study", "--host", host, "--port", 0)
+    assert code == 2 and f"cannot listen on {host}" in said and said.strip().endswith("choose another with --host")
+
+
+def test_a_study_without_all_its_pictures_is_not_served(
+    study: Callable[..., tuple[int, str, str]], made: Callable[..., Any]
+) -> None:
+    made().picture(3, "map").unlink()
+    code, _, said = study("serve", "study")
+    assert code == 2 and "1 of 72 pictures are missing, such as" in said and "0003.map.png" in said
+
+
+def test_an_interpreter_without_maps_makes_no_study(study: Callable[..., tuple[int, str, str]]) -> None:
+    ask = ("prepare", "digits:", "--model", "python:victims:right", "--interpreter", "prototypes")
+    code, _, said = study(*ask)
+    assert code == 2 and "prototypes gives examples, and only maps can be used here" in said

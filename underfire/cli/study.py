@@ -11,7 +11,7 @@ import typer
 from underfire.cli import shared
 from underfire.cli.flags import BatchSize, Device, Force, Images, Json, Model, Quiet, Seed, Settings, Size
 from underfire.cli.shared import ERR, OUT, print_json, progress, whole
-from underfire.errors import InputError, MissingExtra, Unsupported
+from underfire.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
     from underfire.cli.images import Source
@@ -57,10 +57,10 @@ def prepare(
 
     entry = options.interpreter(interpreter, tuple(settings or ()))
     parts.check(n, practice, classes, mistakes)
+    _fresh(out, force)
     source = _Source(images, model, size, batch_size, seed, shared.device(device), quiet)
     source.draw(pool, _POOL * (n + practice))
     explain = source.explainer(entry)
-    _fresh(out)
     items = parts.look(source.model, source.batches("looking at"), labelled=source.labelled)
     if mistakes is not None and not source.labelled:
         raise InputError("--mistakes needs labels, which image files do not have; use a data URI, as in folder:PATH")
@@ -88,6 +88,8 @@ def serve(
     quiet: Quiet = False,
 ) -> None:
     """Serve a study to the browsers of its annotators, and keep every answer at once, until Ctrl-C."""
+    import errno
+    import os
     import socket
 
     from underfire.study.app import application, is_loopback
@@ -99,12 +101,16 @@ def serve(
     except ImportError:
         raise MissingExtra("uvicorn", "study") from None
     study = read_study(folder)
+    study.check_pictures()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from None
+        # Python adds the address to the system's words; for a name that nobody has there are no such words.
+        unknown = error.errno is None or isinstance(error, socket.gaierror)
+        reason = error.strerror if unknown else os.strerror(error.errno or 0)
+        other = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        raise InputError(f"cannot listen on {host} port {port}: {reason}; choose another with {other}") from None
     with listening:
         store = Store(folder)
         app = application(study, store, host=host)
@@ -149,6 +155,8 @@ def report(
     finally:
         store.close()
     page = html or folder / "results.html"
+    if page.is_dir():
+        raise InputError(f"--html wants a file, and {page} is a folder")
     with whole(page.parent, [page.name], force=True) as desk:
         (desk / page.name).write_text(render(found), encoding="utf-8")
     if as_json:
@@ -196,17 +204,9 @@ class _Source:
                 show(done)
 
     def explainer(self, entry: Any) -> Any:
-        """What gives the maps of images and classes.
-
-        Raises:
-            Unsupported: the interpreter does not give maps.
-        """
+        """What gives the maps of images and classes."""
         from underfire.audit.methods import interpreter_of
-        from underfire.catalog import find
 
-        gives = find("interpreter", entry.name).facts.get("gives", "map")
-        if gives != "map":
-            raise Unsupported(f"a study shows maps beside images, and {entry.name} gives {gives}")
         interpret = interpreter_of(entry)
         return lambda x, y: interpret(self.model, x, y)
 
@@ -223,12 +223,14 @@ class _Source:
         )
 
 
-def _fresh(folder: Path) -> None:
-    """Raise InputError where answers to an earlier study lie in the folder: they would be taken for answers to this."""
-    from underfire.study.store import FILE
+def _fresh(folder: Path, force: bool) -> None:
+    """Raise InputError where an earlier study lies in the folder: its answers would be taken for answers to this."""
+    from underfire.study import design, store
 
-    if (folder / FILE).exists():
-        raise InputError(f"{folder / FILE} has the answers to another study; choose another folder with --out")
+    if (folder / store.FILE).exists():
+        raise InputError(f"{folder / store.FILE} has the answers to another study; choose another folder with --out")
+    if (folder / design.FILE).exists() and not force:
+        raise InputError(f"{folder / design.FILE} exists already; pass --force to overwrite, or another path")
 
 
 def _show(found: Findings) -> None:

@@ -117,6 +117,15 @@ class Study:
         """The file of a picture; `kind` is `"image"` or `"map"`."""
         return self.folder / picture_name(item, kind)
 
+    def check_pictures(self) -> None:
+        """Raise InputError where a picture is missing."""
+        files = [self.picture(item, kind) for item in range(len(self.items)) for kind in ("image", "map")]
+        missing = [file for file in files if not file.is_file()]
+        if missing:
+            raise InputError(
+                f"{len(missing)} of {len(files)} pictures are missing, such as {missing[0]}; prepare the study again"
+            )
+
     def plan(self, annotator: int) -> tuple[Trial, ...]:
         """All trials of an annotator, 0 for the first one who came, in order."""
         halves = self._halves(annotator // 4)
@@ -173,7 +182,10 @@ def read_study(folder: Path) -> Study:
             raise InputError(f"{str(folder)!r} was prepared by another version of underfire")
         choices = tuple(Choice(**choice) for choice in content.pop("choices"))
         items = tuple(Item(**item) for item in content.pop("items"))
-        return Study(folder, choices=choices, items=items, **content)
+        study = Study(folder, choices=choices, items=items, **content)
+        if study.shown < 2 or not {item.prediction for item in items} <= study.classes:
+            raise TypeError
+        return study
     except (TypeError, KeyError, AttributeError):
         raise InputError(f"{str(folder / FILE)!r} is damaged: it is not a study; prepare it again") from None
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from underfire.model import Classifier
     from underfire.records import Batch
 
+_MORE = "; look at more with --from, if there are more"
 _SIDE = 320  # pixels: a smaller image grows by a whole factor
 
 
@@ -60,7 +61,7 @@ def choose(
     if n + practice > len(order):
         raise DataError(
             f"--n {n} and --practice {practice} ask for more than the {len(order)} images, of {len(items)} looked at, "
-            f"to which the model gives one of its {len(common)} commonest classes; --from looks at more"
+            f"to which the model gives one of its {len(common)} commonest classes{_MORE}"
         )
     if mistakes is None:
         chosen = _dealt(items, order, n)
@@ -70,7 +71,7 @@ def choose(
         if len(wrong) < wanted or len(right) < n - wanted:
             raise DataError(
                 f"--mistakes {mistakes:g} asks for {wanted} images that the model gets wrong and {n - wanted} that it "
-                f"gets right, of {len(wrong)} and {len(right)}"
+                f"gets right, and there are {len(wrong)} and {len(right)}{_MORE}"
             )
         chosen = _dealt(items, wrong, wanted) + _dealt(items, right, n - wanted)
     left = sorted(set(order) - set(chosen), key=order.index)
