@@ -113,8 +113,9 @@ function answer(start) {
       done({ answer: Number(button.dataset.class), seconds, hidden });
     };
     const press = (event) => {
+      // By its place on the keyboard too: French keyboards give a digit only with shift.
       if (event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
-      const button = [...document.querySelectorAll(".choice")].find((one) => one.dataset.key === event.key);
+      const button = [...document.querySelectorAll(".choice")].find((one) => one.dataset.key === event.key || `Digit${one.dataset.key}` === event.code);
       if (button) give(button, event);
     };
     const touch = (event) => {
