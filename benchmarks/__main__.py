@@ -108,8 +108,10 @@ def write_table() -> None:
             "On a network that is smooth by itself the two directions agree (a cosine above 0.99, tested).",
             "",
         ]
-    machines = sorted({json.dumps(document["environment"], sort_keys=True) for document in documents.values()})
-    lines += ["Made by `make bench`, on:", "", "```json", *machines, "```", ""]
+    lines += ["Made by `make bench`, on:", ""]
+    for machine in sorted({json.dumps(document["environment"], sort_keys=True) for document in documents.values()}):
+        names = [name for name, d in documents.items() if json.dumps(d["environment"], sort_keys=True) == machine]
+        lines += ["```json", machine, "```", "", f"({', '.join(names)})", ""]
     TABLE.write_text("\n".join(lines), encoding="utf-8")
 
 
