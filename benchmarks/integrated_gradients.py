@@ -67,7 +67,7 @@ def measure() -> dict[str, Any]:
     def run(name: str) -> None:
         found[name] = VARIANTS[name](model, x, y, *arguments[name])
 
-    seconds = in_turn({name: lambda name=name: run(name) for name in VARIANTS}, rounds=3)
+    seconds = in_turn({name: lambda name=name: run(name) for name in VARIANTS}, rounds=7)
     passes = {}
     for name in VARIANTS:
         with model.counting() as count:
