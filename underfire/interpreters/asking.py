@@ -50,6 +50,22 @@ def class_answer(logits: Tensor, y: Tensor, explained: str) -> Tensor:
     return class_score(logits if explained == "logit" else logits.softmax(1), y)
 
 
+def fast_layout(model: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The model, given images in the layout in which convolutions are faster, unless it cannot take it."""
+    layouts = [torch.contiguous_format, torch.channels_last]
+
+    def ask(images: Tensor) -> Tensor:
+        try:
+            return model(images.contiguous(memory_format=layouts[-1]))
+        except RuntimeError as error:
+            if len(layouts) < 2 or "view size is not compatible" not in str(error):
+                raise
+            layouts.pop()  # the network makes a `view` of an activation, which only the first allows
+            return model(images.contiguous())
+
+    return ask
+
+
 def answers(
     model: nn.Module,
     x: Tensor,
@@ -86,20 +102,14 @@ def answers(
     if chunk is None:
         chunk = chunk_within(model, x, memory, gradients=attached)
 
-    layouts = [torch.contiguous_format, torch.channels_last]  # convolutions are faster in the second
+    fast = fast_layout(model)
 
     def ask(index: Tensor) -> Tensor:
         index = index.to(x.device)
         image, look = index % max(len(x), 1), index // max(len(x), 1)
         shown = show(image, look)
         with frozen(model):  # also when a pass is made again on the way back, which is later
-            try:
-                logits = model(shown.contiguous(memory_format=layouts[-1]))
-            except RuntimeError as error:
-                if len(layouts) < 2 or "view size is not compatible" not in str(error):
-                    raise
-                layouts.pop()  # the network makes a `view` of an activation, which only the first allows
-                logits = model(shown.contiguous())
+            logits = fast(shown)
         class_score(logits[:1].expand(len(x), -1), y)  # raises where y does not fit, which a part of it might not
         return class_answer(logits, y[image], explained)
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from underfire.catalog import card
 from underfire.hooks import frozen, unshared
+from underfire.interpreters.asking import fast_layout
 from underfire.interpreters.chunks import MEMORY, chunk_within, in_chunks
 from underfire.interpreters.feature_maps import feature_maps, positive, spaces, together
 from underfire.interpreters.parts import checked, class_score, explaining
@@ -75,13 +76,14 @@ def score_cam(
 
 def _scores(model: nn.Module, x: Tensor, y: Tensor, features: Tensor, chunk: int, attached: bool) -> Tensor:
     """`S`, `[B, C]`: the logit of class `y` of every image seen through every channel of its features."""
+    fast = fast_layout(lambda images: unshared(model)(images))
 
     def of_images(images: Tensor) -> Tensor:
         seen, through, classes = x[images], features[images], y[images]
 
         def of_channels(channels: Tensor) -> Tensor:
             with frozen(model):  # also when the pass is made again on the way back
-                logits = unshared(model)(masked(seen, through[:, channels]))
+                logits = fast(masked(seen, through[:, channels]))
             return class_score(logits, classes.repeat_interleave(len(channels))).view(len(images), len(channels)).T
 
         return in_chunks(of_channels, features.shape[1], max(1, chunk // max(1, len(images))), attached=attached).T
@@ -97,4 +99,5 @@ def masked(x: Tensor, features: Tensor) -> Tensor:
     rounding = 8 * torch.finfo(spread.dtype).eps * torch.maximum(most.abs(), least.abs())  # of a constant channel
     varies = width > rounding
     h = (spread - least) * (varies / torch.where(varies, width, torch.ones_like(width)))
-    return (x.unsqueeze(1) * h.unsqueeze(2)).flatten(0, 1)
+    last = x.permute(0, 2, 3, 1).unsqueeze(1) * h.unsqueeze(4)  # made in the layout in which it is passed
+    return last.flatten(0, 1).permute(0, 3, 1, 2)
