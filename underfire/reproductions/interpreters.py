@@ -30,7 +30,7 @@ from underfire.reproductions.registry import Outcome, Progress
 DIGITS, PHOTOGRAPHS = 200, 16
 CURVE_STEPS = 28  # points of the deletion and insertion curves: 1,792 pixels of a photograph at a time
 BATCH = 8
-#: What differs from the defaults: fewer samples, so that it ends within the hour on two cores; and on the digits a mask
+#: What differs from the defaults: fewer samples, so that it ends within the hour on two cores; on the digits a mask
 #: that replaces by black, their ground, since a blur does not hide strokes.
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "digits": {"rise": {"samples": 1000}, "mask": {"fill": "black"}},
