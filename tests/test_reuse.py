@@ -235,14 +235,6 @@ class Counting(nn.Module):
         return (x * self.calls).mean((2, 3))
 
 
-class Drawing(nn.Module):
-    """Draws a number for each channel, which is the same every time."""
-
-    def forward(self, x):
-        gain = torch.rand(1, 3, 1, 1, generator=torch.Generator().manual_seed(len(x)), dtype=x.dtype)
-        return (x * gain).relu().mean((2, 3))
-
-
 class Promoting(nn.Module):
     """Multiplies in place by a number of higher precision, and a map by itself."""
 
