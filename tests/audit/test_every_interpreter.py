@@ -57,5 +57,6 @@ def test_a_report_is_written_of_all_of_them(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("name", [card.name for card in CARDS if card.name not in MAPS])
 def test_what_gives_no_map_is_refused(name: str) -> None:
-{name} gives .*, and only maps can be used here"):
+    message = f"'interpreters.0..name': {name} gives .*, and only maps can be used here"
+    with pytest.raises(SpecError, match=message):
         parse_spec({"model": "none", "data": "none", "attacks": ["fgsm"], "interpreters": [name]})
