@@ -2,9 +2,9 @@
 
 import pytest
 
+from tools import interpreter_gallery as gallery
 from underfire.catalog import Card, find
 from underfire.errors import InputError, Unsupported
-from underfire.reproductions import interpreter_gallery as gallery
 
 
 def test_the_page_shows_every_sheet_and_strip(tmp_path):

@@ -1,4 +1,4 @@
-"""Every explanation of the catalogue on the same images: `python -m underfire.reproductions.interpreter_gallery`.
+"""Every explanation of the catalogue on the same images: `python -m tools.interpreter_gallery`.
 
 Writes `interpreter-gallery.md` and its pictures: one sheet of all maps of one photograph, one of all maps of a digit
 for every class, and a strip for each interpreter. The photographs are two that come with scikit-image and belong to
@@ -196,7 +196,7 @@ def all_classes(subject: Subject, names: Sequence[str] = ()) -> Any:
 
 _ABOUT = """Every explanation of the catalogue on the same images, each of the class that the model predicts. The image
 shows through in grey; what the colours mean stands below each sheet. Made by
-`python -m underfire.reproductions.interpreter_gallery`, with the default options{settings}. A map that looks convincing
+`python -m tools.interpreter_gallery`, with the default options{settings}. A map that looks convincing
 need not be faithful: [which one to trust](interpreters.md) is a question for measurements."""
 
 

@@ -1,4 +1,4 @@
-"""One picture of every attack of the catalogue: `python -m underfire.reproductions.attack_gallery`.
+"""One picture of every attack of the catalogue: `python -m tools.attack_gallery`.
 
 Writes `gallery.md` and one small sheet for each attack: the clean image, the change magnified, the adversarial image.
 With `--data` they are photographs and CIFAR-10 images, without it the digits that come with the package.
@@ -231,7 +231,7 @@ def _word(value: Any) -> str:
 
 _ABOUT = """The attacks of the catalogue, each on one image: clean, the change around mid-grey, magnified, and the image
 that the model sees. The model's class and its probability stand above. Made by
-`python -m underfire.reproductions.attack_gallery`; settings are reduced where an attack takes long."""
+`python -m tools.attack_gallery`; settings are reduced where an attack takes long."""
 
 
 def page(shown: Sequence[Shown]) -> str:

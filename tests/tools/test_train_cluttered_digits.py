@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tools import train_cluttered_digits as command
 from underfire import models
 from underfire.data.cluttered import ClutteredDigits
-from underfire.reproductions import train_cluttered_digits as command
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Trains the network that comes with the package: `python -m underfire.reproductions.train_cluttered_digits`.
+"""Trains the network that comes with the package: `python -m tools.train_cluttered_digits`.
 
 Five passes over the training digits of `cluttered-digits:`, at new places in every pass; no test digit is seen.
 """

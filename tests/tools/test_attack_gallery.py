@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from tools import attack_gallery as gallery
 from underfire import find
 from underfire.catalog import Card
 from underfire.errors import InputError
 from underfire.interpreters import cam
-from underfire.reproductions import attack_gallery as gallery
 
 
 def test_pictures_are_small_and_the_page_shows_them(tmp_path, monkeypatch, capsys):
