@@ -14,9 +14,9 @@ from torch import Tensor
 from benchmarks.memory import highest, in_own_process
 from benchmarks.setting import declare_missing_operators, mobilenet
 from benchmarks.timing import Row, in_turn, ratio, spread
+from underfire.attribution.chunks import chunk_within
 from underfire.hooks import activations, frozen, last_spatial_layer, layer
 from underfire.interpreters import grad_cam, score_cam
-from underfire.interpreters.chunks import chunk_within
 from underfire.model import Classifier
 
 IMAGES = 16  # of Grad-CAM; Score-CAM, which takes hundreds of passes for each, gets one

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from benchmarks.setting import cifar_resnet20, mobilenet
 from benchmarks.timing import Row, ratio, spread
+from underfire.attribution.chunks import chunk_within
+from underfire.attribution.superpixels import cut
 from underfire.interpreters import lime_fit
-from underfire.interpreters.chunks import chunk_within
-from underfire.interpreters.lime_fit import LimeFit, asked, planned, r_squared
-from underfire.interpreters.superpixels import cut
+from underfire.interpreters.lime.regression import LimeFit, asked, planned, r_squared
 from underfire.measures.statistics import paired_difference
 
 PACKAGE = "lime package"

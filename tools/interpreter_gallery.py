@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from underfire import data, models
+from underfire.attribution.comparison import refuse_large, together
 from underfire.catalog import Card, cards, find
 from underfire.errors import InputError, UnderfireError
 from underfire.figures import heatmap, magnify, save_small, sheet
-from underfire.interpreters.together import refuse_large, together
 from underfire.measures.maps import informative
 from underfire.measures.prediction import confidence
 from underfire.model import Classifier

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from underfire import (
         ascent,
         attacks,
+        attribution,
         audit,
         catalog,
         data,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         models,
         records,
         report,
+        transforms,
     )
     from underfire.catalog import Card, card, cards, find
     from underfire.errors import UnderfireError
@@ -57,6 +59,7 @@ __all__ = [
     "__version__",
     "ascent",
     "attacks",
+    "attribution",
     "audit",
     "card",
     "cards",
@@ -72,6 +75,7 @@ __all__ = [
     "models",
     "records",
     "report",
+    "transforms",
 ]
 
 

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 import underfire as uf
 from underfire.ascent.objectives import log_success, margin
 from underfire.errors import InputError
-from underfire.gradients.camera import camera
 from underfire.model import Classifier
+from underfire.transforms.camera import camera
 
 NOTHING = dict.fromkeys(("rotation", "perspective", "blur", "tone", "contrast", "brightness", "noise"), 0.0)
 

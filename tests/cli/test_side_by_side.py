@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import underfire as uf
+from underfire.attribution import comparison as together
 from underfire.cli.app import main
-from underfire.interpreters import together
 
 ALL = ("explain", "--all", "cluttered-digits:test", "--model", "zoo:cluttered_digits", "--n", 1)
 Parsed = Callable[..., list[dict[str, object]]]

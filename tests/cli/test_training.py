@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from underfire import find, models
 from underfire.cli import main
-from underfire.interpreters import rts_training
+from underfire.interpreters.rts import training as rts_training
 
 COMMAND = (
     *("train", "rts", "--model", "zoo:cluttered_digits", "--data", "cluttered-digits:train", "--n", "24"),

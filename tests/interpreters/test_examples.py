@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import underfire as uf
+from underfire.attribution.feature_space import nearest
 from underfire.data import Dataset
 from underfire.errors import DataError, InputError, ModelError
 from underfire.interpreters import nearest_neighbours, prototypes
-from underfire.interpreters.features import nearest
 from underfire.interpreters.prototypes import (
     choose_criticisms,
     choose_prototypes,

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 import underfire as uf
+from underfire.attribution.coalitions import DESIGNS, coalitions
+from underfire.attribution.superpixels import SUPERPIXELS, cut, mean_colours, paint
 from underfire.errors import InputError, ModelError, Unsupported
 from underfire.interpreters import lime, lime_fit, lime_stability
-from underfire.interpreters.coalitions import DESIGNS, coalitions
-from underfire.interpreters.superpixels import SUPERPIXELS, cut, mean_colours, paint
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import underfire as uf
 from underfire.ascent.moves import plain
 from underfire.errors import InputError, ModelError, Unsupported
 from underfire.interpreters import mask, mask_game, mask_step
-from underfire.interpreters.mask_game import GAMES
-from underfire.interpreters.mask_variants import VARIANTS
+from underfire.interpreters.mask.game import GAMES
+from underfire.interpreters.mask.variants import VARIANTS
 
 # What the table of the implementations says, in pixels of 224: weight of the mean area, weight of the sum of cubes,
 # sigma and radius of the null image's blur (or side of its median), of the mask's blur, jitter, noise, start.

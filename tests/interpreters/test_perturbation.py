@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import underfire as uf
+from underfire.attribution.variants import filling
 from underfire.errors import InputError, ModelError, Unsupported
-from underfire.interpreters.asking import filling
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import underfire as uf
 from underfire.data import Dataset
 from underfire.errors import InputError, ModelError, NotFitted, Unsupported
 from underfire.hooks import activations, frozen, scales
-from underfire.interpreters import rts_training
-from underfire.interpreters.rts import RTS
-from underfire.interpreters.rts_loss import Terms, background, blend, loss, objective
-from underfire.interpreters.rts_network import ClassSelector, MaskingModel
+from underfire.interpreters.rts import training as rts_training
+from underfire.interpreters.rts.loss import Terms, background, blend, loss, objective
+from underfire.interpreters.rts.network import ClassSelector, MaskingModel
+from underfire.interpreters.rts.rts import RTS
 from underfire.measures.localisation import mass_inside
 
 SHORT = {"selector_steps": 30, "batch_size": 16, "width": 8}

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 import underfire as uf
+from underfire.attribution.feature_space import pooled
+from underfire.attribution.scores import score
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import Space, last_spatial_layer, pooled_head, space_of
-from underfire.interpreters.features import pooled
-from underfire.interpreters.parts import score
 
 FAMILY = {"grad_cam": {}, "grad_cam_pp": {}, "score_cam": {}, "smooth_grad_cam_pp": {"samples": 2}}
 

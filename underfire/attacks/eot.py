@@ -11,7 +11,7 @@ from underfire.ascent.objectives import Objective, log_success
 from underfire.ascent.threats import ball
 from underfire.catalog import card
 from underfire.gradients import views
-from underfire.gradients.camera import Transform, camera
+from underfire.transforms.camera import Transform, camera
 
 
 @card(
@@ -53,7 +53,7 @@ def eot(
     Every step sees `samples` new photographs of every image. The size is bounded by projection, as in the authors'
     later work; the paper itself puts a price on the expected distance in a colour space. Audits judge the returned
     image as it is; to judge it as a camera sees it, ask
-    `model(gradients.camera.camera()(x_adv, generator)).argmax(1)`, several times for each image.
+    `model(transforms.camera.camera()(x_adv, generator)).argmax(1)`, several times for each image.
 
     Args:
         model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.

@@ -27,8 +27,8 @@ def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
     import torch
 
     from underfire import figures
+    from underfire.attribution.comparison import together
     from underfire.errors import UnderfireError
-    from underfire.interpreters.together import together
     from underfire.measures.maps import informative
 
     files = [f"{stem}.all.png" for stem in job.source.stems]

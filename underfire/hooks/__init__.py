@@ -3,8 +3,9 @@
 Layer names are those of the user's module (`module.named_modules()`), not of the `Classifier` around it.
 """
 
-from underfire.hooks.bending import bent_as_now, deconv_relu, guided_relu, smooth_relu, wide_relu
 from underfire.hooks.finding import as_maps, last_spatial_layer, pooled_head, space_of
+from underfire.hooks.layouts import Space
+from underfire.hooks.pyramid import Scale, scales
 from underfire.hooks.reading import (
     activations,
     aside,
@@ -16,8 +17,7 @@ from underfire.hooks.reading import (
     twice_differentiable,
     unshared,
 )
-from underfire.hooks.scales import Scale, scales
-from underfire.hooks.spaces import Space
+from underfire.hooks.relu_rules import bent_as_now, deconv_relu, guided_relu, smooth_relu, wide_relu
 
 __all__ = [
     "Scale",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import InputError, Unsupported
+from underfire.hooks.layouts import Grid, Space, Trace, noise, space_in, watch
 from underfire.hooks.reading import frozen, inner, layer, read, unshared
-from underfire.hooks.spaces import Grid, Space, Trace, noise, space_in, watch
 
 _TRACES: WeakKeyDictionary[nn.Module, dict[torch.Size, Trace]] = WeakKeyDictionary()
 _LAST: WeakKeyDictionary[nn.Module, dict[tuple[torch.Size, Grid | None], str]] = WeakKeyDictionary()

@@ -15,10 +15,8 @@ from underfire.interpreters.guided_backprop import guided_backprop
 from underfire.interpreters.guided_grad_cam import guided_grad_cam
 from underfire.interpreters.integrated_gradients import integrated_gradients
 from underfire.interpreters.leave_one_out import leave_one_out
-from underfire.interpreters.lime import lime
-from underfire.interpreters.lime_fit import LimeFit, lime_fit, lime_stability
-from underfire.interpreters.mask import mask
-from underfire.interpreters.mask_game import MaskGame, mask_game, mask_step
+from underfire.interpreters.lime import LimeFit, lime, lime_fit, lime_stability
+from underfire.interpreters.mask import MaskGame, mask, mask_game, mask_step
 from underfire.interpreters.nearest_neighbours import nearest_neighbours
 from underfire.interpreters.occlusion import occlusion
 from underfire.interpreters.prototypes import prototypes

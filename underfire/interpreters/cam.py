@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from underfire.attribution.scores import checked, class_score
 from underfire.catalog import card
 from underfire.hooks import activations, frozen, pooled_head, space_of
-from underfire.interpreters.parts import checked, class_score
 
 
 @card(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from underfire.attribution.scores import back_propagated, checked, joined
 from underfire.catalog import card
 from underfire.hooks import aside, deconv_relu
-from underfire.interpreters.parts import back_propagated, checked, joined
 
 
 @card(

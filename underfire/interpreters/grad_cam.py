@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from underfire.attribution.feature_maps import weighted_maps
 from underfire.catalog import card
-from underfire.interpreters.feature_maps import weighted_maps
 
 
 @card(

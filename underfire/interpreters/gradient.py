@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from underfire.attribution.scores import input_gradient, joined
 from underfire.catalog import card
 from underfire.errors import InputError
-from underfire.interpreters.parts import input_gradient, joined
 
 
 @card(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from underfire.attribution.scores import input_gradient
 from underfire.catalog import card
-from underfire.interpreters.parts import input_gradient
 
 
 @card(

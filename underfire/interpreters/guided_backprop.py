@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from underfire.attribution.scores import back_propagated, check_curvature, checked, joined
 from underfire.catalog import card
 from underfire.hooks import aside, guided_relu
-from underfire.interpreters.parts import back_propagated, check_curvature, checked, joined
 
 CURVATURES = ("smooth", "exact")
 WIDTH = 1.0  # wide gets further than narrow, and further than a difference

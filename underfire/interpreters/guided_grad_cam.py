@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from underfire.attribution.feature_maps import resized
+from underfire.attribution.scores import joined
 from underfire.catalog import card
-from underfire.interpreters.feature_maps import resized
 from underfire.interpreters.grad_cam import grad_cam
 from underfire.interpreters.guided_backprop import guided_backprop
-from underfire.interpreters.parts import joined
 
 
 @card(

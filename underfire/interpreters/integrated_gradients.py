@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from underfire.attribution.chunks import MEMORY, chunk_within, summed
+from underfire.attribution.scores import back_propagated, check_classes, check_curvature, checked, score, wide_shift
+from underfire.attribution.variants import filling
 from underfire.catalog import card
 from underfire.errors import InputError, nearest
 from underfire.hooks import aside, bent_as_now, frozen
-from underfire.interpreters.asking import filling
-from underfire.interpreters.chunks import MEMORY, chunk_within, summed
-from underfire.interpreters.parts import back_propagated, check_classes, check_curvature, checked, score, wide_shift
 from underfire.measures.explanation import gap
 
 BASELINES: dict[str, str | float] = {"black": "black", "white": 1.0, "mean": "mean", "blur": "blur"}  # see `filling`

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from underfire.attribution.chunks import MEMORY
+from underfire.attribution.removal import drops
 from underfire.catalog import card
-from underfire.interpreters.chunks import MEMORY
-from underfire.interpreters.removing import drops
 
 
 @card(

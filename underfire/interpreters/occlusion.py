@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from underfire.attribution.chunks import MEMORY
+from underfire.attribution.removal import Edges, drops
 from underfire.catalog import card
 from underfire.errors import InputError
-from underfire.interpreters.chunks import MEMORY
-from underfire.interpreters.removing import Edges, drops
 
 
 @card(

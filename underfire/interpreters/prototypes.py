@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from underfire.ascent.nearest import at_least_one
+from underfire.attribution.chunks import MEMORY
+from underfire.attribution.feature_space import Known, know, must_be_fitted, nearest
+from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.errors import InputError
-from underfire.interpreters.chunks import MEMORY
-from underfire.interpreters.features import Known, know, must_be_fitted, nearest
-from underfire.interpreters.parts import class_score
 from underfire.records import Examples
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from underfire.attribution.chunks import MEMORY
+from underfire.attribution.scores import seeded
+from underfire.attribution.variants import answers
 from underfire.catalog import card
 from underfire.errors import InputError
-from underfire.interpreters.asking import answers
-from underfire.interpreters.chunks import MEMORY
-from underfire.interpreters.parts import seeded
 
 
 @card(

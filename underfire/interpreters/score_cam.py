@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from underfire.attribution.chunks import MEMORY, chunk_within, in_chunks
+from underfire.attribution.feature_maps import feature_maps, positive, spaces, together
+from underfire.attribution.scores import checked, class_score, explaining
+from underfire.attribution.variants import fast_layout
 from underfire.catalog import card
 from underfire.hooks import frozen, unshared
-from underfire.interpreters.asking import fast_layout
-from underfire.interpreters.chunks import MEMORY, chunk_within, in_chunks
-from underfire.interpreters.feature_maps import feature_maps, positive, spaces, together
-from underfire.interpreters.parts import checked, class_score, explaining
 
 
 @card(

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from underfire.attribution.chunks import MEMORY, chunk_within, summed
+from underfire.attribution.scores import check_classes, joined, seeded
 from underfire.catalog import Card, card, facts_of, find
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import aside
-from underfire.interpreters.chunks import MEMORY, chunk_within, summed
-from underfire.interpreters.parts import check_classes, joined, seeded
 
 Interpreter = Callable[[nn.Module, Tensor, Tensor], Tensor]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from underfire.attribution.chunks import MEMORY, chunk_within, summed
+from underfire.attribution.feature_maps import feature_maps, features_and_gradients, positive, spaces, together
+from underfire.attribution.scores import explaining, seeded
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.hooks import aside
-from underfire.interpreters.chunks import MEMORY, chunk_within, summed
-from underfire.interpreters.feature_maps import feature_maps, features_and_gradients, positive, spaces, together
-from underfire.interpreters.parts import explaining, seeded
 
 
 @card(

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from underfire.ascent.nearest import at_least_one
+from underfire.attribution.chunks import MEMORY
+from underfire.attribution.feature_space import Known, know, must_be_fitted
+from underfire.attribution.scores import class_score, seeded
 from underfire.catalog import card
 from underfire.errors import DataError, InputError, Unsupported, nearest
-from underfire.interpreters.chunks import MEMORY
-from underfire.interpreters.features import Known, know, must_be_fitted
-from underfire.interpreters.parts import class_score, seeded
 from underfire.measures.statistics import rate
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from underfire.errors import InputError, ModelError
 from underfire.measures.arrays import wide
-from underfire.measures.blurs import gaussian_blur
+from underfire.transforms.blur import gaussian_blur
 
 Model = Callable[[Tensor], Tensor]
 """Maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`."""

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from underfire import data, models
+from underfire.attribution.comparison import map_cards, refuse_large
 from underfire.catalog import Card
 from underfire.data.dataset import boxes
 from underfire.errors import UnderfireError
-from underfire.interpreters.together import map_cards, refuse_large
 from underfire.measures import localisation
 from underfire.measures.explanation import deletion, insertion
 from underfire.measures.maps import informative

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from underfire import models
 from underfire.attacks import bim, eot, fgsm, illc
-from underfire.gradients.camera import camera
 from underfire.measures.statistics import rate
 from underfire.model import Classifier
 from underfire.records import Interval
 from underfire.reproductions.adv2_imagenet import chunks, photographs
 from underfire.reproductions.registry import Outcome, Progress
+from underfire.transforms.camera import camera
 
 LEVELS = (4, 8, 16)  # eps, of 255
 METHODS = ("fgsm", "bim", "illc", "eot")

@@ -1,0 +1,1 @@
+"""The parts that explanations are made of: the explained output, its gradient, variants of an image, feature maps."""

@@ -1,0 +1,175 @@
+"""The feature space of a classifier, and known images in it: what the methods that explain by example share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from underfire.attribution.chunks import MEMORY, chunk_within
+from underfire.errors import DataError, InputError, ModelError, NotFitted, Unsupported
+from underfire.hooks import activations, as_maps, frozen, inner, last_spatial_layer
+from underfire.records import Examples
+
+if TYPE_CHECKING:
+    from underfire.data import Dataset
+
+_DECODED = 256  # images held at once while data are read
+
+
+def pooled(model: nn.Module, x: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+    """Logits `[B, K]`, and the features `[B, D]` of images: the mean over space (or tokens) of what a layer gives.
+
+    Features are float32 at least, of which distances are known also where the model computes with less.
+
+    Raises:
+        ModelError: there is no such layer. Unsupported: it gives no features of each image.
+    """
+    logits, outputs = activations(model, x, [layer])
+    output = outputs[layer]
+    if output.dim() not in (2, 3, 4) or len(output) != len(x):
+        raise Unsupported(f"layer {layer!r} gives {tuple(output.shape)} for {len(x)} images, which are no features")
+    output = output.to(torch.promote_types(output.dtype, torch.float32))
+    if output.dim() == 3:
+        return logits, output.mean(1)
+    output = as_maps(model, x, layer, output)
+    return logits, output.mean((2, 3)) if output.dim() == 4 else output
+
+
+@dataclass(frozen=True)
+class Known:
+    """Known images in the feature space of a model.
+
+    Attributes:
+        data: the images themselves, decoded when they are asked for.
+        layer: where the features were read.
+        features: `[N, D]`.
+        y: their labels, int64 `[N]`.
+        answers: the classes that the model gives them, int64 `[N]`.
+    """
+
+    data: Dataset
+    layer: str
+    features: Tensor
+    y: Tensor
+    answers: Tensor
+
+    def seen(self, model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and features of other images, without a graph.
+
+        Raises:
+            InputError: the model is not the one that the known images went through.
+        """
+        with torch.no_grad(), frozen(model):
+            logits, features = pooled(model, x, self.layer)
+        if features.shape[1] != self.features.shape[1]:
+            count = f"{features.shape[1]} features, those of the known images are {self.features.shape[1]}"
+            raise InputError(f"layer {self.layer!r} gives {count}; call fit with this model and this size of images")
+        bad = int((~torch.isfinite(features).all(1)).sum())
+        if bad:
+            raise ModelError(f"layer {self.layer!r} gives NaN or infinite features for {bad} of {len(x)} images")
+        return logits, features
+
+    def examples(self, index: Tensor, distance: Tensor, notes: tuple[str, ...]) -> Examples:
+        """The known images at `index` `[B, k]`, -1 for none, as what explains `B` images; a note for each column."""
+        wanted, place = index.clamp_min(0).unique(return_inverse=True)
+        batch = self.data[wanted.cpu()]
+        none = index < 0
+        x = batch.x.to(index.device)[place]
+        x[none] = 0
+        y = batch.y.to(index.device)[place].masked_fill(none, -1)
+        names = [[batch.ids[i] if j >= 0 else "" for i, j in zip(*row, strict=True)] for row in _rows(place, index)]
+        said = tuple(tuple(n if j >= 0 else "" for n, j in zip(notes, row, strict=True)) for row in index.tolist())
+        return Examples(index, distance, x, y, tuple(map(tuple, names)), said)
+
+
+def _rows(place: Tensor, index: Tensor) -> Iterator[tuple[list[int], list[int]]]:
+    return zip(place.tolist(), index.tolist(), strict=True)
+
+
+def know(model: nn.Module, data: Dataset, layer: str | None, memory: float = MEMORY) -> Known:
+    """Send known images through the model, as many at once as the memory allows, and keep their features.
+
+    Args:
+        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
+        data: the known images.
+        layer: where features are read; None is the last layer with space.
+        memory: what the layers' outputs may take, in MiB.
+
+    Raises:
+        DataError: there are no images. ModelError: there is no such layer, or features are not numbers.
+    """
+    if not len(data):
+        raise DataError(f"{data.name}: there are no images to fit to")
+    place = next((t.device for t in (*inner(model).parameters(), *model.buffers())), torch.device("cpu"))
+    x = data[:1].x.to(place)
+    name = layer if layer is not None else last_spatial_layer(model, x)
+    room = chunk_within(model, x, memory, gradients=False)
+    features, labels, answers = [], [], []
+    with torch.no_grad(), frozen(model):
+        for batch in data.batches(min(room, _DECODED)):
+            logits, found = pooled(model, batch.x.to(place), name)
+            features.append(found)
+            labels.append(batch.y.to(place))
+            answers.append(logits.argmax(1))
+    known = Known(data, name, torch.cat(features), torch.cat(labels), torch.cat(answers))
+    bad = int((~torch.isfinite(known.features).all(1)).sum())
+    if bad:
+        raise ModelError(f"layer {name!r} gives NaN or infinite features for {bad} of {len(data)} known images")
+    return known
+
+
+def nearest(
+    features: Tensor,
+    known: Tensor,
+    k: int,
+    *,
+    allowed: tuple[Tensor, Tensor] | None = None,
+    cosine: bool = False,
+    memory: float = MEMORY,
+) -> tuple[Tensor, Tensor]:
+    """The `k` nearest known features of each, exactly: their distance and place `[B, k]`, nearest first.
+
+    Where there are fewer, the distance is infinite and the place -1.
+
+    Args:
+        features: `[B, D]`.
+        known: `[N, D]`.
+        k: how many.
+        allowed: classes `[B]` and `[N]`, only those that agree are compared; None is all.
+        cosine: one minus the cosine of the angle, instead of the Euclidean distance.
+        memory: what the distances that are computed at once may take, in MiB.
+    """
+    known = known.to(features)
+    if cosine:
+        features, known = F.normalize(features), F.normalize(known)
+    found = []
+    rows = max(1, int(memory * 2**20 // max(1, 3 * known.shape[0] * known.element_size())))
+    for part in torch.arange(len(features), device=features.device).split(rows):
+        if cosine:
+            far = 1 - features[part] @ known.T
+        else:  # not by the product of matrices, which rounds small distances away
+            far = torch.cdist(features[part], known, compute_mode="donot_use_mm_for_euclid_dist")
+        if allowed is not None:
+            far = far.masked_fill(allowed[0][part, None] != allowed[1], float("inf"))
+        found.append(far.topk(min(k, len(known)), dim=1, largest=False))
+    distance = torch.cat([top.values for top in found]) if found else features.new_zeros(0, min(k, len(known)))
+    index = torch.cat([top.indices for top in found]) if found else distance.long()
+    distance = F.pad(distance, (0, k - distance.shape[1]), value=float("inf"))
+    index = F.pad(index, (0, k - index.shape[1]), value=-1)
+    return distance, index.masked_fill(distance.isinf(), -1)
+
+
+def must_be_fitted(known: Known | None, name: str) -> Known:
+    """What a method was fitted to.
+
+    Raises:
+        NotFitted: it was not.
+    """
+    if known is None:
+        raise NotFitted(f"{name} explains by known images and has none: call fit(model, data) first")
+    return known

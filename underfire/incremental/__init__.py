@@ -1,0 +1,5 @@
+"""Forward passes that compute only what a change of the image can have reached."""
+
+from underfire.incremental.passes import NotReusable, Reuse
+
+__all__ = ["NotReusable", "Reuse"]

@@ -1,0 +1,260 @@
+"""Forward passes of images that differ from known ones in a rectangle: only what the change reaches is computed.
+
+The known images go through the network once. After that an activation is carried as that of the known image, which all
+samples share, and a rectangle for each sample, outside of which nothing can differ: a convolution reads the rectangle
+and a margin of the known activation around it. Nothing is approximated. Where the rectangles cover most of the map, or
+an operation is met that has no rule, the whole activation is put together and the network goes on as usual; so any
+network gives the right answer, and one of convolutions gives it sooner.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from underfire.incremental.intervals import Spans
+from underfire.incremental.operations import Rule, rule_for
+from underfire.incremental.rectangles import Changed, Node, NotReusable, Place, Unread
+
+__all__ = ["NotReusable", "Reuse"]
+
+# What torch says where memory is asked for that a stand-in does not have, as by `numpy()`.
+_NO_VALUES = ("not supported for tensor subclasses", "Tensor that doesn't have storage")
+#: Rectangles that would cover more of a map than this are not worth their margins.
+SHARE = 0.75
+
+
+class Reuse:
+    """Images that went through a network once, for many passes of images that differ from them in a rectangle.
+
+    Made and called inside `frozen(model)`; there is no graph. The network must be deterministic.
+
+    Args:
+        model: maps images to logits `[B, K]`.
+        x: the known images, `[N, C, H, W]`.
+
+    Attributes:
+        logits: of the known images, `[N, K]`.
+        needed: the most that one operation of the latest pass read and wrote, in bytes per image.
+
+    Raises:
+        NotReusable: the network writes into an activation that it also sees elsewhere.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor) -> None:
+        self.model = model
+        self.image = Node(x.detach().contiguous(memory_format=torch.channels_last), x.shape)
+        first = _First([self.image])
+        self.logits = _run(model, Changed(self.image), first)
+        self.needed = 0
+        for node in first.nodes:
+            node.clean = node.clean if node.needed else None
+
+    def __call__(self, patch: Tensor, image: Tensor, rows: Spans, columns: Spans) -> Tensor:
+        """Logits `[S, K]` of known images with rectangles put in.
+
+        Args:
+            patch: what stands in the windows of the spans, `[S, C, rows.size, columns.size]`; where they say that
+                nothing differs, it must be the known image.
+            image: which known image each sample is, int64 `[S]`.
+            rows: the rows that differ.
+            columns: the columns that differ.
+
+        Raises:
+            NotReusable: the network did not do the same as before.
+        """
+        patch = patch.detach().contiguous(memory_format=torch.channels_last)
+        logits = _run(self.model, Changed(self.image, patch, Place(image, rows, columns)), later := _Later())
+        self.needed = later.most // len(patch)
+        return logits
+
+
+@torch.no_grad()
+def _run(model: nn.Module, stand_in: Changed, one_pass: _Pass) -> Tensor:
+    try:
+        with one_pass:
+            logits = model(stand_in)
+            return logits.dense() if isinstance(logits, Changed) else logits
+    except RuntimeError as error:
+        if any(words in str(error) for words in _NO_VALUES):
+            raise NotReusable(f"the network reads an activation past torch: {error}") from error
+        raise
+
+
+class _Pass(TorchDispatchMode):
+    """Sees every operation of one pass; one on stand-ins is done by its rule, or on the whole activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 0
+        self.filled: dict[int, Tensor] = {}  # by their memory, tensors that changed activations were written into
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        args, kwargs = tree_map(_present, (args, kwargs or {}))
+        tensors = _tensors((args, kwargs))
+        if any(isinstance(a, Unread) for a in tensors):
+            raise NotReusable("the network reads what an operation gives beside its map")
+        stand_ins = [a for a in tensors if isinstance(a, Changed)]
+        if not stand_ins:
+            return self.usual(func, args, kwargs)
+        # A tensor made of changed activations differs from sample to sample, which no rule expects.
+        known = all(isinstance(a, Changed) or self.mark(a) is None for a in tensors)
+        rule = rule_for(func, args, kwargs) if known else None
+        if rule is not None and rule.in_place and stand_ins[0].seen_twice:
+            raise NotReusable("the network writes into an activation that it also sees elsewhere")
+        result = self.step(func, stand_ins, rule, [v for v in tree_leaves((args, kwargs)) if not isinstance(v, Tensor)])
+        for a in stand_ins:
+            a.uses += 1
+        if result is None:
+            args, kwargs = tree_map(_dense, (args, kwargs))
+            return self.usual(func, args, kwargs)
+        if rule is not None and rule.in_place:
+            stand_ins[0].become(result)
+            return stand_ins[0]
+        if rule is not None and rule.view:
+            for a in (*stand_ins, *tree_leaves(result)):
+                a.seen_twice = True
+        return result
+
+    def step(self, func: Any, stand_ins: list[Changed], rule: Rule | None, numbers: list[Any]) -> Any:
+        """The result as stand-ins; None where the whole activations are needed.
+
+        `numbers` are the arguments that are no tensors.
+        """
+        raise NotImplementedError
+
+    def mark(self, a: Tensor) -> str | None:
+        """Of a tensor that is made of changed activations, how it is marked."""
+        mark = vars(a).get("changed")
+        if mark is None and self.filled and a.untyped_storage().data_ptr() in self.filled:
+            return "once"
+        return mark
+
+    def usual(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The operation on whole activations; what it makes of changed ones is marked as changed."""
+        tensors = _tensors((args, kwargs))
+        marks = {mark for a in tensors if (mark := self.mark(a)) is not None}
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            marks.add("once")  # what is drawn differs from pass to pass
+        if not marks:
+            return func(*args, **kwargs)
+        if func is torch.ops.aten.as_strided.default:
+            raise NotReusable("the network asks how an activation lies in memory")
+        aliased = [a for a in func._schema.arguments if a.alias_info is not None]
+        if "seen twice" in marks and any(a.alias_info.is_write for a in aliased):
+            raise NotReusable("the network writes into an activation that it also sees elsewhere")
+        if func is torch.ops.aten.view.default and not args[0].is_contiguous():
+            # It would be, had the images not been laid out channel by channel to be fast.
+            vars(args[0])["changed"] = "seen twice"
+            marks, args = {"seen twice"}, (args[0].contiguous(), *args[1:])
+        result = func(*args, **kwargs)
+        given = {a.name: v for a, v in zip(func._schema.arguments, args, strict=False)} | kwargs
+        for written in _tensors([given.get(a.name) for a in aliased if a.alias_info.is_write]):
+            if self.mark(written) is None:  # nor is that of which it is a view
+                self.filled[written.untyped_storage().data_ptr()] = written
+        for a in _tensors(result):
+            vars(a)["changed"] = "seen twice" if aliased and "seen twice" in marks else "once"
+        self.weigh((args, result))
+        return result
+
+    def weigh(self, involved: Any) -> None:
+        """Keep the most bytes that an operation reads and writes."""
+        self.most = max(self.most, sum(a.numel() * a.element_size() for a in _tensors(involved)))
+
+
+class _First(_Pass):
+    """The pass of the known images, which writes down what is made of what."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        super().__init__()
+        self.nodes = nodes
+
+    def step(self, func: Any, stand_ins: list[Changed], rule: Rule | None, numbers: list[Any]) -> Any:
+        """The operation on the known activations."""
+        first, place = stand_ins[0].node, len(stand_ins[0].node.children)
+        for a in stand_ins:
+            # Only what is read with a margin, put on a common rectangle, or put together as a whole must be kept.
+            a.node.needed |= rule is None or rule.reads_around or len(stand_ins) > 1
+            a.node.children.append(None)
+        if rule is None:
+            return None
+        result = rule.whole(*(a.node.clean for a in stand_ins))
+        made: list[Node] = []
+
+        def note(t: Any) -> Any:
+            made.append(Node(t, t.shape))
+            return Changed(made[-1])
+
+        result = _maps(note, result)
+        self.nodes += made
+        first.children[place] = func, numbers, made
+        return result
+
+
+class _Later(_Pass):
+    """A pass of changed images, which does the same on rectangles."""
+
+    def step(self, func: Any, stand_ins: list[Changed], rule: Rule | None, numbers: list[Any]) -> Any:
+        """The operation on the rectangles, unless they are too large."""
+        first = stand_ins[0]
+        if any(a.uses >= len(a.node.children) for a in stand_ins):
+            raise NotReusable("the network did more than before")
+        before = first.node.children[first.uses]
+        if rule is None or before is None:
+            return None
+        if before[0] is not func:
+            raise NotReusable(f"the network did {func} where it did {before[0]} before")
+        if before[1] != numbers:
+            raise NotReusable(f"the network did {func} with {numbers} where it had {before[1]} before")
+        made, place, patches = before[2], first.place, [a.patch for a in stand_ins]
+        assert place is not None
+        shape = made[0].shape
+        if rule.moved is not None:
+            rows = place.rows.moved(rule.moved[0], shape[2])
+            place = Place(place.image, rows, place.columns.moved(rule.moved[1], shape[3]))
+        elif rule.reads_around:
+            down, across = rule.windows
+            rows, columns = place.rows.through(down, shape[2]), place.columns.through(across, shape[3])
+            place = Place(place.image, rows, columns)
+            if place.share > SHARE:
+                return None
+            top, left = rows.start * down.stride - down.before, columns.start * across.stride - across.before
+            patches = [first.crop(top, down.needed(rows.size), left, across.needed(columns.size), rule.outside)]
+        elif not all(place.same(a.place) for a in stand_ins if a.place is not None):
+            for a in stand_ins:
+                assert a.place is not None
+                place = place.union(a.place)
+            if place.share > SHARE:
+                return None
+            rows, columns = place.rows, place.columns
+            patches = [a.crop(rows.start, rows.size, columns.start, columns.size) for a in stand_ins]
+        nodes, result = iter(made), rule.part(*patches)
+        self.weigh((patches, result))
+        return _maps(lambda t: Changed(next(nodes), t, place), result)
+
+
+def _present(a: Any) -> Any:
+    return a.whole if isinstance(a, Changed) and a.whole is not None else a
+
+
+def _dense(a: Any) -> Any:
+    if not isinstance(a, Changed):
+        return a
+    whole = a.dense()
+    vars(whole)["changed"] = "seen twice" if a.seen_twice else "once"
+    return whole
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [a for a in tree_leaves(values) if isinstance(a, Tensor)]
+
+
+def _maps(f: Any, result: Any) -> Any:
+    """The result with `f` of every map in it; what an operation gives beside cannot be read."""
+    if isinstance(result, Tensor):
+        return f(result)
+    return type(result)(f(t) if t.dim() == 4 and t.is_floating_point() else Unread(t) for t in result)

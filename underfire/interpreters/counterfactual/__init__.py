@@ -1,0 +1,5 @@
+"""Counterfactual images (Van Looveren and Klaise, ECML PKDD 2021): the smallest plausible change of the answer."""
+
+from underfire.interpreters.counterfactual.counterfactual import counterfactual
+
+__all__ = ["counterfactual"]

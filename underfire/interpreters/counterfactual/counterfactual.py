@@ -1,0 +1,209 @@
+"""Counterfactual images: Wachter et al. (Harvard JOLT 2018), guided by prototypes (Van Looveren and Klaise 2021)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from underfire.ascent.loop import check_classes, check_inputs, succeeded
+from underfire.ascent.nearest import at_least_one, climb
+from underfire.ascent.objectives import At, Objective, carlini, margin, objective
+from underfire.ascent.weights import Weights
+from underfire.attribution.scores import class_score
+from underfire.catalog import card
+from underfire.errors import InputError, ModelError
+from underfire.gradients.estimators import autograd
+from underfire.hooks import frozen, shared_forward
+from underfire.interpreters.counterfactual.plausibility import KINK, plausible
+
+_HALVINGS = 14  # of the way back towards the image at the end
+_ENTRY = 0.01  # how far L1 alone may move an entry in one step
+
+
+@card(
+    "interpreter",
+    paper="Van Looveren and Klaise, Interpretable Counterfactual Explanations Guided by Prototypes, ECML PKDD 2021",
+    gives="images",
+    family="by example",
+    differentiable=False,
+    second_order=False,
+)
+def counterfactual(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    goal: Tensor | None = None,
+    known: Tensor | None = None,
+    layer: str | None = None,
+    k: int = 5,
+    sparsity: float = 0.1,
+    smoothness: float = 0.1,
+    theta: float = 1.0,
+    c: float = 2.0,
+    confidence: float = 0.0,
+    steps: int = 200,
+    searches: int = 5,
+    size: float = 0.1,
+) -> Tensor:
+    """The smallest change of an image, sparse and plausible, that makes the model answer another class.
+
+    Minimises `c * hinge + sparsity * L1 + L2² + smoothness * TV + theta * prototype` by proximal gradient steps inside
+    the box, with a binary search over `c` for each image: the hinge is by how much the class is not yet the leading
+    one, TV the total variation of the change, and the prototype term the squared distance, in feature space, to the
+    mean of the `k` nearest known images of the class, in units of the image's own. Last, the change is shortened as far
+    as it goes.
+
+    What comes out shows what the model heeds. Of a network that was not trained to resist attacks this is often noise,
+    whatever is asked for plausibility; that is a finding about the network.
+
+    Unlike the paper: the hinge is of logits, not of probabilities; the encoder is a layer of the model under test,
+    averaged over space; total variation stands in for the autoencoder; `c` counts in the weight that would do if the
+    model were linear; the steps have no momentum.
+
+    Args:
+        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
+        x: images.
+        y: the class that is explained away, int64 `[B]`.
+        goal: the class to reach instead, int64 `[B]`; None is any other: at every step the likeliest, and of the
+            prototypes the nearest.
+        known: images `[N, C, H, W]` that count as plausible, in the classes that the model gives them; None leaves the
+            prototypes out.
+        layer: the feature space, averaged over space; None is the last layer with space.
+        k: how many known images make a prototype, or all there are of the class.
+        sparsity: weight of the sum of absolute changes: the larger, the fewer pixels change.
+        smoothness: weight of the total variation of the change: the larger, the less it looks like noise.
+        theta: weight of the prototype term.
+        c: the first weight of the hinge; times ten after each failure until there is a success, then bisected.
+        confidence: by how much, in logits, another class must lead over `y`, or the goal over all others.
+        steps: most steps for one `c`, a pass each way each; an image that has ceased to gain is left out before.
+        searches: values of `c` that are tried.
+        size: length of the first step, as a share of the gradient, and less where `sparsity` or `smoothness` are
+            large; it falls with the square root of what is left.
+
+    Returns:
+        The changed images, shaped like `x`, in the box. As in all methods that look for the smallest change, an image
+        comes back as it is where the model answers so already, and where nothing was found: who measures sees a model
+        that still answers `y`.
+
+    Raises:
+        InputError: an argument is out of its range, or `goal` is `y`. DataError: images or classes are wrong, or no
+            known image has the class. ModelError: logits or their gradient are not numbers.
+    """
+    at_least_one(steps=steps, searches=searches, k=k)
+    if not (0 < size < 0.5 and c > 0) or min(sparsity, smoothness, theta, confidence) < 0:
+        raise InputError(
+            "counterfactual needs 0 < size < 0.5, c > 0 and sparsity, smoothness, theta, confidence >= 0; got "
+            f"{size:g}, {c:g}, {sparsity:g}, {smoothness:g}, {theta:g}, {confidence:g}"
+        )
+    check_inputs(model, x, y, goal)
+    x = x.detach()
+    with frozen(model), shared_forward(model):
+        with torch.no_grad():
+            logits = model(x)
+        class_score(logits, y)
+        check_classes(logits, y, goal)
+        bad = int((~logits.isfinite().all(1)).sum())
+        if bad:
+            raise ModelError(f"the model's logits are NaN or infinite for {bad} of {len(x)} images")
+        at = At(y, goal, torch.arange(len(x), device=x.device))
+        at = at.take((~succeeded(logits, at)).nonzero().squeeze(1))
+        if not len(at.index):
+            return x.clone()
+        rest = plausible(model, x, at, known, layer, k, theta, smoothness)
+        # Longer steps would jump to and fro over the kinks of L1 and TV.
+        size = min(size, _ENTRY / max(sparsity, 1e-12), KINK / (4 * max(smoothness, 1e-12)))
+        search = _Search(model, x, rest, sparsity, confidence)
+        unit = search.linear(at)
+        weights = Weights(x, c)
+        for _ in range(searches):
+            reached = search.descend(at, weights.c[at.index] * unit, steps, size)
+            weights.learn(reached, at.index)
+        search.shorten(at)
+    return search.best
+
+
+class _Search:
+    """The best counterfactuals so far, `best` `[B, C, H, W]` and their `cost` `[B]`, and how they are looked for.
+
+    `rest` is minus what else is to be small, beside `sparsity * L1 + L2²` and the hinge.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor, rest: Objective | None, sparsity: float, confidence: float) -> None:
+        self.model, self.x, self.rest, self.sparsity, self.confidence = model, x, rest, sparsity, confidence
+        self.hinge, self.lead = carlini(6, confidence), margin()
+        self.best, self.cost = x.clone(), x.new_full((len(x),), float("inf"))
+
+    def aim(self, weight: Tensor) -> Objective:
+        """What the gradient is taken of: the hinge, weighed for each sample, and the rest."""
+
+        def hinge(model: nn.Module, z: Tensor, logits: Tensor, at: At) -> Tensor:
+            return weight * self.hinge(model, z, logits, at)
+
+        return objective(hinge) if self.rest is None else objective(hinge) + self.rest
+
+    def linear(self, at: At) -> Tensor:
+        """The weight of the hinge that would be just enough on a linear model, `[M]`."""
+        x = self.x[at.index]
+        lead, g = autograd(lambda z: self.lead(self.model, z, self.model(z), at), x)
+        flat = g.flatten(1)
+        bad = int((~flat.isfinite().all(1)).sum())
+        if bad:
+            raise ModelError(f"the model's gradient is NaN for {bad} of {len(x)} images")
+        lack, flat = (self.confidence - lead).clamp_min(1e-6), flat.abs().clamp_min(1e-12)
+        # Where the slope of L2² and L1 along the way equals that of the hinge.
+        return (2 * lack / flat.square().sum(1) + self.sparsity / flat.amax(1)).clamp_max(1e12)
+
+    def note(self, z: Tensor, logits: Tensor, rest: Tensor, at: At) -> tuple[Tensor, Tensor]:
+        """Keep images that are there and cost less than before; which are there, bool, and the cost of all, `[M]`."""
+        change = (z - self.x[at.index]).flatten(1)
+        cost = self.sparsity * change.abs().sum(1) + change.square().sum(1) - rest
+        there = succeeded(logits, at) & (self.lead(self.model, z, logits, at) >= self.confidence)
+        better = there & (cost < self.cost[at.index])
+        rows = at.index[better]
+        self.best[rows], self.cost[rows] = z[better], cost[better]
+        return there, cost
+
+    def descend(self, at: At, c: Tensor, steps: int, size: float) -> Tensor:
+        """Proximal gradient steps for one weight per sample; which were ever there, bool `[M]`."""
+        ever, rows = torch.zeros_like(at.y, dtype=torch.bool), torch.arange(len(at.y), device=at.y.device)
+        z, weight = self.x[at.index], c
+        least, before = torch.full_like(c, float("inf")), torch.full_like(c, float("inf"))
+        window = max(steps // 10, 5)
+        for step in range(steps):
+            x = self.x[at.index]
+            logits, value, g = climb(self.model, self.aim(weight), z, at)
+            with torch.no_grad():
+                hinge = weight * self.hinge(self.model, z, logits, at)
+            there, cost = self.note(z, logits, value - hinge, at)
+            ever[rows] |= there
+            least = least.minimum(cost - hinge)
+            alpha = size * (1 - step / steps) ** 0.5
+            change = z - alpha * (2 * (z - x) - g) - x
+            z = (x + change.sign() * (change.abs() - alpha * self.sparsity).clamp_min(0)).clamp(0, 1)
+            if step % window == window - 1:
+                stays = (least < before - 1e-3 * before.abs().nan_to_num(posinf=0)).nonzero().squeeze(1)
+                if not len(stays):
+                    break
+                before = least
+                if len(stays) < len(rows):
+                    z, weight, least, before, rows = (t[stays] for t in (z, weight, least, before, rows))
+                    at = at.take(stays)
+        return ever
+
+    @torch.no_grad()
+    def shorten(self, at: At) -> None:
+        """Bisect how much of its change each image needs."""
+        at = at.take(self.cost[at.index].isfinite().nonzero().squeeze(1))
+        if not len(at.index):
+            return
+        x, far = self.x[at.index], self.best[at.index]
+        low, high = x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            z = (x + middle * (far - x)).clamp(0, 1)
+            logits = self.model(z)
+            rest = logits.new_zeros(len(z)) if self.rest is None else self.rest(self.model, z, logits, at)
+            there, _ = self.note(z, logits, rest, at)
+            there = there[:, None, None, None]
+            low, high = torch.where(there, low, middle), torch.where(there, middle, high)

@@ -1,0 +1,98 @@
+"""What makes a changed image plausible: near known images in feature space, without noise.
+
+Source: Van Looveren and Klaise, Interpretable Counterfactual Explanations Guided by Prototypes, ECML PKDD 2021, section
+3, with the classifier's own layers as the encoder.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from underfire.ascent.objectives import At, Objective, objective
+from underfire.attribution.feature_space import nearest, pooled
+from underfire.errors import DataError
+from underfire.hooks import last_spatial_layer
+
+KINK = 0.02  # differences of neighbouring pixels below this count by their square
+
+
+def plausible(
+    model: nn.Module,
+    x: Tensor,
+    at: At,
+    known: Tensor | None,
+    layer: str | None,
+    k: int,
+    theta: float,
+    smoothness: float,
+) -> Objective | None:
+    """Minus the terms that make a changed image plausible, as an objective; None where there are none.
+
+    They are `theta` times the squared distance of its features to a prototype of the other class, in units of that of
+    the clean image, and `smoothness` times the total variation of the change.
+
+    Args:
+        model: maps images `[B, C, H, W]` to logits `[B, K]`.
+        x: clean images.
+        at: the samples that are to change, and their classes.
+        known: images `[N, C, H, W]`, in the classes that the model gives them; None leaves the prototypes out.
+        layer: the feature space, averaged over space; None is the last layer with space.
+        k: how many known images make a prototype.
+        theta: weight of the prototype.
+        smoothness: weight of the total variation.
+
+    Raises:
+        DataError: known images are of another size, or none has the class.
+    """
+    terms = []
+    if smoothness:
+        terms.append(-smoothness * objective(lambda _, z, __, at: _variation(z - x[at.index])))
+    if known is not None and theta:
+        name = layer if layer is not None else last_spatial_layer(model, x)
+        prototype = _prototypes(model, x, at, known, name, k)
+        start = x.new_ones(len(x))
+
+        def away(_: nn.Module, z: Tensor, __: Tensor, at: At) -> Tensor:
+            return (pooled(model, z, name)[1] - prototype[at.index]).square().sum(1) / start[at.index]
+
+        with torch.no_grad():
+            start[at.index] = away(model, x[at.index], x, at).clamp_min(1e-12).to(x.dtype)
+        terms.append(-theta * objective(away))
+    return sum(terms[1:], terms[0]) if terms else None
+
+
+def _variation(change: Tensor) -> Tensor:
+    """The sum of absolute differences of neighbouring pixels, `[B]`; rounded (Huber) below `KINK`."""
+    zero = torch.zeros((), dtype=change.dtype, device=change.device)
+    steps = torch.cat([change.diff(dim=d).flatten(1) for d in (2, 3)], 1)
+    return F.huber_loss(steps, zero.expand_as(steps), reduction="none", delta=KINK).sum(1) / KINK
+
+
+@torch.no_grad()
+def _prototypes(model: nn.Module, x: Tensor, at: At, known: Tensor, layer: str, k: int) -> Tensor:
+    """The prototype of each image's other class, `[B, D]`: the mean features of its nearest known images there."""
+    if known.shape[1:] != x.shape[1:]:
+        raise DataError(f"known images must be [N, {', '.join(map(str, x.shape[1:]))}], got {tuple(known.shape)}")
+    seen = [pooled(model, part, layer) for part in known.to(x).split(max(len(x), 32))]
+    bad = sum(int((~s[1].isfinite().all(1)).sum()) for s in seen)
+    if bad:
+        raise DataError(f"layer {layer!r} gives NaN or infinite features for {bad} of {len(known)} known images")
+    answers, features = torch.cat([s[0] for s in seen]).argmax(1), torch.cat([s[1] for s in seen])
+    _, own = pooled(model, x[at.index], layer)
+    result = features.new_zeros(len(x), features.shape[1])
+    for i, (row, y) in enumerate(zip(at.index.tolist(), at.y.tolist(), strict=True)):
+        classes = [c for c in answers.unique().tolist() if c != y] if at.goal is None else [int(at.goal[i])]
+        means = []
+        for c in classes:
+            of_class = features[answers == c]
+            if len(of_class):
+                _, places = nearest(own[i : i + 1], of_class, min(k, len(of_class)))
+                means.append(of_class[places[0]].mean(0))
+        if not means:
+            wanted = f"a class other than {y}" if at.goal is None else f"class {classes[0]}"
+            raise DataError(f"the model gives {wanted} to none of the {len(known)} known images; give others")
+        choice = torch.stack(means)
+        result[row] = choice[(choice - own[i]).square().sum(1).argmin()]
+    return result

@@ -1,0 +1,204 @@
+"""The objective of meaningful perturbations and one step of its optimiser, for `mask` and for attacks on it.
+
+A mask `m` is what is kept: 1 keeps a pixel, 0 replaces it by a blurred image. In the deletion game as little as
+possible is deleted that makes the class improbable, in the preservation game as little as possible is kept that leaves
+it probable. Sources: Fong and Vedaldi, Interpretable Explanations of Black Boxes by Meaningful Perturbation, ICCV 2017,
+equations 3 to 5; Zhang et al., Interpretable Deep Learning under Fire, USENIX Security 2020, equations 9 and 10.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from underfire.ascent.moves import Move, adam
+from underfire.attribution.scores import class_score
+from underfire.attribution.variants import filling
+from underfire.errors import InputError, Unsupported
+from underfire.hooks import frozen
+from underfire.interpreters.mask.variants import CELLS, SIDE, VARIANTS, Variant
+from underfire.transforms.blur import blur_matrix, gaussian_blur, median_blur
+
+GAMES = ("deletion", "preservation")
+_FEWEST = 7  # cells of a side: an eighth of a small image would say nothing
+_RADII = 16  # circles that a start tries
+ADAM = adam()
+
+
+@dataclass(frozen=True)
+class MaskGame:
+    """What the masks of some images are judged by; made by `mask_game`.
+
+    Attributes:
+        model: the classifier.
+        x: images `[B, C, H, W]`.
+        y: classes, int64 `[B]`.
+        null: what replaces them, blurred images.
+        rows: from a column of a mask to one of the image, `[H, h]`: bilinear, then blurred.
+        columns: the same for rows of a mask, `[W, w]`.
+        variant: weights and constants.
+        preserve: whether the game is preservation.
+    """
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    null: Tensor
+    rows: Tensor
+    columns: Tensor
+    variant: Variant
+    preserve: bool
+
+    @property
+    def jitter(self) -> int:
+        """By how many pixels the image moves at this size."""
+        return round(self.variant.jitter * _scale(self.x))
+
+    def draw(self, generator: torch.Generator) -> tuple[int, int, Tensor | None]:
+        """The chance in one step, shared by all images: where the image is moved to, and the noise on it."""
+        where = generator.device
+        down, across = torch.randint(0, self.jitter + 1, (2,), generator=generator, device=where).tolist()
+        if not self.variant.noise:
+            return down, across, None
+        noise = torch.randn(self.x.shape[1:], generator=generator, device=where, dtype=self.x.dtype)
+        return down, across, self.variant.noise * noise.to(self.x.device)
+
+    def perturbed(self, m: Tensor, drawn: tuple[int, int, Tensor | None] | None = None) -> Tensor:
+        """The images seen through masks `[B, 1, h, w]`: kept where 1, blurred where 0."""
+        enlarged = self.rows @ m @ self.columns.T
+        x, null = self.x, self.null
+        down, across, noise = drawn if drawn is not None else (0, 0, None)
+        if drawn is not None and self.jitter:
+            x, null = (_moved(image, self.jitter, down, across) for image in (x, null))
+        seen = null + enlarged * (x - null)
+        return seen if noise is None else seen + noise
+
+    def probability(self, m: Tensor, drawn: tuple[int, int, Tensor | None] | None = None) -> Tensor:
+        """How probable the class still is, `[B]`."""
+        return class_score(self.model(self.perturbed(m, drawn)).softmax(1), self.y)
+
+    def objective(self, m: Tensor, drawn: tuple[int, int, Tensor | None] | None = None) -> Tensor:
+        """What the mask of each image makes small, `[B]`; without what is drawn, the image stays as it is."""
+        p = self.probability(m, drawn)
+        cubes = m.diff(dim=2).abs().pow(3).sum((1, 2, 3)) + m.diff(dim=3).abs().pow(3).sum((1, 2, 3))
+        paid, decided = (m, 1 - p) if self.preserve else (1 - m, p)
+        return self.variant.area * paid.mean((1, 2, 3)) + self.variant.smooth * cubes + decided
+
+    @torch.no_grad()
+    def start(self) -> Tensor:
+        """The masks to begin with, `[B, 1, h, w]`.
+
+        The circle is the smallest of 16 in the middle that takes away (or brings back) 99 % of the probability that the
+        blurred image lacks.
+        """
+        height, width = self.rows.shape[1], self.columns.shape[1]
+        keep = torch.ones(len(self.x), 1, height, width, dtype=self.x.dtype, device=self.x.device)
+        if self.variant.start is not None:
+            return self.variant.start * keep
+        down, across = (torch.arange(n, dtype=keep.dtype, device=keep.device) - (n - 1) / 2 for n in (height, width))
+        distance = (down[:, None] ** 2 + across**2).sqrt()
+        whole, nothing = self.probability(keep), self.probability(0 * keep)
+        first, last = (nothing, whole) if self.preserve else (whole, nothing)
+        chosen, waiting = keep, torch.ones_like(self.y, dtype=torch.bool)
+        for k in range(1, _RADII + 1):
+            circle = (k / _RADII * (distance.max() + 1) - distance).clamp(0, 1) * keep
+            m = circle if self.preserve else 1 - circle
+            p = self.probability(m)
+            decides = ((p - last).abs() <= 0.01 * (first - last).abs()) | (k == _RADII)
+            chosen = torch.where((waiting & decides)[:, None, None, None], m, chosen)
+            waiting = waiting & ~decides
+        return chosen
+
+
+def mask_game(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    variant: str = "fong",
+    game: str = "deletion",
+    fill: str | float | None = None,
+    cells: int | None = None,
+) -> MaskGame:
+    """The game for these images; carries a graph to `x` where `x` requires a gradient.
+
+    Args:
+        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
+        x: images.
+        y: classes, int64 `[B]`.
+        variant: one of `VARIANTS`.
+        game: `"deletion"` or `"preservation"`.
+        fill: what replaces the image instead of the variant's blurred one (see `asking.filling`).
+        cells: rows of a mask; None is an eighth of the image's, at least 7. Columns follow.
+
+    Raises:
+        Unsupported: the variant or the game is unknown. InputError: more cells than pixels.
+    """
+    if variant not in VARIANTS:
+        raise Unsupported(f"variant {variant!r} is unknown; choices: {', '.join(VARIANTS)}")
+    if game not in GAMES:
+        raise Unsupported(f"game {game!r} is unknown; choices: {', '.join(GAMES)}")
+    height, width = x.shape[2:]
+    if cells is not None and not 1 <= cells <= height:
+        raise InputError(f"cells must lie in 1 … {height}, the rows of an image, got {cells}")
+    chosen, scale = VARIANTS[variant], _scale(x)
+    if fill is not None:
+        null = filling(x, fill)
+    elif chosen.blur is None:
+        null = median_blur(x, 2 * max(1, round((chosen.median * scale - 1) / 2)) + 1)
+    else:
+        null = gaussian_blur(x, chosen.blur[0] * scale, max(1, round(chosen.blur[1] * scale)))
+    share = cells / height if cells is not None else max(1 / (SIDE / CELLS), _FEWEST / min(height, width))
+    lines: list[Tensor] = []
+    for size in (height, width):
+        line = torch.eye(max(1, min(size, round(share * size))), dtype=x.dtype, device=x.device)
+        enlarge = F.interpolate(line[None], size=size, mode="linear", align_corners=False)[0].T
+        if chosen.mask_blur is not None:
+            sigma, radius = chosen.mask_blur
+            enlarge = blur_matrix(size, sigma * scale, max(1, round(radius * scale)), like=x) @ enlarge
+        lines.append(enlarge)
+    return MaskGame(model, x, y, null, lines[0], lines[1], chosen, game == "preservation")
+
+
+def mask_step(
+    game: MaskGame, m: Tensor, state: Any = None, *, drawn: Any = None, size: float = 0.1, move: Move = ADAM
+) -> tuple[Tensor, Any]:
+    """One step on the masks, each image's for itself, and back into `[0, 1]`.
+
+    Where the images of the game, `m` or the memory require a gradient, the step carries a graph to them: unrolled, it
+    is how ADV² reaches the image. Detach what shall count as given.
+
+    Args:
+        game: what judges the masks.
+        m: masks `[B, 1, h, w]`.
+        state: the memory of the move after the last step; None before the first.
+        drawn: what `game.draw` gave; None is no jitter and no noise.
+        size: length of the step.
+        move: what is done with the gradient: Adam, or `moves.plain()` for the virtual step of ADV².
+
+    Returns:
+        The new masks and the new memory.
+    """
+    attached = torch.is_grad_enabled() and (game.x.requires_grad or m.requires_grad)
+    with frozen(game.model), torch.enable_grad():
+        point = m if attached and m.requires_grad else m.detach().requires_grad_(True)
+        # Images do not meet: the gradient of the sum is each image's own.
+        (g,) = torch.autograd.grad(game.objective(point, drawn).sum(), point, create_graph=attached)
+        direction, state = move.update(g, state if state is not None else move.init(point.detach()))
+        start = point if attached and m.requires_grad else point.detach()
+        return (start - size * direction).clamp(0, 1), state
+
+
+def _scale(x: Tensor) -> float:
+    return min(x.shape[2:]) / SIDE
+
+
+def _moved(image: Tensor, jitter: int, down: int, across: int) -> Tensor:
+    """The image moved by up to half the jitter either way; its edge is repeated."""
+    before, after = jitter // 2, jitter - jitter // 2
+    padded = F.pad(image, (before, after, before, after), mode="replicate")
+    return padded[:, :, down : down + image.shape[2], across : across + image.shape[3]]

@@ -1,0 +1,212 @@
+"""Training the masking model of real-time saliency: the selector first, then the decoder.
+
+Source: Dabkowski and Gal, Real Time Image Saliency for Black Box Classifiers, NeurIPS 2017, section 4; numbers from
+the authors' code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from underfire.errors import DataError, InputError, ModelError
+from underfire.hooks import Scale, activations, frozen, scales
+from underfire.interpreters.rts import files as rts_files
+from underfire.interpreters.rts.loss import Terms, loss
+from underfire.interpreters.rts.network import MaskingModel
+
+if TYPE_CHECKING:
+    from underfire.data import Dataset
+
+RATE, DECAY = 1e-3, 1e-4
+SELECTOR_DROP = 4000  # steps after which the selector's rate falls to a tenth, again and again
+FAKE_FIRST, FAKE = 0.5, 0.3  # how often a class is asked for that is not in the image, in the two phases
+EVERY = 50  # steps between two checkpoints
+_PASSES = 5  # of an image in the second phase: once for its features, twice forward and back with a mask
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides what is learned, besides the model and the data."""
+
+    selector_steps: int
+    selector_batch: int
+    steps: int
+    batch_size: int
+    width: int
+    terms: Terms
+    seed: int
+
+
+def layers_of(model: nn.Module, x: Tensor) -> list[Scale]:
+    """The feature maps that the decoder reads, the coarsest first, for images of the size of `x`.
+
+    Up to a quarter of the image, as published; at least two, where the network has two, so that there is one step up.
+    """
+    found = scales(model, x)
+    coarse = [s for s in found if 4 * s.size[0] <= x.shape[2] and 4 * s.size[1] <= x.shape[3]]
+    return (coarse if len(coarse) > 1 else found[-2:])[::-1]
+
+
+def train(
+    model: nn.Module,
+    data: Dataset,
+    plan: Plan,
+    progress: Callable[[int, int], None] | None = None,
+    checkpoint: Path | None = None,
+) -> rts_files.Trained:
+    """A masking model for `model`, in evaluation mode.
+
+    Args:
+        model: the classifier; it is not changed.
+        data: its images and labels.
+        plan: the settings.
+        progress: told how many passes of an image are done, and how many there are in all.
+        checkpoint: kept here every 50 steps; if it is there already, training goes on from it, to the same weights.
+
+    Raises:
+        DataError: labels do not fit the model. InputError: the checkpoint is of another training. ModelError: NaN.
+    """
+    like = next(model.parameters())
+    x = data[:1].x.to(like.device)
+    dtype = x.dtype
+    chosen = layers_of(model, x)
+    with torch.no_grad(), frozen(model):
+        classes = model(x).shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed % 2**63)
+        network = MaskingModel([s.channels for s in chosen], classes, plan.width)
+    network.to(like.device, dtype)
+    names = [s.layer for s in chosen]
+    trained = rts_files.Trained(network, tuple(names), rts_files.fingerprint(model))
+    decoder = [p for name, p in network.named_parameters() if not name.startswith("selector.")]
+    adam = torch.optim.Adam(decoder, RATE, weight_decay=DECAY)
+    settings = {key: value for key, value in asdict(plan).items() if key != "steps"}  # more may be wanted later
+    facts = {"plan": json.dumps(settings), "data": data.fingerprint(), "fingerprint": trained.fingerprint}
+    total, done = len(data) + _PASSES * plan.steps * plan.batch_size, len(data)
+
+    def tell(passes: int) -> None:
+        if progress is not None:
+            progress(passes, total)
+
+    start = -1
+    if checkpoint is not None and checkpoint.is_file():
+        start = rts_files.resume(checkpoint, network, adam, facts)
+        if start > plan.steps:
+            raise InputError(f"checkpoint {str(checkpoint)!r} has {start} steps done, more than steps={plan.steps}")
+    with frozen(model):
+        if start < 0:
+            _train_selector(model, data, network, names[0], plan, tell)
+            start = 0
+            _keep(checkpoint, network, adam, 0, facts)
+        network.requires_grad_(True).train()
+        network.selector.requires_grad_(False)
+        for step in range(start, plan.steps):
+            tell(done + _PASSES * step * plan.batch_size)
+            generator = Generator().manual_seed((plan.seed * 1_000_003 + step) % 2**63)
+            batch = data[torch.randint(len(data), (plan.batch_size,), generator=generator)].to(str(like.device))
+            with torch.no_grad():
+                features = _features(model, batch.x, names, dtype)
+            y, real = _asked(batch.y, classes, FAKE, generator)
+            with torch.enable_grad():
+                m = network(features, y)
+                each = loss(model, batch.x, y, m, real, plan.terms, generator)
+                if not bool(torch.isfinite(each).all()):
+                    bad = int((~torch.isfinite(each)).sum())
+                    raise ModelError(f"the loss is NaN or infinite for {bad} of {len(each)} images at step {step}")
+                adam.zero_grad()
+                each.mean().backward()
+            adam.step()
+            if (step + 1) % EVERY == 0 or step + 1 == plan.steps:
+                _keep(checkpoint, network, adam, step + 1, facts)
+        tell(total)
+    network.requires_grad_(False).eval()
+    adam.zero_grad()
+    return trained
+
+
+def _features(model: nn.Module, x: Tensor, names: list[str], dtype: torch.dtype) -> list[Tensor]:
+    outputs = activations(model, x, names)[1]
+    return [outputs[name].to(dtype) for name in names]
+
+
+def _asked(y: Tensor, classes: int, fake: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """The class to ask for, `[B]`: mostly the image's own, else another at random; and whether it is its own."""
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        raise DataError(f"label {int(y.max())} is outside the model's {classes} classes")
+    real = (torch.rand(len(y), generator=generator) >= fake).to(y.device)
+    other = (y + torch.randint(1, max(classes, 2), (len(y),), generator=generator).to(y.device)) % classes
+    return torch.where(real, y, other), real
+
+
+def _train_selector(
+    model: nn.Module,
+    data: Dataset,
+    network: MaskingModel,
+    layer: str,
+    plan: Plan,
+    tell: Callable[[int], None],
+) -> None:
+    """Tell the classes that are in an image from those that are not, by cross-entropy.
+
+    What the selector says of an image is linear in its features, so only their means over space are needed, and they
+    are computed once.
+    """
+    weight = network.selector.embedding.weight
+    device, dtype = weight.device, weight.dtype
+
+    def pooled() -> Iterator[tuple[Tensor, Tensor]]:
+        seen = 0
+        for batch in data.batches(plan.batch_size):
+            tell(seen)
+            with torch.no_grad():
+                (features,) = _features(model, batch.x.to(device), [layer], dtype)
+            yield features.mean((2, 3)), batch.y.to(device)
+            seen += len(batch)
+
+    means, labels = (torch.cat(parts) for parts in zip(*pooled(), strict=True))
+    if not bool(torch.isfinite(means).all()):
+        bad = int((~torch.isfinite(means).all(1)).sum())
+        raise ModelError(f"the model's features are NaN or infinite for {bad} of {len(means)} images")
+    adam = torch.optim.Adam(network.selector.parameters(), RATE, weight_decay=DECAY)
+    slower = torch.optim.lr_scheduler.StepLR(adam, SELECTOR_DROP)
+    with torch.enable_grad():
+        for step in range(plan.selector_steps):
+            generator = Generator().manual_seed((plan.seed * 1_000_003 + step + 2**40) % 2**63)
+            rows = torch.randint(len(means), (plan.selector_batch,), generator=generator).to(device)
+            y, real = _asked(labels[rows], len(weight), FAKE_FIRST, generator)
+            says = network.selector.exists(means[rows], y)
+            adam.zero_grad()
+            F.binary_cross_entropy_with_logits(says, real.to(dtype)).backward()
+            adam.step()
+            slower.step()
+    adam.zero_grad()
+
+
+def _keep(path: Path | None, network: nn.Module, adam: torch.optim.Adam, step: int, facts: dict[str, str]) -> None:
+    if path is not None:
+        rts_files.keep(path, network, adam, step, facts)
+
+
+def check(plan: Plan) -> None:
+    """Say what is wrong with a plan.
+
+    Raises:
+        InputError: a number is out of its range.
+    """
+    for name in ("selector_steps", "selector_batch", "steps", "batch_size", "width"):
+        low = 0 if name.endswith("steps") else 1
+        if getattr(plan, name) < low:
+            raise InputError(f"{name} must be at least {low}, got {getattr(plan, name)}")
+    if plan.steps and plan.batch_size < 2:
+        raise InputError("batch_size must be at least 2: the decoder normalises over the batch")
+    for name, value in asdict(plan.terms).items():
+        if not value >= 0:
+            raise InputError(f"{name} must be at least 0, got {value:g}")

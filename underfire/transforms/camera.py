@@ -1,0 +1,135 @@
+"""Print an image and photograph it, in one differentiable random step for expectation over transformation.
+
+What destroys adversarial images on their way through paper and lens: Kurakin et al., Adversarial Examples in the
+Physical World, ICLR Workshops 2017; differentiated over as in Athalye et al., Synthesizing Robust Adversarial Examples,
+ICML 2018.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from underfire.errors import InputError
+from underfire.transforms.jpeg import jpeg
+
+Transform = Callable[[Tensor, Generator | None], Tensor]
+_TOE = 0.01  # keeps the slope of a power finite at black
+
+
+def camera(
+    *,
+    rotation: float = 3.0,
+    perspective: float = 0.03,
+    blur: float = 0.8,
+    tone: float = 0.15,
+    contrast: float = 0.15,
+    brightness: float = 0.08,
+    noise: float = 0.015,
+    quality: int | None = 75,
+) -> Transform:
+    """A transform `(x', generator) -> x''` that draws its own parameters for every image, up to the given strengths.
+
+    In the order of the light: the view (rotation and perspective), the lens (blur), the exposure (tone, contrast,
+    brightness), the sensor (noise), the file (JPEG). With every strength 0 and no JPEG it is the identity. Each `x''`
+    is another photograph; success rates through the camera are those of `model(transform(x_adv, generator))`.
+
+    Args:
+        rotation: largest angle, in degrees.
+        perspective: by which share of the sides each corner moves at most, either way.
+        blur: largest standard deviation of the lens's Gaussian, in pixels.
+        tone: pixels are raised to a power (the gamma) between `1 / (1 + tone)` and `1 + tone`.
+        contrast: around mid-grey, between `1 - contrast` and `1 + contrast`.
+        brightness: largest shift of all pixels, either way.
+        noise: largest standard deviation of the Gaussian noise.
+        quality: lowest JPEG quality, up to 95 (or itself, where that is higher); None leaves JPEG out.
+
+    Raises:
+        InputError: a strength is out of its range.
+    """
+    strengths = {"rotation": rotation, "blur": blur, "tone": tone, "brightness": brightness, "noise": noise}
+    for name, value in strengths.items():
+        if not 0 <= value < math.inf:
+            raise InputError(f"{name} must be >= 0 and finite, got {value}")
+    for name, value, end in (("perspective", perspective, 0.25), ("contrast", contrast, 1.0)):
+        if not 0 <= value < end:
+            raise InputError(f"{name} must be in [0, {end:g}), got {value}")
+    if quality is not None and not 1 <= quality <= 100:
+        raise InputError(f"quality must be from 1 to 100, or None for no JPEG, got {quality}")
+
+    def transform(x: Tensor, generator: Generator | None = None) -> Tensor:
+        def draw(*shape: int, low: float = -1.0) -> Tensor:
+            share = torch.rand((len(x), *shape), generator=generator, dtype=x.dtype, device=x.device)
+            return low + (1 - low) * share
+
+        if len(x) == 0:
+            return x
+        if rotation or perspective:
+            x = seen_from(x, math.radians(rotation) * draw(), perspective * draw(4, 2))
+        if blur:
+            x = blurred(x, blur * draw(low=0.0))
+        if tone:
+            power = (1 + tone) ** draw(1, 1, 1)
+            x = ((x + _TOE) ** power - _TOE**power) / ((1 + _TOE) ** power - _TOE**power)
+        if contrast:
+            x = 0.5 + (1 + contrast * draw(1, 1, 1)) * (x - 0.5)
+        if brightness:
+            x = x + brightness * draw(1, 1, 1)
+        if noise:
+            grain = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+            x = x + noise * draw(1, 1, 1, low=0.0) * grain
+        x = x.clamp(0, 1)
+        return x if quality is None else jpeg(x, quality + max(95 - quality, 0) * draw(low=0.0))
+
+    return transform
+
+
+def seen_from(x: Tensor, angle: Tensor, corners: Tensor) -> Tensor:
+    """Images `[B, C, H, W]` turned by an angle `[B]` and seen in perspective; what is outside repeats the border.
+
+    Args:
+        x: the images.
+        angle: counter-clockwise, in radians.
+        corners: where the corners of the view lie on the turned image, beside its own corners: shares of the sides
+            `[B, 4, 2]` (x, y), in the order top left, top right, bottom left, bottom right.
+    """
+    height, width = x.shape[2:]
+    half = x.new_tensor([max(width - 1, 1) / 2, max(height - 1, 1) / 2])
+    view = x.new_tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
+    cos, sin = angle.cos(), angle.sin()
+    turn = torch.stack([cos, -sin, sin, cos], dim=1).unflatten(1, (2, 2))
+    onto = (view * half + 2 * half * corners) @ turn.transpose(1, 2) / half
+    matrix = _homography(view, onto)
+    rows, columns = (torch.linspace(-1, 1, n, dtype=x.dtype, device=x.device) for n in (height, width))
+    v, u = torch.meshgrid(rows, columns, indexing="ij")
+    points = torch.stack([u, v, torch.ones_like(u)], dim=-1).reshape(1, -1, 3) @ matrix.transpose(1, 2)
+    grid = (points[..., :2] / points[..., 2:]).unflatten(1, (height, width))
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def _homography(source: Tensor, onto: Tensor) -> Tensor:
+    """The projective maps `[B, 3, 3]` that take four points `[4, 2]` to four others `[B, 4, 2]`."""
+    s = torch.cat([source, torch.ones_like(source[:, :1])], dim=1).expand(len(onto), 4, 3)
+    zero = torch.zeros_like(s)
+    first = torch.cat([s, zero, -onto[..., :1] * s[..., :2]], dim=2)
+    second = torch.cat([zero, s, -onto[..., 1:] * s[..., :2]], dim=2)
+    right = torch.cat([onto[..., 0], onto[..., 1]], dim=1)
+    solved = torch.linalg.solve(torch.cat([first, second], dim=1), right)
+    return torch.cat([solved, torch.ones_like(solved[:, :1])], dim=1).unflatten(1, (3, 3))
+
+
+def blurred(x: Tensor, sigma: Tensor) -> Tensor:
+    """Images `[B, C, H, W]` under Gaussians of standard deviations `[B]` in pixels; the border is repeated."""
+    reach = max(1, math.ceil(3 * float(sigma.max()))) if len(sigma) else 1
+    offsets = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
+    # A Gaussian much narrower than a pixel is a single one, to the last digit.
+    line = torch.exp(-(offsets**2) / (2 * sigma.clamp_min(1e-3)[:, None] ** 2))
+    line = (line / line.sum(1, keepdim=True)).repeat_interleave(x.shape[1], dim=0)[:, None]
+    planes = x.reshape(1, -1, *x.shape[2:])
+    planes = F.pad(planes, (reach, reach, reach, reach), mode="replicate")
+    planes = F.conv2d(planes, line[:, :, :, None], groups=planes.shape[1])
+    return F.conv2d(planes, line[:, :, None], groups=planes.shape[1]).reshape(x.shape)
