@@ -29,32 +29,36 @@ from benchmarks import (
     rts,
     startup,
 )
+from benchmarks.setting import describe
 from benchmarks.timing import Benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TABLE = ROOT / "docs" / "benchmarks.md"
 
+CIFAR, IMAGENET = ("CIFAR-10",), ("ImageNet",)
+BOTH = (*IMAGENET, *CIFAR)
+
 MEASURED = {
-    "pgd-bare-loop": Benchmark(pgd.against_bare_loop, pgd.rows_against_bare_loop),
-    "pgd-peers": Benchmark(pgd.against_peers, pgd.rows_against_peers),
-    "adv2-step": Benchmark(adv2.steps, adv2.rows),
-    "deepfool": Benchmark(minimum.deepfool, minimum.rows_deepfool),
-    "carlini-wagner": Benchmark(minimum.carlini_wagner, minimum.rows_carlini_wagner),
-    "jsma": Benchmark(jsma.against_torchattacks, jsma.rows_against_torchattacks),
-    "one-pixel": Benchmark(one_pixel.against_peers, one_pixel.rows),
-    "autoattack-undefended": Benchmark(autoattack.undefended, autoattack.rows_undefended),
-    "autoattack-trained": Benchmark(autoattack.trained, autoattack.rows_trained),
-    "quality": Benchmark(quality.quality, quality.rows),
-    "integrated-gradients": Benchmark(integrated_gradients.measure, integrated_gradients.rows),
-    "occlusion": Benchmark(occlusion.against_bare_passes, occlusion.rows),
-    "rts": Benchmark(rts.forwards, rts.rows),
-    "explanation-measures": Benchmark(explanation_measures.measure, explanation_measures.rows),
-    "lime": Benchmark(lime_images.against_package, lime_images.rows),
-    "mask": Benchmark(mask.batched, mask.rows),
-    "memory": Benchmark(memory.attacks, memory.rows),
-    "score-cam": Benchmark(class_activation.score_cam_of_one_image, class_activation.rows_score_cam),
-    "grad-cam": Benchmark(class_activation.grad_cam_of_a_batch, class_activation.rows_grad_cam),
+    "pgd-bare-loop": Benchmark(pgd.against_bare_loop, pgd.rows_against_bare_loop, CIFAR),
+    "pgd-peers": Benchmark(pgd.against_peers, pgd.rows_against_peers, CIFAR),
+    "adv2-step": Benchmark(adv2.steps, adv2.rows, IMAGENET),
+    "deepfool": Benchmark(minimum.deepfool, minimum.rows_deepfool, CIFAR),
+    "carlini-wagner": Benchmark(minimum.carlini_wagner, minimum.rows_carlini_wagner, CIFAR),
+    "jsma": Benchmark(jsma.against_torchattacks, jsma.rows_against_torchattacks, CIFAR),
+    "one-pixel": Benchmark(one_pixel.against_peers, one_pixel.rows, CIFAR),
+    "autoattack-undefended": Benchmark(autoattack.undefended, autoattack.rows_undefended, CIFAR),
+    "autoattack-trained": Benchmark(autoattack.trained, autoattack.rows_trained, CIFAR),
+    "quality": Benchmark(quality.quality, quality.rows, CIFAR),
+    "integrated-gradients": Benchmark(integrated_gradients.measure, integrated_gradients.rows, IMAGENET),
+    "occlusion": Benchmark(occlusion.against_bare_passes, occlusion.rows, IMAGENET),
+    "rts": Benchmark(rts.forwards, rts.rows, BOTH),
+    "explanation-measures": Benchmark(explanation_measures.measure, explanation_measures.rows, IMAGENET),
+    "lime": Benchmark(lime_images.against_package, lime_images.rows, BOTH),
+    "mask": Benchmark(mask.batched, mask.rows, IMAGENET),
+    "memory": Benchmark(memory.attacks, memory.rows, CIFAR),
+    "score-cam": Benchmark(class_activation.score_cam_of_one_image, class_activation.rows_score_cam, IMAGENET),
+    "grad-cam": Benchmark(class_activation.grad_cam_of_a_batch, class_activation.rows_grad_cam, IMAGENET),
     "startup": Benchmark(startup.seconds, startup.rows),
 }
 
@@ -78,6 +82,11 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
+def _images(document: dict[str, Any]) -> str:
+    """The image sets of a measurement, as the table names them; without their fingerprints."""
+    return ", ".join(f"{name}, {what.split(', sha256')[0]}" for name, what in document["images"].items())
+
+
 def write_table() -> None:
     """Draw `docs/benchmarks.md` from what lies in `benchmarks/results`."""
     documents = {
@@ -86,18 +95,26 @@ def write_table() -> None:
         if (RESULTS / f"{name}.json").exists()
     }
     results = {name: document["results"] for name, document in documents.items()}
-    table = [row for name, result in results.items() for row in MEASURED[name].rows(result)]
+    table = [
+        (*row, _images(documents[name])) for name, result in results.items() for row in MEASURED[name].rows(result)
+    ]
     lines = [
         "# Benchmarks",
         "",
         "Contestants take turns in one process, and ratios are taken round by round: median (smallest to largest).",
         "A forward+backward unit is one pass of the whole batch through the network and back, with frozen weights.",
         "",
-        "| what | measured | wanted |",
-        "| --- | --- | --- |",
-        *(f"| {what} | {measured} | {wanted} |" for what, measured, wanted in table),
+        "| what | measured | wanted | images |",
+        "| --- | --- | --- | --- |",
+        *("| " + " | ".join(row) + " |" for row in table),
         "",
     ]
+    if any("JPEG copies" in images for *_, images in table):
+        lines += [
+            "Rows that say JPEG copies were measured on copies of CIFAR-10 that had lost detail: ResNet-20 classifies",
+            "81 % of them correctly, and 91.73 % of the lossless images. They are to be measured again.",
+            "",
+        ]
     if step := results.get("adv2-step"):
         shares = step["share of the map loss that one step of 0.25/255 takes away"]
         told = ", ".join(f"{name}: {share:.1%}" for name, share in shares.items())
@@ -123,7 +140,11 @@ def main(names: list[str]) -> None:
     RESULTS.mkdir(exist_ok=True)
     for name in names or MEASURED:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        document = {"environment": environment(), "results": MEASURED[name].measure()}
+        document = {
+            "environment": environment(),
+            "images": describe(MEASURED[name].images),
+            "results": MEASURED[name].measure(),
+        }
         (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     write_table()
     print(TABLE.read_text())

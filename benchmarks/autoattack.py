@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import underfire as uf
-from benchmarks.setting import cifar_resnet20, data_root, declare_missing_operators
+from benchmarks.setting import cifar_resnet20, correct, declare_missing_operators, zoo
 from benchmarks.timing import Row, in_turn
-from underfire import data, models
+from underfire import models
 from underfire.hooks import frozen
 
 EPS = 8 / 255
@@ -20,12 +20,7 @@ EPS = 8 / 255
 
 def adversarially_trained(n: int) -> tuple[models.Classifier, Tensor, Tensor]:
     """The adversarially trained `WResnet` and the first `n` CIFAR-10 test images that it classifies correctly."""
-    name = "cifar10_wresnet_adv"
-    path = data_root() / "weights" / "interpretability_aware" / f"{name}.safetensors"
-    model = models.load(f"{path}?arch={name}")
-    batch = data.load(f"parquet:{data_root() / 'cifar10-test.parquet'}")[: 2 * n]
-    right = (model.predict(batch.x).argmax(1) == batch.y).nonzero().squeeze(1)[:n]
-    return model, batch.x[right], batch.y[right]
+    return correct(zoo("cifar10_wresnet_adv", "interpretability_aware"), n)
 
 
 def standard(model: nn.Module) -> Any:

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.setting import data_root, mobilenet
+from benchmarks.setting import cifar10, mobilenet, photographs, zoo
 from benchmarks.timing import Row, in_turn, ratio, spread
-from underfire import data, models
 from underfire.hooks import frozen
 from underfire.interpreters import RTS
 
@@ -21,13 +20,11 @@ def forwards(images: dict[str, int] = IMAGES, rounds: int = 7) -> dict[str, Any]
     found: dict[str, Any] = {"images": images, "decoder parameters": {}, "time": {}, "seconds": {}}
     for name, n in images.items():
         if name == "ResNet-56":
-            model = models.load(f"{data_root() / 'weights' / 'resnet56_cifar10.safetensors'}?arch=resnet56_cifar10")
-            batch = data.load(f"parquet:{data_root() / 'cifar10-test.parquet'}")[:n]
+            model, batch = zoo("resnet56_cifar10"), cifar10()[:n]
             x, y, interpret = batch.x, batch.y, RTS()
         else:
             model, x, y = mobilenet(n)
-            photographs = data.load(f"folder:{data_root() / 'imagenet_sample'}?size=224", n=2)
-            interpret = RTS().fit(model, photographs, selector_steps=0, steps=0)
+            interpret = RTS().fit(model, photographs(2), selector_steps=0, steps=0)
 
         def forward(model: nn.Module = model, x: torch.Tensor = x) -> object:
             with torch.no_grad(), frozen(model):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,20 +22,56 @@ def data_root() -> Path:
     return root
 
 
-def cifar_resnet20(n: int) -> tuple[models.Classifier, Tensor, Tensor]:
-    """ResNet-20 and the first `n` CIFAR-10 test images (JPEG copies) that it classifies correctly."""
-    model = models.load(f"{data_root() / 'weights' / 'resnet20_cifar10.safetensors'}?arch=resnet20_cifar10")
-    batch = data.load(f"parquet:{data_root() / 'cifar10-test.parquet'}")[: 2 * n]
+def cifar10() -> data.Dataset:
+    """The 10,000 test images of CIFAR-10."""
+    return data.load(f"parquet:{data_root() / 'cifar10-test.parquet'}")
+
+
+def photographs(n: int) -> data.Dataset:
+    """`n` photographs of ImageNet, 224 pixels a side."""
+    return data.load(f"folder:{data_root() / 'imagenet_sample'}?size=224", n=n)
+
+
+def describe(images: tuple[str, ...]) -> dict[str, str]:
+    """Say for each of the named image sets which files they are, for the record of a measurement."""
+    return {name: IMAGES[name]() for name in images}
+
+
+def _describe_cifar10() -> str:
+    digest = hashlib.sha256((data_root() / "cifar10-test.parquet").read_bytes()).hexdigest()
+    return f"lossless, sha256 {digest[:12]}"
+
+
+def _describe_imagenet() -> str:
+    count = sum(1 for _ in (data_root() / "imagenet_sample").glob("*/*"))
+    return f"{count} photographs, JPEG"
+
+
+#: The image sets, and how each is described.
+IMAGES: dict[str, Callable[[], str]] = {"CIFAR-10": _describe_cifar10, "ImageNet": _describe_imagenet}
+
+
+def correct(model: models.Classifier, n: int) -> tuple[models.Classifier, Tensor, Tensor]:
+    """The model, and the first `n` CIFAR-10 test images that it classifies correctly with their labels."""
+    batch = cifar10()[: 2 * n]
     right = (model.predict(batch.x).argmax(1) == batch.y).nonzero().squeeze(1)[:n]
     return model, batch.x[right], batch.y[right]
 
 
+def cifar_resnet20(n: int) -> tuple[models.Classifier, Tensor, Tensor]:
+    """ResNet-20 and the first `n` CIFAR-10 test images that it classifies correctly."""
+    return correct(zoo("resnet20_cifar10"), n)
+
+
+def zoo(name: str, folder: str = "") -> models.Classifier:
+    """A network of the zoo with its published weights, which lie in `folder` below the weights."""
+    return models.load(f"{data_root() / 'weights' / folder / name}.safetensors?arch={name}")
+
+
 def mobilenet(n: int) -> tuple[models.Classifier, Tensor, Tensor]:
     """MobileNet v1 0.75 and `n` ImageNet photographs."""
-    name = "mobilenet_v1_075_imagenet"
-    model = models.load(f"{data_root() / 'weights' / name}.safetensors?arch={name}")
-    batch = data.load(f"folder:{data_root() / 'imagenet_sample'}?size=224", n=n)[:]
-    return model, batch.x, batch.y
+    batch = photographs(n)[:]
+    return zoo("mobilenet_v1_075_imagenet"), batch.x, batch.y
 
 
 def declare_missing_operators() -> None:

@@ -14,10 +14,17 @@ Row = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One thing to measure, and how its results read as rows of a table."""
+    """One thing to measure.
+
+    Attributes:
+        measure: does it and returns the numbers.
+        rows: turns the numbers into rows of the table.
+        images: the image sets that it measures on, names of `setting.IMAGES`.
+    """
 
     measure: Callable[[], dict[str, Any]]
     rows: Callable[[dict[str, Any]], list[Row]]
+    images: tuple[str, ...] = ()
 
 
 def in_turn(contestants: Mapping[str, Callable[[], object]], *, rounds: int = 5) -> dict[str, list[float]]:

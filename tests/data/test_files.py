@@ -148,7 +148,10 @@ def test_parquet_files_that_are_damaged(tmp_path: Path) -> None:
 def test_cifar10_itself(data_root: Path) -> None:
     dataset = data.load(f"parquet:{data_root / 'cifar10-test.parquet'}")
     assert len(dataset) == 10_000
-    assert dataset[[0, 9_999]].x.shape == (2, 3, 32, 32)
+    batch = dataset[[0, 9_999]]
+    assert batch.x.shape == (2, 3, 32, 32)
+    assert batch.y.tolist() == [3, 7]  # a cat and a horse, as in the official order
+    assert (batch.x[0, :, 0, 0] * 255).round().tolist() == [158, 112, 49]  # the first pixel of the official file
 
 
 # --- folders ---
