@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from underfire import data
 from underfire.ascent.objectives import logit
-from underfire.ascent.substitutes import built, fit, train_substitute
 from underfire.attacks import decision_tree, fgsm, fgvm
+from underfire.attacks.substitute.surrogates import built, fit, train_substitute
 from underfire.measures.statistics import bootstrap_mean, rate
 from underfire.model import Classifier, Oracle
 from underfire.models import as_oracle, from_sklearn
@@ -157,7 +157,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
         spec={
             "data": f"mnist: five disjoint subsets of {size} training images; samples crafted from {n} test images, "
             f"accuracies on {len(everything)}; seed {seed}",
-            "DNN": f"two convolutions, two linear layers (ascent.substitutes.built('dnn')), Adam, {epochs} epochs",
+            "DNN": f"two convolutions, two linear layers (attacks.substitute.surrogates.built('dnn')), Adam, {epochs} epochs",
             "LR": "sklearn LogisticRegression(C=0.1)",
             "SVM": "sklearn LinearSVC()",
             "DT": "sklearn DecisionTreeClassifier()",

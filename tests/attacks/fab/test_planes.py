@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire.ascent.planes import onto_plane
+from underfire.attacks.fab.planes import onto_plane
 
 optimize = pytest.importorskip("scipy.optimize")
 

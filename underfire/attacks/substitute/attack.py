@@ -7,10 +7,10 @@ from collections.abc import Callable
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.queries import Queries
-from underfire.ascent.substitutes import Architecture, Training
 from underfire.ascent.threats import Linf
 from underfire.attacks.fgsm import fgsm
 from underfire.attacks.pgd import pgd
+from underfire.attacks.substitute.surrogates import Architecture, Training
 from underfire.catalog import card
 from underfire.errors import DataError, Unsupported, nearest
 from underfire.hooks import frozen

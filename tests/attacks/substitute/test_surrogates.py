@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from underfire.ascent.substitutes import Labelled, built, drawn, train_substitute
+from underfire.attacks.substitute.surrogates import Labelled, built, drawn, train_substitute
 from underfire.errors import DataError, InputError, ModelError, OracleError, Unsupported
 from underfire.model import Oracle
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import underfire as uf
-from underfire.ascent.planes import onto_plane
+from underfire.attacks.fab.planes import onto_plane
 from underfire.errors import InputError, Unsupported
 from underfire.measures import perturbation
 

@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.genomes import Cppn, Direct, Encoding, Genomes
 from underfire.ascent.loop import ascend, check_classes, check_inputs
 from underfire.ascent.moves import Move
 from underfire.ascent.nearest import at_least_one
 from underfire.ascent.objectives import log_odds, objective
 from underfire.ascent.threats import Linf
+from underfire.attacks.fooling_images.genomes import Cppn, Direct, Encoding, Genomes
 from underfire.catalog import card
 from underfire.errors import InputError, Unsupported
 from underfire.gradients.smoothing import unit

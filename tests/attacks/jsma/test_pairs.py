@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire.ascent import pairs
-from underfire.ascent.pairs import best_pair
+from underfire.attacks.jsma import pairs
+from underfire.attacks.jsma.pairs import best_pair
 
 
 def brute_force(u: Tensor, v: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from underfire.ascent.patches import Places, allowance, check_fits, paste, random_places, shape_mask
+from underfire.attacks.adversarial_patch.patches import Places, allowance, check_fits, paste, random_places, shape_mask
 from underfire.errors import InputError, Unsupported
 
 

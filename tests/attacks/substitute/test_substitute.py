@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from underfire.ascent.substitutes import Labelled
 from underfire.attacks import fgsm, substitute
+from underfire.attacks.substitute.surrogates import Labelled
 from underfire.errors import DataError, OracleError, Unsupported
 from underfire.model import Oracle
 

@@ -9,9 +9,17 @@ from underfire.ascent import moves
 from underfire.ascent.loop import check_classes, check_inputs
 from underfire.ascent.nearest import at_least_one
 from underfire.ascent.objectives import At, log_success
-from underfire.ascent.patches import Shape, allowance, apply_patch, check_fits, paste, random_places, shape_mask
 from underfire.ascent.threats import Threat
 from underfire.ascent.universal import crosswise
+from underfire.attacks.adversarial_patch.patches import (
+    Shape,
+    allowance,
+    apply_patch,
+    check_fits,
+    paste,
+    random_places,
+    shape_mask,
+)
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.hooks import frozen

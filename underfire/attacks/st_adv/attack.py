@@ -8,11 +8,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent import moves
-from underfire.ascent.flows import Flow, roughness
 from underfire.ascent.loop import check_classes, check_inputs, succeeded
 from underfire.ascent.nearest import at_least_one
 from underfire.ascent.objectives import At, carlini
 from underfire.ascent.quasi_newton import QuasiNewton
+from underfire.attacks.st_adv.flows import Flow, roughness
 from underfire.catalog import card
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen

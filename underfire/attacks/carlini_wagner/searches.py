@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from underfire.ascent.nearest import climb
 from underfire.ascent.objectives import At, margin
 from underfire.ascent.weights import Weights
-from underfire.attacks._carlini_descent import Search
+from underfire.attacks.carlini_wagner.descent import Search
 
 
-class Weighing(Search):
+class L2Search(Search):
     """L2: a binary search over `c`; every run starts at the clean image.
 
     The authors stop where the loss fell by less than a ten-thousandth. What a run gains after its loss has ceased to
@@ -31,7 +31,7 @@ class Weighing(Search):
         return self.left[at.index] > 0, self.x[at.index]
 
 
-class Tightening(Search):
+class LimitSearch(Search):
     """A limit that becomes tighter by every run that meets it; one that does not doubles `c`, and the next goes on."""
 
     def __init__(self, x: Tensor, c: float, size: float, largest: float) -> None:
@@ -51,7 +51,7 @@ class Tightening(Search):
         return on, start
 
 
-class Shrinking(Tightening):
+class LinfSearch(LimitSearch):
     """L-infinity: only what changes by more than `tau` counts, and `tau` falls to nine tenths."""
 
     def __init__(self, x: Tensor, c: float, size: float) -> None:
@@ -74,7 +74,7 @@ class Shrinking(Tightening):
         return tau > 1e-4, x_adv
 
 
-class Eliminating(Tightening):
+class L0Search(LimitSearch):
     """L0: the entries that do least for the success may not change any more, several at a time.
 
     As many as do a twentieth of the whole together, and the `0.3 sqrt(n)` of `n` of the authors' code at least: by that

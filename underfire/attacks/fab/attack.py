@@ -10,9 +10,9 @@ from torch import Generator, Tensor, nn
 from underfire.ascent.loop import succeeded
 from underfire.ascent.nearest import Nearest, at_least_one, begin
 from underfire.ascent.objectives import At, margin
-from underfire.ascent.planes import onto_plane
 from underfire.ascent.rows import best_row, class_by_class, in_parts, likeliest_others
 from underfire.ascent.threats import ball
+from underfire.attacks.fab.planes import onto_plane
 from underfire.catalog import card
 from underfire.errors import InputError, Unsupported
 from underfire.gradients.classes import nearest_boundary

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from underfire.ascent.flows import Flow, roughness, warp
+from underfire.attacks.st_adv.flows import Flow, roughness, warp
 from underfire.errors import InputError, Unsupported
 
 

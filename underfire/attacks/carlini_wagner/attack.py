@@ -7,8 +7,8 @@ from torch import Generator, Tensor, nn
 from underfire.ascent.loop import succeeded
 from underfire.ascent.nearest import Nearest, at_least_one, begin
 from underfire.ascent.objectives import Objective, carlini
-from underfire.attacks._carlini_descent import Search, descend
-from underfire.attacks._carlini_searches import Eliminating, Shrinking, Weighing
+from underfire.attacks.carlini_wagner.descent import Search, descend
+from underfire.attacks.carlini_wagner.searches import L0Search, L2Search, LinfSearch
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.hooks import frozen
@@ -93,11 +93,11 @@ def carlini_wagner(
         clean = x.detach()
         search: Search
         if norm == "l2":
-            search = Weighing(clean, c, size, searches)
+            search = L2Search(clean, c, size, searches)
         elif norm == "linf":
-            search = Shrinking(clean, c, size)
+            search = LinfSearch(clean, c, size)
         else:
-            search = Eliminating(clean, c, size, model)
+            search = L0Search(clean, c, size, model)
         at = at.take((~succeeded(logits, at)).nonzero().squeeze(1))
         descend(model, at, aim, search, nearest, steps=steps, confidence=confidence, abort=abort)
     return nearest.x_adv

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from underfire.ascent.loop import succeeded
 from underfire.ascent.nearest import Nearest, at_least_one, begin
 from underfire.ascent.objectives import At
-from underfire.ascent.pairs import best_pair
+from underfire.attacks.jsma.pairs import best_pair
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.classes import sum_gradients
