@@ -110,7 +110,7 @@ def carlini_wagner(n: int = 256, rounds: int = 1) -> dict[str, Any]:
         rounds,
         0,
         {
-            "underfire": lambda model, x, y: uf.attacks.carlini_wagner(model, x, y, steps=200, searches=3),
+            "underfire": lambda model, x, y: uf.attacks.carlini_wagner(model, x, y, steps=200, binary_search_steps=3),
             "foolbox": _foolbox(foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=3, steps=200)),
         },
         {},

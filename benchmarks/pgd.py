@@ -33,13 +33,13 @@ def bare(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def ours(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The same attack, no retirement."""
     return uf.attacks.pgd(
-        model, x, y, eps=EPS, steps=STEPS, size=SIZE, objective=cross_entropy(), keep="last", random_start=False
+        model, x, y, eps=EPS, steps=STEPS, step_size=SIZE, objective=cross_entropy(), keep="last", random_start=False
     )
 
 
 def ours_best(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The default: the margin, and the best iterate."""
-    return uf.attacks.pgd(model, x, y, eps=EPS, steps=STEPS, size=SIZE, random_start=False)
+    return uf.attacks.pgd(model, x, y, eps=EPS, steps=STEPS, step_size=SIZE, random_start=False)
 
 
 VARIANTS = {"bare": bare, "ours": ours, "ours, best iterate": ours_best}
@@ -78,7 +78,7 @@ def against_peers() -> dict[str, Any]:
     def run_ours() -> None:
         generator = torch.Generator().manual_seed(0)
         found["underfire"] = uf.attacks.pgd(
-            model, x, y, eps=EPS, steps=STEPS, size=SIZE, keep="success", generator=generator
+            model, x, y, eps=EPS, steps=STEPS, step_size=SIZE, keep="success", generator=generator
         )
 
     def run_torchattacks() -> None:

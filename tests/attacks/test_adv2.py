@@ -26,7 +26,7 @@ def test_fools_the_class_and_keeps_the_map_better_than_pgd(case, name, left):
     interpreter = uf.find("interpreter", name)
     options = {"goal": goal, "eps": 0.15}
     benign = interpreter(model, x, y)
-    plain = uf.attacks.pgd(model, x, y, steps=40, size=0.01, keep="last", random_start=False, **options)
+    plain = uf.attacks.pgd(model, x, y, steps=40, step_size=0.01, keep="last", random_start=False, **options)
     both = uf.attacks.adv2(
         model,
         x,
@@ -34,7 +34,7 @@ def test_fools_the_class_and_keeps_the_map_better_than_pgd(case, name, left):
         interpreter=interpreter,
         steps=150,
         warm_steps=30,
-        size=linear(0.02, 0.0005),
+        step_size=linear(0.02, 0.0005),
         confidence=0.5,
         **options,
     )
@@ -56,7 +56,7 @@ def test_shows_a_given_map(case):
         interpreter=uf.interpreters.cam,
         target=target,
         eps=0.5,
-        size=0.02,
+        step_size=0.02,
         steps=150,
         confidence=0.5,
     )
@@ -78,7 +78,7 @@ def test_returns_the_confident_iterate_with_the_nearest_map(case):
         return shown
 
     x_adv = uf.attacks.adv2(
-        model, x, y, goal=goal, interpreter=spied, target=benign, eps=0.2, size=0.02, steps=40, confidence=0.4
+        model, x, y, goal=goal, interpreter=spied, target=benign, eps=0.2, step_size=0.02, steps=40, confidence=0.4
     )
     normal = uf.measures.maps.normalise
     for i in range(len(x)):
@@ -117,7 +117,9 @@ def test_smoothing_the_activations_does_not_change_predictions_and_ends(case):
 
     model, x, y, goal = case
     exact = partial(uf.interpreters.gradient, curvature="exact")
-    x_adv = uf.attacks.adv2(model, x, y, goal=goal, interpreter=exact, eps=0.15, steps=30, warm_steps=30, size=0.01)
+    x_adv = uf.attacks.adv2(
+        model, x, y, goal=goal, interpreter=exact, eps=0.15, steps=30, warm_steps=30, step_size=0.01
+    )
     assert (model(x_adv).argmax(1) == goal).float().mean() >= 0.7
     assert uf.interpreters.gradient(model, x, y).requires_grad is False
 
@@ -154,7 +156,7 @@ def test_untargeted_follows_the_class_that_the_warm_start_reached(case):
         explained.append(classes.clone())
         return uf.interpreters.cam(model, x, classes)
 
-    uf.attacks.adv2(model, x, y, interpreter=spied, eps=0.3, steps=3, warm_steps=40, size=0.02)
+    uf.attacks.adv2(model, x, y, interpreter=spied, eps=0.3, steps=3, warm_steps=40, step_size=0.02)
     from underfire.ascent.loop import ascend
     from underfire.ascent.objectives import margin
     from underfire.ascent.threats import Linf

@@ -45,7 +45,7 @@ def test_what_a_linear_model_allows_is_found_on_unseen_images(residual: bool, ge
     possible = (logits[:, 0] - logits[:, 1]).abs() < 2 * eps * 60
     easy = (logits[:, 0] - logits[:, 1]).abs() < 0.7 * 2 * eps * 60
     assert 10 <= easy.sum() <= possible.sum() < 60
-    options = {"steps": 80, "size": 0.01, "width": 8, "rerank": 20.0, "residual": residual}
+    options = {"steps": 80, "step_size": 0.01, "width": 8, "rerank": 20.0, "residual": residual}
     x_adv = adversarial_transformation(model, x, y, eps=eps, generator=generator, **options)
     fooled = model(x_adv).argmax(1) != y
     assert not (fooled & ~possible).any()
@@ -95,7 +95,7 @@ def test_fidelity_keeps_the_image(relu_model: Classifier, images: Tensor) -> Non
             y,
             eps=0.3,
             steps=30,
-            size=0.01,
+            step_size=0.01,
             width=4,
             fidelity=fidelity,
             generator=Generator().manual_seed(0),
@@ -105,7 +105,9 @@ def test_fidelity_keeps_the_image(relu_model: Classifier, images: Tensor) -> Non
     assert distance(10.0) < 0.1 * distance(0.0)
 
 
-@pytest.mark.parametrize("option", [{"rerank": 1.0}, {"fidelity": -1.0}, {"size": 0.0}, {"width": 0}, {"chunk": 0}])
+@pytest.mark.parametrize(
+    "option", [{"rerank": 1.0}, {"fidelity": -1.0}, {"step_size": 0.0}, {"width": 0}, {"chunk": 0}]
+)
 def test_numbers_out_of_range(relu_model: Classifier, images: Tensor, option: dict[str, float]) -> None:
     with pytest.raises(InputError):
         adversarial_transformation(relu_model, images, torch.zeros(6, dtype=torch.int64), **option)

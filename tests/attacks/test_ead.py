@@ -20,7 +20,7 @@ size = ball("l1", 1).size
 def test_flat_boundaries_are_met(two_boundaries, goal):
     model, x, y = two_boundaries.model, two_boundaries.x, two_boundaries.y
     classes = None if goal is None else torch.full_like(y, goal)
-    x_adv = ead(model, x, y, goal=classes, rule="L1", beta=0.02, steps=150, searches=12, c=0.1)
+    x_adv = ead(model, x, y, goal=classes, rule="L1", beta=0.02, steps=150, binary_search_steps=12, c=0.1)
     reached = model(x_adv).argmax(1)
     assert bool((reached != y).all()) if goal is None else bool((reached == goal).all())
     expected = torch.stack([two_boundaries.distance("l1", k) for k in (1, 2)]).gather(0, reached[None] - 1)[0]
@@ -54,7 +54,7 @@ def slow(model: Classifier, x: Tensor, y: int, c: float, beta: float, steps: int
 def test_it_is_the_papers_iterations(network, images, fast, rule):
     model, x = network("smooth", torch.float64), images[:3].double()
     y = model(x).argmax(1)
-    x_adv = ead(model, x, y, c=20.0, steps=40, searches=1, fast=fast, rule=rule, abort=False)
+    x_adv = ead(model, x, y, c=20.0, steps=40, binary_search_steps=1, fast=fast, rule=rule, abort_early=False)
     assert (size(x, x_adv) > 0).all()
     for i in range(len(x)):
         assert torch.allclose(x_adv[i], slow(model, x[i], int(y[i]), 20.0, 1e-3, 40, fast, rule), atol=1e-9)
@@ -76,9 +76,9 @@ def test_c_is_searched_for_every_sample(network, images):
     """Far too small a c grows tenfold until it succeeds; one far too large shrinks, and the result with it."""
     model = network()
     y = model(images).argmax(1)
-    assert bool((model(ead(model, images, y, c=1e-6, steps=40, searches=1)).argmax(1) == y).all())
-    assert bool((model(ead(model, images, y, c=1e-6, steps=40, searches=9)).argmax(1) != y).all())
-    large = [ead(model, images, y, c=1e3, steps=40, searches=n) for n in (1, 9)]
+    assert bool((model(ead(model, images, y, c=1e-6, steps=40, binary_search_steps=1)).argmax(1) == y).all())
+    assert bool((model(ead(model, images, y, c=1e-6, steps=40, binary_search_steps=9)).argmax(1) != y).all())
+    large = [ead(model, images, y, c=1e3, steps=40, binary_search_steps=n) for n in (1, 9)]
     assert size(images, large[1]).mean() < 0.9 * size(images, large[0]).mean()
 
 
@@ -95,7 +95,7 @@ def test_what_stopped_improving_costs_nothing_more(relu_model, images):
     passes = {}
     for abort in (True, False):
         with relu_model.counting() as count:
-            x_adv = ead(relu_model, images, y, c=1e-4, steps=50, searches=1, abort=abort)
+            x_adv = ead(relu_model, images, y, c=1e-4, steps=50, binary_search_steps=1, abort_early=abort)
         assert torch.equal(x_adv[:3], images[:3])
         passes[abort] = count.forwards, count.backwards
     assert passes[False] == (6 + 3 * 2 * 50, 3 * 50)
@@ -106,8 +106,8 @@ def test_bad_options_are_refused(relu_model, images):
     y = relu_model(images).argmax(1)
     with pytest.raises(Unsupported, match="choices: EN, L1"):
         ead(relu_model, images, y, rule="L2")
-    for options in ({"size": 0.0}, {"c": 0.0}, {"beta": -1.0}, {"confidence": -1.0}):
+    for options in ({"step_size": 0.0}, {"c": 0.0}, {"beta": -1.0}, {"confidence": -1.0}):
         with pytest.raises(InputError, match="ead needs size"):
             ead(relu_model, images, y, **options)
     with pytest.raises(InputError, match="searches must be at least 1"):
-        ead(relu_model, images, y, searches=0)
+        ead(relu_model, images, y, binary_search_steps=0)

@@ -28,14 +28,14 @@ def seeded():
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_without_a_camera_it_is_pgd(case, norm):
     model, x, y = case
-    options = {"norm": norm, "eps": 0.1, "steps": 6, "size": 0.03, "keep": "last"}
+    options = {"norm": norm, "eps": 0.1, "steps": 6, "step_size": 0.03, "keep": "last"}
     plain = uf.attacks.pgd(model, x, y, objective=log_success(), random_start=False, **options)
     assert torch.allclose(uf.attacks.eot(model, x, y, samples=2, quality=None, **NOTHING, **options), plain)
 
 
 def test_through_a_mirror_it_is_pgd_on_the_mirrored_model(case):
     model, x, y = case
-    options = {"eps": 0.1, "steps": 6, "size": 0.03}
+    options = {"eps": 0.1, "steps": 6, "step_size": 0.03}
 
     class Mirrored(nn.Module):
         def forward(self, x):

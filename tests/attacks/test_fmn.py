@@ -77,7 +77,7 @@ def test_it_is_the_papers_algorithm(network, images, norm):
     """Where the box is not met; there, projecting and then clipping is not the nearest point."""
     model, x = network("smooth", torch.float64), 0.4 + 0.2 * images[:3].double()
     y = model(x).argmax(1)
-    x_adv = fmn(model, x, y, norm=norm, steps=15, size=0.3)
+    x_adv = fmn(model, x, y, norm=norm, steps=15, step_size=0.3)
     for i in range(len(x)):
         best, size = slow(model, x[i], int(y[i]), norm, 15)
         assert size < math.inf
@@ -137,7 +137,7 @@ def test_bad_numbers_are_refused(relu_model, images):
     y = relu_model(images).argmax(1)
     for words, options in {
         "gamma in": {"gamma": 1.0},
-        "size > 0": {"size": 0.0},
+        "step_size > 0": {"step_size": 0.0},
         "start must be shaped": {"start": images[:2]},
     }.items():
         with pytest.raises(InputError, match=words):

@@ -41,18 +41,18 @@ def test_bim(case):
     model, x, y = case
     assert torch.allclose(uf.attacks.bim(model, x, y, eps=8 / 255), slow_bim(model, x, y, 8 / 255, 10, 1 / 255, 1))
     goal = (y + 2) % 4
-    fast = uf.attacks.bim(model, x, y, goal=goal, eps=0.05, steps=7, size=0.01)
+    fast = uf.attacks.bim(model, x, y, goal=goal, eps=0.05, steps=7, step_size=0.01)
     assert torch.allclose(fast, slow_bim(model, x, goal, 0.05, 7, 0.01, -1))
 
 
 def test_illc_goes_for_the_least_likely_class(case):
     model, x, y = case
     least = model(x).argmin(1)
-    fast = uf.attacks.illc(model, x, y, eps=0.05, steps=7, size=0.01)
+    fast = uf.attacks.illc(model, x, y, eps=0.05, steps=7, step_size=0.01)
     assert torch.allclose(fast, slow_bim(model, x, least, 0.05, 7, 0.01, -1))
     # Where the label is itself the least likely class, the next one is the goal.
     second = model(x).topk(2, dim=1, largest=False).indices[:, 1]
-    fast = uf.attacks.illc(model, x, least, eps=0.05, steps=7, size=0.01)
+    fast = uf.attacks.illc(model, x, least, eps=0.05, steps=7, step_size=0.01)
     assert torch.allclose(fast, slow_bim(model, x, second, 0.05, 7, 0.01, -1))
     with pytest.raises(Unsupported, match="use bim"):
         uf.attacks.illc(model, x, y, goal=(y + 1) % 4)
@@ -75,7 +75,7 @@ def test_pgd_linf_is_bim_from_a_clean_start(case):
     options = {
         "eps": 0.05,
         "steps": 9,
-        "size": 0.01,
+        "step_size": 0.01,
         "random_start": False,
         "keep": "last",
         "objective": cross_entropy(),
@@ -92,7 +92,7 @@ def test_pgd_l2(case):
         g = entropy_gradient(model, x_t, y)
         shift = x_t + size * g / g.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1) - x
         x_t = x + shift * (eps / shift.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)).clamp_max(1)
-    options = {"norm": "l2", "eps": eps, "steps": 9, "size": size, "random_start": False, "keep": "last"}
+    options = {"norm": "l2", "eps": eps, "steps": 9, "step_size": size, "random_start": False, "keep": "last"}
     assert torch.allclose(uf.attacks.pgd(model, x, y, objective=cross_entropy(), **options), x_t, atol=1e-9)
 
 

@@ -44,7 +44,7 @@ def test_two_classes_are_met_exactly(two_boundaries):
     model, x, y = two_boundaries.model, two_boundaries.x, two_boundaries.y
     with torch.no_grad():
         model.module[1].bias[2] -= 100
-    x_adv = lbfgs(model, x, y, searches=14)
+    x_adv = lbfgs(model, x, y, binary_search_steps=14)
     assert bool((model(x_adv).argmax(1) == 1).all())
     ratio = ball("l2", 1).size(x, x_adv) / two_boundaries.distance("l2")
     assert float(ratio.max()) <= 1.02
@@ -54,7 +54,7 @@ def test_two_classes_are_met_exactly(two_boundaries):
 def test_flat_boundaries(two_boundaries, goal):
     model, x, y = two_boundaries.model, two_boundaries.x, two_boundaries.y
     classes = None if goal is None else torch.full_like(y, goal)
-    x_adv = lbfgs(model, x, y, goal=classes, searches=8)
+    x_adv = lbfgs(model, x, y, goal=classes, binary_search_steps=8)
     reached = model(x_adv).argmax(1)
     assert bool((reached != y).all() if goal is None else (reached == goal).all())
     ratio = ball("l2", 1).size(x, x_adv) / two_boundaries.distance("l2", goal)
@@ -63,7 +63,7 @@ def test_flat_boundaries(two_boundaries, goal):
 
 def test_more_candidates_are_never_farther(two_boundaries):
     model, x, y = two_boundaries.model, two_boundaries.x, two_boundaries.y
-    one, both = (ball("l2", 1).size(x, lbfgs(model, x, y, candidates=k, searches=6)) for k in (1, 2))
+    one, both = (ball("l2", 1).size(x, lbfgs(model, x, y, candidates=k, binary_search_steps=6)) for k in (1, 2))
     assert (both <= one).all()
     assert (both < 0.99 * one).any()  # the class with the higher logit is not always the nearest
 
@@ -71,12 +71,12 @@ def test_more_candidates_are_never_farther(two_boundaries):
 def test_what_has_converged_leaves_the_batch(two_boundaries):
     model, x, y = two_boundaries.model, two_boundaries.x, two_boundaries.y
     with model.counting() as count:
-        lbfgs(model, x, y, searches=2, candidates=1, steps=100)
+        lbfgs(model, x, y, binary_search_steps=2, candidates=1, steps=100)
     assert count.backwards < 6 * 2 * 100 / 2
 
 
 def test_bad_numbers(relu_model, images):
     y = relu_model(images).argmax(1)
-    for wrong in ({"c": 0.0}, {"tolerance": -1.0}, {"candidates": 0}, {"searches": 0}):
+    for wrong in ({"c": 0.0}, {"tolerance": -1.0}, {"candidates": 0}, {"binary_search_steps": 0}):
         with pytest.raises(InputError):
             lbfgs(relu_model, images, y, **wrong)

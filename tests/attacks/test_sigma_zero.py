@@ -87,6 +87,6 @@ def test_only_what_is_right_is_attacked(relu_model, images):
 
 def test_bad_numbers_are_refused(relu_model, images):
     y = relu_model(images).argmax(1)
-    for options in ({"size": 0.0}, {"sigma": 0.0}, {"rate": -1.0}, {"threshold": 1.5}):
+    for options in ({"step_size": 0.0}, {"sigma": 0.0}, {"rate": -1.0}, {"threshold": 1.5}):
         with pytest.raises(InputError, match="sigma_zero needs"):
             sigma_zero(relu_model, images, y, **options)

@@ -35,7 +35,7 @@ def test_the_smallest_shift_that_fools_is_known(search, steps):
     x = torch.zeros(1, 1, 8, 16, dtype=torch.float64)
     x[..., 8:10] = 1  # their middle is one pixel right of the image's
     y = torch.tensor([0])
-    options = {"rotation": 0, "search": search, "samples": 200, "steps": steps, "size": 0.1}
+    options = {"rotation": 0, "search": search, "samples": 200, "steps": steps, "step_size": 0.1}
     near, far = (
         uf.attacks.affine(
             Left(), x, y, translation=t / 16, generator=torch.Generator().manual_seed(0), keep="best", **options

@@ -57,7 +57,7 @@ def test_all_coordinates_at_once_are_plain_descent(x: Tensor, solver: str, c: fl
     y = Bowl()(x).argmax(1)
     assert (y == 0).all()
     steps, h = 60, 1e-7 if solver == "adam" else 1e-4  # a difference across the hinge is neither slope
-    x_adv = uf.attacks.zoo(Bowl(), x, y, queries=49 * steps + 1, c=c, solver=solver, size=0.01, step=h)
+    x_adv = uf.attacks.zoo(Bowl(), x, y, queries=49 * steps + 1, c=c, solver=solver, step_size=0.01, step=h)
     assert torch.allclose(x_adv, slow(x, steps, c, solver), atol=1e-6)
     if solver == "adam":
         assert (Bowl()(x_adv).argmax(1) == 1).all()
@@ -70,11 +70,11 @@ def test_a_step_costs_two_per_coordinate_and_one(x: Tensor, queries: int, spent:
     uf.attacks.zoo(oracle, x, y, queries=queries, coordinates=5)
     assert oracle.queries == 3 * spent
     oracle.queries = 0
-    uf.attacks.zoo(oracle, x, y, queries=torch.tensor([queries, 1, 45]), coordinates=5, searches=2)
+    uf.attacks.zoo(oracle, x, y, queries=torch.tensor([queries, 1, 45]), coordinates=5, binary_search_steps=2)
     assert oracle.queries <= queries + 46
 
 
-@pytest.mark.parametrize("options", [{"sides": (2, 4)}, {"importance": True}, {"searches": 4, "c": 1e-2}])
+@pytest.mark.parametrize("options", [{"sides": (2, 4)}, {"importance": True}, {"binary_search_steps": 4, "c": 1e-2}])
 def test_smaller_spaces_and_chosen_coordinates(
     x: Tensor, generator: torch.Generator, options: dict[str, object]
 ) -> None:

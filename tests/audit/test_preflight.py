@@ -55,7 +55,7 @@ def test_a_model_that_is_not_fit(
         ),
         ({"attacks": [{"name": "adv2", "interpreter": "cam"}]}, r"'attacks\[0\]' \(adv2 cam linf\): "),
         (
-            {"attacks": [{"name": "pgd", "keep": "last", "size": -1.0}, {"name": "adv2", "interpreter": "cam"}]},
+            {"attacks": [{"name": "pgd", "keep": "last", "step_size": -1.0}, {"name": "adv2", "interpreter": "cam"}]},
             "adv2 cam",
         ),
         ({"device": "cuda:99"}, "'device' 'cuda:99' is not available here"),

@@ -112,11 +112,11 @@ def test_defaults_are_written_out_and_the_result_is_stable(content: Content) -> 
     aimed = {"name": "adv2", "interpreter": "mine", "goal": "random-target", "weight": [1, 2.5]}
     given = {"name": "grad_cam", "label": "mine", "layer": "1"}
     spec = parse_spec(
-        content(attacks=["fgsm", {**PGD, "norm": "l2", "eps": "1/2", "size": "1/8"}, aimed], interpreters=[given])
+        content(attacks=["fgsm", {**PGD, "norm": "l2", "eps": "1/2", "step_size": "1/8"}, aimed], interpreters=[given])
     )
     fgsm, pgd, adv2 = spec.attacks
     assert (fgsm.title, fgsm.norm, fgsm.eps) == ("fgsm linf", "linf", [8 / 255])
-    assert (pgd.title, pgd.eps, pgd.options) == ("pgd l2", [0.5], {"size": 0.125})
+    assert (pgd.title, pgd.eps, pgd.options) == ("pgd l2", [0.5], {"step_size": 0.125})
     assert (adv2.title, adv2.eps) == ("adv2 mine linf random-target", [0.031])
     assert adv2.interpreter is not None
     assert (adv2.interpreter.name, adv2.interpreter.options) == ("grad_cam", {"layer": "1"})

@@ -10,11 +10,11 @@ from underfire.errors import InputError
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("alpha=8/255", 8 / 255), ("alpha=1e-3", 1e-3), ("steps=40", 40), ("keep=last", "last"), ("size=null", None)],
+    [("alpha=8/255", 8 / 255), ("alpha=1e-3", 1e-3), ("steps=40", 40), ("keep=last", "last"), ("step_size=null", None)],
 )
 def test_a_value_has_the_type_of_its_option(setting: str, value: object) -> None:
-    name = setting.split("=")[0].replace("alpha", "size")
-    entry = options.attack("pgd", [setting.replace("alpha", "size")], eps="8/255")
+    name = setting.split("=")[0].replace("alpha", "step_size")
+    entry = options.attack("pgd", [setting.replace("alpha", "step_size")], eps="8/255")
     assert entry.options == {name: value} and type(entry.options[name]) is type(value)
     assert entry.eps == [8 / 255]
 

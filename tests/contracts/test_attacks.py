@@ -15,19 +15,19 @@ EPS = {"linf": 0.1, "l2": 1.0, "l1": 10.0, "l0": 20.0, "pixels": 5, "flow": 0.5,
 BIG = {"linf": 0.5, "l2": 8.0, "l1": 120.0, "l0": 300.0, "pixels": 100, "flow": 4.0, "patch": 0.55}
 #: What an attack must be given, such as the interpreter of one on explanations, and settings that keep the tests quick.
 SETTINGS = {
-    "carlini_wagner": {"steps": 30, "searches": 4, "size": 0.05, "c": 1.0},
+    "carlini_wagner": {"steps": 30, "binary_search_steps": 4, "step_size": 0.05, "c": 1.0},
     "fooling_images": {"steps": 30, "population": 40},
     "apgd": {"steps": 20},
     "autoattack": {"steps": 20, "queries": 100},
     "fab": {"steps": 20},
     "sigma_zero": {"steps": 60},
-    "lbfgs": {"steps": 30, "searches": 6, "candidates": 1},
+    "lbfgs": {"steps": 30, "binary_search_steps": 6, "candidates": 1},
     "square": {"queries": 200},
     "adv2": {"interpreter": uf.interpreters.cam, "steps": 8, "warm_steps": 3},
     "adversarial_patch": {"steps": 60},
     "eot": {"steps": 10, "samples": 4},
     "substitute": {"queries": 60, "epochs": 5},
-    "ead": {"steps": 60, "searches": 6},
+    "ead": {"steps": 60, "binary_search_steps": 6},
     "boundary": {"queries": 300},
     "finite_differences": {"queries": 1000},
     "hop_skip_jump": {"queries": 500},
@@ -36,7 +36,7 @@ SETTINGS = {
     "spsa": {"queries": 1000, "samples": 20},
     "zoo": {"queries": 2600},
     "uap": {"held_out": False, "steps": 4},  # of five images there is little to learn about others
-    "adversarial_transformation": {"held_out": False, "steps": 25, "width": 8, "size": 0.01},
+    "adversarial_transformation": {"held_out": False, "steps": 25, "width": 8, "step_size": 0.01},
 }
 
 every_attack = pytest.mark.parametrize("name", CARDS)

@@ -16,7 +16,7 @@ CARDS = {card.name: card for card in uf.cards("attack") if card.facts.get("minim
 SETTINGS: dict[str, dict[str, Any]] = {
     "boundary": {"queries": 1500},
     "hop_skip_jump": {"queries": 1500},
-    "zoo": {"queries": 15_000, "c": 0.1, "searches": 4},
+    "zoo": {"queries": 15_000, "c": 0.1, "binary_search_steps": 4},
     "carlini_wagner": {"steps": 200},
     "ddn": {"steps": 300},
     "ead": {"rule": "L1", "beta": 1e-2, "steps": 500},  # the default looks for little of L1 and L2 together

@@ -38,7 +38,7 @@ def adv2(
     eps: float | Tensor = 0.031,
     steps: int = 200,
     warm_steps: int = 50,
-    size: Size | None = None,
+    step_size: Size | None = None,
     move: Move | None = None,
     weight: float | tuple[float, float] = 100.0,
     smoothing: float = 0.01,
@@ -67,7 +67,7 @@ def adv2(
         eps: radius of the ball, one number or one per sample `[B]`.
         steps: steps with both losses.
         warm_steps: steps of the plain attack before them; 0 for none.
-        size: length of a step in the norm, or a schedule; None falls from twice the usual step to a tenth of it,
+        step_size: length of a step in the norm, or a schedule; None falls from twice the usual step to a tenth of it,
             since maps do not settle under a constant step. The usual one, which the warm start takes in any case, is
             1/255 for L-infinity (the paper's) and `eps / 10` for L2.
         move: how gradients are used after the warm start; None is the plain gradient, the paper's.
@@ -127,7 +127,7 @@ def adv2(
                 threat,
                 goal=goal,
                 steps=steps,
-                size=linear(2 * usual, usual / 10) if size is None else size,
+                size=linear(2 * usual, usual / 10) if step_size is None else step_size,
                 move=move,
                 z=z,
                 rank=rank,

@@ -42,7 +42,7 @@ def adversarial_transformation(
     goal: Tensor | None = None,
     eps: float | Tensor = 16 / 255,
     steps: int = 200,
-    size: float = 5e-3,
+    step_size: float = 5e-3,
     rerank: float = 20.0,
     fidelity: float = 0.01,
     residual: bool = True,
@@ -67,7 +67,7 @@ def adversarial_transformation(
         goal: classes to reach, int64 `[B]`; None leaves class `y` (ours; the paper has goals only).
         eps: largest change of an entry, one number or one per sample `[B]` (ours; the paper has no bound).
         steps: training steps of a network.
-        size: Adam's step size in the network's weights.
+        step_size: Adam's step size in the network's weights.
         rerank: the goal's wanted probability, in multiples of the highest one; the paper's alpha, which is
             1.5 there. Trained on few images, that leads by too little on others. Without a goal: how much likelier than
             `y` all others together are to become.
@@ -101,7 +101,7 @@ def adversarial_transformation(
                 goal=None if wanted is None else wanted.expand(len(made)),
                 eps=threat.take(made).eps,
                 steps=steps,
-                size=size,
+                step_size=step_size,
                 rerank=rerank,
                 fidelity=fidelity,
                 residual=residual,
@@ -189,7 +189,7 @@ def train_generator(
     goal: Tensor | None = None,
     eps: float | Tensor = 16 / 255,
     steps: int = 200,
-    size: float = 5e-3,
+    step_size: float = 5e-3,
     rerank: float = 20.0,
     fidelity: float = 0.01,
     residual: bool = True,
@@ -216,9 +216,10 @@ def train_generator(
     threat = ball("linf", eps)
     threat.check(x)
     at_least_one(steps=steps, width=width, chunk=chunk)
-    if not (rerank > 1 and fidelity >= 0 and size > 0):
+    if not (rerank > 1 and fidelity >= 0 and step_size > 0):
         raise InputError(
-            f"rerank must be above 1, fidelity at least 0 and size above 0, got {rerank:g}, {fidelity:g} and {size:g}"
+            "rerank must be above 1, fidelity at least 0 and step_size above 0, "
+            f"got {rerank:g}, {fidelity:g} and {step_size:g}"
         )
     reach = float(torch.as_tensor(eps).max())
     network = TransformationNetwork(
@@ -252,7 +253,7 @@ def train_generator(
                 gradients = torch.autograd.grad(loss, weights)
             for i, gradient in enumerate(gradients):
                 direction, memory[i] = adam.update(gradient, memory[i])
-                weights[i].data -= size * direction
+                weights[i].data -= step_size * direction
     return network.requires_grad_(False)
 
 

@@ -39,7 +39,7 @@ def affine(
     values: int = 5,
     samples: int = 10,
     steps: int = 200,
-    size: float = 0.01,
+    step_size: float = 0.01,
     restarts: int = 1,
     random_start: bool = True,
     keep: Keep = "success",
@@ -71,7 +71,7 @@ def affine(
         values: values of every other parameter on the grid.
         samples: how many random changes are tried.
         steps: gradient steps.
-        size: length of a gradient step, as a share of every range.
+        step_size: length of a gradient step, as a share of every range.
         restarts: runs of the gradient search; those after the first start at random.
         random_start: whether its first run starts at random too.
         keep: `"success"` leaves an image at its first success; `"best"` returns its worst change of all.
@@ -91,7 +91,7 @@ def affine(
         points={name: angles if name == "rotation" else values for name in Affine.parameters},
         samples=samples,
         steps=steps,
-        size=size,
+        size=step_size,
         restarts=restarts,
         random_start=random_start,
         keep=keep,

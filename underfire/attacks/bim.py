@@ -39,7 +39,7 @@ def bim(
     goal: Tensor | None = None,
     eps: float | Tensor = 8 / 255,
     steps: int | None = None,
-    size: float = 1 / 255,
+    step_size: float = 1 / 255,
     objective: Objective | None = None,
     keep: Keep = "last",
     mask: Tensor | None = None,
@@ -54,7 +54,7 @@ def bim(
         goal: classes to reach, int64 `[B]`; None leaves class `y`.
         eps: largest change of an entry, one number or one per sample `[B]`.
         steps: number of steps; None is the paper's rule, `min(eps + 4, 1.25 eps)` in grey levels.
-        size: length of a step; the paper's is one grey level.
+        step_size: length of a step; the paper's is one grey level.
         objective: what to make large; None is cross-entropy's direction (`log_odds`), whose sign is the paper's
             exactly.
         keep: `"last"` as in the paper, `"best"`, or `"success"`.
@@ -67,10 +67,10 @@ def bim(
     check_inputs(model, x, y, goal)
     threat = Linf(eps, mask)
     threat.check(x)
-    length: Size = size
+    length: Size = step_size
     if steps is None:
         own = paper_steps(eps).to(x.device)
         steps = int(own.max()) if own.numel() else 1
         if own.dim():  # a sample with a smaller radius stands still after its own number of steps
-            length = lambda step, steps: size * (step < own).to(x)  # noqa: E731
+            length = lambda step, steps: step_size * (step < own).to(x)  # noqa: E731
     return ascend(model, x, y, objective or log_odds(), threat, goal=goal, steps=steps, size=length, keep=keep)

@@ -24,7 +24,7 @@ from underfire.hooks import frozen
     random=False,
     atlas="AML.T0043.000",
     minimal=True,
-    quick={"steps": 2, "searches": 1},
+    quick={"steps": 2, "binary_search_steps": 1},
 )
 def ead(
     model: nn.Module,
@@ -35,14 +35,14 @@ def ead(
     norm: str = "l1",
     eps: float | Tensor | None = None,
     steps: int = 1000,
-    searches: int = 9,
-    size: float = 0.01,
+    binary_search_steps: int = 9,
+    step_size: float = 0.01,
     beta: float = 1e-3,
     c: float = 1e-3,
     confidence: float = 0.0,
     rule: str = "EN",
     fast: bool = True,
-    abort: bool = True,
+    abort_early: bool = True,
     generator: Generator | None = None,
 ) -> Tensor:
     """Least `c * f + beta * L1 + L2²` by shrinkage and thresholding inside the box, bisecting c for every sample.
@@ -55,35 +55,36 @@ def ead(
         norm: `"l1"`.
         eps: the largest perturbation that counts, in L1, one number or one per sample `[B]`; None is any.
         steps: iterations for one c; each is two forward passes and one backward, and one of each where not `fast`.
-        searches: values of c that are tried.
-        size: step size of the first iteration; it falls with the square root of what is left.
+        binary_search_steps: values of c that are tried.
+        step_size: step size of the first iteration; it falls with the square root of what is left.
         beta: weight of L1. The printed threshold of the shrinkage is beta itself, not beta times the step size, and so
             it is here.
         c: the first weight of the loss; times ten after each failure until there is a success, then bisected.
         confidence: by how much the wrong class must lead, in logits.
         rule: what is kept of the successes: the least `beta * L1 + L2²` (`"EN"`) or the least L1 (`"L1"`).
         fast: with Nesterov's momentum (FISTA), which the paper has, or without (ISTA).
-        abort: leave a c when a tenth of the iterations brought its sample nothing.
+        abort_early: leave a c when a tenth of the iterations brought its sample nothing.
         generator: not used; the method is deterministic.
 
     Returns:
         The best successes by the rule, shaped like `x`; the clean image where there is none.
     """
-    at_least_one(steps=steps, searches=searches)
+    at_least_one(steps=steps, binary_search_steps=binary_search_steps)
     if rule not in ("EN", "L1"):
         raise Unsupported(f"rule={rule!r} is unknown; choices: EN, L1")
-    if not (size > 0 and c > 0 and beta >= 0 and confidence >= 0):
+    if not (step_size > 0 and c > 0 and beta >= 0 and confidence >= 0):
         raise InputError(
-            f"ead needs size > 0, c > 0, beta >= 0, confidence >= 0; got {size:g}, {c:g}, {beta:g}, {confidence:g}"
+            "ead needs step_size > 0, c > 0, beta >= 0, confidence >= 0; "
+            f"got {step_size:g}, {c:g}, {beta:g}, {confidence:g}"
         )
     nearest = _Elastic(x.detach(), beta, eps, norm) if rule == "EN" else Nearest(x.detach(), norm, eps, among=("l1",))
     with frozen(model):
         _, at = begin(model, x, y, goal, nearest)
         at = at.take((~nearest.found).nonzero().squeeze(1))
         weights = Weights(nearest.x, c)
-        for _ in range(searches if len(at.index) else 0):
+        for _ in range(binary_search_steps if len(at.index) else 0):
             tried = weights.c[at.index]
-            success = _descend(model, nearest, at, tried, steps, size, beta, confidence, fast, abort)
+            success = _descend(model, nearest, at, tried, steps, step_size, beta, confidence, fast, abort_early)
             weights.learn(success, at.index)
     return nearest.x_adv
 
@@ -94,11 +95,11 @@ def _descend(
     at: At,
     c: Tensor,
     steps: int,
-    size: float,
+    step_size: float,
     beta: float,
     confidence: float,
     fast: bool,
-    abort: bool,
+    abort_early: bool,
 ) -> Tensor:
     """Shrinkage and thresholding for one c per sample; which samples succeeded, bool."""
     ever, rows = torch.zeros_like(at.y, dtype=torch.bool), torch.arange(len(at.y), device=at.y.device)
@@ -109,7 +110,7 @@ def _descend(
     for step in range(steps):
         if fast and step:
             _, _, g = climb(model, hinge, ahead, at)
-        alpha = size * (1 - step / steps) ** 0.5
+        alpha = step_size * (1 - step / steps) ** 0.5
         last, z = z, _shrink(x, ahead - alpha * (2 * (ahead - x) - weight * g), beta)
         if fast:
             ahead = z + step / (step + 3) * (z - last)
@@ -124,7 +125,7 @@ def _descend(
             success &= margin()(model, z, logits, at) >= confidence
         nearest.update(z, success, at.index)
         ever[rows] |= success
-        if abort and step % max(steps // 10, 1) == 0:
+        if abort_early and step % max(steps // 10, 1) == 0:
             change = (z - x).flatten(1)
             loss = change.square().sum(1) + beta * change.abs().sum(1) - weight.flatten() * value
             stays = (loss < 0.9999 * before).nonzero().squeeze(1)

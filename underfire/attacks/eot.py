@@ -32,7 +32,7 @@ def eot(
     norm: str = "linf",
     eps: float | Tensor = 16 / 255,
     steps: int = 40,
-    size: Size | None = None,
+    step_size: Size | None = None,
     samples: int = 8,
     transform: Transform | None = None,
     rotation: float = 3.0,
@@ -63,8 +63,8 @@ def eot(
         norm: `"linf"` or `"l2"`.
         eps: radius of the ball, one number or one per sample `[B]`.
         steps: number of gradient steps.
-        size: length of a step in the norm, or a schedule; None falls from `5 * eps / steps` to a tenth of it, since the
-            gradient is a random one.
+        step_size: length of a step in the norm, or a schedule; None falls from `5 * eps / steps` to a tenth of it,
+            since the gradient is a random one.
         samples: photographs of every image in every step; each costs a pass.
         transform: another random transformation, `(x', generator) -> x''`, differentiable; None is the camera.
         rotation: of the camera, in degrees at most; this and what follows mean nothing for another transformation.
@@ -103,7 +103,7 @@ def eot(
         ball(norm, eps, mask, among=("linf", "l2")),
         goal=goal,
         steps=steps,
-        size=moves.linear(first, first / 10) if size is None else size,
+        size=moves.linear(first, first / 10) if step_size is None else step_size,
         view=views.eot(photograph, samples),
         keep=keep,
         generator=generator,

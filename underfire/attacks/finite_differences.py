@@ -34,7 +34,7 @@ def finite_differences(
     eps: float | Tensor = 8 / 255,
     queries: int | Tensor = 10_000,
     steps: int = 10,
-    size: float | Tensor | None = None,
+    step_size: float | Tensor | None = None,
     step: float = 0.01,
     chunk: int = 128,
     generator: Generator | None = None,
@@ -53,7 +53,7 @@ def finite_differences(
         eps: radius of the ball, one number or one per sample `[B]`.
         queries: how many each sample may cost, one number or one per sample `[B]`.
         steps: number of gradient steps.
-        size: length of a step in the norm; None is `2.5 * eps / steps`.
+        step_size: length of a step in the norm; None is `2.5 * eps / steps`.
         step: how far a probe is from the image, in units of the image; the paper's.
         chunk: how many images go through the model at once.
         generator: source of the groups; where every entry is probed, nothing is random.
@@ -77,7 +77,7 @@ def finite_differences(
         pairs=((torch.as_tensor(queries, device=x.device) - 1) // steps - 1)
         .div(2, rounding_mode="floor")
         .clamp(1, max(1, x[:1].numel())),
-        size=torch.as_tensor(eps) * (2.5 / steps) if size is None else size,
+        size=torch.as_tensor(eps) * (2.5 / steps) if step_size is None else step_size,
         goal=goal,
         steps=steps,
         generator=generator,

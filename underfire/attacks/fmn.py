@@ -42,7 +42,7 @@ def fmn(
     norm: str = "l2",
     eps: float | Tensor | None = None,
     steps: int = 100,
-    size: float = 1.0,
+    step_size: float = 1.0,
     gamma: float = 0.05,
     start: Tensor | None = None,
     generator: Generator | None = None,
@@ -60,7 +60,7 @@ def fmn(
         norm: `"l2"`, `"linf"`, `"l1"` or `"l0"`.
         eps: the largest perturbation that counts, one number or one per sample `[B]`; None is any.
         steps: number of gradient steps; the paper has 1000.
-        size: L2 length of the first step, whatever the norm; it falls to a hundredth along half a cosine.
+        step_size: L2 length of the first step, whatever the norm; it falls to a hundredth along half a cosine.
         gamma: by which share the ball changes in the first step; it falls to 0.001 along half a cosine.
         start: images to start from, shaped like `x`, those that succeed from where the way to them crosses the
             boundary; None is the clean images.
@@ -70,8 +70,8 @@ def fmn(
         The nearest successes, shaped like `x`; the clean image where there is none.
     """
     at_least_one(steps=steps)
-    if not 0 < gamma < 1 or not size > 0:
-        raise InputError(f"fmn needs gamma in (0, 1) and size > 0, got {gamma} and {size}")
+    if not 0 < gamma < 1 or not step_size > 0:
+        raise InputError(f"fmn needs gamma in (0, 1) and step_size > 0, got {gamma} and {step_size}")
     if start is not None and start.shape != x.shape:
         raise InputError(f"start must be shaped like the images, {tuple(x.shape)}, got {tuple(start.shape)}")
     nearest = Nearest(x.detach(), norm, eps)
@@ -82,7 +82,7 @@ def fmn(
             return nearest.x_adv
         x, threat, most = nearest.x[at.index], nearest.threat, farthest(nearest)[at.index]
         z = x if start is None else _boundary(model, x, start.detach().to(x)[at.index].clamp(0, 1), threat, at)
-        alpha, share = cosine(size, size / 100), cosine(gamma, min(gamma, GAMMA_LAST))
+        alpha, share = cosine(step_size, step_size / 100), cosine(gamma, min(gamma, GAMMA_LAST))
         eps = threat.size(x, z).clamp_min(1)  # only L0 looks at it before the first update
         ever = torch.zeros_like(at.y, dtype=torch.bool)
         for step in range(steps):

@@ -41,7 +41,7 @@ def illc(
     goal: Tensor | None = None,
     eps: float | Tensor = 8 / 255,
     steps: int | None = None,
-    size: float = 1 / 255,
+    step_size: float = 1 / 255,
     objective: Objective | None = None,
     keep: Keep = "last",
     mask: Tensor | None = None,
@@ -56,7 +56,7 @@ def illc(
         goal: must be None, the method chooses its own goal.
         eps: largest change of an entry, one number or one per sample `[B]`.
         steps: number of steps; None is the paper's rule, `min(eps + 4, 1.25 eps)` in grey levels.
-        size: length of a step; the paper's is one grey level.
+        step_size: length of a step; the paper's is one grey level.
         objective: what to make large; None is cross-entropy's direction (`log_odds`), whose sign is the paper's
             exactly.
         keep: `"last"` as in the paper, `"best"`, or `"success"`; best and success are judged by the least likely class.
@@ -72,4 +72,6 @@ def illc(
     if goal is not None:
         raise Unsupported("illc chooses its own goal, the least likely class; use bim for a goal of yours")
     least = least_likely(model, x, y)
-    return bim(model, x, y, goal=least, eps=eps, steps=steps, size=size, objective=objective, keep=keep, mask=mask)
+    return bim(
+        model, x, y, goal=least, eps=eps, steps=steps, step_size=step_size, objective=objective, keep=keep, mask=mask
+    )

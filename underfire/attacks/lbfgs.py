@@ -25,7 +25,7 @@ from underfire.hooks import frozen
     random=False,
     atlas="AML.T0043.000",
     minimal=True,
-    quick={"steps": 2, "searches": 2},
+    quick={"steps": 2, "binary_search_steps": 2},
 )
 def lbfgs(
     model: nn.Module,
@@ -35,7 +35,7 @@ def lbfgs(
     goal: Tensor | None = None,
     eps: float | Tensor | None = None,
     steps: int = 100,
-    searches: int = 10,
+    binary_search_steps: int = 10,
     c: float = 1e-3,
     candidates: int = 3,
     tolerance: float = 1e-6,
@@ -56,7 +56,7 @@ def lbfgs(
             paper has goals only), and any class but `y` is a success.
         eps: the largest L2 perturbation that counts, one number or one per sample `[B]`; None is any.
         steps: most evaluations of one minimisation.
-        searches: how many values of `c` are tried.
+        binary_search_steps: how many values of `c` are tried.
         c: the first weight of the loss.
         candidates: how many of the likeliest other classes are tried; only without a goal.
         tolerance: a minimisation ends when a step lowers its value by no more than this share.
@@ -68,7 +68,7 @@ def lbfgs(
     Raises:
         InputError: an argument is out of its range; DataError: images or labels are.
     """
-    at_least_one(steps=steps, searches=searches, candidates=candidates)
+    at_least_one(steps=steps, binary_search_steps=binary_search_steps, candidates=candidates)
     if not (c > 0 and tolerance >= 0):
         raise InputError(f"c must be > 0 and tolerance >= 0, got {c} and {tolerance}")
     x = x.detach()
@@ -83,7 +83,7 @@ def lbfgs(
         at = at.take((~succeeded(logits, at)).nonzero().squeeze(1))
         for wanted in goals.unbind(1) if len(at.index) else ():
             weights = Weights(x, c)
-            for _ in range(searches):
+            for _ in range(binary_search_steps):
                 reached = minimise(model, nearest, at, wanted[at.index], weights.c[at.index], steps, tolerance)[1]
                 weights.learn(reached, at.index)
     return nearest.x_adv

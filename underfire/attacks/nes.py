@@ -33,7 +33,7 @@ def nes(
     norm: str = "linf",
     eps: float | Tensor = 8 / 255,
     queries: int | Tensor = 10_000,
-    size: float | Tensor | None = None,
+    step_size: float | Tensor | None = None,
     samples: int = 50,
     sigma: float = 1e-3,
     chunk: int = 128,
@@ -51,7 +51,7 @@ def nes(
         norm: `"linf"` or `"l2"`.
         eps: radius of the ball, one number or one per sample `[B]`.
         queries: how many each sample may cost, one number or one per sample `[B]`.
-        size: length of a step in the norm; None is `eps / 5`, the paper's ratio.
+        step_size: length of a step in the norm; None is `eps / 5`, the paper's ratio.
         samples: directions per estimate; each is probed forwards and backwards.
         sigma: standard deviation of the directions, in units of the image. (An answer in half precision needs more.)
         chunk: how many images go through the model at once.
@@ -74,7 +74,7 @@ def nes(
         gaussian(sigma),
         queries=queries,
         pairs=samples,
-        size=torch.as_tensor(eps) / 5 if size is None else size,
+        size=torch.as_tensor(eps) / 5 if step_size is None else step_size,
         goal=goal,
         generator=generator,
         chunk=chunk,

@@ -32,7 +32,7 @@ def pgd(
     norm: str = "linf",
     eps: float | Tensor = 8 / 255,
     steps: int = 40,
-    size: Size | None = None,
+    step_size: Size | None = None,
     objective: Objective | None = None,
     estimate: Estimator = autograd,
     keep: Keep = "best",
@@ -51,7 +51,7 @@ def pgd(
         norm: `"linf"`, `"l2"` or `"l1"`.
         eps: radius of the ball, one number or one per sample `[B]`.
         steps: number of gradient steps.
-        size: length of a step in the norm; None is `2.5 * eps / steps`.
+        step_size: length of a step in the norm; None is `2.5 * eps / steps`.
         objective: what to make large; None is the margin.
         estimate: how the gradient is obtained; `estimators.nes()` makes a black-box attack of it.
         keep: `"last"`, `"best"`, or `"success"` (leave the batch at the first success; fastest).
@@ -73,7 +73,7 @@ def pgd(
         ball(norm, eps, mask, among=("linf", "l2", "l1")),
         goal=goal,
         steps=steps,
-        size=2.5 * eps / steps if size is None else size,
+        size=2.5 * eps / steps if step_size is None else step_size,
         estimate=estimate,
         keep=keep,
         restarts=restarts,

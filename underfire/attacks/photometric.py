@@ -35,7 +35,7 @@ def photometric(
     values: int = 21,
     samples: int = 100,
     steps: int = 100,
-    size: float = 0.02,
+    step_size: float = 0.02,
     restarts: int = 1,
     random_start: bool = True,
     keep: Keep = "success",
@@ -62,7 +62,7 @@ def photometric(
         values: values of gain and of bias on the grid.
         samples: how many random changes are tried.
         steps: gradient steps.
-        size: length of a gradient step, as a share of every range.
+        step_size: length of a gradient step, as a share of every range.
         restarts: runs of the gradient search; those after the first start at random.
         random_start: whether its first run starts at random too.
         keep: `"success"` leaves an image at its first success; `"best"` returns its worst change of all.
@@ -82,7 +82,7 @@ def photometric(
         points={"brightness": values, "contrast": values, "complement": 2},
         samples=samples,
         steps=steps,
-        size=size,
+        size=step_size,
         restarts=restarts,
         random_start=random_start,
         keep=keep,

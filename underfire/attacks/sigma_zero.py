@@ -37,7 +37,7 @@ def sigma_zero(
     norm: str = "l0",
     eps: float | Tensor | None = None,
     steps: int = 1000,
-    size: float = 1.0,
+    step_size: float = 1.0,
     sigma: float = 1e-3,
     threshold: float = 0.3,
     rate: float = 0.01,
@@ -56,7 +56,7 @@ def sigma_zero(
         norm: `"l0"`.
         eps: the largest number of changed entries that counts, one number or one per sample `[B]`; None is any.
         steps: number of gradient steps.
-        size: length of Adam's first steps; it falls to a tenth along half a cosine.
+        step_size: length of Adam's first steps; it falls to a tenth along half a cosine.
         sigma: smoothness of the count `sum d² / (d² + sigma)`.
         threshold: changes below this are set back to zero at first; it rises after a success and falls after a failure.
         rate: by how much the threshold moves, times the size of the step.
@@ -69,10 +69,10 @@ def sigma_zero(
         InputError: an argument is out of its range; DataError: images or labels are.
     """
     at_least_one(steps=steps)
-    if not (size > 0 and sigma > 0 and rate > 0 and 0 <= threshold <= 1):
+    if not (step_size > 0 and sigma > 0 and rate > 0 and 0 <= threshold <= 1):
         raise InputError(
-            "sigma_zero needs size, sigma and rate > 0 and threshold in [0, 1], "
-            f"got {size}, {sigma}, {rate} and {threshold}"
+            "sigma_zero needs step_size, sigma and rate > 0 and threshold in [0, 1], "
+            f"got {step_size}, {sigma}, {rate} and {threshold}"
         )
     nearest = Nearest(x.detach(), norm, eps, among=("l0",))
     with frozen(model):
@@ -82,7 +82,7 @@ def sigma_zero(
             return nearest.x_adv
         x = nearest.x[at.index]
         z, tau, move = x, torch.full_like(x[:, :1, :1, :1], threshold), adam()
-        state, eta = move.init(x), cosine(size, size / 10)
+        state, eta = move.init(x), cosine(step_size, step_size / 10)
         for step in range(steps):
             logits, _, g = climb(model, carlini(6), z, at)
             success = succeeded(logits, at)

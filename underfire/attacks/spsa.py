@@ -36,7 +36,7 @@ def spsa(
     norm: str = "linf",
     eps: float | Tensor = 8 / 255,
     queries: int | Tensor = 10_000,
-    size: float | Tensor | None = None,
+    step_size: float | Tensor | None = None,
     samples: int = 128,
     step: float = 0.01,
     chunk: int = 128,
@@ -54,7 +54,7 @@ def spsa(
         norm: `"linf"` or `"l2"`.
         eps: radius of the ball, one number or one per sample `[B]`.
         queries: how many each sample may cost, one number or one per sample `[B]`.
-        size: length of a step in the norm; None is `eps / 4`, about the paper's 0.01 at its eps of 8/255.
+        step_size: length of a step in the norm; None is `eps / 4`, about the paper's 0.01 at its eps of 8/255.
         samples: corners per estimate; each is probed together with the one opposite.
         step: half the side of the cube, in units of the image.
         chunk: how many images go through the model at once.
@@ -77,7 +77,7 @@ def spsa(
         rademacher(step),
         queries=queries,
         pairs=samples,
-        size=torch.as_tensor(eps) / 4 if size is None else size,
+        size=torch.as_tensor(eps) / 4 if step_size is None else step_size,
         goal=goal,
         move=replace(adam(), steepest=norm == "l2"),
         generator=generator,

@@ -44,7 +44,7 @@ def uap(
     solver: Solver | None = None,
     steps: int = 10,
     rate: float = 0.8,
-    size: float | None = None,
+    step_size: float | None = None,
     ceiling: float = 9.0,
     chunk: int = 32,
     held_out: bool = True,
@@ -66,7 +66,7 @@ def uap(
         solver: `"deepfool"`, the paper's; `"sgd"`, which has goals too; None is the paper's where there is no goal.
         steps: most rounds through the images.
         rate: share of the images it is made from that ends the rounds once they are fooled (the paper's 1 - delta).
-        size: length of a gradient step in the norm; None is `eps / 4`.
+        step_size: length of a gradient step in the norm; None is `eps / 4`.
         ceiling: from these log-odds on an image counts as fooled enough for the gradient (sgd).
         chunk: how many images are looked at between two changes of the perturbation; the paper's DeepFool form looks at
             one at a time.
@@ -98,7 +98,7 @@ def uap(
             solver=solver,
             steps=steps,
             rate=rate,
-            size=size,
+            step_size=step_size,
             ceiling=ceiling,
             chunk=chunk,
             generator=generator,
@@ -118,7 +118,7 @@ def universal_perturbation(
     solver: Solver | None = None,
     steps: int = 10,
     rate: float = 0.8,
-    size: float | None = None,
+    step_size: float | None = None,
     ceiling: float = 9.0,
     chunk: int = 32,
     generator: Generator | None = None,
@@ -154,7 +154,7 @@ def universal_perturbation(
                 if solver == "deepfool":
                     change = _to_boundaries(model, z, v, here)
                 else:
-                    change = (eps / 4 if size is None else size) * _steepest(model, z, v, here, norm, ceiling)
+                    change = (eps / 4 if step_size is None else step_size) * _steepest(model, z, v, here, norm, ceiling)
                 v = _shrink(v + change, norm, eps)
     return best
 

@@ -35,10 +35,10 @@ def zoo(
     goal: Tensor | None = None,
     eps: float | Tensor | None = None,
     queries: int | Tensor = 100_000,
-    searches: int = 1,
+    binary_search_steps: int = 1,
     c: float = 10.0,
     confidence: float = 0.0,
-    size: float = 0.01,
+    step_size: float = 0.01,
     step: float = 1e-4,
     coordinates: int = 128,
     solver: str = "adam",
@@ -60,11 +60,11 @@ def zoo(
         goal: classes to reach, int64 `[B]`; None leaves class `y`.
         eps: the largest L2 perturbation that counts, one number or one per sample `[B]`; None is any.
         queries: how many each sample may cost, one number or one per sample `[B]`.
-        searches: runs of the binary search over `c` of every sample; they share the queries. (The paper has 9 on small
-            images, with millions of queries, and 1 on large ones.)
+        binary_search_steps: runs of the binary search over `c` of every sample; they share the queries. (The paper has
+            9 on small images, with millions of queries, and 1 on large ones.)
         c: first weight of the margin against the distance.
         confidence: by how much the wrong class must lead, in logits.
-        size: of a coordinate's step; Adam's, or what multiplies Newton's.
+        step_size: of a coordinate's step; Adam's, or what multiplies Newton's.
         step: half the distance of the two points of a difference, in units of the image.
         coordinates: how many are updated at once.
         solver: `"adam"` or `"newton"`. (Second differences need a larger step, or float64.)
@@ -80,11 +80,15 @@ def zoo(
     Raises:
         OracleError: the model failed; its `found` has the nearest images by then.
     """
-    at_least_one(searches=searches, coordinates=coordinates, **{"every side": min(sides, default=0)} if sides else {})
+    at_least_one(
+        binary_search_steps=binary_search_steps,
+        coordinates=coordinates,
+        **{"every side": min(sides, default=0)} if sides else {},
+    )
     if solver not in ("adam", "newton"):
         raise Unsupported(f"solver {solver!r} is unknown; choices: adam, newton")
-    if step <= 0 or size <= 0 or c <= 0:
-        raise InputError(f"step, size and c must be > 0, got {step}, {size} and {c}")
+    if step <= 0 or step_size <= 0 or c <= 0:
+        raise InputError(f"step, step_size and c must be > 0, got {step}, {step_size} and {c}")
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
     nearest = Nearest(x, "l2", eps)
@@ -105,11 +109,11 @@ def zoo(
             return nearest.x_adv
         clean, _ = see(x, everyone)
         first = everyone.take((~nearest.found).nonzero().squeeze(1))
-        for search in range(searches):
-            until = ask.used + ask.left // (searches - search)
+        for search in range(binary_search_steps):
+            until = ask.used + ask.left // (binary_search_steps - search)
             at, reached = first, torch.zeros_like(nearest.found)
             short = clean[at.index]
-            run, taken = _Run(x[at.index], shapes[0], solver, size, step, importance, generator), 0
+            run, taken = _Run(x[at.index], shapes[0], solver, step_size, step, importance, generator), 0
             while True:
                 cost = 2 * min(coordinates, run.z[:1].numel()) + 1
                 rows = (ask.used[at.index] + cost <= until[at.index]).nonzero().squeeze(1)
@@ -144,12 +148,12 @@ class _Run:
         x: Tensor,
         shape: tuple[int, int],
         solver: str,
-        size: float,
+        step_size: float,
         step: float,
         importance: bool,
         generator: Generator | None,
     ) -> None:
-        self.x, self.solver, self.size, self.step = x, solver, size, step
+        self.x, self.solver, self.step_size, self.step = x, solver, step_size, step
         self.importance, self.generator = importance, generator
         self.z = x.new_zeros(*x.shape[:2], *shape)
         self.forget()
@@ -204,7 +208,7 @@ class _Run:
             g.view(-1)[some] = (up + down + weight * (rise - fall)) / (2 * h)
             curvature.view(-1)[some] = (up - down + weight * (rise - 2 * short[rows].clamp_min(0) + fall)) / h**2
         change = self._newton(g, curvature) if self.solver == "newton" else self._adam(g, chosen)
-        z = self.z.flatten(1).scatter_add(1, chosen, -self.size * change).view_as(self.z)
+        z = self.z.flatten(1).scatter_add(1, chosen, -self.step_size * change).view_as(self.z)
         full = z.shape == self.x.shape
         self.z = (self.x + z).clamp(0, 1) - self.x if full else z
 

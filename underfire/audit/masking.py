@@ -60,7 +60,8 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
         model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
         x: clean images.
         y: labels, int64 `[B]`.
-        attack: `(model, x, y, *, eps, steps, size, restarts, estimate, keep, generator) -> x'`, such as `attacks.pgd`.
+        attack: `(model, x, y, *, eps, steps, step_size, restarts, estimate, keep, generator) -> x'`, such as
+            `attacks.pgd`.
         budget: how it is used in the audit.
     """
     norm, eps, steps = budget.norm, budget.eps, budget.steps
@@ -81,8 +82,8 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
     quarter = max(1, steps // 4)
     steps_taken = {n: fooled(steps=n) for n in (1, quarter) if n < steps} | {steps: white}
     sizes = {eps / 2: fooled(eps=eps / 2), eps: white, min(2 * eps, most): fooled(eps=min(2 * eps, most))}
-    unbounded = fooled(eps=most, steps=max(steps, 40), size=None)
-    black = fooled(steps=10, size=None, estimate=nes(samples=20, sigma=max(_per_pixel(x, norm, eps) / 2, 1e-3)))
+    unbounded = fooled(eps=most, steps=max(steps, 40), step_size=None)
+    black = fooled(steps=10, step_size=None, estimate=nes(samples=20, sigma=max(_per_pixel(x, norm, eps) / 2, 1e-3)))
     noise = _noise(model, x, y, budget)
     again = fooled(restarts=_RESTARTS)
     help_ = _share(again) - _share(white)

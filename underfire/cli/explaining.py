@@ -103,7 +103,11 @@ def prepare(job: Job, name: str, settings: tuple[str, ...], reference: str | Non
     if card.detailed is not None:
         call = partial(card.detailed, **values_of(entry))
     values = {n: p.default for n, p in card.options.items()} | entry.options
-    passes = prod(max(v, 1) for n in ("steps", "searches", "samples") if isinstance(v := values.get(n), int))
+    passes = prod(
+        max(v, 1)
+        for n in ("steps", "binary_search_steps", "samples", "searches")
+        if isinstance(v := values.get(n), int)
+    )
     if reference is None:
         return Method(card, call, None, passes)
     if not card.fitted and "known" not in card.options:

@@ -77,7 +77,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
             done += 1
         return torch.cat(found)
 
-    plain = attack("PGD", partial(pgd, steps=steps + warm_steps, size=1 / 255, random_start=False, keep="last"))
+    plain = attack("PGD", partial(pgd, steps=steps + warm_steps, step_size=1 / 255, random_start=False, keep="last"))
     results: dict[str, Any] = {"PGD": _fooled(model, plain, goal)}
     rows = [["PGD", "", *_fooled_cells(results["PGD"]), "", "", "", PUBLISHED["PGD"]]]
     for name, interpreter in ATTACKED.items():
@@ -96,7 +96,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
             "data": f"folder:imagenet_sample?size=224, {n} correctly classified photographs, seed {seed}",
             "goal": "one random other class per photograph",
             "eps": EPS,
-            "pgd": {"steps": steps + warm_steps, "size": "1/255", "random_start": False, "keep": "last"},
+            "pgd": {"steps": steps + warm_steps, "step_size": "1/255", "random_start": False, "keep": "last"},
             "adv2": {"steps": steps, "warm_steps": warm_steps, **_defaults()},
             "interpreters": ["gradient, pool=4", "cam", "grad_cam"],
         },

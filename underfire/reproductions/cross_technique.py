@@ -27,7 +27,7 @@ SHAPE = (1, 28, 28)
 EPS, SVM_EPS = 0.3, 1.5
 #: How substitutes are trained: after how many steps the augmentation turns around, and what all share.
 PERIODS = {"dnn": 3, "lr": 1}
-STEALING: dict[str, Any] = {"size": 0.1, "doublings": 3, "reservoir": 400, "epochs": 5}
+STEALING: dict[str, Any] = {"step_size": 0.1, "doublings": 3, "reservoir": 400, "epochs": 5}
 
 #: Accuracies in per cent by training subset, as published.
 ACCURACIES = {
@@ -157,7 +157,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
         spec={
             "data": f"mnist: five disjoint subsets of {size} training images; samples crafted from {n} test images, "
             f"accuracies on {len(everything)}; seed {seed}",
-            "DNN": f"two convolutions, two linear layers (attacks.substitute.surrogates.built('dnn')), Adam, {epochs} epochs",
+            "DNN": f"two convolutions, two linear layers (surrogates.built('dnn')), Adam, {epochs} epochs",
             "LR": "sklearn LogisticRegression(C=0.1)",
             "SVM": "sklearn LinearSVC()",
             "DT": "sklearn DecisionTreeClassifier()",

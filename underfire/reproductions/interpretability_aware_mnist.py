@@ -46,7 +46,15 @@ def accuracy(name: str, batch: Batch, eps: float, root: Path, device: str, steps
     if eps > 0:
         # The authors' own attack: cross-entropy, no random start, the last iterate.
         x = pgd(
-            model, x, y, eps=eps, steps=steps, size=0.01, objective=cross_entropy(), random_start=False, keep="last"
+            model,
+            x,
+            y,
+            eps=eps,
+            steps=steps,
+            step_size=0.01,
+            objective=cross_entropy(),
+            random_start=False,
+            keep="last",
         )
     return float((model.predict(x).argmax(1) == y).float().mean())
 
@@ -83,7 +91,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
             "attack": {
                 "name": "pgd",
                 "steps": steps,
-                "size": 0.01,
+                "step_size": 0.01,
                 "objective": "cross_entropy",
                 "random_start": False,
             },

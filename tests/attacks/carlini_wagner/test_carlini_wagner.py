@@ -16,7 +16,7 @@ from underfire.ascent.weights import Weights
 from underfire.attacks import carlini_wagner
 from underfire.errors import InputError
 
-QUICK = {"l2": {"steps": 150, "searches": 6}, "linf": {"steps": 60}, "l0": {"steps": 25}}
+QUICK = {"l2": {"steps": 150, "binary_search_steps": 6}, "linf": {"steps": 60}, "l0": {"steps": 25}}
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf", "l0"])
@@ -59,7 +59,7 @@ def slow(model: Classifier, x: Tensor, y: int, searches: int, steps: int) -> Ten
 def test_l2_is_the_papers_loop(network, images):
     model, x = network("smooth", torch.float64), images.double()[:2]
     y = model(x).argmax(1)
-    x_adv = carlini_wagner(model, x, y, steps=20, searches=3, size=0.1, c=10.0, abort=False)
+    x_adv = carlini_wagner(model, x, y, steps=20, binary_search_steps=3, step_size=0.1, c=10.0, abort_early=False)
     assert bool((model(x_adv).argmax(1) != y).all())
     for i in range(2):
         assert torch.allclose(x_adv[i], slow(model, x[i], int(y[i]), 3, 20), atol=1e-9)
@@ -78,10 +78,10 @@ def test_every_sample_has_a_search_of_its_own():
 def test_stalled_runs_cost_nothing_more(two_boundaries):
     model, x, y = two_boundaries.model, two_boundaries.x, two_boundaries.y
     with model.counting() as full:
-        carlini_wagner(model, x, y, steps=100, searches=4, abort=False)
+        carlini_wagner(model, x, y, steps=100, binary_search_steps=4, abort_early=False)
     assert full.backwards == 6 * 4 * 100
     with model.counting() as short:
-        x_adv = carlini_wagner(model, x, y, steps=100, searches=4)
+        x_adv = carlini_wagner(model, x, y, steps=100, binary_search_steps=4)
     assert short.backwards < full.backwards
     assert bool((model(x_adv).argmax(1) != y).all())
 
@@ -97,14 +97,14 @@ def test_confidence_is_kept(two_boundaries, norm):
 @pytest.mark.parametrize("function", range(1, 8))
 def test_all_seven_functions_fool(two_boundaries, function):
     model, x, y = two_boundaries.model, two_boundaries.x, two_boundaries.y
-    x_adv = carlini_wagner(model, x, y, function=function, c=1.0, steps=100, searches=4)
+    x_adv = carlini_wagner(model, x, y, function=function, c=1.0, steps=100, binary_search_steps=4)
     assert bool((model(x_adv).argmax(1) != y).all())
     assert float((ball("l2", 1).size(x, x_adv) / two_boundaries.distance("l2")).median()) <= 1.3
 
 
 def test_any_objective_will_do(two_boundaries):
     model, x, y = two_boundaries.model, two_boundaries.x, two_boundaries.y
-    x_adv = carlini_wagner(model, x, y, objective=margin(), steps=100, searches=6)
+    x_adv = carlini_wagner(model, x, y, objective=margin(), steps=100, binary_search_steps=6)
     assert bool((model(x_adv).argmax(1) != y).all())
 
 
@@ -128,7 +128,7 @@ def test_black_and_white_pixels_are_not_frozen():
     wanted = ((flat + high * w).clamp(0, 1) - flat).norm(dim=1)
     possible = ((((w > 0).double() - flat) * w).sum(1) > 1.2 * gap[:, 0]) & (wanted > 0)
     assert possible.sum() >= 4
-    x_adv = carlini_wagner(model, x[possible], y[possible], steps=300, searches=8, abort=False)
+    x_adv = carlini_wagner(model, x[possible], y[possible], steps=300, binary_search_steps=8, abort_early=False)
     assert bool((model(x_adv).argmax(1) != y[possible]).all())
     ratio = (x_adv - x[possible]).flatten(1).norm(dim=1) / wanted[possible]
     assert float(ratio.max()) <= 1.02
@@ -159,7 +159,7 @@ def test_no_farther_than_adv_lib(network, images, monkeypatch):
     peer = pytest.importorskip("adv_lib.attacks")
     model, x = network(), images[[0, 3, 4]]
     y = model(x).argmax(1)
-    ours = carlini_wagner(model, x, y, norm="linf", steps=40, size=0.01)
+    ours = carlini_wagner(model, x, y, norm="linf", steps=40, step_size=0.01)
     theirs = peer.carlini_wagner_linf(model, x, y, max_iterations=40)
     sizes = [ball("linf", 1).size(x, x_adv) for x_adv in (ours, theirs)]
     assert bool((model(ours).argmax(1) != y).all())
@@ -168,6 +168,6 @@ def test_no_farther_than_adv_lib(network, images, monkeypatch):
 
 def test_bad_numbers(relu_model, images):
     y = relu_model(images).argmax(1)
-    for wrong in ({"size": 0.0}, {"c": 0.0}, {"confidence": -1.0}, {"function": 0}, {"searches": 0}):
+    for wrong in ({"step_size": 0.0}, {"c": 0.0}, {"confidence": -1.0}, {"function": 0}, {"binary_search_steps": 0}):
         with pytest.raises(InputError):
             carlini_wagner(relu_model, images, y, **wrong)

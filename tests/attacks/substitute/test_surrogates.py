@@ -84,7 +84,7 @@ def test_new_images_follow_the_sign_of_the_jacobian_and_the_period():
     with torch.no_grad():
         net[1].weight.copy_(100 * torch.randn(3, 20, generator=seeded(2)))
     x = images(6)
-    train_substitute(oracle, x, architecture=lambda: net, steps=5, size=0.07, period=2, doublings=9, epochs=1)
+    train_substitute(oracle, x, architecture=lambda: net, steps=5, step_size=0.07, period=2, doublings=9, epochs=1)
     sign = net[1].weight.detach().sign()
     known = x
     for step, new in enumerate(shown[1:]):
@@ -163,7 +163,7 @@ def test_wrong_answers_and_wrong_numbers_are_one_clear_error():
         (InputError, "classes must be given", lambda x: x, {}),
         (InputError, "steps must be at least 1", oracle, {"steps": 0}),
         (InputError, "queries must be whole numbers of at least 1", oracle, {"queries": 0}),
-        (InputError, "size in \\(0, 1\\], got 3 and 0", oracle, {"size": 0}),
+        (InputError, "step_size in \\(0, 1\\], got 3 and 0", oracle, {"step_size": 0}),
         (InputError, "epochs must be at least 1", oracle, {"epochs": 0}),
         (Unsupported, "unknown architecture 'cnn'", oracle, {"architecture": "cnn"}),
     ]

@@ -44,7 +44,7 @@ def adversarial_patch(
     goal: Tensor | None = None,
     eps: float | Tensor = 0.05,
     steps: int = 200,
-    size: float = 0.05,
+    step_size: float = 0.05,
     shape: Shape | Tensor = "circle",
     rotation: float = 22.5,
     scale: float = 0.7,
@@ -65,7 +65,7 @@ def adversarial_patch(
         goal: classes to reach, int64 `[B]`; None leaves class `y` (ours, the paper has goals only).
         eps: the share of the image that the patch may cover, one number or one per sample `[B]`.
         steps: gradient steps, each on `chunk` images drawn at random.
-        size: length of Adam's first step, in pixel values; it falls to a tenth.
+        step_size: length of Adam's first step, in pixel values; it falls to a tenth.
         shape: `"circle"`, `"square"`, or a mask `[h, w]` of zeros and ones.
         rotation: largest angle of the patch either way, in degrees.
         scale: smallest side of the patch while it is made, as a share of its largest, at which it is used.
@@ -79,7 +79,7 @@ def adversarial_patch(
     Raises:
         InputError: the patch is bigger than the image, or an argument is out of its range.
     """
-    _check(model, x, y, goal, eps, steps, size, rotation, scale, chunk)
+    _check(model, x, y, goal, eps, steps, step_size, rotation, scale, chunk)
     x_adv = x.clone()
     if len(x) == 0:
         return x_adv
@@ -92,7 +92,7 @@ def adversarial_patch(
             goal=None if wanted is None else wanted.expand(len(made)),
             eps=float(radius[used].max()),
             steps=steps,
-            size=size,
+            step_size=step_size,
             shape=shape,
             rotation=rotation,
             scale=scale,
@@ -111,7 +111,7 @@ def train_patch(
     goal: Tensor | None = None,
     eps: float = 0.05,
     steps: int = 200,
-    size: float = 0.05,
+    step_size: float = 0.05,
     shape: Shape | Tensor = "circle",
     rotation: float = 22.5,
     scale: float = 0.7,
@@ -122,7 +122,7 @@ def train_patch(
 
     The arguments are those of `adversarial_patch`, but for one eps for all images.
     """
-    _check(model, x, y, goal, eps, steps, size, rotation, scale, chunk)
+    _check(model, x, y, goal, eps, steps, step_size, rotation, scale, chunk)
     pixels = allowance(x, eps)
     mask = shape_mask(shape, int(pixels.max()) if len(x) else 0, x)
     check_fits(x, mask, pixels)
@@ -130,7 +130,7 @@ def train_patch(
     if len(x) == 0 or not bool(pixels.any()):
         return patch[0], mask
     objective, move = log_success(), moves.adam()
-    state, length = move.init(patch), moves.linear(size, size / 10)
+    state, length = move.init(patch), moves.linear(step_size, step_size / 10)
     at = At(y, goal, torch.arange(len(x), device=x.device))
     with frozen(model), torch.enable_grad():
         for step in range(steps):
@@ -155,13 +155,15 @@ def _check(
     goal: Tensor | None,
     eps: float | Tensor,
     steps: int,
-    size: float,
+    step_size: float,
     rotation: float,
     scale: float,
     chunk: int,
 ) -> None:
     at_least_one(steps=steps, chunk=chunk)
-    if size <= 0 or rotation < 0 or not 0 < scale <= 1:
-        raise InputError(f"size must be > 0, rotation >= 0 and scale in (0, 1], got {size}, {rotation} and {scale}")
+    if step_size <= 0 or rotation < 0 or not 0 < scale <= 1:
+        raise InputError(
+            f"step_size must be > 0, rotation >= 0 and scale in (0, 1], got {step_size}, {rotation} and {scale}"
+        )
     check_inputs(model, x, y, goal)
     Threat(eps).check(x)

@@ -23,7 +23,7 @@ from underfire.hooks import frozen
     random=False,
     atlas="AML.T0043.000",
     minimal=True,
-    quick={"steps": 2, "searches": 1},
+    quick={"steps": 2, "binary_search_steps": 1},
 )
 def carlini_wagner(
     model: nn.Module,
@@ -34,13 +34,13 @@ def carlini_wagner(
     norm: str = "l2",
     eps: float | Tensor | None = None,
     steps: int | None = None,
-    size: float | None = None,
-    searches: int = 9,
+    step_size: float | None = None,
+    binary_search_steps: int = 9,
     c: float | None = None,
     confidence: float = 0.0,
     function: int = 6,
     objective: Objective | None = None,
-    abort: bool = True,
+    abort_early: bool = True,
     generator: Generator | None = None,
 ) -> Tensor:
     """Minimises `distance + c * f` by Adam on `w`, where `x'` is `tanh(w)` brought to the box, which it never leaves.
@@ -63,15 +63,15 @@ def carlini_wagner(
         norm: `"l2"`, `"linf"` or `"l0"`.
         eps: the largest perturbation that counts, one number or one per sample `[B]`; None is any.
         steps: most steps of one run; None is 10,000 for L2, and 1,000 for the others.
-        size: length of Adam's steps in tanh space; None is 0.005, and 0.01 for L0. The paper's 0.01 ends
+        step_size: length of Adam's steps in tanh space; None is 0.005, and 0.01 for L0. The paper's 0.01 ends
             farther away in L2 where the steps are few.
-        searches: runs of the binary search (L2).
+        binary_search_steps: runs of the binary search (L2).
         c: the first weight of `f`; None is 1e-3, and 1e-5 for L-infinity.
         confidence: by how much the wrong class must lead, in logits.
         function: which of the paper's seven functions f, 1 to 7; see `underfire.ascent.objectives.carlini`.
         objective: what to make large instead of `-f`; `confidence` is then only what counts as a success.
-        abort: whether a run ends when its loss has hardly fallen in a tenth of its steps: by a tenth in L2, else by a
-            ten-thousandth.
+        abort_early: whether a run ends when its loss has fallen too little in a tenth of its steps: by less than a
+            tenth in L2, else by less than a ten-thousandth.
         generator: not used; the method is deterministic.
 
     Returns:
@@ -81,11 +81,11 @@ def carlini_wagner(
         InputError: an argument is out of its range; DataError: images or labels are.
     """
     steps = (10_000 if norm == "l2" else 1000) if steps is None else steps
-    size = (0.01 if norm == "l0" else 0.005) if size is None else size
+    step_size = (0.01 if norm == "l0" else 0.005) if step_size is None else step_size
     c = (1e-5 if norm == "linf" else 1e-3) if c is None else c
-    at_least_one(steps=steps, searches=searches)
-    if not (size > 0 and c > 0 and confidence >= 0):
-        raise InputError(f"size and c must be > 0 and confidence >= 0, got {size}, {c} and {confidence}")
+    at_least_one(steps=steps, binary_search_steps=binary_search_steps)
+    if not (step_size > 0 and c > 0 and confidence >= 0):
+        raise InputError(f"step_size and c must be > 0 and confidence >= 0, got {step_size}, {c} and {confidence}")
     aim = carlini(function, confidence) if objective is None else objective
     nearest = Nearest(x, norm, eps, among=("l2", "linf", "l0"))
     with frozen(model):
@@ -93,11 +93,11 @@ def carlini_wagner(
         clean = x.detach()
         search: Search
         if norm == "l2":
-            search = L2Search(clean, c, size, searches)
+            search = L2Search(clean, c, step_size, binary_search_steps)
         elif norm == "linf":
-            search = LinfSearch(clean, c, size)
+            search = LinfSearch(clean, c, step_size)
         else:
-            search = L0Search(clean, c, size, model)
+            search = L0Search(clean, c, step_size, model)
         at = at.take((~succeeded(logits, at)).nonzero().squeeze(1))
-        descend(model, at, aim, search, nearest, steps=steps, confidence=confidence, abort=abort)
+        descend(model, at, aim, search, nearest, steps=steps, confidence=confidence, abort_early=abort_early)
     return nearest.x_adv

@@ -22,15 +22,15 @@ class Search:
     Attributes:
         x: clean images `[B, C, H, W]`.
         c: weight of the objective against the distance, `[B]`.
-        size: length of Adam's steps in tanh space, `[B]`.
+        step_size: length of Adam's steps in tanh space, `[B]`.
         fall: by what share the loss must fall in a tenth of the steps, or the run is over.
     """
 
     fall = 1e-4
 
-    def __init__(self, x: Tensor, c: float, size: float) -> None:
+    def __init__(self, x: Tensor, c: float, step_size: float) -> None:
         self.x = x
-        self.c, self.size = x.new_full((len(x),), c), x.new_full((len(x),), size)
+        self.c, self.step_size = x.new_full((len(x),), c), x.new_full((len(x),), step_size)
 
     def shown(self, x_adv: Tensor, index: Tensor) -> Tensor:
         """The images `x_adv` of the samples at `index`, as far as they may change."""
@@ -58,12 +58,12 @@ def descend(
     *,
     steps: int,
     confidence: float,
-    abort: bool,
+    abort_early: bool,
 ) -> None:
     """Minimise `distance - c * objective` run after run, as `search` directs; report every success to `nearest`.
 
-    A run ends when it is solved, after `steps` steps, or where `abort` allows it when its loss has not fallen by the
-    share `search.fall` in a tenth of them. Its sample starts the next run at once, beside others that are in the middle
+    A run ends when it is solved, after `steps` steps, or (with `abort_early`) when its loss has not fallen by the share
+    `search.fall` in a tenth of them. Its sample starts the next run at once, beside others that are in the middle
     of theirs: the batch stays full.
     """
     lead, window, edge = margin(), math.ceil(steps / 10), math.atanh(SHARE)
@@ -88,13 +88,13 @@ def descend(
         square.lerp_(g * g, 0.001)
         t += 1
         corrected, scale = (1 - b ** t.to(w.dtype).reshape(-1, 1, 1, 1) for b in (0.9, 0.999))
-        size = search.size[at.index].reshape(-1, 1, 1, 1) / corrected
-        w -= size * mean / ((square / scale).sqrt_() + 1e-8)
+        step_size = search.step_size[at.index].reshape(-1, 1, 1, 1) / corrected
+        w -= step_size * mean / ((square / scale).sqrt_() + 1e-8)
         w.clamp_(-edge, edge)
         loss = far - c * value
         solved = search.solved(success, far, at.index)
         ended = solved | (t >= steps)
-        if abort:
+        if abort_early:
             check = (t - 1) % window == 0
             ended |= check & ~(before - loss >= search.fall * before.abs())
             before = torch.where(check, loss, before)

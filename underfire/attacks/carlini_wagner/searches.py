@@ -20,12 +20,13 @@ class L2Search(Search):
 
     fall = 0.1
 
-    def __init__(self, x: Tensor, c: float, size: float, searches: int) -> None:
-        super().__init__(x, c, size)
+    def __init__(self, x: Tensor, c: float, step_size: float, binary_search_steps: int) -> None:
+        super().__init__(x, c, step_size)
         self.weights = Weights(x, c)
-        self.c, self.left = self.weights.c, torch.full((len(x),), searches, device=x.device)
+        self.c, self.left = self.weights.c, torch.full((len(x),), binary_search_steps, device=x.device)
 
     def conclude(self, x_adv: Tensor, solved: Tensor, reached: Tensor, at: At) -> tuple[Tensor, Tensor]:
+        """Learn from runs that ended: which samples go on, and from which images."""
         self.weights.learn(reached, at.index)
         self.left[at.index] -= 1
         return self.left[at.index] > 0, self.x[at.index]
@@ -34,8 +35,8 @@ class L2Search(Search):
 class LimitSearch(Search):
     """A limit that becomes tighter by every run that meets it; one that does not doubles `c`, and the next goes on."""
 
-    def __init__(self, x: Tensor, c: float, size: float, largest: float) -> None:
-        super().__init__(x, c, size)
+    def __init__(self, x: Tensor, c: float, step_size: float, largest: float) -> None:
+        super().__init__(x, c, step_size)
         self.largest = largest
 
     def tighten(self, x_adv: Tensor, at: At) -> tuple[Tensor, Tensor]:
@@ -43,6 +44,7 @@ class LimitSearch(Search):
         raise NotImplementedError
 
     def conclude(self, x_adv: Tensor, solved: Tensor, reached: Tensor, at: At) -> tuple[Tensor, Tensor]:
+        """Learn from runs that ended: which samples go on, and from which images."""
         self.c[at.index[~solved]] *= 2
         on, start = self.c[at.index] <= self.largest, x_adv.clone()
         rows = solved.nonzero().squeeze(1)
@@ -54,23 +56,26 @@ class LimitSearch(Search):
 class LinfSearch(LimitSearch):
     """L-infinity: only what changes by more than `tau` counts, and `tau` falls to nine tenths."""
 
-    def __init__(self, x: Tensor, c: float, size: float) -> None:
-        super().__init__(x, c, size, largest=20)
+    def __init__(self, x: Tensor, c: float, step_size: float) -> None:
+        super().__init__(x, c, step_size, largest=20)
         self.tau = torch.ones_like(self.c)
 
     def distance(self, shift: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how far the changes are, `[M]`, and the gradient of that."""
         over = shift.abs() - self.tau[index].reshape(-1, 1, 1, 1)
         return over.clamp_min(0).flatten(1).sum(1), shift.sign() * (over > 0)
 
     def solved(self, success: Tensor, far: Tensor, index: Tensor) -> Tensor:
+        """Return which runs have found what they were for, bool `[M]`."""
         return success & (far <= 1e-4 * self.c[index])
 
     def tighten(self, x_adv: Tensor, at: At) -> tuple[Tensor, Tensor]:
+        """Return which samples have a next limit, bool `[M]`, and where they start."""
         largest = (x_adv - self.x[at.index]).abs().flatten(1).amax(1)
         tau = 0.9 * torch.minimum(self.tau[at.index], largest)
         self.tau[at.index] = tau
         # A step that is longer than what is allowed cannot come to rest inside.
-        self.size[at.index] = torch.minimum(self.size[at.index], tau)
+        self.step_size[at.index] = torch.minimum(self.step_size[at.index], tau)
         return tau > 1e-4, x_adv
 
 
@@ -81,17 +86,20 @@ class L0Search(LimitSearch):
     alone an image of 150,000 entries would take 2,600 rounds.
     """
 
-    def __init__(self, x: Tensor, c: float, size: float, model: nn.Module) -> None:
-        super().__init__(x, c, size, largest=2e6)
+    def __init__(self, x: Tensor, c: float, step_size: float, model: nn.Module) -> None:
+        super().__init__(x, c, step_size, largest=2e6)
         self.model, self.free = model, torch.ones_like(x, dtype=torch.bool)
 
     def shown(self, x_adv: Tensor, index: Tensor) -> Tensor:
+        """Return the images as far as they may change."""
         return torch.where(self.free[index], x_adv, self.x[index])
 
     def solved(self, success: Tensor, far: Tensor, index: Tensor) -> Tensor:
+        """Return which runs have found what they were for, bool `[M]`."""
         return success
 
     def tighten(self, x_adv: Tensor, at: At) -> tuple[Tensor, Tensor]:
+        """Return which samples have a next limit, bool `[M]`, and where they start."""
         start = self.x[at.index]
         shift = x_adv - start
         # The slope of f itself is zero where the attack is through; that of the margin is not.

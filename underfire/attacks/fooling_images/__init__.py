@@ -1,5 +1,5 @@
 """Images that mean nothing and are classified with confidence."""
 
-from underfire.attacks.fooling_images.attack import fooling_images
+from underfire.attacks.fooling_images.attack import fooling_images, map_elites
 
-__all__ = ["fooling_images"]
+__all__ = ["fooling_images", "map_elites"]

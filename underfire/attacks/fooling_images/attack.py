@@ -43,7 +43,7 @@ def fooling_images(
     encoding: Literal["direct", "cppn", "gradient"] = "direct",
     steps: int = 200,
     population: int = 200,
-    size: float = 0.02,
+    step_size: float = 0.02,
     decay: float = 0.01,
     chunk: int = 100,
     generator: Generator | None = None,
@@ -66,7 +66,7 @@ def fooling_images(
         steps: generations, or gradient steps.
         population: children in each generation of the whole batch, raised to one for each sample where each evolves by
             itself (the paper does not say how many).
-        size: length of a gradient step, as the root mean square over the entries.
+        step_size: length of a gradient step, as the root mean square over the entries.
         decay: weight of the squared distance from mid-grey, of the gradient ascent.
         chunk: how many images are painted and go through the model at once.
         generator: source of the first images and of all mutations.
@@ -102,7 +102,7 @@ def fooling_images(
                 threat,
                 goal=goal,
                 steps=steps,
-                size=size * x[0].numel() ** 0.5,
+                size=step_size * x[0].numel() ** 0.5,
                 move=Move(lambda z: None, lambda g, state: (unit(g, 2), state), steepest=False),
                 z=low + (high - low) * noise,
             )

@@ -35,7 +35,7 @@ def st_adv(
     goal: Tensor | None = None,
     eps: float | Tensor = 1.0,
     steps: int = 100,
-    size: float = 0.1,
+    step_size: float = 0.1,
     solver: Literal["lbfgs", "adam"] = "lbfgs",
     weight: float = 0.05,
     confidence: float = 0.0,
@@ -56,7 +56,7 @@ def st_adv(
         goal: classes to reach, int64 `[B]`; None leaves class `y`.
         eps: the largest displacement of a pixel along either axis, in pixels, one number or one per sample `[B]`.
         steps: evaluations of the gradient.
-        size: length of Adam's steps, and the largest displacement in the first trial of L-BFGS, in pixels.
+        step_size: length of Adam's steps, and the largest displacement in the first trial of L-BFGS, in pixels.
         solver: `"lbfgs"` as in the paper, or `"adam"`.
         weight: of the flow loss; the paper's tau.
         confidence: by how much the wrong class must lead, in logits, before only the flow loss counts.
@@ -69,8 +69,8 @@ def st_adv(
         The warped images, shaped like `x`: a success where one was found, else the iterate that came nearest to one.
     """
     at_least_one(steps=steps)
-    if size <= 0 or weight < 0:
-        raise InputError(f"size must be > 0 and weight >= 0, got {size} and {weight}")
+    if step_size <= 0 or weight < 0:
+        raise InputError(f"step_size must be > 0 and weight >= 0, got {step_size} and {weight}")
     if solver not in ("lbfgs", "adam") or keep not in ("success", "best"):
         raise Unsupported(f"solver must be lbfgs or adam and keep success or best, got {solver!r} and {keep!r}")
     check_inputs(model, x, y, goal)
@@ -81,7 +81,7 @@ def st_adv(
     x = x.detach()
     start = threat.start(x)
     low, high = (threat.project(x, torch.full_like(start, end)) for end in (float("-inf"), float("inf")))
-    search = QuasiNewton(start, low, high, size=size) if solver == "lbfgs" else _Adam(start, low, high, size)
+    search = QuasiNewton(start, low, high, size=step_size) if solver == "lbfgs" else _Adam(start, low, high, step_size)
     adversarial = carlini(6, confidence)
     best, score = start, x.new_full((len(x),), float("-inf"))
     found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -116,8 +116,8 @@ def st_adv(
 class _Adam:
     """Projected Adam, asked and told like `QuasiNewton`."""
 
-    def __init__(self, z: Tensor, low: Tensor, high: Tensor, size: float) -> None:
-        self.trial, self._low, self._high, self._size = z.clone(), low, high, size
+    def __init__(self, z: Tensor, low: Tensor, high: Tensor, step_size: float) -> None:
+        self.trial, self._low, self._high, self._size = z.clone(), low, high, step_size
         self._move = moves.adam()
         self._state = self._move.init(z)
         self.done = torch.zeros(len(z), dtype=torch.bool, device=z.device)

@@ -41,7 +41,7 @@ def substitute(
     seeds: Tensor | None = None,
     architecture: Architecture = "dnn",
     steps: int = 6,
-    size: float = 0.1,
+    step_size: float = 0.1,
     period: int = 3,
     doublings: int = 3,
     reservoir: int = 400,
@@ -63,13 +63,13 @@ def substitute(
         method: what attacks the substitute: `"fgsm"`, `"pgd"`, or a callable
             `(substitute, x, y, *, goal, eps, generator) -> x'` that stays within eps.
         seeds: images that the attacker has, `[N, C, H, W]`; None is the batch itself.
-        architecture: see `ascent.substitutes.train_substitute`.
-        steps: see `ascent.substitutes.train_substitute`.
-        size: see `ascent.substitutes.train_substitute`.
-        period: see `ascent.substitutes.train_substitute`.
-        doublings: see `ascent.substitutes.train_substitute`.
-        reservoir: see `ascent.substitutes.train_substitute`.
-        epochs: see `ascent.substitutes.train_substitute`.
+        architecture: see `train_substitute`.
+        steps: see `train_substitute`.
+        step_size: see `train_substitute`.
+        period: see `train_substitute`.
+        doublings: see `train_substitute`.
+        reservoir: see `train_substitute`.
+        epochs: see `train_substitute`.
         generator: source of the first weights, the order of the training images, and the reservoir.
 
     Returns:
@@ -88,7 +88,7 @@ def substitute(
         raise DataError(f"seeds must be images {tuple(x.shape[1:])}, got {tuple(seeds.shape[1:])}")
     if len(x) == 0 or len(seeds) == 0:
         return x.clone()
-    training = Training(asked, architecture, steps, size, period, doublings, reservoir, epochs, generator)
+    training = Training(asked, architecture, steps, step_size, period, doublings, reservoir, epochs, generator)
     with frozen(model):
         stolen = training.run(seeds.to(x))
     return attack(stolen, x, y, goal=goal, eps=eps, generator=generator).detach()

@@ -47,7 +47,7 @@ def train_substitute(
     queries: int = 10_000,
     architecture: Architecture = "dnn",
     steps: int = 6,
-    size: float = 0.1,
+    step_size: float = 0.1,
     period: int = 3,
     doublings: int = 3,
     reservoir: int = 400,
@@ -58,7 +58,7 @@ def train_substitute(
 
     In every step the network is trained on all labelled images, and of each (after `doublings` steps, of a uniform
     sample of `reservoir`) a new image is made for the oracle to label, `x + λ sign(∂F_c(x) / ∂x)` with `c` what the
-    oracle calls `x`. The sign of `λ` changes every `period` steps: `λ = size * (-1) ** floor(step / period)`.
+    oracle calls `x`. The sign of `λ` changes every `period` steps: `λ = step_size * (-1) ** floor(step / period)`.
     Without a limit, that is `N 2^doublings + reservoir (steps - doublings)` queries. Training goes on from the last
     weights, by Adam; the gradient is that of the logit, not of the probability, which vanishes on a confident network
     (ours).
@@ -71,7 +71,7 @@ def train_substitute(
         architecture: `"dnn"` (two convolutions, two linear layers), `"lr"` (logistic regression), or a callable that
             makes a module of logits.
         steps: how often new images are made.
-        size: how far their pixels are moved, the paper's λ.
+        step_size: how far their pixels are moved, the paper's λ.
         period: after how many steps they are moved the other way.
         doublings: the first steps, which make an image of every labelled one and so double their number.
         reservoir: how many images are made in each step after that.
@@ -93,7 +93,7 @@ def train_substitute(
         raise DataError("a substitute needs at least one seed")
     # The seeds share one budget; whose query one is does not matter.
     asked = Queries(oracle, x[:1], torch.zeros(1, dtype=torch.int64, device=x.device), queries)
-    training = Training(asked, architecture, steps, size, period, doublings, reservoir, epochs, generator)
+    training = Training(asked, architecture, steps, step_size, period, doublings, reservoir, epochs, generator)
     with frozen(oracle):
         return training.run(x)
 
@@ -120,7 +120,7 @@ class Training:
     asked: Queries
     architecture: Architecture
     steps: int
-    size: float
+    step_size: float
     period: int
     doublings: int
     reservoir: int
@@ -129,8 +129,10 @@ class Training:
 
     def __post_init__(self) -> None:
         at_least_one(steps=self.steps, period=self.period, reservoir=self.reservoir, epochs=self.epochs)
-        if self.doublings < 0 or not 0 < self.size <= 1:
-            raise InputError(f"doublings must be at least 0 and size in (0, 1], got {self.doublings} and {self.size}")
+        if self.doublings < 0 or not 0 < self.step_size <= 1:
+            raise InputError(
+                f"doublings must be at least 0 and step_size in (0, 1], got {self.doublings} and {self.step_size}"
+            )
         if isinstance(self.architecture, str) and self.architecture not in ("dnn", "lr"):
             raise Unsupported(
                 f"unknown architecture {self.architecture!r}; {nearest(self.architecture, ('dnn', 'lr'))}"
@@ -166,7 +168,7 @@ class Training:
         return self.asked(x, whose)
 
     def _augmented(self, f: Classifier, x: Tensor, y: Tensor, rho: int, classes: int) -> Tensor:
-        step = self.size * (-1) ** (rho // self.period)
+        step = self.step_size * (-1) ** (rho // self.period)
         with frozen(f):
             parts = [
                 logit_gradients(f, part, F.one_hot(own, classes).to(x))[1]
