@@ -1,11 +1,14 @@
 # Every target makes or refreshes the environment it needs; `make help` lists them.
 PYTHON ?= python3
+WORKERS ?= 2
 BIN = .venv/bin
 STAMP = .venv/.up-to-date
 PEERS = .venv/.peers
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help setup audit test lint format types unit docs bench clean
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+.PHONY: help setup audit test quick lint format types unit docs bench clean
 .DEFAULT_GOAL = help
 
 help: ## say what every target does
@@ -19,12 +22,16 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) torch setuptools
 	$(PIP) --no-build-isolation --editable '.[dev]'
+	@$(PIP) --no-build-isolation --editable '.[scale]' || echo 'Ray has no wheel for this Python: its tests will be skipped'
 	@touch $@
 
 audit: $(STAMP) ## attack the embedded digit classifier and write a report to runs/default
 	$(BIN)/underfire audit --out runs/default
 
-test: lint types unit docs ## everything that must pass: lint, types, tests with coverage, docs
+test: lint types docs unit ## everything that must pass: lint, types, docs, tests with coverage
+
+quick: $(STAMP) ## the tests without the heaviest, without a browser and without coverage: a minute
+	$(PYTEST) -m 'not slow and not browser'
 
 lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check .
@@ -38,9 +45,9 @@ format: $(STAMP) ## mend style and formatting where a tool can
 types: $(STAMP) ## check types
 	$(BIN)/mypy
 
-# One thread: the tensors of tests are small, and a pool of threads crawls on cores that others use too.
+# One thread in each worker: the tensors of tests are small, and a pool of threads crawls on cores that others use too.
 unit: $(STAMP) ## run the tests and doctests, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term --durations=10
+	$(PYTEST) --cov --cov-report=term --durations=20
 
 docs: $(STAMP) ## build the documentation into site/, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

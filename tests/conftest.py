@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
+from tests import skips
 from underfire.model import Classifier
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,6 +21,30 @@ Network = Callable[..., Classifier]
 # The same examples on every machine, and no deadline: how long one takes says nothing on a busy one.
 settings.register_profile("repository", deadline=None, derandomize=True, database=None)
 settings.load_profile("repository")
+
+
+def _lacking(config: pytest.Config) -> Counter[str]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return skips.count_needs(str(report.longrepr) for report in reporter.stats.get("skipped", []))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that left tests out for want of a tool on a machine that must have it."""
+    if hasattr(session.config, "workerinput"):  # a worker of pytest-xdist: the controller counts
+        return
+    if skips.in_ci() and skips.not_allowed(_lacking(session.config)) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say in one line which tests were left out and how to run them."""
+    lacking = _lacking(config)
+    if line := skips.closing_line(lacking):
+        terminalreporter.write_sep("=", "tests left out")
+        terminalreporter.write_line(line)
+    if skips.in_ci() and (missing := skips.not_allowed(lacking)):
+        terminalreporter.write_line(f"FAILED: CI=true, and this machine lacks: {', '.join(missing)}")
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ def test_every_pin_is_one_exact_public_version() -> None:
 def test_what_the_project_asks_for_is_pinned_to_a_version_that_it_allows() -> None:
     pinned = {canonical(name): version for name, _, version in (line.partition("==") for line in PINS)}
     extras = PROJECT["optional-dependencies"]
-    for text in (*PROJECT["dependencies"], *extras["docs"], *extras["dev"]):
+    for text in (*PROJECT["dependencies"], *extras["docs"], *extras["dev"], *extras["scale"]):
         wanted = Requirement(text)
         if wanted.name != "underfire":
             assert wanted.specifier.contains(pinned[canonical(wanted.name)]), text
