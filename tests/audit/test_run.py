@@ -22,10 +22,11 @@ from torch import Tensor
 from underfire import catalog, data
 from underfire.audit import ledger as ledgers
 from underfire.audit.cells import choose_goal
+from underfire.audit.executors import Executor, LocalProcesses
 from underfire.audit.ledger import Ledger, write_head, writing
 from underfire.audit.plan import Cell
 from underfire.audit.reading import hits
-from underfire.audit.run import Event, LocalProcesses, run
+from underfire.audit.run import Event, run
 from underfire.audit.spec import AttackSpec, AuditSpec
 from underfire.catalog import Card
 from underfire.errors import InputError, LedgerError, ModelError, UnderfireError
@@ -189,7 +190,7 @@ def test_shards_and_seeds_add_up(small: Small, tmp_path: Path) -> None:
         assert [row["id"] for row in found] == sorted(whole.ids)
 
 
-class Backwards:
+class Backwards(Executor):
     """A cluster: cells come back in another order, computed from what was sent over a wire."""
 
     def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
@@ -208,8 +209,8 @@ def test_any_executor_gives_the_same_ledger(small: Small, tmp_path: Path, monkey
     workers = run(spec, tmp_path / "workers", workers=2)
     assert _contents(workers) == _contents(here)
     assert _contents(run(spec, tmp_path / "short", workers=None)) == _contents(here)
-    monkeypatch.setattr("underfire.audit.run._PATIENCE", 0.0)  # a job that takes long from its first cell on
-    monkeypatch.setattr("underfire.audit.run._cores", lambda: 2)
+    monkeypatch.setattr("underfire.audit.executors._PATIENCE", 0.0)  # a job that takes long from its first cell on
+    monkeypatch.setattr("underfire.audit.executors.cores", lambda: 2)
     assert _contents(run(spec, tmp_path / "long", workers=None)) == _contents(here)
     with pytest.raises(InputError, match="workers must be at least 1, got -1"):
         LocalProcesses(-1)

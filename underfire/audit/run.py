@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import platform
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from underfire import __version__
 from underfire.audit.cells import compute
+from underfire.audit.executors import AutoExecutor, Executor, InProcess, LocalProcesses, cores
 from underfire.audit.ledger import Ledger, finished, write_cell, write_head, writing
 from underfire.audit.methods import complete
 from underfire.audit.plan import Cell, plan
 from underfire.audit.preflight import preflight
 from underfire.audit.spec import AuditSpec
 from underfire.audit.target import Target, open_target
-from underfire.errors import InputError, LedgerError, UnderfireError
-
-_PATIENCE = 10.0
-"""After how many seconds it is worth to start worker processes."""
+from underfire.errors import LedgerError, UnderfireError
 
 
 @dataclass(frozen=True)
@@ -86,92 +76,6 @@ def _opened(spec: str) -> Target:
     return open_target(AuditSpec.model_validate_json(spec))
 
 
-class Executor(Protocol):
-    """Where cells are computed: the seam for a cluster."""
-
-    def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
-        """Call `work` on every cell, anywhere, in any order; give each back when done, and raise what it raised."""
-        ...
-
-
-class InProcess:
-    """One cell after the other, in this process."""
-
-    def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
-        """Call `work` on every cell in order."""
-        return map(work, cells)
-
-
-class LocalProcesses:
-    """Worker processes on this machine, each with its share of the cores.
-
-    Args:
-        workers: how many.
-    """
-
-    def __init__(self, workers: int) -> None:
-        if workers < 1:
-            raise InputError(f"workers must be at least 1, got {workers}")
-        self.workers = workers
-
-    def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
-        """Call `work` on the cells, as many at a time as there are workers.
-
-        Raises:
-            UnderfireError: a worker died.
-        """
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        threads = max(1, _cores() // self.workers)
-        pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker, initargs=(threads, theirs))
-        try:
-            # The masking checks are the longest cell: whoever began them last would keep all others waiting.
-            futures = [pool.submit(work, cell) for cell in sorted(cells, key=lambda cell: cell.kind != "masking")]
-            for future in as_completed(futures):
-                yield future.result()
-            pool.shutdown()
-        except BrokenProcessPool:
-            reason = "out of memory, perhaps; what is finished is kept: run again, with fewer workers"
-            raise UnderfireError(f"a worker process died ({reason})") from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            ours.close()  # which ends the workers, whatever they are doing
-            theirs.close()
-            pool.shutdown()
-
-
-class AsNeeded:
-    """In this process at first; what is then left goes to worker processes, one per core, which take seconds to start.
-
-    Every process uses one thread of torch: on cores that others use too, its pool of threads is many times slower.
-    """
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()  # opening the model and the images counts: where it is slow, so are the cells
-
-    def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
-        """Call `work` on every cell; raises as `LocalProcesses` does."""
-        left = list(cells)
-        while left and (time.monotonic() - self._started < _PATIENCE or min(len(left), _cores()) == 1):
-            yield work(left.pop(0))
-        if left:
-            yield from LocalProcesses(min(len(left), _cores())).map(work, left)
-
-
-def _start_worker(threads: int, parent: Connection) -> None:
-    """Take a share of the cores, and end when the other end of `parent` is closed: by the parent, or by its death."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    torch.set_num_threads(threads)
-
-    def watch() -> None:
-        try:
-            parent.recv()
-        except (EOFError, OSError):
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def run(
     spec: AuditSpec,
     out: str | Path,
@@ -210,21 +114,23 @@ def run(
     with writing(root):
         known = finished(root)
         todo = [cell for cell in cells if cell.key not in known]
+        todo.sort(key=lambda cell: cell.kind != "masking")  # the longest cell, which would keep all others waiting
         head = {"underfire": __version__, "spec": spec.model_dump(), "environment": environment(target)}
         write_head(root, {**head, "cells": [cell.as_dict() for cell in cells]})
         total, skipped, done = sum(cell.images for cell in todo), len(cells) - len(todo), 0
         tell = progress or (lambda event: None)
         tell(Event(0, total, 0, len(todo), skipped, ""))
         if todo:
-            for count, cell in enumerate(executor.map(Work(spec, root, target), todo), 1):
-                done += cell.images
-                tell(Event(done, total, count, len(todo), skipped, cell.title))
+            with executor:
+                for count, cell in enumerate(executor.map(Work(spec, root, target), todo), 1):
+                    done += cell.images
+                    tell(Event(done, total, count, len(todo), skipped, cell.title))
     return Ledger(root)
 
 
 def _executor(workers: int | None, device: str) -> Executor:
     if workers is None and device == "cpu":
-        return AsNeeded()
+        return AutoExecutor()
     return LocalProcesses(workers) if workers else InProcess()
 
 
@@ -236,7 +142,7 @@ def environment(target: Target) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
-        "cores": _cores(),
+        "cores": cores(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": target.spec.model.uri,
@@ -246,7 +152,3 @@ def environment(target: Target) -> dict[str, Any]:
         "images": len(target.data),
         "labels": list(target.labels) if target.labels else None,
     }
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
