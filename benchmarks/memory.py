@@ -46,7 +46,7 @@ def _status(field: str) -> float:
 
 def attacks() -> dict[str, Any]:
     """The peak of every image attack of the catalogue that takes any classifier, on the same 256 images."""
-    names = [card.name for card in uf.cards("attack") if "models" not in card.facts]
+    names = [card.name for card in uf.cards("attack") if not card.facts.models]
     peaks = {name: in_own_process("benchmarks.memory", name) for name in names}
     return {"images": IMAGES, "peak MB above start": peaks, "over PGD": {k: v / peaks["pgd"] for k, v in peaks.items()}}
 
@@ -63,7 +63,7 @@ def rows(found: dict[str, Any]) -> list[Row]:
 if __name__ == "__main__":
     card = uf.find("attack", sys.argv[1])
     network, images, labels = cifar_resnet20(IMAGES)
-    options = dict(card.facts.get("quick", {}))
+    options = dict(card.facts.quick)
     if isinstance(card.options.get("steps") and card.options["steps"].default, int):
         options = {"steps": 3} | options
     options |= SHORT.get(card.name, {})

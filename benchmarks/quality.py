@@ -68,9 +68,9 @@ def ours(norm: str, budget: int) -> dict[str, Attack]:
     }
     found: dict[str, Attack] = {}
     for name, options in settings.items():
-        if name in attacks and norm in attacks[name].norms:
+        if name in attacks and norm in attacks[name].facts.norms:
             found[name] = partial(attacks[name].function, norm=norm, **options)
-    if "apgd" in attacks and norm in attacks["apgd"].norms:
+    if "apgd" in attacks and norm in attacks["apgd"].facts.norms:
         generator = torch.Generator().manual_seed(0)
         steps = budget // 2 // ROUNDS - 2
         once = partial(attacks["apgd"].function, steps=steps, objective="dlr", keep="success", generator=generator)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ PLURAL = {
     "training": "Training",
     "poisoning": "Poisoning",
     "measure": "Measures",
+    "part": "Parts of a recipe",
 }
 
 #: Facts that only the machinery reads.
-INNER = ("quick", "timed", "per_pixel")
+INNER = ("quick", "timed", "per_pixel", "detailed")
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -37,28 +39,30 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def _fact(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value or "")
 
 
 def catalogue() -> str:
-    """Every card, one table for each kind, and the facts that the kind's cards state."""
+    """Return every card, one table for each kind, with the facts that set its cards apart."""
     from underfire import cards
-    from underfire.catalog import KINDS
+    from underfire.catalog import FACTS, KINDS
 
     parts = []
     for kind in KINDS:
         found = list(cards(kind))
         if not found:
             continue
-        facts = [f for f in dict.fromkeys(name for card in found for name in card.facts) if f not in INNER]
-        columns = [c for c in ("knowledge", "norms") if any(getattr(card, c) for card in found)]
+        facts = [
+            f.name
+            for f in fields(FACTS[kind])
+            if f.name not in INNER and any(getattr(card.facts, f.name) != f.default for card in found)
+        ]
         rows = []
         for card in found:
             where = f"{card.function.__module__}.{card.function.__qualname__}"
-            known = [_fact(getattr(card, c)) for c in columns]
-            stated = [_fact(card.facts[name]) if name in card.facts else "" for name in facts]
-            rows.append((f"[`{card.name}`][{where}]", card.summary, card.paper, *known, *stated))
-        words = tuple(name.replace("_", " ") for name in (*columns, *facts))
+            stated = [_fact(getattr(card.facts, name)) for name in facts]
+            rows.append((f"[`{card.name}`][{where}]", card.summary, card.paper, *stated))
+        words = tuple(name.replace("_", " ") for name in facts)
         parts.append(f"## {PLURAL[kind]}\n\n" + table(("name", "what it does", "source", *words), rows))
     return "\n\n".join(parts)
 
@@ -71,11 +75,11 @@ def methods() -> str:
     def family(card: Card) -> str:
         if card.kind != "attack":
             return PLURAL[card.kind]
-        if card.facts.get("universal"):
+        if card.facts.universal:
             return "Attacks: one change for many images"
-        if card.knowledge == "black-box":
+        if card.facts.knowledge == "black-box":
             return "Attacks: black-box"
-        return "Attacks: white-box, minimum size" if card.facts.get("minimal") else "Attacks: white-box, bounded size"
+        return "Attacks: white-box, minimum size" if card.facts.minimal else "Attacks: white-box, bounded size"
 
     families: dict[str, list[str]] = {}
     for kind in KINDS:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from underfire import Card, cards
+from underfire.catalog import AttackFacts
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "vocabulary.md"
 ROWS = re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", PAGE.read_text(), re.MULTILINE)
@@ -55,7 +56,7 @@ def test_a_wrong_signature_is_seen() -> None:
             width: how wide.
         """
 
-    assert faults(Card("attack", "shady", shady, paper="")) == [
+    assert faults(Card("attack", "shady", shady, "", AttackFacts())) == [
         "it must begin with model, x, y",
         "alpha must be keyword-only",
         "say size instead of alpha",

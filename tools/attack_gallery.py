@@ -140,7 +140,7 @@ def _tree(seed: int) -> Classifier:
 
 def setting_of(card: Card) -> Setting:
     """The setting of the table; what it leaves open follows from the card."""
-    large = card.knowledge == "white-box" and not card.facts.get("universal")
+    large = card.facts.knowledge == "white-box" and not card.facts.universal
     default = Setting() if large else Setting(on=_SMALL)
     chosen = SETTINGS.get(card.name, default)
     options = dict(chosen.options)
@@ -173,13 +173,13 @@ def show(card: Card, there: Mapping[str, Callable[[], Subject]], folder: Path, s
 
 def _attacked(card: Card, subject: Subject, options: Mapping[str, Any], seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """The first image on which the attack fools the model, or else the last one tried: clean, adversarial, label."""
-    universal = bool(card.facts.get("universal"))
+    universal = card.facts.universal
     tries = 1 if universal else min(TRIES, len(subject.x))
     for i in range(tries):
         rows = slice(None) if universal else slice(i, i + 1)
         x, y = subject.x[rows], subject.y[rows]
         classes = subject.model(x[:1]).shape[1]
-        goal = None if "untargeted" in card.facts["goals"] else (y + classes // 2) % classes
+        goal = None if "untargeted" in card.facts.goals else (y + classes // 2) % classes
         x_adv = card(subject.model, x, y, goal=goal, generator=torch.Generator().manual_seed(seed), **options).detach()
         fooled = subject.model.predict(x_adv).argmax(1) != y
         if bool(fooled.any()):

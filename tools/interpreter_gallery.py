@@ -125,7 +125,7 @@ def show(card: Card, there: Sequence[Subject]) -> Shown:
             shown.words.append(f"Not on {subject.name}: {str(error).rstrip('.')}.")
             continue
         shown.seconds[subject.name] = time.perf_counter() - start
-        gives = card.facts.get("gives", "map")
+        gives = card.facts.gives
         if gives == "map":
             shown.pictures[subject.name] = [(card.name, _drawn(answer, subject))]
         elif gives == "images":
@@ -164,7 +164,7 @@ def all_maps(shown: Sequence[Shown], subject: Subject) -> Any:
     cells += [
         (one.card.name, one.pictures[subject.name][0][1])
         for one in shown
-        if one.card.facts.get("gives", "map") == "map" and subject.name in one.pictures
+        if one.card.facts.gives == "map" and subject.name in one.pictures
     ]
     return _grid(cells)
 

@@ -10,7 +10,7 @@ def test_families_stand_together(relu_model):
     names = [card.name for card in map_cards()]
     assert {"gradient", "cam", "occlusion"} <= set(names)
     assert not {"prototypes", "counterfactual", "surrogate"} & set(names)
-    families = [card.facts.get("family") for card in map_cards()]
+    families = [card.facts.family for card in map_cards()]
     assert families == sorted(families, key=families.index)
 
 

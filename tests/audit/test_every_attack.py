@@ -12,12 +12,12 @@ from underfire.audit.ledger import Ledger
 from underfire.audit.run import run
 from underfire.audit.spec import parse_spec
 
-CARDS = [card for card in uf.cards("attack") if "models" not in card.facts]
+CARDS = [card for card in uf.cards("attack") if not card.facts.models]
 
 
 def entry(card: uf.Card, norm: str) -> dict[str, object]:
     """The attack as a spec would have it."""
-    short = {name: 1 for name in card.options if name.endswith("steps")} | card.facts.get("quick", {})
+    short = {name: 1 for name in card.options if name.endswith("steps")} | card.facts.quick
     aim = {"interpreter": "cam"} if "interpreter" in card.options else {}
     return {"name": card.name, "norm": norm, **short, **aim}
 
@@ -30,7 +30,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
     spec = {
         "model": "zoo:cluttered_digits",
         "data": {"uri": "cluttered-digits:test", "n": 4, "seed": 0},
-        "attacks": [entry(card, norm) for card in CARDS for norm in card.norms],
+        "attacks": [entry(card, norm) for card in CARDS for norm in card.facts.norms],
         "masking": False,
         "gallery": 1,
     }
@@ -38,7 +38,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize(("name", "norm"), [(card.name, norm) for card in CARDS for norm in card.norms])
+@pytest.mark.parametrize(("name", "norm"), [(card.name, norm) for card in CARDS for norm in card.facts.norms])
 def test_it_ran_and_was_measured(ledger: Ledger, name: str, norm: str) -> None:
     rows = ledger.sql(f"SELECT * FROM rows WHERE attack = '{name}' AND norm = '{norm}'")
     assert len(rows) == 4

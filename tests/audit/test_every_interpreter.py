@@ -14,7 +14,7 @@ from underfire.audit.spec import parse_spec
 from underfire.errors import SpecError
 
 CARDS = list(uf.cards("interpreter"))
-MAPS = [card.name for card in CARDS if card.facts.get("gives", "map") == "map"]
+MAPS = [card.name for card in CARDS if card.facts.gives == "map"]
 SHORT = {"steps": 2, "samples": 8}
 
 

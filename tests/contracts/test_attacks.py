@@ -9,7 +9,7 @@ from underfire.errors import DataError, InputError, Unsupported
 from underfire.measures import perturbation
 
 #: An attack on one kind of model only, which its card names, has tests of its own.
-CARDS = {card.name: card for card in uf.cards("attack") if "models" not in card.facts}
+CARDS = {card.name: card for card in uf.cards("attack") if not card.facts.models}
 #: A middling and a generous size, by norm.
 EPS = {"linf": 0.1, "l2": 1.0, "l1": 10.0, "l0": 20.0, "pixels": 5, "flow": 0.5, "patch": 0.2}
 BIG = {"linf": 0.5, "l2": 8.0, "l1": 120.0, "l0": 300.0, "pixels": 100, "flow": 4.0, "patch": 0.55}
@@ -40,7 +40,7 @@ SETTINGS = {
 }
 
 every_attack = pytest.mark.parametrize("name", CARDS)
-every_norm = pytest.mark.parametrize(("name", "norm"), [(n, norm) for n, card in CARDS.items() for norm in card.norms])
+every_norm = pytest.mark.parametrize(("name", "norm"), [(n, norm) for n in CARDS for norm in CARDS[n].facts.norms])
 
 
 def facts(name):
@@ -49,7 +49,7 @@ def facts(name):
 
 def _by_labels(name):
     """Whether it transfers what it learned from labels alone."""
-    return CARDS[name].knowledge == "black-box" and facts(name)["atlas"] == "AML.T0043.002"
+    return CARDS[name].facts.knowledge == "black-box" and facts(name).atlas == "AML.T0043.002"
 
 
 def attack(name, model, x, y, **changes):
@@ -117,17 +117,17 @@ def test_a_goal_works_or_raises(network, x, name):
     model = network()
     logits = model(x)
     y, goal = logits.argmax(1), logits.topk(2, dim=1).indices[:, 1]
-    if "targeted" not in facts(name)["goals"]:
+    if "targeted" not in facts(name).goals:
         with pytest.raises(Unsupported, match="goal"):
             attack(name, model, x, y, goal=goal)
         return
-    eps = BIG.get(CARDS[name].norms[0], 1.0) / 2.5
+    eps = BIG.get(CARDS[name].facts.norms[0], 1.0) / 2.5
     x_adv = attack(name, model, x, y, goal=goal, eps=eps)
     reached = model(x_adv)
     before, after = (m.log_softmax(1).gather(1, goal[:, None]).squeeze(1) for m in (logits, reached))
     if not _by_labels(name):  # the labels of these images are all the same: nobody has seen the goal
         # A goal that leads is a success, even where a third class has gained more than it.
-        assert ((after > before) | (reached.argmax(1) == goal)).float().mean() >= (0.6 if facts(name)["random"] else 1)
+        assert ((after > before) | (reached.argmax(1) == goal)).float().mean() >= (0.6 if facts(name).random else 1)
     with pytest.raises(InputError, match="goal equals the label"):
         attack(name, model, x, y, goal=y)
 
@@ -140,7 +140,7 @@ def test_a_saturated_model_does_not_defeat_it(network, x, name):
         model.module[-1].bias.mul_(1e4)
     y = model(x).argmax(1)
     assert (model(x).softmax(1).amax(1) == 1).all()
-    x_adv = attack(name, model, x, y, eps=BIG.get(CARDS[name].norms[0], 1.0))
+    x_adv = attack(name, model, x, y, eps=BIG.get(CARDS[name].facts.norms[0], 1.0))
     fooled = (model(x_adv).argmax(1) != y).float().mean()
     assert fooled >= 0.6
 
@@ -149,9 +149,9 @@ def test_a_saturated_model_does_not_defeat_it(network, x, name):
 def test_batch_equals_singles(network, x, name, norm):
     """With a radius per sample; what is random by its card is asked without its random start, or not at all."""
     options = {"random_start": False} if "random_start" in CARDS[name].options else {}
-    if facts(name).get("universal"):
+    if facts(name).universal:
         pytest.skip("universal by its card: one change for the whole batch")
-    if facts(name)["random"] and not options:
+    if facts(name).random and not options:
         pytest.skip("random by its card: the draws of a batch are not those of single images")
     model = network("relu", torch.float64)
     x = x.double()
@@ -187,7 +187,7 @@ def test_two_classes_one_channel_half_precision(network, name, channels):
 def test_an_already_misclassified_image_stays_a_success(network, x, name):
     model = network()
     wrong = (model(x).argmax(1) + 1) % 4
-    x_adv = attack(name, model, x, wrong, eps=EPS.get(CARDS[name].norms[0], 0.5) / 10)
+    x_adv = attack(name, model, x, wrong, eps=EPS.get(CARDS[name].facts.norms[0], 0.5) / 10)
     assert (model(x_adv).argmax(1) != wrong).float().mean() >= 0.8
 
 
@@ -245,5 +245,5 @@ def test_what_cannot_be_fooled_is_never_a_success(network, x, name):
     x_adv = attack(name, model, x, y)
     assert (model(x_adv).argmax(1) == y).all()
     assert torch.isfinite(x_adv).all()
-    if facts(name).get("minimal"):
+    if facts(name).minimal:
         assert torch.equal(x_adv, x)

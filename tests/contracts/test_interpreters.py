@@ -8,7 +8,7 @@ from underfire.data import Dataset
 from underfire.errors import DataError, NotFitted
 
 CARDS = {card.name: card for card in uf.cards("interpreter")}
-MAPS = {name: card for name, card in CARDS.items() if card.facts.get("gives", "map") == "map"}
+MAPS = {name: card for name, card in CARDS.items() if card.facts.gives == "map"}
 every_interpreter = pytest.mark.parametrize("name", CARDS)
 every_map = pytest.mark.parametrize("name", MAPS)
 
@@ -95,7 +95,7 @@ def test_differentiable_iff_the_card_says_so(network, x, name, options, toleranc
     x = x.clone().requires_grad_()
     interpret = prepared(card, model, **options)
     shown = interpret(model, x, y)
-    assert shown.requires_grad == card.facts["differentiable"]
+    assert shown.requires_grad == card.facts.differentiable
     if not shown.requires_grad:
         return
     weights = torch.randn(shown.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -141,7 +141,7 @@ def test_a_map_of_one_image_does_not_depend_on_how_many_go_at_once(network, x, n
 
 
 def giving(kind):
-    return pytest.mark.parametrize("name", [name for name, card in CARDS.items() if card.facts.get("gives") == kind])
+    return pytest.mark.parametrize("name", [name for name, card in CARDS.items() if card.facts.gives == kind])
 
 
 @giving("images")

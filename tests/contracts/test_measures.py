@@ -78,7 +78,7 @@ def test_the_catalogue_has_measures():
 
 
 def test_the_card_gives_a_direction_and_a_summary(card):
-    assert isinstance(card.facts["higher_is_better"], bool)
+    assert isinstance(card.facts.higher_is_better, bool)
     assert card.summary.endswith(".")
 
 
@@ -92,7 +92,7 @@ def test_one_value_for_each_sample_or_one_number(card):
 
 
 def test_a_batch_is_its_singles(card):
-    if card.facts.get("whole"):
+    if card.facts.whole:
         pytest.skip("a number for a whole set by its card")
     given = arguments(card)
 
@@ -108,7 +108,7 @@ def test_a_batch_is_its_singles(card):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_float_type_changes_nothing(card, dtype):
-    if card.facts.get("timed"):
+    if card.facts.timed:
         pytest.skip("a time by its card")
     given = arguments(card)
     wide, narrow = card(*given), card(*arguments(card, dtype))
@@ -121,8 +121,8 @@ def test_the_float_type_changes_nothing(card, dtype):
 
 
 def test_values_stay_inside_the_limits_of_the_card(card):
-    if "limits" in card.facts:
-        low, high = card.facts["limits"]
+    if card.facts.limits is not None:
+        low, high = card.facts.limits
         found = torch.as_tensor(card(*arguments(card))).double()
         assert ((found >= low) & (found <= high)).all()
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import underfire as uf
 
-CARDS = {card.name: card for card in uf.cards("attack") if card.facts.get("minimal") and "models" not in card.facts}
+CARDS = {card.name: card for card in uf.cards("attack") if card.facts.minimal and not card.facts.models}
 #: What is enough for a linear model.
 SETTINGS: dict[str, dict[str, Any]] = {
     "boundary": {"queries": 1500},
@@ -57,7 +57,7 @@ def exact(model: Planes, x: Tensor, y: Tensor, norm: str) -> Tensor:
     return distance.scatter(1, y[:, None], math.inf).amin(1)
 
 
-@pytest.mark.parametrize(("name", "norm"), [(n, norm) for n, card in CARDS.items() for norm in card.norms])
+@pytest.mark.parametrize(("name", "norm"), [(n, norm) for n, card in CARDS.items() for norm in card.facts.norms])
 def test_the_nearest_point_of_a_linear_model(name: str, norm: str) -> None:
     generator = torch.Generator().manual_seed(7)
     model = Planes(generator).eval()

@@ -12,7 +12,7 @@ from underfire.ascent.loop import ascend, check_classes, check_inputs
 from underfire.ascent.moves import Move, Size, linear
 from underfire.ascent.objectives import At, Interpreter, Objective, cross_entropy, keep_map, margin, objective
 from underfire.ascent.threats import ball
-from underfire.catalog import card, facts_of
+from underfire.catalog import InterpreterFacts, card, facts_of
 from underfire.errors import InputError
 from underfire.hooks import frozen, smooth_relu
 
@@ -148,6 +148,6 @@ def _remembered(term: Objective) -> tuple[Objective, Callable[[], Tensor]]:
 
 def _smoothed(interpreter: Interpreter, tau: float | None) -> AbstractContextManager[None]:
     keywords = getattr(interpreter, "keywords", {})
-    exact = facts_of(interpreter).get("second_order", False) and keywords.get("curvature") == "exact"
+    exact = facts_of(interpreter, InterpreterFacts()).second_order and keywords.get("curvature") == "exact"
     tau = (1e-4 if exact else 0) if tau is None else tau
     return smooth_relu(tau) if tau > 0 else nullcontext()

@@ -16,15 +16,15 @@ MOST_PIXELS = 10_000  # of an image, for a method that asks once for each of the
 
 def map_cards() -> list[Card]:
     """The interpreters of the catalogue that give maps, sorted by family and name."""
-    maps = [card for card in cards("interpreter") if card.facts.get("gives", "map") == "map"]
+    maps = [card for card in cards("interpreter") if card.facts.gives == "map"]
     place: dict[Any, int] = {family: number for number, family in enumerate(FAMILIES)}
-    return sorted(maps, key=lambda card: (place.get(card.facts.get("family"), len(place)), card.name))
+    return sorted(maps, key=lambda card: (place.get(card.facts.family, len(place)), card.name))
 
 
 def refuse_large(card: Card, x: Tensor) -> None:
     """Raise Unsupported where a comparison of all would wait for one method that asks once for every pixel."""
     pixels = x.shape[2] * x.shape[3]
-    if card.facts.get("per_pixel") and pixels > MOST_PIXELS:
+    if card.facts.per_pixel and pixels > MOST_PIXELS:
         raise Unsupported(f"it asks once for each of the {pixels} pixels of an image; occlusion asks for patches")
 
 

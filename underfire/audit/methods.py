@@ -72,7 +72,7 @@ def _card(path: str, kind: str, name: str) -> Card:
 
 def _interpreter(path: str, entry: InterpreterSpec, *, maps_only: bool = True) -> InterpreterSpec:
     method = _card(f"{path}.name", "interpreter", entry.name)
-    gives = method.facts.get("gives", "map")
+    gives = method.facts.gives
     if maps_only and gives != "map":
         raise SpecError(f"{f'{path}.name'!r}: {entry.name} gives {gives}, and only maps can be used here")
     options = _options(path, method, entry)
@@ -82,15 +82,15 @@ def _interpreter(path: str, entry: InterpreterSpec, *, maps_only: bool = True) -
 def _attack(path: str, entry: AttackSpec, known: dict[str, InterpreterSpec]) -> AttackSpec:
     method = _card(f"{path}.name", "attack", entry.name)
     options = _options(path, method, entry)
-    norm = entry.norm or (_default(method, "norm") or method.norms[0])
-    if norm not in method.norms:
-        raise SpecError(f"{f'{path}.norm'!r}: {entry.name} has no norm {norm!r}; {nearest(norm, method.norms)}")
+    norm = entry.norm or (_default(method, "norm") or method.facts.norms[0])
+    if norm not in method.facts.norms:
+        raise SpecError(f"{f'{path}.norm'!r}: {entry.name} has no norm {norm!r}; {nearest(norm, method.facts.norms)}")
     if "eps" not in method.options:
         raise SpecError(f"{f'{path}.name'!r}: {entry.name} has no eps, and an audit compares attacks at a given size")
     eps = entry.eps or [_default(method, "eps") or STANDARD_EPS[norm]]
     if len(set(eps)) < len(eps):
         raise SpecError(f"{f'{path}.eps'!r} holds a size twice: {eps}")
-    goals = method.facts.get("goals", ("untargeted",))
+    goals = method.facts.goals
     if (wanted := "untargeted" if entry.goal == "untargeted" else "targeted") not in goals:
         raise SpecError(f"{f'{path}.goal'!r}: {entry.name} has no {wanted} mode, got {entry.goal!r}")
     target = _aim(f"{path}.interpreter", method, entry.interpreter, known)
@@ -107,7 +107,7 @@ def _aim(
         if entry is not None:
             raise SpecError(f"{path!r}: {method.name} is not aimed at an explanation; adv2 is")
         return None
-    usable = [card.name for card in cards("interpreter") if card.facts.get("differentiable")]
+    usable = [card.name for card in cards("interpreter") if card.facts.differentiable]
     if entry is None:
         raise SpecError(f"{path!r} is missing: {method.name} is aimed at an explanation, one of {', '.join(usable)}")
     if not entry.options and not entry.label:

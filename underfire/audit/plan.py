@@ -112,10 +112,10 @@ def _cells(spec: AuditSpec, target: Target) -> Iterator[Cell]:
         yield cell("clean", shard=shard)
     for entry in spec.attacks:
         facts = find("attack", entry.name).facts
-        random = facts.get("random", True) or entry.goal == "random-target"
+        random = facts.random or entry.goal == "random-target"
         # One run of an attack of minimum size answers for every size; any other attack runs once for each.
         descending = tuple(sorted(entry.eps, reverse=True))
-        for sizes in [descending] if facts.get("minimal") else [(eps,) for eps in entry.eps]:
+        for sizes in [descending] if facts.minimal else [(eps,) for eps in entry.eps]:
             for seed in spec.seeds if random else spec.seeds[:1]:
                 for shard in range(shards):
                     yield cell("attack", entry, sizes[0], seed, shard, sizes[1:])

@@ -76,7 +76,7 @@ def _attacks(target: Target) -> None:
     for i, entry in enumerate(spec.attacks):
         method = find("attack", entry.name)
         short = {name: 1 for name in method.options if name.endswith("steps") or name == "restarts"}
-        short |= method.facts.get("quick", {})
+        short |= method.facts.quick
         goal = None if entry.goal == "untargeted" else (batch.y + 1) % target.look.logits.shape[1]
         generator = torch.Generator(spec.device).manual_seed(0)
         try:

@@ -123,7 +123,7 @@ def hits(source: Source) -> list[Hit]:
            count(*) FILTER (was_right AND fooled) AS fooled, {", ".join(f"avg({name}) AS {name}" for name in means)}
     FROM ({_SAMPLES}) GROUP BY label, norm, eps ORDER BY norm, label, eps
     """
-    atlas = {card.name: str(card.facts.get("atlas", "")) for card in cards("attack")}
+    atlas = {card.name: card.facts.atlas for card in cards("attack")}
     return [
         Hit(
             **{key: row[key] for key in ("label", "attack", "norm", "eps", "targeted", "seeds")},

@@ -248,7 +248,7 @@ def list_(
     kind: Annotated[str | None, typer.Argument(help="attack, interpreter, measure ...; default: everything.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Every method there is, with its card: paper, modality, knowledge, norms."""
+    """Every method there is, with its card: source and facts."""
     from underfire.cli.listing import show
 
     show(kind, as_json)

@@ -42,7 +42,7 @@ class Method:
     @property
     def gives(self) -> str:
         """`"map"`, `"images"`, `"examples"` or `"rules"`."""
-        return str(self.card.facts.get("gives", "map"))
+        return self.card.facts.gives
 
     @cached_property
     def images(self) -> Tensor | None:
@@ -100,8 +100,8 @@ def prepare(job: Job, name: str, settings: tuple[str, ...], reference: str | Non
     card = find("interpreter", name)
     entry = options.interpreter(name, settings, maps_only=False)
     call = interpreter_of(entry)
-    if card.detailed is not None:
-        call = partial(card.detailed, **values_of(entry))
+    if card.facts.detailed is not None:
+        call = partial(card.facts.detailed, **values_of(entry))
     values = {n: p.default for n, p in card.options.items()} | entry.options
     passes = prod(
         max(v, 1)

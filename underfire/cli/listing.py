@@ -20,14 +20,16 @@ def _table(title: str, *columns: str) -> Table:
 _COLUMNS = {
     "attack": ("knowledge", "norms"),
     "interpreter": ("family", "gives", "differentiable"),
+    "detector": ("supervised", "differentiable"),
+    "defense": ("differentiable", "random"),
     "measure": ("higher is better",),
+    "part": ("role",),
 }
 
 
 def _told(card: Card, what: str) -> str:
-    """One fact of a card, in words."""
-    facts = {"modality": card.modality, "knowledge": card.knowledge, "norms": card.norms, "gives": "map", **card.facts}
-    value = facts.get(what.replace(" ", "_"), "")
+    """Return one fact of a card in words."""
+    value = getattr(card.facts, what.replace(" ", "_"))
     if what == "gives" and card.fitted:
         return f"{value}, once fitted"
     if isinstance(value, bool):
@@ -52,8 +54,8 @@ def show(kind: str | None, as_json: bool) -> None:
         if not members:
             continue
         columns = _COLUMNS.get(group, ())
-        if any(card.modality != ("image",) for card in members):
-            columns = ("modality", *columns)
+        if any(card.facts.domains != ("image",) for card in members):
+            columns = ("domains", *columns)
         table = _table(group, "name", "source", *columns)
         for card in members:
             table.add_row(card.name, card.source, *(_told(card, what) for what in columns))

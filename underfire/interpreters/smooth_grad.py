@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY, chunk_within, summed
 from underfire.attribution.scores import check_classes, joined, seeded
-from underfire.catalog import Card, card, facts_of, find
+from underfire.catalog import Card, InterpreterFacts, card, facts_of, find
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import aside
 
@@ -74,8 +74,8 @@ def smooth_grad(
         raise InputError(f"samples must be at least 1 and noise not negative, got {samples} and {noise:g}")
     check_classes(x, y)
     apart, explain = _resolved(interpreter, {"neuron": neuron, "curvature": curvature})
-    facts = facts_of(explain)
-    attached = torch.is_grad_enabled() and x.requires_grad and facts.get("differentiable", True)
+    facts = facts_of(explain, InterpreterFacts(differentiable=True, second_order=True))
+    attached = torch.is_grad_enabled() and x.requires_grad and facts.differentiable
     if not attached:
         x = x.detach()
     lots = seeded(generator, x.device)
@@ -87,7 +87,7 @@ def smooth_grad(
             shown = explain(model, x[image] + sigma[image] * draws[sample], y[image])
         return (shown.square() if squared else shown) / samples
 
-    twice = attached and facts.get("second_order", True)
+    twice = attached and facts.second_order
     at_once = chunk_within(model, x, memory, gradients=True, twice=twice) if chunk is None else chunk
     mean = summed(noisy, samples, at_once, x, sigma)
     return joined(mean, absolute) if apart else mean
@@ -100,7 +100,7 @@ def _resolved(interpreter: str | Interpreter, options: dict[str, Any]) -> tuple[
     given = {name: value for name, value in options.items() if value is not None}
     for name in given.keys() - known.keys():
         raise Unsupported(f"interpreter {interpreter!r} has no option {name!r}")
-    if (gives := facts_of(method).get("gives", "map")) != "map":
+    if (gives := facts_of(method, InterpreterFacts()).gives) != "map":
         raise Unsupported(f"interpreter {interpreter!r} gives {gives}, which have no mean; choose one that gives a map")
     apart = isinstance(interpreter, str) and "channels" in known
     bound = given | {"channels": True} if apart else given

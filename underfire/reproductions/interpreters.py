@@ -89,7 +89,7 @@ CONTROLS = (
 
 def contestants() -> list[Contestant]:
     """Every interpreter of the catalogue that gives a map, by family, and the controls."""
-    found = [Contestant(card.name, str(card.facts.get("family", "")), card, card) for card in map_cards()]
+    found = [Contestant(card.name, card.facts.family, card, card) for card in map_cards()]
     return [*found, *CONTROLS]
 
 

@@ -1,0 +1,243 @@
+"""The cards: how a method enters the catalogue, and how it is found there."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import entry_points
+from typing import Any, Generic, Literal, get_type_hints, overload
+from typing import TypeVar as _PlainTypeVar
+
+from typing_extensions import TypeVar
+
+from underfire.catalog.facts import (
+    KINDS,
+    AttackFacts,
+    DetectorFacts,
+    Facts,
+    InterpreterFacts,
+    MeasureFacts,
+    PartFacts,
+    facts_for,
+)
+from underfire.catalog.options import check_options
+from underfire.errors import InputError, Unsupported, nearest
+
+_Method = _PlainTypeVar("_Method", bound=Callable[..., Any])
+_Facts = _PlainTypeVar("_Facts", bound=Facts)
+F = TypeVar("F", bound=Facts, default=Any)
+
+
+@dataclass(frozen=True, repr=False)
+class Card(Generic[F]):
+    """A method and what is known of it. Calling the card calls the method.
+
+    Attributes:
+        kind: one of `KINDS`.
+        name: what the command line, a spec and a report call it.
+        function: the method itself.
+        paper: authors, title, venue and year of its source.
+        facts: what its kind of method states, such as `AttackFacts`.
+    """
+
+    kind: str
+    name: str
+    function: Callable[..., Any]
+    paper: str
+    facts: F
+
+    def __post_init__(self) -> None:
+        # `help`, `inspect.signature` and an editor show the method's own signature and text.
+        for name, value in (
+            ("__doc__", self.function.__doc__),
+            ("__wrapped__", self.function),
+            ("__signature__", _signature(self.function)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method; make an object first, if it is a class whose objects are called."""
+        if self.fitted and args:
+            return self.function(**kwargs)(*args)
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name}{_short(self.__signature__)}: {self.source or 'no paper'}>"  # type: ignore[attr-defined]
+
+    def with_options(self, **options: Any) -> Callable[..., Any]:
+        """Return the method with its options bound; of one that is fitted, a new object."""
+        return self.function(**options) if self.fitted else partial(self.function, **options)
+
+    def check(self, options: Mapping[str, Any], *, path: str = "", elsewhere: Collection[str] = ()) -> dict[str, Any]:
+        """Return `options` as the method takes them: lists as tuples, `"8/255"` as a number.
+
+        Args:
+            options: values by name, as a file, the command line or a Python caller gives them.
+            path: what stands before the name of an option in a message, such as `"attacks[0]."`.
+            elsewhere: names that the caller reads itself; they are suggested, and not missed.
+
+        Raises:
+            InputError: an option is unknown, missing, below 1 where it counts something, or of another type.
+        """
+        return check_options(self.name, self.options, self.hints, options, path=path, elsewhere=elsewhere)
+
+    def check_domain(self, domain: str) -> None:
+        """Raise Unsupported if the method does not take the inputs of `domain`, given by its name."""
+        if domain not in self.facts.domains:
+            taken = " or ".join(self.facts.domains)
+            raise Unsupported(f"{self.kind} {self.name!r} takes inputs of {taken}, and the model takes {domain}")
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the method is a class whose objects are fitted to data before they are used."""
+        return inspect.isclass(self.function)
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """The types of the options, by name."""
+        return get_type_hints(self.function.__init__ if self.fitted else self.function)
+
+    @property
+    def summary(self) -> str:
+        """The first line of the method's docstring."""
+        return (inspect.getdoc(self.function) or "").split("\n", 1)[0]
+
+    @property
+    def source(self) -> str:
+        """The paper in short, such as `Croce and Hein 2020`.
+
+        >>> paper = "Madry, Makelov and Vladu, Towards Deep Learning Models, ICLR 2018"
+        >>> Card("attack", "pgd", print, paper, AttackFacts()).source
+        'Madry et al. 2018'
+        """
+        first, _, rest = self.paper.partition(",")
+        year = re.search(r"(\d{4})\D*$", self.paper)
+        several = " and " in rest and " and " not in first
+        return " ".join(filter(None, (first + (" et al." if several else ""), year and year[1])))
+
+    @property
+    def options(self) -> dict[str, inspect.Parameter]:
+        """The keyword-only parameters of the method, by name; of a part, all its parameters."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY or self.kind == "part"}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the card as plain values, for JSON and tables."""
+        words = {"kind": self.kind, "name": self.name, "summary": self.summary, "paper": self.paper}
+        return words | self.facts.as_dict()
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Return how a card is called: for a class whose objects are called, their arguments and then its options."""
+    own = inspect.signature(function)
+    call = inspect.getattr_static(function, "__call__", None)
+    if not inspect.isclass(function) or not inspect.isfunction(call):
+        return own
+    first = [p for p in list(inspect.signature(call).parameters.values())[1:] if p.default is p.empty]
+    return own.replace(parameters=[*first, *own.parameters.values()])
+
+
+def _short(signature: inspect.Signature) -> str:
+    """Return a signature without its type hints."""
+    plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return str(signature.replace(parameters=plain, return_annotation=signature.empty))
+
+
+_CARDS: dict[tuple[str, str], Card] = {}
+
+
+def card(kind: str, *, paper: str = "", name: str | None = None, **facts: Any) -> Callable[[_Method], _Method]:
+    """Put the decorated method in the catalogue under its own name, or under `name`.
+
+    Args:
+        kind: one of `KINDS`.
+        paper: the source: authors, title, venue and year. Only a part may have none.
+        name: what it is called, if not by the name of the function.
+        facts: what the dataclass of its kind has, such as `AttackFacts`.
+
+    Raises:
+        InputError: the kind or a fact is unknown, or another method already has the name.
+    """
+    if kind not in KINDS:
+        raise InputError(f"unknown kind {kind!r}; {nearest(kind, KINDS)}")
+
+    def enter(method: _Method) -> _Method:
+        key = (kind, name or method.__name__)
+        if not paper and kind != "part":
+            raise InputError(f"the card of {kind} {key[1]!r} names no paper")
+        known = _CARDS.get(key)
+        old = known.function if known else method
+        if (old.__module__, old.__qualname__) != (method.__module__, method.__qualname__):
+            raise InputError(f"two {kind}s are named {key[1]!r}: {old.__module__} and {method.__module__}")
+        _CARDS[key] = Card(*key, method, paper, facts_for(*key, facts))
+        return method
+
+    return enter
+
+
+@cache
+def _load() -> None:
+    for door in entry_points(group="underfire"):
+        door.load()
+
+
+@overload
+def cards(kind: Literal["attack"]) -> Iterator[Card[AttackFacts]]: ...
+@overload
+def cards(kind: Literal["interpreter"]) -> Iterator[Card[InterpreterFacts]]: ...
+@overload
+def cards(kind: Literal["detector"]) -> Iterator[Card[DetectorFacts]]: ...
+@overload
+def cards(kind: Literal["measure"]) -> Iterator[Card[MeasureFacts]]: ...
+@overload
+def cards(kind: Literal["part"]) -> Iterator[Card[PartFacts]]: ...
+@overload
+def cards(kind: str | None = None) -> Iterator[Card]: ...
+def cards(kind: str | None = None) -> Iterator[Card[Any]]:
+    """Return every card, or every card of one kind, sorted by kind and name."""
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"unknown kind {kind!r}; {nearest(kind, KINDS)}")
+    _load()
+    order = sorted(_CARDS, key=lambda key: (KINDS.index(key[0]), key[1]))
+    return (_CARDS[key] for key in order if kind in (None, key[0]))
+
+
+@overload
+def find(kind: Literal["attack"], name: str) -> Card[AttackFacts]: ...
+@overload
+def find(kind: Literal["interpreter"], name: str) -> Card[InterpreterFacts]: ...
+@overload
+def find(kind: Literal["detector"], name: str) -> Card[DetectorFacts]: ...
+@overload
+def find(kind: Literal["measure"], name: str) -> Card[MeasureFacts]: ...
+@overload
+def find(kind: Literal["part"], name: str) -> Card[PartFacts]: ...
+@overload
+def find(kind: str, name: str) -> Card: ...
+def find(kind: str, name: str) -> Card[Any]:
+    """Return the card of one method; calling it calls the method.
+
+    Raises:
+        InputError: there is no such kind or name; the message suggests the nearest.
+    """
+    known = {c.name: c for c in cards(kind)}
+    if name not in known:
+        raise InputError(f"unknown {kind} {name!r}; {nearest(name, known)}")
+    return known[name]
+
+
+def facts_of(method: Callable[..., Any], default: _Facts) -> _Facts:
+    """Return the facts on the card of a method that was passed in as a callable, through any `functools.partial`.
+
+    A method that has no card, or one of another kind than `default`, has the facts of `default`.
+    """
+    while isinstance(method, partial):
+        method = method.func
+    if isinstance(method, Card):
+        found: Facts | None = method.facts
+    else:
+        found = next((c.facts for c in _CARDS.values() if c.function in (method, type(method))), None)
+    return found if isinstance(found, type(default)) else default

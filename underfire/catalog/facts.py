@@ -1,0 +1,198 @@
+"""The facts that a card may state, one dataclass for each kind of method.
+
+A fact that is misspelt or has the wrong type is an error when the method is imported. What a card does not say has the
+default given here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from typing import Any, Literal, get_type_hints
+
+from underfire.catalog.options import convert
+from underfire.errors import InputError, nearest
+
+Role = Literal["view", "smoothing", "estimator", "move", "step_rule", "objective", "threat", "schedule"]
+Table = Literal["rows", "maps", "scores", ""]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of a method of any kind.
+
+    Attributes:
+        domains: the names of the domains whose inputs it takes (see `underfire.domains`).
+    """
+
+    domains: tuple[str, ...] = ("image",)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the facts as plain values, for JSON and tables; functions are left out."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if not callable(v)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackFacts(Facts):
+    """What is known of an attack.
+
+    Attributes:
+        knowledge: what the attacker has: the model's gradients, or only its answers.
+        norms: the norms that it bounds or minimises, its usual one first.
+        goals: its modes.
+        random: whether another generator gives another result.
+        atlas: its technique in MITRE ATLAS.
+        minimal: whether it looks for the smallest success.
+        universal: whether one change serves the whole batch.
+        models: the only kind of model that it takes; empty for any classifier.
+        quick: options that make it short, with which an audit tries it before it begins.
+    """
+
+    knowledge: Literal["white-box", "black-box"] = "white-box"
+    norms: tuple[str, ...] = ("linf",)
+    goals: tuple[Literal["untargeted", "targeted"], ...] = ("untargeted",)
+    random: bool = True
+    atlas: str = ""
+    minimal: bool = False
+    universal: bool = False
+    models: str = ""
+    quick: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpreterFacts(Facts):
+    """What is known of an interpreter.
+
+    Attributes:
+        family: the group of methods that it belongs to, such as `"back-propagation"`.
+        gives: what it returns.
+        differentiable: whether gradients flow from its map to the input.
+        second_order: whether its map is itself a gradient.
+        per_pixel: whether it asks the model once for every pixel.
+        detailed: `(model, x, y, **options)` -> the map, and figures `[B]` by name that say how good it is.
+    """
+
+    family: str = ""
+    gives: Literal["map", "images", "examples", "rules"] = "map"
+    differentiable: bool = False
+    second_order: bool = False
+    per_pixel: bool = False
+    detailed: Callable[..., tuple[Any, dict[str, Any]]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorFacts(Facts):
+    """What is known of a detector.
+
+    Attributes:
+        differentiable: whether gradients flow from its score to the input.
+        supervised: whether `fit` needs attacked inputs beside clean ones.
+        random: whether a score depends on a generator.
+    """
+
+    differentiable: bool = False
+    supervised: bool = False
+    random: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefenseFacts(Facts):
+    """What is known of a defence.
+
+    Attributes:
+        differentiable: whether gradients flow through the defended classifier.
+        random: whether two passes over the same input differ.
+    """
+
+    differentiable: bool = True
+    random: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFacts(Facts):
+    """What is known of a method of training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoisoningFacts(Facts):
+    """What is known of a method of poisoning.
+
+    Attributes:
+        clean_label: whether the labels of the poisoned samples stay as they are.
+    """
+
+    clean_label: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureFacts(Facts):
+    """What is known of a measure.
+
+    Attributes:
+        higher_is_better: for whoever relies on the model: the larger the perturbation an attack needs, the better.
+        table: where an audit writes it: `"rows"` has perturbations and predictions, `"maps"` explanations, `"scores"`
+            detectors; empty for a measure that no audit computes.
+        limits: the smallest and the largest value.
+        norms: the norms that it measures.
+        whole: whether it is one number for a whole set.
+        timed: whether it is a time.
+    """
+
+    higher_is_better: bool
+    table: Table = ""
+    limits: tuple[float, float] | None = None
+    norms: tuple[str, ...] = ()
+    whole: bool = False
+    timed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartFacts(Facts):
+    """What is known of a part of a recipe.
+
+    Attributes:
+        role: the field of `Recipe` that it may fill.
+    """
+
+    role: Role
+
+
+FACTS: dict[str, type[Facts]] = {
+    "attack": AttackFacts,
+    "interpreter": InterpreterFacts,
+    "detector": DetectorFacts,
+    "defense": DefenseFacts,
+    "training": TrainingFacts,
+    "poisoning": PoisoningFacts,
+    "measure": MeasureFacts,
+    "part": PartFacts,
+}
+KINDS = tuple(FACTS)
+
+
+@cache
+def _hints(made: Callable[..., Facts]) -> dict[str, Any]:
+    return get_type_hints(made)
+
+
+def facts_for(kind: str, name: str, stated: Mapping[str, Any]) -> Facts:
+    """Return the facts of a card of `kind`.
+
+    Raises:
+        InputError: a fact is unknown, missing or of the wrong type; the message suggests the nearest name.
+    """
+    made = FACTS[kind]
+    known = {f.name: f for f in fields(made)}
+    for fact in stated:
+        if fact not in known:
+            raise InputError(f"the card of {kind} {name!r} states an unknown fact {fact!r}; {nearest(fact, known)}")
+    for fact, place in known.items():
+        if fact not in stated and place.default is MISSING and place.default_factory is MISSING:
+            raise InputError(f"the card of {kind} {name!r} does not state {fact!r}")
+    about = f"the card of {kind} {name!r}: "
+    try:
+        return made(**{fact: convert(fact, value, _hints(made)[fact]) for fact, value in stated.items()})
+    except InputError as error:
+        raise InputError(about + str(error)) from None

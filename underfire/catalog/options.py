@@ -1,0 +1,187 @@
+"""Check the values of options against the type hints of a signature, and convert what a file can hold.
+
+A file has true, 3, 0.5, texts, lists and mappings. A list becomes a tuple, and a text such as `"8/255"` becomes a float
+where the option is a number. Objects that a Python caller passes, such as a tensor or a function, are accepted where
+the hint names their type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import Parameter
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from underfire.errors import InputError, nearest
+
+_FRACTION = re.compile(r"\s*([-+]?[\d.]+)\s*/\s*([\d.]+)\s*")
+_PLAIN: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_MISFIT = object()
+
+#: Options that count something, of which there must be at least one.
+COUNTS = ("steps", "restarts", "queries", "samples", "binary_search_steps", "candidates", "chunk", "k", "segments")
+
+
+@dataclass(frozen=True)
+class Converter:
+    """How an option of one type is made from what a file holds.
+
+    Attributes:
+        said: what a file may hold, for error messages, such as `"the name of a view"`.
+        convert: makes the value from a text or a mapping; raises InputError if it cannot.
+    """
+
+    said: str
+    convert: Callable[[Any], Any]
+
+
+#: Converters by type hint. A package whose types appear in signatures, such as the parts of a recipe, adds its own.
+converters: dict[Any, Converter] = {}
+
+
+def number(value: Any) -> Any:
+    """Return `value` as a float if it reads as one (`"8/255"`, `"1e-3"`, `2`), and anything else unchanged.
+
+    >>> number("51/255")
+    0.2
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return value
+    try:
+        fraction = _FRACTION.fullmatch(value) if isinstance(value, str) else None
+        return float(fraction[1]) / float(fraction[2]) if fraction else float(value)
+    except (ValueError, ZeroDivisionError):
+        return value
+
+
+def check_options(
+    method: str,
+    parameters: Mapping[str, Parameter],
+    hints: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    path: str = "",
+    elsewhere: Collection[str] = (),
+) -> dict[str, Any]:
+    """Return `options` as the method takes them.
+
+    Args:
+        method: its name, for messages.
+        parameters: those that `options` may set, by name.
+        hints: the types of the parameters, by name.
+        options: the values, as a file or a Python caller gives them.
+        path: what stands before the name of an option in a message, such as `"attacks[0]."`.
+        elsewhere: names that the caller reads itself; they are suggested, and not missed.
+
+    Raises:
+        InputError: an option is unknown, missing, below 1 where it counts something, or of another type.
+    """
+    checked = {}
+    for name, value in options.items():
+        key = f"{path}{name}"
+        if name not in parameters:
+            raise InputError(f"unknown key {key!r}; {nearest(name, {*parameters, *elsewhere})}")
+        checked[name] = convert(key, value, hints.get(name, Any))
+        if name in COUNTS and isinstance(checked[name], int) and checked[name] < 1:
+            raise InputError(f"{key!r} should be at least 1, got {value}")
+    for name, parameter in parameters.items():
+        if parameter.default is Parameter.empty and name not in {*options, *elsewhere}:
+            raise InputError(f"{f'{path}{name}'!r} is missing: {method} needs it")
+    return checked
+
+
+def convert(key: str, value: Any, hint: Any) -> Any:
+    """Return `value` as one of the types of `hint`.
+
+    Raises:
+        InputError: it is of none of them; the message begins with `key`.
+    """
+    alternatives = list(_alternatives(hint))
+    for candidate in (value, number(value)):
+        for part in alternatives:
+            converted = _as(candidate, part)
+            if converted is not _MISFIT:
+                return converted
+    for part in alternatives:
+        if (converter := _converter(part)) is not None and isinstance(value, (str, Mapping, list)):
+            try:
+                return converter.convert(value)
+            except InputError as error:
+                raise InputError(f"{key!r}: {error}") from None
+    raise InputError(f"{key!r} should be {' or '.join(_said(alternatives))}, got {value!r}")
+
+
+def _alternatives(hint: Any) -> Iterator[Any]:
+    """Yield the members of a union, or the hint itself."""
+    if get_origin(hint) in (Union, UnionType):
+        for part in get_args(hint):
+            yield from _alternatives(part)
+    else:
+        yield type(None) if hint is None else hint
+
+
+def _converter(hint: Any) -> Converter | None:
+    try:
+        return converters.get(hint)
+    except TypeError:  # a hint that cannot be hashed
+        return None
+
+
+def _said(alternatives: Sequence[Any]) -> list[str]:
+    """Return what a reader may write for these types; for types that no file can hold, return their names."""
+    writable: list[str] = []
+    objects: list[str] = []
+    for part in alternatives:
+        if part in _PLAIN:
+            writable.append(_PLAIN[part])
+        elif (converter := _converter(part)) is not None:
+            writable.append(converter.said)
+        elif get_origin(part) is Literal:
+            writable += [repr(choice) for choice in get_args(part)]
+        elif get_origin(part) is tuple:
+            kinds = get_args(part)
+            writable.append("a list" if kinds[-1] is ... else f"a list of {len(kinds)}")
+        elif get_origin(part) in (Sequence, list):
+            writable.append("a list")
+        elif get_origin(part) is Mapping:
+            writable.append("a mapping")
+        elif part is not type(None):
+            objects.append("a function" if get_origin(part) is Callable else f"a {getattr(part, '__name__', part)}")
+    return writable or objects
+
+
+def _as(value: Any, hint: Any) -> Any:
+    """Return `value` as the type `hint`, which is no union, or `_MISFIT`."""
+    origin = get_origin(hint)
+    if hint is Any:
+        return value
+    if hint is float:
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else _MISFIT
+    if hint is int:
+        return value if isinstance(value, int) and not isinstance(value, bool) else _MISFIT
+    if origin is Literal:
+        same = (choice for choice in get_args(hint) if choice == value and type(choice) is type(value))
+        return next(same, _MISFIT)
+    if origin in (tuple, list, Sequence):
+        return _as_tuple(value, get_args(hint), exact=origin is tuple and get_args(hint)[-1] is not ...)
+    if origin is Callable:
+        return value if callable(value) else _MISFIT
+    try:
+        return value if isinstance(value, origin or hint) else _MISFIT
+    except TypeError:  # a protocol that isinstance does not take
+        return value if callable(value) else _MISFIT
+
+
+def _as_tuple(value: Any, kinds: tuple[Any, ...], *, exact: bool) -> Any:
+    """Return a list or tuple as a tuple, every item as its type, or `_MISFIT`."""
+    if not isinstance(value, (list, tuple)) or (exact and len(value) != len(kinds)):
+        return _MISFIT
+    items = []
+    for item, kind in zip(value, kinds if exact else kinds[:1] * len(value), strict=True):
+        try:
+            items.append(convert("", item, kind))
+        except InputError:
+            return _MISFIT
+    return tuple(items)
