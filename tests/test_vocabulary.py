@@ -59,13 +59,13 @@ def test_a_wrong_signature_is_seen() -> None:
     assert faults(Card("attack", "shady", shady, "", AttackFacts())) == [
         "it must begin with model, x, y",
         "alpha must be keyword-only",
-        "say size instead of alpha",
+        "say step_size instead of alpha",
         "say steps instead of n_iter",
         "wobble is neither in docs/vocabulary.md nor explained in the docstring",
     ]
 
 
 def test_the_page_has_one_meaning_for_every_word() -> None:
-    assert {"model", "x", "y", "goal", "eps", "steps", "size", "restarts", "generator", "layer", "target"} <= WORDS
+    assert {"model", "x", "y", "goal", "eps", "steps", "step_size", "restarts", "generator", "layer", "target"} <= WORDS
     assert len(WORDS) == len(ROWS)
     assert not WORDS & set(REFUSED)

@@ -56,15 +56,9 @@ def adv2(
     class that the warm start reached, or failing that the runner-up, is the goal of what follows.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
         interpreter: `(model, x, classes) -> [B, 1, h, w]`, differentiable.
         target: the map to show, `[B, 1, h, w]`; None is the interpreter's map of the clean image for the class
             predicted there.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"linf"` or `"l2"`.
-        eps: radius of the ball, one number or one per sample `[B]`.
         steps: steps with both losses.
         warm_steps: steps of the plain attack before them; 0 for none.
         step_size: length of a step in the norm, or a schedule; None falls from twice the usual step to a tenth of it,
@@ -78,11 +72,6 @@ def adv2(
         tau: smoothing of the activations' derivative; None smooths by 1e-4 where the interpreter is itself a gradient
             whose derivative is taken exactly; 0 never.
         pool: average the maps over squares of this side before comparing them.
-        mask: where the image may change.
-        generator: not used; the method is deterministic.
-
-    Returns:
-        The perturbed images, shaped like `x`.
     """
     if steps < 1 or warm_steps < 0:
         raise InputError(f"steps must be at least 1 and warm_steps at least 0, got {steps} and {warm_steps}")

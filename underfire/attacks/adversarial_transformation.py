@@ -61,9 +61,6 @@ def adversarial_transformation(
     signs fool it for 41 %; a goal far from most images asks for more images and steps than that.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
         goal: classes to reach, int64 `[B]`; None leaves class `y` (ours; the paper has goals only).
         eps: largest change of an entry, one number or one per sample `[B]` (ours; the paper has no bound).
         steps: training steps of a network.
@@ -77,13 +74,6 @@ def adversarial_transformation(
         chunk: how many images are looked at in one training step.
         held_out: False trains on all images, and changes the same.
         generator_network: a network that changes images, such as one of `train_generator`; nothing is trained then.
-        generator: source of the halves, of the first weights and of the order of the images.
-
-    Returns:
-        The perturbed images, shaped like `x`.
-
-    Raises:
-        InputError: an argument is out of its range; DataError: images or labels are.
     """
     check_inputs(model, x, y, goal)
     threat = ball("linf", eps)
@@ -208,9 +198,6 @@ def train_generator(
     been.
 
     The arguments are those of `adversarial_transformation`.
-
-    Raises:
-        InputError: an argument is out of its range; DataError: images or labels are.
     """
     check_inputs(model, x, y, goal)
     threat = ball("linf", eps)

@@ -67,25 +67,14 @@ def apgd(
     code is followed. Projections are onto ball and box together, not one after the other.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        eps: radius of the ball, one number or one per sample `[B]`.
-        steps: number of gradient steps.
         objective: what to make large: `"ce"`, cross-entropy by way of `log_odds`, a monotone function of it, which
             leaves every comparison and every normalised direction as it is and does not vanish on a confident model;
             `"dlr"`, the difference of logits ratio (the margin where there are too few classes for it); or your own.
         candidates: go, one class at a time, for this many of the likeliest other classes (APGD-T is `"dlr"` with 9),
             any misclassification being a success; 0 goes away from `y`.
-        keep: `"best"`, or `"success"` (leave the batch at the first success; fastest).
         restarts: runs from random starts, with candidates for each of them; the best counts.
-        random_start: whether the first run starts at random.
         momentum: share of the new step; the rest repeats the last one.
         rho: share of the steps that must rise between two checkpoints for the step size to stay.
-        chunk: how many images go through the model at once; None is the size of the batch.
-        generator: source of the random starts.
 
     Returns:
         The perturbed images, shaped like `x`: successes first, then by the objective.

@@ -58,19 +58,12 @@ def autoattack(
     With fewer classes than that, all of them are tried; APGD-T takes the margin where the ratio needs more classes.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
         goal: not supported; the standard is untargeted.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        eps: radius of the ball, one number or one per sample `[B]`.
         steps: number of steps of every run of APGD and FAB.
         queries: how many images each sample may send through the model in Square, one number or one per sample `[B]`.
         candidates: how many of the likeliest other classes APGD-T and FAB-T go for.
         patience: FAB-T gives up on a class whose boundary it found beyond 1.5 eps and came no nearer to in this many
             steps, where the standard goes on, as does None. Not under L1, where runs halve their distance later still.
-        chunk: how many images go through the model at once; None is the size of the batch.
-        generator: source of every random number.
 
     Returns:
         The first success of each sample, shaped like `x`; the clean image where there is none.

@@ -48,21 +48,10 @@ def bim(
     """FGSM in small steps from the clean image, clipped to eps and the box after each.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        eps: largest change of an entry, one number or one per sample `[B]`.
         steps: number of steps; None is the paper's rule, `min(eps + 4, 1.25 eps)` in grey levels.
         step_size: length of a step; the paper's is one grey level.
         objective: what to make large; None is cross-entropy's direction (`log_odds`), whose sign is the paper's
             exactly.
-        keep: `"last"` as in the paper, `"best"`, or `"success"`.
-        mask: where the image may change.
-        generator: not used; BIM is deterministic.
-
-    Returns:
-        The perturbed images, shaped like `x`.
     """
     check_inputs(model, x, y, goal)
     threat = Linf(eps, mask)

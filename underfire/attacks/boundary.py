@@ -50,20 +50,12 @@ def boundary(
     the walk begins where a bisection from the start meets the boundary.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`; only the largest one counts.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        eps: the largest L2 perturbation that counts, one number or one per sample `[B]`; None is any.
-        queries: how many each sample may cost, one number or one per sample `[B]`.
         starts: images like `x` that the model gets wrong (or puts into the goal class), to walk from; None looks for
             them among the batch and at random. A sample without any comes back as it is.
         draws: random images tried per sample.
         sideways: first step on the sphere, as a share of the distance.
         inwards: first step towards the image, as a share of the distance.
         factor: by which steps grow and shrink.
-        chunk: how many images go through the model at once.
-        generator: source of every draw.
 
     Returns:
         The nearest images found, and the clean image where there is none within eps.

@@ -47,17 +47,10 @@ def ddn(
     draws a random one).
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"l2"`.
-        eps: the largest perturbation that counts, one number or one per sample `[B]`; None is any.
         steps: number of gradient steps; the paper has 100, 300 and 1000.
         gamma: by which share the length changes in a step.
         first: the length of the first step.
         levels: grey levels that every iterate is rounded to; None does not round. The paper's images have 256.
-        generator: not used; the method is deterministic.
 
     Returns:
         The nearest successes, shaped like `x`; the clean image where there is none.

@@ -49,16 +49,11 @@ def decision_tree(
 
     Args:
         model: a decision tree, `models.from_sklearn(DecisionTreeClassifier(...))`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
         norm: `"l0"`, `"l2"`, `"linf"` or `"l1"`, what is made smallest; of leaves that are as near in L0, the nearest
             in L2.
-        eps: the largest change that counts, one number or one per sample `[B]`; None is any.
         leaf: which leaf is gone to: the `"nearest"`, or the paper's by `"structure"`: climb from the image's leaf, and
             take the first leaf of another class found below an ancestor's other child, here the shallowest of them.
         chunk: how many images are held against all leaves at once, which bounds the memory.
-        generator: not used; the method is deterministic.
 
     Returns:
         The nearest images that the tree gives another class, shaped like `x`; where there is none within eps, the clean

@@ -44,22 +44,13 @@ def deepfool(
     iterates include the overshoot, so that the last one is the result.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
         goal: classes to reach, int64 `[B]`: only the boundary to the goal is considered (ours; the paper has no goals).
-        norm: `"l2"` or `"linf"`.
-        eps: the largest perturbation that counts, one number or one per sample `[B]`; None is any.
         steps: most steps of any sample.
         overshoot: by how much of itself the total perturbation is longer than to the boundary.
         candidates: how many of the likeliest other classes of the clean image are tried, a backward pass each.
-        generator: not used; the method is deterministic.
 
     Returns:
         The perturbed images, shaped like `x`; the clean image where no success was found.
-
-    Raises:
-        InputError: an argument is out of its range; DataError: images or labels are.
     """
     at_least_one(steps=steps, candidates=candidates)
     if not overshoot >= 0:

@@ -48,12 +48,6 @@ def ead(
     """Least `c * f + beta * L1 + L2²` by shrinkage and thresholding inside the box, bisecting c for every sample.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"l1"`.
-        eps: the largest perturbation that counts, in L1, one number or one per sample `[B]`; None is any.
         steps: iterations for one c; each is two forward passes and one backward, and one of each where not `fast`.
         binary_search_steps: values of c that are tried.
         step_size: step size of the first iteration; it falls with the square root of what is left.
@@ -64,7 +58,6 @@ def ead(
         rule: what is kept of the successes: the least `beta * L1 + L2²` (`"EN"`) or the least L1 (`"L1"`).
         fast: with Nesterov's momentum (FISTA), which the paper has, or without (ISTA).
         abort_early: leave a c when a tenth of the iterations brought its sample nothing.
-        generator: not used; the method is deterministic.
 
     Returns:
         The best successes by the rule, shaped like `x`; the clean image where there is none.

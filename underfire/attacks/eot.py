@@ -56,13 +56,6 @@ def eot(
     `model(transforms.camera.camera()(x_adv, generator)).argmax(1)`, several times for each image.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"linf"` or `"l2"`.
-        eps: radius of the ball, one number or one per sample `[B]`.
-        steps: number of gradient steps.
         step_size: length of a step in the norm, or a schedule; None falls from `5 * eps / steps` to a tenth of it,
             since the gradient is a random one.
         samples: photographs of every image in every step; each costs a pass.
@@ -77,11 +70,6 @@ def eot(
         quality: lowest JPEG quality; None leaves JPEG out.
         objective: what to make large on average; None is the log-probability of success, with a goal the paper's.
         keep: `"last"`; `"best"` and `"success"` judge the image itself, not its photographs.
-        mask: where the image may change.
-        generator: source of the photographs.
-
-    Returns:
-        The perturbed images, shaped like `x`.
     """
     at_least_one(steps=steps, samples=samples)
     photograph = transform or camera(

@@ -33,18 +33,8 @@ def fgsm(
     """One step of eps along the sign of the gradient of the loss.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        eps: largest change of an entry, one number or one per sample `[B]`.
         objective: what to make large; None is cross-entropy's direction (`log_odds`), whose sign is the paper's
             exactly.
-        mask: where the image may change.
-        generator: not used; FGSM is deterministic.
-
-    Returns:
-        The perturbed images, shaped like `x`.
     """
     objective = objective or log_odds()
     return ascend(model, x, y, objective, Linf(eps, mask), goal=goal, steps=1, size=eps, keep="last")

@@ -40,18 +40,9 @@ def fgvm(
     Transferability in Machine Learning, 2016: `x - eps w[y] / |w[y]|`.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
         norm: `"l2"` or `"linf"`, the norm the gradient is divided by.
         eps: length of the step in that norm, one number or one per sample `[B]`.
         objective: what to make large; None is cross-entropy's direction (`log_odds`).
-        mask: where the image may change.
-        generator: not used; FGVM is deterministic.
-
-    Returns:
-        The perturbed images, shaped like `x`.
     """
     threat = ball(norm, eps, mask, among=("l2", "linf"))
     unit = normalise({"l2": 2.0, "linf": float("inf")}[norm])

@@ -45,21 +45,8 @@ def finite_differences(
     finite differences); with fewer, entries are grouped so that the budget lasts for all steps.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`; only asked.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"linf"` or `"l2"`.
-        eps: radius of the ball, one number or one per sample `[B]`.
-        queries: how many each sample may cost, one number or one per sample `[B]`.
-        steps: number of gradient steps.
         step_size: length of a step in the norm; None is `2.5 * eps / steps`.
         step: how far a probe is from the image, in units of the image; the paper's.
-        chunk: how many images go through the model at once.
-        generator: source of the groups; where every entry is probed, nothing is random.
-
-    Returns:
-        The perturbed images, shaped like `x`.
 
     Raises:
         OracleError: the model failed; its `found` has the best images by then.

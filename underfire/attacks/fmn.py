@@ -53,18 +53,11 @@ def fmn(
     projects onto the ball and then clips; this is the nearest point of ball and box together.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"l2"`, `"linf"`, `"l1"` or `"l0"`.
-        eps: the largest perturbation that counts, one number or one per sample `[B]`; None is any.
         steps: number of gradient steps; the paper has 1000.
         step_size: L2 length of the first step, whatever the norm; it falls to a hundredth along half a cosine.
         gamma: by which share the ball changes in the first step; it falls to 0.001 along half a cosine.
         start: images to start from, shaped like `x`, those that succeed from where the way to them crosses the
             boundary; None is the clean images.
-        generator: not used; the method is deterministic.
 
     Returns:
         The nearest successes, shaped like `x`; the clean image where there is none.

@@ -48,20 +48,11 @@ def hop_skip_jump(
     The last step of a sample makes do with the queries that are left.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`; only the largest one counts.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"l2"` or `"linf"`.
-        eps: the largest perturbation that counts, one number or one per sample `[B]`; None is any.
-        queries: how many each sample may cost, one number or one per sample `[B]`.
         starts: images like `x` that the model gets wrong (or puts into the goal class), to begin from; None looks for
             them among the batch and at random. A sample without any comes back as it is.
         draws: random images tried per sample.
         first_samples: directions of the first estimate.
         most_samples: directions of an estimate at most.
-        chunk: how many images go through the model at once.
-        generator: source of every draw.
 
     Returns:
         The nearest images found, and the clean image where there is none within eps.
@@ -113,7 +104,6 @@ def normal(
         delta: how far to look, `[M]`.
         count: how many directions each gets, `[M]`; all are asked about as one batch, in chunks.
         norm: `"l2"` draws them from a normal distribution, `"linf"` from a cube, as the authors do.
-        generator: source of the directions.
     """
     owner = torch.arange(len(z), device=z.device).repeat_interleave(count)
     total, weighed, hits = torch.zeros_like(z), torch.zeros_like(z), z.new_zeros(len(z))

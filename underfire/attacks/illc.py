@@ -50,21 +50,12 @@ def illc(
     """BIM towards the class that the model finds least likely on the clean image (never `y` itself).
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
         goal: must be None, the method chooses its own goal.
-        eps: largest change of an entry, one number or one per sample `[B]`.
         steps: number of steps; None is the paper's rule, `min(eps + 4, 1.25 eps)` in grey levels.
         step_size: length of a step; the paper's is one grey level.
         objective: what to make large; None is cross-entropy's direction (`log_odds`), whose sign is the paper's
             exactly.
         keep: `"last"` as in the paper, `"best"`, or `"success"`; best and success are judged by the least likely class.
-        mask: where the image may change.
-        generator: not used; the method is deterministic.
-
-    Returns:
-        The perturbed images, shaped like `x`.
 
     Raises:
         Unsupported: a goal was given.

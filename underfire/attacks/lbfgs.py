@@ -49,24 +49,16 @@ def lbfgs(
     two classes it lies somewhat beyond the nearest point, for cross-entropy turns away from the other classes too.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
         goal: classes to reach, int64 `[B]`; None takes the likeliest other classes for goals, one after the other (the
             paper has goals only), and any class but `y` is a success.
-        eps: the largest L2 perturbation that counts, one number or one per sample `[B]`; None is any.
         steps: most evaluations of one minimisation.
         binary_search_steps: how many values of `c` are tried.
         c: the first weight of the loss.
         candidates: how many of the likeliest other classes are tried; only without a goal.
         tolerance: a minimisation ends when a step lowers its value by no more than this share.
-        generator: not used; the method is deterministic.
 
     Returns:
         The perturbed images, shaped like `x`; the clean image where no success was found.
-
-    Raises:
-        InputError: an argument is out of its range; DataError: images or labels are.
     """
     at_least_one(steps=steps, binary_search_steps=binary_search_steps, candidates=candidates)
     if not (c > 0 and tolerance >= 0):

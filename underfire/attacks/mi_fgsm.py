@@ -39,22 +39,10 @@ def mi_fgsm(
     """Steps of `eps / steps` along accumulated gradients, each divided by its L1 norm.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
         norm: `"linf"` (sign of the accumulated gradient) or `"l2"` (its direction).
-        eps: radius of the ball, one number or one per sample `[B]`.
-        steps: number of steps.
         decay: what is kept of the accumulated gradient at each step, the paper's mu.
         objective: what to make large; None is cross-entropy's direction (`log_odds`), the paper's exactly after
             normalising.
-        keep: `"last"` as in the paper, `"best"`, or `"success"`.
-        mask: where the image may change.
-        generator: not used; the method is deterministic.
-
-    Returns:
-        The perturbed images, shaped like `x`.
     """
     if steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")

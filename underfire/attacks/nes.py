@@ -44,21 +44,9 @@ def nes(
     The paper's query-limited attack, on the margin instead of the cross-entropy, which a confident model flattens.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`; only asked.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"linf"` or `"l2"`.
-        eps: radius of the ball, one number or one per sample `[B]`.
-        queries: how many each sample may cost, one number or one per sample `[B]`.
         step_size: length of a step in the norm; None is `eps / 5`, the paper's ratio.
         samples: directions per estimate; each is probed forwards and backwards.
         sigma: standard deviation of the directions, in units of the image. (An answer in half precision needs more.)
-        chunk: how many images go through the model at once.
-        generator: source of the directions.
-
-    Returns:
-        The perturbed images, shaped like `x`.
 
     Raises:
         OracleError: the model failed; its `found` has the best images by then.

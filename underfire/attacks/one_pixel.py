@@ -47,18 +47,12 @@ def one_pixel(
     generation, the first included.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`; only asked.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
         eps: how many pixels may change, one number or one per sample `[B]`; fractions are cut off.
         population: candidates per sample, at least 4.
         steps: generations after the first.
         factor: of the difference of two candidates, the paper's F.
         base: what the difference is added to: `"random"`, the paper's third candidate, or `"best"`, the fittest so
             far, which gets further in few generations.
-        chunk: how many images go through the model at once.
-        generator: source of every draw.
 
     Returns:
         The perturbed images, shaped like `x`: the first success, or the fittest candidate.

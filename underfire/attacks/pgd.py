@@ -44,24 +44,9 @@ def pgd(
     """Steps along the steepest direction of the norm, each projected back onto the ball and the box.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        eps: radius of the ball, one number or one per sample `[B]`.
-        steps: number of gradient steps.
         step_size: length of a step in the norm; None is `2.5 * eps / steps`.
         objective: what to make large; None is the margin.
         estimate: how the gradient is obtained; `estimators.nes()` makes a black-box attack of it.
-        keep: `"last"`, `"best"`, or `"success"` (leave the batch at the first success; fastest).
-        restarts: runs from random starts; the best counts.
-        random_start: whether the first run starts at random.
-        mask: where the image may change.
-        generator: source of the random starts.
-
-    Returns:
-        The perturbed images, shaped like `x`.
     """
     if steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")

@@ -48,10 +48,6 @@ def photometric(
     empty, and tries all combinations where they are not (ours).
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
         eps: share of all ranges that may be used, one number or one per sample `[B]`.
         brightness: largest bias, both ways (the paper brightens only).
         contrast: smallest and largest gain, around 1.
@@ -61,13 +57,10 @@ def photometric(
             the model's answers.
         values: values of gain and of bias on the grid.
         samples: how many random changes are tried.
-        steps: gradient steps.
         step_size: length of a gradient step, as a share of every range.
         restarts: runs of the gradient search; those after the first start at random.
-        random_start: whether its first run starts at random too.
         keep: `"success"` leaves an image at its first success; `"best"` returns its worst change of all.
         chunk: how many images go through the model at once, in a grid or random search.
-        generator: source of random changes.
 
     Returns:
         The changed images, shaped like `x`; where nothing fools the model, those with the best margin.

@@ -36,19 +36,9 @@ def rand_fgsm(
     """One random sign step, which leaves the kinks around the data, then one FGSM step with what is left of eps.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        eps: largest change of an entry, one number or one per sample `[B]`.
         start: share of eps that the random step takes, in `[0, 1)`; the paper's 0.5.
         objective: what to make large; None is cross-entropy's direction (`log_odds`), whose sign is the paper's
             exactly.
-        mask: where the image may change.
-        generator: source of the random step.
-
-    Returns:
-        The perturbed images, shaped like `x`.
     """
     if not 0 <= start < 1:
         raise InputError(f"start must be a share of eps in [0, 1), got {start}")

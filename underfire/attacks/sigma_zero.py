@@ -49,24 +49,14 @@ def sigma_zero(
     looked at; the authors' is not.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"l0"`.
         eps: the largest number of changed entries that counts, one number or one per sample `[B]`; None is any.
-        steps: number of gradient steps.
         step_size: length of Adam's first steps; it falls to a tenth along half a cosine.
         sigma: smoothness of the count `sum d² / (d² + sigma)`.
         threshold: changes below this are set back to zero at first; it rises after a success and falls after a failure.
         rate: by how much the threshold moves, times the size of the step.
-        generator: not used; the method is deterministic.
 
     Returns:
         The nearest successes, shaped like `x`; the clean image where there is none.
-
-    Raises:
-        InputError: an argument is out of its range; DataError: images or labels are.
     """
     at_least_one(steps=steps)
     if not (step_size > 0 and sigma > 0 and rate > 0 and 0 <= threshold <= 1):

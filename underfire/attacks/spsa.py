@@ -47,21 +47,9 @@ def spsa(
     The paper bounds the L-infinity norm; for L2 (ours) Adam's direction is scaled to the length of the step.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`; only asked.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"linf"` or `"l2"`.
-        eps: radius of the ball, one number or one per sample `[B]`.
-        queries: how many each sample may cost, one number or one per sample `[B]`.
         step_size: length of a step in the norm; None is `eps / 4`, about the paper's 0.01 at its eps of 8/255.
         samples: corners per estimate; each is probed together with the one opposite.
         step: half the side of the cube, in units of the image.
-        chunk: how many images go through the model at once.
-        generator: source of the corners.
-
-    Returns:
-        The perturbed images, shaped like `x`.
 
     Raises:
         OracleError: the model failed; its `found` has the best images by then.

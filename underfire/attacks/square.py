@@ -51,17 +51,8 @@ def square(
     in AutoAttack.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        eps: radius of the ball, one number or one per sample `[B]`.
-        queries: how many images each sample may send through the model, one number or one per sample `[B]`.
         share: the part of the image that the first squares cover (the paper's p).
         objective: what to make large; None is the margin, or with a goal cross-entropy (its log-odds), the paper's.
-        chunk: how many images go through the model at once.
-        generator: source of every random number.
 
     Returns:
         The first success of each sample, or where there is none the best image.

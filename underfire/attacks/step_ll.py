@@ -34,18 +34,10 @@ def step_ll(
     """FGSM towards the class that the model finds least likely on the clean image (never `y` itself).
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
         goal: must be None, the method chooses its own goal.
         eps: largest change of an entry, one number or one per sample `[B]`; the paper has 2 to 16 grey levels.
         objective: what to make large; None is cross-entropy's direction (`log_odds`), whose sign is the paper's
             exactly.
-        mask: where the image may change.
-        generator: not used; the method is deterministic.
-
-    Returns:
-        The perturbed images, shaped like `x`.
 
     Raises:
         Unsupported: a goal was given.

@@ -57,11 +57,6 @@ def uap(
     samples, for the largest, and every image takes the part of it that its own ball has.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"linf"` or `"l2"`.
         eps: radius of the ball (the paper's xi), one number or one per sample `[B]`.
         solver: `"deepfool"`, the paper's; `"sgd"`, which has goals too; None is the paper's where there is no goal.
         steps: most rounds through the images.
@@ -71,10 +66,6 @@ def uap(
         chunk: how many images are looked at between two changes of the perturbation; the paper's DeepFool form looks at
             one at a time.
         held_out: False makes one perturbation from all images, and uses it on the same.
-        generator: source of the halves and of the order of the images.
-
-    Returns:
-        The perturbed images, shaped like `x`.
 
     Raises:
         Unsupported: DeepFool with a goal; InputError: an argument is out of its range; DataError: images or labels are.

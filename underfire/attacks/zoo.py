@@ -54,12 +54,6 @@ def zoo(
     has from Carlini and Wagner, differences vanish at black and white pixels.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`; only asked.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        eps: the largest L2 perturbation that counts, one number or one per sample `[B]`; None is any.
-        queries: how many each sample may cost, one number or one per sample `[B]`.
         binary_search_steps: runs of the binary search over `c` of every sample; they share the queries. (The paper has
             9 on small images, with millions of queries, and 1 on large ones.)
         c: first weight of the margin against the distance.
@@ -71,8 +65,6 @@ def zoo(
         sides: the change is made in images of these sizes (the longer side), enlarged to that of `x`; each gets an
             equal share of a run, and begins where the one before ended. None is the full size only.
         importance: whether coordinates are drawn where the change is large so far, by regions of 8 x 8.
-        chunk: how many images go through the model at once.
-        generator: source of the coordinates.
 
     Returns:
         The nearest images found, and the clean image where there is none within eps.

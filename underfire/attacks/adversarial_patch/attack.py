@@ -59,9 +59,6 @@ def adversarial_patch(
     `figures.printing.save_patch` makes a file to print.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
         goal: classes to reach, int64 `[B]`; None leaves class `y` (ours, the paper has goals only).
         eps: the share of the image that the patch may cover, one number or one per sample `[B]`.
         steps: gradient steps, each on `chunk` images drawn at random.
@@ -69,9 +66,7 @@ def adversarial_patch(
         shape: `"circle"`, `"square"`, or a mask `[h, w]` of zeros and ones.
         rotation: largest angle of the patch either way, in degrees.
         scale: smallest side of the patch while it is made, as a share of its largest, at which it is used.
-        chunk: how many images go through the model at once.
         held_out: False makes the patch from all images, and uses it on the same.
-        generator: source of the halves, the order and the places.
 
     Returns:
         The images with the patch on them, shaped like `x`.

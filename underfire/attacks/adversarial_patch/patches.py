@@ -96,7 +96,6 @@ def random_places(
         pixels: how many pixels it may cover, `[B]`.
         rotation: largest angle either way, in degrees.
         scale: smallest size of the patch's side, as a share of its largest.
-        generator: source of the places.
     """
 
     def draw(*shape: int) -> Tensor:

@@ -56,12 +56,6 @@ def carlini_wagner(
     when its loss stalls, and the one after a failure goes on instead of going back.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"l2"`, `"linf"` or `"l0"`.
-        eps: the largest perturbation that counts, one number or one per sample `[B]`; None is any.
         steps: most steps of one run; None is 10,000 for L2, and 1,000 for the others.
         step_size: length of Adam's steps in tanh space; None is 0.005, and 0.01 for L0. The paper's 0.01 ends
             farther away in L2 where the steps are few.
@@ -72,13 +66,9 @@ def carlini_wagner(
         objective: what to make large instead of `-f`; `confidence` is then only what counts as a success.
         abort_early: whether a run ends when its loss has fallen too little in a tenth of its steps: by less than a
             tenth in L2, else by less than a ten-thousandth.
-        generator: not used; the method is deterministic.
 
     Returns:
         The perturbed images, shaped like `x`; the clean image where no success was found.
-
-    Raises:
-        InputError: an argument is out of its range; DataError: images or labels are.
     """
     steps = (10_000 if norm == "l2" else 1000) if steps is None else steps
     step_size = (0.01 if norm == "l0" else 0.005) if step_size is None else step_size

@@ -61,32 +61,20 @@ def fab(
     other class.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        eps: the largest perturbation that counts, one number or one per sample `[B]`; None is any.
         steps: number of steps, of each run.
         candidates: how many of the likeliest other classes are tried (9 are all of ten classes).
         boundaries: `"nearest"` looks at all candidates in every step, a backward pass each, and goes for the nearest
             boundary; `"each"` makes a run for each candidate of the clean image (FAB-T), a backward pass a step.
         keep: `"best"`, or `"success"` (leave the batch at the first success within eps, not the nearest; fastest).
         restarts: runs, those after the first from random starts; the nearest success counts.
-        random_start: whether the first run starts at random too.
         alpha_max: largest share of the projection of the clean image in a step.
         eta: how far a step goes across the boundary, as a multiple of the way to it.
         beta: the share of its perturbation that an iterate across the boundary keeps.
         patience: give up a run whose nearest success came no nearer, by a hundredth, in this many steps and is still
             beyond 1.5 eps (ours); None never does.
-        chunk: how many images go through the model at once; None is the size of the batch.
-        generator: source of the random starts.
 
     Returns:
         The perturbed images, shaped like `x`; the clean image where no success was found.
-
-    Raises:
-        InputError: an argument is out of its range; DataError: images or labels are.
     """
     at_least_one(steps=steps, candidates=candidates, restarts=restarts, chunk=1 if chunk is None else chunk)
     at_least_one(patience=1 if patience is None else patience)

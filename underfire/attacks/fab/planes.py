@@ -17,7 +17,6 @@ def onto_plane(x: Tensor, w: Tensor, lack: Tensor, norm: str) -> Tensor:
         x: points of the box `[0, 1]`, `[B, C, H, W]`.
         w: the normal vectors of the planes, shaped like `x`.
         lack: by how much `<w, x>` must grow, of either sign, `[B]`.
-        norm: `"linf"`, `"l2"` or `"l1"`.
 
     Source: Croce and Hein, Minimally Distorted Adversarial Examples with a Fast Adaptive Boundary Attack, ICML 2020,
         section 2.2.

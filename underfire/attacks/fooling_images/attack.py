@@ -55,9 +55,7 @@ def fooling_images(
     itself, its genome scaled into its interval.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
         x: clean images, which give the shape, and the middle of the ball.
-        y: labels, int64 `[B]`.
         goal: classes to make images of, int64 `[B]`; None is the likeliest class of each image but `y`.
         eps: largest change of an entry, one number or one per sample `[B]`; 1 leaves nothing of the image.
         encoding: `"direct"` evolves pixels, `"cppn"` networks that paint, see `ascent.genomes`; both need the model's
@@ -69,7 +67,6 @@ def fooling_images(
         step_size: length of a gradient step, as the root mean square over the entries.
         decay: weight of the squared distance from mid-grey, of the gradient ascent.
         chunk: how many images are painted and go through the model at once.
-        generator: source of the first images and of all mutations.
 
     Returns:
         The images, shaped like `x`.
@@ -128,14 +125,12 @@ def map_elites(
     """A gallery of fooling images, the best of each class: every child of any champion may become that of any class.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
         shape: channels, height and width of the images.
         classes: the classes to make images of.
         encoding: `"direct"` or `"cppn"`.
         steps: generations.
         population: children in each generation.
         chunk: how many images are painted and go through the model at once.
-        generator: source of all randomness.
         device: where the images are made.
 
     Returns:

@@ -51,9 +51,6 @@ def jsma(
     `eps / 2` steps, rounded down.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
         goal: classes to reach, int64 `[B]`; None leaves class `y` (the paper has goals only).
         eps: how many entries may change, one number or one per sample `[B]`; None is the share `share`.
         share: share of the entries that may change where there is no eps, the paper's Upsilon.
@@ -61,13 +58,9 @@ def jsma(
         pair: two entries a step; False is the one-entry version, `-alpha * beta` of each by itself.
         candidates: how many of the likeliest other classes of the clean image are tried as the target where there is
             no goal; the result with the fewest changes counts.
-        generator: not used; the method is deterministic.
 
     Returns:
         The perturbed images, shaped like `x`; the clean image where no success was found.
-
-    Raises:
-        InputError: an argument is out of its range; DataError: images or labels are.
     """
     at_least_one(candidates=candidates)
     if not (0 < share <= 1 and 0 < abs(theta) <= 1):

@@ -50,10 +50,6 @@ def st_adv(
     Adversarial Attacks, NeurIPS 2019) bound them, at 0.05 of half the side: 0.8 pixels on CIFAR-10, 5.6 on ImageNet.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
         eps: the largest displacement of a pixel along either axis, in pixels, one number or one per sample `[B]`.
         steps: evaluations of the gradient.
         step_size: length of Adam's steps, and the largest displacement in the first trial of L-BFGS, in pixels.
@@ -63,7 +59,6 @@ def st_adv(
         keep: `"success"` leaves the batch at the first success; `"best"` goes on to the smoothest one, as the paper's
             loss asks.
         mask: which pixels may be read from elsewhere.
-        generator: not used; the method is deterministic.
 
     Returns:
         The warped images, shaped like `x`: a success where one was found, else the iterate that came nearest to one.

@@ -53,11 +53,6 @@ def substitute(
     The model is asked for labels only; every answer goes into one training set that the whole batch shares.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`, of which only the largest is looked at.
-        x: clean images.
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        eps: largest change of an entry, one number or one per sample `[B]`.
         queries: how many images each sample may send through the model. They are pooled: the batch asks about no more
             images than its samples may together, and whether the attack succeeds is not asked.
         method: what attacks the substitute: `"fgsm"`, `"pgd"`, or a callable
@@ -70,10 +65,6 @@ def substitute(
         doublings: see `train_substitute`.
         reservoir: see `train_substitute`.
         epochs: see `train_substitute`.
-        generator: source of the first weights, the order of the training images, and the reservoir.
-
-    Returns:
-        The perturbed images, shaped like `x`.
 
     Raises:
         OracleError: the model failed; its `found` is a `Labelled`.

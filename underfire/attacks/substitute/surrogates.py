@@ -76,7 +76,6 @@ def train_substitute(
         doublings: the first steps, which make an image of every labelled one and so double their number.
         reservoir: how many images are made in each step after that.
         epochs: of training, in each step.
-        generator: source of the first weights, the order of the training images, and the reservoir.
 
     Returns:
         The substitute, differentiable, in evaluation mode.
