@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks.setting import declare_missing_operators, mobilenet
 from benchmarks.timing import Row, in_turn, ratio, spread
 from underfire.interpreters import grad_cam
-from underfire.measures.deletion import deletion_curve, insertion_curve
+from underfire.measures.deletion_insertion import deletion_curve, insertion_curve
 from underfire.measures.passes import chunk_of
 
 STEPS = 224

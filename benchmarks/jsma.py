@@ -48,7 +48,7 @@ def against_torchattacks(n: int = 256, peers: int = 2) -> dict[str, Any]:
 
     def judged(x_adv: Tensor, rows: slice) -> dict[str, float]:
         success = model.predict(x_adv).argmax(1) == goal[rows]
-        entries = uf.measures.perturbation.l0(x[rows], x_adv)
+        entries = uf.measures.l0(x[rows], x_adv)
         return {
             "success": float(success.float().mean()),
             "most entries": float(entries.max()),

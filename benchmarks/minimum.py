@@ -45,7 +45,7 @@ def _compare(n: int, rounds: int, few: int, full: dict[str, Contestant], slow: d
     def judged(x_adv: Tensor) -> dict[str, float]:
         rows = slice(0, len(x_adv))
         success = model.predict(x_adv).argmax(1) != y[rows]
-        size = uf.measures.perturbation.l2(x[rows], x_adv).where(success, torch.tensor(float("inf")))
+        size = uf.measures.l2(x[rows], x_adv).where(success, torch.tensor(float("inf")))
         return {"images": len(x_adv), "success": float(success.float().mean()), "median L2": float(size.median())}
 
     results: dict[str, Any] = {}

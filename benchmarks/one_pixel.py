@@ -77,8 +77,7 @@ def against_peers(n: int = 256, n_peer: int = 6) -> dict[str, Any]:
             base: [fooled(ours(n_peer, base, seed)) for seed in range(5)] for base in ("random", "best")
         },
         "at most one pixel": {
-            name: bool((uf.measures.perturbation.l0_pixels(x[: len(images)], images) <= 1).all())
-            for name, images in found.items()
+            name: bool((uf.measures.l0_pixels(x[: len(images)], images) <= 1).all()) for name, images in found.items()
         },
     }
 

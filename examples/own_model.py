@@ -43,7 +43,7 @@ def main() -> None:
     print("right before: ", int((before == batch.y).sum()), "of", len(batch))
     print("right after:  ", int((after == batch.y).sum()), "of", len(batch))
     print("largest change:", f"{float(perturbation.linf(batch.x, x_adv).max()) * 255:.1f}/255")
-    print("map IoU:      ", " ".join(f"{value:.2f}" for value in maps.iou(old, new).tolist()))
+    print("map IoU:      ", " ".join(f"{value:.2f}" for value in maps.map_iou(old, new).tolist()))
 
 
 if __name__ == "__main__":

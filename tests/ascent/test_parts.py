@@ -8,7 +8,7 @@ from underfire.ascent import moves, objectives
 from underfire.ascent.objectives import At
 from underfire.errors import InputError, Unsupported
 from underfire.interpreters import cam
-from underfire.measures.maps import l2
+from underfire.measures.maps import map_l2
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_keep_map_is_the_squared_distance_of_normalised_maps(network):
     target = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     term = objectives.keep_map(cam, target)
     where = At(torch.zeros(3, dtype=torch.int64), goal, torch.arange(3))
-    assert torch.allclose(-term(model, x, model(x), where), l2(cam(model, x, goal), target) ** 2)
+    assert torch.allclose(-term(model, x, model(x), where), map_l2(cam(model, x, goal), target) ** 2)
     rows = torch.tensor([2, 0])
     part = term(model, x[rows], model(x[rows]), where.take(rows))
     assert torch.allclose(part, term(model, x, model(x), where)[rows])

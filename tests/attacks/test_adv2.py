@@ -6,7 +6,7 @@ import torch
 import underfire as uf
 from underfire.ascent.moves import linear
 from underfire.errors import InputError
-from underfire.measures.maps import l1
+from underfire.measures.maps import map_l1
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_fools_the_class_and_keeps_the_map_better_than_pgd(case, name, left):
     )
     fooled = (model(both).argmax(1) == goal) & (model(plain).argmax(1) == goal)
     assert fooled.float().mean() >= 0.7
-    gaps = [l1(benign[fooled], interpreter(model, x_adv[fooled], goal[fooled])) for x_adv in (plain, both)]
+    gaps = [map_l1(benign[fooled], interpreter(model, x_adv[fooled], goal[fooled])) for x_adv in (plain, both)]
     assert gaps[1].mean() < left * gaps[0].mean()
 
 
@@ -60,7 +60,7 @@ def test_shows_a_given_map(case):
         steps=150,
         confidence=0.5,
     )
-    before, after = (l1(target, uf.interpreters.cam(model, v, goal)).mean() for v in (x, x_adv))
+    before, after = (map_l1(target, uf.interpreters.cam(model, v, goal)).mean() for v in (x, x_adv))
     assert after < 0.6 * before
     assert (model(x_adv).argmax(1) == goal).float().mean() >= 0.8
 
@@ -143,7 +143,7 @@ def test_the_weight_may_grow(case):
         x_adv = uf.attacks.adv2(
             model, x, y, goal=goal, interpreter=cam, eps=0.2, steps=40, weight=weight, confidence=0.3
         )
-        return l1(benign, cam(model, x_adv, goal)).mean()
+        return map_l1(benign, cam(model, x_adv, goal)).mean()
 
     assert gap((1e-3, 100.0)) < 0.8 * gap(1e-3)
 

@@ -10,6 +10,8 @@ import underfire as uf
 
 CARDS = list(uf.cards("measure"))
 BATCH = 5
+#: What an audit has at hand, by name.
+VOCABULARY = {"model", "interpreter", "x", "x_adv", "y", "goal", "logits", "logits_adv", "m", "n", "mask"}
 # Where a model is asked, images in narrow floats are other images by a little: small changes are rounded.
 ASKED = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
 
@@ -48,8 +50,8 @@ def arguments(card, dtype=torch.float64):
         "x": rand(BATCH, 3, 4, 4),
         "x_adv": rand(BATCH, 3, 4, 4),
         "logits": rand(BATCH, 4) * 8,
+        "logits_adv": rand(BATCH, 4) * 8,
         "y": torch.tensor([0, 1, 2, 3, 0]),
-        "c": torch.tensor([0, 1, 2, 3, 0]),
         "m": rand(BATCH, 1, 4, 4),
         "n": rand(BATCH, 1, 8, 8),
         "mask": mask,
@@ -77,8 +79,20 @@ def test_the_catalogue_has_measures():
     assert {"linf", "success", "confidence", "map_l1", "map_l2", "map_iou", "pointing_game"} <= {c.name for c in CARDS}
 
 
-def test_the_card_gives_a_direction_and_a_summary(card):
-    assert isinstance(card.facts.higher_is_better, bool)
+def test_the_measure_is_reachable_by_the_name_on_its_card(card):
+    assert getattr(uf.measures, card.name) is card.function
+    assert card.function.__name__ == card.name
+    assert card.name in uf.measures.__all__
+
+
+def test_an_audit_can_bind_the_arguments_of_what_it_computes(card):
+    asked = [p.name for p in inspect.signature(card.function).parameters.values() if p.default is p.empty]
+    if card.facts.table:
+        assert set(asked) <= VOCABULARY
+    assert card.facts.table in {"", "rows", "maps"}
+
+
+def test_the_card_has_a_summary(card):
     assert card.summary.endswith(".")
 
 

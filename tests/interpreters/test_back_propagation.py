@@ -122,7 +122,7 @@ def test_integrated_gradients_are_complete(network, case, baseline, neuron):
 def test_the_gap_is_the_measures(case):
     model, x, y = case
     shown = integrated_gradients(model, x, y, steps=3, quadrature="left")
-    told = uf.measures.explanation.completeness_gap(model, x, y, shown, baseline="black")
+    told = uf.measures.completeness_gap(model, x, y, shown, baseline="black")
     assert torch.allclose(completeness_gap(model, x, y, shown), told) and (told > 0).all()
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from underfire.errors import InputError, Unsupported
 from underfire.measures import sanity
-from underfire.measures.agreement import rank_correlation
+from underfire.measures.agreement import map_rank_correlation
 
 
 def gradient(model, x, y):
@@ -44,7 +44,7 @@ def test_a_gradient_forgets_with_the_weights(network, generator):
     y = torch.arange(40) % 4
     assert sanity.random_weights(model, x, y, gradient).abs().mean() < 0.5
     other = network("relu", seed=9)
-    wanted = rank_correlation(gradient(model, x, y), gradient(other, x, y))
+    wanted = map_rank_correlation(gradient(model, x, y), gradient(other, x, y))
     assert torch.equal(sanity.random_labels(model, x, y, gradient, other), wanted)
 
 
@@ -54,11 +54,11 @@ def test_the_cascade_redraws_from_the_top_and_stays(case):
     learned = {name: p.clone() for name, p in model.named_parameters()}
     shown = []
 
-    def look(net, x, y):
+    def variant(net, x, y):
         shown.append({name: not torch.equal(p, learned[name]) for name, p in net.named_parameters()})
         return gradient(net, x, y)
 
-    sanity.randomisation(model, x, y, look, chunk=4)
+    sanity.randomisation(model, x, y, variant, chunk=4)
     changed = [sorted(name for name, new in state.items() if new) for state in shown]
     top, middle = ["module.6.bias", "module.6.weight"], ["module.2.bias", "module.2.weight"]
     assert changed[0] == []
@@ -66,7 +66,7 @@ def test_the_cascade_redraws_from_the_top_and_stays(case):
     assert changed[2] == middle + top
     assert changed[3] == sorted(learned)
     shown.clear()
-    sanity.randomisation(model, x, y, look, cascade=False, chunk=4)
+    sanity.randomisation(model, x, y, variant, cascade=False, chunk=4)
     changed = [sorted(name for name, new in state.items() if new) for state in shown]
     assert changed == [[], top, middle, ["module.0.bias", "module.0.weight"]]
 
@@ -75,12 +75,12 @@ def test_new_weights_are_those_of_the_layers_own_rule(case):
     model, x, y = case
     weights = []
 
-    def look(net, x, y):
+    def variant(net, x, y):
         weights.append(net.module[0].weight.clone())
         return gradient(net, x, y)
 
     draw = torch.Generator().manual_seed(5)
-    sanity.randomisation(model, x, y, look, layers=["module.0"], generator=draw, chunk=4)
+    sanity.randomisation(model, x, y, variant, layers=["module.0"], generator=draw, chunk=4)
     seed = int(torch.randint(2**31, (1,), generator=torch.Generator().manual_seed(5)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -8,7 +8,7 @@ from torch import nn
 
 from underfire.errors import InputError
 from underfire.measures import weak_localisation as weak
-from underfire.measures.regions import SWEEPS, cross_chosen, regions
+from underfire.measures.regions import SWEEPS, choose_on_other_half, regions
 from underfire.measures.weak_segmentation import segmentation_ap, segmentation_iou, segmentation_sweep
 
 
@@ -106,7 +106,7 @@ def test_intersection_over_union_of_boxes():
 
 def test_no_image_helps_to_choose_for_itself():
     scores = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
-    chosen, place = cross_chosen(scores)  # each half does best where the other does worst
+    chosen, place = choose_on_other_half(scores)  # each half does best where the other does worst
     assert chosen.tolist() == [0, 0, 0, 0]
     assert place.tolist() == [1, 0, 1, 0]
 
@@ -114,7 +114,7 @@ def test_no_image_helps_to_choose_for_itself():
 def test_by_chance_nothing_is_gained_from_many_thresholds(generator):
     """The score of maps of noise with chosen thresholds is that of any fixed one, up to chance."""
     scores = (torch.rand(4000, 20, generator=generator) < 0.3).float()
-    assert cross_chosen(scores)[0].mean().item() == pytest.approx(0.3, abs=0.03)
+    assert choose_on_other_half(scores)[0].mean().item() == pytest.approx(0.3, abs=0.03)
 
 
 def test_any_of_several_boxes_counts_and_maps_are_resized():

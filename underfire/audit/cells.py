@@ -130,7 +130,7 @@ def _attack(cell: Cell, target: Target, batch: Batch, result: Result) -> None:
         shown = {"x": x, "x_adv": x_adv, "y": y, "pred_clean": before, "pred_adv": after}
         for title, interpreter in target.interpreters.items():
             new = interpreter(model, x_adv, after).detach()
-            gaps = {measure.__name__: measure(old[title], new) for measure in (maps.l1, maps.l2, maps.iou)}
+            gaps = {name: getattr(maps, f"map_{name}")(old[title], new) for name in ("l1", "l2", "iou")}
             where = {"localisation_clean": _inside(old[title], batch), "localisation_adv": _inside(new, batch)}
             result.add("maps", n, **about, interpreter=title, attacked=aim, **gaps, **where)
             shown |= {f"map_clean.{title}": old[title], f"map_adv.{title}": new}

@@ -220,7 +220,7 @@ def _measured(model: Classifier, batch: Batch, x_adv: Tensor, goal: Tensor | Non
 def _map_distances(clean: Tensor, adversarial: Tensor) -> dict[str, Tensor]:
     from underfire.measures import maps
 
-    return {"map_l1": maps.l1(clean, adversarial), "map_iou": maps.iou(clean, adversarial)}
+    return {"map_l1": maps.map_l1(clean, adversarial), "map_iou": maps.map_iou(clean, adversarial)}
 
 
 def _draw_attack(

@@ -1,39 +1,65 @@
 """Pure functions from arrays to numbers: what an attack cost, whether it worked, and what became of the explanation.
 
-Batched and on the device of the tensors; one value `[B]` per sample unless said. Narrow floats are widened to float32
-first. `higher_is_better` on a card takes the side of whoever relies on the model: the *larger* the perturbation that an
-attack needs, the better. A measure with `limits` on its card stays inside them. Some measures ask a model or an
-interpreter, which they take as callables: `model(x)` gives logits, `interpreter(model, x, y)` a map.
+Every measure of the catalogue is reachable here by the name on its card, such as `underfire.measures.map_iou`. Measures
+are batched, run on the device of their tensors, and return one value `[B]` per sample unless they say otherwise.
+Float types narrower than float32 are widened first. `higher_is_better` on a card takes the side of whoever relies on
+the model: the *larger* the perturbation that an attack needs, the better. A measure with `limits` on its card stays
+inside them. Some measures ask a model or an interpreter, which they take as callables: `model(x)` returns logits,
+`interpreter(model, x, y)` a map.
 """
 
-from underfire.measures import (
-    agreement,
-    curves,
-    explanation,
-    human,
-    localisation,
-    maps,
-    perturbation,
-    prediction,
-    sanity,
-    ssim,
-    statistics,
-    weak_localisation,
-    weak_segmentation,
-)
+from underfire.measures.agreement import map_kendall, map_rank_correlation, map_top_overlap
+from underfire.measures.curves import optimality
+from underfire.measures.deletion_insertion import deletion, insertion
+from underfire.measures.explanation import completeness_gap, seconds_per_image
+from underfire.measures.fidelities import fidelity, fidelity_over_chance
+from underfire.measures.human import information_transfer_rate, trust_coefficient
+from underfire.measures.localisation import localisation_iou, mass_inside, pointing_game
+from underfire.measures.maps import map_iou, map_l1, map_l2
+from underfire.measures.perturbation import in_box, l0, l0_pixels, l1, l2, linf
+from underfire.measures.prediction import accuracy, confidence, margin, success
+from underfire.measures.sanity import random_labels, random_weights
+from underfire.measures.score_changes import infidelity
+from underfire.measures.sensitivity import sensitivity_max
+from underfire.measures.ssim import map_ssim
+from underfire.measures.weak_localisation import localisation_error
+from underfire.measures.weak_segmentation import segmentation_ap, segmentation_iou
 
 __all__ = [
-    "agreement",
-    "curves",
-    "explanation",
-    "human",
-    "localisation",
-    "maps",
-    "perturbation",
-    "prediction",
-    "sanity",
-    "ssim",
-    "statistics",
-    "weak_localisation",
-    "weak_segmentation",
+    "accuracy",
+    "completeness_gap",
+    "confidence",
+    "deletion",
+    "fidelity",
+    "fidelity_over_chance",
+    "in_box",
+    "infidelity",
+    "information_transfer_rate",
+    "insertion",
+    "l0",
+    "l0_pixels",
+    "l1",
+    "l2",
+    "linf",
+    "localisation_error",
+    "localisation_iou",
+    "map_iou",
+    "map_kendall",
+    "map_l1",
+    "map_l2",
+    "map_rank_correlation",
+    "map_ssim",
+    "map_top_overlap",
+    "margin",
+    "mass_inside",
+    "optimality",
+    "pointing_game",
+    "random_labels",
+    "random_weights",
+    "seconds_per_image",
+    "segmentation_ap",
+    "segmentation_iou",
+    "sensitivity_max",
+    "success",
+    "trust_coefficient",
 ]

@@ -59,8 +59,8 @@ def _standard(m: Tensor) -> Tensor:
     return torch.where(informative(m)[:, None], unit, torch.nan)
 
 
-@card("measure", name="map_rank_correlation", paper=_ADEBAYO, higher_is_better=True, limits=(-1.0, 1.0))
-def rank_correlation(m: Tensor, n: Tensor) -> Tensor:
+@card("measure", paper=_ADEBAYO, table="maps", higher_is_better=True, limits=(-1.0, 1.0))
+def map_rank_correlation(m: Tensor, n: Tensor) -> Tensor:
     """Spearman's correlation of the ranks of the pixels, `[B]`; nan where either map is constant or not finite."""
     a, b = common_grid({"m": m, "n": n}).values()
     known = informative(m) & informative(n)  # before resizing, which leaves traces of rounding in a constant map
@@ -69,12 +69,12 @@ def rank_correlation(m: Tensor, n: Tensor) -> Tensor:
 
 @card(
     "measure",
-    name="map_kendall",
     paper="Kendall, The Treatment of Ties in Ranking Problems, Biometrika 1945",
+    table="maps",
     higher_is_better=True,
     limits=(-1.0, 1.0),
 )
-def kendall(m: Tensor, n: Tensor, side: int = 28) -> Tensor:
+def map_kendall(m: Tensor, n: Tensor, side: int = 28) -> Tensor:
     """Kendall's tau-b, by how many more pairs of pixels agree in order than disagree, `[B]`.
 
     All pairs are counted, so larger maps are first averaged down to at most `side` pixels a side. nan where either map
@@ -97,8 +97,8 @@ def _pairs(a: Tensor, b: Tensor) -> Tensor:
     return ratio((s * t).mean(), untied).clamp(-1, 1)
 
 
-@card("measure", name="map_top_overlap", paper=_ADEBAYO, higher_is_better=True, limits=(0.0, 1.0))
-def top_overlap(m: Tensor, n: Tensor, quantile: float = 0.9) -> Tensor:
+@card("measure", paper=_ADEBAYO, table="maps", higher_is_better=True, limits=(0.0, 1.0))
+def map_top_overlap(m: Tensor, n: Tensor, quantile: float = 0.9) -> Tensor:
     """The share of the top pixels of one map that are top pixels of the other, `[B]`; by chance `1 - quantile`.
 
     Among equal pixels the first in reading order are taken. nan where either map is constant or not finite.
@@ -129,7 +129,7 @@ def agreement(maps: Mapping[str, Tensor], *, quantile: float | None = None) -> A
 
     Args:
         maps: by interpreter `[B, 1, h, w]`, of the same images and classes.
-        quantile: compare the top pixels, those above it, as `top_overlap`; None is Spearman's correlation of all.
+        quantile: compare the top pixels, those above it, as `map_top_overlap`; None is Spearman's correlation of all.
 
     Raises:
         InputError: the maps are not of the same images, or the quantile is not in [0, 1).

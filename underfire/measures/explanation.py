@@ -16,15 +16,15 @@ from torch import Tensor
 
 from underfire.catalog import card
 from underfire.errors import InputError
-from underfire.measures import deletion as curves
-from underfire.measures import fidelity as removals
+from underfire.measures import deletion_insertion as curves
+from underfire.measures import fidelities as removals
 from underfire.measures.arrays import is_map, ratio
-from underfire.measures.deletion import deletion, deletion_curve, insertion, insertion_curve
-from underfire.measures.fidelity import fidelity, fidelity_over_chance, removal
-from underfire.measures.infidelity import infidelity
+from underfire.measures.deletion_insertion import deletion, deletion_curve, insertion, insertion_curve
+from underfire.measures.fidelities import fidelity, fidelity_over_chance, removal
 from underfire.measures.maps import informative
 from underfire.measures.passes import FILLS, Interpreter, Model, ask, filled
-from underfire.measures.removal import Look, answers, order_of
+from underfire.measures.removal import Variant, answers, pixel_order
+from underfire.measures.score_changes import infidelity
 from underfire.measures.sensitivity import sensitivity_max
 
 __all__ = [
@@ -67,6 +67,7 @@ def gap(m: Tensor, f: Tensor, f0: Tensor) -> Tensor:
 @card(
     "measure",
     paper="Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, ICML 2017",
+    table="maps",
     higher_is_better=False,
 )
 def completeness_gap(
@@ -95,7 +96,7 @@ def completeness_gap(
         raise InputError(f"the baseline must be {wanted}, or one for each image, got {tuple(baseline.shape)}")
     empty = (filled(x, baseline) if isinstance(baseline, str) else baseline.to(x)).expand_as(x)
     both = torch.stack([x, empty])
-    logit, _ = ask(model, x, y, 2, lambda image, look: both[look, image], chunk)
+    logit, _ = ask(model, x, y, 2, lambda image, variant: both[variant, image], chunk)
     return gap(m, logit[:, 0], logit[:, 1])
 
 
@@ -169,13 +170,13 @@ def faithfulness(
     Raises:
         InputError: an option is wrong, or the shapes do not fit. ModelError: the model returns NaN.
     """
-    order = order_of(m, x)
+    order = pixel_order(m, x)
     size = x.shape[2], x.shape[3]
     orders = torch.cat([order, removals.control_orders(order, size, control, samples, generator)])
     pixels = orders.shape[2]
-    out, back = curves.deletion_looks(pixels, steps, "black"), curves.insertion_looks(pixels, steps, "blur")
-    removed = removals.removal_looks(pixels, shares, fills, len(orders))
-    whole, empty = Look("", 0), Look("black", pixels)
+    out, back = curves.deletion_variants(pixels, steps, "black"), curves.insertion_variants(pixels, steps, "blur")
+    removed = removals.removal_variants(pixels, shares, fills, len(orders))
+    whole, empty = Variant("", 0), Variant("black", pixels)
     found = answers(model, x, y, orders, [*out, *back, *removed, whole, empty], chunk)
     table = removals.drops(found, removed, m, shares, fills)
     values = {

@@ -27,6 +27,7 @@ def on_mask(m: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 @card(
     "measure",
     paper="Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016",
+    table="maps",
     higher_is_better=True,
     limits=(0.0, 1.0),
 )
@@ -42,6 +43,7 @@ def pointing_game(m: Tensor, mask: Tensor) -> Tensor:
 @card(
     "measure",
     paper="Wang et al., Score-CAM, CVPR Workshops 2020 (the energy-based pointing game)",
+    table="maps",
     higher_is_better=True,
     limits=(0.0, 1.0),
 )
@@ -61,6 +63,7 @@ def mass_inside(m: Tensor, mask: Tensor) -> Tensor:
 @card(
     "measure",
     paper="Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010",
+    table="maps",
     higher_is_better=True,
     limits=(0.0, 1.0),
 )

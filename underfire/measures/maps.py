@@ -47,14 +47,14 @@ def _gap(m: Tensor, n: Tensor) -> Tensor:
     return (normalise(m) - normalise(n)).flatten(1)
 
 
-@card("measure", name="map_l1", paper=_PAPER, higher_is_better=False, limits=(0.0, 1.0))
-def l1(m: Tensor, n: Tensor) -> Tensor:
+@card("measure", paper=_PAPER, table="maps", higher_is_better=False, limits=(0.0, 1.0))
+def map_l1(m: Tensor, n: Tensor) -> Tensor:
     """The mean absolute difference of the min-max normalised maps, `[B]`: L1 divided by the number of pixels."""
     return _gap(m, n).abs().mean(1)
 
 
-@card("measure", name="map_l2", paper=_PAPER, higher_is_better=False, limits=(0.0, 1.0))
-def l2(m: Tensor, n: Tensor) -> Tensor:
+@card("measure", paper=_PAPER, table="maps", higher_is_better=False, limits=(0.0, 1.0))
+def map_l2(m: Tensor, n: Tensor) -> Tensor:
     """The root mean square difference of the min-max normalised maps, `[B]`: L2 divided by the root of the pixels."""
     gap = _gap(m, n)
     return torch.linalg.vector_norm(gap, dim=1) / gap.shape[1] ** 0.5
@@ -85,19 +85,19 @@ def top_count(pixels: int, quantile: float) -> int:
     return max(1, round((1 - quantile) * pixels))
 
 
-@card("measure", name="map_iou", paper=_PAPER, higher_is_better=True, limits=(0.0, 1.0))
-def iou(m: Tensor, n: Tensor, quantile: float = 0.8) -> Tensor:
+@card("measure", paper=_PAPER, table="maps", higher_is_better=True, limits=(0.0, 1.0))
+def map_iou(m: Tensor, n: Tensor, quantile: float = 0.8) -> Tensor:
     """Intersection over union of the top pixels of both maps, `[B]`; nan where either map is constant or not finite.
 
     Exactly the same number of pixels is taken from each map, so that no threshold has to be chosen; among equal pixels
     the first in reading order are taken. A map that is zero almost everywhere is therefore filled up with zeros, the
     same ones in both maps: a sweep over the quantiles shows it.
     """
-    return iou_sweep(m, n, (quantile,))[:, 0]
+    return map_iou_sweep(m, n, (quantile,))[:, 0]
 
 
-def iou_sweep(m: Tensor, n: Tensor, quantiles: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)) -> Tensor:
-    """`iou` at every one of the quantiles, `[B, Q]`, for one sorting of the maps."""
+def map_iou_sweep(m: Tensor, n: Tensor, quantiles: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)) -> Tensor:
+    """`map_iou` at every one of the quantiles, `[B, Q]`, for one sorting of the maps."""
     known = informative(m) & informative(n)
     m, n = _one_grid(m, n)
     later = torch.maximum(ranks(m), ranks(n))  # a pixel is in both top sets once both ranks are inside

@@ -17,32 +17,32 @@ def _difference(x: Tensor, x_adv: Tensor) -> Tensor:
     return (wide(x_adv) - wide(x)).flatten(1)
 
 
-@card("measure", paper=_PAPER, norms=("linf",), higher_is_better=True)
+@card("measure", paper=_PAPER, norms=("linf",), table="rows", higher_is_better=True)
 def linf(x: Tensor, x_adv: Tensor) -> Tensor:
     """The largest change of any feature, `[B]`."""
     return _difference(x, x_adv).abs().amax(1)
 
 
-@card("measure", paper=_PAPER, norms=("l2",), higher_is_better=True)
+@card("measure", paper=_PAPER, norms=("l2",), table="rows", higher_is_better=True)
 def l2(x: Tensor, x_adv: Tensor) -> Tensor:
     """The Euclidean length of the change, `[B]`."""
     return torch.linalg.vector_norm(_difference(x, x_adv), dim=1)
 
 
-@card("measure", paper=_PAPER, norms=("l1",), higher_is_better=True)
+@card("measure", paper=_PAPER, norms=("l1",), table="rows", higher_is_better=True)
 def l1(x: Tensor, x_adv: Tensor) -> Tensor:
     """The sum of the absolute changes, `[B]`."""
     return _difference(x, x_adv).abs().sum(1)
 
 
-@card("measure", paper=_PAPER, norms=("l0",), higher_is_better=True)
+@card("measure", paper=_PAPER, norms=("l0",), table="rows", higher_is_better=True)
 def l0(x: Tensor, x_adv: Tensor) -> Tensor:
     """How many features changed at all, `[B]`; a pixel of three channels counts up to three times."""
     changed = _difference(x, x_adv) != 0
     return changed.sum(1).to(wide(x).dtype)
 
 
-@card("measure", paper=_PAPER, norms=("l0",), higher_is_better=True)
+@card("measure", paper=_PAPER, norms=("l0",), table="rows", higher_is_better=True)
 def l0_pixels(x: Tensor, x_adv: Tensor) -> Tensor:
     """How many pixels changed in any channel, `[B]`, for images `[B, C, H, W]`."""
     same_shape(x, x_adv)
@@ -55,6 +55,7 @@ def l0_pixels(x: Tensor, x_adv: Tensor) -> Tensor:
 @card(
     "measure",
     paper="Carlini et al., On Evaluating Adversarial Robustness, 2019",
+    table="rows",
     higher_is_better=True,
     limits=(0.0, 1.0),
 )

@@ -22,26 +22,27 @@ def _checked(logits: Tensor, y: Tensor) -> Tensor:
     return y.to(logits.device)[:, None]
 
 
-@card("measure", paper=_ADV2, higher_is_better=False, limits=(0.0, 1.0))
-def success(logits: Tensor, y: Tensor, goal: Tensor | None = None) -> Tensor:
+@card("measure", paper=_ADV2, table="rows", higher_is_better=False, limits=(0.0, 1.0))
+def success(logits_adv: Tensor, y: Tensor, goal: Tensor | None = None) -> Tensor:
     """Whether the attack worked, bool `[B]`: the model leaves class `y`, or reaches class `goal` where one is given.
 
     The attack success rate is `statistics.rate` of this over the samples that the clean model classifies correctly.
     """
-    wanted = _checked(logits, y if goal is None else goal)[:, 0]
-    prediction = logits.argmax(1)
+    wanted = _checked(logits_adv, y if goal is None else goal)[:, 0]
+    prediction = logits_adv.argmax(1)
     return prediction != wanted if goal is None else prediction == wanted
 
 
-@card("measure", paper=_ADV2, higher_is_better=False, limits=(0.0, 1.0))
-def confidence(logits: Tensor, c: Tensor) -> Tensor:
-    """The softmax probability of class `c`, `[B]`; of the class an attack reached, its misclassification confidence."""
-    return wide(logits).softmax(1).gather(1, _checked(logits, c))[:, 0]
+@card("measure", paper=_ADV2, table="rows", higher_is_better=False, limits=(0.0, 1.0))
+def confidence(logits: Tensor, y: Tensor) -> Tensor:
+    """The softmax probability of class `y`, `[B]`; of the class an attack reached, its misclassification confidence."""
+    return wide(logits).softmax(1).gather(1, _checked(logits, y))[:, 0]
 
 
 @card(
     "measure",
     paper="Carlini and Wagner, Towards Evaluating the Robustness of Neural Networks, IEEE S&P 2017",
+    table="rows",
     higher_is_better=True,
 )
 def margin(logits: Tensor, y: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def weight_layers(model: nn.Module, x: Tensor) -> tuple[list[str], list[str]]:
     return able, [name for name in owners if name not in able]
 
 
-def copy_to_spoil(model: nn.Module, x: Tensor) -> tuple[nn.Module, list[str], list[str]]:
+def copy_for_randomisation(model: nn.Module, x: Tensor) -> tuple[nn.Module, list[str], list[str]]:
     """A copy of the network to be spoilt, and its `weight_layers`."""
     if not isinstance(model, nn.Module):
         raise Unsupported(
@@ -74,7 +74,7 @@ def redraw(layer: nn.Module, generator: torch.Generator) -> None:
 
 
 @contextmanager
-def learned_again(layer: nn.Module, after: bool) -> Iterator[None]:
+def restore_weights(layer: nn.Module, after: bool) -> Iterator[None]:
     """At the end, where `after`, the layer's weights as they are now."""
     learned = copy.deepcopy(layer.state_dict()) if after else None
     yield

@@ -58,7 +58,7 @@ def regions(m: Tensor, rule: str, alphas: Sequence[float] | None = None) -> Tens
     return (scaled[:, None] >= limits[..., None]).unflatten(2, m.shape[2:])
 
 
-def cross_chosen(scores: Tensor) -> tuple[Tensor, Tensor]:
+def choose_on_other_half(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Each image's score at the threshold that is best, on average, for the *other* half of the images.
 
     The halves are the even and the odd places. So every image is tested, and none helps to choose for itself.

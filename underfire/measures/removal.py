@@ -1,4 +1,4 @@
-"""Images with the most relevant pixels replaced, or all but them: every look once, however many measures want it."""
+"""Images with the most relevant pixels replaced, or all but them: every variant once, however many measures want it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from underfire.measures.passes import Model, ask, check_images, filled
 
 
 @dataclass(frozen=True)
-class Look:
+class Variant:
     """One way to show an image.
 
     Attributes:
@@ -30,15 +30,15 @@ class Look:
     keep: bool = False
     order: int = 0
 
-    def plain(self, pixels: int) -> Look:
+    def plain(self, pixels: int) -> Variant:
         """The same picture by one name: nothing taken away, or everything, needs no order."""
         if self.k == (pixels if self.keep else 0):
-            return Look("", 0)
-        return Look(self.fill, pixels) if self.k == (0 if self.keep else pixels) else self
+            return Variant("", 0)
+        return Variant(self.fill, pixels) if self.k == (0 if self.keep else pixels) else self
 
 
-Answers = Mapping[Look, tuple[Tensor, Tensor]]
-"""The logit and the probability of the class, `[B]` each, by look."""
+Answers = Mapping[Variant, tuple[Tensor, Tensor]]
+"""The logit and the probability of the class, `[B]` each, by variant."""
 
 
 def counts(pixels: int, steps: int) -> list[int]:
@@ -53,7 +53,7 @@ def counts(pixels: int, steps: int) -> list[int]:
     return [i * pixels // steps for i in range(steps + 1)]
 
 
-def order_of(m: Tensor, x: Tensor) -> Tensor:
+def pixel_order(m: Tensor, x: Tensor) -> Tensor:
     """The rank of every pixel of the images by the map at their size, int64 `[1, B, H·W]`, 0 for the most relevant.
 
     Raises:
@@ -65,35 +65,35 @@ def order_of(m: Tensor, x: Tensor) -> Tensor:
 
 
 def answers(
-    model: Model, x: Tensor, y: Tensor, orders: Tensor, looks: Iterable[Look], chunk: int | None = None
+    model: Model, x: Tensor, y: Tensor, orders: Tensor, variants: Iterable[Variant], chunk: int | None = None
 ) -> Answers:
-    """What the model says of every image under every look; equal pictures are asked about once.
+    """What the model says of every image under every variant; equal pictures are asked about once.
 
     Args:
         model: maps images to logits `[B, K]`.
         x: images `[B, C, H, W]`.
         y: the class of interest, int64 `[B]`.
-        orders: ranks of the pixels, int64 `[orders, B, H·W]` (see `order_of`).
-        looks: what to show.
+        orders: ranks of the pixels, int64 `[orders, B, H·W]` (see `pixel_order`).
+        variants: what to show.
         chunk: how many pictures go through the model at once; None is what suits the device.
 
     Raises:
         InputError: a fill is unknown, or something does not fit. ModelError: the model returns NaN.
     """
     check_images(x, y)
-    pixels, wanted = orders.shape[2], list(looks)
-    asked = list(dict.fromkeys(look.plain(pixels) for look in wanted))
-    names = list(dict.fromkeys(look.fill for look in asked if look.fill))
+    pixels, wanted = orders.shape[2], list(variants)
+    asked = list(dict.fromkeys(variant.plain(pixels) for variant in wanted))
+    names = list(dict.fromkeys(variant.fill for variant in asked if variant.fill))
     fills = torch.stack([filled(x, name) for name in names]) if names else x[None]
-    place = torch.tensor([names.index(look.fill) if look.fill else 0 for look in asked], device=x.device)
-    k, order = (torch.tensor([getattr(look, word) for look in asked], device=x.device) for word in ("k", "order"))
-    keep = torch.tensor([look.keep for look in asked], device=x.device)
+    place = torch.tensor([names.index(variant.fill) if variant.fill else 0 for variant in asked], device=x.device)
+    k, order = (torch.tensor([getattr(variant, word) for variant in asked], device=x.device) for word in ("k", "order"))
+    keep = torch.tensor([variant.keep for variant in asked], device=x.device)
 
-    def show(image: Tensor, look: Tensor) -> Tensor:
+    def show(image: Tensor, variant: Tensor) -> Tensor:
         # Removed is what ranks before k: no sorting, and no state from one step to the next.
-        gone = (orders[order[look], image] < k[look, None]) ^ keep[look, None]
-        return torch.where(gone.view(-1, 1, *x.shape[2:]), fills[place[look], image], x[image])
+        gone = (orders[order[variant], image] < k[variant, None]) ^ keep[variant, None]
+        return torch.where(gone.view(-1, 1, *x.shape[2:]), fills[place[variant], image], x[image])
 
     logit, probability = ask(model, x, y, len(asked), show, chunk)
-    found = {look: (logit[:, i], probability[:, i]) for i, look in enumerate(asked)}
-    return {look: found[look.plain(pixels)] for look in wanted}
+    found = {variant: (logit[:, i], probability[:, i]) for i, variant in enumerate(asked)}
+    return {variant: found[variant.plain(pixels)] for variant in wanted}

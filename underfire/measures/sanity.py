@@ -14,26 +14,26 @@ from torch import Tensor, nn
 
 from underfire.catalog import card
 from underfire.errors import InputError, nearest
-from underfire.measures.agreement import rank_correlation, top_overlap
+from underfire.measures.agreement import map_rank_correlation, map_top_overlap
 from underfire.measures.arrays import is_map
 from underfire.measures.passes import Interpreter, check_images, chunk_of, seeded
-from underfire.measures.redrawing import copy_to_spoil, learned_again, redraw
-from underfire.measures.sensitivity import explained
-from underfire.measures.ssim import ssim
+from underfire.measures.redrawing import copy_for_randomisation, redraw, restore_weights
+from underfire.measures.sensitivity import maps_in_chunks
+from underfire.measures.ssim import map_ssim
 
 _PAPER = "Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, Sanity Checks for Saliency Maps, NeurIPS 2018"
 
 
-def rank_absolute(m: Tensor, n: Tensor) -> Tensor:
-    """`rank_correlation` of the absolute values, `[B]`: a map that only changes its sign stays the same."""
-    return rank_correlation(is_map(m).abs(), is_map(n).abs())
+def absolute_rank_correlation(m: Tensor, n: Tensor) -> Tensor:
+    """`map_rank_correlation` of the absolute values, `[B]`: a map that only changes its sign stays the same."""
+    return map_rank_correlation(is_map(m).abs(), is_map(n).abs())
 
 
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "rank": rank_correlation,
-    "rank_absolute": rank_absolute,
-    "ssim": ssim,
-    "top": top_overlap,
+    "rank": map_rank_correlation,
+    "rank_absolute": absolute_rank_correlation,
+    "ssim": map_ssim,
+    "top": map_top_overlap,
 }
 
 
@@ -82,7 +82,7 @@ def randomisation(
             layer with such a rule.
     """
     check_images(x, y)
-    other, known, kept = copy_to_spoil(model, x)
+    other, known, kept = copy_for_randomisation(model, x)
     generator, room = seeded(generator, torch.device("cpu")), chunk_of(x, chunk)
     chosen = known if layers is None else list(layers)
     if not chosen:
@@ -90,19 +90,19 @@ def randomisation(
     for name in chosen:
         if name not in known:
             raise InputError(f"layer {name!r} cannot be re-drawn; {nearest(name, known)}")
-    before = explained(interpreter, model, x, y, room)
+    before = maps_in_chunks(interpreter, model, x, y, room)
     found: dict[str, list[Tensor]] = {name: [] for name in similarities}
     for name in chosen:
         layer = other.get_submodule(name)
-        with learned_again(layer, after=not cascade):
+        with restore_weights(layer, after=not cascade):
             redraw(layer, generator)
-            after = explained(interpreter, other, x, y, room)
+            after = maps_in_chunks(interpreter, other, x, y, room)
             for how, similarity in similarities.items():
                 found[how].append(similarity(before, after))
     return Randomised(tuple(chosen), {how: torch.stack(rows) for how, rows in found.items()}, tuple(kept))
 
 
-@card("measure", paper=_PAPER, higher_is_better=False, limits=(-1.0, 1.0))
+@card("measure", paper=_PAPER, table="maps", higher_is_better=False, limits=(-1.0, 1.0))
 def random_weights(
     model: nn.Module,
     x: Tensor,
@@ -118,11 +118,13 @@ def random_weights(
     learned. nan where either map is constant or not finite.
     """
     check_images(x, y)
-    other, known, _ = copy_to_spoil(model, x)
+    other, known, _ = copy_for_randomisation(model, x)
     generator, room = seeded(generator, torch.device("cpu")), chunk_of(x, chunk)
     for name in known:
         redraw(other.get_submodule(name), generator)
-    return rank_correlation(explained(interpreter, model, x, y, room), explained(interpreter, other, x, y, room))
+    return map_rank_correlation(
+        maps_in_chunks(interpreter, model, x, y, room), maps_in_chunks(interpreter, other, x, y, room)
+    )
 
 
 @card("measure", paper=_PAPER, higher_is_better=False, limits=(-1.0, 1.0))
@@ -145,4 +147,6 @@ def random_labels(
     """
     check_images(x, y)
     room = chunk_of(x, chunk)
-    return rank_correlation(explained(interpreter, model, x, y, room), explained(interpreter, other, x, y, room))
+    return map_rank_correlation(
+        maps_in_chunks(interpreter, model, x, y, room), maps_in_chunks(interpreter, other, x, y, room)
+    )

@@ -15,7 +15,7 @@ from underfire.measures.arrays import is_map, ratio
 from underfire.measures.passes import Interpreter, Model, check_images, chunk_of, seeded, undisturbed
 
 
-def explained(interpreter: Interpreter, model: Model, x: Tensor, y: Tensor, chunk: int) -> Tensor:
+def maps_in_chunks(interpreter: Interpreter, model: Model, x: Tensor, y: Tensor, chunk: int) -> Tensor:
     """The maps of the images without a graph, `[B, 1, h, w]`, `chunk` images at a time."""
     with undisturbed(model):
         parts = zip(x.detach().split(chunk), y.split(chunk), strict=True)
@@ -26,6 +26,7 @@ def explained(interpreter: Interpreter, model: Model, x: Tensor, y: Tensor, chun
     "measure",
     paper="Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (In)fidelity and Sensitivity of Explanations, "
     "NeurIPS 2019",
+    table="maps",
     higher_is_better=False,
 )
 def sensitivity_max(
@@ -66,11 +67,11 @@ def sensitivity_max(
     generator, room = seeded(generator, x.device), chunk_of(x, chunk)
     uniform = torch.rand(samples, *x.shape[1:], generator=generator, device=generator.device)
     changes = (eps * (2 * uniform - 1)).to(x)
-    first = explained(interpreter, model, x, y, room).flatten(1)
+    first = maps_in_chunks(interpreter, model, x, y, room).flatten(1)
     moved = []
     for pairs in torch.arange(len(x) * samples, device=x.device).split(room):
         image, sample = pairs // samples, pairs % samples
-        maps = explained(interpreter, model, x[image] + changes[sample], y[image], room)
+        maps = maps_in_chunks(interpreter, model, x[image] + changes[sample], y[image], room)
         moved.append(torch.linalg.vector_norm(maps.flatten(1) - first[image], dim=1))
     distance = torch.cat(moved).view(len(x), samples) if moved else first.new_zeros(0, samples)
     return ratio(distance.amax(1), torch.linalg.vector_norm(first, dim=1))

@@ -1,4 +1,4 @@
-"""Structural similarity of two maps: whether they look alike, at every place."""
+"""Structural similarity of two maps: whether they variant alike, at every place."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from underfire.measures.maps import informative, normalise
 
 @card(
     "measure",
-    name="map_ssim",
     paper="Wang, Bovik, Sheikh and Simoncelli, Image Quality Assessment: From Error Visibility to Structural "
     "Similarity, IEEE TIP 2004",
+    table="maps",
     higher_is_better=True,
     limits=(-1.0, 1.0),
 )
-def ssim(m: Tensor, n: Tensor, window: int = 7) -> Tensor:
+def map_ssim(m: Tensor, n: Tensor, window: int = 7) -> Tensor:
     """The mean structural similarity of the min-max normalised maps, `[B]`; 1 is the same picture.
 
     Means, variances and the covariance are taken in every square of `window` pixels that lies inside (a smaller one in

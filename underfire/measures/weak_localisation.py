@@ -18,7 +18,7 @@ from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures.arrays import is_map, ratio
 from underfire.measures.maps import informative, resize
-from underfire.measures.regions import cross_chosen, regions, sweep
+from underfire.measures.regions import choose_on_other_half, regions, sweep
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def localise(
     drawn = drawn.view(len(m), len(thresholds), 4)
     iou = box_iou(drawn[:, :, None], boxes[:, None]).nan_to_num(0).amax(2).to(m.dtype)
     hits = torch.where(known[:, None], (iou >= least).to(m.dtype), torch.nan)
-    hit, place = cross_chosen(hits)
+    hit, place = choose_on_other_half(hits)
     rows, at = torch.arange(len(m), device=m.device), place.clamp_min(0)
     threshold = torch.tensor(thresholds, dtype=m.dtype, device=m.device)[at]
     chosen = hit.isfinite()

@@ -14,12 +14,12 @@ from underfire.catalog import card
 from underfire.measures.agreement import tie_groups
 from underfire.measures.arrays import ratio
 from underfire.measures.localisation import on_mask
-from underfire.measures.regions import cross_chosen, regions
+from underfire.measures.regions import choose_on_other_half, regions
 
 _PAPER = "Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010"
 
 
-@card("measure", paper=_PAPER, higher_is_better=True, limits=(0.0, 1.0))
+@card("measure", paper=_PAPER, table="maps", higher_is_better=True, limits=(0.0, 1.0))
 def segmentation_ap(m: Tensor, mask: Tensor) -> Tensor:
     """The average precision of the map's values as scores of the mask's pixels, `[B]`: over all thresholds at once.
 
@@ -55,4 +55,4 @@ def segmentation_iou(m: Tensor, mask: Tensor, *, rule: str = "value") -> float:
     Each half of the images (even and odd places) is tested with the threshold that is best for the other. Images whose
     map or mask is undefined are left out; nan where fewer than two, one in each half, are left.
     """
-    return float(cross_chosen(segmentation_sweep(m, mask, rule))[0].nanmean())
+    return float(choose_on_other_half(segmentation_sweep(m, mask, rule))[0].nanmean())

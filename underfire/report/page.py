@@ -16,7 +16,7 @@ from underfire import __version__
 from underfire.audit.reading import KEPT, Hit, largest
 from underfire.audit.summary import Findings
 from underfire.audit.summary import findings as read
-from underfire.measures.maps import iou
+from underfire.measures.maps import map_iou
 from underfire.report import gallery, plots, verdict, words
 from underfire.report.facts import facts
 from underfire.report.files import whole
@@ -80,7 +80,7 @@ def render(ledger: Ledger) -> str:
             picture=128 if columns < 4 else 96,  # pixels: two samples side by side on a wide page
             maps=[_maps(name, found) for name in dict.fromkeys(s.interpreter for s in found.shifts)],
             kept=KEPT,
-            strongest=1 - signature(iou).parameters["quantile"].default,
+            strongest=1 - signature(map_iou).parameters["quantile"].default,
             checks=found.checks,
             gates=found.gates,
             sections=[s for s in _SECTIONS if s[0] != "gates" or found.gates],

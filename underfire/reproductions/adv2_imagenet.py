@@ -139,7 +139,7 @@ def _maps(
     benign = shown(batch.x, batch.y)
     attacked = {"pgd": shown(plain, goal), "adv2": shown(both, goal)}
     found: dict[str, Any] = {}
-    for measure in (maps.l1, maps.l2, maps.iou):
+    for measure in (maps.map_l1, maps.map_l2, maps.map_iou):
         values = {k: measure(benign, m) for k, m in attacked.items()}
         found[measure.__name__] = {
             **{k: bootstrap_mean(v) for k, v in values.items()},
@@ -147,7 +147,7 @@ def _maps(
         }
     found["iou_sweep"] = {
         "quantiles": QUANTILES,
-        **{k: maps.iou_sweep(benign, m, QUANTILES).mean(0).tolist() for k, m in attacked.items()},
+        **{k: maps.map_iou_sweep(benign, m, QUANTILES).mean(0).tolist() for k, m in attacked.items()},
     }
     return found
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from underfire.errors import InputError
-from underfire.measures import fidelity as removals
+from underfire.measures import fidelities as removals
 from underfire.measures.passes import filled
-from underfire.measures.removal import order_of
+from underfire.measures.removal import pixel_order
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_model_that_looks_at_one_square(generator):
 
 def test_controls_know_nothing_and_keep_what_they_promise(generator):
     m = torch.rand(2, 1, 6, 5, generator=generator)
-    order = order_of(m, torch.zeros(2, 3, 6, 5))
+    order = pixel_order(m, torch.zeros(2, 3, 6, 5))
     shifted = removals.control_orders(order, (6, 5), "shifted", 3, generator)
     pixels = removals.control_orders(order, (6, 5), "pixels", 3, generator)
     for found in (shifted, pixels):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from underfire.errors import InputError, ModelError
-from underfire.measures import deletion as game
+from underfire.measures import deletion_insertion as game
 from underfire.measures.passes import chunk_of, filled
 
 

@@ -17,7 +17,7 @@ from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures.maps import informative
 from underfire.measures.passes import FILLS, Model, seeded
-from underfire.measures.removal import Answers, Look, answers, order_of
+from underfire.measures.removal import Answers, Variant, answers, pixel_order
 
 _PAPER = (
     "Samek, Binder, Montavon, Lapuschkin and Müller, Evaluating the Visualization of What a Deep Neural Network Has "
@@ -73,7 +73,7 @@ def control_orders(
     return torch.stack([grid.roll((s // size[1], s % size[1]), (1, 2)).flatten(1) for s in shifts])
 
 
-def removal_looks(pixels: int, shares: Sequence[float], fills: Sequence[str], orders: int) -> list[Look]:
+def removal_variants(pixels: int, shares: Sequence[float], fills: Sequence[str], orders: int) -> list[Variant]:
     """The whole image, and every share with every fill by every order.
 
     Raises:
@@ -83,13 +83,15 @@ def removal_looks(pixels: int, shares: Sequence[float], fills: Sequence[str], or
     if wrong or not shares or not fills:
         raise InputError(f"shares must lie in (0, 1], such as 0.1, and fills be named, got {shares} and {fills}")
     sizes = [max(1, round(share * pixels)) for share in shares]
-    return [Look("", 0), *(Look(f, k, order=o) for o in range(orders) for k in sizes for f in fills)]
+    return [Variant("", 0), *(Variant(f, k, order=o) for o in range(orders) for k in sizes for f in fills)]
 
 
-def drops(found: Answers, looks: Sequence[Look], m: Tensor, shares: Sequence[float], fills: Sequence[str]) -> Removal:
-    """The table of removals from what the model said of `looks`."""
-    said = torch.stack([found[look][1] for look in looks[1:]], 1)
-    fell = (found[looks[0]][1][:, None] - said).unflatten(1, (-1, len(shares), len(fills)))
+def drops(
+    found: Answers, variants: Sequence[Variant], m: Tensor, shares: Sequence[float], fills: Sequence[str]
+) -> Removal:
+    """The table of removals from what the model said of `variants`."""
+    said = torch.stack([found[variant][1] for variant in variants[1:]], 1)
+    fell = (found[variants[0]][1][:, None] - said).unflatten(1, (-1, len(shares), len(fills)))
     known = informative(m)[:, None, None].to(fell.device)
     drop, control = (torch.where(known, t, torch.nan) for t in (fell[:, 0], fell[:, 1:].mean(1)))
     return Removal(tuple(shares), tuple(fills), drop, control)
@@ -125,13 +127,13 @@ def removal(
     Raises:
         InputError: an option is wrong, or the shapes do not fit. ModelError: the model returns NaN.
     """
-    order = order_of(m, x)
+    order = pixel_order(m, x)
     orders = torch.cat([order, control_orders(order, (x.shape[2], x.shape[3]), control, samples, generator)])
-    looks = removal_looks(orders.shape[2], shares, fills, len(orders))
-    return drops(answers(model, x, y, orders, looks, chunk), looks, m, shares, fills)
+    variants = removal_variants(orders.shape[2], shares, fills, len(orders))
+    return drops(answers(model, x, y, orders, variants, chunk), variants, m, shares, fills)
 
 
-@card("measure", paper=_PAPER, higher_is_better=True, limits=(-1.0, 1.0))
+@card("measure", paper=_PAPER, table="maps", higher_is_better=True, limits=(-1.0, 1.0))
 def fidelity(
     model: Model,
     x: Tensor,
@@ -146,12 +148,12 @@ def fidelity(
 
     Args, values and errors as of `removal`; nan where the map is constant or not finite.
     """
-    order = order_of(m, x)
-    looks = removal_looks(order.shape[2], shares, fills, 1)
-    return drops(answers(model, x, y, order, looks, chunk), looks, m, shares, fills).drop.mean((1, 2))
+    order = pixel_order(m, x)
+    variants = removal_variants(order.shape[2], shares, fills, 1)
+    return drops(answers(model, x, y, order, variants, chunk), variants, m, shares, fills).drop.mean((1, 2))
 
 
-@card("measure", paper=_PAPER, higher_is_better=True, limits=(-2.0, 2.0))
+@card("measure", paper=_PAPER, table="maps", higher_is_better=True, limits=(-2.0, 2.0))
 def fidelity_over_chance(
     model: Model,
     x: Tensor,

@@ -14,30 +14,30 @@ from torch import Tensor
 from underfire.catalog import card
 from underfire.measures.maps import informative
 from underfire.measures.passes import Model
-from underfire.measures.removal import Answers, Look, answers, counts, order_of
+from underfire.measures.removal import Answers, Variant, answers, counts, pixel_order
 
 _PAPER = "Petsiuk, Das and Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018"
 
 
-def deletion_looks(pixels: int, steps: int, fill: str) -> list[Look]:
+def deletion_variants(pixels: int, steps: int, fill: str) -> list[Variant]:
     """The points of a deletion curve."""
-    return [Look(fill, k) for k in counts(pixels, steps)]
+    return [Variant(fill, k) for k in counts(pixels, steps)]
 
 
-def insertion_looks(pixels: int, steps: int, fill: str) -> list[Look]:
+def insertion_variants(pixels: int, steps: int, fill: str) -> list[Variant]:
     """The points of an insertion curve."""
-    return [Look(fill, k, keep=True) for k in counts(pixels, steps)]
+    return [Variant(fill, k, keep=True) for k in counts(pixels, steps)]
 
 
-def curve(found: Answers, looks: Sequence[Look], m: Tensor) -> Tensor:
-    """The probabilities along `looks`, `[B, steps + 1]`; nan where the map ranks nothing."""
-    points = torch.stack([found[look][1] for look in looks], 1)
+def curve(found: Answers, variants: Sequence[Variant], m: Tensor) -> Tensor:
+    """The probabilities along `variants`, `[B, steps + 1]`; nan where the map ranks nothing."""
+    points = torch.stack([found[variant][1] for variant in variants], 1)
     return torch.where(informative(m)[:, None].to(points.device), points, torch.nan)
 
 
-def area(points: Tensor, looks: Sequence[Look]) -> Tensor:
+def area(points: Tensor, variants: Sequence[Variant]) -> Tensor:
     """The area under a curve, `[B]`, by trapezoids over the share of pixels; between 0 and 1."""
-    share = torch.tensor([look.k / looks[-1].k for look in looks], dtype=points.dtype, device=points.device)
+    share = torch.tensor([variant.k / variants[-1].k for variant in variants], dtype=points.dtype, device=points.device)
     return torch.trapezoid(points, share, dim=1)
 
 
@@ -61,9 +61,9 @@ def deletion_curve(
     Raises:
         InputError: an option is wrong, or the shapes do not fit. ModelError: the model returns NaN.
     """
-    orders = order_of(m, x)
-    looks = deletion_looks(orders.shape[2], steps, fill)
-    return curve(answers(model, x, y, orders, looks, chunk), looks, m)
+    orders = pixel_order(m, x)
+    variants = deletion_variants(orders.shape[2], steps, fill)
+    return curve(answers(model, x, y, orders, variants, chunk), variants, m)
 
 
 def insertion_curve(
@@ -73,12 +73,12 @@ def insertion_curve(
 
     See `passes.filled` for the blur.
     """
-    orders = order_of(m, x)
-    looks = insertion_looks(orders.shape[2], steps, fill)
-    return curve(answers(model, x, y, orders, looks, chunk), looks, m)
+    orders = pixel_order(m, x)
+    variants = insertion_variants(orders.shape[2], steps, fill)
+    return curve(answers(model, x, y, orders, variants, chunk), variants, m)
 
 
-@card("measure", paper=_PAPER, higher_is_better=False, limits=(0.0, 1.0))
+@card("measure", paper=_PAPER, table="maps", higher_is_better=False, limits=(0.0, 1.0))
 def deletion(
     model: Model, x: Tensor, y: Tensor, m: Tensor, *, steps: int = 224, fill: str = "black", chunk: int | None = None
 ) -> Tensor:
@@ -87,10 +87,10 @@ def deletion(
     Args, values and errors as of `deletion_curve`; nan where the map is constant or not finite.
     """
     points = deletion_curve(model, x, y, m, steps=steps, fill=fill, chunk=chunk)
-    return area(points, deletion_looks(x.shape[2] * x.shape[3], steps, fill))
+    return area(points, deletion_variants(x.shape[2] * x.shape[3], steps, fill))
 
 
-@card("measure", paper=_PAPER, higher_is_better=True, limits=(0.0, 1.0))
+@card("measure", paper=_PAPER, table="maps", higher_is_better=True, limits=(0.0, 1.0))
 def insertion(
     model: Model, x: Tensor, y: Tensor, m: Tensor, *, steps: int = 224, fill: str = "blur", chunk: int | None = None
 ) -> Tensor:
@@ -99,4 +99,4 @@ def insertion(
     Args, values and errors as of `deletion_curve`; nan where the map is constant or not finite.
     """
     points = insertion_curve(model, x, y, m, steps=steps, fill=fill, chunk=chunk)
-    return area(points, insertion_looks(x.shape[2] * x.shape[3], steps, fill))
+    return area(points, insertion_variants(x.shape[2] * x.shape[3], steps, fill))

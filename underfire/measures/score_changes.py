@@ -35,7 +35,7 @@ def squares(samples: int, size: tuple[int, int], patch: int, generator: torch.Ge
     return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
 
 
-@card("measure", paper=_PAPER, higher_is_better=False)
+@card("measure", paper=_PAPER, table="maps", higher_is_better=False)
 def infidelity(
     model: Model,
     x: Tensor,
@@ -96,13 +96,13 @@ def infidelity(
     else:
         side = patch if patch is not None else max(1, min(size) // 4)
         changes = squares(samples, size, side, generator).to(x.device, wide(x).dtype)
-    changes = torch.cat([torch.zeros_like(changes[:1]), changes])  # the image itself is the first look
+    changes = torch.cat([torch.zeros_like(changes[:1]), changes])  # the image itself is the first variant
     empty = filled(x, fill)
 
-    def show(image: Tensor, look: Tensor) -> Tensor:
+    def show(image: Tensor, variant: Tensor) -> Tensor:
         if perturbation == "noise":
-            return x[image] - changes[look].to(x.dtype)
-        return torch.where(changes[look] > 0, empty[image], x[image])
+            return x[image] - changes[variant].to(x.dtype)
+        return torch.where(changes[variant] > 0, empty[image], x[image])
 
     logit, chance = ask(model, x, y, len(changes), show, chunk)
     f = chance if probability else logit

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from underfire.errors import InputError
-from underfire.measures.infidelity import infidelity, squares
+from underfire.measures.score_changes import infidelity, squares
 from underfire.measures.sensitivity import sensitivity_max
 
 
