@@ -38,7 +38,7 @@ def steps() -> dict[str, Any]:
         with smooth_relu(1e-4):
             on_exact()
 
-    on_exact = on(partial(gradient, curvature="exact"))
+    on_exact = on(partial(gradient, double_backward="exact"))
     contestants = {
         "PGD": lambda: attack(cross_entropy(0.05)),
         "CAM": on(cam),
@@ -57,7 +57,7 @@ def steps() -> dict[str, Any]:
 
 
 def descent() -> dict[str, float]:
-    """How much of the map loss one small signed step takes away, by the direction of either curvature (a mean).
+    """How much of the map loss one small signed step takes away, by the direction of either double_backward (a mean).
 
     The loss is that of the untouched network, at images that plain PGD has already moved to another class.
     """
@@ -66,16 +66,19 @@ def descent() -> dict[str, float]:
     x_adv = ascend(model, x, y, cross_entropy(0.01), Linf(0.031), goal=goal, steps=30, size=1 / 255, keep="last")
     target = maps.normalise(gradient(model, x, y, pool=4))
 
-    def loss(point: Tensor, curvature: str) -> Tensor:
-        shown = maps.normalise(gradient(model, point, goal, pool=4, curvature=curvature))
+    def loss(point: Tensor, double_backward: str) -> Tensor:
+        shown = maps.normalise(gradient(model, point, goal, pool=4, double_backward=double_backward))
         return (shown - target).square().flatten(1).mean(1)
 
-    found, before = {}, loss(x_adv, "difference")
-    for name, curvature, tau in (("difference", "difference", 0.0), ("twice, tau 1e-4", "exact", 1e-4)):
+    found, before = {}, loss(x_adv, "finite_difference")
+    for name, double_backward, tau in (
+        ("finite_difference", "finite_difference", 0.0),
+        ("twice, tau 1e-4", "exact", 1e-4),
+    ):
         point = x_adv.clone().requires_grad_(True)
         with smooth_relu(tau) if tau else nullcontext():
-            (slope,) = torch.autograd.grad(loss(point, curvature).sum(), point)
-        after = loss((x_adv - 0.25 / 255 * slope.sign()).clamp(0, 1), "difference")
+            (slope,) = torch.autograd.grad(loss(point, double_backward).sum(), point)
+        after = loss((x_adv - 0.25 / 255 * slope.sign()).clamp(0, 1), "finite_difference")
         found[name] = float((1 - after / before).mean())
     return found
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from benchmarks.setting import cifar_resnet20, mobilenet
 from benchmarks.timing import Row, ratio, spread
 from underfire.attribution.chunks import chunk_within
-from underfire.attribution.superpixels import cut
+from underfire.attribution.superpixels import segment
 from underfire.interpreters import lime_fit
-from underfire.interpreters.lime.regression import LimeFit, asked, planned, r_squared
+from underfire.interpreters.lime.regression import LimeFit, ask_samples, draw_plan, r_squared
 from underfire.measures.statistics import paired_difference
 
 PACKAGE = "lime package"
@@ -102,7 +102,7 @@ def _compare(
 ) -> dict[str, Any]:
     y = model(x).argmax(1) if superpixels == "quickshift" else y  # photographs have no label to explain
     start = time.perf_counter()
-    pieces = cut(x, superpixels)
+    pieces = segment(x, superpixels)
     cutting = time.perf_counter() - start
     package = _Package(model, x, y, pieces)
 
@@ -118,7 +118,7 @@ def _compare(
             chance = torch.Generator().manual_seed(seed)
             start = time.perf_counter()
             fits[quantity] = lime_fit(
-                recorded, x, y, superpixels=pieces, samples=number, explained=quantity, generator=chance
+                recorded, x, y, superpixels=pieces, samples=number, output=quantity, generator=chance
             )
             seconds.append(time.perf_counter() - start)
         return fits, seconds[0]
@@ -152,12 +152,12 @@ def _compare(
 
 def _held_out(recorded: _Recorded, x: Tensor, y: Tensor, pieces: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """Coalitions of independent coins that nobody was fitted to, and the answers."""
-    shown = planned(pieces, HELD_OUT, "independent", torch.Generator().manual_seed(10**6))
+    shown = draw_plan(pieces, HELD_OUT, "independent", torch.Generator().manual_seed(10**6))
     fresh = {}
     recorded.answers.clear()
     for quantity in QUANTITIES:
         recorded.repeats = quantity != QUANTITIES[0]
-        fresh[quantity] = shown, asked(recorded, x, y, pieces, shown, explained=quantity)
+        fresh[quantity] = shown, ask_samples(recorded, x, y, pieces, shown, output=quantity)
     return fresh
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from underfire import data, models
-from underfire.attribution.comparison import refuse_large, together
+from underfire.attribution.comparison import refuse_large, run_all_interpreters
 from underfire.catalog import Card, cards, find
 from underfire.errors import InputError, UnderfireError
 from underfire.figures import heatmap, magnify, save_small, sheet
@@ -183,7 +183,7 @@ def all_classes(subject: Subject, names: Sequence[str] = ()) -> Any:
     x = subject.x.expand(len(k), -1, -1, -1)
     rows: list[list[Tensor | None]] = []
     titles: list[str] = []
-    for card, maps in together(subject.model, x, k, options=SETTINGS, only=names):
+    for card, maps in run_all_interpreters(subject.model, x, k, options=SETTINGS, only=names):
         if isinstance(maps, Tensor):
             rows.append([heatmap(m, subject.x[0]) if bool(informative(m[None])) else None for m in maps])
             titles.append(card.name)

@@ -116,7 +116,7 @@ def test_smoothing_the_activations_does_not_change_predictions_and_ends(case):
     from functools import partial
 
     model, x, y, goal = case
-    exact = partial(uf.interpreters.gradient, curvature="exact")
+    exact = partial(uf.interpreters.gradient, double_backward="exact")
     x_adv = uf.attacks.adv2(
         model, x, y, goal=goal, interpreter=exact, eps=0.15, steps=30, warm_steps=30, step_size=0.01
     )

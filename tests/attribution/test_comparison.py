@@ -2,7 +2,7 @@
 
 import torch
 
-from underfire.attribution.comparison import map_cards, together
+from underfire.attribution.comparison import map_cards, run_all_interpreters
 from underfire.errors import Unsupported
 
 
@@ -18,7 +18,7 @@ def test_what_asks_for_every_pixel_is_left_out_of_large_images(relu_model):
     wanted = ("leave_one_out", "gradient")
     y = torch.zeros(1, dtype=torch.int64)
     small, large = (
-        {card.name: said for card, said in together(relu_model, torch.zeros(1, 3, n, n), y, only=wanted)}
+        {card.name: said for card, said in run_all_interpreters(relu_model, torch.zeros(1, 3, n, n), y, only=wanted)}
         for n in (12, 128)
     )
     assert small["leave_one_out"].shape == (1, 1, 12, 12)

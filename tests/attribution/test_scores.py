@@ -80,9 +80,9 @@ def test_classes_that_do_not_fit_are_said(network, x):
 BACK = {
     "gradient": {},
     "integrated_gradients": {"steps": 3},
-    "integrated_gradients, exact": {"steps": 3, "curvature": "exact", "chunk": 2},
+    "integrated_gradients, exact": {"steps": 3, "double_backward": "exact", "chunk": 2},
     "smooth_grad": {"samples": 3, "chunk": 2},
-    "guided_backprop": {"curvature": "exact"},
+    "guided_backprop": {"double_backward": "exact"},
     "score_cam": {"chunk": 4},
     "smooth_grad_cam_pp": {"samples": 3, "chunk": 2, "layer": "1"},
 }

@@ -82,8 +82,8 @@ def test_the_model_is_left_as_it_was_found(network, x, name):
 def settings(card):
     """The default, and where the map's own derivative can be exact, that too; with how near each must come."""
     yield {}, 0.05
-    if "curvature" in card.options:
-        yield {"curvature": "exact"}, 1e-5
+    if "double_backward" in card.options:
+        yield {"double_backward": "exact"}, 1e-5
 
 
 @pytest.mark.parametrize(

@@ -280,7 +280,7 @@ def test_a_network_with_a_part_called_module_keeps_its_own_names():
 
     named = Named()
     assert hooks.layer(Classifier(named), "head") is named.head
-    assert hooks.inner(Classifier(Classifier(nn.DataParallel(named)))) is named
+    assert hooks.unwrap(Classifier(Classifier(nn.DataParallel(named)))) is named
 
 
 def test_a_forward_that_was_already_replaced_stays(model):

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import underfire as uf
 from underfire.hooks import frozen
-from underfire.incremental.intervals import Spans, Window
-from underfire.incremental.passes import NotReusable, Reuse
+from underfire.incremental.intervals import Intervals, Window
+from underfire.incremental.passes import IncrementalForward, NotReusable
 
 
 class Everything(nn.Module):
@@ -78,7 +78,7 @@ def strange(model, seed=0):
 def rectangles(x, image, top, left, height, width):
     """Images with black rectangles, whole and as patches."""
     h, w = x.shape[2:]
-    rows, columns = Spans(top, top + height, h), Spans(left, left + width, w)
+    rows, columns = Intervals(top, top + height, h), Intervals(left, left + width, w)
     whole = x[image].clone()
     for k, (i, j) in enumerate(zip(top.tolist(), left.tolist(), strict=True)):
         whole[k, :, max(i, 0) : max(i + height, 0), max(j, 0) : max(j + width, 0)] = 0
@@ -94,7 +94,7 @@ def compare(model, x, tolerance, *, height=5, width=4, samples=60):
     top = torch.randint(-height - 1, x.shape[2] + 2, (samples,), generator=generator)
     left = torch.randint(-width - 1, x.shape[3] + 2, (samples,), generator=generator)
     with frozen(model), torch.no_grad():
-        known = Reuse(model, x)
+        known = IncrementalForward(model, x)
         assert torch.allclose(known.logits, model(x), atol=tolerance)
         for part in (slice(0, 1), slice(0, samples)):
             whole, patch, rows, columns = rectangles(x, image[part], top[part], left[part], height, width)
@@ -152,7 +152,7 @@ def test_a_span_reaches_what_reads_it():
         outputs = (length + 2 * max(before, 0) + min(before, 0) - dilation * (reach - 1) - 1) // stride + 1
         low = torch.arange(-2, 19)
         for size in (1, 4):
-            spans = Spans(low, low + size, length)
+            spans = Intervals(low, low + size, length)
             after = spans.through(window, outputs)
             for k in range(len(low)):
                 changed = {i for i in range(length) if spans.low[k] <= i < spans.high[k]}
@@ -253,9 +253,9 @@ class Promoting(nn.Module):
 def test_what_cannot_be_reused_is_said(model):
     x = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.5
     with pytest.raises(NotReusable), frozen(model):
-        known = Reuse(model, x)
+        known = IncrementalForward(model, x)
         zero = torch.zeros(1, dtype=torch.int64)
-        known(torch.zeros(1, 3, 2, 2), zero, Spans(zero, zero + 2, 8), Spans(zero, zero + 2, 8))
+        known(torch.zeros(1, 3, 2, 2), zero, Intervals(zero, zero + 2, 8), Intervals(zero, zero + 2, 8))
 
 
 def test_less_is_computed(data_root):
@@ -266,15 +266,15 @@ def test_less_is_computed(data_root):
     left = torch.arange(13) * 16
     top = torch.full_like(left, 80)
     with frozen(model), torch.no_grad():
-        known = Reuse(model, x)
+        known = IncrementalForward(model, x)
         with FlopCounterMode(display=False) as whole:
             model(x)
         with FlopCounterMode(display=False) as part:
             known(
                 torch.zeros(13, 3, 32, 32),
                 torch.zeros_like(left),
-                Spans(top, top + 32, 224),
-                Spans(left, left + 32, 224),
+                Intervals(top, top + 32, 224),
+                Intervals(left, left + 32, 224),
             )
     assert part.get_total_flops() <= 0.5 * 13 * whole.get_total_flops()
 
@@ -294,9 +294,9 @@ def test_a_map_read_twice_by_one_operation_is_still_a_rectangle():
     model, x = strange(Promoting()), torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     zero = torch.zeros(1, dtype=torch.int64)
     with frozen(model), FlopCounterMode(display=False) as count:
-        known = Reuse(model, x)
+        known = IncrementalForward(model, x)
         before = count.get_total_flops()
-        known(torch.zeros(1, 3, 4, 4), zero, Spans(zero + 8, zero + 12, 32), Spans(zero + 8, zero + 12, 32))
+        known(torch.zeros(1, 3, 4, 4), zero, Intervals(zero + 8, zero + 12, 32), Intervals(zero + 8, zero + 12, 32))
     assert count.get_total_flops() - before < before / 3
 
 

@@ -75,16 +75,16 @@ def test_every_pass_is_made_once(case):
 
 def test_the_maps_derivative_costs_as_much_again_and_is_that_of_single_passes(case):
     model, x, y = case
-    for curvature in ("difference", "exact"):
+    for double_backward in ("finite_difference", "exact"):
         slopes = []
         for chunk in (5, 100):
             point = x.clone().requires_grad_()
             with model.counting() as count:
                 shown = integrated_gradients(
-                    model, point, y, steps=6, baseline="blur", curvature=curvature, chunk=chunk
+                    model, point, y, steps=6, baseline="blur", double_backward=double_backward, chunk=chunk
                 )
                 slopes += torch.autograd.grad(shown.square().sum(), point)
-            if curvature == "difference":
+            if double_backward == "finite_difference":
                 assert count.forwards == count.backwards == 2 * 6 * len(x)
         assert torch.allclose(*slopes, rtol=1e-8, atol=1e-8 * slopes[0].abs().max().item())
 
@@ -142,7 +142,7 @@ def test_nodes(quadrature):
         ({"quadrature": "simpson"}, "unknown quadrature 'simpson'"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"memory": 1e-4}, "too small for one image"),
-        ({"curvature": "wide"}, "curvature 'wide' is unknown"),
+        ({"double_backward": "wide"}, "double_backward 'wide' is unknown"),
     ],
 )
 def test_wrong_options_of_integrated_gradients(case, options, message):
@@ -201,7 +201,7 @@ def test_smooth_grad_around_integrated_gradients_can_be_differentiated(network, 
     _, x, y = case
     model = network("smooth", torch.float64)
     x = x[:2, :, :6, :6].clone().requires_grad_()
-    method = partial(integrated_gradients, steps=4, curvature="exact", chunk=3)
+    method = partial(integrated_gradients, steps=4, double_backward="exact", chunk=3)
     run = partial(smoothed, model, y=y[:2], interpreter=method, samples=3, chunk=2)
     weights = torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (slope,) = torch.autograd.grad((weights * run(x)).sum(), x)
@@ -282,12 +282,12 @@ def test_the_map_of_a_relu_network_is_steered_by_its_smooth_steps(case):
     """Its exact derivative is zero; the smooth one leads downhill."""
     model, x, y = case
     point = x.clone().requires_grad_()
-    (g,) = torch.autograd.grad(guided_backprop(model, point, y, curvature="exact").square().sum(), point)
+    (g,) = torch.autograd.grad(guided_backprop(model, point, y, double_backward="exact").square().sum(), point)
     assert (g == 0).all()
     (g,) = torch.autograd.grad(deconvnet(model, point, y).square().sum(), point)
     assert (g == 0).all()
     with smooth_relu(1e-2):
-        (g,) = torch.autograd.grad(guided_backprop(model, point, y, curvature="exact").square().sum(), point)
+        (g,) = torch.autograd.grad(guided_backprop(model, point, y, double_backward="exact").square().sum(), point)
     assert (g != 0).any()
     goal = guided_backprop(model, x.flip(0), y)
     loss = lambda z: (guided_backprop(model, z, y) - goal).square().sum((1, 2, 3))  # noqa: E731
@@ -296,7 +296,7 @@ def test_the_map_of_a_relu_network_is_steered_by_its_smooth_steps(case):
         before, after = loss(x), loss(x - 1e-2 * g.sign())
     assert after.sum() < before.sum()
     with pytest.raises(Unsupported, match="choices: smooth, exact"):
-        guided_backprop(model, x, y, curvature="difference")
+        guided_backprop(model, x, y, double_backward="finite_difference")
 
 
 @pytest.mark.parametrize("method", [gradient, gradient_input])
@@ -306,14 +306,14 @@ def test_the_smooth_curvature_of_a_gradient(network, case, method):
     point = x.clone().requires_grad_()
     slopes = {}
     for kind in ("exact", "smooth"):
-        shown = method(network("smooth", torch.float64), point, y, curvature=kind)
+        shown = method(network("smooth", torch.float64), point, y, double_backward=kind)
         (slopes[kind],) = torch.autograd.grad(shown.square().sum(), point)
     assert torch.allclose(slopes["smooth"], slopes["exact"])
     with smooth_relu(1e-2):  # whose steps are smooth already
-        assert torch.equal(method(model, x, y, curvature="smooth"), method(model, x, y))
+        assert torch.equal(method(model, x, y, double_backward="smooth"), method(model, x, y))
     with shared_forward(model):
         model(point)
-        shown = method(model, point, y, curvature="smooth")
+        shown = method(model, point, y, double_backward="smooth")
     assert torch.equal(shown, method(model, x, y))
     goal = method(model, x.flip(0), y)
     (g,) = torch.autograd.grad((shown - goal).square().sum(), point)

@@ -81,10 +81,10 @@ def test_a_goal_is_reached_and_confidence_kept(network, images):
     model, x = network("relu"), images
     y = model(x).argmax(1).detach()
     goal = (y + 1) % 4
-    found = counterfactual(model, x, y, goal=goal, searches=5, steps=100)
+    found = counterfactual(model, x, y, goal=goal, binary_search_steps=5, steps=100)
     there = model(found).argmax(1) == goal
     assert bool((there == (found != x).flatten(1).any(1)).all()) and there.any()
-    sure = counterfactual(model, x, y, confidence=0.5, searches=5, steps=100)
+    sure = counterfactual(model, x, y, confidence=0.5, binary_search_steps=5, steps=100)
     logits = model(sure)
     lead = logits.amax(1) - logits.gather(1, y[:, None])[:, 0]
     changed = (sure != x).flatten(1).any(1)
@@ -148,8 +148,8 @@ def test_bad_input_is_named(network, images):
     y = model(x).argmax(1).detach()
     with pytest.raises(InputError, match="goal equals the label for 6 of 6"):
         counterfactual(model, x, y, goal=y)
-    with pytest.raises(InputError, match="0 < size < 0.5"):
-        counterfactual(model, x, y, size=1.0)
+    with pytest.raises(InputError, match="0 < step_size < 0.5"):
+        counterfactual(model, x, y, step_size=1.0)
     with pytest.raises(InputError, match="steps must be at least 1, got 0"):
         counterfactual(model, x, y, steps=0)
     with pytest.raises(DataError, match=r"known images must be \[N, 3, 12, 12\], got \(2, 3, 9, 9\)"):

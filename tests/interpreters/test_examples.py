@@ -9,7 +9,7 @@ import underfire as uf
 from underfire.attribution.feature_space import nearest
 from underfire.data import Dataset
 from underfire.errors import DataError, InputError, ModelError
-from underfire.interpreters import nearest_neighbours, prototypes
+from underfire.interpreters import NearestNeighbours, Prototypes
 from underfire.interpreters.prototypes import (
     choose_criticisms,
     choose_prototypes,
@@ -106,7 +106,7 @@ def test_the_median_distance_and_the_kernel(points):
 
 def test_prototypes_of_a_class_are_of_the_class_and_shown_nearest_first(network, generator):
     model, data = network("relu", torch.float64), known()
-    method = prototypes(count=3, criticisms=2, k=2).fit(model, data)
+    method = Prototypes(count=3, criticisms=2, k=2).fit(model, data)
     labels = data[:].y
     assert labels[method.prototypes_].tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     assert labels[method.criticisms_].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -119,15 +119,15 @@ def test_prototypes_of_a_class_are_of_the_class_and_shown_nearest_first(network,
     far = (features[0] - features[method.prototypes_[6:9]]).norm(dim=1).sort()
     assert torch.allclose(shown.distance[0, :2], far.values[:2])
     assert shown.index[0, :2].tolist() == method.prototypes_[6:9][far.indices[:2]].tolist()
-    assert prototypes(bandwidth=0.5).fit(model, data).gamma_ == 2.0
-    overall = prototypes(count=5, criticisms=0, k=3, per_class=False).fit(model, data)
+    assert Prototypes(bandwidth=0.5).fit(model, data).gamma_ == 2.0
+    overall = Prototypes(count=5, criticisms=0, k=3, per_class=False).fit(model, data)
     assert len(overall.prototypes_) == 5 and overall(model, x, y).index.shape == (2, 3)
 
 
 def test_fewer_known_images_than_asked_for_leave_gaps(network):
     model = network("relu", torch.float64)
     data = Dataset("few", Images(known(4)[:].x, torch.tensor([0, 0, 0, 1])))
-    method = prototypes(count=2, criticisms=1, k=2).fit(model, data)
+    method = Prototypes(count=2, criticisms=1, k=2).fit(model, data)
     shown = method(model, data[:3].x, torch.tensor([0, 1, 3]))
     assert (shown.index >= 0).sum(1).tolist() == [3, 1, 0]
     assert shown.ids[2] == ("", "", "", "") and shown.y[2].tolist() == [-1] * 4
@@ -145,10 +145,10 @@ def test_neighbours_are_those_of_scikit_learn(network, generator):
     for cosine, metric in ((False, "euclidean"), (True, "cosine")):
         peer = neighbors.NearestNeighbors(n_neighbors=6, metric=metric, algorithm="brute").fit(features(data[:].x))
         distance, index = peer.kneighbors(features(x))
-        shown = nearest_neighbours(k=6, layer="1", cosine=cosine).fit(model, data)(model, x, y)
+        shown = NearestNeighbours(k=6, layer="1", cosine=cosine).fit(model, data)(model, x, y)
         assert shown.index.tolist() == index.tolist()
         assert shown.distance.tolist() == pytest.approx(distance)
-    same = nearest_neighbours(k=20, layer="1", same_class=True).fit(model, data)(model, x, torch.arange(7) % 4)
+    same = NearestNeighbours(k=20, layer="1", same_class=True).fit(model, data)(model, x, torch.arange(7) % 4)
     assert all(set(row[i >= 0].tolist()) == {k % 4} for k, (row, i) in enumerate(zip(same.y, same.index, strict=True)))
 
 
@@ -163,14 +163,14 @@ def test_a_known_image_is_its_own_nearest_neighbour_however_little_memory_there_
 def test_bad_input_is_named(network):
     model, data = network("relu", torch.float64), known()
     with pytest.raises(InputError, match="k must be at least 1, got 0"):
-        nearest_neighbours(k=0).fit(model, data)
+        NearestNeighbours(k=0).fit(model, data)
     with pytest.raises(InputError, match="bandwidth > 0, got 5 and -1"):
-        prototypes(bandwidth=-1.0).fit(model, data)
+        Prototypes(bandwidth=-1.0).fit(model, data)
     with pytest.raises(ModelError, match="no layer 'nine'"):
-        nearest_neighbours(layer="nine").fit(model, data)
+        NearestNeighbours(layer="nine").fit(model, data)
     with pytest.raises(DataError, match="no images to fit to"):
-        nearest_neighbours().fit(model, Dataset("none", Images(torch.rand(0, 3, 8, 8), torch.zeros(0))))
-    fitted = nearest_neighbours().fit(model, data)
+        NearestNeighbours().fit(model, Dataset("none", Images(torch.rand(0, 3, 8, 8), torch.zeros(0))))
+    fitted = NearestNeighbours().fit(model, data)
     other = uf.Classifier(torch.nn.Sequential(model.module[:2], torch.nn.Sequential(*model.module[2:])))
     other.module[0][0] = torch.nn.Conv2d(3, 8, 3, padding=1, dtype=torch.float64)
     with pytest.raises(ModelError, match="no layer '3'"):
@@ -178,14 +178,14 @@ def test_bad_input_is_named(network):
     with torch.no_grad():
         model.module[0].weight.fill_(float("nan"))
     with pytest.raises(ModelError, match="NaN or infinite features for 30 of 30"):
-        nearest_neighbours().fit(model, data)
+        NearestNeighbours().fit(model, data)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_distances_are_float32_where_the_model_computes_with_less(network, dtype):
     model = uf.Classifier(network("relu").module).to(dtype)
     data = Dataset("images", Images(known(20)[:].x.to(dtype), torch.arange(20) % 4))
-    for method in (nearest_neighbours(k=1), prototypes(count=2, criticisms=1, k=1)):
+    for method in (NearestNeighbours(k=1), Prototypes(count=2, criticisms=1, k=1)):
         shown = method.fit(model, data)(model, data[:3].x, data[:3].y)
         assert shown.distance.dtype == torch.float32 and shown.distance.isfinite().all()
-    assert nearest_neighbours(k=1).fit(model, data)(model, data[:3].x, data[:3].y).index[:, 0].tolist() == [0, 1, 2]
+    assert NearestNeighbours(k=1).fit(model, data)(model, data[:3].x, data[:3].y).index[:, 0].tolist() == [0, 1, 2]

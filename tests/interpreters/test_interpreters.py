@@ -74,8 +74,8 @@ def test_what_a_model_cannot_give_is_said(case):
     flat = uf.Classifier(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 48, 4)).double())
     with pytest.raises(Unsupported, match="global average pooling"):
         uf.interpreters.cam(flat, x, y)
-    with pytest.raises(Unsupported, match="curvature 'wide' is unknown"):
-        uf.interpreters.gradient(model, x, y, curvature="wide")
+    with pytest.raises(Unsupported, match="double_backward 'wide' is unknown"):
+        uf.interpreters.gradient(model, x, y, double_backward="wide")
 
 
 def test_differences_of_gradients_agree_with_the_exact_curvature(network):
@@ -85,11 +85,11 @@ def test_differences_of_gradients_agree_with_the_exact_curvature(network):
     weights = torch.randn(4, 1, 10, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     model = network("smooth", torch.float64)
     products = {}
-    for curvature in ("exact", "difference"):
+    for double_backward in ("exact", "finite_difference"):
         point = x.clone().requires_grad_()
-        shown = uf.interpreters.gradient(model, point, y, curvature=curvature)
-        (products[curvature],) = torch.autograd.grad((weights * shown).sum(), point)
-    cosine = torch.cosine_similarity(products["exact"].flatten(1), products["difference"].flatten(1))
+        shown = uf.interpreters.gradient(model, point, y, double_backward=double_backward)
+        (products[double_backward],) = torch.autograd.grad((weights * shown).sum(), point)
+    cosine = torch.cosine_similarity(products["exact"].flatten(1), products["finite_difference"].flatten(1))
     assert (cosine > 0.99).all()
 
 
@@ -98,7 +98,7 @@ def test_second_derivatives_of_a_relu_network_are_zero_unless_smoothed(case):
     x = x.clone().requires_grad_()
 
     def curvature():
-        shown = uf.interpreters.gradient(model, x, y, absolute=False, curvature="exact")
+        shown = uf.interpreters.gradient(model, x, y, absolute=False, double_backward="exact")
         return torch.autograd.grad(shown.square().sum(), x, allow_unused=True)[0]
 
     assert curvature() is None or (curvature() == 0).all()

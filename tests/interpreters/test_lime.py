@@ -7,7 +7,7 @@ from torch import nn
 
 import underfire as uf
 from underfire.attribution.coalitions import DESIGNS, coalitions
-from underfire.attribution.superpixels import SUPERPIXELS, cut, mean_colours, paint
+from underfire.attribution.superpixels import SUPERPIXELS, mean_colours, paint_segments, segment
 from underfire.errors import InputError, ModelError, Unsupported
 from underfire.interpreters import lime, lime_fit, lime_stability
 
@@ -39,14 +39,14 @@ def test_a_model_that_is_a_sum_over_superpixels_is_fitted_to_the_penalty(case, d
     assert (fit.r2 > 0.9999).all()
 
 
-@pytest.mark.parametrize("explained", ["logit", "probability"])
-def test_weights_and_r2_are_those_of_scikit_learn(case, explained):
+@pytest.mark.parametrize("output", ["logit", "probability"])
+def test_weights_and_r2_are_those_of_scikit_learn(case, output):
     """A slow regression, one image at a time, on answers asked one by one; images differ in their superpixels."""
     from sklearn.linear_model import Ridge
 
     model, x, y = case
-    pieces = torch.stack([cut(x[:1], "grid", n)[0] for n in (6, 9, 20)])
-    fit = lime_fit(model, x, y, superpixels=pieces, samples=101, explained=explained)
+    pieces = torch.stack([segment(x[:1], "grid", n)[0] for n in (6, 9, 20)])
+    fit = lime_fit(model, x, y, superpixels=pieces, samples=101, output=output)
     means = mean_colours(x, pieces)
     seed = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(0)))
     for i, count in enumerate([6, 9, 20]):
@@ -55,7 +55,7 @@ def test_weights_and_r2_are_those_of_scikit_learn(case, explained):
         for row in z:
             seen = torch.where(row[pieces[i]], x[i], means[i])
             logits = model(seen[None])[0]
-            answers.append((logits if explained == "logit" else logits.softmax(0))[y[i]].item())
+            answers.append((logits if output == "logit" else logits.softmax(0))[y[i]].item())
         similarity = z.sum(1).numpy() / np.sqrt(z.sum(1).clamp_min(1).numpy() * count)
         kernel = np.sqrt(np.exp(-((1 - similarity) ** 2) / 0.25**2))
         ridge = Ridge(alpha=1).fit(z.numpy(), answers, sample_weight=kernel)
@@ -69,7 +69,7 @@ def test_the_lime_package_finds_the_same(case):
     """On the same superpixels with many samples: both estimate one regression, each with its own draws."""
     package = pytest.importorskip("lime.lime_image")
     model, x, y = case
-    pieces = cut(x, "grid", 12)
+    pieces = segment(x, "grid", 12)
 
     def classify(images):
         return model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
@@ -93,7 +93,7 @@ def test_the_lime_package_finds_the_same(case):
 def test_opposites_cancel_what_two_superpixels_do_together(case):
     """With a quadratic answer the same number of samples is far nearer to the truth, though it fits no better."""
     _, x, y = case
-    pieces = cut(x, "grid", 20)
+    pieces = segment(x, "grid", 20)
     draw = torch.Generator().manual_seed(3)
     pull, pairs = (torch.randn(n, generator=draw, dtype=torch.float64) for n in ((20,), (20, 20)))
 
@@ -147,7 +147,7 @@ def test_each_sample_of_a_plan_is_a_fair_coin():
 def test_superpixels_are_numbered_without_gaps(kind, channels, generator):
     coarse = torch.rand(2, channels, 4, 4, generator=generator)
     x = nn.functional.interpolate(coarse, size=(40, 48), mode="nearest")
-    pieces = cut(x, kind, 30)
+    pieces = segment(x, kind, 30)
     assert pieces.shape == (2, 40, 48)
     for one in pieces:
         assert len(one.unique()) == one.max() + 1 > 1
@@ -155,13 +155,13 @@ def test_superpixels_are_numbered_without_gaps(kind, channels, generator):
 
 def test_a_grid_is_as_many_as_asked_for():
     for n in (1, 6, 12, 96, 108):
-        assert abs(int(cut(torch.rand(1, 1, 9, 12), "grid", n).max()) + 1 - n) <= 0.15 * n
+        assert abs(int(segment(torch.rand(1, 1, 9, 12), "grid", n).max()) + 1 - n) <= 0.15 * n
 
 
 def test_paint_and_mean_colours(generator):
     x = torch.rand(2, 3, 4, 6, generator=generator, dtype=torch.float64)
     pieces = torch.arange(6).repeat(4, 1) // 3
-    painted = paint(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), pieces.expand(2, -1, -1))
+    painted = paint_segments(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), pieces.expand(2, -1, -1))
     assert torch.equal(painted[:, 0, 2], torch.tensor([[1.0, 1, 1, 2, 2, 2], [3, 3, 3, 4, 4, 4]]))
     means = mean_colours(x, pieces.expand(2, -1, -1))
     assert torch.allclose(means[:, :, 1, 4], x[:, :, :, 3:].mean((2, 3)))
@@ -209,7 +209,7 @@ def test_stability(case):
         ({"superpixels": torch.zeros(4, 4).long()}, InputError, r"integers \[16, 20\] or \[3, 16, 20\], got"),
         ({"superpixels": torch.zeros(16, 20)}, InputError, "float32"),
         ({"fill": "pink"}, Unsupported, "fill 'pink' is unknown; choices: black, mean, blur, or a number"),
-        ({"explained": "rank"}, Unsupported, "explained 'rank' is unknown"),
+        ({"output": "rank"}, Unsupported, "output 'rank' is unknown"),
         ({"superpixels": "grid", "design": "lazy"}, Unsupported, "design 'lazy' is unknown"),
         ({"samples": 1}, InputError, "samples must be at least 2, of which the first shows everything, got 1"),
         ({"superpixels": "grid", "memory": 1e-6}, InputError, "too small for one image"),

@@ -186,7 +186,7 @@ def test_the_virtual_step_of_adv2_is_a_gradient_step_with_a_graph(network):
     direction = torch.randn(x.shape, generator=draw, dtype=torch.float64)
 
     def stepped(images):
-        return mask_step(mask_game(model, images, y), m, size=0.3, move=plain())[0]
+        return mask_step(mask_game(model, images, y), m, step_size=0.3, move=plain())[0]
 
     point = m.clone().requires_grad_()
     (g,) = torch.autograd.grad(mask_game(model, x, y).objective(point).sum(), point)
@@ -243,8 +243,8 @@ def test_chance_is_the_generators(case):
         ({"game": "both"}, Unsupported, "game 'both' is unknown; choices: deletion, preservation"),
         ({"fill": "pink"}, Unsupported, "fill 'pink' is unknown"),
         ({"steps": -1}, InputError, "steps must be >= 0, got -1"),
-        ({"size": 0.0}, InputError, "size must be a positive length, such as 0.1, got 0"),
-        ({"size": float("nan")}, InputError, "got nan"),
+        ({"step_size": 0.0}, InputError, "step_size must be a positive length, such as 0.1, got 0"),
+        ({"step_size": float("nan")}, InputError, "got nan"),
         ({"cells": 0}, InputError, "cells must lie in 1 … 56, the rows of an image, got 0"),
         ({"memory": 1e-6}, InputError, "too small for one image"),
     ],

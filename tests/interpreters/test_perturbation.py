@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import underfire as uf
-from underfire.attribution.variants import filling
+from underfire.attribution.variants import fill_image
 from underfire.errors import InputError, ModelError, Unsupported
 
 
@@ -35,7 +35,7 @@ def slow_occlusion(model, x, y, patch, stride, instead):
 @pytest.mark.parametrize(("patch", "stride", "fill"), [(4, 3, "black"), (5, 5, 0.3), (11, 2, "mean"), (1, 1, "blur")])
 def test_occlusion_is_a_loop_over_patches(case, patch, stride, fill, reuse):
     model, x, y = case
-    wanted = slow_occlusion(model, x, y, patch, stride, filling(x, fill))
+    wanted = slow_occlusion(model, x, y, patch, stride, fill_image(x, fill))
     shown = uf.interpreters.occlusion(model, x, y, patch=patch, stride=stride, fill=fill, reuse=reuse)
     assert torch.allclose(shown, wanted, atol=1e-10)
 
@@ -67,7 +67,7 @@ def test_leave_one_out_is_its_definition(case):
     rows = torch.arange(len(x))
     shown = uf.interpreters.leave_one_out(model, x, y)
     assert torch.allclose(shown, uf.interpreters.leave_one_out(model, x, y, reuse=False), atol=1e-12)
-    logits = uf.interpreters.leave_one_out(model, x, y, explained="logit")
+    logits = uf.interpreters.leave_one_out(model, x, y, output="logit")
     for i, j in ((0, 0), (4, 7), (10, 13), (10, 0)):
         hidden = x.clone()
         hidden[:, :, i, j] = 0
@@ -84,16 +84,16 @@ def slow_masks(samples, cells, shown, size, generator):
     return torch.stack([m[:, i : i + size[0], j : j + size[1]] for m, i, j in zip(large, *cuts, strict=True)])
 
 
-@pytest.mark.parametrize("explained", ["probability", "logit"])
-def test_rise_is_the_weighted_sum_of_its_masks(case, explained):
+@pytest.mark.parametrize("output", ["probability", "logit"])
+def test_rise_is_the_weighted_sum_of_its_masks(case, output):
     model, x, y = case
-    options = {"samples": 50, "cells": 4, "shown": 0.3, "explained": explained}
+    options = {"samples": 50, "cells": 4, "shown": 0.3, "output": output}
     shown = uf.interpreters.rise(model, x, y, **options, generator=torch.Generator().manual_seed(5))
     masks = slow_masks(50, 4, 0.3, x.shape[2:], torch.Generator().manual_seed(5))
     wanted = torch.zeros_like(x[:, :1])
     for mask in masks:
         said = model(x * mask)
-        answer = (said.softmax(1) if explained == "probability" else said)[torch.arange(3), y]
+        answer = (said.softmax(1) if output == "probability" else said)[torch.arange(3), y]
         wanted += answer[:, None, None, None] * mask / (0.3 * 50)
     assert torch.allclose(shown, wanted, atol=1e-10)
 
@@ -128,8 +128,8 @@ def test_what_does_not_fit_is_said(case):
         explain(model, x, y, fill="white")
     with pytest.raises(InputError, match=r"a number in \[0, 1\], got 2"):
         explain(model, x, y, fill=2.0)
-    with pytest.raises(Unsupported, match="explained 'margin' is unknown; choices: logit, probability"):
-        explain(model, x, y, explained="margin")
+    with pytest.raises(Unsupported, match="output 'margin' is unknown; choices: logit, probability"):
+        explain(model, x, y, output="margin")
     with pytest.raises(InputError, match="memory of 0.0001 MiB is too small for one image"):
         explain(model, x, y, memory=1e-4)
     for method in (explain, uf.interpreters.leave_one_out, uf.interpreters.rise):

@@ -11,7 +11,7 @@ from torch import nn
 import underfire as uf
 from underfire.data import Dataset
 from underfire.errors import InputError, ModelError, NotFitted, Unsupported
-from underfire.hooks import activations, frozen, scales
+from underfire.hooks import activations, feature_pyramid, frozen
 from underfire.interpreters.rts import training as rts_training
 from underfire.interpreters.rts.loss import Terms, background, blend, loss, objective
 from underfire.interpreters.rts.network import ClassSelector, MaskingModel
@@ -125,11 +125,11 @@ def test_the_selector_says_of_the_image_the_mean_of_what_it_says_of_places(gener
 def test_the_scales_of_networks():
     digits = uf.models.load("zoo:cluttered_digits")
     x = torch.rand(1, 1, 64, 64)
-    assert scales(digits, x) == [("relu", 16, (32, 32)), ("layer2.1.relu2", 48, (16, 16))]
+    assert feature_pyramid(digits, x) == [("relu", 16, (32, 32)), ("layer2.1.relu2", 48, (16, 16))]
     assert [s.layer for s in rts_training.layers_of(digits, x)] == ["layer2.1.relu2", "relu"]
     assert [s.size for s in rts_training.layers_of(digits, torch.rand(1, 1, 128, 128))] == [(32, 32), (64, 64)]
     with pytest.raises(Unsupported, match="no layer with a spatial output"):
-        scales(nn.Sequential(nn.Flatten(), nn.Linear(64 * 64, 2)), x)
+        feature_pyramid(nn.Sequential(nn.Flatten(), nn.Linear(64 * 64, 2)), x)
 
 
 def test_a_mask_is_as_large_as_the_finest_features_whatever_their_sizes(generator):

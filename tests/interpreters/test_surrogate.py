@@ -7,7 +7,7 @@ from torch import nn
 import underfire as uf
 from underfire.data import Dataset
 from underfire.errors import DataError, InputError, Unsupported
-from underfire.interpreters import surrogate
+from underfire.interpreters import Surrogate
 
 
 class Images:
@@ -45,7 +45,7 @@ def model():
 
 def test_a_network_that_is_a_threshold_is_found_out(model):
     data = Dataset("images", Images())
-    method = surrogate(features="parts", parts=2, depth=3).fit(model, data)
+    method = Surrogate(features="parts", parts=2, depth=3).fit(model, data)
     assert method.fidelity.value >= 0.98 and method.fidelity.n == 50
     assert method.fidelity.low > method.constant.high
     assert method.tree.tree_.feature[0] == 1 and method.tree.tree_.threshold[0] == pytest.approx(0.6, abs=0.02)
@@ -65,7 +65,7 @@ def test_a_network_that_is_a_threshold_is_found_out(model):
 def test_the_tree_asks_about_the_channels_of_a_layer(network):
     model = network("relu", channels=1)
     data = Dataset("images", Images())
-    method = surrogate(layer="1", depth=2).fit(model, data)
+    method = Surrogate(layer="1", depth=2).fit(model, data)
     x = data[:5].x
     features = model.module[:2]((x - 0.5) / 0.25).mean((2, 3)).detach()
     for rules, seen in zip(method(model, x, torch.zeros(5, dtype=torch.int64)), features, strict=True):
@@ -84,10 +84,10 @@ def test_the_tree_asks_about_the_channels_of_a_layer(network):
 def test_bad_input_is_named(model):
     data = Dataset("images", Images())
     with pytest.raises(Unsupported, match="features 'pixels' is unknown"):
-        surrogate(features="pixels").fit(model, data)
+        Surrogate(features="pixels").fit(model, data)
     with pytest.raises(InputError, match="aside must lie between 0 and 1, such as 0.25, got 1"):
-        surrogate(aside=1.0).fit(model, data)
+        Surrogate(aside=1.0).fit(model, data)
     with pytest.raises(InputError, match="depth must be at least 1, got 0"):
-        surrogate(depth=0).fit(model, data)
+        Surrogate(depth=0).fit(model, data)
     with pytest.raises(DataError, match="of 1 images, 0 would be held out"):
-        surrogate().fit(model, Dataset("one", Images(1)))
+        Surrogate().fit(model, Dataset("one", Images(1)))

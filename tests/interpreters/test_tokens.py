@@ -8,7 +8,7 @@ import underfire as uf
 from underfire.attribution.feature_space import pooled
 from underfire.attribution.scores import score
 from underfire.errors import InputError, Unsupported
-from underfire.hooks import Space, last_spatial_layer, pooled_head, space_of
+from underfire.hooks import Layout, last_spatial_layer, layout_of, pooled_head
 
 FAMILY = {"grad_cam": {}, "grad_cam_pp": {}, "score_cam": {}, "smooth_grad_cam_pp": {"samples": 2}}
 
@@ -72,7 +72,7 @@ def test_the_last_layer_whose_patches_count(x, class_token, convolution):
     model = build(class_token=class_token, convolution=convolution)
     name = last_spatial_layer(model, x)
     assert name == ("blocks.1.norm1" if class_token else "norm")
-    assert space_of(model, x, name) == Space("tokens", (4, 6), int(class_token))
+    assert layout_of(model, x, name) == Layout("tokens", (4, 6), int(class_token))
     y = torch.tensor([0, 3])
     assert (uf.interpreters.grad_cam(model, x, y).amax((1, 2, 3)) > 0).all()
     last = uf.interpreters.grad_cam(model, x, y, layer="blocks.1")
@@ -126,8 +126,8 @@ def test_cam_of_averaged_tokens_is_complete(x):
 def test_channels_last_are_told_by_what_reads_them(x):
     model, y = build(ChannelsLast), torch.tensor([0, 3])
     assert last_spatial_layer(model, x) == "norm"
-    assert space_of(model, x, "norm") == Space("last", (4, 6))
-    assert space_of(model, x, "embed") == Space("first", (4, 6))
+    assert layout_of(model, x, "norm") == Layout("last", (4, 6))
+    assert layout_of(model, x, "embed") == Layout("first", (4, 6))
     signed = uf.interpreters.cam(model, x, y)  # grad_cam where pooling is global, but for scale and sign
     assert torch.allclose(uf.interpreters.grad_cam(model, x, y), signed.clamp_min(0) / 24)
     assert uf.interpreters.grad_cam(model, x, y, layer=("embed", "block.2")).shape == (2, 1, 4, 6)
@@ -167,13 +167,13 @@ def test_a_grid_that_is_given_or_cannot_be_found():
 
 
 TIMM = {
-    "vit_tiny_patch16_224": ("blocks.11.norm1", Space("tokens", (14, 14), 1)),
-    "deit_tiny_distilled_patch16_224": ("blocks.11.norm1", Space("tokens", (14, 14), 2)),
-    "swin_tiny_patch4_window7_224": ("norm", Space("last", (7, 7))),
-    "cait_xxs24_224": ("blocks_token_only.1.norm1", Space("tokens", (14, 14), 1)),
-    "pvt_v2_b0": ("stages.3", Space("first", (7, 7))),
-    "mixer_s32_224": ("norm", Space("tokens", (7, 7))),
-    "convnext_atto": ("stages.3.blocks.1", Space("first", (7, 7))),
+    "vit_tiny_patch16_224": ("blocks.11.norm1", Layout("tokens", (14, 14), 1)),
+    "deit_tiny_distilled_patch16_224": ("blocks.11.norm1", Layout("tokens", (14, 14), 2)),
+    "swin_tiny_patch4_window7_224": ("norm", Layout("last", (7, 7))),
+    "cait_xxs24_224": ("blocks_token_only.1.norm1", Layout("tokens", (14, 14), 1)),
+    "pvt_v2_b0": ("stages.3", Layout("first", (7, 7))),
+    "mixer_s32_224": ("norm", Layout("tokens", (7, 7))),
+    "convnext_atto": ("stages.3.blocks.1", Layout("first", (7, 7))),
 }
 
 
@@ -186,7 +186,7 @@ def test_other_peoples_networks(name):
     x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     layer, space = TIMM[name]
     assert last_spatial_layer(model, x) == layer
-    assert space_of(model, x, layer) == space
+    assert layout_of(model, x, layer) == space
     shown = uf.interpreters.grad_cam(model, x, torch.tensor([3]))
     assert shown.shape[2:] == space.grid and bool(torch.isfinite(shown).all())
 
@@ -224,10 +224,10 @@ class Fused(nn.Module):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("gradient", {"curvature": "exact"}),
-        ("gradient", {"curvature": "smooth"}),
+        ("gradient", {"double_backward": "exact"}),
+        ("gradient", {"double_backward": "smooth"}),
         ("guided_backprop", {}),
-        ("integrated_gradients", {"curvature": "exact", "steps": 3, "chunk": 2}),
+        ("integrated_gradients", {"double_backward": "exact", "steps": 3, "chunk": 2}),
     ],
 )
 def test_fused_attention_is_differentiated_twice(x, name, options):

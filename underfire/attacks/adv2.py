@@ -137,6 +137,6 @@ def _remembered(term: Objective) -> tuple[Objective, Callable[[], Tensor]]:
 
 def _smoothed(interpreter: Interpreter, tau: float | None) -> AbstractContextManager[None]:
     keywords = getattr(interpreter, "keywords", {})
-    exact = facts_of(interpreter, InterpreterFacts()).second_order and keywords.get("curvature") == "exact"
+    exact = facts_of(interpreter, InterpreterFacts()).second_order and keywords.get("double_backward") == "exact"
     tau = (1e-4 if exact else 0) if tau is None else tau
     return smooth_relu(tau) if tau > 0 else nullcontext()

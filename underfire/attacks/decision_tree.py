@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from underfire.ascent.nearest import Nearest, at_least_one, begin
 from underfire.catalog import card
 from underfire.errors import Unsupported
-from underfire.hooks import frozen, inner
+from underfire.hooks import frozen, unwrap
 from underfire.model import Classifier
 from underfire.models.trees import DecisionTree
 
@@ -89,7 +89,7 @@ def decision_tree(
 
 
 def _tree_of(model: nn.Module) -> DecisionTree:
-    tree = inner(model)
+    tree = unwrap(model)
     if not isinstance(tree, DecisionTree):
         raise Unsupported(
             f"decision_tree attacks a decision tree, got {type(tree).__name__}; make one with "

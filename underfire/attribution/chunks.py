@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from underfire.errors import InputError
-from underfire.hooks import bent_as_now, frozen, inner, unshared
+from underfire.hooks import capture_relu_rule, frozen, uncached, unwrap
 
 Looks = Callable[..., Tensor]
 """`(image, look, *tensors) -> [n, ...]` of places int64 `[n]` in the batch and in the looks."""
@@ -42,18 +42,18 @@ def chunk_within(model: nn.Module, x: Tensor, memory: float = MEMORY, *, gradien
     Raises:
         InputError: not even one image fits.
     """
-    known = _COSTS.setdefault(inner(model), {})
+    known = _COSTS.setdefault(unwrap(model), {})
     key = (x.shape[1:], x.dtype, x.device)
     if key not in known:
         known[key] = _cost(model, x)
     needed = known[key][gradients] * (2 if twice else 1)
     if memory * 2**20 < needed:
         raise InputError(f"memory of {memory:g} MiB is too small for one image, which takes {needed / 2**20:.1f} MiB")
-    room = memory if gradients else fast(memory, x.device)
+    room = memory if gradients else fast_memory(memory, x.device)
     return max(int(room * 2**20 // needed), 1)
 
 
-def fast(memory: float, device: torch.device) -> float:
+def fast_memory(memory: float, device: torch.device) -> float:
     """Of the memory, in MiB, what one layer had best read and write in passes without gradients."""
     return min(memory, _FAST.get(device.type, memory))
 
@@ -74,11 +74,11 @@ def _cost(model: nn.Module, x: Tensor) -> tuple[int, int]:
         return t
 
     with ExitStack() as stack, torch.enable_grad(), frozen(model):
-        for module in inner(model).modules():
+        for module in unwrap(model).modules():
             if next(module.children(), None) is None:
                 stack.callback(module.register_forward_hook(weigh).remove)
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(hold, lambda t: t))
-        unshared(model)(torch.zeros(1, *x.shape[1:], dtype=x.dtype, device=x.device, requires_grad=True))
+        uncached(model)(torch.zeros(1, *x.shape[1:], dtype=x.dtype, device=x.device, requires_grad=True))
     return most, sum(t.untyped_storage().nbytes() for t in held.values()) + 2 * most
 
 
@@ -95,12 +95,12 @@ def in_chunks(f: Callable[[Tensor], Tensor], total: int, chunk: int, *, attached
         raise InputError(f"chunk must be at least 1 image, got {chunk}")
     parts = torch.arange(total).split(chunk)
     if attached and len(parts) > 1:
-        again = bent_as_now(f)
+        again = capture_relu_rule(f)
         return torch.cat([checkpoint(again, part, use_reentrant=False, preserve_rng_state=False) for part in parts])
     return torch.cat([f(part) for part in parts])
 
 
-def summed(f: Looks, looks: int, chunk: int, *tensors: Tensor) -> Tensor:
+def sum_in_chunks(f: Looks, looks: int, chunk: int, *tensors: Tensor) -> Tensor:
     """The sum of `f` over all `looks` at every image, `[B, ...]`: looks and images go through together, in even chunks.
 
     Where a graph is wanted and one chunk is not enough, the passes are made again on the way back instead of being
@@ -120,7 +120,7 @@ def summed(f: Looks, looks: int, chunk: int, *tensors: Tensor) -> Tensor:
     pairs = torch.arange(len(tensors[0]) * looks, device=tensors[0].device)
     parts = pairs.tensor_split(max(1, -(-len(pairs) // chunk)))
     if len(parts) > 1 and torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return cast(Tensor, _Replayed.apply(bent_as_now(f), looks, parts, *tensors))
+        return cast(Tensor, _Replayed.apply(capture_relu_rule(f), looks, parts, *tensors))
     return _total(f, looks, parts, tensors)
 
 

@@ -28,7 +28,7 @@ def refuse_large(card: Card, x: Tensor) -> None:
         raise Unsupported(f"it asks once for each of the {pixels} pixels of an image; occlusion asks for patches")
 
 
-def together(
+def run_all_interpreters(
     model: nn.Module,
     x: Tensor,
     y: Tensor,

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from underfire.attribution.scores import checked, class_score, explaining
+from underfire.attribution.scores import class_score, differentiable_input, require_finite
 from underfire.errors import InputError, ModelError
-from underfire.hooks import Space, activations, last_spatial_layer, space_of, tail
+from underfire.hooks import Layout, activations, forward_from_layers, last_spatial_layer, layout_of
 
 Grid = tuple[int, int]
 
 
-def spaces(
+def layouts_of(
     model: nn.Module, x: Tensor, layer: str | tuple[str, ...] | None, grid: Grid | None = None
-) -> dict[str, Space]:
+) -> dict[str, Layout]:
     """The layers that are meant, and how the output of each is read as feature maps.
 
     Args:
@@ -35,26 +35,26 @@ def spaces(
     names = (layer,) if isinstance(layer, str) else tuple(layer)
     if not names or len(set(names)) < len(names):
         raise InputError(f"layer must be one name or several different ones, got {names}")
-    return {name: space_of(model, x, name, grid) for name in names}
+    return {name: layout_of(model, x, name, grid) for name in names}
 
 
 def feature_maps(
-    model: nn.Module, x: Tensor, y: Tensor, layers: dict[str, Space], *, attached: bool
+    model: nn.Module, x: Tensor, y: Tensor, layers: dict[str, Layout], *, attached: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The logit of class `y`, `[B]`, and what each layer puts out, as it is; not in a graph from `x` unless `attached`.
 
     Raises:
         DataError: the classes do not fit. ModelError: a layer gives NaN.
     """
-    logits, outputs = (activations if attached else tail)(model, x, list(layers))
+    logits, outputs = (activations if attached else forward_from_layers)(model, x, list(layers))
     score = class_score(logits, y)
     for name, output in outputs.items():
-        checked(output, f"what layer {name!r} gives")
+        require_finite(output, f"what layer {name!r} gives")
     return score, outputs
 
 
 def features_and_gradients(
-    model: nn.Module, x: Tensor, y: Tensor, layers: dict[str, Space], *, attached: bool
+    model: nn.Module, x: Tensor, y: Tensor, layers: dict[str, Layout], *, attached: bool
 ) -> list[tuple[Tensor, Tensor]]:
     """Of each layer the feature maps `A`, and the gradient of the logit of class `y` to them, both `[B, C, h, w]`.
 
@@ -73,7 +73,7 @@ def features_and_gradients(
     for (name, space), features, gradient in zip(layers.items(), read, found, strict=True):
         if gradient is None:
             raise ModelError(f"the logits do not depend on layer {name!r}")
-        pairs.append((space.maps(features), space.maps(checked(gradient))))
+        pairs.append((space.maps(features), space.maps(require_finite(gradient))))
     return pairs
 
 
@@ -85,20 +85,20 @@ def weighted_maps(
     grid: Grid | None,
     weigh: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """The map `[B, 1, h, w]` of methods that weigh the channels of a layer: `ReLU(Σ_k w_k A^k)`, layers `together`.
+    """The map `[B, 1, h, w]` of methods that weigh the channels of a layer: `ReLU(Σ_k w_k A^k)`.
 
     Args:
         model: the model.
         x: images.
         y: classes, int64 `[B]`.
-        layer: see `spaces`.
-        grid: see `spaces`.
+        layer: see `layouts_of`.
+        grid: see `layouts_of`.
         weigh: makes weights `[B, C, 1, 1]` of a layer's feature maps and their gradient, both `[B, C, h, w]`.
     """
-    with explaining(model, x) as (point, attached):
-        layers = spaces(model, point, layer, grid)
+    with differentiable_input(model, x) as (point, attached):
+        layers = layouts_of(model, point, layer, grid)
         pairs = features_and_gradients(model, point, y, layers, attached=attached)
-        shown = together([positive(weigh(features, g), features) for features, g in pairs]).to(x.dtype)
+        shown = average_layers([positive(weigh(features, g), features) for features, g in pairs]).to(x.dtype)
     return shown if attached else shown.detach()
 
 
@@ -107,7 +107,7 @@ def positive(weights: Tensor, features: Tensor) -> Tensor:
     return (weights * features).sum(1, keepdim=True).clamp_min(0)
 
 
-def together(maps: Sequence[Tensor]) -> Tensor:
+def average_layers(maps: Sequence[Tensor]) -> Tensor:
     """One map of those of several layers: each divided by its largest value, resized to the largest grid, averaged.
 
     A single map stays as it is; of several, one that is zero everywhere stays zero.

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from underfire.attribution.chunks import MEMORY, chunk_within
 from underfire.errors import DataError, InputError, ModelError, NotFitted, Unsupported
-from underfire.hooks import activations, as_maps, frozen, inner, last_spatial_layer
+from underfire.hooks import activations, as_maps, frozen, last_spatial_layer, unwrap
 from underfire.records import Examples
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _rows(place: Tensor, index: Tensor) -> Iterator[tuple[list[int], list[int]]]
     return zip(place.tolist(), index.tolist(), strict=True)
 
 
-def know(model: nn.Module, data: Dataset, layer: str | None, memory: float = MEMORY) -> Known:
+def read_known_images(model: nn.Module, data: Dataset, layer: str | None, memory: float = MEMORY) -> Known:
     """Send known images through the model, as many at once as the memory allows, and keep their features.
 
     Args:
@@ -105,7 +105,7 @@ def know(model: nn.Module, data: Dataset, layer: str | None, memory: float = MEM
     """
     if not len(data):
         raise DataError(f"{data.name}: there are no images to fit to")
-    place = next((t.device for t in (*inner(model).parameters(), *model.buffers())), torch.device("cpu"))
+    place = next((t.device for t in (*unwrap(model).parameters(), *model.buffers())), torch.device("cpu"))
     x = data[:1].x.to(place)
     name = layer if layer is not None else last_spatial_layer(model, x)
     room = chunk_within(model, x, memory, gradients=False)
@@ -164,7 +164,7 @@ def nearest(
     return distance, index.masked_fill(distance.isinf(), -1)
 
 
-def must_be_fitted(known: Known | None, name: str) -> Known:
+def require_fitted(known: Known | None, name: str) -> Known:
     """What a method was fitted to.
 
     Raises:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from underfire.attribution.chunks import MEMORY, chunk_within, fast
-from underfire.attribution.variants import answers, class_answer, filling, finite
+from underfire.attribution.chunks import MEMORY, chunk_within, fast_memory
+from underfire.attribution.variants import answers, class_answer, fill_image, finite
 from underfire.errors import InputError
 from underfire.hooks import frozen
-from underfire.incremental.intervals import Spans
-from underfire.incremental.passes import NotReusable, Reuse
+from underfire.incremental.intervals import Intervals
+from underfire.incremental.passes import IncrementalForward, NotReusable
 
 Edges = tuple[Tensor, Tensor]
 """First row or column of every rectangle and one past the last, each int64 `[P]`."""
 
 
-def drops(
+def score_drops(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -24,7 +24,7 @@ def drops(
     columns: Edges,
     *,
     fill: str | float = "black",
-    explained: str = "logit",
+    output: str = "logit",
     reuse: bool = True,
     chunk: int | None = None,
     memory: float = MEMORY,
@@ -37,8 +37,8 @@ def drops(
         y: the class of each, int64 `[B]`.
         rows: of the rectangles.
         columns: of the rectangles.
-        fill: what stands in them (see `asking.filling`).
-        explained: `"logit"` or `"probability"`.
+        fill: what stands in them (see `asking.fill_image`).
+        output: `"logit"` or `"probability"`.
         reuse: compute only what a rectangle can have changed (see `hooks.reuse`), where no graph is wanted.
         chunk: how many changed images go through the model at once; None is what suits.
         memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
@@ -46,12 +46,12 @@ def drops(
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk must be at least 1 image, got {chunk}")
     attached = torch.is_grad_enabled() and x.requires_grad
-    instead = filling(x, fill)
+    instead = fill_image(x, fill)
     with torch.set_grad_enabled(attached):
         if reuse and not attached and len(x):
             try:
                 with frozen(model):
-                    return _by_reuse(model, x.detach(), y, rows, columns, instead, explained, chunk, memory)
+                    return _by_reuse(model, x.detach(), y, rows, columns, instead, output, chunk, memory)
             except NotReusable:  # a network that is not the same each time goes through as a whole
                 pass
         (top, bottom), (left, right) = (_with_nothing(edges, x.device) for edges in (rows, columns))
@@ -62,7 +62,7 @@ def drops(
             c = (across >= left[look, None]) & (across < right[look, None])
             return torch.where((r[:, :, None] & c[:, None, :])[:, None], instead[image], x[image])
 
-        found = answers(model, x, y, len(top), show, explained=explained, chunk=chunk, memory=memory)
+        found = answers(model, x, y, len(top), show, output=output, chunk=chunk, memory=memory)
     return found[:, :1] - found[:, 1:]
 
 
@@ -79,30 +79,30 @@ def _by_reuse(
     rows: Edges,
     columns: Edges,
     instead: Tensor,
-    explained: str,
+    output: str,
     chunk: int | None,
     memory: float,
 ) -> Tensor:
     """The drops, `[B, P]`: as many whole images at a time as make a chunk, or the rectangles of one in several."""
     positions = len(rows[0])
     size = chunk if chunk is not None else chunk_within(model, x, memory, gradients=False)
-    room = fast(memory, x.device) * 2**20
+    room = fast_memory(memory, x.device) * 2**20
     made, done, needed = [], 0, 1
     while done < len(x):
         images = slice(done, done + max(size // positions, 1))
-        known = Reuse(model, x[images])
-        whole = class_answer(known.logits[:1].expand(len(x), -1), y, explained)  # raises where y does not fit
-        whole = class_answer(known.logits, y[images], explained)
+        known = IncrementalForward(model, x[images])
+        whole = class_answer(known.logits[:1].expand(len(x), -1), y, output)  # raises where y does not fit
+        whole = class_answer(known.logits, y[images], output)
         # The middle comes first: there a rectangle reaches most, which tells how many of them fit.
         middle = len(whole) * positions // 2
         parts, place = [], torch.arange(len(whole) * positions).roll(-middle)
         while len(place):
             now, place = place[:size], place[size:]
             image, p = now // positions, now % positions
-            r, c = (Spans(first[p], last[p], n) for (first, last), n in ((rows, x.shape[2]), (columns, x.shape[3])))
+            r, c = (Intervals(first[p], last[p], n) for (first, last), n in ((rows, x.shape[2]), (columns, x.shape[3])))
             patch = _rectangles(x[images], instead[images], image, r, c)
             logits = known(patch, image, r, c)
-            parts.append(class_answer(logits, y[images][image.to(y.device)], explained))
+            parts.append(class_answer(logits, y[images][image.to(y.device)], output))
             if chunk is None:  # rectangles take less than whole images do, so more of them go at once
                 needed = max(needed, known.needed)
                 size = _even(max(len(place), 1), max(int(room // needed), 1))
@@ -116,7 +116,7 @@ def _even(total: int, most: int) -> int:
     return -(-total // -(-total // most))
 
 
-def _rectangles(x: Tensor, instead: Tensor, image: Tensor, rows: Spans, columns: Spans) -> Tensor:
+def _rectangles(x: Tensor, instead: Tensor, image: Tensor, rows: Intervals, columns: Intervals) -> Tensor:
     """What the windows of the spans show, `[S, C, h, w]`: the fill where something is removed, else the image."""
     image, device = image.to(x.device), x.device
     i = (rows.start[:, None] + torch.arange(rows.size)).to(device)

@@ -11,12 +11,20 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from underfire.errors import DataError, InputError, ModelError, Unsupported
-from underfire.hooks import activations, as_maps, aside, bent_as_now, frozen, twice_differentiable, wide_relu
+from underfire.hooks import (
+    activations,
+    as_maps,
+    bypass_cache,
+    capture_relu_rule,
+    frozen,
+    twice_differentiable,
+    wide_relu,
+)
 
-CURVATURES = ("difference", "smooth", "exact")
+DOUBLE_BACKWARD = ("finite_difference", "smooth", "exact")
 
 
-def seeded(generator: torch.Generator | None, device: torch.device) -> torch.Generator:
+def default_generator(generator: torch.Generator | None, device: torch.device) -> torch.Generator:
     """The generator, or one that always begins alike: without one, an explanation is the same every time.
 
     What is drawn is shared by all images of a batch, so that each gets the explanation it would get alone.
@@ -80,14 +88,14 @@ def score(model: nn.Module, x: Tensor, y: Tensor, neuron: str | None = None) -> 
 
 
 @contextmanager
-def explaining(model: nn.Module, x: Tensor) -> Iterator[tuple[Tensor, bool]]:
+def differentiable_input(model: nn.Module, x: Tensor) -> Iterator[tuple[Tensor, bool]]:
     """Yield the images to explain and whether their map must carry a graph; gradients work inside in any case."""
     attached = torch.is_grad_enabled() and x.requires_grad
     with frozen(model), torch.enable_grad():
         yield (x if attached else x.detach().requires_grad_(True)), attached
 
 
-def checked(values: Tensor, what: str = "the model's gradient") -> Tensor:
+def require_finite(values: Tensor, what: str = "the model's gradient") -> Tensor:
     """The model's gradient, or something else `[B, ...]` of each image, as it is.
 
     Raises:
@@ -100,41 +108,41 @@ def checked(values: Tensor, what: str = "the model's gradient") -> Tensor:
     return values
 
 
-def joined(gradient: Tensor, absolute: bool) -> Tensor:
+def reduce_channels(gradient: Tensor, absolute: bool) -> Tensor:
     """One value a pixel, `[B, 1, H, W]`: the largest absolute value of a channel, or the signed sum over channels."""
     return gradient.abs().amax(1, keepdim=True) if absolute else gradient.sum(1, keepdim=True)
 
 
-def check_curvature(curvature: str, choices: Sequence[str] = CURVATURES) -> None:
-    """Raise Unsupported unless the curvature is one of the choices."""
-    if curvature not in choices:
-        raise Unsupported(f"curvature {curvature!r} is unknown; choices: {', '.join(choices)}")
+def check_double_backward(double_backward: str, choices: Sequence[str] = DOUBLE_BACKWARD) -> None:
+    """Raise Unsupported unless the double_backward is one of the choices."""
+    if double_backward not in choices:
+        raise Unsupported(f"double_backward {double_backward!r} is unknown; choices: {', '.join(choices)}")
 
 
-def input_gradient(model: nn.Module, x: Tensor, y: Tensor, curvature: str, neuron: str | None = None) -> Tensor:
+def input_gradient(model: nn.Module, x: Tensor, y: Tensor, double_backward: str, neuron: str | None = None) -> Tensor:
     """The gradient of the `score`, `[B, C, H, W]`, itself differentiable where `x` requires a gradient.
 
     Its derivative along a vector `v` is a Hessian-vector product: `"exact"`, by back-propagating twice, which is zero
     for a ReLU network unless its activations are smoothed; `"smooth"`, likewise, but as if the steps of ReLUs were
-    smooth and wide (`hooks.wide_relu`); or `"difference"`, `(g(x + d v) - g(x)) / d`, one more gradient with a `d` wide
-    enough to see the kinks of the activations, about half the time and memory of the others.
+    smooth and wide (`hooks.wide_relu`); or `"finite_difference"`, `(g(x + d v) - g(x)) / d`, one more gradient
+    with a `d` wide enough to see the kinks of the activations, about half the time and memory of the others.
 
     Raises:
-        ModelError: the gradient is NaN or infinite. Unsupported: there is no such curvature.
+        ModelError: the gradient is NaN or infinite. Unsupported: there is no such double_backward.
     """
-    check_curvature(curvature)
-    if curvature == "smooth":
-        with wide_relu(), aside(model):  # a pass shared with others would not be bent
-            return checked(back_propagated(model, x, y, neuron, twice=True))
-    gradient = checked(back_propagated(model, x, y, neuron, twice=curvature == "exact"))
-    if curvature == "exact" or not (torch.is_grad_enabled() and x.requires_grad):
+    check_double_backward(double_backward)
+    if double_backward == "smooth":
+        with wide_relu(), bypass_cache(model):  # a pass shared with others would not be bent
+            return require_finite(back_propagated(model, x, y, neuron, twice=True))
+    gradient = require_finite(back_propagated(model, x, y, neuron, twice=double_backward == "exact"))
+    if double_backward == "exact" or not (torch.is_grad_enabled() and x.requires_grad):
         return gradient
 
     def again(elsewhere: Tensor) -> Tensor:
-        with aside(model):
+        with bypass_cache(model):
             return back_propagated(model, elsewhere.detach(), y, neuron)
 
-    return cast(Tensor, _Difference.apply(x, gradient, bent_as_now(again)))
+    return cast(Tensor, _Difference.apply(x, gradient, capture_relu_rule(again)))
 
 
 def back_propagated(
@@ -152,8 +160,11 @@ def back_propagated(
     Raises:
         ModelError: the score is NaN.
     """
-    with explaining(model, x) as (point, attached), twice_differentiable() if twice and attached else nullcontext():
-        total = checked(score(model, point, y, neuron), "the model's answer").sum()
+    with (
+        differentiable_input(model, x) as (point, attached),
+        twice_differentiable() if twice and attached else nullcontext(),
+    ):
+        total = require_finite(score(model, point, y, neuron), "the model's answer").sum()
         # The graph stays where others may share this pass.
         (gradient,) = torch.autograd.grad(total, point, create_graph=twice and attached, retain_graph=attached)
         # Where nothing on the way depends on the image, its derivative is zero rather than missing.

@@ -10,7 +10,7 @@ from underfire.errors import InputError, Unsupported
 SUPERPIXELS = ("quickshift", "slic", "grid")
 
 
-def cut(x: Tensor, superpixels: str | Tensor = "quickshift", segments: int = 50) -> Tensor:
+def segment(x: Tensor, superpixels: str | Tensor = "quickshift", segments: int = 50) -> Tensor:
     """The superpixel of every pixel, int64 `[B, H, W]`, numbered from 0 without gaps in every image.
 
     The first two are scikit-image's, on the CPU, one image after the other, and see no gradient. Quickshift has the
@@ -77,6 +77,6 @@ def mean_colours(x: Tensor, pieces: Tensor) -> Tensor:
     return (total / count.clamp_min(1)).gather(2, place).view(x.shape)
 
 
-def paint(weights: Tensor, pieces: Tensor) -> Tensor:
+def paint_segments(weights: Tensor, pieces: Tensor) -> Tensor:
     """Numbers of superpixels `[B, S]` as maps `[B, 1, H, W]`."""
     return weights.gather(1, pieces.flatten(1)).view(len(pieces), 1, *pieces.shape[1:])

@@ -14,10 +14,10 @@ from underfire.hooks import frozen
 from underfire.transforms.blur import gaussian_blur
 
 FILLS = ("black", "mean", "blur")
-EXPLAINED = ("logit", "probability")
+OUTPUTS = ("logit", "probability")
 
 
-def filling(x: Tensor, fill: str | float) -> Tensor:
+def fill_image(x: Tensor, fill: str | float) -> Tensor:
     """What stands in for removed pixels, shaped like `x`.
 
     Args:
@@ -39,15 +39,15 @@ def filling(x: Tensor, fill: str | float) -> Tensor:
     return torch.full_like(x, fill)
 
 
-def class_answer(logits: Tensor, y: Tensor, explained: str) -> Tensor:
+def class_answer(logits: Tensor, y: Tensor, output: str) -> Tensor:
     """The `"logit"` or the `"probability"` of class `y` of every sample, `[B]`.
 
     Raises:
-        Unsupported: `explained` is neither. DataError: `y` does not fit the logits.
+        Unsupported: `output` is neither. DataError: `y` does not fit the logits.
     """
-    if explained not in EXPLAINED:
-        raise Unsupported(f"explained {explained!r} is unknown; choices: {', '.join(EXPLAINED)}")
-    return class_score(logits if explained == "logit" else logits.softmax(1), y)
+    if output not in OUTPUTS:
+        raise Unsupported(f"output {output!r} is unknown; choices: {', '.join(OUTPUTS)}")
+    return class_score(logits if output == "logit" else logits.softmax(1), y)
 
 
 def fast_layout(model: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -73,7 +73,7 @@ def answers(
     looks: int,
     show: Callable[[Tensor, Tensor], Tensor],
     *,
-    explained: str,
+    output: str,
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
@@ -88,7 +88,7 @@ def answers(
         looks: how many variants of each image there are.
         show: makes variants `[n, C, H, W]` from places in the batch and in the looks, each int64 `[n]`; one look at all
             images comes before the next look.
-        explained: `"logit"` or `"probability"` of the class.
+        output: `"logit"` or `"probability"` of the class.
         chunk: how many variants go through the model at once; None is what `memory` allows and suits the device.
         memory: see `chunk_within`.
 
@@ -111,7 +111,7 @@ def answers(
         with frozen(model):  # also when a pass is made again on the way back, which is later
             logits = fast(shown)
         class_score(logits[:1].expand(len(x), -1), y)  # raises where y does not fit, which a part of it might not
-        return class_answer(logits, y[image], explained)
+        return class_answer(logits, y[image], output)
 
     found = in_chunks(ask, len(x) * looks, chunk, attached=attached).view(looks, len(x)).T
     return finite(found)

@@ -16,7 +16,7 @@ from underfire import data, models
 from underfire.audit.methods import interpreter_of
 from underfire.audit.spec import AuditSpec
 from underfire.errors import DataError, SpecError
-from underfire.hooks import inner
+from underfire.hooks import unwrap
 from underfire.model import Classifier
 from underfire.records import Batch
 
@@ -104,9 +104,9 @@ class Target:
             plain = value.detach().cpu().contiguous()
             digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
             digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
-        for name, module in inner(self.model).named_modules():
+        for name, module in unwrap(self.model).named_modules():
             digest.update(f"{name} {type(module).__qualname__} {module.extra_repr()}".encode())
-        own = {type(module) for module in inner(self.model).modules()}
+        own = {type(module) for module in unwrap(self.model).modules()}
         for source in sorted(_source(kind) for kind in own if not kind.__module__.startswith("torch.")):
             digest.update(source.encode())
         return digest.hexdigest()

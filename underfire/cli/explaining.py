@@ -119,7 +119,7 @@ def prepare(job: Job, name: str, settings: tuple[str, ...], reference: str | Non
 
 
 def _fit(job: Job, name: str, method: Any, known: Dataset) -> None:
-    from underfire.hooks import inner
+    from underfire.hooks import unwrap
 
     seen = 0
 
@@ -129,7 +129,7 @@ def _fit(job: Job, name: str, method: Any, known: Dataset) -> None:
         show(min(seen, len(known)))
 
     with progress(f"fitting {name}", len(known), unit="images", quiet=job.quiet) as show:
-        handle = inner(job.model).register_forward_hook(passed)
+        handle = unwrap(job.model).register_forward_hook(passed)
         try:
             method.fit(job.model, known)
         finally:

@@ -63,7 +63,7 @@ class Job:
         takes, so that the bar also moves inside a batch.
         """
         from underfire.ascent.loop import check_classes, check_inputs
-        from underfire.hooks import inner
+        from underfire.hooks import unwrap
 
         done, seen, size = 0, 0, 1
 
@@ -74,7 +74,7 @@ class Job:
 
         place = next(iter(self.model.buffers())).device
         with progress(what, len(self.source.stems), unit="images", quiet=self.quiet) as show:
-            handle = inner(self.model).register_forward_hook(passed)
+            handle = unwrap(self.model).register_forward_hook(passed)
             try:
                 for batch in self.source.batches:
                     batch = batch.to(str(place))

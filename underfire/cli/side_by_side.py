@@ -27,7 +27,7 @@ def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
     import torch
 
     from underfire import figures
-    from underfire.attribution.comparison import together
+    from underfire.attribution.comparison import run_all_interpreters
     from underfire.errors import UnderfireError
     from underfire.measures.maps import informative
 
@@ -40,7 +40,7 @@ def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
                 k = _columns(job, score, goal, classes)
                 sheet: list[list[Tensor | None]] = []
                 titles = []
-                for card, maps in together(job.model, x.expand(len(k), -1, -1, -1), k):
+                for card, maps in run_all_interpreters(job.model, x.expand(len(k), -1, -1, -1), k):
                     if isinstance(maps, UnderfireError):
                         left_out[card.name] = str(maps)
                         continue

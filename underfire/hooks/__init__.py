@@ -3,42 +3,42 @@
 Layer names are those of the user's module (`module.named_modules()`), not of the `Classifier` around it.
 """
 
-from underfire.hooks.finding import as_maps, last_spatial_layer, pooled_head, space_of
-from underfire.hooks.layouts import Space
-from underfire.hooks.pyramid import Scale, scales
+from underfire.hooks.finding import as_maps, last_spatial_layer, layout_of, pooled_head
+from underfire.hooks.layouts import Layout
+from underfire.hooks.pyramid import PyramidLevel, feature_pyramid
 from underfire.hooks.reading import (
     activations,
-    aside,
+    bypass_cache,
+    forward_from_layers,
     frozen,
-    inner,
     layer,
     shared_forward,
-    tail,
     twice_differentiable,
-    unshared,
+    uncached,
+    unwrap,
 )
-from underfire.hooks.relu_rules import bent_as_now, deconv_relu, guided_relu, smooth_relu, wide_relu
+from underfire.hooks.relu_rules import capture_relu_rule, deconv_relu, guided_relu, smooth_relu, wide_relu
 
 __all__ = [
-    "Scale",
-    "Space",
+    "Layout",
+    "PyramidLevel",
     "activations",
     "as_maps",
-    "aside",
-    "bent_as_now",
+    "bypass_cache",
+    "capture_relu_rule",
     "deconv_relu",
+    "feature_pyramid",
+    "forward_from_layers",
     "frozen",
     "guided_relu",
-    "inner",
     "last_spatial_layer",
     "layer",
+    "layout_of",
     "pooled_head",
-    "scales",
     "shared_forward",
     "smooth_relu",
-    "space_of",
-    "tail",
     "twice_differentiable",
-    "unshared",
+    "uncached",
+    "unwrap",
     "wide_relu",
 ]

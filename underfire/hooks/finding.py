@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import InputError, Unsupported
-from underfire.hooks.layouts import Grid, Space, Trace, noise, space_in, watch
-from underfire.hooks.reading import frozen, inner, layer, read, unshared
+from underfire.hooks.layouts import Grid, Layout, Trace, layout_in, noise_image, trace_layers
+from underfire.hooks.reading import frozen, layer, read, uncached, unwrap
 
 _TRACES: WeakKeyDictionary[nn.Module, dict[torch.Size, Trace]] = WeakKeyDictionary()
 _LAST: WeakKeyDictionary[nn.Module, dict[tuple[torch.Size, Grid | None], str]] = WeakKeyDictionary()
@@ -19,13 +19,13 @@ _LAST: WeakKeyDictionary[nn.Module, dict[tuple[torch.Size, Grid | None], str]] =
 def _traced(model: nn.Module, x: Tensor, grid: Grid | None) -> Trace:
     if grid is not None and min(grid) < 1:
         raise InputError(f"grid must be the rows and the columns of the tokens, such as (14, 14), got {grid}")
-    known = _TRACES.setdefault(inner(model), {})
+    known = _TRACES.setdefault(unwrap(model), {})
     if x.shape[1:] not in known:
-        known[x.shape[1:]] = watch(model, x)
+        known[x.shape[1:]] = trace_layers(model, x)
     return known[x.shape[1:]]
 
 
-def space_of(model: nn.Module, x: Tensor, name: str, grid: Grid | None = None) -> Space:
+def layout_of(model: nn.Module, x: Tensor, name: str, grid: Grid | None = None) -> Layout:
     """How the output of the layer `name` is read as feature maps `[B, C, h, w]`.
 
     Args:
@@ -38,7 +38,7 @@ def space_of(model: nn.Module, x: Tensor, name: str, grid: Grid | None = None) -
         ModelError: there is no such layer. InputError: the grid does not fit. Unsupported: the layer has no space, or
             tokens of no grid that can be found.
     """
-    return space_in(_traced(model, x, grid), model, name, grid)
+    return layout_in(_traced(model, x, grid), model, name, grid)
 
 
 def as_maps(model: nn.Module, x: Tensor, name: str, output: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def as_maps(model: nn.Module, x: Tensor, name: str, output: Tensor) -> Tensor:
         Unsupported: it is neither, or tokens of no grid that can be found.
     """
     alone = output.dim() == 2 or (output.dim() == 4 and output.shape[2:].numel() == 1)
-    return output if alone else space_of(model, x, name).maps(output)
+    return output if alone else layout_of(model, x, name).maps(output)
 
 
 def last_spatial_layer(model: nn.Module, x: Tensor, grid: Grid | None = None) -> str:
@@ -60,7 +60,7 @@ def last_spatial_layer(model: nn.Module, x: Tensor, grid: Grid | None = None) ->
     Raises:
         Unsupported: there is none, or its tokens have no grid that can be found.
     """
-    known = _LAST.setdefault(inner(model), {})
+    known = _LAST.setdefault(unwrap(model), {})
     key = (x.shape[1:], grid)
     if key not in known:
         known[key] = _last(_traced(model, x, grid), model, x, grid)
@@ -68,7 +68,7 @@ def last_spatial_layer(model: nn.Module, x: Tensor, grid: Grid | None = None) ->
 
 
 def _last(trace: Trace, model: nn.Module, x: Tensor, grid: Grid | None) -> str:
-    spaces: dict[str, Space] = {}
+    spaces: dict[str, Layout] = {}
     unknown = None  # the last layer with tokens of no known grid
     for name in trace.order:
         _, shape = trace.outputs[name]
@@ -78,7 +78,7 @@ def _last(trace: Trace, model: nn.Module, x: Tensor, grid: Grid | None) -> str:
         elif space is None and not isinstance(shape, str) and trace.are_tokens(shape):
             unknown = name
     if unknown is not None:
-        space_in(trace, model, unknown, grid)  # raises: it says what to give
+        layout_in(trace, model, unknown, grid)  # raises: it says what to give
     if not spaces:
         raise Unsupported(
             "the model has no layer whose output has space, [B, C, h, w] or a transformer's tokens; choose an "
@@ -88,10 +88,10 @@ def _last(trace: Trace, model: nn.Module, x: Tensor, grid: Grid | None) -> str:
     return last if spaces[last].layout == "first" else _last_that_counts(spaces, model, x) or last
 
 
-def _last_that_counts(spaces: dict[str, Space], model: nn.Module, x: Tensor) -> str | None:
+def _last_that_counts(spaces: dict[str, Layout], model: nn.Module, x: Tensor) -> str | None:
     """The last layer whose places have a gradient."""
     with torch.enable_grad(), frozen(model):
-        logits, outputs = read(model, unshared(model), noise(x).requires_grad_() * 1, tuple(spaces))
+        logits, outputs = read(model, uncached(model), noise_image(x).requires_grad_() * 1, tuple(spaces))
         if not logits.requires_grad:
             return None
         weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)

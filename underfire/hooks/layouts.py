@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import InputError, ModelError, Unsupported
-from underfire.hooks.reading import frozen, inner, layer, removing, unshared
+from underfire.hooks.reading import frozen, layer, remove_at_exit, uncached, unwrap
 
 #: Class, distillation and register tokens that may stand before those of the image.
 EXTRA = 16
@@ -28,7 +28,7 @@ Grid = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Space:
+class Layout:
     """How the output of a layer is read as feature maps.
 
     Attributes:
@@ -77,19 +77,19 @@ class Trace:
     count: int = 0
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def space(self, name: str, grid: Grid | None = None) -> Space | None:
+    def space(self, name: str, grid: Grid | None = None) -> Layout | None:
         """How the output of a layer that took part is read; None where it has no space, or tokens of no known grid."""
         _, shape = self.outputs[name]
         if isinstance(shape, str) or len(shape) not in (3, 4) or shape[0] != 1:
             return None
         if len(shape) == 3:
             found = self._grid(name, grid) if self.are_tokens(shape) else None
-            return Space("tokens", found, shape[1] - found[0] * found[1]) if found else None
+            return Layout("tokens", found, shape[1] - found[0] * found[1]) if found else None
         last = shape in self.last and shape not in self.first
         rows, columns = shape[1:3] if last else shape[2:]
         if rows * columns < 2 or (not last and self._is_attention(shape)):
             return None
-        return Space("last" if last else "first", (rows, columns))
+        return Layout("last" if last else "first", (rows, columns))
 
     def are_tokens(self, shape: torch.Size) -> bool:
         """Whether an output of three dimensions is tokens."""
@@ -120,7 +120,7 @@ class Trace:
         return None
 
 
-def watch(model: nn.Module, x: Tensor) -> Trace:
+def trace_layers(model: nn.Module, x: Tensor) -> Trace:
     """Send noise of the size of `x` through the model and note what every layer gives."""
     trace = Trace((x.shape[2], x.shape[3]))
     before: list[tuple[Tensor, int]] = []  # what was given last: held, so that its memory is not used again
@@ -147,15 +147,15 @@ def watch(model: nn.Module, x: Tensor) -> Trace:
                 trace.heads.append((name, flat.clone(), output.flatten(1).clone()))
 
     with ExitStack() as stack, torch.no_grad(), frozen(model):
-        for name, module in inner(model).named_modules():
+        for name, module in unwrap(model).named_modules():
             if name:
                 hook = module.register_forward_hook(lambda *seen, name=name: note(name, *seen))
-                stack.enter_context(removing(hook))
-        trace.logits = unshared(model)(noise(x))
+                stack.enter_context(remove_at_exit(hook))
+        trace.logits = uncached(model)(noise_image(x))
     return trace
 
 
-def noise(x: Tensor) -> Tensor:
+def noise_image(x: Tensor) -> Tensor:
     """One image of noise of the size of `x`, always the same: a plain image may make different things coincide."""
     return torch.rand(1, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=x.dtype).to(x.device)
 
@@ -171,7 +171,7 @@ def _vote(trace: Trace, module: nn.Module, tensors: list[Tensor]) -> None:
             trace.widths.add(t.shape[2])
 
 
-def space_in(trace: Trace, model: nn.Module, name: str, grid: Grid | None) -> Space:
+def layout_in(trace: Trace, model: nn.Module, name: str, grid: Grid | None) -> Layout:
     """How the output of the layer `name` is read as feature maps.
 
     Raises:

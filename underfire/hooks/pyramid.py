@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import Unsupported
-from underfire.hooks.reading import frozen, inner, removing
+from underfire.hooks.reading import frozen, remove_at_exit, unwrap
 
 
-class Scale(NamedTuple):
+class PyramidLevel(NamedTuple):
     """A layer that is the last to put out maps of its size.
 
     Attributes:
@@ -27,7 +27,7 @@ class Scale(NamedTuple):
     size: tuple[int, int]
 
 
-def scales(model: nn.Module, x: Tensor) -> list[Scale]:
+def feature_pyramid(model: nn.Module, x: Tensor) -> list[PyramidLevel]:
     """The last layer of every spatial size, the finest first, found by one pass of noise of the size of `x`.
 
     Of nested layers with one output the inner one is named. Sizes that a network returns to after smaller ones, as
@@ -36,26 +36,26 @@ def scales(model: nn.Module, x: Tensor) -> list[Scale]:
     Raises:
         Unsupported: no layer has space.
     """
-    seen: list[tuple[Scale, tuple[int, int]]] = []  # in order of execution, with the identity of the output
+    seen: list[tuple[PyramidLevel, tuple[int, int]]] = []  # in order of execution, with the identity of the output
 
     def watch(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1:
                 identity = output.data_ptr(), output._version
                 if not (seen and seen[-1][1] == identity):
-                    seen.append((Scale(name, output.shape[1], (output.shape[2], output.shape[3])), identity))
+                    seen.append((PyramidLevel(name, output.shape[1], (output.shape[2], output.shape[3])), identity))
 
         return hook
 
     noise = torch.rand(1, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=x.dtype).to(x.device)
     with ExitStack() as stack, torch.no_grad(), frozen(model):
-        for name, module in inner(model).named_modules():
+        for name, module in unwrap(model).named_modules():
             if name:
-                stack.enter_context(removing(module.register_forward_hook(watch(name))))
+                stack.enter_context(remove_at_exit(module.register_forward_hook(watch(name))))
         model(noise)
     if not seen:
         raise Unsupported("the model has no layer with a spatial output [B, C, h, w]; choose another interpreter")
-    found: list[Scale] = []
+    found: list[PyramidLevel] = []
     for scale, _ in seen:
         area = scale.size[0] * scale.size[1]
         if found and found[-1].size == scale.size:

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from underfire.errors import ModelError, Unsupported, nearest
 
 
-def inner(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     """The user's own module inside any number of classifiers and parallel wrappers."""
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -49,7 +49,7 @@ def layer(model: nn.Module, name: str) -> nn.Module:
     Raises:
         ModelError: there is none; the message suggests the nearest and lists them all.
     """
-    layers = {key: module for key, module in inner(model).named_modules() if key}
+    layers = {key: module for key, module in unwrap(model).named_modules() if key}
     if name not in layers:
         raise ModelError(f"the model has no layer {name!r}; {nearest(name, layers)}")
     return layers[name]
@@ -68,7 +68,7 @@ class _Memo:
     def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
         self.original = forward
         self.wanted: set[str] = set()
-        self.aside = False
+        self.bypassed = False
         self.forget()
 
     def forget(self) -> None:
@@ -99,7 +99,7 @@ def shared_forward(model: nn.Module) -> Iterator[Callable[[], None]]:
     own = vars(model).get("forward")  # a model whose forward was already replaced gets that one back
 
     def forward(x: Tensor) -> Tensor:
-        if memo.aside:
+        if memo.bypassed:
             return memo.original(x)
         if not memo.holds(x):
             read(model, memo.original, x, tuple(memo.wanted), memo)
@@ -118,20 +118,20 @@ def shared_forward(model: nn.Module) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def aside(model: nn.Module) -> Iterator[None]:
+def bypass_cache(model: nn.Module) -> Iterator[None]:
     """Inside, passes are neither taken from those of `shared_forward` nor remembered, and those stay as they are."""
     memo = _MEMOS.get(model)
     if memo is None:
         yield
         return
-    before, memo.aside = memo.aside, True
+    before, memo.bypassed = memo.bypassed, True
     try:
         yield
     finally:
-        memo.aside = before
+        memo.bypassed = before
 
 
-def unshared(model: nn.Module) -> Callable[[Tensor], Tensor]:
+def uncached(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """The model itself, also inside `shared_forward`: what goes through it is not remembered."""
     memo = _MEMOS.get(model)
     return model if memo is None else memo.original
@@ -164,7 +164,7 @@ def read(
         if x.requires_grad and torch.is_grad_enabled():
             stack.enter_context(twice_differentiable())
         for name in names:
-            stack.enter_context(removing(layer(model, name).register_forward_hook(keep(name))))
+            stack.enter_context(remove_at_exit(layer(model, name).register_forward_hook(keep(name))))
         logits = forward(x)
     missing = [name for name in names if name not in outputs]
     if missing:
@@ -175,7 +175,7 @@ def read(
 
 
 @contextmanager
-def removing(handle: Any) -> Iterator[None]:
+def remove_at_exit(handle: Any) -> Iterator[None]:
     """Remove a hook's handle at the end."""
     try:
         yield
@@ -192,8 +192,8 @@ def activations(model: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Tens
         ModelError: a layer does not exist or took no part. Unsupported: a layer's output is not a tensor.
     """
     memo = _MEMOS.get(model)
-    if memo is None or memo.aside:
-        return read(model, unshared(model), x, names)
+    if memo is None or memo.bypassed:
+        return read(model, uncached(model), x, names)
     if not (memo.holds(x) and all(name in memo.outputs for name in names)):
         read(model, memo.original, x, tuple(memo.wanted.union(names)), memo)
         memo.wanted.update(names)  # only now: a layer that cannot be read must not spoil every later pass
@@ -201,7 +201,7 @@ def activations(model: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Tens
     return memo.logits, {name: memo.outputs[name] for name in names}
 
 
-def tail(model: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+def forward_from_layers(model: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits `[B, K]` of `x`, and the outputs of the layers `names`, in a graph that begins at those layers.
 
     What comes before them keeps nothing for a way back. Where one of them comes after another, the graph begins at the
@@ -210,4 +210,4 @@ def tail(model: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Tensor, dic
     Raises:
         ModelError: a layer does not exist or took no part. Unsupported: a layer's output is not a tensor.
     """
-    return read(model, unshared(model), x.detach(), names, begin=torch.is_grad_enabled())
+    return read(model, uncached(model), x.detach(), names, begin=torch.is_grad_enabled())

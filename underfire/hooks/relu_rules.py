@@ -143,7 +143,7 @@ def _outer_tau() -> float | None:
     return outer.tau if outer else None
 
 
-def bent_as_now(f: Callable[..., R]) -> Callable[..., R]:
+def capture_relu_rule(f: Callable[..., R]) -> Callable[..., R]:
     """`f`, inside which rectifiers pass back what they do here, wherever it is called.
 
     For passes that are made on the way back, which may begin after a `with smooth_relu()` has ended, and do not see it

@@ -1,5 +1,5 @@
 """Forward passes that compute only what a change of the image can have reached."""
 
-from underfire.incremental.passes import NotReusable, Reuse
+from underfire.incremental.passes import IncrementalForward, NotReusable
 
-__all__ = ["NotReusable", "Reuse"]
+__all__ = ["IncrementalForward", "NotReusable"]

@@ -22,7 +22,7 @@ class Window:
         return (size - 1) * self.stride + self.dilation * (self.reach - 1) + 1
 
 
-class Spans:
+class Intervals:
     """For each of `S` samples the places `low <= i < high` of an axis that may differ, and a window around them.
 
     The windows `start <= i < start + size` have one size, so that the samples make one tensor; they lie inside the axis
@@ -42,27 +42,27 @@ class Spans:
         self.size = max(int((high - low).max()), 1)
         self.start = self.low.clamp(max=length - self.size)
 
-    def _of(self, low: Tensor, high: Tensor, length: int) -> Spans:
+    def _of(self, low: Tensor, high: Tensor, length: int) -> Intervals:
         nothing = self.low >= self.high
-        return Spans(low.masked_fill(nothing, length), high.masked_fill(nothing, 0), length)
+        return Intervals(low.masked_fill(nothing, length), high.masked_fill(nothing, 0), length)
 
-    def through(self, window: Window, length: int) -> Spans:
+    def through(self, window: Window, length: int) -> Intervals:
         """Those of what an operation puts out, an axis of `length`."""
         first = self.low + window.before - window.dilation * (window.reach - 1)
         last = self.high - 1 + window.before
         low = -(-first).div(window.stride, rounding_mode="floor")
         return self._of(low, last.div(window.stride, rounding_mode="floor") + 1, length)
 
-    def moved(self, by: int, length: int) -> Spans:
+    def moved(self, by: int, length: int) -> Intervals:
         """The same places of an axis of `length` that begins `by` places earlier."""
         spans = self._of(self.low + by, self.high + by, length)
         spans.size, spans.start = self.size, self.start + by  # a longer axis must not move the windows
         return spans
 
-    def union(self, other: Spans) -> Spans:
+    def union(self, other: Intervals) -> Intervals:
         """Those that hold both."""
-        return Spans(torch.minimum(self.low, other.low), torch.maximum(self.high, other.high), self.length)
+        return Intervals(torch.minimum(self.low, other.low), torch.maximum(self.high, other.high), self.length)
 
-    def same(self, other: Spans) -> bool:
+    def same(self, other: Intervals) -> bool:
         """Whether the windows are the same."""
         return self is other or (self.size == other.size and torch.equal(self.start, other.start))

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from underfire.incremental.intervals import Spans
+from underfire.incremental.intervals import Intervals
 from underfire.incremental.operations import Rule, rule_for
 from underfire.incremental.rectangles import Changed, Node, NotReusable, Place, Unread
 
-__all__ = ["NotReusable", "Reuse"]
+__all__ = ["IncrementalForward", "NotReusable"]
 
 # What torch says where memory is asked for that a stand-in does not have, as by `numpy()`.
 _NO_VALUES = ("not supported for tensor subclasses", "Tensor that doesn't have storage")
@@ -28,7 +28,7 @@ _NO_VALUES = ("not supported for tensor subclasses", "Tensor that doesn't have s
 SHARE = 0.75
 
 
-class Reuse:
+class IncrementalForward:
     """Images that went through a network once, for many passes of images that differ from them in a rectangle.
 
     Made and called inside `frozen(model)`; there is no graph. The network must be deterministic.
@@ -54,7 +54,7 @@ class Reuse:
         for node in first.nodes:
             node.clean = node.clean if node.needed else None
 
-    def __call__(self, patch: Tensor, image: Tensor, rows: Spans, columns: Spans) -> Tensor:
+    def __call__(self, patch: Tensor, image: Tensor, rows: Intervals, columns: Intervals) -> Tensor:
         """Logits `[S, K]` of known images with rectangles put in.
 
         Args:

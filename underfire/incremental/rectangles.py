@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from underfire.incremental.intervals import Spans
+from underfire.incremental.intervals import Intervals
 
 
 class NotReusable(Exception):
@@ -46,8 +46,8 @@ class Place:
     """Where the rectangles lie: which known image each sample is of, int64 `[S]`, its rows and its columns."""
 
     image: Tensor
-    rows: Spans
-    columns: Spans
+    rows: Intervals
+    columns: Intervals
 
     @property
     def share(self) -> float:

@@ -17,20 +17,23 @@ from underfire.interpreters.integrated_gradients import integrated_gradients
 from underfire.interpreters.leave_one_out import leave_one_out
 from underfire.interpreters.lime import LimeFit, lime, lime_fit, lime_stability
 from underfire.interpreters.mask import MaskGame, mask, mask_game, mask_step
-from underfire.interpreters.nearest_neighbours import nearest_neighbours
+from underfire.interpreters.nearest_neighbours import NearestNeighbours
 from underfire.interpreters.occlusion import occlusion
-from underfire.interpreters.prototypes import prototypes
+from underfire.interpreters.prototypes import Prototypes
 from underfire.interpreters.rise import rise
 from underfire.interpreters.rts import RTS
 from underfire.interpreters.score_cam import score_cam
 from underfire.interpreters.smooth_grad import smooth_grad
 from underfire.interpreters.smooth_grad_cam_pp import smooth_grad_cam_pp
-from underfire.interpreters.surrogate import surrogate
+from underfire.interpreters.surrogate import Surrogate
 
 __all__ = [
     "RTS",
     "LimeFit",
     "MaskGame",
+    "NearestNeighbours",
+    "Prototypes",
+    "Surrogate",
     "cam",
     "counterfactual",
     "deconvnet",
@@ -48,12 +51,9 @@ __all__ = [
     "mask",
     "mask_game",
     "mask_step",
-    "nearest_neighbours",
     "occlusion",
-    "prototypes",
     "rise",
     "score_cam",
     "smooth_grad",
     "smooth_grad_cam_pp",
-    "surrogate",
 ]

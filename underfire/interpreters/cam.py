@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from underfire.attribution.scores import checked, class_score
+from underfire.attribution.scores import class_score, require_finite
 from underfire.catalog import card
-from underfire.hooks import activations, frozen, pooled_head, space_of
+from underfire.hooks import activations, frozen, layout_of, pooled_head
 
 
 @card(
@@ -41,6 +41,6 @@ def cam(model: nn.Module, x: Tensor, y: Tensor, *, grid: tuple[int, int] | None 
         name, weight, _ = pooled_head(model, x, grid)
         logits, outputs = activations(model, x, [name])
         class_score(logits, y)  # raises where y does not fit
-        features = space_of(model, x, name, grid).maps(checked(outputs[name], f"what layer {name!r} gives"))
+        features = layout_of(model, x, name, grid).maps(require_finite(outputs[name], f"what layer {name!r} gives"))
         weighted = torch.einsum("bk,bkhw->bhw", weight.detach()[y].to(features.dtype), features)
     return weighted.unsqueeze(1).to(x.dtype)

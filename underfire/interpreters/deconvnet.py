@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from underfire.attribution.scores import back_propagated, checked, joined
+from underfire.attribution.scores import back_propagated, reduce_channels, require_finite
 from underfire.catalog import card
-from underfire.hooks import aside, deconv_relu
+from underfire.hooks import bypass_cache, deconv_relu
 
 
 @card(
@@ -45,6 +45,6 @@ def deconvnet(
     Raises:
         ModelError: what comes back is NaN.
     """
-    with deconv_relu(), aside(model):  # a pass shared with others would not be bent
-        g = checked(back_propagated(model, x, y, neuron, twice=True))
-    return g if channels else joined(g, absolute)
+    with deconv_relu(), bypass_cache(model):  # a pass shared with others would not be bent
+        g = require_finite(back_propagated(model, x, y, neuron, twice=True))
+    return g if channels else reduce_channels(g, absolute)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from underfire.attribution.scores import input_gradient, joined
+from underfire.attribution.scores import input_gradient, reduce_channels
 from underfire.catalog import card
 from underfire.errors import InputError
 
@@ -26,7 +26,7 @@ def gradient(
     channels: bool = False,
     pool: int = 1,
     neuron: str | None = None,
-    curvature: str = "difference",
+    double_backward: str = "finite_difference",
 ) -> Tensor:
     """The gradient of the logit of class `y`, how much each pixel would change it: largest absolute value of a channel.
 
@@ -38,7 +38,7 @@ def gradient(
         channels: do not join the channels: signed, `[B, C, H, W]`.
         pool: average over squares of this side, which the ADV² authors do with 4.
         neuron: explain this inner neuron instead, `"LAYER:UNIT"` (see `parts.score`).
-        curvature: how the map's own derivative is taken, `"difference"`, `"smooth"` or `"exact"` (see
+        double_backward: how the map's own derivative is taken, `"finite_difference"`, `"smooth"` or `"exact"` (see
             `parts.input_gradient`).
 
     Returns:
@@ -46,6 +46,6 @@ def gradient(
     """
     if pool < 1:
         raise InputError(f"pool must be >= 1, got {pool}")
-    g = input_gradient(model, x, y, curvature, neuron)
-    saliency = g if channels else joined(g, absolute)
+    g = input_gradient(model, x, y, double_backward, neuron)
+    saliency = g if channels else reduce_channels(g, absolute)
     return F.avg_pool2d(saliency, pool, ceil_mode=True) if pool > 1 else saliency

@@ -17,7 +17,7 @@ from underfire.catalog import card
     second_order=True,
 )
 def gradient_input(
-    model: nn.Module, x: Tensor, y: Tensor, *, neuron: str | None = None, curvature: str = "difference"
+    model: nn.Module, x: Tensor, y: Tensor, *, neuron: str | None = None, double_backward: str = "finite_difference"
 ) -> Tensor:
     """Each pixel times the gradient of the logit of class `y`, summed over channels; signed.
 
@@ -28,12 +28,12 @@ def gradient_input(
         x: images.
         y: the class to explain, int64 `[B]`.
         neuron: explain this inner neuron instead, `"LAYER:UNIT"` (see `parts.score`).
-        curvature: how the map's own derivative is taken, `"difference"`, `"smooth"` or `"exact"` (see
+        double_backward: how the map's own derivative is taken, `"finite_difference"`, `"smooth"` or `"exact"` (see
             `parts.input_gradient`).
 
     Returns:
         The map, `[B, 1, H, W]`, in logits.
     """
     attached = torch.is_grad_enabled() and x.requires_grad
-    g = input_gradient(model, x, y, curvature, neuron)
+    g = input_gradient(model, x, y, double_backward, neuron)
     return ((x if attached else x.detach()) * g).sum(1, keepdim=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from underfire.attribution.scores import back_propagated, check_curvature, checked, joined
+from underfire.attribution.scores import back_propagated, check_double_backward, reduce_channels, require_finite
 from underfire.catalog import card
-from underfire.hooks import aside, guided_relu
+from underfire.hooks import bypass_cache, guided_relu
 
-CURVATURES = ("smooth", "exact")
+DOUBLE_BACKWARD = ("smooth", "exact")
 WIDTH = 1.0  # wide gets further than narrow, and further than a difference
 
 
@@ -28,7 +28,7 @@ def guided_backprop(
     absolute: bool = True,
     channels: bool = False,
     neuron: str | None = None,
-    curvature: str = "smooth",
+    double_backward: str = "smooth",
 ) -> Tensor:
     """The gradient of the logit of class `y`, but back through a ReLU goes only what is positive; the largest channel.
 
@@ -41,18 +41,18 @@ def guided_backprop(
         absolute: take absolute values before the largest channel; if False, the signed sum over channels.
         channels: do not join the channels: signed, `[B, C, H, W]`.
         neuron: explain this inner neuron instead, `"LAYER:UNIT"` (see `parts.score`).
-        curvature: how the map's own derivative is taken, by back-propagating twice in any case: `"exact"`, which sees
-            no kinks and is zero for a ReLU network, or `"smooth"`, as if the steps of its ReLUs were smooth. A
+        double_backward: how the map's own derivative is taken, by back-propagating twice in any case: `"exact"`, which
+            sees no kinks and is zero for a ReLU network, or `"smooth"`, as if the steps of its ReLUs were smooth. A
             difference, as `gradient` takes it, would be wrong: this is not the gradient of anything.
 
     Returns:
         The map, `[B, 1, H, W]`, in logits per unit of the image.
 
     Raises:
-        ModelError: what comes back is NaN. Unsupported: there is no such curvature.
+        ModelError: what comes back is NaN. Unsupported: there is no such double_backward.
     """
-    check_curvature(curvature, CURVATURES)
-    width = WIDTH if curvature == "smooth" else None
-    with guided_relu(width=width), aside(model):  # a pass shared with others would not be bent
-        g = checked(back_propagated(model, x, y, neuron, twice=True))
-    return g if channels else joined(g, absolute)
+    check_double_backward(double_backward, DOUBLE_BACKWARD)
+    width = WIDTH if double_backward == "smooth" else None
+    with guided_relu(width=width), bypass_cache(model):  # a pass shared with others would not be bent
+        g = require_finite(back_propagated(model, x, y, neuron, twice=True))
+    return g if channels else reduce_channels(g, absolute)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from underfire.attribution.feature_maps import resized
-from underfire.attribution.scores import joined
+from underfire.attribution.scores import reduce_channels
 from underfire.catalog import card
 from underfire.interpreters.grad_cam import grad_cam
 from underfire.interpreters.guided_backprop import guided_backprop
@@ -26,7 +26,7 @@ def guided_grad_cam(
     layer: str | tuple[str, ...] | None = None,
     grid: tuple[int, int] | None = None,
     absolute: bool = True,
-    curvature: str = "smooth",
+    double_backward: str = "smooth",
 ) -> Tensor:
     """Guided back-propagation where Grad-CAM points: their product, Grad-CAM spread over the image bilinearly.
 
@@ -37,7 +37,7 @@ def guided_grad_cam(
         layer: the layer or layers of `grad_cam`; None is the last layer with space.
         grid: rows and columns of a transformer's tokens; None finds them.
         absolute: the largest absolute value of a channel; if False, the signed sum over channels.
-        curvature: how the derivative of guided back-propagation is taken, `"smooth"` or `"exact"`, see
+        double_backward: how the derivative of guided back-propagation is taken, `"smooth"` or `"exact"`, see
             `guided_backprop`.
 
     Returns:
@@ -48,5 +48,5 @@ def guided_grad_cam(
             have no grid that can be found.
     """
     heat = grad_cam(model, x, y, layer=layer, grid=grid)
-    guided = guided_backprop(model, x, y, channels=True, curvature=curvature)
-    return joined(resized(heat, x.shape[2:]) * guided, absolute)
+    guided = guided_backprop(model, x, y, channels=True, double_backward=double_backward)
+    return reduce_channels(resized(heat, x.shape[2:]) * guided, absolute)

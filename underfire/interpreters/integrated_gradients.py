@@ -10,15 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from underfire.attribution.chunks import MEMORY, chunk_within, summed
-from underfire.attribution.scores import back_propagated, check_classes, check_curvature, checked, score, wide_shift
-from underfire.attribution.variants import filling
+from underfire.attribution.chunks import MEMORY, chunk_within, sum_in_chunks
+from underfire.attribution.scores import (
+    back_propagated,
+    check_classes,
+    check_double_backward,
+    require_finite,
+    score,
+    wide_shift,
+)
+from underfire.attribution.variants import fill_image
 from underfire.catalog import card
 from underfire.errors import InputError, nearest
-from underfire.hooks import aside, bent_as_now, frozen
+from underfire.hooks import bypass_cache, capture_relu_rule, frozen
 from underfire.measures.explanation import gap
 
-BASELINES: dict[str, str | float] = {"black": "black", "white": 1.0, "mean": "mean", "blur": "blur"}  # see `filling`
+BASELINES: dict[str, str | float] = {"black": "black", "white": 1.0, "mean": "mean", "blur": "blur"}  # see `fill_image`
 QUADRATURES = ("gauss-legendre", "left", "right", "middle")
 
 
@@ -46,7 +53,7 @@ def integrated_gradients(
     steps: int = 50,
     quadrature: str = "gauss-legendre",
     neuron: str | None = None,
-    curvature: str = "difference",
+    double_backward: str = "finite_difference",
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
@@ -64,7 +71,7 @@ def integrated_gradients(
         quadrature: where on the way: `"gauss-legendre"`; or Riemann's sums, `"right"` as in the paper, `"left"`,
             `"middle"`.
         neuron: explain this inner neuron instead, `"LAYER:UNIT"` (see `parts.score`).
-        curvature: how the map's own derivative is taken, `"difference"` or `"exact"` (see `parts.input_gradient`).
+        double_backward: how the map's own derivative is taken, `"finite_difference"` or `"exact"`.
         chunk: how many points of all images' ways go through the model at once; None is as many as `memory` allows.
         memory: for what the layers put out, in MiB.
 
@@ -75,34 +82,34 @@ def integrated_gradients(
         InputError: an option is wrong. ModelError: a gradient is NaN.
     """
     check_classes(x, y)
-    check_curvature(curvature, ("difference", "exact"))
+    check_double_backward(double_backward, ("finite_difference", "exact"))
     attached = torch.is_grad_enabled() and x.requires_grad
     x = x if attached else x.detach()
     empty = baselines(x, baseline)
     n = len(empty)
     ends, starts, classes = x.repeat(n, 1, 1, 1), empty.flatten(0, 1), y.repeat(n)
     alphas, shares = (torch.tensor(v, dtype=x.dtype, device=x.device) for v in nodes(quadrature, steps))
-    twice = attached and curvature == "exact"
+    twice = attached and double_backward == "exact"
     at_once = chunk_within(model, x, memory, gradients=True, twice=twice) if chunk is None else chunk
 
     def along(ends: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
         def gradients(row: Tensor, step: Tensor, ends: Tensor, starts: Tensor) -> Tensor:
             point = torch.lerp(starts[row], ends[row], alphas[step].reshape(-1, 1, 1, 1))
-            with aside(model):  # also when the pass is made again on the way back
+            with bypass_cache(model):  # also when the pass is made again on the way back
                 g = back_propagated(model, point, classes[row], neuron, twice=twice)
             return weights.view(steps, -1, 1, 1, 1)[step] * g.unsqueeze(1)
 
         with frozen(model):
-            return summed(gradients, steps, at_once, ends, starts)
+            return sum_in_chunks(gradients, steps, at_once, ends, starts)
 
     if attached and not twice:
         # How far the mean gradient follows the image, and how far the baseline, each needs a sum of its own.
         both = torch.stack([alphas * shares, (1 - alphas) * shares], 1)
-        slopes = bent_as_now(lambda ends, starts: along(ends, starts, both))
+        slopes = capture_relu_rule(lambda ends, starts: along(ends, starts, both))
         mean = cast(Tensor, _Along.apply(ends, starts, slopes))
     else:
         mean = along(ends, starts, shares).squeeze(1)
-    return ((ends - starts) * checked(mean)).sum(1, keepdim=True).unflatten(0, (n, -1)).mean(0)
+    return ((ends - starts) * require_finite(mean)).sum(1, keepdim=True).unflatten(0, (n, -1)).mean(0)
 
 
 class _Along(torch.autograd.Function):
@@ -140,7 +147,7 @@ def baselines(x: Tensor, baseline: str | Tensor) -> Tensor:
         names = tuple(BASELINES) if baseline == "many" else (baseline,)
         if not BASELINES.keys() >= set(names):
             raise InputError(f"unknown baseline {baseline!r}; {nearest(baseline, (*BASELINES, 'many'))}")
-        return torch.stack([filling(x, BASELINES[name]) for name in names])
+        return torch.stack([fill_image(x, BASELINES[name]) for name in names])
     try:
         images = baseline.to(x) if baseline.dim() == 5 else baseline.to(x).unsqueeze(0)
         return images.expand(len(images), *x.shape)
@@ -186,7 +193,7 @@ def completeness_gap(
     Args:
         model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
         x: images.
-        y: the class that was explained, int64 `[B]`.
+        y: the class that was output, int64 `[B]`.
         m: maps `[B, 1, H, W]` of `integrated_gradients` with the same baseline and neuron.
         baseline: x', see `baselines`; of several, f(x') is their mean.
         neuron: see `integrated_gradients`.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY
-from underfire.attribution.removal import drops
+from underfire.attribution.removal import score_drops
 from underfire.catalog import card
 
 
@@ -25,7 +25,7 @@ def leave_one_out(
     y: Tensor,
     *,
     fill: str | float = "black",
-    explained: str = "probability",
+    output: str = "probability",
     reuse: bool = True,
     chunk: int | None = None,
     memory: float = MEMORY,
@@ -40,7 +40,7 @@ def leave_one_out(
         x: images.
         y: the class to explain, int64 `[B]`; in the paper the predicted one.
         fill: what stands in the pixel: `"black"`, the image's `"mean"` colour, the `"blur"` of the image, or a number.
-        explained: `"probability"`, or `"logit"`, which does not saturate.
+        output: `"probability"`, or `"logit"`, which does not saturate.
         reuse: compute only what a pixel can have changed, which gives the same numbers up to rounding; without effect
             where a graph is wanted.
         chunk: how many images go through the model at once; None is what suits.
@@ -54,14 +54,14 @@ def leave_one_out(
     """
     h, w = x.shape[2:]
     i, j = torch.arange(h).repeat_interleave(w), torch.arange(w).repeat(h)
-    phi = drops(
+    phi = score_drops(
         model,
         x,
         y,
         (i, i + 1),
         (j, j + 1),
         fill=fill,
-        explained=explained,
+        output=output,
         reuse=reuse,
         chunk=chunk,
         memory=memory,

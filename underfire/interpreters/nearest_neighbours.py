@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from underfire.ascent.nearest import at_least_one
 from underfire.attribution.chunks import MEMORY
-from underfire.attribution.feature_space import Known, know, must_be_fitted, nearest
+from underfire.attribution.feature_space import Known, nearest, read_known_images, require_fitted
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.records import Examples
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 @card(
     "interpreter",
+    name="nearest_neighbours",
     paper="Caruana, Kangarloo, Dionisio, Sinha and Johnson, Case-Based Explanation of Non-Case-Based Learning Methods, "
     "AMIA Symposium 1999",
     gives="examples",
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     differentiable=False,
     second_order=False,
 )
-class nearest_neighbours:
+class NearestNeighbours:
     """The `k` known images that the network sees as most like this one: the nearest in the space of a layer.
 
     The search is exact, by comparing with all of them.
@@ -51,23 +52,23 @@ class nearest_neighbours:
         self.k, self.layer, self.cosine, self.same_class, self.memory = k, layer, cosine, same_class, memory
         self._known: Known | None = None
 
-    def fit(self, model: nn.Module, data: Dataset) -> nearest_neighbours:
+    def fit(self, model: nn.Module, data: Dataset) -> NearestNeighbours:
         """Read the features of the known images.
 
         Raises:
             DataError: there are none. ModelError: there is no such layer, or features are not numbers.
         """
         at_least_one(k=self.k)
-        self._known = know(model, data, self.layer, self.memory)
+        self._known = read_known_images(model, data, self.layer, self.memory)
         return self
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
-        """The examples of images `[B, C, H, W]`; `y` `[B]` is the class explained, and matters with `same_class`.
+        """The examples of images `[B, C, H, W]`; `y` `[B]` is the class output, and matters with `same_class`.
 
         Raises:
             NotFitted: `fit` was not called. DataError: `y` is wrong.
         """
-        known = must_be_fitted(self._known, "nearest_neighbours")
+        known = require_fitted(self._known, "nearest_neighbours")
         logits, features = known.seen(model, x)
         class_score(logits, y)
         allowed = (y, known.y) if self.same_class else None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY
-from underfire.attribution.removal import Edges, drops
+from underfire.attribution.removal import Edges, score_drops
 from underfire.catalog import card
 from underfire.errors import InputError
 
@@ -26,7 +26,7 @@ def occlusion(
     patch: int | None = None,
     stride: int | None = None,
     fill: str | float = "black",
-    explained: str = "logit",
+    output: str = "logit",
     reuse: bool = True,
     chunk: int | None = None,
     memory: float = MEMORY,
@@ -42,7 +42,7 @@ def occlusion(
         patch: the side of a patch, in pixels; None is a seventh of the image's shorter side, 32 of 224.
         stride: how far it moves, in pixels, at most its side; None is half its side.
         fill: what stands in it: `"black"`, the image's `"mean"` colour, the `"blur"` of the image, or a number.
-        explained: `"logit"`, or `"probability"` as in the paper, which moves little once the model is certain.
+        output: `"logit"`, or `"probability"` as in the paper, which moves little once the model is certain.
         reuse: compute only what a patch can have changed, which gives the same numbers up to rounding; without effect
             where a graph is wanted.
         chunk: how many images go through the model at once; None is what suits.
@@ -66,8 +66,8 @@ def occlusion(
     n, m = len(down[0]), len(across[0])
     rows = down[0].repeat_interleave(m), down[1].repeat_interleave(m)
     columns = across[0].repeat(n), across[1].repeat(n)
-    phi = drops(
-        model, x, y, rows, columns, fill=fill, explained=explained, reuse=reuse, chunk=chunk, memory=memory
+    phi = score_drops(
+        model, x, y, rows, columns, fill=fill, output=output, reuse=reuse, chunk=chunk, memory=memory
     ).view(-1, n, m)
     r, c = _covers(down, x.shape[2], phi), _covers(across, x.shape[3], phi)
     return (r.T @ phi @ c / torch.outer(r.sum(0), c.sum(0)))[:, None]

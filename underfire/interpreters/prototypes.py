@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from underfire.ascent.nearest import at_least_one
 from underfire.attribution.chunks import MEMORY
-from underfire.attribution.feature_space import Known, know, must_be_fitted, nearest
+from underfire.attribution.feature_space import Known, nearest, read_known_images, require_fitted
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.errors import InputError
@@ -23,6 +23,7 @@ _COMPARED = 1000  # features of which the median distance is taken
 
 @card(
     "interpreter",
+    name="prototypes",
     paper="Kim, Khanna and Koyejo, Examples are not Enough, Learn to Criticize! Criticism for Interpretability, "
     "NeurIPS 2016",
     gives="examples",
@@ -30,7 +31,7 @@ _COMPARED = 1000  # features of which the median distance is taken
     differentiable=False,
     second_order=False,
 )
-class prototypes:
+class Prototypes:
     """The typical images of the class and those that its typical images leave out, of each the nearest to this one.
 
     Prototypes are chosen greedily so that their distribution comes as near as possible (in maximum mean discrepancy) to
@@ -67,7 +68,7 @@ class prototypes:
         self.bandwidth, self.layer, self.memory = bandwidth, layer, memory
         self._known: Known | None = None
 
-    def fit(self, model: nn.Module, data: Dataset) -> prototypes:
+    def fit(self, model: nn.Module, data: Dataset) -> Prototypes:
         """Choose prototypes and criticisms among the images of `data`.
 
         Raises:
@@ -76,7 +77,7 @@ class prototypes:
         at_least_one(count=self.count, k=self.k)
         if self.criticisms < 0 or (self.bandwidth is not None and not self.bandwidth > 0):
             raise InputError(f"criticisms must be >= 0 and bandwidth > 0, got {self.criticisms} and {self.bandwidth}")
-        known = know(model, data, self.layer, self.memory)
+        known = read_known_images(model, data, self.layer, self.memory)
         features = known.features - known.features.mean(0)  # nearer to zero, squares lose less to rounding
         self.gamma_ = median_gamma(features) if self.bandwidth is None else 1 / (2 * self.bandwidth**2)
         everything = torch.arange(len(features), device=features.device)
@@ -98,7 +99,7 @@ class prototypes:
         Raises:
             NotFitted: `fit` was not called. DataError: `y` is wrong.
         """
-        known = must_be_fitted(self._known, "prototypes")
+        known = require_fitted(self._known, "prototypes")
         logits, features = known.seen(model, x)
         class_score(logits, y)
         distances, places = [], []

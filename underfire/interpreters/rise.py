@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY
-from underfire.attribution.scores import seeded
+from underfire.attribution.scores import default_generator
 from underfire.attribution.variants import answers
 from underfire.catalog import card
 from underfire.errors import InputError
@@ -29,7 +29,7 @@ def rise(
     samples: int = 4000,
     cells: int = 7,
     shown: float = 0.5,
-    explained: str = "probability",
+    output: str = "probability",
     chunk: int | None = None,
     memory: float = MEMORY,
     generator: torch.Generator | None = None,
@@ -48,7 +48,7 @@ def rise(
         samples: how many masks, N.
         cells: rows and columns of the coarse grid, s.
         shown: the probability p that a cell shows the image, which is also the expectation of a mask.
-        explained: `"probability"` or `"logit"`.
+        output: `"probability"` or `"logit"`.
         chunk: how many images go through the model at once; None is what suits.
         memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
         generator: draws the masks.
@@ -63,7 +63,7 @@ def rise(
         raise InputError(f"samples and cells must be at least 1, got {samples} and {cells}")
     if not 0 < shown <= 1:
         raise InputError(f"shown must be above 0 and at most 1, got {shown}")
-    draw = seeded(generator, x.device)
+    draw = default_generator(generator, x.device)
     coarse = (torch.rand(samples, cells, cells, generator=draw, device=draw.device) < shown).to(x)
     cell = [math.ceil(size / cells) for size in x.shape[2:]]
     i, j = (torch.randint(c, (samples,), generator=draw, device=draw.device).to(x.device) for c in cell)
@@ -75,7 +75,7 @@ def rise(
         return x[image] * m[which, None]
 
     with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
-        f = answers(model, x, y, samples, show, explained=explained, chunk=chunk, memory=memory)
+        f = answers(model, x, y, samples, show, output=output, chunk=chunk, memory=memory)
         # Masks that are cut at the same place are enlarged by the same linear map, so their grids are summed before.
         empty, place = f.new_zeros(cell[0] * cell[1], cells * cells), i * cell[1] + j
         rows, columns = (enlarge.permute(1, 0, 2).flatten(1) for enlarge in (down, across))

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from underfire.attribution.chunks import MEMORY, chunk_within, in_chunks
-from underfire.attribution.feature_maps import feature_maps, positive, spaces, together
-from underfire.attribution.scores import checked, class_score, explaining
+from underfire.attribution.feature_maps import average_layers, feature_maps, layouts_of, positive
+from underfire.attribution.scores import class_score, differentiable_input, require_finite
 from underfire.attribution.variants import fast_layout
 from underfire.catalog import card
-from underfire.hooks import frozen, unshared
+from underfire.hooks import frozen, uncached
 
 
 @card(
@@ -57,8 +57,8 @@ def score_cam(
         InputError: the chunk is below 1, or the memory too small for one image. ModelError: there is no such layer, or
             a score is NaN. Unsupported: its output has no space, or its tokens have no grid that can be found.
     """
-    with explaining(model, x) as (point, attached), torch.set_grad_enabled(attached):
-        layers = spaces(model, point, layer, grid)
+    with differentiable_input(model, x) as (point, attached), torch.set_grad_enabled(attached):
+        layers = layouts_of(model, point, layer, grid)
         _, outputs = feature_maps(model, point, y, layers, attached=attached)
         room = chunk if chunk is not None else chunk_within(model, point, memory, gradients=attached)
         maps = []
@@ -68,15 +68,15 @@ def score_cam(
             if softmax:
                 weights = scores.softmax(1)
             else:
-                black = class_score(unshared(model)(torch.zeros_like(point[:1])).expand(len(y), -1), y)
+                black = class_score(uncached(model)(torch.zeros_like(point[:1])).expand(len(y), -1), y)
                 weights = scores - black[:, None]
             maps.append(positive(weights[:, :, None, None], features))
-        return together(maps)
+        return average_layers(maps)
 
 
 def _scores(model: nn.Module, x: Tensor, y: Tensor, features: Tensor, chunk: int, attached: bool) -> Tensor:
     """`S`, `[B, C]`: the logit of class `y` of every image seen through every channel of its features."""
-    fast = fast_layout(lambda images: unshared(model)(images))
+    fast = fast_layout(lambda images: uncached(model)(images))
 
     def of_images(images: Tensor) -> Tensor:
         seen, through, classes = x[images], features[images], y[images]
@@ -88,7 +88,7 @@ def _scores(model: nn.Module, x: Tensor, y: Tensor, features: Tensor, chunk: int
 
         return in_chunks(of_channels, features.shape[1], max(1, chunk // max(1, len(images))), attached=attached).T
 
-    return checked(in_chunks(of_images, len(x), chunk), "the logit of what is seen through a channel")
+    return require_finite(in_chunks(of_images, len(x), chunk), "the logit of what is seen through a channel")
 
 
 def masked(x: Tensor, features: Tensor) -> Tensor:

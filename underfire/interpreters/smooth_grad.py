@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from underfire.attribution.chunks import MEMORY, chunk_within, summed
-from underfire.attribution.scores import check_classes, joined, seeded
+from underfire.attribution.chunks import MEMORY, chunk_within, sum_in_chunks
+from underfire.attribution.scores import check_classes, default_generator, reduce_channels
 from underfire.catalog import Card, InterpreterFacts, card, facts_of, find
 from underfire.errors import InputError, Unsupported
-from underfire.hooks import aside
+from underfire.hooks import bypass_cache
 
 Interpreter = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -37,7 +37,7 @@ def smooth_grad(
     squared: bool = False,
     absolute: bool = True,
     neuron: str | None = None,
-    curvature: str | None = None,
+    double_backward: str | None = None,
     generator: torch.Generator | None = None,
     chunk: int | None = None,
     memory: float = MEMORY,
@@ -58,7 +58,7 @@ def smooth_grad(
             NeurIPS 2019).
         absolute: how averaged channels are joined: the largest absolute value, or the sum.
         neuron: explain this inner neuron instead, where the method can (see `parts.score`).
-        curvature: how a map that is itself a gradient is differentiated, where the method can; None is its own way.
+        double_backward: how a map that is itself a gradient is differentiated, where the method can; None is its own.
         generator: the source of the noise, which all images share; None draws the same every time.
         chunk: how many noisy copies go through the model at once; None is as many as `memory` allows.
         memory: for what the layers put out, in MiB; a method that bends rectifiers, such as `"guided_backprop"`, takes
@@ -73,24 +73,24 @@ def smooth_grad(
     if samples < 1 or noise < 0:
         raise InputError(f"samples must be at least 1 and noise not negative, got {samples} and {noise:g}")
     check_classes(x, y)
-    apart, explain = _resolved(interpreter, {"neuron": neuron, "curvature": curvature})
+    apart, explain = _resolved(interpreter, {"neuron": neuron, "double_backward": double_backward})
     facts = facts_of(explain, InterpreterFacts(differentiable=True, second_order=True))
     attached = torch.is_grad_enabled() and x.requires_grad and facts.differentiable
     if not attached:
         x = x.detach()
-    lots = seeded(generator, x.device)
+    lots = default_generator(generator, x.device)
     draws = torch.randn(samples, *x.shape[1:], generator=lots, device=lots.device, dtype=x.dtype).to(x.device)
     sigma = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
 
     def noisy(image: Tensor, sample: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-        with aside(model):  # also when the pass is made again on the way back
+        with bypass_cache(model):  # also when the pass is made again on the way back
             shown = explain(model, x[image] + sigma[image] * draws[sample], y[image])
         return (shown.square() if squared else shown) / samples
 
     twice = attached and facts.second_order
     at_once = chunk_within(model, x, memory, gradients=True, twice=twice) if chunk is None else chunk
-    mean = summed(noisy, samples, at_once, x, sigma)
-    return joined(mean, absolute) if apart else mean
+    mean = sum_in_chunks(noisy, samples, at_once, x, sigma)
+    return reduce_channels(mean, absolute) if apart else mean
 
 
 def _resolved(interpreter: str | Interpreter, options: dict[str, Any]) -> tuple[bool, Interpreter]:

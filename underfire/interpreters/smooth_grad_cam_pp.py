@@ -5,12 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from underfire.attribution.chunks import MEMORY, chunk_within, summed
-from underfire.attribution.feature_maps import feature_maps, features_and_gradients, positive, spaces, together
-from underfire.attribution.scores import explaining, seeded
+from underfire.attribution.chunks import MEMORY, chunk_within, sum_in_chunks
+from underfire.attribution.feature_maps import (
+    average_layers,
+    feature_maps,
+    features_and_gradients,
+    layouts_of,
+    positive,
+)
+from underfire.attribution.scores import default_generator, differentiable_input
 from underfire.catalog import card
 from underfire.errors import InputError
-from underfire.hooks import aside
+from underfire.hooks import bypass_cache
 
 
 @card(
@@ -65,11 +71,11 @@ def smooth_grad_cam_pp(
     """
     if samples < 1 or noise < 0:
         raise InputError(f"samples must be at least 1 and noise not negative, got {samples} and {noise:g}")
-    with explaining(model, x) as (point, attached):
-        layers = spaces(model, point, layer, grid)
+    with differentiable_input(model, x) as (point, attached):
+        layers = layouts_of(model, point, layer, grid)
         with torch.set_grad_enabled(attached):
             _, outputs = feature_maps(model, point, y, layers, attached=attached)
-        source = seeded(generator, x.device)
+        source = default_generator(generator, x.device)
         half = x.dtype in (torch.float16, torch.bfloat16)  # where third powers vanish
         z = torch.randn(samples, *x.shape[1:], generator=source, device=source.device, dtype=x.dtype).to(x.device)
 
@@ -78,18 +84,18 @@ def smooth_grad_cam_pp(
             x = wide.to(point.dtype)
             sigma = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
             noisy = x[image] + sigma[image] * z[sample]
-            with aside(model), explaining(model, noisy) as (copies, wanted):
+            with bypass_cache(model), differentiable_input(model, noisy) as (copies, wanted):
                 pairs = features_and_gradients(model, copies, y[image], layers, attached=wanted)
             g = torch.cat([gradient.flatten(1) for _, gradient in pairs], 1).to(wide.dtype)
             return torch.stack([g, g**2, g**3], 1)
 
         room = chunk if chunk is not None else chunk_within(model, point, memory, gradients=True)
         images = point if attached else point.detach()
-        means = summed(powers, samples, room, images.float() if half else images) / samples
+        means = sum_in_chunks(powers, samples, room, images.float() if half else images) / samples
         features = [space.maps(outputs[name]).to(means.dtype) for name, space in layers.items()]
         each = means.split([f.shape[1:].numel() for f in features], 2)
         maps = [positive(_weights(f, d.unflatten(2, f.shape[1:])), f) for f, d in zip(features, each, strict=True)]
-        shown = together(maps).to(x.dtype)
+        shown = average_layers(maps).to(x.dtype)
     return shown if attached else shown.detach()
 
 

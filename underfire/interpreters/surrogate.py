@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from underfire.ascent.nearest import at_least_one
 from underfire.attribution.chunks import MEMORY
-from underfire.attribution.feature_space import Known, know, must_be_fitted
-from underfire.attribution.scores import class_score, seeded
+from underfire.attribution.feature_space import Known, read_known_images, require_fitted
+from underfire.attribution.scores import class_score, default_generator
 from underfire.catalog import card
 from underfire.errors import DataError, InputError, Unsupported, nearest
 from underfire.measures.statistics import rate
@@ -28,13 +28,14 @@ _COLOURS = {1: ("brightness",), 3: ("red", "green", "blue")}
 
 @card(
     "interpreter",
+    name="surrogate",
     paper="Craven and Shavlik, Extracting Tree-Structured Representations of Trained Networks, NeurIPS 1995",
     gives="rules",
     family="surrogate",
     differentiable=False,
     second_order=False,
 )
-class surrogate:
+class Surrogate:
     """A small decision tree that answers as the network does, in words; and how often it does.
 
     The tree is scikit-learn's, grown on the known images and the network's answers to them, and not, as in the paper,
@@ -77,7 +78,7 @@ class surrogate:
         self.aside, self.memory, self.generator = aside, memory, generator
         self._known: Known | None = None
 
-    def fit(self, model: nn.Module, data: Dataset) -> surrogate:
+    def fit(self, model: nn.Module, data: Dataset) -> Surrogate:
         """Grow the tree, and measure how faithful it is.
 
         Raises:
@@ -91,11 +92,11 @@ class surrogate:
         at_least_one(depth=self.depth, parts=self.parts)
         if not 0 < self.aside < 1:
             raise InputError(f"aside must lie between 0 and 1, such as 0.25, got {self.aside}")
-        known = know(model, data, self.layer, self.memory)
+        known = read_known_images(model, data, self.layer, self.memory)
         held = round(self.aside * len(data))
         if not 0 < held < len(data):
             raise DataError(f"{data.name}: of {len(data)} images, {held} would be held out; give more images")
-        order = torch.randperm(len(data), generator=seeded(self.generator, torch.device("cpu")))
+        order = torch.randperm(len(data), generator=default_generator(self.generator, torch.device("cpu")))
         asked = _array(known.features if self.features == "layer" else self._read(data))
         answers = known.answers.cpu().numpy()
         kept, grown = order[:held].numpy(), order[held:].numpy()
@@ -118,7 +119,7 @@ class surrogate:
         Raises:
             NotFitted: `fit` was not called. DataError: `y` is wrong.
         """
-        known = must_be_fitted(self._known, "surrogate")
+        known = require_fitted(self._known, "surrogate")
         logits, features = known.seen(model, x)
         class_score(logits, y)
         if not len(x):

@@ -16,7 +16,7 @@ from torch import Tensor
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures.maps import informative
-from underfire.measures.passes import FILLS, Model, seeded
+from underfire.measures.passes import FILLS, Model, default_generator
 from underfire.measures.removal import Answers, Variant, answers, pixel_order
 
 _PAPER = (
@@ -64,7 +64,7 @@ def control_orders(
         raise InputError(f"control {control!r} is unknown; choices: {', '.join(CONTROLS)}")
     if samples < 1:
         raise InputError(f"samples must be at least 1, got {samples}")
-    generator, pixels = seeded(generator, order.device), order.shape[2]
+    generator, pixels = default_generator(generator, order.device), order.shape[2]
     if control == "pixels":
         noise = torch.rand(samples, pixels, generator=generator, device=generator.device).to(order.device)
         return noise.argsort(1).argsort(1)[:, None].expand(-1, order.shape[1], -1)

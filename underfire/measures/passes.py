@@ -26,7 +26,7 @@ FILLS = ("black", "mean", "blur")
 _ROOM = {"cpu": 1, "other": 128}
 
 
-def seeded(generator: torch.Generator | None, device: torch.device) -> torch.Generator:
+def default_generator(generator: torch.Generator | None, device: torch.device) -> torch.Generator:
     """The generator, or one that always begins alike: without one, a measure is the same every time."""
     return generator if generator is not None else torch.Generator(device).manual_seed(0)
 

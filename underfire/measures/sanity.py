@@ -16,7 +16,7 @@ from underfire.catalog import card
 from underfire.errors import InputError, nearest
 from underfire.measures.agreement import map_rank_correlation, map_top_overlap
 from underfire.measures.arrays import is_map
-from underfire.measures.passes import Interpreter, check_images, chunk_of, seeded
+from underfire.measures.passes import Interpreter, check_images, chunk_of, default_generator
 from underfire.measures.redrawing import copy_for_randomisation, redraw, restore_weights
 from underfire.measures.sensitivity import maps_in_chunks
 from underfire.measures.ssim import map_ssim
@@ -83,7 +83,7 @@ def randomisation(
     """
     check_images(x, y)
     other, known, kept = copy_for_randomisation(model, x)
-    generator, room = seeded(generator, torch.device("cpu")), chunk_of(x, chunk)
+    generator, room = default_generator(generator, torch.device("cpu")), chunk_of(x, chunk)
     chosen = known if layers is None else list(layers)
     if not chosen:
         raise InputError(f"layers must name at least one layer, such as {known[0]!r}, got none")
@@ -119,7 +119,7 @@ def random_weights(
     """
     check_images(x, y)
     other, known, _ = copy_for_randomisation(model, x)
-    generator, room = seeded(generator, torch.device("cpu")), chunk_of(x, chunk)
+    generator, room = default_generator(generator, torch.device("cpu")), chunk_of(x, chunk)
     for name in known:
         redraw(other.get_submodule(name), generator)
     return map_rank_correlation(

@@ -13,7 +13,7 @@ from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures.arrays import is_map, ratio, wide
 from underfire.measures.maps import resize
-from underfire.measures.passes import Model, ask, filled, seeded
+from underfire.measures.passes import Model, ask, default_generator, filled
 
 _PAPER = "Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019"
 PERTURBATIONS = ("noise", "squares")
@@ -89,7 +89,7 @@ def infidelity(
         raise InputError(f"samples must be at least 1 and noise positive, got {samples} and {noise}")
     if x.dim() != 4 or len(is_map(m)) != len(x):
         raise InputError(f"images and maps do not fit: got {tuple(x.shape)} and {tuple(m.shape)}")
-    size, generator = (x.shape[2], x.shape[3]), seeded(generator, x.device)
+    size, generator = (x.shape[2], x.shape[3]), default_generator(generator, x.device)
     if perturbation == "noise":
         drawn = torch.randn(samples, 1, *size, generator=generator, device=generator.device)
         changes = noise * drawn.to(x.device, wide(x).dtype)

@@ -12,7 +12,7 @@ from torch import Tensor
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures.arrays import is_map, ratio
-from underfire.measures.passes import Interpreter, Model, check_images, chunk_of, seeded, undisturbed
+from underfire.measures.passes import Interpreter, Model, check_images, chunk_of, default_generator, undisturbed
 
 
 def maps_in_chunks(interpreter: Interpreter, model: Model, x: Tensor, y: Tensor, chunk: int) -> Tensor:
@@ -64,7 +64,7 @@ def sensitivity_max(
     check_images(x, y)
     if eps <= 0 or samples < 1:
         raise InputError(f"eps must be positive and samples at least 1, got {eps} and {samples}")
-    generator, room = seeded(generator, x.device), chunk_of(x, chunk)
+    generator, room = default_generator(generator, x.device), chunk_of(x, chunk)
     uniform = torch.rand(samples, *x.shape[1:], generator=generator, device=generator.device)
     changes = (eps * (2 * uniform - 1)).to(x)
     first = maps_in_chunks(interpreter, model, x, y, room).flatten(1)

@@ -43,8 +43,8 @@ def counterfactual(
     c: float = 2.0,
     confidence: float = 0.0,
     steps: int = 200,
-    searches: int = 5,
-    size: float = 0.1,
+    binary_search_steps: int = 5,
+    step_size: float = 0.1,
 ) -> Tensor:
     """The smallest change of an image, sparse and plausible, that makes the model answer another class.
 
@@ -77,8 +77,8 @@ def counterfactual(
         c: the first weight of the hinge; times ten after each failure until there is a success, then bisected.
         confidence: by how much, in logits, another class must lead over `y`, or the goal over all others.
         steps: most steps for one `c`, a pass each way each; an image that has ceased to gain is left out before.
-        searches: values of `c` that are tried.
-        size: length of the first step, as a share of the gradient, and less where `sparsity` or `smoothness` are
+        binary_search_steps: values of `c` that are tried.
+        step_size: length of the first step, as a share of the gradient, and less where `sparsity` or `smoothness` are
             large; it falls with the square root of what is left.
 
     Returns:
@@ -90,11 +90,11 @@ def counterfactual(
         InputError: an argument is out of its range, or `goal` is `y`. DataError: images or classes are wrong, or no
             known image has the class. ModelError: logits or their gradient are not numbers.
     """
-    at_least_one(steps=steps, searches=searches, k=k)
-    if not (0 < size < 0.5 and c > 0) or min(sparsity, smoothness, theta, confidence) < 0:
+    at_least_one(steps=steps, binary_search_steps=binary_search_steps, k=k)
+    if not (0 < step_size < 0.5 and c > 0) or min(sparsity, smoothness, theta, confidence) < 0:
         raise InputError(
-            "counterfactual needs 0 < size < 0.5, c > 0 and sparsity, smoothness, theta, confidence >= 0; got "
-            f"{size:g}, {c:g}, {sparsity:g}, {smoothness:g}, {theta:g}, {confidence:g}"
+            "counterfactual needs 0 < step_size < 0.5, c > 0 and sparsity, smoothness, theta, confidence >= 0; got "
+            f"{step_size:g}, {c:g}, {sparsity:g}, {smoothness:g}, {theta:g}, {confidence:g}"
         )
     check_inputs(model, x, y, goal)
     x = x.detach()
@@ -112,12 +112,12 @@ def counterfactual(
             return x.clone()
         rest = plausible(model, x, at, known, layer, k, theta, smoothness)
         # Longer steps would jump to and fro over the kinks of L1 and TV.
-        size = min(size, _ENTRY / max(sparsity, 1e-12), KINK / (4 * max(smoothness, 1e-12)))
+        step_size = min(step_size, _ENTRY / max(sparsity, 1e-12), KINK / (4 * max(smoothness, 1e-12)))
         search = _Search(model, x, rest, sparsity, confidence)
         unit = search.linear(at)
         weights = Weights(x, c)
-        for _ in range(searches):
-            reached = search.descend(at, weights.c[at.index] * unit, steps, size)
+        for _ in range(binary_search_steps):
+            reached = search.descend(at, weights.c[at.index] * unit, steps, step_size)
             weights.learn(reached, at.index)
         search.shorten(at)
     return search.best
@@ -164,7 +164,7 @@ class _Search:
         self.best[rows], self.cost[rows] = z[better], cost[better]
         return there, cost
 
-    def descend(self, at: At, c: Tensor, steps: int, size: float) -> Tensor:
+    def descend(self, at: At, c: Tensor, steps: int, step_size: float) -> Tensor:
         """Proximal gradient steps for one weight per sample; which were ever there, bool `[M]`."""
         ever, rows = torch.zeros_like(at.y, dtype=torch.bool), torch.arange(len(at.y), device=at.y.device)
         z, weight = self.x[at.index], c
@@ -178,7 +178,7 @@ class _Search:
             there, cost = self.note(z, logits, value - hinge, at)
             ever[rows] |= there
             least = least.minimum(cost - hinge)
-            alpha = size * (1 - step / steps) ** 0.5
+            alpha = step_size * (1 - step / steps) ** 0.5
             change = z - alpha * (2 * (z - x) - g) - x
             z = (x + change.sign() * (change.abs() - alpha * self.sparsity).clamp_min(0)).clamp(0, 1)
             if step % window == window - 1:

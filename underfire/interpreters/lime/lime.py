@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY
-from underfire.attribution.superpixels import paint
+from underfire.attribution.superpixels import paint_segments
 from underfire.catalog import card
 from underfire.interpreters.lime.regression import lime_fit
 
@@ -16,7 +16,7 @@ from underfire.interpreters.lime.regression import lime_fit
 def detailed(model: nn.Module, x: Tensor, y: Tensor, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
     """The map of `lime`, and how much of the answers its regression explains (R², weighted), `[B]`."""
     fit = lime_fit(model, x, y, **options)
-    return paint(fit.weights, fit.segments).to(x.dtype), {"r2": fit.r2}
+    return paint_segments(fit.weights, fit.segments).to(x.dtype), {"r2": fit.r2}
 
 
 @card(
@@ -36,7 +36,7 @@ def lime(
     segments: int = 50,
     samples: int = 1000,
     fill: str | float = "mean",
-    explained: str = "logit",
+    output: str = "logit",
     design: str = "orthogonal",
     chunk: int | None = None,
     memory: float = MEMORY,
@@ -57,7 +57,7 @@ def lime(
         samples: how many ways of hiding are tried, the same number of passes.
         fill: what hidden superpixels show: their own `"mean"` colour, `"black"`, the image under a `"blur"`, or a
             grey (see `asking.filling`).
-        explained: `"logit"`, which is closer to a sum over superpixels, or `"probability"`, as in the paper.
+        output: `"logit"`, which is closer to a sum over superpixels, or `"probability"`, as in the paper.
         design: `"orthogonal"`, `"paired"`, or `"independent"`, as in the lime package.
         chunk: how many images go through the model at once; None is what `memory` allows.
         memory: what their layers' outputs may take, in MiB.
@@ -78,10 +78,10 @@ def lime(
         segments=segments,
         samples=samples,
         fill=fill,
-        explained=explained,
+        output=output,
         design=design,
         chunk=chunk,
         memory=memory,
         generator=generator,
     )
-    return paint(fit.weights, fit.segments).to(x.dtype)
+    return paint_segments(fit.weights, fit.segments).to(x.dtype)

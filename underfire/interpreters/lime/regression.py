@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY
 from underfire.attribution.coalitions import coalitions
-from underfire.attribution.scores import seeded
-from underfire.attribution.superpixels import cut, mean_colours
-from underfire.attribution.variants import answers, filling
+from underfire.attribution.scores import default_generator
+from underfire.attribution.superpixels import mean_colours, segment
+from underfire.attribution.variants import answers, fill_image
 from underfire.errors import InputError
 from underfire.hooks import frozen
 
@@ -47,7 +47,7 @@ def lime_fit(
     segments: int = 50,
     samples: int = 1000,
     fill: str | float = "mean",
-    explained: str = "logit",
+    output: str = "logit",
     design: str = "orthogonal",
     chunk: int | None = None,
     memory: float = MEMORY,
@@ -57,14 +57,14 @@ def lime_fit(
     if samples < 2:
         raise InputError(f"samples must be at least 2, of which the first shows everything, got {samples}")
     with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
-        pieces = cut(x, superpixels, segments)
-        shown = planned(pieces, samples, design, seeded(generator, x.device))
-        said = asked(model, x, y, pieces, shown, fill=fill, explained=explained, chunk=chunk, memory=memory)
+        pieces = segment(x, superpixels, segments)
+        shown = draw_plan(pieces, samples, design, default_generator(generator, x.device))
+        said = ask_samples(model, x, y, pieces, shown, fill=fill, output=output, chunk=chunk, memory=memory)
         weights, intercept = _ridge(shown, said, pieces)
         return LimeFit(weights, intercept, r_squared(weights, intercept, pieces, shown, said), pieces)
 
 
-def planned(pieces: Tensor, samples: int, design: str, source: torch.Generator) -> Tensor:
+def draw_plan(pieces: Tensor, samples: int, design: str, source: torch.Generator) -> Tensor:
     """Which superpixels every sample shows, bool `[B, samples, S]`; a plan depends only on how many there are."""
     seed = int(torch.randint(2**62, (), generator=source, device=source.device))
     counts = [int(one.max()) + 1 for one in pieces]
@@ -75,12 +75,12 @@ def planned(pieces: Tensor, samples: int, design: str, source: torch.Generator) 
     return shown.to(pieces.device)
 
 
-def asked(
+def ask_samples(
     model: nn.Module, x: Tensor, y: Tensor, pieces: Tensor, shown: Tensor, *, fill: str | float = "mean", **options: Any
 ) -> Tensor:
     """What the model says of every sample, float64 `[B, samples]`; the options are those of `asking.answers`."""
     with frozen(model):
-        hidden = mean_colours(x, pieces) if fill == "mean" else filling(x, fill)
+        hidden = mean_colours(x, pieces) if fill == "mean" else fill_image(x, fill)
         # In the layout that `answers` asks the model in, so that no sample is copied into it.
         x, hidden = (image.contiguous(memory_format=torch.channels_last) for image in (x, hidden))
 
@@ -140,7 +140,7 @@ def lime_stability(
     """
     if repeats < 2:
         raise InputError(f"repeats must be at least 2, got {repeats}")
-    pieces = cut(x, options.pop("superpixels", "quickshift"), options.pop("segments", 50))
+    pieces = segment(x, options.pop("superpixels", "quickshift"), options.pop("segments", 50))
     fewest = min((int(one.max()) + 1 for one in pieces), default=top + 1)
     if not 1 <= top < fewest:
         raise InputError(f"top must be at least 1 and below the {fewest} superpixels of an image, got {top}")

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from underfire.ascent.moves import Move, adam
 from underfire.attribution.scores import class_score
-from underfire.attribution.variants import filling
+from underfire.attribution.variants import fill_image
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen
 from underfire.interpreters.mask.variants import CELLS, SIDE, VARIANTS, Variant
@@ -132,7 +132,7 @@ def mask_game(
         y: classes, int64 `[B]`.
         variant: one of `VARIANTS`.
         game: `"deletion"` or `"preservation"`.
-        fill: what replaces the image instead of the variant's blurred one (see `asking.filling`).
+        fill: what replaces the image instead of the variant's blurred one (see `asking.fill_image`).
         cells: rows of a mask; None is an eighth of the image's, at least 7. Columns follow.
 
     Raises:
@@ -147,7 +147,7 @@ def mask_game(
         raise InputError(f"cells must lie in 1 … {height}, the rows of an image, got {cells}")
     chosen, scale = VARIANTS[variant], _scale(x)
     if fill is not None:
-        null = filling(x, fill)
+        null = fill_image(x, fill)
     elif chosen.blur is None:
         null = median_blur(x, 2 * max(1, round((chosen.median * scale - 1) / 2)) + 1)
     else:
@@ -165,7 +165,7 @@ def mask_game(
 
 
 def mask_step(
-    game: MaskGame, m: Tensor, state: Any = None, *, drawn: Any = None, size: float = 0.1, move: Move = ADAM
+    game: MaskGame, m: Tensor, state: Any = None, *, drawn: Any = None, step_size: float = 0.1, move: Move = ADAM
 ) -> tuple[Tensor, Any]:
     """One step on the masks, each image's for itself, and back into `[0, 1]`.
 
@@ -177,7 +177,7 @@ def mask_step(
         m: masks `[B, 1, h, w]`.
         state: the memory of the move after the last step; None before the first.
         drawn: what `game.draw` gave; None is no jitter and no noise.
-        size: length of the step.
+        step_size: length of the step.
         move: what is done with the gradient: Adam, or `moves.plain()` for the virtual step of ADV².
 
     Returns:
@@ -190,7 +190,7 @@ def mask_step(
         (g,) = torch.autograd.grad(game.objective(point, drawn).sum(), point, create_graph=attached)
         direction, state = move.update(g, state if state is not None else move.init(point.detach()))
         start = point if attached and m.requires_grad else point.detach()
-        return (start - size * direction).clamp(0, 1), state
+        return (start - step_size * direction).clamp(0, 1), state
 
 
 def _scale(x: Tensor) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY, chunk_within, in_chunks
-from underfire.attribution.scores import checked, class_score, seeded
+from underfire.attribution.scores import class_score, default_generator, require_finite
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.hooks import frozen
@@ -28,7 +28,7 @@ def mask(
     variant: str = "fong",
     game: str = "deletion",
     steps: int | None = None,
-    size: float = 0.1,
+    step_size: float = 0.1,
     fill: str | float | None = None,
     cells: int | None = None,
     chunk: int | None = None,
@@ -53,7 +53,7 @@ def mask(
         variant: whose implementation.
         game: `"deletion"` or `"preservation"`.
         steps: how many iterations; None is as the variant has it, 300 to 500.
-        size: length of a step of Adam.
+        step_size: length of a step of Adam.
         fill: what replaces the image, `"black"`, `"mean"`, `"blur"` or a grey; None is the variant's blurred image. A
             blur that leaves the class as it was, as it does large strokes on a plain ground, leaves the map empty.
         cells: rows of the mask; None is an eighth of the image's, at least 7.
@@ -65,14 +65,14 @@ def mask(
         The map, `[B, 1, h, w]`, at the size of the mask: 1 is deleted (or kept), so important, 0 is not.
 
     Raises:
-        InputError: steps or size are out of their range. Unsupported: the variant or the game is unknown. ModelError:
-            the model's gradient is NaN.
+        InputError: steps or step_size are out of their range. Unsupported: the variant or the game is unknown.
+            ModelError: the model's gradient is NaN.
     """
     if steps is not None and steps < 0:
         raise InputError(f"steps must be >= 0, got {steps}")
-    if not 0 < size < float("inf"):
-        raise InputError(f"size must be a positive length, such as 0.1, got {size:g}")
-    source = seeded(generator, x.device)
+    if not 0 < step_size < float("inf"):
+        raise InputError(f"step_size must be a positive length, such as 0.1, got {step_size:g}")
+    source = default_generator(generator, x.device)
     seed = int(torch.randint(2**62, (), generator=source, device=source.device))  # so that chunks draw alike
 
     def explain(index: Tensor) -> Tensor:
@@ -82,10 +82,10 @@ def mask(
         with frozen(model):
             m, state = played.start(), None
             for number in range(played.variant.steps if steps is None else steps):
-                m, state = mask_step(played, m, state, drawn=played.draw(chance), size=size)
+                m, state = mask_step(played, m, state, drawn=played.draw(chance), step_size=step_size)
                 if number == 0:
-                    checked(m)  # not only after hundreds of steps in vain
-        return checked(m if played.preserve else 1 - m)
+                    require_finite(m)  # not only after hundreds of steps in vain
+        return require_finite(m if played.preserve else 1 - m)
 
     with frozen(model), torch.no_grad():
         class_score(model(x[:1]).expand(len(x), -1), y)

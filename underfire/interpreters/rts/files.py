@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from underfire import models
 from underfire.errors import InputError, ModelError
-from underfire.hooks import inner
+from underfire.hooks import unwrap
 from underfire.interpreters.rts.network import MaskingModel
 from underfire.model import Classifier
 
@@ -40,7 +40,7 @@ def fingerprint(model: nn.Module) -> str:
 
     It is remembered until a tensor of the model changes.
     """
-    core = inner(model)
+    core = unwrap(model)
     tensors = [*core.parameters(), *core.buffers(), *(getattr(model, k) for k in ("mean", "std") if hasattr(model, k))]
     now = tuple((t.data_ptr(), t._version) for t in tensors)
     if model not in _SEEN or _SEEN[model][0] != now:

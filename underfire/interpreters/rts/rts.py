@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor, nn
 
-from underfire.attribution.scores import class_score, seeded
+from underfire.attribution.scores import class_score, default_generator
 from underfire.catalog import card
 from underfire.errors import InputError, ModelError, NotFitted
 from underfire.hooks import activations, frozen
@@ -100,7 +100,7 @@ class RTS:
             InputError: a number is out of its range, or the checkpoint is of another training. DataError: labels do not
                 fit the model. Unsupported: the model has no feature maps. ModelError: it gives NaN.
         """
-        chance = seeded(generator, torch.device("cpu"))
+        chance = default_generator(generator, torch.device("cpu"))
         seed = int(torch.randint(2**40, (1,), generator=chance, device=chance.device))
         self._terms = terms = Terms(smooth, area, area_power, destroy, destroy_power, noise)
         plan = Plan(selector_steps, selector_batch, steps, batch_size, width, terms, seed)

@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from underfire.errors import DataError, InputError, ModelError
-from underfire.hooks import Scale, activations, frozen, scales
+from underfire.hooks import PyramidLevel, activations, feature_pyramid, frozen
 from underfire.interpreters.rts import files as rts_files
 from underfire.interpreters.rts.loss import Terms, loss
 from underfire.interpreters.rts.network import MaskingModel
@@ -45,12 +45,12 @@ class Plan:
     seed: int
 
 
-def layers_of(model: nn.Module, x: Tensor) -> list[Scale]:
+def layers_of(model: nn.Module, x: Tensor) -> list[PyramidLevel]:
     """The feature maps that the decoder reads, the coarsest first, for images of the size of `x`.
 
     Up to a quarter of the image, as published; at least two, where the network has two, so that there is one step up.
     """
-    found = scales(model, x)
+    found = feature_pyramid(model, x)
     coarse = [s for s in found if 4 * s.size[0] <= x.shape[2] and 4 * s.size[1] <= x.shape[3]]
     return (coarse if len(coarse) > 1 else found[-2:])[::-1]
 
