@@ -147,7 +147,7 @@ def test_neighbours_are_those_of_scikit_learn(network, generator):
         distance, index = peer.kneighbors(features(x))
         shown = NearestNeighbours(k=6, layer="1", cosine=cosine).fit(model, data)(model, x, y)
         assert shown.index.tolist() == index.tolist()
-        assert shown.distance.tolist() == pytest.approx(distance)
+        assert shown.distance.tolist() == [pytest.approx(row.tolist(), abs=1e-6) for row in distance]
     same = NearestNeighbours(k=20, layer="1", same_class=True).fit(model, data)(model, x, torch.arange(7) % 4)
     assert all(set(row[i >= 0].tolist()) == {k % 4} for k, (row, i) in enumerate(zip(same.y, same.index, strict=True)))
 
