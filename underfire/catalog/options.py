@@ -21,7 +21,7 @@ _PLAIN: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "
 _MISFIT = object()
 
 #: Options that count something, of which there must be at least one.
-COUNTS = ("steps", "restarts", "queries", "samples", "binary_search_steps", "candidates", "chunk", "k", "segments")
+COUNTS = ("steps", "restarts", "queries", "samples", "binary_search_steps", "chunk", "k", "segments")
 
 
 @dataclass(frozen=True)
