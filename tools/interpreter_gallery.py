@@ -252,8 +252,8 @@ def write(out: Path, *, root: Path | None = None, names: Sequence[str] = (), see
             save_small(_strip(one, by_name), folder / f"{one.card.name}.webp")
     for subject in there:
         slug = subject.name.replace(" ", "-")
-        save_small(all_maps(shown, subject), folder / f"all-{slug}.webp", largest=350_000)
-    save_small(all_classes(there[0], names), folder / "classes.webp", largest=450_000)
+        save_small(all_maps(shown, subject), folder / f"all-{slug}.webp", max_bytes=350_000)
+    save_small(all_classes(there[0], names), folder / "classes.webp", max_bytes=450_000)
     place = out / "interpreter-gallery.md"
     place.write_text(page(shown, there), encoding="utf-8")
     return place

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from underfire.cli.shared import ERR, OUT, device, one_line, progress, to_json, whole
+from underfire.cli.shared import ERR, OUT, atomic_write_all, device, one_line, progress, to_json
 from underfire.errors import InputError
 from underfire.records import Interval
 
@@ -19,28 +19,28 @@ def contents(folder: Path) -> set[str]:
 
 
 def test_files_move_together(tmp_path: Path) -> None:
-    with whole(tmp_path / "a" / "b", ["one", "two"]) as desk:
-        (desk / "one").write_text("1")
-        (desk / "two").write_text("2")
+    with atomic_write_all(tmp_path / "a" / "b", ["one", "two"]) as staging:
+        (staging / "one").write_text("1")
+        (staging / "two").write_text("2")
         assert not (tmp_path / "a").exists()
     assert contents(tmp_path) == {"a", "a/b", "a/b/one", "a/b/two"}
 
 
 def test_nothing_is_left_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="wrong"), whole(tmp_path / "a", ["one"]) as desk:
-        (desk / "one").write_text("1")
+    with pytest.raises(InputError, match="wrong"), atomic_write_all(tmp_path / "a", ["one"]) as staging:
+        (staging / "one").write_text("1")
         raise InputError("wrong")
     assert contents(tmp_path) == set()
 
 
 def test_existing_files_are_kept_unless_forced(tmp_path: Path) -> None:
     (tmp_path / "one").write_text("old")
-    with pytest.raises(InputError, match=r"one exists already; pass --force"), whole(tmp_path, ["one"]):
+    with pytest.raises(InputError, match=r"one exists already; pass --force"), atomic_write_all(tmp_path, ["one"]):
         raise AssertionError("must not be reached")
-    with whole(tmp_path, ["one"], force=True) as desk:
-        (desk / "one").write_text("new")
+    with atomic_write_all(tmp_path, ["one"], force=True) as staging:
+        (staging / "one").write_text("new")
     assert (tmp_path / "one").read_text() == "new"
-    with pytest.raises(InputError, match="is a file"), whole(tmp_path / "one", ["x"]):
+    with pytest.raises(InputError, match="is a file"), atomic_write_all(tmp_path / "one", ["x"]):
         raise AssertionError("must not be reached")
 
 

@@ -129,7 +129,7 @@ def test_a_data_uri_is_the_png():
     ("call", "message"),
     [
         (lambda: figures.heatmap(torch.zeros(8, 8), GREY), r"\[1, h, w\], got \(8, 8\)"),
-        (lambda: figures.heatmap(torch.full((1, 2, 2), torch.inf), GREY), "finite numbers"),
+        (lambda: figures.heatmap(torch.full((1, 2, 2), torch.inf), GREY), "finite"),
         (lambda: figures.to_png_bytes(torch.zeros(2, 8, 8)), r"one or three channels, got \(2, 8, 8\)"),
         (lambda: figures.to_png_bytes(torch.full((3, 8, 8), torch.nan)), "NaN"),
         (lambda: figures.magnify(GREY, GREY[:1]), r"\(3, 8, 8\) and \(1, 8, 8\)"),

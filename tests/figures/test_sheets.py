@@ -59,9 +59,9 @@ def test_a_tensor_is_saved_pixel_by_pixel(tmp_path):
     ("call", "message"),
     [
         (lambda folder: figures.save(IMAGE, folder / "none" / "a.png"), r"a.png: the folder .*none does not exist"),
-        (lambda folder: figures.save(IMAGE, folder / "a.xyz"), r"a.xyz: '.xyz' names no picture format, use .png"),
-        (lambda folder: figures.save(figures.sheet([[IMAGE]]), folder / "a.xyz"), r"'.xyz' names no picture format"),
-        (lambda _: figures.sheet([]), r"rows of one length, got \[\]"),
+        (lambda folder: figures.save(IMAGE, folder / "a.xyz"), r"'.xyz' names no image format"),
+        (lambda folder: figures.save(figures.sheet([[IMAGE]]), folder / "a.xyz"), r"'.xyz' names no image format"),
+        (lambda _: figures.sheet([]), r"one length, got \[\]"),
         (lambda _: figures.sheet([[IMAGE], [IMAGE, IMAGE]]), r"got \[1, 2\]"),
         (lambda _: figures.sheet([[IMAGE]], row_titles=["a", "b"]), "1 rows needs 1 row titles, got 2"),
     ],
@@ -85,14 +85,14 @@ def test_a_legend_says_what_the_colours_of_maps_mean():
 
 
 def test_the_legend_has_the_colours_of_the_maps():
-    from underfire.figures.overlay import heatmap, scale
+    from underfire.figures.overlay import colour_bar, heatmap
 
     image = torch.zeros(1, 1, 256)
     signed = heatmap(torch.linspace(-1, 1, 256)[None, None], image)
     cover = 0.35 + 0.55 * torch.linspace(-1, 1, 256).abs()
-    assert torch.allclose((signed / cover)[:, 0, 40:-40], scale(True)[:, 0, 40:-40], atol=0.05)
+    assert torch.allclose((signed / cover)[:, 0, 40:-40], colour_bar(True)[:, 0, 40:-40], atol=0.05)
     for one in (True, False):
-        assert scale(one).shape == (3, 1, 256)
+        assert colour_bar(one).shape == (3, 1, 256)
 
 
 def test_pictures_for_the_web_stay_small(tmp_path):

@@ -16,7 +16,7 @@ import torch
 
 from underfire import figures
 from underfire.study.design import Item, Study, choices_of, picture_name
-from underfire.study.store import Store
+from underfire.study.store import AnswerStore
 
 CLASSES = {2: "cat", 5: "dog", 6: "hen", 9: "owl"}
 
@@ -66,7 +66,7 @@ class Server:
         uvicorn = pytest.importorskip("uvicorn", reason="needs the extra: pip install 'underfire[study]'")
         from underfire.study.app import application
 
-        self.study, self.store = study, Store(study.folder)
+        self.study, self.store = study, AnswerStore(study.folder)
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

@@ -126,7 +126,7 @@ def test_a_whole_study_by_keyboard(
     assert all(a.answer == server.study.items[a.item].prediction and not a.hidden for a in answers)
     assert all(0.2 < a.seconds < 10 for a in answers)
     assert all(a.server_seconds is not None and a.seconds < a.server_seconds for a in answers)
-    assert [results.doubt(a) for a in answers] == [""] * 6
+    assert [results.why_excluded(a) for a in answers] == [""] * 6
 
 
 def test_it_goes_on_where_it_stopped(
@@ -230,8 +230,10 @@ def test_the_results_are_readable(
 ) -> None:
     server = serve(made())
     for i in range(4):
-        simulate.answer_all(simulate.Mind(), server.study, server.store, f"a-name-without-any-place-to-break-it-{i}")
-    found = results.findings(server.study, server.store.annotators(), server.store.answers())
+        simulate.answer_all(
+            simulate.SimulatedAnnotator(), server.study, server.store, f"a-name-without-any-place-to-break-it-{i}"
+        )
+    found = results.evaluate(server.study, server.store.annotators(), server.store.answers())
     (tmp_path / "results.html").write_text(results_page.render(found), encoding="utf-8")
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light")
     page.goto((tmp_path / "results.html").as_uri())

@@ -22,8 +22,8 @@ from underfire.data import read_image
 from underfire.errors import DataError, InputError
 from underfire.study import simulate
 from underfire.study.design import Item, read_study
-from underfire.study.prepare import choose
-from underfire.study.store import Store
+from underfire.study.prepare import choose_items
+from underfire.study.store import AnswerStore
 
 DIGITS = ("prepare", "digits:", "--model", "python:victims:right", "--interpreter", "gradient", "--quiet")
 
@@ -55,21 +55,21 @@ def items(predictions: str, labels: str = "") -> list[Item]:
 
 def test_images_are_balanced_over_what_the_model_says() -> None:
     pool = items("0" * 50 + "1" * 20 + "2" * 10 + "3")
-    chosen = choose(pool, n=30, practice=6, classes=3, mistakes=None, seed=0)
+    chosen = choose_items(pool, n=30, practice=6, classes=3, mistakes=None, seed=0)
     assert Counter(pool[i].prediction for i in chosen[:30]) == {0: 10, 1: 10, 2: 10}
     assert len(set(chosen)) == 36 and set(Counter(pool[i].prediction for i in chosen[30:])) == {0, 1}
-    assert chosen == choose(pool, n=30, practice=6, classes=3, mistakes=None, seed=0)
-    assert chosen != choose(pool, n=30, practice=6, classes=3, mistakes=None, seed=1)
+    assert chosen == choose_items(pool, n=30, practice=6, classes=3, mistakes=None, seed=0)
+    assert chosen != choose_items(pool, n=30, practice=6, classes=3, mistakes=None, seed=1)
 
 
 def test_the_share_of_mistakes_is_what_was_asked_for() -> None:
     pool = items("01" * 50, "01" * 40 + "10" * 10)
-    chosen = choose(pool, n=20, practice=2, classes=2, mistakes=0.25, seed=0)
+    chosen = choose_items(pool, n=20, practice=2, classes=2, mistakes=0.25, seed=0)
     assert sum(pool[i].wrong for i in chosen[:20]) == 5
     with pytest.raises(
         DataError, match="--mistakes 0.9 asks for 36 images that the model gets wrong and 4 .* there are 20 and 80"
     ):
-        choose(pool, n=40, practice=2, classes=2, mistakes=0.9, seed=0)
+        choose_items(pool, n=40, practice=2, classes=2, mistakes=0.9, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -80,18 +80,18 @@ def test_the_share_of_mistakes_is_what_was_asked_for() -> None:
         ({"practice": 3}, "--practice must be even"),
         ({"classes": 11}, "--classes must lie between 2 and 10"),
         ({"mistakes": 1.5}, "--mistakes is a share between 0 and 1, got 1.5"),
-        ({"n": 40}, "ask for more than the 20 images, of 20 looked at"),
+        ({"n": 40}, "more than the 20 images"),
     ],
 )
 def test_numbers_that_make_no_study_are_refused(options: dict[str, Any], says: str) -> None:
     given = {"n": 10, "practice": 2, "classes": 4, "mistakes": None, "seed": 0, **options}
     with pytest.raises(InputError, match=says):
-        choose(items("01" * 10), **given)
+        choose_items(items("01" * 10), **given)
 
 
 def test_a_model_of_one_class_makes_no_study() -> None:
     with pytest.raises(DataError, match="two predicted classes"):
-        choose(items("0" * 20), n=10, practice=2, classes=4, mistakes=None, seed=0)
+        choose_items(items("0" * 20), n=10, practice=2, classes=4, mistakes=None, seed=0)
 
 
 def test_prepare_simulate_report(study: Callable[..., tuple[int, str, str]]) -> None:
@@ -103,10 +103,10 @@ def test_prepare_simulate_report(study: Callable[..., tuple[int, str, str]]) -> 
     assert Counter(i.prediction for i in made.items[:16]) == dict.fromkeys(made.classes, 4)
 
     code, _, said = study("report", "s")
-    assert code == 2 and "nobody has taken part yet" in said
-    store = Store(Path("s"))
+    assert code == 2 and "no answers yet" in said
+    store = AnswerStore(Path("s"))
     for name in ("Ada", "Grace"):
-        simulate.answer_all(simulate.Mind(), made, store, name)
+        simulate.answer_all(simulate.SimulatedAnnotator(), made, store, name)
     store.close()
     code, shown, _ = study("report", "s")
     assert code == 0 and "bits/s" in shown and "Grace" in shown
@@ -114,13 +114,13 @@ def test_prepare_simulate_report(study: Callable[..., tuple[int, str, str]]) -> 
     code, shown, _ = study("report", "s", "--json", "--html", "elsewhere/page.html")
     assert Path("elsewhere/page.html").exists()
     code, _, said = study("report", "s", "--html", "elsewhere")
-    assert code == 2 and "--html wants a file, and elsewhere is a folder" in said
+    assert code == 2 and "elsewhere is a folder" in said
     found = json.loads(shown)
     assert found["pooled"]["with"]["n"] == 16 and found["rate"]["value"]["n"] == 2
     assert found["people"][1]["name"] == "Grace" and found["people"][1]["figures"]["with"]["rate"]["value"] > 0
 
     code, _, said = study(*DIGITS, "--n", 16, "--out", "s", "--force")
-    assert code == 2 and "has the answers to another study" in said
+    assert code == 2 and "answers of another study" in said
 
 
 def test_the_same_call_makes_the_same_study(study: Callable[..., tuple[int, str, str]]) -> None:

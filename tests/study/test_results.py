@@ -30,7 +30,7 @@ def faithful(study: Any, n: int = 4, seconds: tuple[float, float] = (2.0, 1.0)) 
 
 def test_faithful_annotators_take_in_all_there_is(made: Callable[..., Any]) -> None:
     study = made()
-    found = results.findings(study, people(4), faithful(study))
+    found = results.evaluate(study, people(4), faithful(study))
     assert found.pooled["without"].rate.value == pytest.approx(2 / 2)  # two bits of four balanced classes
     assert found.pooled["with"].rate.value == pytest.approx(2 / 1)
     assert found.rate.value.value == pytest.approx(1) and found.rate.value.n == 4
@@ -46,10 +46,10 @@ def test_faithful_annotators_take_in_all_there_is(made: Callable[..., Any]) -> N
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"hidden": True}, "the page was out of sight"),
+        ({"hidden": True}, "the page was hidden"),
         ({"seconds": 0.1}, "faster than 0.15 s"),
         ({"seconds": 61.0}, "slower than 60 s"),
-        ({"seconds": 5.0, "server_seconds": 2.0}, "longer than the server saw it take"),
+        ({"seconds": 5.0, "server_seconds": 2.0}, "longer than the server measured"),
         ({"seconds": 5.0, "server_seconds": 4.5}, ""),
         ({"seconds": 5.0, "server_seconds": None}, ""),
     ],
@@ -59,7 +59,7 @@ def test_times_that_cannot_be_believed_are_left_out(made: Callable[..., Any], ch
     answers = faithful(study)
     place = next(i for i, a in enumerate(answers) if not a.practice)
     answers[place] = replace(answers[place], **change)
-    found = results.findings(study, people(4), answers)
+    found = results.evaluate(study, people(4), answers)
     assert found.left_out == ({reason: 1} if reason else {})
     assert sum(part.n for part in found.pooled.values()) == 128 - bool(reason)
     assert found.people[0].answered == 32
@@ -69,25 +69,25 @@ def test_practice_does_not_count(made: Callable[..., Any]) -> None:
     study = made()
     answers = faithful(study)
     wrong = [replace(a, answer=2, seconds=9.0) if a.practice else a for a in answers]
-    assert results.findings(study, people(4), wrong) == results.findings(study, people(4), answers)
+    assert results.evaluate(study, people(4), wrong) == results.evaluate(study, people(4), answers)
 
 
 def test_nobody_and_one_annotator(made: Callable[..., Any]) -> None:
     study = made()
-    nobody = results.findings(study, [], [])
-    assert results.verdict(nobody)[0] == "There are not enough answers yet"
+    nobody = results.evaluate(study, [], [])
+    assert results.headline(nobody)[0] == "There are not enough answers yet"
     assert nobody.pooled["with"].why_rate and math.isnan(nobody.pooled["with"].rate.value)
-    one = results.findings(study, people(1), faithful(study, 1))
+    one = results.evaluate(study, people(1), faithful(study, 1))
     assert one.rate.why == "a paired comparison needs two annotators or more"
-    assert results.verdict(one)[0] == "Whether the explanations help is not known yet"
+    assert results.headline(one)[0] == "Whether the explanations help is not known yet"
     assert any("1 of 1 annotators" in note or "0 of 1 annotators" in note for note in one.notes)
-    joined = results.findings(study, people(2), faithful(study, 1))
+    joined = results.evaluate(study, people(2), faithful(study, 1))
     assert joined.people[1].answered == 0 and joined.people[1].share == {}
 
 
 def test_without_labels_there_is_no_trust(made: Callable[..., Any]) -> None:
     study = made(labelled=False)
-    found = results.findings(study, people(2), faithful(study, 2))
+    found = results.evaluate(study, people(2), faithful(study, 2))
     assert found.pooled["with"].why_trust == found.trust.why == "the images have no labels"
     assert math.isnan(found.pooled["with"].trust.value) and found.rate.why == ""
 
@@ -96,15 +96,15 @@ def test_answers_to_another_study_are_refused(made: Callable[..., Any]) -> None:
     study = made()
     answers = [replace(a, answer=3) for a in faithful(study, 1)]
     with pytest.raises(InputError, match="belong to another study"):
-        results.findings(study, people(1), answers)
+        results.evaluate(study, people(1), answers)
 
 
 def test_help_and_hindrance_are_told_apart(made: Callable[..., Any]) -> None:
     study = made()
     answers = faithful(study, 4, (1.0, 2.0))
     answers = [replace(a, seconds=a.seconds + 0.01 * (i % 7)) for i, a in enumerate(answers)]
-    headline, numbers = results.verdict(results.findings(study, people(4), answers))
-    assert headline == "The explanations get in the way of seeing what the model decides"
+    title, numbers = results.headline(results.evaluate(study, people(4), answers))
+    assert title == "The explanations hinder people in predicting the model"
     assert "a difference of -0.9" in numbers
 
 
@@ -123,9 +123,9 @@ class Tags(HTMLParser):
 def test_the_page_has_the_numbers_escapes_names_and_loads_nothing(made: Callable[..., Any]) -> None:
     study = made(model="<script>alert(1)</script>")
     persons = [replace(p, name=f"<i>{p.name}</i>") for p in people(4)]
-    found = results.findings(study, persons, faithful(study))
+    found = results.evaluate(study, persons, faithful(study))
     source = page.render(found)
-    assert results.verdict(found)[0] in source
+    assert results.headline(found)[0] in source
     assert "<i>annotator" not in source and "&lt;i&gt;annotator 0&lt;/i&gt;" in source and "<script" not in source
     assert Tags(source).loaded == []
     assert source.count('class="person"') == 4
@@ -134,7 +134,7 @@ def test_the_page_has_the_numbers_escapes_names_and_loads_nothing(made: Callable
 
 def test_a_page_of_nothing_is_a_page_too(made: Callable[..., Any]) -> None:
     study = made(labelled=False)
-    source = page.render(results.findings(study, [], []))
+    source = page.render(results.evaluate(study, [], []))
     assert "Nobody has taken part yet" in source and "No rate is known yet" in source and "nan" not in source
-    one = page.render(results.findings(study, people(1), faithful(study, 1)))
+    one = page.render(results.evaluate(study, people(1), faithful(study, 1)))
     assert "undefined: the images have no labels" in one and ">nan" not in one

@@ -13,7 +13,7 @@ from underfire.catalog import Card, find
 from underfire.cli import options
 from underfire.cli.images import class_of
 from underfire.cli.pictures import Job, Row, rows_of
-from underfire.cli.shared import ERR, progress, to_json, whole
+from underfire.cli.shared import ERR, atomic_write_all, progress, to_json
 from underfire.errors import InputError, NotFitted
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Part:
         wanted: the class of `--goal` for each, int64 `[B]`, or None.
         stems: their file names.
         rows: what is known of each; more is added.
-        desk: where files are written.
+        staging: where files are written.
     """
 
     batch: Batch
@@ -80,7 +80,7 @@ class Part:
     wanted: Tensor | None
     stems: tuple[str, ...]
     rows: list[Row]
-    desk: Path
+    staging: Path
 
     @property
     def explained(self) -> Tensor:
@@ -155,13 +155,13 @@ def explain(
     show, endings, columns = _SHOWS[method.gives]
     files = [f"{stem}.{ending.format(name=name)}" for stem in job.source.stems for ending in endings]
     rows: list[Row] = []
-    with whole(job.out, [*files, "results.json"], force=job.force) as desk:
+    with atomic_write_all(job.out, [*files, "results.json"], force=job.force) as staging:
         for batch, logits, names in job.batches(name, method.passes):
             wanted = None if goal is None else torch.full_like(batch.y, class_of(job.model, logits.shape[1], goal))
-            part = Part(batch, logits, wanted, names, job.about(batch, logits), desk)
+            part = Part(batch, logits, wanted, names, job.about(batch, logits), staging)
             show(job, method, part)
             rows += part.rows
-        (desk / "results.json").write_text(to_json(rows) + "\n", encoding="utf-8")
+        (staging / "results.json").write_text(to_json(rows) + "\n", encoding="utf-8")
     job.show(rows, columns)
     if method.gives == "rules" and not job.quiet:
         ERR.print(f"tree and network agree on {method.call.fidelity} of the images held out", end="")
@@ -188,7 +188,7 @@ def _show_maps(job: Job, method: Method, part: Part) -> None:
     _explained(job, part, k)
     for i, (stem, row, more) in enumerate(zip(part.stems, part.rows, rows_of(measured), strict=True)):
         row |= {**more, "file": f"{stem}.{method.card.name}.png"}
-        figures.save(figures.heatmap(maps[i], part.batch.x[i]), part.desk / row["file"], at_least=224)
+        figures.save(figures.heatmap(maps[i], part.batch.x[i]), part.staging / row["file"], at_least=224)
 
 
 def _show_images(job: Job, method: Method, part: Part) -> None:
@@ -229,9 +229,9 @@ def _show_images(job: Job, method: Method, part: Part) -> None:
             f"{row['outcome']}: {row['class_changed']} ({row['conf_changed']:.0%})": changed[i],
             f"change × {factor:.3g}": change,
         }
-        figures.save(changed[i], part.desk / row["file"])
+        figures.save(changed[i], part.staging / row["file"])
         sheet = figures.sheet([list(panels.values())], column_titles=list(panels))
-        figures.save(sheet, part.desk / f"{stem}.sheet.png")
+        figures.save(sheet, part.staging / f"{stem}.sheet.png")
 
 
 def _outcome(row: Row, wanted: int | None) -> str:
@@ -261,7 +261,7 @@ def _show_examples(job: Job, method: Method, part: Part) -> None:
             panels.append(found.x[i, j])
             titles.append(f"{note}: {kind} (at {far:.2g})")
         row["file"] = f"{stem}.{method.card.name}.png"
-        figures.save(figures.sheet([panels], column_titles=titles), part.desk / row["file"])
+        figures.save(figures.sheet([panels], column_titles=titles), part.staging / row["file"])
 
 
 def _show_rules(job: Job, method: Method, part: Part) -> None:
@@ -270,7 +270,7 @@ def _show_rules(job: Job, method: Method, part: Part) -> None:
     for stem, row, rules in zip(part.stems, part.rows, method(job, part.batch.x, k), strict=True):
         row |= {"rules": rules, "fidelity": method.call.fidelity, "file": f"{stem}.{method.card.name}.txt"}
         text = "\n".join([*rules, "", f"The whole tree (fidelity {method.call.fidelity}):", "", method.call.text])
-        (part.desk / row["file"]).write_text(text, encoding="utf-8")
+        (part.staging / row["file"]).write_text(text, encoding="utf-8")
 
 
 _WHO = {"id": "image", "class": "prediction", "conf": "conf"}

@@ -1,4 +1,4 @@
-"""The images that `attack` and `explain` work on: one file, a folder of files, or a data URI."""
+"""Open the images that `attack` and `explain` work on: one file, a folder of files, or a data URI."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _URI_DEFAULT = 8
 
 
 @dataclass(frozen=True)
-class Source:
-    """Images in batches, how many there are, their file names without suffix, and whether their labels are known."""
+class ImageInput:
+    """Images in batches, their file names without suffix, and whether their labels are known."""
 
     batches: Iterator[Batch]
     stems: tuple[str, ...]
@@ -31,19 +31,19 @@ class Source:
 
 def open_images(
     place: str, *, n: int | None, size: int | None, batch_size: int, seed: int, channels: int | None = None
-) -> Source:
-    """The images at `place`; those of a file or a folder have no labels.
+) -> ImageInput:
+    """Open the images at `place`; image files have no labels.
 
     Args:
-        place: an image, a folder (read with its subfolders), or a data URI.
-        n: how many, drawn by `seed`; None is all files, or the first few of a data set.
-        size: pixels of each side of what is kept of a file; None keeps all of it.
-        batch_size: images of one shape that are yielded together.
-        seed: draws the `n`.
-        channels: 1 turns files to grey.
+        place: an image file, a folder (with its subfolders), or a data URI.
+        n: how many images to draw; None takes all files, or a few of a data set.
+        size: files are scaled and cropped to this many pixels a side; None leaves them as they are.
+        batch_size: the most images in a batch; a batch has images of one shape.
+        seed: the seed of the draw.
+        channels: 1 converts files to grey.
 
     Raises:
-        DataError: there is nothing there, or fewer than `n`, or a file is not an image.
+        DataError: there are no images, or fewer than `n`, or a file is not an image.
     """
     from underfire import data
     from underfire.data.images import SUFFIXES
@@ -56,18 +56,18 @@ def open_images(
             raise DataError(f"no images in {place!r}; their names must end in {', '.join(SUFFIXES)}")
         files = _draw(files, n, seed, path)
         stems = _stems([str(file.relative_to(path)) for file in files])
-        return Source(_read(path, files, size, batch_size, channels), stems, False)
+        return ImageInput(_read(path, files, size, batch_size, channels), stems, False)
     if path.exists():
-        return Source(_read(path.parent, [path], size, batch_size, channels), (path.stem,), False)
-    if not re.match(r"[\w-]{2,}:", place):  # one letter and a colon is a drive
+        return ImageInput(_read(path.parent, [path], size, batch_size, channels), (path.stem,), False)
+    if not re.match(r"[\w-]{2,}:", place):  # a single letter before the colon is a drive of Windows
         hint = f"; the data URI is {place}:" if place in SCHEMES else ""
         raise DataError(f"no such image, folder or data URI: {place!r}{hint}")
     if size is not None:
-        raise InputError("--size is for image files; a data URI has its own, as in folder:PATH?size=224")
+        raise InputError("--size applies to image files; a data URI states its own, as in folder:PATH?size=224")
     dataset = data.load(place)
     dataset = dataset.subset(min(_URI_DEFAULT, len(dataset)) if n is None else n, seed)
     ids = [name for batch in dataset.batches(256) for name in batch.ids]
-    return Source(dataset.batches(batch_size), _stems(ids), True)
+    return ImageInput(dataset.batches(batch_size), _stems(ids), True)
 
 
 def _draw(files: list[Path], n: int | None, seed: int, path: Path) -> list[Path]:
@@ -82,7 +82,7 @@ def _draw(files: list[Path], n: int | None, seed: int, path: Path) -> list[Path]
 
 
 def _stems(names: list[str]) -> tuple[str, ...]:
-    """Safe file names: as they are without suffix, or numbered where two would be the same on some disk."""
+    """Return safe file names without suffix, numbered where two would clash on a case-insensitive disk."""
     safe = [re.sub(r"[^\w=-]+", "_", str(Path(name).with_suffix(""))).strip("_") for name in names]
     if len({name.lower() for name in safe}) < len(safe):
         safe = [f"{i:04d}_{name}" for i, name in enumerate(safe)]
@@ -94,24 +94,24 @@ def _read(root: Path, files: list[Path], size: int | None, batch_size: int, chan
 
     from underfire.data import read_image
 
-    waiting: list[tuple[str, Tensor]] = []
+    pending: list[tuple[str, Tensor]] = []
 
     def batch() -> Batch:
-        x = torch.stack([image for _, image in waiting])
-        return Batch(x, torch.full((len(x),), -1), tuple(name for name, _ in waiting))
+        x = torch.stack([image for _, image in pending])
+        return Batch(x, torch.full((len(x),), -1), tuple(name for name, _ in pending))
 
     for file in files:
         image = read_image(file, size=size)
         image = image.mean(0, keepdim=True) if channels == 1 else image
-        if waiting and (image.shape != waiting[0][1].shape or len(waiting) == batch_size):
+        if pending and (image.shape != pending[0][1].shape or len(pending) == batch_size):
             yield batch()
-            waiting.clear()
-        waiting.append((str(file.relative_to(root)), image))
+            pending.clear()
+        pending.append((str(file.relative_to(root)), image))
     yield batch()
 
 
 def class_of(model: Classifier, outputs: int, text: str) -> int:
-    """The class that `text` means, by name or by number.
+    """Return the class that `text` names, by name or by number.
 
     Raises:
         InputError: the model has no such class; the message suggests the nearest.
@@ -128,7 +128,7 @@ def class_of(model: Classifier, outputs: int, text: str) -> int:
 
 
 def channels_of(model: nn.Module) -> int | None:
-    """How many channels the first convolution of the model reads, or None where it has none."""
+    """Return the number of input channels of the first convolution, or None where there is none."""
     from torch.nn import Conv2d
 
     return next((module.in_channels for module in model.modules() if isinstance(module, Conv2d)), None)

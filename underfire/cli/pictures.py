@@ -12,8 +12,8 @@ from rich.table import Table
 
 from underfire.catalog import find
 from underfire.cli import options
-from underfire.cli.images import Source, channels_of, class_of, open_images
-from underfire.cli.shared import ERR, OUT, device, print_json, progress, to_json, whole
+from underfire.cli.images import ImageInput, channels_of, class_of, open_images
+from underfire.cli.shared import ERR, OUT, atomic_write_all, device, print_json, progress, to_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +49,7 @@ class Job:
         return models.load(self.model_uri, device=device(self.device))
 
     @cached_property
-    def source(self) -> Source:
+    def source(self) -> ImageInput:
         """The images."""
         channels = channels_of(self.model)
         return open_images(
@@ -152,7 +152,7 @@ def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | Non
     stems = job.source.stems
     files = [f"{stem}.{part}.png" for stem in stems for part in ("adversarial", "perturbation", "sheet")]
     rows: list[Row] = []
-    with whole(job.out, [*files, "results.json"], force=job.force) as desk:
+    with atomic_write_all(job.out, [*files, "results.json"], force=job.force) as staging:
         for batch, logits, names in job.batches(entry.name, _passes(entry)):
             if goal is None:
                 wanted = choose_goal(entry, logits, batch, job.seed)
@@ -171,9 +171,9 @@ def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | Non
                 row["class_adv"] = job.model.name_of(row["pred_adv"])
                 row["outcome"] = _outcome(row)
                 row["file"] = f"{stem}.adversarial.png"
-                _draw_attack(desk, stem, row, batch.x[i], x_adv[i], interpreter, [m[i] for m in maps or ()])
+                _draw_attack(staging, stem, row, batch.x[i], x_adv[i], interpreter, [m[i] for m in maps or ()])
             rows += found
-        (desk / "results.json").write_text(to_json(rows) + "\n", encoding="utf-8")
+        (staging / "results.json").write_text(to_json(rows) + "\n", encoding="utf-8")
     who = {"id": "image", "label": "label", "class": "clean", "class_adv": "became", "conf_adv": "conf"}
     norm = entry.norm if entry.norm in (*BALLS, "pixels") else "l2"  # what is not additive is told by its length
     what = {"outcome": "outcome", norm: norm, "map_l1": "map L1", "map_iou": "map IoU"}
@@ -224,13 +224,13 @@ def _map_distances(clean: Tensor, adversarial: Tensor) -> dict[str, Tensor]:
 
 
 def _draw_attack(
-    desk: Path, stem: str, row: Row, x: Tensor, x_adv: Tensor, interpreter: str | None, maps: list[Tensor]
+    staging: Path, stem: str, row: Row, x: Tensor, x_adv: Tensor, interpreter: str | None, maps: list[Tensor]
 ) -> None:
     from underfire import figures
 
     change, factor = figures.magnify(x, x_adv)
-    figures.save(x_adv, desk / f"{stem}.adversarial.png")
-    figures.save(change, desk / f"{stem}.perturbation.png")
+    figures.save(x_adv, staging / f"{stem}.adversarial.png")
+    figures.save(change, staging / f"{stem}.perturbation.png")
     panels = {
         f"clean: {row['class']} ({row['conf']:.0%})": x,
         f"perturbation × {factor:.3g}": change,
@@ -238,4 +238,4 @@ def _draw_attack(
     }
     for title, m, image in zip(("clean", "adversarial"), maps, (x, x_adv), strict=False):
         panels[f"{interpreter}, {title}"] = figures.heatmap(m, image)
-    figures.save(figures.sheet([list(panels.values())], column_titles=list(panels)), desk / f"{stem}.sheet.png")
+    figures.save(figures.sheet([list(panels.values())], column_titles=list(panels)), staging / f"{stem}.sheet.png")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from underfire.cli.gates import Gate, failures, known_names, parse
-from underfire.cli.shared import ERR, OUT, device, print_json, progress, to_json, whole
+from underfire.cli.shared import ERR, OUT, atomic_write_all, device, print_json, progress, to_json
 from underfire.cli.summary import print_summary
 from underfire.errors import InputError
 
@@ -110,8 +110,8 @@ def report(
     if csv is not None:
         reports.to_csv(ledger, csv)
     if json_path is not None:
-        with whole(json_path.parent, [json_path.name], force=True) as desk:
-            (desk / json_path.name).write_text(to_json(reports.to_json(ledger)) + "\n", encoding="utf-8")
+        with atomic_write_all(json_path.parent, [json_path.name], force=True) as staging:
+            (staging / json_path.name).write_text(to_json(reports.to_json(ledger)) + "\n", encoding="utf-8")
     return _results(ledger, gates, quiet, as_json and json_path is None, page)
 
 

@@ -1,6 +1,6 @@
-"""What several verbs need: consoles, progress bars, files that appear whole or not at all, devices, errors as one line.
+"""Share consoles, progress bars, atomic writes, devices and one-line errors among the verbs.
 
-Nothing here imports torch before it is used, so that `underfire --help` answers at once.
+Nothing here imports torch before it is used, so that `underfire --help` is fast.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from rich.text import Text
 
 from underfire.errors import InputError
 
-# Names may have brackets and colons, which are no markup and no emoji.
+# Names may contain brackets and colons, which rich would read as markup and emoji.
 OUT = Console(highlight=False, markup=False, emoji=False)
 ERR = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error on one line; of an `OSError`, what happened to which file."""
+    """Return the message of an error on one line; for an `OSError`, with the file."""
     if isinstance(error, OSError) and error.strerror:
         files = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
         hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
@@ -36,38 +36,38 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: tensors as lists, records as objects, NaN and infinity as null."""
+def to_plain(value: Any) -> Any:
+    """Convert `value` for JSON: tensors to lists, dataclasses to objects, NaN and infinity to null."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if hasattr(value, "__dataclass_fields__"):
         value = {name: getattr(value, name) for name in value.__dataclass_fields__}
     if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): to_plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set)):
-        return [plain(v) for v in value]
+        return [to_plain(v) for v in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, (str, int, bool, type(None))) else str(value)
 
 
 def to_json(value: Any) -> str:
-    """Strict JSON, two spaces deep."""
-    return json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False)
+    """Return strict JSON, indented by two spaces."""
+    return json.dumps(to_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
 
 
 # --- progress --------------------------------------------------------------------------------------------------------
 
 
 class _Count(ProgressColumn):
-    """How much is done, and of how much."""
+    """Show how much is done, and of how much."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{_number(task.completed)}/{_number(task.total or 0)} {task.fields['unit']}")
 
 
 class _Pace(ProgressColumn):
-    """The mean rate since the start, and how long the rest takes at that rate."""
+    """Show the mean rate since the start, and how long the rest takes at that rate."""
 
     def render(self, task: Task) -> Text:
         seconds, new = task.elapsed or 0.0, task.completed - task.fields["first"]
@@ -81,7 +81,7 @@ class _Pace(ProgressColumn):
 
 
 def _number(value: float) -> str:
-    """Whole numbers in full, others with three digits, none as a power of ten."""
+    """Format whole numbers in full and others with three digits, without exponents."""
     return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
@@ -95,12 +95,12 @@ def _clock(seconds: float) -> str:
 def progress(
     what: str, total: float, *, unit: str, start: float = 0, quiet: bool = False
 ) -> Iterator[Callable[[float], None]]:
-    """A bar with a rate and an ETA on stderr, which begins at `start`; yields `show(done)`, how much is done in all."""
+    """Show a progress bar on stderr that begins at `start`; yield `show(done)`, which sets how much is done in all."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
         _Count(Column(no_wrap=True)),
-        _Pace(Column(no_wrap=True)),  # where the window is narrow, the bar gets shorter
+        _Pace(Column(no_wrap=True)),  # in a narrow window the bar gets shorter
     )
     bars = Progress(*columns, console=ERR, disable=quiet)
     task = bars.add_task(what, total=total, unit=unit, first=start)
@@ -109,7 +109,7 @@ def progress(
     try:
         yield lambda done: bars.update(task, completed=done)
     except BaseException:
-        bars.remove_task(task)  # what is said next is what matters
+        bars.remove_task(task)  # leave room for the error message
         bars.live.transient = True
         bars.live.stop()  # not `bars.stop`, which would print an empty line
         raise
@@ -120,34 +120,34 @@ def progress(
 
 
 @contextmanager
-def whole(folder: Path, names: Sequence[str], *, force: bool = False) -> Iterator[Path]:
-    """A fresh folder to write `names` into; they move to `folder` together, or vanish when something was raised.
+def atomic_write_all(folder: Path, names: Sequence[str], *, force: bool = False) -> Iterator[Path]:
+    """Yield a staging folder; at the end move the files `names` from it to `folder`, or none after an error.
 
     Raises:
-        InputError: `folder` is a file, or has one of `names` already and `force` is not given.
+        InputError: `folder` is a file, or one of `names` is in it already and `force` is not given.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; --out wants a folder")
+        raise InputError(f"{folder} is a file; --out must be a folder")
     clash = [name for name in names if (folder / name).exists()]
     if clash and not force:
         raise InputError(f"{folder / clash[0]} exists already; pass --force to overwrite, or another path")
     parent = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
-    desk = Path(tempfile.mkdtemp(prefix=".underfire-", dir=parent))
+    staging = Path(tempfile.mkdtemp(prefix=".underfire-", dir=parent))
     try:
-        yield desk
+        yield staging
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (desk / name).replace(folder / name)
+            (staging / name).replace(folder / name)
     finally:
-        shutil.rmtree(desk, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def device(name: str | None) -> str:
-    """`name` if torch can compute there; where it is not given, the first GPU or else the CPU.
+    """Return the device `name`, by default the first GPU or else the CPU.
 
     Raises:
-        InputError: torch does not know the device, or it is not there.
+        InputError: torch cannot compute on the device.
     """
     import torch
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from underfire.cli.images import class_of
 from underfire.cli.pictures import Job, Row
-from underfire.cli.shared import ERR, to_json, whole
+from underfire.cli.shared import ERR, atomic_write_all, to_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
     files = [f"{stem}.all.png" for stem in job.source.stems]
     rows: list[Row] = []
     left_out: dict[str, str] = {}
-    with whole(job.out, [*files, "results.json"], force=job.force) as desk:
+    with atomic_write_all(job.out, [*files, "results.json"], force=job.force) as staging:
         for batch, logits, names in job.batches("every interpreter", _PASSES):
             for x, score, stem, row in zip(batch.x, logits, names, job.about(batch, logits), strict=True):
                 k = _columns(job, score, goal, classes)
@@ -54,10 +54,10 @@ def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
                 shown = [[x, *line] for line in sheet] if len(k) == 1 else sheet
                 heads = ["image", *heads] if len(k) == 1 else heads
                 figure = figures.sheet(shown, titles, heads, cell=1.7 if len(k) <= LIKELIEST else 1.0, legend=True)
-                figures.save(figure, desk / f"{stem}.all.png")
+                figures.save(figure, staging / f"{stem}.all.png")
                 rows.append({**row, "explained": k.tolist(), "interpreters": titles, "file": f"{stem}.all.png"})
         document = [{**row, "left_out": left_out} for row in rows]
-        (desk / "results.json").write_text(to_json(document) + "\n", encoding="utf-8")
+        (staging / "results.json").write_text(to_json(document) + "\n", encoding="utf-8")
     job.show(document, {"id": "image", "class": "prediction", "conf": "conf", "file": "sheet"})
     if not job.quiet:
         for name, why in left_out.items():

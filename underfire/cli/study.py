@@ -1,4 +1,4 @@
-"""`underfire study`: prepare a study, serve it to annotators, report what came of it."""
+"""`underfire study`: prepare a study, serve it to annotators, report its results."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import typer
 
 from underfire.cli import shared
 from underfire.cli.flags import BatchSize, Device, Force, Images, Json, Model, Quiet, Seed, Settings, Size
-from underfire.cli.shared import ERR, OUT, print_json, progress, whole
+from underfire.cli.shared import ERR, OUT, atomic_write_all, print_json, progress
 from underfire.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
-    from underfire.cli.images import Source
+    from underfire.cli.images import ImageInput
     from underfire.records import Batch, Interval
-    from underfire.study.results import Difference, Findings
+    from underfire.study.results import Difference, StudyResults
 
-_POOL = 5  # times as many images are looked at as are wanted, where --from does not say how many
+_POOL = 5  # without --from, so many times the wanted images are classified to choose from
 
 verbs = typer.Typer(
     help="Measure with people whether explanations help: a study in the browser, without and with explanations.",
@@ -34,15 +34,15 @@ def prepare(
     interpreter: Annotated[str, typer.Option(help="An interpreter of `underfire list interpreters`.")],
     out: Annotated[Path, typer.Option(help="The folder of the study.")] = Path("underfire-study"),
     settings: Settings = None,
-    n: Annotated[int, typer.Option("--n", help="Images that count, half of them shown with explanations.")] = 40,
-    practice: Annotated[int, typer.Option(help="Further images to practise with, half before each part.")] = 8,
-    classes: Annotated[int, typer.Option(help="The most classes to choose from, 2 to 10.")] = 10,
+    n: Annotated[int, typer.Option("--n", help="Images that count; half of them are shown with explanations.")] = 40,
+    practice: Annotated[int, typer.Option(help="Further images for practice, half before each part.")] = 8,
+    classes: Annotated[int, typer.Option(help="The most classes that an annotator chooses from, 2 to 10.")] = 10,
     mistakes: Annotated[
-        float | None, typer.Option(help="Share of images that the model gets wrong; default: as they come.")
+        float | None, typer.Option(help="Share of images that the model gets wrong; default: not controlled.")
     ] = None,
     pool: Annotated[
         int | None,
-        typer.Option("--from", min=4, help="Images to choose from; default: 5 times as many as wanted."),
+        typer.Option("--from", min=4, help="Images to choose from; default: 5 times as many as needed."),
     ] = None,
     size: Size = None,
     batch_size: BatchSize = 16,
@@ -51,31 +51,29 @@ def prepare(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Choose images, explain what the model says of them, and write a study that can be served."""
+    """Choose images, explain the model's predictions, and write a study to serve."""
     from underfire.cli import options
     from underfire.study import prepare as parts
 
     entry = options.interpreter(interpreter, tuple(settings or ()))
-    parts.check(n, practice, classes, mistakes)
-    _fresh(out, force)
-    source = _Source(images, model, size, batch_size, seed, shared.device(device), quiet)
+    parts.check_numbers(n, practice, classes, mistakes)
+    _check_folder(out, force)
+    source = _StudyImages(images, model, size, batch_size, seed, shared.device(device), quiet)
     source.draw(pool, _POOL * (n + practice))
     explain = source.explainer(entry)
-    items = parts.look(source.model, source.batches("looking at"), labelled=source.labelled)
+    items = parts.predict_items(source.model, source.batches("classifying"), labelled=source.labelled)
     if mistakes is not None and not source.labelled:
         raise InputError("--mistakes needs labels, which image files do not have; use a data URI, as in folder:PATH")
-    places = parts.choose(items, n=n, practice=practice, classes=classes, mistakes=mistakes, seed=seed)
+    places = parts.choose_items(items, n=n, practice=practice, classes=classes, mistakes=mistakes, seed=seed)
     about = {"model": model, "interpreter": interpreter, "options": dict(entry.options), "data": images}
     chosen = [items[i] for i in places]
-    study = parts.study_of(chosen, source.model, folder=out, about=about, seed=seed, practice=practice)
-    with whole(out, parts.files(n, practice), force=force) as desk:
-        parts.write(study, places, source.batches("explaining"), explain, desk)
+    study = parts.make_study(chosen, source.model, folder=out, about=about, seed=seed, practice=practice)
+    with atomic_write_all(out, parts.files(n, practice), force=force) as staging:
+        parts.write(study, places, source.batches("explaining"), explain, staging)
     if not quiet:
         wrong = sum(item.wrong for item in study.items[:n])
         names = ", ".join(choice.name for choice in study.choices)
-        known = (
-            f"; the model is wrong about {wrong}" if source.labelled else "; labels unknown, so no trust coefficient"
-        )
+        known = f"; the model gets {wrong} wrong" if source.labelled else "; labels unknown, so no trust coefficient"
         ERR.print(f"{n} images and {practice} for practice{known}. Classes: {names}")
         ERR.print(f"Next: underfire study serve {out}")
 
@@ -83,18 +81,18 @@ def prepare(
 @verbs.command()
 def serve(
     folder: Folder,
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines take part.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 admits other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0: a free one.")] = 8000,
     quiet: Quiet = False,
 ) -> None:
-    """Serve a study to the browsers of its annotators, and keep every answer at once, until Ctrl-C."""
+    """Serve a study to the browsers of annotators until Ctrl-C; every answer is stored at once."""
     import errno
     import os
     import socket
 
     from underfire.study.app import application, is_loopback
     from underfire.study.design import read_study
-    from underfire.study.store import Store
+    from underfire.study.store import AnswerStore
 
     try:
         import uvicorn
@@ -106,19 +104,19 @@ def serve(
     try:
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
-        # Python adds the address to the system's words; for a name that nobody has there are no such words.
+        # Python adds the address to the system's message; an unknown host name has no such message.
         unknown = error.errno is None or isinstance(error, socket.gaierror)
         reason = error.strerror if unknown else os.strerror(error.errno or 0)
         other = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
         raise InputError(f"cannot listen on {host} port {port}: {reason}; choose another with {other}") from None
     with listening:
-        store = Store(folder)
+        store = AnswerStore(folder)
         app = application(study, store, host=host)
         place = f"[{host}]" if ":" in host else host
         if not quiet:
             OUT.print(f"http://{place}:{listening.getsockname()[1]}/")
-            reach = "" if is_loopback(host) else "; every machine that reaches this one can take part"
-            ERR.print(f"Press Ctrl-C to stop: every answer is kept in {store.path}{reach}")
+            reach = "" if is_loopback(host) else "; every machine that can reach this one can take part"
+            ERR.print(f"Press Ctrl-C to stop. Every answer is stored in {store.path}{reach}")
         try:
             config = uvicorn.Config(app, log_level="error", access_log=False, ws="none", lifespan="off")
             uvicorn.Server(config).run(sockets=[listening])
@@ -134,40 +132,38 @@ def serve(
 @verbs.command()
 def report(
     folder: Folder,
-    html: Annotated[
-        Path | None, typer.Option(help="Write the results as a page here; default: DIR/results.html.")
-    ] = None,
+    html: Annotated[Path | None, typer.Option(help="The page to write; default: DIR/results.html.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Information transfer rate and trust, without and with explanations, as a table, JSON and a page."""
+    """Report information transfer rate and trust, without and with explanations, as a table, JSON and a page."""
     from underfire.study.design import read_study
     from underfire.study.page import render
-    from underfire.study.results import findings
-    from underfire.study.store import FILE, Store
+    from underfire.study.results import evaluate
+    from underfire.study.store import FILE, AnswerStore
 
     study = read_study(folder)
     if not (folder / FILE).exists():
-        raise InputError(f"nobody has taken part yet; serve the study with: underfire study serve {folder}")
-    store = Store(folder)
+        raise InputError(f"the study has no answers yet; serve it with: underfire study serve {folder}")
+    store = AnswerStore(folder)
     try:
-        found = findings(study, store.annotators(), store.answers())
+        found = evaluate(study, store.annotators(), store.answers())
     finally:
         store.close()
     page = html or folder / "results.html"
     if page.is_dir():
-        raise InputError(f"--html wants a file, and {page} is a folder")
-    with whole(page.parent, [page.name], force=True) as desk:
-        (desk / page.name).write_text(render(found), encoding="utf-8")
+        raise InputError(f"--html must be a file, and {page} is a folder")
+    with atomic_write_all(page.parent, [page.name], force=True) as staging:
+        (staging / page.name).write_text(render(found), encoding="utf-8")
     if as_json:
         print_json(found)
     elif not quiet:
         _show(found)
-        ERR.print(f"the results as a page are in {page}")
+        ERR.print(f"results page: {page}")
 
 
-class _Source:
-    """The model and the images, which are read twice: to look at all, and to explain the chosen ones."""
+class _StudyImages:
+    """The model and the images, which are read twice: to classify all, and to explain the chosen ones."""
 
     n: int | None = None
     labelled = False
@@ -184,33 +180,33 @@ class _Source:
         self.channels = channels_of(self.model)
 
     def draw(self, pool: int | None, enough: int) -> None:
-        """Look at `pool` images; where it is None, at `enough` or at all there are."""
+        """Set how many images are classified: `pool`; where it is None, `enough`, or all if there are fewer."""
         from underfire import data
 
-        found = self._open()  # says what is wrong with the place
-        there = len(data.load(self.images)) if found.labelled else len(found.stems)
-        self.n, self.labelled = min(enough, there) if pool is None else pool, found.labelled
+        found = self._open()  # raises if the images cannot be read
+        count = len(data.load(self.images)) if found.labelled else len(found.stems)
+        self.n, self.labelled = min(enough, count) if pool is None else pool, found.labelled
 
     def batches(self, what: str) -> Iterator[Batch]:
-        """All images in batches on the device, under a progress bar."""
+        """Yield all images in batches on the device, under a progress bar."""
         from underfire.ascent.loop import check_inputs
 
         source, done = self._open(), 0
         with progress(what, len(source.stems), unit="images", quiet=self.quiet) as show:
             for batch in source.batches:
-                check_inputs(self.model, batch.x, batch.y.clamp_min(0))  # no label is -1
+                check_inputs(self.model, batch.x, batch.y.clamp_min(0))  # -1 means no label
                 yield batch.to(self.place)
                 done += len(batch)
                 show(done)
 
     def explainer(self, entry: Any) -> Any:
-        """What gives the maps of images and classes."""
+        """Return a function that explains images for classes."""
         from underfire.audit.methods import interpreter_of
 
         interpret = interpreter_of(entry)
         return lambda x, y: interpret(self.model, x, y)
 
-    def _open(self) -> Source:
+    def _open(self) -> ImageInput:
         from underfire.cli.images import open_images
 
         return open_images(
@@ -223,28 +219,28 @@ class _Source:
         )
 
 
-def _fresh(folder: Path, force: bool) -> None:
-    """Raise InputError where an earlier study lies in the folder: its answers would be taken for answers to this."""
+def _check_folder(folder: Path, force: bool) -> None:
+    """Raise InputError if the folder has another study, whose answers would be mistaken for answers to this one."""
     from underfire.study import design, store
 
     if (folder / store.FILE).exists():
-        raise InputError(f"{folder / store.FILE} has the answers to another study; choose another folder with --out")
+        raise InputError(f"{folder / store.FILE} has the answers of another study; choose another folder with --out")
     if (folder / design.FILE).exists() and not force:
         raise InputError(f"{folder / design.FILE} exists already; pass --force to overwrite, or another path")
 
 
-def _show(found: Findings) -> None:
+def _show(found: StudyResults) -> None:
     from rich.table import Table
 
-    from underfire.study.results import verdict
+    from underfire.study.results import headline
 
-    headline, numbers = verdict(found)
-    OUT.print(f"{headline}. {numbers}\n")
+    title, numbers = headline(found)
+    OUT.print(f"{title}. {numbers}\n")
     a, b = found.pooled["without"], found.pooled["with"]
     table = Table("", "without", "with", "difference", box=None, header_style="dim", pad_edge=False)
-    table.add_row("bits/s", a.why_rate or _span(a.rate), b.why_rate or _span(b.rate), _gain(found.rate))
-    table.add_row("trust", a.why_trust or _span(a.trust), b.why_trust or _span(b.trust), _gain(found.trust))
-    table.add_row("agree with the model", _span(a.agreement, ".0%"), _span(b.agreement, ".0%"))
+    table.add_row("bits/s", a.why_rate or _format(a.rate), b.why_rate or _format(b.rate), _format_gain(found.rate))
+    table.add_row("trust", a.why_trust or _format(a.trust), b.why_trust or _format(b.trust), _format_gain(found.trust))
+    table.add_row("agree with the model", _format(a.agreement, ".0%"), _format(b.agreement, ".0%"))
     table.add_row("seconds (median)", f"{a.seconds:.2f}", f"{b.seconds:.2f}")
     table.add_row("answers", str(a.n), str(b.n))
     OUT.print(table)
@@ -253,8 +249,8 @@ def _show(found: Findings) -> None:
         people = Table(
             "annotator",
             "answered",
-            "began",
-            "agrees",
+            "first block",
+            "agreement",
             "seconds",
             "bits/s",
             box=None,
@@ -278,11 +274,11 @@ def _show(found: Findings) -> None:
         OUT.print(f"note: {note}")
 
 
-def _gain(difference: Difference) -> str:
-    return difference.why or _span(difference.value, "+.2f")
+def _format_gain(difference: Difference) -> str:
+    return difference.why or _format(difference.value, "+.2f")
 
 
-def _span(interval: Interval, form: str = ".2f") -> str:
-    if interval.low != interval.low:  # nan: there is no interval
+def _format(interval: Interval, form: str = ".2f") -> str:
+    if interval.low != interval.low:  # nan: no interval
         return f"{interval.value:{form}}"
     return f"{interval.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"

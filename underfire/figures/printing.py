@@ -1,4 +1,4 @@
-"""Pictures for paper: patches to cut out."""
+"""Write pictures to print: patches to cut out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from underfire.figures.overlay import rgb
 
 
 def save_patch(patch: Tensor, mask: Tensor, path: str | Path, *, width: float = 50.0, at_least: int = 600) -> None:
-    """Write a PNG to print and cut out: transparent around the shape, its physical size in the file.
+    """Write a patch as a PNG to print and cut out, transparent around its shape, with its physical size in the file.
 
     Args:
         patch: `[C, h, w]`, one or three channels.
-        mask: its shape `[h, w]`.
-        path: of the file.
-        width: of the patch on paper, in millimetres.
-        at_least: it grows by a whole factor until it has so many pixels across, so that its squares stay sharp.
+        mask: the shape of the patch, `[h, w]`.
+        path: the file to write.
+        width: the width of the patch on paper, in millimetres.
+        at_least: the patch is enlarged by a whole factor until it is this many pixels wide, so that pixels stay sharp.
 
     Raises:
         InputError: the folder does not exist, or the width is not positive.
@@ -30,7 +30,7 @@ def save_patch(patch: Tensor, mask: Tensor, path: str | Path, *, width: float = 
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path.name}: the folder {path.parent} does not exist")
     if not width > 0:
-        raise InputError(f"width must be > 0 millimetres, got {width}")
+        raise InputError(f"width must be more than 0 millimetres, got {width}")
     picture = torch.cat([rgb(patch), mask.detach().float().cpu()[None]])
     factor = max(1, -(-at_least // mask.shape[1]))
     picture = picture.repeat_interleave(factor, 1).repeat_interleave(factor, 2)

@@ -1,4 +1,4 @@
-"""Many pictures side by side, with titles, and their way into a file."""
+"""Draw many pictures side by side with titles, and write pictures to files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from underfire.errors import InputError
-from underfire.figures.overlay import rgb, scale, to_image
+from underfire.figures.overlay import colour_bar, rgb, to_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LEGEND = 0.42  # inches
+_LEGEND = 0.42  # height of the legend in inches
 _INK = "#1a1a1a"
 
 
@@ -29,70 +29,70 @@ def sheet(
     cell: float = 1.7,
     legend: bool = False,
 ) -> Figure:
-    """Images in rows and columns with a title for each, as a matplotlib figure that belongs to no window.
+    """Draw images in rows and columns as a matplotlib figure that belongs to no window.
 
     Args:
         rows: images `[C, H, W]` in [0, 1], any sizes; None leaves a cell empty.
-        row_titles: one for each row, at its left; or none.
-        column_titles: one for each column, above it; or none.
-        titles: one for each image, above it, in the same rows and columns; instead of column titles.
-        cell: side of a cell in inches.
-        legend: say below what the colours of attribution maps mean.
+        row_titles: one title for each row, at its left; or none.
+        column_titles: one title for each column, above it; or none.
+        titles: one title for each image, above it, in rows as the images; only without column titles.
+        cell: the side of a cell in inches.
+        legend: explain the colours of attribution maps below the images.
 
     Raises:
-        InputError: there is no image, rows differ in length, or the titles are not as many as rows or columns.
+        InputError: there is no image, rows differ in length, or the number of titles is wrong.
     """
     from matplotlib.figure import Figure
 
     columns = len(rows[0]) if rows else 0
     if not columns or any(len(row) != columns for row in rows):
-        raise InputError(f"a sheet needs rows of one length, got {[len(row) for row in rows]}")
+        raise InputError(f"the rows of a sheet must have one length, got {[len(row) for row in rows]}")
     for what, words, count in (("row", row_titles, len(rows)), ("column", column_titles, columns)):
         if words and len(words) != count:
             raise InputError(f"a sheet of {count} {what}s needs {count} {what} titles, got {len(words)}")
     left = 1.15 if row_titles else 0.0
     if titles and (column_titles or [len(line) for line in titles] != [len(row) for row in rows]):
-        raise InputError("titles must be one for each image, and there are no column titles then")
+        raise InputError("titles must be one for each image, and cannot be combined with column titles")
     above = [[fill(title, round(11.8 * cell)) for title in line] for line in titles or [column_titles]]
     most = max((title.count("\n") + 1 for line in above for title in line), default=0)
     top = 0.17 * most + 0.1 if most else 0.0
-    between = top if titles else 0.0  # room for the titles inside
+    row_gap = top if titles else 0.0  # space for the titles between two rows
     bottom = _LEGEND if legend else 0.0
-    width, height = left + columns * cell, top + len(rows) * cell + (len(rows) - 1) * between + bottom
+    width, height = left + columns * cell, top + len(rows) * cell + (len(rows) - 1) * row_gap + bottom
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    figure.subplots_adjust(left / width, bottom / height, 1, 1 - top / height, 0.06, 0.06 + between / cell)
+    figure.subplots_adjust(left / width, bottom / height, 1, 1 - top / height, 0.06, 0.06 + row_gap / cell)
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
             axis = axes[i, j]
             axis.set(xticks=[], yticks=[])
             axis.set_frame_on(False)
             if image is not None:
-                small = min(image.shape[-2:]) < 128  # its pixels are the content: show them as squares
+                small = min(image.shape[-2:]) < 128  # show single pixels as squares
                 axis.imshow(rgb(image).permute(1, 2, 0).numpy(), interpolation="nearest" if small else "antialiased")
             if i < len(above) and above[i]:
                 axis.set_title(above[i][j], fontsize=10, color=_INK, pad=5)
             if row_titles and j == 0:
                 axis.set_ylabel(
-                    _broken(row_titles[i]), fontsize=10, color=_INK, rotation=0, ha="right", va="center", labelpad=6
+                    _wrap(row_titles[i]), fontsize=10, color=_INK, rotation=0, ha="right", va="center", labelpad=6
                 )
     if legend:
         _explain_colours(figure)
     return figure
 
 
-def _broken(title: str) -> str:
-    """A row's title in short lines; the name of a method breaks after an underscore."""
+def _wrap(title: str) -> str:
+    """Break the title of a row into short lines; the name of a method may break after an underscore."""
     return fill(title.replace("_", "_ "), 14).replace("_ ", "_")
 
 
 def _explain_colours(figure: Figure) -> None:
-    """Two strips of colour at the foot: maps of one sign, and maps that also speak against the class."""
+    """Draw a colour bar for maps without negative values and one for maps with them, below the images."""
     width, height = figure.get_size_inches()
     long = min(1.0, (width - 0.4) / 6)
-    for middle, signed, low, high in ((0.27, False, "no evidence", "evidence"), (0.75, True, "against", "for")):
-        strip = figure.add_axes((middle - long / 2 / width, 0.14 / height, long / width, 0.12 / height))
-        strip.imshow(scale(signed).permute(1, 2, 0).numpy(), aspect="auto")
+    for centre, signed, low, high in ((0.27, False, "no evidence", "evidence"), (0.75, True, "against", "for")):
+        strip = figure.add_axes((centre - long / 2 / width, 0.14 / height, long / width, 0.12 / height))
+        strip.imshow(colour_bar(signed).permute(1, 2, 0).numpy(), aspect="auto")
         strip.set(xticks=[], yticks=[])
         strip.set_frame_on(False)
         strip.text(-6, 0, low, ha="right", va="center", fontsize=9, color=_INK)
@@ -100,12 +100,12 @@ def _explain_colours(figure: Figure) -> None:
 
 
 def save(picture: Figure | Tensor, path: str | Path, *, at_least: int = 0) -> None:
-    """Write a figure, or an image `[C, H, W]`, to a file; the ending of the path says which format.
+    """Write a figure, or an image `[C, H, W]`, to a file in the format that its suffix names.
 
-    Small images grow by a whole factor until both sides have `at_least` pixels.
+    An image is enlarged by a whole factor until each side has `at_least` pixels.
 
     Raises:
-        InputError: the folder does not exist, or the ending names no format of pictures.
+        InputError: the folder does not exist, or the suffix names no image format.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -115,12 +115,12 @@ def save(picture: Figure | Tensor, path: str | Path, *, at_least: int = 0) -> No
             to_image(picture, at_least).save(path)
         else:
             picture.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.08)
-    except ValueError as error:  # what both libraries raise before they open the file
-        raise InputError(f"cannot write {path.name}: {path.suffix!r} names no picture format, use .png") from error
+    except ValueError as error:  # both libraries raise it before they open the file
+        raise InputError(f"cannot write {path.name}: {path.suffix!r} names no image format, use .png") from error
 
 
-def save_small(figure: Figure, path: str | Path, *, largest: int = 60_000) -> None:
-    """Write a figure for a page on the web, as WebP, as good as `largest` bytes allow."""
+def save_small(figure: Figure, path: str | Path, *, max_bytes: int = 60_000) -> None:
+    """Write a figure as WebP for a web page, in the best quality that fits into `max_bytes`."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -130,6 +130,6 @@ def save_small(figure: Figure, path: str | Path, *, largest: int = 60_000) -> No
         packed = io.BytesIO()
         smaller = picture.resize((int(share * picture.width), int(share * picture.height))) if share < 1 else picture
         smaller.save(packed, "WEBP", quality=quality)
-        if packed.tell() <= largest:
+        if packed.tell() <= max_bytes:
             break
     Path(path).write_bytes(packed.getvalue())

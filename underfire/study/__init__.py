@@ -1,8 +1,8 @@
-"""A browser study: how well people reproduce a model's decisions, without and with explanations.
+"""Measure in a browser study how well people predict a model's decisions, without and with explanations.
 
-`design` says who sees what, `prepare` makes the pictures, `app` serves them and times the answers, `store` keeps these,
-`results` turns them into information transfer rates and trust coefficients, `page` shows those, and `simulate` takes
-part in people's place.
+`design` assigns images to annotators, `prepare` draws the pictures, `app` serves them and measures times, `store` keeps
+the answers, `results` computes information transfer rates and trust coefficients, `page` renders those, and `simulate`
+answers in place of people.
 """
 
 from underfire.study import design, prepare, results, simulate, store

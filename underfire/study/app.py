@@ -1,8 +1,7 @@
-"""The web server of a study: the pages, and a small JSON interface that hands out trials and takes answers.
+"""Serve a study: its pages, and a small JSON interface that hands out trials and takes answers.
 
-An annotator is known by the secret in the link. The model's decisions never leave the server, except for what a
-practice trial tells afterwards; a picture is given only for the trial that is due, and an explanation only where the
-trial shows one.
+The secret in the link identifies an annotator. The server tells the model's decision only after a practice trial. It
+gives a picture only for the current trial, and an explanation only where that trial shows one.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from underfire.errors import InputError, MissingExtra
 from underfire.study.design import Study, Trial
-from underfire.study.store import Annotator, Answer, Store, Taken
+from underfire.study.store import Annotator, Answer, AnswerStore, NameTaken
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
 
-_BODY = 4096  # bytes that a request may have
+_BODY = 4096  # the most bytes of a request
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -34,16 +33,16 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _STATIC = {"study.js": "text/javascript", "study.css": "text/css"}
-_TASK = "Say which class the program gives it, even where you would decide otherwise. Be quick, but be right."
+_TASK = "Say which class the program chooses, even where you would choose another. Be quick, but be right."
 _TITLES = {False: "images only", True: "images with explanations"}
-_SIGHTS = {
+_DESCRIPTIONS = {
     False: "You will see one image at a time.",
-    True: "Beside each image you will see it again, with colours where it mattered for the program's decision.",
+    True: "Beside each image you will see it again, with colours where it was important for the program's decision.",
 }
 
 
 class _Refused(Exception):
-    """A request that cannot be answered; its message goes to the page, with `extra`."""
+    """Refuse a request; the page gets the message and `extra`."""
 
     def __init__(self, status: int, message: str, **extra: Any) -> None:
         super().__init__(message)
@@ -51,7 +50,7 @@ class _Refused(Exception):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens on `host`."""
+    """Return whether only this machine can reach a server that listens on `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -59,15 +58,15 @@ def is_loopback(host: str) -> bool:
 
 
 def application(
-    study: Study, store: Store, *, host: str = "127.0.0.1", clock: Callable[[], float] = time.monotonic
+    study: Study, store: AnswerStore, *, host: str = "127.0.0.1", clock: Callable[[], float] = time.monotonic
 ) -> Starlette:
-    """The study as a web application.
+    """Return the study as a web application.
 
     Args:
-        study: what is shown.
-        store: where the answers go.
-        host: what the server listens on; a name of this machine alone refuses requests by any other name.
-        clock: seconds that only grow, against which the times from the browser are held.
+        study: the study to serve.
+        store: the store of the answers.
+        host: the address that the server listens on; on a loopback address, requests to other host names are refused.
+        clock: returns monotonic seconds, with which the browser's times are compared.
 
     Raises:
         MissingExtra: starlette is not installed.
@@ -78,28 +77,28 @@ def application(
     except ImportError:
         raise MissingExtra("starlette", "study") from None
 
-    # By any other name a request to this machine alone comes from a web site that wants to read along.
+    # On a loopback address, a request with another host name comes from a foreign web site (DNS rebinding).
     names = {"127.0.0.1", "localhost", "::1", host} if is_loopback(host) else None
-    desk = _Desk(study, store, clock)
+    handlers = _Handlers(study, store, clock)
     places = {
-        "/": desk.welcome,
-        "/a/{token}": desk.trials,
-        "/static/{name}": desk.static,
-        "/api/{token}/next": desk.next,
-        "/picture/{token}/{trial:int}/{kind}": desk.picture,
+        "/": handlers.welcome,
+        "/a/{token}": handlers.trials,
+        "/static/{name}": handlers.static,
+        "/api/{token}/next": handlers.next,
+        "/picture/{token}/{trial:int}/{kind}": handlers.picture,
     }
-    routes = [Route(place, _answered(method, names)) for place, method in places.items()]
-    for place, method in {"/api/join": desk.join, "/api/{token}/answer": desk.answer}.items():
-        routes.append(Route(place, _answered(method, names), methods=["POST"]))
+    routes = [Route(place, _endpoint(method, names)) for place, method in places.items()]
+    for place, method in {"/api/join": handlers.join, "/api/{token}/answer": handlers.answer}.items():
+        routes.append(Route(place, _endpoint(method, names), methods=["POST"]))
     return Starlette(routes=routes)
 
 
-class _Desk:
-    """Answers the requests."""
+class _Handlers:
+    """Answer the requests."""
 
-    def __init__(self, study: Study, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, study: Study, store: AnswerStore, clock: Callable[[], float]) -> None:
         self.study, self.store, self.clock = study, store, clock
-        self.sent: dict[tuple[int, int], float] = {}  # when each trial was last handed out
+        self.sent: dict[tuple[int, int], float] = {}  # when each trial was last sent, by annotator and trial
         self.plans: dict[int, tuple[Trial, ...]] = {}
         self.pages = Environment(
             loader=PackageLoader("underfire.study"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -108,18 +107,18 @@ class _Desk:
     # --- pages -------------------------------------------------------------------------------------------------------
 
     async def welcome(self, request: Request) -> Response:
-        """What it is about, and where to give a name."""
+        """Return the first page, which describes the study and asks for a name."""
         return self._page("welcome.html", images=self.study.shown, breaks=self.study.shown > 20)
 
     async def trials(self, request: Request) -> Response:
-        """The page on which the whole study happens."""
+        """Return the page that shows all trials."""
         annotator = self.store.find(request.path_params["token"])
         if annotator is None:
             return self._page("unknown.html", status=404)
         return self._page("trials.html", annotator=annotator)
 
     async def static(self, request: Request) -> Response:
-        """The style sheet and the script."""
+        """Return the style sheet or the script."""
         from starlette.responses import Response
 
         name = request.path_params["name"]
@@ -129,14 +128,14 @@ class _Desk:
         return Response(content, media_type=_STATIC[name])
 
     async def picture(self, request: Request) -> Response:
-        """An image or its explanation, of the trial that is due."""
+        """Return the image of the current trial or its explanation."""
         from starlette.responses import FileResponse
 
         annotator, kind = self._who(request), request.path_params["kind"]
         number, plan = request.path_params["trial"], self._plan(annotator)
         due = self.store.done(annotator)
         if number != due or due >= len(plan) or kind not in ("image", "map"):
-            raise _Refused(404, "there is no such picture now")
+            raise _Refused(404, "this picture is not due now")
         if kind == "map" and not plan[number].explained:
             raise _Refused(404, "this trial has no explanation")
         return FileResponse(self.study.picture(plan[number].item, kind), media_type="image/png")
@@ -144,48 +143,51 @@ class _Desk:
     # --- the interface -----------------------------------------------------------------------------------------------
 
     async def join(self, request: Request) -> Response:
-        """Take a new annotator in: `{"name"}` gives `{"name", "token"}`."""
-        content = await _content(request)
+        """Register a new annotator: take `{"name"}` and return `{"name", "token"}`."""
+        content = await _read_json(request)
         name = content.get("name")
         if not isinstance(name, str):
-            raise _Refused(400, "a name is wanted")
+            raise _Refused(400, "send a name")
         try:
             annotator = self.store.join(name)
-        except Taken as error:
+        except NameTaken as error:
             raise _Refused(409, str(error)) from None
         except InputError as error:
             raise _Refused(400, str(error)) from None
         return _json({"name": annotator.name, "token": annotator.token})
 
     async def next(self, request: Request) -> Response:
-        """The trial that is due."""
+        """Return the current trial."""
         return _json(self._due(self._who(request)))
 
     async def answer(self, request: Request) -> Response:
-        """Keep an answer: `{"trial", "answer", "seconds", "hidden"}` gives the next trial, and what practice tells."""
+        """Store an answer, `{"trial", "answer", "seconds", "hidden"}`, and return the next trial.
+
+        After a practice trial the response also has the model's decision.
+        """
         received = self.clock()
-        annotator, content = self._who(request), await _content(request)
-        number, said, seconds, hidden = (content.get(k) for k in ("trial", "answer", "seconds", "hidden"))
+        annotator, content = self._who(request), await _read_json(request)
+        number, answer, seconds, hidden = (content.get(k) for k in ("trial", "answer", "seconds", "hidden"))
         plan, due = self._plan(annotator), self.store.done(annotator)
         if number != due or due >= len(plan):
             raise _Refused(409, f"trial {due + 1} is due, not {number}", next=self._due(annotator))
-        if type(said) is not int or said not in self.study.classes:
-            raise _Refused(400, f"the answer must be one of the classes {sorted(self.study.classes)}, got {said!r}")
+        if type(answer) is not int or answer not in self.study.classes:
+            raise _Refused(400, f"the answer must be one of the classes {sorted(self.study.classes)}, got {answer!r}")
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not isinstance(hidden, bool):
             raise _Refused(400, "seconds must be a number, and hidden true or false")
-        seconds = float(max(min(seconds, 1e9), -1.0))  # a whole number may be too large for a float
+        seconds = float(max(min(seconds, 1e9), -1.0))  # a large integer may not fit into a float
         trial, sent = plan[due], self.sent.get((annotator.number, due))
         took = None if sent is None else received - sent
-        row = Answer(annotator.number, due, trial.item, trial.explained, trial.practice, said, seconds, took, hidden)
+        row = Answer(annotator.number, due, trial.item, trial.explained, trial.practice, answer, seconds, took, hidden)
         try:
             kept = self.store.add(row)
         except InputError as error:
             raise _Refused(400, str(error)) from None
         if not kept:
             raise _Refused(409, "the trial has an answer already", next=self._due(annotator))
-        said_by_model = self.study.items[trial.item].prediction
-        told = {"decision": self.study.name_of(said_by_model), "right": said == said_by_model} if trial.practice else {}
-        return _json({**told, "next": self._due(annotator)})
+        decision = self.study.items[trial.item].prediction
+        shown = {"decision": self.study.name_of(decision), "right": answer == decision} if trial.practice else {}
+        return _json({**shown, "next": self._due(annotator)})
 
     def _due(self, annotator: Annotator) -> dict[str, Any]:
         plan, number = self._plan(annotator), self.store.done(annotator)
@@ -207,15 +209,16 @@ class _Desk:
         }
 
     def _before(self, trial: Trial, plan: tuple[Trial, ...]) -> dict[str, Any] | None:
-        title, sight = _TITLES[trial.explained], _SIGHTS[trial.explained]
+        title, description = _TITLES[trial.explained], _DESCRIPTIONS[trial.explained]
         part = "First part" if trial.explained == plan[0].explained else "Second part"
         if trial.before == "practice" or (trial.before == "block" and not self.study.practice):
-            practice = ["First some practice: after each answer you are told what the program says."]
-            return {"title": f"{part}: {title}", "text": [sight, _TASK, *(practice if trial.practice else [])]}
+            practice = ["You begin with practice: after each answer you see what the program chose."]
+            return {"title": f"{part}: {title}", "text": [description, _TASK, *(practice if trial.practice else [])]}
         if trial.before == "block":
-            return {"title": "Practice is over", "text": ["From now on the answers count, and you are not told more."]}
+            text = ["From now on your answers count, and the program's choice is not shown."]
+            return {"title": "Practice is over", "text": text}
         if trial.before == "break":
-            return {"title": "Have a break", "text": ["Rest your eyes as long as you like: no time is measured now."]}
+            return {"title": "Have a break", "text": ["Rest as long as you like: no time is measured now."]}
         return None
 
     def _plan(self, annotator: Annotator) -> tuple[Trial, ...]:
@@ -226,7 +229,7 @@ class _Desk:
     def _who(self, request: Request) -> Annotator:
         annotator = self.store.find(request.path_params["token"])
         if annotator is None:
-            raise _Refused(404, "nobody has this link; begin at the first page")
+            raise _Refused(404, "this link belongs to nobody; begin at the first page")
         return annotator
 
     def _page(self, name: str, status: int = 200, **values: Any) -> Response:
@@ -236,15 +239,15 @@ class _Desk:
         return HTMLResponse(page, status_code=status)
 
 
-def _answered(
+def _endpoint(
     method: Callable[[Request], Awaitable[Response]], names: set[str] | None
 ) -> Callable[[Request], Awaitable[Response]]:
-    """The method with the headers of every answer, and with refusals as one line of JSON; `names` are the server's."""
+    """Wrap a handler: set the headers, turn refusals into JSON, and refuse host names that are not in `names`."""
 
     async def endpoint(request: Request) -> Response:
         try:
             if names is not None and request.url.hostname not in names:
-                raise _Refused(400, "this server has another name")
+                raise _Refused(400, "the request names another host")
             response = await method(request)
         except _Refused as refused:
             response = _json({"error": str(refused), **refused.extra}, refused.status)
@@ -254,21 +257,21 @@ def _answered(
     return endpoint
 
 
-async def _content(request: Request) -> dict[str, Any]:
-    """The JSON object that was sent; other types of content are refused, as forms of other sites would come so."""
+async def _read_json(request: Request) -> dict[str, Any]:
+    """Return the JSON object of a request; refuse other content types, which forms on foreign sites could send."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise _Refused(415, "JSON is wanted")
+        raise _Refused(415, "the request must be JSON")
     body = b""
     async for part in request.stream():
         body += part
         if len(body) > _BODY:
-            raise _Refused(413, f"a request has at most {_BODY} bytes")
+            raise _Refused(413, f"a request must have at most {_BODY} bytes")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
         raise _Refused(400, "the request is not JSON") from None
     if not isinstance(content, dict):
-        raise _Refused(400, "a JSON object is wanted")
+        raise _Refused(400, "the request must be a JSON object")
     return content
 
 

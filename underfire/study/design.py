@@ -1,9 +1,9 @@
-"""What a study shows to whom: the prepared folder, and the order of trials of every annotator.
+"""Define a study: the content of its folder, and the order of trials for every annotator.
 
 Each annotator sees half of the images without explanations and the other half with them, in two blocks that begin with
-practice. Over every four annotators in a row, both orders of the blocks and both halves of the images come up equally
-often, so that neither practice nor easy images favour one condition. The halves are alike: images are dealt out by the
-class the model gives and by whether it is right.
+practice. In every group of four annotators, both orders of the blocks and both halves of the images occur equally
+often, so that neither practice nor easy images favour one condition. The halves are balanced by the predicted class and
+by whether the prediction is right.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from underfire.errors import InputError
 
 SCHEMA = 1
 BREAK_AFTER = 20
-"""Trials of a block after which the annotator may rest."""
+"""The number of trials after which the annotator may rest."""
 
 FILE = "study.json"
 KEYS = "1234567890"
@@ -31,8 +31,8 @@ class Choice:
 
     Attributes:
         index: the class.
-        name: how the annotator sees it.
-        key: the key that answers it.
+        name: the name that the annotator sees.
+        key: the key that chooses it.
     """
 
     index: int
@@ -46,9 +46,9 @@ class Item:
 
     Attributes:
         name: its name in the data.
-        label: its true class, or None where that is not known.
-        prediction: the class that the model gives, which is the right answer.
-        confidence: of the model in that class.
+        label: its true class, or None where that is unknown.
+        prediction: the class that the model predicts, which is the right answer.
+        confidence: the model's probability of that class.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Item:
 
     @property
     def wrong(self) -> bool:
-        """Whether the model is known to be wrong about it."""
+        """Whether the prediction is known to be wrong."""
         return self.label is not None and self.label != self.prediction
 
 
@@ -67,10 +67,10 @@ class Trial:
     """One image shown to one annotator.
 
     Attributes:
-        item: which image, its place among the items of the study.
+        item: the index of the image among the items of the study.
         explained: whether the explanation is shown too.
-        practice: whether the answer is for practice only, and the model's decision is told afterwards.
-        before: what comes first: `"practice"` or `"block"` (one begins), `"break"`, or nothing.
+        practice: whether this is practice, after which the model's decision is shown.
+        before: the notice before the trial: `"practice"` or `"block"` (one begins), `"break"`, or `""`.
     """
 
     item: int
@@ -84,12 +84,12 @@ class Study:
     """A prepared study.
 
     Attributes:
-        folder: where it lies.
-        about: the `model`, `interpreter`, its `options` and the `data`, for the report.
-        seed: of the order of the trials.
-        choices: what can be answered.
+        folder: the folder of the study.
+        about: the `model`, the `interpreter`, its `options` and the `data`, for the report.
+        seed: the seed of the order of the trials.
+        choices: the classes that can be chosen.
         items: the images; the last `practice` of them are for practice.
-        practice: how many.
+        practice: the number of images for practice.
     """
 
     folder: Path
@@ -101,24 +101,24 @@ class Study:
 
     @property
     def shown(self) -> int:
-        """How many images count."""
+        """The number of images that count."""
         return len(self.items) - self.practice
 
     @cached_property
     def classes(self) -> frozenset[int]:
-        """The classes that can be answered."""
+        """The classes that can be chosen."""
         return frozenset(choice.index for choice in self.choices)
 
     def name_of(self, index: int) -> str:
-        """The name of a class that can be answered."""
+        """Return the name of a class that can be chosen."""
         return next(choice.name for choice in self.choices if choice.index == index)
 
     def picture(self, item: int, kind: str) -> Path:
-        """The file of a picture; `kind` is `"image"` or `"map"`."""
+        """Return the file of a picture; `kind` is `"image"` or `"map"`."""
         return self.folder / picture_name(item, kind)
 
     def check_pictures(self) -> None:
-        """Raise InputError where a picture is missing."""
+        """Raise InputError if a picture is missing."""
         files = [self.picture(item, kind) for item in range(len(self.items)) for kind in ("image", "map")]
         missing = [file for file in files if not file.is_file()]
         if missing:
@@ -127,7 +127,7 @@ class Study:
             )
 
     def plan(self, annotator: int) -> tuple[Trial, ...]:
-        """All trials of an annotator, 0 for the first one who came, in order."""
+        """Return all trials of an annotator in order; annotators are numbered from 0."""
         halves = self._halves(annotator // 4)
         if annotator // 2 % 2:
             halves = halves[::-1]
@@ -146,11 +146,11 @@ class Study:
         return tuple(trials)
 
     def _halves(self, group: int) -> tuple[list[int], list[int]]:
-        """Two halves of the images that are alike in what the model says and in whether it is right."""
+        """Split the images into halves that are balanced by the predicted class and by whether it is right."""
         draw = random.Random(f"{self.seed}/halves/{group}")
         order = list(range(self.shown))
         draw.shuffle(order)
-        order.sort(key=lambda i: (self.items[i].prediction, self.items[i].wrong))  # keeps the order within a kind
+        order.sort(key=lambda i: (self.items[i].prediction, self.items[i].wrong))  # stable
         return order[0::2], order[1::2]
 
     def write(self, folder: Path) -> None:
@@ -161,15 +161,15 @@ class Study:
 
 
 def picture_name(item: int, kind: str) -> str:
-    """The name of a picture inside the folder of a study."""
+    """Return the name of a picture inside the folder of a study."""
     return f"pictures/{item:04d}.{kind}.png"
 
 
 def read_study(folder: Path) -> Study:
-    """The study that was prepared in a folder.
+    """Read the study that was prepared in a folder.
 
     Raises:
-        InputError: there is none, it is damaged, or a newer underfire wrote it.
+        InputError: there is none, it is damaged, or another version of underfire wrote it.
     """
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
@@ -191,7 +191,7 @@ def read_study(folder: Path) -> Study:
 
 
 def choices_of(names: dict[int, str]) -> tuple[Choice, ...]:
-    """The classes that can be answered, each with a key: a name that is one digit has that key, else 1 to 9 and 0."""
+    """Assign a key to every class: its own digit where all names are digits, else 1 to 9 and 0 in order."""
     digits = all(len(name) == 1 and name in KEYS for name in names.values())
     order = sorted(names)
     return tuple(Choice(c, names[c], names[c] if digits else KEYS[i]) for i, c in enumerate(order))

@@ -1,4 +1,4 @@
-"""The results of a study as one self-contained HTML page."""
+"""Render the results of a study as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from underfire.records import Interval
-from underfire.study.results import CORRECTION, FASTEST, SLOWEST, Findings, verdict
+from underfire.study.results import CORRECTION, FASTEST, SLOWEST, StudyResults, headline
 
 _WIDTH, _HEIGHT, _LEFT, _TOP = 420, 260, 56, 16  # of the chart, in its own pixels
 _X = {"without": 0.24, "with": 0.76}
 
 
-def render(found: Findings) -> str:
-    """The page as text."""
+def render(found: StudyResults) -> str:
+    """Return the page as text."""
     engine = Environment(
         loader=PackageLoader("underfire.study"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -25,7 +25,7 @@ def render(found: Findings) -> str:
     style = files("underfire.study").joinpath("templates", "study.css").read_text(encoding="utf-8")
     return engine.get_template("results.html").render(
         found=found,
-        verdict=verdict(found),
+        verdict=headline(found),
         chart=_chart(found),
         correction=CORRECTION,
         fastest=FASTEST,
@@ -34,8 +34,8 @@ def render(found: Findings) -> str:
     )
 
 
-def _chart(found: Findings) -> dict[str, Any] | None:
-    """Where the lines of the chart run: the rate of everyone without and with explanations, and of all together."""
+def _chart(found: StudyResults) -> dict[str, Any] | None:
+    """Return the coordinates of the chart: each annotator's rate without and with explanations, and the pooled rate."""
     pairs = [(p.name, p.share["without"], p.share["with"]) for p in found.people if p.share]
     pairs = [pair for pair in pairs if all(math.isfinite(v) for v in pair[1:])]
     pooled = {name: part.rate for name, part in found.pooled.items()}
@@ -43,7 +43,7 @@ def _chart(found: Findings) -> dict[str, Any] | None:
         return None
     ends = [v for _, *two in pairs for v in two] + [v for i in pooled.values() for v in (i.value, i.high) if v == v]
     low, high = min(0.0, *ends), max(ends)
-    step = _step(high - low)
+    step = _tick_distance(high - low)
     first, last = math.floor(low / step), math.ceil(high / step)
 
     def x(name: str) -> float:
@@ -67,9 +67,9 @@ def _chart(found: Findings) -> dict[str, Any] | None:
     }
 
 
-def _step(largest: float) -> float:
-    """A round distance of ticks, for about four of them."""
-    rough = max(largest, 1e-3) / 4
+def _tick_distance(span: float) -> float:
+    """Return a round distance between ticks, so that about four of them fit."""
+    rough = max(span, 1e-3) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
 

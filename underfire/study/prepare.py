@@ -1,4 +1,4 @@
-"""Choose the images of a study, explain them, and write everything that annotators will see."""
+"""Choose the images of a study, explain them, and write all pictures that annotators will see."""
 
 from __future__ import annotations
 
@@ -19,52 +19,50 @@ if TYPE_CHECKING:
     from underfire.model import Classifier
     from underfire.records import Batch
 
-_MORE = "; look at more with --from, if there are more"
-_SIDE = 320  # pixels: a smaller image grows by a whole factor
+_MORE = "; take more images with --from, if there are more"
+_SIDE = 320  # pixels; a smaller image is enlarged by a whole factor
 
 
-def look(model: Classifier, batches: Iterable[Batch], *, labelled: bool) -> list[Item]:
-    """What the model says about every image; the labels are taken to be true where `labelled`."""
+def predict_items(model: Classifier, batches: Iterable[Batch], *, labelled: bool) -> list[Item]:
+    """Return an item with the prediction of the model for every image, and its label where `labelled`."""
     items = []
     for batch in batches:
         logits = model.predict(batch.x)
-        said = logits.argmax(1)
-        columns = (batch.ids, batch.y.tolist(), said.tolist(), confidence(logits, said).tolist())
+        predicted = logits.argmax(1)
+        columns = (batch.ids, batch.y.tolist(), predicted.tolist(), confidence(logits, predicted).tolist())
         items += [Item(n, y if labelled else None, k, c) for n, y, k, c in zip(*columns, strict=True)]
     return items
 
 
-def choose(
+def choose_items(
     items: Sequence[Item], *, n: int, practice: int, classes: int, mistakes: float | None, seed: int
 ) -> list[int]:
-    """The places of `n` images and then of `practice` further ones, balanced over what the model says of them.
+    """Return the indices of `n` images and of `practice` further ones, balanced over the predicted classes.
 
     Args:
-        items: what there is to choose from.
-        n: images that count, an even number.
-        practice: images to practise with, an even number.
-        classes: the most classes that an annotator chooses from; those that the model gives most often are taken.
-        mistakes: the share of the `n` that the model should be wrong about; None takes them as they come.
-        seed: draws the images.
+        items: the images to choose from.
+        n: the number of images that count, even.
+        practice: the number of images for practice, even.
+        classes: the most classes that an annotator chooses from; the most frequent predictions are taken.
+        mistakes: the share of the `n` images whose prediction is wrong; None draws without regard to it.
+        seed: the seed of the draw.
 
     Raises:
         InputError: a number is odd or out of range. DataError: there are too few images, or of one class only.
     """
-    check(n, practice, classes, mistakes)
+    check_numbers(n, practice, classes, mistakes)
     common = [k for k, _ in Counter(item.prediction for item in items).most_common(classes)]
     if len(common) < 2:
-        raise DataError(
-            "the model gives one class to every image: a study needs images of two predicted classes or more"
-        )
+        raise DataError("the model predicts one class for every image; a study needs two predicted classes or more")
     order = [i for i, item in enumerate(items) if item.prediction in common]
     random.Random(f"{seed}/images").shuffle(order)
     if n + practice > len(order):
         raise DataError(
-            f"--n {n} and --practice {practice} ask for more than the {len(order)} images, of {len(items)} looked at, "
-            f"to which the model gives one of its {len(common)} commonest classes{_MORE}"
+            f"--n {n} and --practice {practice} ask for more than the {len(order)} images of {len(items)} "
+            f"that the model assigns to one of the {len(common)} most frequent classes{_MORE}"
         )
     if mistakes is None:
-        chosen = _dealt(items, order, n)
+        chosen = _take_balanced(items, order, n)
     else:
         wanted = round(mistakes * n)
         wrong, right = ([i for i in order if items[i].wrong is flag] for flag in (True, False))
@@ -73,9 +71,9 @@ def choose(
                 f"--mistakes {mistakes:g} asks for {wanted} images that the model gets wrong and {n - wanted} that it "
                 f"gets right, and there are {len(wrong)} and {len(right)}{_MORE}"
             )
-        chosen = _dealt(items, wrong, wanted) + _dealt(items, right, n - wanted)
+        chosen = _take_balanced(items, wrong, wanted) + _take_balanced(items, right, n - wanted)
     left = sorted(set(order) - set(chosen), key=order.index)
-    return chosen + _dealt(items, left, practice)
+    return chosen + _take_balanced(items, left, practice)
 
 
 def write(
@@ -83,59 +81,59 @@ def write(
     places: Sequence[int],
     batches: Iterable[Batch],
     explain: Callable[[Tensor, Tensor], Tensor],
-    desk: Path,
+    folder: Path,
 ) -> None:
     """Draw the chosen images and their explanations, and write the study.
 
     Args:
-        study: what was chosen.
-        places: which image of the batches each item is.
-        batches: the same images, in the same order, as were looked at.
-        explain: gives the maps `[B, 1, h, w]` of images and classes.
-        desk: the folder to write into.
+        study: the study with the chosen images.
+        places: the index of each item among the images of `batches`.
+        batches: the same images in the same order as in `predict_items`.
+        explain: returns the maps `[B, 1, h, w]` of images and classes.
+        folder: the folder to write into.
     """
     import torch
 
     wanted = {place: i for i, place in enumerate(places)}
-    (desk / "pictures").mkdir()
+    (folder / "pictures").mkdir()
     start = 0
     for batch in batches:
         here = [i for i in range(len(batch)) if start + i in wanted]
         if here:
             x = batch.x[here]
             items = [wanted[start + i] for i in here]
-            said = torch.tensor([study.items[i].prediction for i in items], device=x.device)
-            for i, image, m in zip(items, x, explain(x, said).detach(), strict=True):
-                figures.save(image, desk / picture_name(i, "image"), at_least=_SIDE)
-                figures.save(figures.heatmap(m, image), desk / picture_name(i, "map"), at_least=_SIDE)
+            predicted = torch.tensor([study.items[i].prediction for i in items], device=x.device)
+            for i, image, m in zip(items, x, explain(x, predicted).detach(), strict=True):
+                figures.save(image, folder / picture_name(i, "image"), at_least=_SIDE)
+                figures.save(figures.heatmap(m, image), folder / picture_name(i, "map"), at_least=_SIDE)
         start += len(batch)
-    study.write(desk)
+    study.write(folder)
 
 
-def study_of(
+def make_study(
     items: Sequence[Item], model: Classifier, *, folder: Path, about: dict[str, Any], seed: int, practice: int
 ) -> Study:
-    """The study of the chosen images, the last `practice` of them for practice."""
+    """Return the study of the chosen images, the last `practice` of them for practice."""
     names = {item.prediction: model.name_of(item.prediction) for item in items}
     return Study(folder, about, seed, choices_of(names), tuple(items), practice)
 
 
 def files(n: int, practice: int) -> list[str]:
-    """The names of all files of a study."""
+    """Return the names of all files of a study."""
     return [*(picture_name(i, kind) for i in range(n + practice) for kind in ("image", "map")), FILE]
 
 
-def _dealt(items: Sequence[Item], order: Sequence[int], n: int) -> list[int]:
-    """`n` of the places in `order`, one of each predicted class in turn."""
-    waiting: dict[int, list[int]] = {}
+def _take_balanced(items: Sequence[Item], order: Sequence[int], n: int) -> list[int]:
+    """Take `n` of the indices in `order`, one of each predicted class in turn."""
+    by_class: dict[int, list[int]] = {}
     for i in order:
-        waiting.setdefault(items[i].prediction, []).append(i)
-    turn = {i: k for queue in waiting.values() for k, i in enumerate(queue)}
+        by_class.setdefault(items[i].prediction, []).append(i)
+    turn = {i: k for queue in by_class.values() for k, i in enumerate(queue)}
     return sorted(order, key=lambda i: turn[i])[:n]
 
 
-def check(n: int, practice: int, classes: int, mistakes: float | None) -> None:
-    """Raise InputError unless the numbers of `choose` make a study."""
+def check_numbers(n: int, practice: int, classes: int, mistakes: float | None) -> None:
+    """Raise InputError if the numbers given to `choose_items` make no study."""
     if n < 4 or n % 2:
         raise InputError(f"--n must be even and at least 4, as half is shown with explanations, got {n}")
     if practice < 0 or practice % 2:

@@ -1,13 +1,12 @@
-"""Annotators who are a formula: their information transfer rate and trust are known, so a study must find them again.
+"""Simulate annotators whose information transfer rate and trust are known, to test that a study measures them.
 
-They decide like the diffusion model of two-choice decisions (Wagenmakers, van der Maas and Grasman, An EZ-diffusion
-model for response time and accuracy, Psychonomic Bulletin & Review 2007): evidence drifts at rate v to one of two
-boundaries that are a apart, so that an answer takes T = t0 + (a / 2v) (1 - e^(-va)) / (1 + e^(-va)) on the average and
-is right with probability 1 / (1 + e^(-va)). An explanation that helps raises v: answers become faster and more often
-right.
+They follow the diffusion model of two-choice decisions (Wagenmakers, van der Maas and Grasman, An EZ-diffusion model
+for response time and accuracy, Psychonomic Bulletin & Review 2007): evidence drifts at rate v to one of two boundaries
+at distance a. An answer takes T = t0 + (a / 2v) (1 - e^(-va)) / (1 + e^(-va)) on average and is right with probability
+1 / (1 + e^(-va)). An explanation that helps raises v: answers become faster and more often right.
 
-Simplified: among more than two classes a wrong answer is any other class alike, and the time to decide is drawn from a
-gamma distribution of that mean and does not depend on whether the answer is right.
+Two simplifications: with more than two classes, a wrong answer is any other class with equal probability; and the
+decision time is drawn from a gamma distribution with that mean, independent of whether the answer is right.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ from underfire.study.store import Answer
 
 if TYPE_CHECKING:
     from underfire.study.design import Item, Study
-    from underfire.study.store import Annotator, Store
+    from underfire.study.store import Annotator, AnswerStore
 
-Ask = Callable[[str, str, dict[str, Any] | None], bytes]
-_SHAPE = 4.0  # of the gamma distribution: its standard deviation is half its mean
+Send = Callable[[str, str, dict[str, Any] | None], bytes]
+_SHAPE = 4.0  # shape of the gamma distribution: its standard deviation is half its mean
 
 
 @dataclass(frozen=True)
-class Mind:
-    """How an annotator decides.
+class SimulatedAnnotator:
+    """Decide like the diffusion model.
 
     Attributes:
-        drift: v, how fast evidence comes without an explanation.
-        helped: v with one.
-        boundary: a, how much evidence is wanted.
-        motor: t0, seconds to see and to press.
-        eyes: the share of images on which the annotator foresees the true label instead of the model's decision.
+        drift: v without an explanation.
+        helped: v with an explanation.
+        boundary: a, the distance of the boundaries.
+        motor: t0, the seconds to see the image and to press a key.
+        eyes: the share of images on which the annotator answers the true label instead of the model's decision.
     """
 
     drift: float = 1.0
@@ -48,35 +47,35 @@ class Mind:
     eyes: float = 0.0
 
     def right(self, explained: bool) -> float:
-        """The probability of seeing what the annotator looks for."""
+        """Return the probability that the annotator chooses the intended class."""
         return 1 / (1 + math.exp(-self._drift(explained) * self.boundary))
 
     def seconds(self, explained: bool) -> float:
-        """The mean time of an answer."""
+        """Return the mean time of an answer."""
         v, a = self._drift(explained), self.boundary
         return self.motor + a / (2 * v) * math.tanh(v * a / 2)
 
     def decide(self, item: Item, explained: bool, classes: Sequence[int], draw: random.Random) -> tuple[int, float]:
-        """An answer and its time."""
-        sees = item.label if item.label in classes else None
-        looked_for = item.prediction if sees is None or draw.random() >= self.eyes else sees
+        """Return an answer and its time in seconds."""
+        label = item.label if item.label in classes else None
+        intended = item.prediction if label is None or draw.random() >= self.eyes else label
         if draw.random() >= self.right(explained):
-            looked_for = draw.choice([c for c in classes if c != looked_for])
+            intended = draw.choice([c for c in classes if c != intended])
         deciding = self.seconds(explained) - self.motor
-        return looked_for, self.motor + draw.gammavariate(_SHAPE, deciding / _SHAPE)
+        return intended, self.motor + draw.gammavariate(_SHAPE, deciding / _SHAPE)
 
     def _drift(self, explained: bool) -> float:
         return self.helped if explained else self.drift
 
 
-def truth(mind: Mind, study: Study, explained: bool) -> tuple[float, float]:
-    """The information transfer rate in bits per second, and the trust coefficient, of endless answers."""
+def truth(person: SimulatedAnnotator, study: Study, explained: bool) -> tuple[float, float]:
+    """Return the information transfer rate, bits per second, and the trust coefficient for infinitely many answers."""
     classes, items = sorted(study.classes), study.items[: study.shown]
-    p = mind.right(explained)
+    p = person.right(explained)
     of_model: dict[tuple[int, int], float] = {}
     of_label: dict[tuple[int, int | None], float] = {}
     for item in items:
-        sees = mind.eyes if item.label in classes else 0.0
+        sees = person.eyes if item.label in classes else 0.0
         for answer in classes:
             said = [p if answer == aim else (1 - p) / (len(classes) - 1) for aim in (item.label, item.prediction)]
             mass = (sees * said[0] + (1 - sees) * said[1]) / len(items)
@@ -84,15 +83,15 @@ def truth(mind: Mind, study: Study, explained: bool) -> tuple[float, float]:
             of_label[answer, item.label] = of_label.get((answer, item.label), 0.0) + mass
     bits = _information(of_model)
     below = _information(of_label)
-    return bits / mind.seconds(explained), bits / below if below > 1e-12 else math.nan
+    return bits / person.seconds(explained), bits / below if below > 1e-12 else math.nan
 
 
-def answer_all(mind: Mind, study: Study, store: Store, name: str, seed: int = 0) -> Annotator:
-    """Take part in a whole study, straight into the store."""
+def answer_all(person: SimulatedAnnotator, study: Study, store: AnswerStore, name: str, seed: int = 0) -> Annotator:
+    """Answer all trials of a study and write the answers to the store."""
     annotator, draw, classes = store.join(name), random.Random(f"{seed}/{name}"), sorted(study.classes)
     answers = []
     for number, trial in enumerate(study.plan(annotator.number)):
-        said, seconds = mind.decide(study.items[trial.item], trial.explained, classes, draw)
+        said, seconds = person.decide(study.items[trial.item], trial.explained, classes, draw)
         shown = (annotator.number, number, trial.item, trial.explained, trial.practice)
         answers.append(Answer(*shown, said, seconds, server_seconds=seconds + 0.5, hidden=False))
     store.add(*answers)
@@ -100,9 +99,9 @@ def answer_all(mind: Mind, study: Study, store: Store, name: str, seed: int = 0)
 
 
 def take_part(
-    mind: Mind,
+    person: SimulatedAnnotator,
     study: Study,
-    ask: Ask,
+    send: Send,
     wait: Callable[[float], None],
     name: str,
     *,
@@ -110,37 +109,37 @@ def take_part(
     seed: int = 0,
     trials: int | None = None,
 ) -> str:
-    """Take part through the web interface, as the page does, and give the token of the personal link.
+    """Take part through the web interface, as the page does, and return the token of the personal link.
 
     Args:
-        mind: who answers.
-        study: the study; which of its images is shown is known from the picture that arrives.
-        ask: sends `(method, path, content)` and gives what came back.
-        wait: lets the seconds of an answer pass.
+        person: the simulated annotator.
+        study: the study; the received picture identifies the image.
+        send: sends a request `(method, path, content)` and returns the response.
+        wait: waits for the seconds of an answer.
         name: the name to join with.
-        token: goes on with this link instead of joining.
-        seed: of the answers.
-        trials: stop after so many answers; None goes on to the end.
+        token: the link to continue with instead of joining.
+        seed: the seed of the answers.
+        trials: the number of answers after which to stop; None answers all.
     """
     if token is None:
-        token = str(json.loads(ask("POST", "/api/join", {"name": name}))["token"])
+        token = str(json.loads(send("POST", "/api/join", {"name": name}))["token"])
     known = {study.picture(i, "image").read_bytes(): item for i, item in enumerate(study.items)}
     draw, classes = random.Random(f"{seed}/{name}"), sorted(study.classes)
-    due = json.loads(ask("GET", f"/api/{token}/next", None))
+    due = json.loads(send("GET", f"/api/{token}/next", None))
     while not due["done"] and trials != 0:
-        item = known[ask("GET", due["image"], None)]
+        item = known[send("GET", due["image"], None)]
         if due["map"]:
-            ask("GET", due["map"], None)
-        said, seconds = mind.decide(item, due["explained"], classes, draw)
+            send("GET", due["map"], None)
+        said, seconds = person.decide(item, due["explained"], classes, draw)
         wait(seconds)
         content = {"trial": due["trial"], "answer": said, "seconds": seconds, "hidden": False}
-        due = json.loads(ask("POST", f"/api/{token}/answer", content))["next"]
+        due = json.loads(send("POST", f"/api/{token}/answer", content))["next"]
         trials = None if trials is None else trials - 1
     return token
 
 
 def _information(joint: dict[tuple[Any, Any], float]) -> float:
-    """The mutual information, in bits, of a table of probabilities."""
+    """Return the mutual information in bits of a table of probabilities."""
     a: dict[Any, float] = {}
     b: dict[Any, float] = {}
     for (i, j), mass in joint.items():

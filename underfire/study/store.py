@@ -1,8 +1,8 @@
-"""The answers of a study: one SQLite file, to which rows are only ever added.
+"""Store the answers of a study in one SQLite file, to which rows are only added.
 
-Every answer is on the disk before the annotator sees the next image, so that nothing is lost when the server, the
-browser or the machine stops; the order of an annotator's trials follows from the study, and the first trial without an
-answer is where he or she goes on.
+Every answer is on the disk before the annotator sees the next image, so nothing is lost when the server, the browser or
+the machine stops. The study determines the order of an annotator's trials, and an annotator who returns continues with
+the first trial without an answer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BEGIN SELECT RAISE(ABORT, 'answers are never deleted'); END;
 
 @dataclass(frozen=True)
 class Annotator:
-    """Who takes part: `number` counts from 0 in the order of arrival, `token` is the secret of the personal link."""
+    """A person who takes part: `number` counts from 0 in order of arrival, `token` is the secret in the link."""
 
     number: int
     name: str
@@ -50,15 +50,15 @@ class Answer:
     """One answer.
 
     Attributes:
-        annotator: the number of who gave it.
-        trial: which of the annotator's trials.
-        item: which image of the study.
+        annotator: the annotator's number.
+        trial: the number of the annotator's trial.
+        item: the number of the image in the study.
         explained: whether the explanation was shown.
-        practice: whether it does not count.
-        answer: the class.
-        seconds: from the painted image to the answer, as the browser measured it.
-        server_seconds: from sending the trial to receiving the answer; None where the server had been started anew.
-        hidden: whether the page was out of sight in between.
+        practice: whether this was practice and does not count.
+        answer: the chosen class.
+        seconds: time from the painted image to the answer, measured by the browser.
+        server_seconds: time from sending the trial to receiving the answer; None where the server was restarted.
+        hidden: whether the page was hidden meanwhile.
     """
 
     annotator: int
@@ -72,12 +72,12 @@ class Answer:
     hidden: bool
 
 
-class Taken(InputError):
-    """Another annotator has the name."""
+class NameTaken(InputError):
+    """The name belongs to another annotator."""
 
 
-class Store:
-    """The annotators and answers in the folder of a study.
+class AnswerStore:
+    """Read and write the annotators and answers of a study in its folder.
 
     Raises:
         InputError: the file is not a database, or cannot be written.
@@ -96,14 +96,14 @@ class Store:
             raise InputError(f"cannot use {str(self.path)!r}: {error}") from None
 
     def join(self, name: str) -> Annotator:
-        """A new annotator.
+        """Register a new annotator.
 
         Raises:
-            Taken: somebody has the name. InputError: it is empty, too long, or has characters that cannot be shown.
+            NameTaken: another annotator has the name. InputError: the name is empty, too long, or not printable.
         """
         name = " ".join(unicodedata.normalize("NFC", name).split())
         if not name or len(name) > _NAME or not name.isprintable():
-            raise InputError(f"a name has 1 to {_NAME} characters that can be shown")
+            raise InputError(f"a name must have 1 to {_NAME} printable characters")
         token = secrets.token_urlsafe(16)
         with self._lock, self._database:
             self._database.execute("BEGIN IMMEDIATE")
@@ -112,24 +112,24 @@ class Store:
                 row = (number, name, token, _now())
                 self._database.execute("INSERT INTO annotators VALUES (?, ?, ?, ?)", row)
             except sqlite3.IntegrityError:
-                raise Taken(f"somebody has the name {name!r} already; take another, or open your own link") from None
+                raise NameTaken(f"the name {name!r} is taken; choose another, or open your own link") from None
         return Annotator(number, name, token)
 
     def find(self, token: str) -> Annotator | None:
-        """The annotator with a token, or None."""
+        """Return the annotator with a token, or None."""
         found = self._rows("SELECT number, name, token FROM annotators WHERE token = ?", token)
         return Annotator(*found[0]) if found else None
 
     def annotators(self) -> list[Annotator]:
-        """All annotators, in the order of their arrival."""
+        """Return all annotators in order of arrival."""
         return [Annotator(*row) for row in self._rows("SELECT number, name, token FROM annotators ORDER BY number")]
 
     def done(self, annotator: Annotator) -> int:
-        """How many trials the annotator has answered."""
+        """Return how many trials the annotator has answered."""
         return int(self._rows("SELECT count(*) FROM answers WHERE annotator = ?", annotator.number)[0][0])
 
     def add(self, *answers: Answer) -> int:
-        """Write answers to the disk, all or none; gives how many were new: the first answer to a trial stays.
+        """Write answers to the disk, all or none, and return how many were new; the first answer to a trial stays.
 
         Raises:
             InputError: a time is not a positive finite number of seconds within a day.
@@ -144,7 +144,7 @@ class Store:
             return done.rowcount
 
     def answers(self) -> list[Answer]:
-        """All answers, in the order of annotators and trials."""
+        """Return all answers, ordered by annotator and trial."""
         columns = ", ".join(Answer.__dataclass_fields__)
         rows = self._rows(f"SELECT {columns} FROM answers ORDER BY annotator, trial")
         return [Answer(a, t, i, bool(e), bool(p), k, s, server, bool(h)) for a, t, i, e, p, k, s, server, h in rows]
