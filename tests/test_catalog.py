@@ -12,8 +12,8 @@ from torch import Generator, Tensor
 
 import underfire as uf
 from underfire.catalog import AttackFacts, Card, Converter, InterpreterFacts, MeasureFacts, cards, facts_of
-from underfire.catalog.cards import _CARDS
 from underfire.catalog.options import converters
+from underfire.catalog.registry import _CARDS
 from underfire.errors import InputError, Unsupported
 
 

@@ -5,7 +5,6 @@ The decorator `card` puts a method into the catalogue. The modules that hold met
 columns of a report and the contract tests are all made from the cards.
 """
 
-from underfire.catalog.cards import Card, card, cards, facts_of, find
 from underfire.catalog.facts import (
     FACTS,
     KINDS,
@@ -20,6 +19,7 @@ from underfire.catalog.facts import (
     TrainingFacts,
 )
 from underfire.catalog.options import Converter, converters, number
+from underfire.catalog.registry import Card, card, cards, facts_of, find
 
 __all__ = [
     "FACTS",
