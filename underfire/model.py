@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from underfire.domains import IMAGES, Domain
 from underfire.errors import InputError, ModelError
 
 
@@ -34,6 +35,7 @@ class Classifier(nn.Module):
         mean: subtracted from every channel, a number or one per channel, in units of the image.
         std: divides every channel after that.
         labels: names of the `K` classes; None where they are not known.
+        domain: the kind of input that the module takes; images `[B, C, H, W]` in `[0, 1]` if not given.
 
     Raises:
         ModelError: on a call, the module's output is not `[B, K]` with the expected `K`.
@@ -49,14 +51,16 @@ class Classifier(nn.Module):
         mean: float | Sequence[float] = 0.0,
         std: float | Sequence[float] = 1.0,
         labels: Sequence[str] | None = None,
+        domain: Domain = IMAGES,
     ) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.domain = module, domain
         self.training = module.training
         self.labels = tuple(labels) if labels is not None else None
         like = next(module.parameters(), None)
         device = like.device if like is not None else None
-        shift, scale = (torch.as_tensor(v, dtype=torch.float32, device=device).reshape(-1, 1, 1) for v in (mean, std))
+        channel = (-1, *[1] * (domain.ndim - 2))
+        shift, scale = (torch.as_tensor(v, dtype=torch.float32, device=device).reshape(channel) for v in (mean, std))
         if not bool((scale > 0).all()):
             raise ModelError(f"std must be positive in every channel, got {std}")
         self.register_buffer("mean", shift, persistent=False)

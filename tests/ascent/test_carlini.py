@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire.ascent.objectives import At, carlini
+from underfire.ascent.objectives import Targets, carlini
 from underfire.errors import InputError
 
 ALL = pytest.mark.parametrize("f", range(1, 8))
@@ -22,8 +22,8 @@ def logits() -> Tensor:
 def value(f: int, logits: Tensor, goal: int | None = None, confidence: float = 0.0) -> Tensor:
     """f(x') itself, for the label 0."""
     y = torch.zeros(len(logits), dtype=torch.int64)
-    at = At(y, None if goal is None else torch.full_like(y, goal), torch.arange(len(y)))
-    return -carlini(f, confidence)(None, None, logits, at)
+    targets = Targets(y, None if goal is None else torch.full_like(y, goal), torch.arange(len(y)))
+    return -carlini(f, confidence)(None, None, logits, targets)
 
 
 def printed(f: int, z: list[float], t: int, rival: int | None) -> float:

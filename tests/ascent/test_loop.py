@@ -40,11 +40,11 @@ def test_reaches_the_exact_optimum_of_a_linear_model(x, norm, dual):
     """With two classes the best margin in the ball is margin + eps * |w_0 - w_1|_dual; the box is far away."""
     model, eps = Classifier(Planes(classes=2)), 0.1
     y, w = model(x).argmax(1), model.module.weight.detach()
-    at = objectives.At(y, None, torch.arange(6))
-    best = objectives.margin()(model, x, model(x), at) + eps * torch.linalg.vector_norm(w[0] - w[1], dual)
+    targets = objectives.Targets(y, None, torch.arange(6))
+    best = objectives.margin()(model, x, model(x), targets) + eps * torch.linalg.vector_norm(w[0] - w[1], dual)
     threat = BALLS[norm](eps) if norm != "l1" else BALLS[norm](eps, sparsity=0.0)
-    x_adv = ascend(model, x, y, objectives.margin(), threat, steps=60, size=moves.linear(0.05, 0.001))
-    reached = objectives.margin()(model, x_adv, model(x_adv), at)
+    x_adv = ascend(model, x, y, objectives.margin(), threat, steps=60, step_size=moves.linear(0.05, 0.001))
+    reached = objectives.margin()(model, x_adv, model(x_adv), targets)
     assert torch.allclose(reached, best, rtol=1e-3, atol=1e-4)
     assert (reached <= best + 1e-9).all()
 
@@ -53,7 +53,7 @@ def test_retirement_finds_the_same_images_with_fewer_passes(network):
     model = network("relu", torch.float64)
     x = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     y = model(x).argmax(1)
-    run = {"steps": 20, "size": 0.01}
+    run = {"steps": 20, "step_size": 0.01}
     with model.counting() as full:
         best = ascend(model, x, y, objectives.margin(), Linf(0.1), keep="best", **run)
     with model.counting() as retired:
@@ -85,7 +85,13 @@ def test_retirement_with_everything_per_sample(network):
 
         objective = objectives.margin() + 0.5 * objectives.keep_map(cam, target[rows])
         threat = Linf(eps[rows], mask[rows])
-        options = {"goal": goal[rows], "steps": 12, "size": size[rows], "move": moves.momentum(0.9), "keep": "success"}
+        options = {
+            "goal": goal[rows],
+            "steps": 12,
+            "step_size": size[rows],
+            "move": moves.momentum(0.9),
+            "keep": "success",
+        }
         return ascend(model, x[rows], y[rows], objective, threat, **options)
 
     together = run(torch.arange(8))
@@ -102,14 +108,16 @@ def test_best_never_returns_less_than_any_iterate(network):
     y = model(x).argmax(1)
     seen = []
 
-    def spied(model, x, logits, at):
-        value = objectives.margin()(model, x, logits, at)
+    def spied(model, x, logits, targets):
+        value = objectives.margin()(model, x, logits, targets)
         seen.append(value.detach())
         return value
 
-    x_adv = ascend(model, x, y, objectives.objective(spied), Linf(0.05), steps=15, size=0.04)
-    at = objectives.At(y, None, torch.arange(8))
-    assert torch.allclose(objectives.margin()(model, x_adv, model(x_adv), at), torch.stack(seen).amax(0), atol=1e-12)
+    x_adv = ascend(model, x, y, objectives.objective(spied), Linf(0.05), steps=15, step_size=0.04)
+    targets = objectives.Targets(y, None, torch.arange(8))
+    assert torch.allclose(
+        objectives.margin()(model, x_adv, model(x_adv), targets), torch.stack(seen).amax(0), atol=1e-12
+    )
 
 
 def test_restarts_only_help(network):
@@ -119,18 +127,20 @@ def test_restarts_only_help(network):
     rates = []
     for restarts in (1, 4):
         x_adv = ascend(
-            model, x, y, objectives.margin(), L2(0.25), steps=3, size=0.1, restarts=restarts, random_start=True,
+            model, x, y, objectives.margin(), L2(0.25), steps=3, step_size=0.1, restarts=restarts, random_start=True,
             generator=torch.Generator().manual_seed(0),
         )  # fmt: skip
-        at = objectives.At(y, None, torch.arange(32))
-        rates.append(objectives.margin()(model, x_adv, model(x_adv), at))
+        targets = objectives.Targets(y, None, torch.arange(32))
+        rates.append(objectives.margin()(model, x_adv, model(x_adv), targets))
     assert (rates[1] >= rates[0] - 1e-6).all()
     assert (rates[1] > rates[0] + 1e-6).any()
 
 
 def test_a_warm_start_begins_where_it_is_told(planes, x):
     z = (x + 0.03).clamp(0, 1)
-    x_adv = ascend(planes, x, planes(x).argmax(1), objectives.margin(), Linf(0.1), steps=1, size=0.0, z=z, keep="last")
+    x_adv = ascend(
+        planes, x, planes(x).argmax(1), objectives.margin(), Linf(0.1), steps=1, step_size=0.0, z=z, keep="last"
+    )
     assert torch.allclose(x_adv, z)
 
 
@@ -147,10 +157,10 @@ def si_ni_ti_dim(model, x, y, eps, steps, generator):
         objectives.cross_entropy(),
         Linf(eps),
         steps=steps,
-        size=size,
+        step_size=size,
         view=views.compose(views.scale_copies(5), views.input_diversity(0.5, rate=1.25)),
         smooth=smoothing.translation(7),
-        move=moves.look_ahead(1.0, size=size),
+        move=moves.look_ahead(1.0, step_size=size),
         keep="last",
         generator=generator,
     )
@@ -194,7 +204,7 @@ def test_si_ni_ti_dim_is_one_recipe(network):
 
 def test_black_box_estimates_drive_the_same_loop(planes, x):
     y = planes(x).argmax(1)
-    exact = ascend(planes, x, y, objectives.margin(), L2(0.2), steps=5, size=0.1, keep="last")
+    exact = ascend(planes, x, y, objectives.margin(), L2(0.2), steps=5, step_size=0.1, keep="last")
     measured = ascend(
         planes,
         x,
@@ -202,7 +212,7 @@ def test_black_box_estimates_drive_the_same_loop(planes, x):
         objectives.margin(),
         L2(0.2),
         steps=5,
-        size=0.1,
+        step_size=0.1,
         keep="last",
         estimate=estimators.finite_differences(1e-4),
     )
@@ -218,7 +228,7 @@ def test_bad_settings_are_named(planes, x):
         ({"keep": "last", "restarts": 2}, Unsupported, "restarts need"),
     ):
         with pytest.raises(error, match=words):
-            ascend(planes, x, y, objectives.margin(), Linf(0.1), **{"steps": 1, "size": 0.1, **options})
+            ascend(planes, x, y, objectives.margin(), Linf(0.1), **{"steps": 1, "step_size": 0.1, **options})
     with pytest.raises(Unsupported, match="norm 'l9'"):
         ball("l9", 0.1)
 
@@ -234,15 +244,15 @@ def curved(network):
 
 
 def margins(model, x, y):
-    return objectives.margin()(model, x, model(x), objectives.At(y, None, torch.arange(len(x)))).detach()
+    return objectives.margin()(model, x, model(x), objectives.Targets(y, None, torch.arange(len(x)))).detach()
 
 
 def test_look_ahead_is_judged_where_it_stands_not_where_it_peeks(curved):
     model, x, y = curved
-    move = moves.look_ahead(0.9, size=0.02)
-    best = ascend(model, x, y, objectives.margin(), Linf(0.1), steps=8, size=0.02, move=move)
+    move = moves.look_ahead(0.9, step_size=0.02)
+    best = ascend(model, x, y, objectives.margin(), Linf(0.1), steps=8, step_size=0.02, move=move)
     lasts = [
-        ascend(model, x, y, objectives.margin(), Linf(0.1), steps=n, size=0.02, move=move, keep="last")
+        ascend(model, x, y, objectives.margin(), Linf(0.1), steps=n, step_size=0.02, move=move, keep="last")
         for n in range(1, 9)
     ]
     iterates = torch.stack([margins(model, v, y) for v in (x, *lasts)]).amax(0)
@@ -252,7 +262,7 @@ def test_look_ahead_is_judged_where_it_stands_not_where_it_peeks(curved):
 def test_views_are_not_what_is_judged(curved):
     """The best iterate is the one that is best as itself, not at its first look."""
     model, x, y = curved
-    run = {"steps": 6, "size": 0.04, "view": lambda v, g: iter([1 - v])}
+    run = {"steps": 6, "step_size": 0.04, "view": lambda v, g: iter([1 - v])}
     best = ascend(model, x, y, objectives.margin(), Linf(0.2), **run)
     lasts = [
         ascend(model, x, y, objectives.margin(), Linf(0.2), **{**run, "steps": n}, keep="last") for n in range(1, 7)
@@ -265,24 +275,24 @@ def test_every_look_at_a_random_model_is_a_draw_of_its_own(network):
     model.module[0].register_forward_hook(lambda *_: calls.append(1))
     x = torch.rand(1, 3, 8, 8)
     view = views.eot(lambda v, g: v, samples=10)
-    ascend(model, x, torch.tensor([0]), objectives.margin(), Linf(0.1), steps=3, size=0.01, view=view, keep="last")
+    ascend(model, x, torch.tensor([0]), objectives.margin(), Linf(0.1), steps=3, step_size=0.01, view=view, keep="last")
     assert len(calls) == 30
 
 
 def test_iterates_of_a_changing_objective_are_compared_by_its_last_weights(curved):
     model, x, y = curved
 
-    def darkness(model, x, logits, at):
+    def darkness(model, x, logits, targets):
         return -x.flatten(1).mean(1)
 
     both = objectives.margin() + (lambda progress: 1 + 100 * progress) * objectives.objective(darkness)
-    at = objectives.At(y, None, torch.arange(6), progress=1.0)
-    run = {"steps": 15, "size": 0.0005}
+    targets = objectives.Targets(y, None, torch.arange(6), progress=1.0)
+    run = {"steps": 15, "step_size": 0.0005}
     best = ascend(model, x, y, both, Linf(0.005), **run)
     last = ascend(model, x, y, both, Linf(0.005), **run, keep="last")
     still = model(best).argmax(1) == y  # a success would come before any value
     assert still.sum() >= 4
-    found, end, start = (both(model, v, model(v), at)[still] for v in (best, last, x))
+    found, end, start = (both(model, v, model(v), targets)[still] for v in (best, last, x))
     assert (found >= end - 1e-9).all()
     assert (found > start).all()
 
@@ -291,21 +301,28 @@ def test_later_success_beats_a_better_failure(curved):
     """`rank` decides among successes and among failures, never between the two."""
     model, x, y = curved
     x_adv = ascend(
-        model, x, y, objectives.margin(), Linf(0.3), steps=12, size=0.05, rank=lambda v, logits, at, value: -value
+        model,
+        x,
+        y,
+        objectives.margin(),
+        Linf(0.3),
+        steps=12,
+        step_size=0.05,
+        rank=lambda v, logits, targets, value: -value,
     )
-    fooled = ascend(model, x, y, objectives.margin(), Linf(0.3), steps=12, size=0.05)
+    fooled = ascend(model, x, y, objectives.margin(), Linf(0.3), steps=12, step_size=0.05)
     assert torch.equal(model(x_adv).argmax(1) != y, model(fooled).argmax(1) != y)
     assert (model(x_adv).argmax(1) != y).any()
 
 
 def test_restarts_leave_alone_what_has_succeeded(curved):
     model, x, y = curved
-    once = ascend(model, x, y, objectives.margin(), Linf(0.08), steps=8, size=0.02, keep="success")
+    once = ascend(model, x, y, objectives.margin(), Linf(0.08), steps=8, step_size=0.02, keep="success")
     done = model(once).argmax(1) != y
     assert done.any()
     with model.counting() as count:
         again = ascend(
-            model, x, y, objectives.margin(), Linf(0.08), steps=8, size=0.02, keep="success", restarts=2,
+            model, x, y, objectives.margin(), Linf(0.08), steps=8, step_size=0.02, keep="success", restarts=2,
             generator=torch.Generator().manual_seed(0),
         )  # fmt: skip
     assert torch.equal(again[done], once[done])
@@ -314,7 +331,7 @@ def test_restarts_leave_alone_what_has_succeeded(curved):
 
 def test_a_random_start_is_taken_when_asked(planes, x):
     y = planes(x).argmax(1)
-    run = {"steps": 1, "size": 0.0, "keep": "last"}
+    run = {"steps": 1, "step_size": 0.0, "keep": "last"}
     still = ascend(planes, x, y, objectives.margin(), Linf(0.1), **run)
     moved = ascend(planes, x, y, objectives.margin(), Linf(0.1), **run, random_start=True, generator=torch.Generator())
     assert torch.equal(still, x)
@@ -322,11 +339,11 @@ def test_a_random_start_is_taken_when_asked(planes, x):
 
 
 def test_gradients_that_are_no_numbers_move_nothing(planes, x):
-    def broken(model, x, logits, at):
+    def broken(model, x, logits, targets):
         return (x.flatten(1).sum(1) * 0).sqrt() + logits[:, 0] * float("nan")
 
     y = planes(x).argmax(1)
-    x_adv = ascend(planes, x, y, objectives.objective(broken), Linf(0.1), steps=2, size=0.1, keep="last")
+    x_adv = ascend(planes, x, y, objectives.objective(broken), Linf(0.1), steps=2, step_size=0.1, keep="last")
     assert torch.equal(x_adv, x)
 
 
@@ -337,14 +354,14 @@ def test_a_model_without_gradient_moves_nothing_and_does_not_crash(x):
 
     model = Classifier(Detached())
     y = model(x).argmax(1)
-    assert torch.equal(ascend(model, x, y, objectives.margin(), Linf(0.1), steps=2, size=0.1), x)
+    assert torch.equal(ascend(model, x, y, objectives.margin(), Linf(0.1), steps=2, step_size=0.1), x)
 
 
 def test_tiny_gradients_are_directions_too(planes, x):
     x, model = x.float(), Classifier(Planes(classes=2).float())
     y = model(x).argmax(1)
     faint = 1e-25 * objectives.margin()
-    x_adv = ascend(model, x, y, faint, L2(1.0), steps=1, size=0.01, keep="last")
+    x_adv = ascend(model, x, y, faint, L2(1.0), steps=1, step_size=0.01, keep="last")
     assert torch.allclose((x_adv - x).flatten(1).norm(dim=1), torch.full((6,), 0.01), rtol=1e-3)
 
 
@@ -354,11 +371,11 @@ def test_maps_without_a_gradient_cannot_be_steered(network):
     model, x = network(), torch.rand(2, 3, 8, 8)
     objective = objectives.keep_map(lambda m, v, c: cam(m, v.detach(), c), torch.rand(2, 1, 4, 4))
     with pytest.raises(Unsupported, match="not differentiable"):
-        ascend(model, x, torch.tensor([0, 1]), objective, Linf(0.1), steps=1, size=0.1)
+        ascend(model, x, torch.tensor([0, 1]), objective, Linf(0.1), steps=1, step_size=0.1)
 
 
 def test_sizes_of_the_wrong_length_or_no_number_are_named(planes, x):
     y = planes(x).argmax(1)
     for size, words in ((torch.ones(2), "one per sample"), (float("nan"), "finite")):
         with pytest.raises(InputError, match=words):
-            ascend(planes, x, y, objectives.margin(), Linf(0.1), steps=1, size=size)
+            ascend(planes, x, y, objectives.margin(), Linf(0.1), steps=1, step_size=size)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from underfire import Classifier
-from underfire.ascent.nearest import Nearest, begin
+from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.errors import DataError, InputError, Unsupported
 
 
@@ -34,7 +34,7 @@ def test_what_is_wrong_already_is_its_own_success(relu_model: Classifier, images
     y = relu_model(images).argmax(1)
     y[2] = (y[2] + 1) % 4
     nearest = Nearest(images, "l2")
-    logits, at = begin(relu_model, images, y, None, nearest)
+    logits, at = evaluate_clean(relu_model, images, y, None, nearest)
     assert torch.equal(logits, relu_model(images))
     assert nearest.size.tolist() == [float("inf"), float("inf"), 0.0, float("inf"), float("inf"), float("inf")]
     assert torch.equal(at.index, torch.arange(6))
@@ -46,4 +46,4 @@ def test_bad_input_is_found_before_anything_is_spent(relu_model: Classifier, ima
     with pytest.raises(InputError, match="one per sample"):
         Nearest(images, "l2", torch.ones(2))
     with pytest.raises(DataError, match="label 9 is outside"):
-        begin(relu_model, images, torch.full((6,), 9), None, Nearest(images, "l2"))
+        evaluate_clean(relu_model, images, torch.full((6,), 9), None, Nearest(images, "l2"))

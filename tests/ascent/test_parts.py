@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from underfire.ascent import moves, objectives
-from underfire.ascent.objectives import At
+from underfire.ascent.objectives import Targets
 from underfire.errors import InputError, Unsupported
 from underfire.interpreters import cam
 from underfire.measures.maps import map_l2
@@ -16,15 +16,15 @@ def logits():
     return torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def at(y, goal=None):
-    return At(torch.tensor(y), None if goal is None else torch.tensor(goal), torch.arange(len(y)))
+def targets(y, goal=None):
+    return Targets(torch.tensor(y), None if goal is None else torch.tensor(goal), torch.arange(len(y)))
 
 
 Y, GOAL = [0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 2]
 
 
 def value(objective, logits, goal=None):
-    return objective(None, None, logits, at(Y, goal))
+    return objective(None, None, logits, targets(Y, goal))
 
 
 def test_margin_is_by_how_much_the_wrong_class_leads(logits):
@@ -67,16 +67,16 @@ def test_dlr_is_the_papers_and_ignores_shift_and_scale(logits):
         assert value(objectives.dlr(), logits, GOAL)[i] == pytest.approx(wanted)
     assert torch.allclose(value(objectives.dlr(), 7 * logits + 3), value(objectives.dlr(), logits))
     with pytest.raises(Unsupported, match="at least 3 classes"):
-        objectives.dlr()(None, None, logits[:, :2], at([0] * 6))
+        objectives.dlr()(None, None, logits[:, :2], targets([0] * 6))
     with pytest.raises(Unsupported, match="at least 4 classes"):
-        objectives.dlr()(None, None, logits[:, :3], at([0] * 6, [1] * 6))
+        objectives.dlr()(None, None, logits[:, :3], targets([0] * 6, [1] * 6))
 
 
 def test_sums_scales_and_schedules(logits):
     one, two = objectives.margin(), objectives.cross_entropy()
     less = -one
     both = 2 * one + two * (lambda progress: 10 * progress) + -less
-    where = At(torch.tensor(Y), None, torch.arange(6), progress=0.3)
+    where = Targets(torch.tensor(Y), None, torch.arange(6), progress=0.3)
     wanted = 3 * one(None, None, logits, where) + 3 * two(None, None, logits, where)
     assert torch.allclose(both(None, None, logits, where), wanted)
 
@@ -87,7 +87,7 @@ def test_keep_map_is_the_squared_distance_of_normalised_maps(network):
     goal = torch.tensor([1, 2, 3])
     target = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     term = objectives.keep_map(cam, target)
-    where = At(torch.zeros(3, dtype=torch.int64), goal, torch.arange(3))
+    where = Targets(torch.zeros(3, dtype=torch.int64), goal, torch.arange(3))
     assert torch.allclose(-term(model, x, model(x), where), map_l2(cam(model, x, goal), target) ** 2)
     rows = torch.tensor([2, 0])
     part = term(model, x[rows], model(x[rows]), where.take(rows))
@@ -117,7 +117,7 @@ def test_momentum_accumulates_unit_gradients():
 
 
 def test_look_ahead_peeks_along_the_momentum():
-    move = moves.look_ahead(0.9, size=0.1)
+    move = moves.look_ahead(0.9, step_size=0.1)
     _, state = move.update(gradients()[0], move.init(torch.zeros(4, 3, 5, 5, dtype=torch.float64)))
     assert torch.allclose(move.peek(state), 0.1 * 0.9 * state)
 
@@ -147,6 +147,6 @@ def test_schedules():
     assert [moves.cosine(1.0, 0.0)(i, 3) for i in range(3)] == pytest.approx([1, 0.5, 0])
     assert [moves.staircase({0: 1.0, 0.5: 0.1})(i, 4) for i in range(4)] == [1, 1, 0.1, 0.1]
     assert moves.linear(1.0)(0, 1) == 1
-    assert moves.step_size(0.3, 0, 1) == 0.3
+    assert moves.current_step_size(0.3, 0, 1) == 0.3
     with pytest.raises(InputError, match="key 0"):
         moves.staircase({0.5: 1.0})

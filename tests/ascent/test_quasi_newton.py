@@ -84,5 +84,5 @@ def test_not_a_number_is_walked_away_from():
     def f(z):
         return torch.where(z[:, 0] > 0.5, float("nan"), (z[:, 0] - 0.4) ** 2)
 
-    solver, _ = minimum(f, torch.zeros(1, 1, dtype=torch.float64), 40, size=5.0)
+    solver, _ = minimum(f, torch.zeros(1, 1, dtype=torch.float64), 40, step_size=5.0)
     assert abs(solver.z.item() - 0.4) < 1e-6

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire import Classifier, Oracle
-from underfire.ascent.queries import Queries, keeping
+from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.errors import InputError, ModelError, OracleError
 
 
@@ -45,7 +45,10 @@ def test_a_model_that_fails_takes_along_what_was_found(images: Tensor) -> None:
 
     ask = Queries(Failing(), images, torch.zeros(6, dtype=torch.int64), 10)
     everyone = torch.arange(6)
-    with pytest.raises(OracleError, match="failed after 12 queries: the service is gone") as caught, keeping(lambda: 7):
+    with (
+        pytest.raises(OracleError, match="failed after 12 queries: the service is gone") as caught,
+        attach_partial_result(lambda: 7),
+    ):
         for _ in range(5):
             ask(images, everyone)
     assert caught.value.found == 7
@@ -55,7 +58,10 @@ def test_nonsense_is_an_error_of_the_model_at_first_and_a_failure_later(images: 
     answers = iter([torch.zeros(6), torch.full((6,), 9)])
     everyone = torch.arange(6)
     ask = Queries(Oracle(lambda x: next(answers), 3), images, torch.zeros(6, dtype=torch.int64), 10)
-    with pytest.raises(OracleError, match="failed after 6 queries: the oracle must name") as caught, keeping(lambda: 7):
+    with (
+        pytest.raises(OracleError, match="failed after 6 queries: the oracle must name") as caught,
+        attach_partial_result(lambda: 7),
+    ):
         for _ in range(2):
             ask(images, everyone)
     assert caught.value.found == 7

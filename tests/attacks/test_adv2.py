@@ -161,7 +161,7 @@ def test_untargeted_follows_the_class_that_the_warm_start_reached(case):
     from underfire.ascent.objectives import margin
     from underfire.ascent.threats import Linf
 
-    warm = ascend(model, x, y, margin(), Linf(0.3), steps=40, size=1 / 255, keep="last")
+    warm = ascend(model, x, y, margin(), Linf(0.3), steps=40, step_size=1 / 255, keep="last")
     reached = model(warm).scatter(1, y[:, None], float("-inf")).argmax(1)
     assert torch.equal(explained[0], y)  # the benign map
     assert all(torch.equal(classes, reached) for classes in explained[1:])

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import underfire as uf
 from underfire.ascent.adaptive import checkpoints
-from underfire.ascent.objectives import At, dlr, margin
+from underfire.ascent.objectives import Targets, dlr, margin
 from underfire.ascent.threats import ball
 from underfire.errors import InputError, Unsupported
 
@@ -139,7 +139,7 @@ def test_a_saturated_model_is_climbed_like_its_calm_twin(case):
         model.module[-1].bias.mul_(1e4)
     model, x = model.float(), x.float()
     x_adv = uf.attacks.apgd(model, x, y, steps=15, random_start=False)
-    lead = [float(margin()(model, z, model.predict(z), At(y, None, y)).mean()) for z in (x, x_adv, calm.float())]
+    lead = [float(margin()(model, z, model.predict(z), Targets(y, None, y)).mean()) for z in (x, x_adv, calm.float())]
     assert lead[1] - lead[0] > 0.9 * (lead[2] - lead[0])
 
 
@@ -160,12 +160,14 @@ def test_candidates_are_gone_for_one_by_one(case):
                 steps=12,
                 random_start=False,
                 objective=uf.ascent.objectives.objective(
-                    lambda m, z, logits, at, goal=goal: dlr()(m, z, logits, At(at.y, goal.expand(len(z)), at.index))
+                    lambda m, z, logits, targets, goal=goal: dlr()(
+                        m, z, logits, Targets(targets.y, goal.expand(len(z)), targets.index)
+                    )
                 ),
             )
-            at = At(y[i : i + 1], goal[None], index[:1])
+            targets = Targets(y[i : i + 1], goal[None], index[:1])
             logits = model(one)
-            values.append((int(logits.argmax()) != int(y[i]), float(dlr()(model, one, logits, at).detach()), one))
+            values.append((int(logits.argmax()) != int(y[i]), float(dlr()(model, one, logits, targets).detach()), one))
         best = max(values, key=lambda entry: entry[:2])
         assert torch.allclose(fast[i : i + 1], best[2], atol=1e-9)
 
@@ -202,14 +204,14 @@ def test_as_strong_as_adv_lib(network, monkeypatch, norm, order, eps):
     model = network()
     x = torch.rand(60, 3, 10, 10, generator=torch.Generator().manual_seed(5))
     y = model(x).argmax(1)
-    at = At(y, None, torch.arange(60))
+    targets = Targets(y, None, torch.arange(60))
     options = {"n_iter": 30, "loss_function": "ce", "use_large_reps": norm == "l1", "best_loss": norm != "l1"}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         theirs = auto_pgd.apgd(model, x, y, eps, order, **options)
     ours = uf.attacks.apgd(model, x, y, norm=norm, eps=eps, steps=30, generator=torch.Generator().manual_seed(0))
     fooled = [int((model(z).argmax(1) != y).sum()) for z in (ours, theirs)]
-    lead = [float(margin()(model, z, model.predict(z), at).mean()) for z in (ours, theirs)]
+    lead = [float(margin()(model, z, model.predict(z), targets).mean()) for z in (ours, theirs)]
     assert fooled[0] >= fooled[1] - 1  # their starts are others
     assert norm == "l1" or lead[0] >= lead[1] - 0.01  # under L1 adv_lib has no best iterate
 

@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from torch.nn import functional as F
 
 from underfire.ascent.nearest import Nearest
-from underfire.ascent.objectives import At
+from underfire.ascent.objectives import Targets
 from underfire.ascent.threats import ball
 from underfire.attacks import lbfgs
 from underfire.attacks.lbfgs import minimise
@@ -24,7 +24,7 @@ def test_the_minima_are_those_of_scipy(network, images):
         loss = F.cross_entropy(model(z), goal, reduction="none")
         return (z - x).square().flatten(1).sum(1) + c * loss
 
-    found, reached = minimise(model, Nearest(x, "l2"), At(y, goal, torch.arange(3)), goal, c, 300, 1e-10)
+    found, reached = minimise(model, Nearest(x, "l2"), Targets(y, goal, torch.arange(3)), goal, c, 300, 1e-10)
     assert torch.equal(reached, model(found).argmax(1) == goal)
     assert bool(((found == 0) | (found == 1)).any())
     for i in range(3):

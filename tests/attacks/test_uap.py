@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 import underfire as uf
-from underfire.ascent.universal import crosswise
+from underfire.ascent.universal import cross_fit_halves
 from underfire.attacks import uap
 from underfire.attacks.uap import universal_perturbation
 from underfire.errors import InputError, Unsupported
@@ -70,14 +70,14 @@ def test_crosswise_covers_all_and_mixes_nothing(generator: Generator) -> None:
     for held_out in (True, False):
         for wanted in (None, goal):
             used_on = []
-            for made, used, cls in crosswise(y, wanted, held_out, generator):
+            for made, used, cls in cross_fit_halves(y, wanted, held_out, generator):
                 assert not held_out or not set(made.tolist()) & set(used.tolist())
                 if cls is not None:
                     assert (y[made] != cls).all()
                     assert (goal[used] == cls).all()
                 used_on += used.tolist()
             assert sorted(used_on) == list(range(10))
-    (made, used, _), *more = crosswise(y[:1], None, True, generator)
+    (made, used, _), *more = cross_fit_halves(y[:1], None, True, generator)
     assert not more
     assert made.tolist() == used.tolist() == [0]
 

@@ -48,7 +48,7 @@ class Halving:
             return ahead  # nothing to repeat yet
         return threat.project(x, z + self.momentum * (ahead - z) + (1 - self.momentum) * (z - old))
 
-    def back(self, step: int, rose: Tensor, top: Tensor, x: Tensor, best: Tensor) -> Tensor | None:
+    def should_backtrack(self, step: int, rose: Tensor, top: Tensor, x: Tensor, best: Tensor) -> Tensor | None:
         """Which samples halve their step and go back to their best iterate; None is nobody."""
         self.rises = self.rises + rose
         if step not in self.points:
@@ -85,7 +85,7 @@ class Sparse:
         count = direction.abs().flatten(1).sum(1).clamp_min(1).reshape(-1, 1, 1, 1)
         return threat.project(x, z + self.size * direction / count)
 
-    def back(self, step: int, rose: Tensor, top: Tensor, x: Tensor, best: Tensor) -> Tensor | None:
+    def should_backtrack(self, step: int, rose: Tensor, top: Tensor, x: Tensor, best: Tensor) -> Tensor | None:
         """Which samples have a sparser best iterate: they go back to it with the full step."""
         if step % self.period:
             return None

@@ -9,48 +9,23 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent import moves
-from underfire.ascent.moves import Move, Size
-from underfire.ascent.objectives import At, Objective
+from underfire.ascent.moves import Move, StepSize
+from underfire.ascent.objectives import Objective, Targets
 from underfire.ascent.threats import Threat
-from underfire.errors import DataError, InputError, Unsupported
+from underfire.domains import check_inputs
+from underfire.errors import InputError, Unsupported
 from underfire.gradients import estimators, smoothing, views
 from underfire.hooks import frozen, shared_forward
+from underfire.validate import check_classes
 
 Keep = Literal["last", "best", "success"]
-Rank = Callable[[Tensor, Tensor, At, Tensor], Tensor]
+Rank = Callable[[Tensor, Tensor, Targets, Tensor], Tensor]
 
 
-def check_inputs(model: nn.Module, x: Tensor, y: Tensor, goal: Tensor | None = None) -> None:
-    """Raise one clear error unless images, labels and goals are what an attack can work with."""
-    if x.dim() != 4 or x.dtype not in (torch.float32, torch.float64):
-        # A step of 1/255 is lost in the rounding of a half-precision image; the model may have any precision.
-        raise DataError(f"images must be float32 or float64 [B, C, H, W], got {x.dtype} {tuple(x.shape)}")
-    if len(x) and not bool(((x >= 0) & (x <= 1)).all()):  # NaN fails too
-        raise DataError(f"pixels must be in [0, 1], got values from {float(x.min()):g} to {float(x.max()):g}")
-    for name, classes in (("labels", y), ("goal", goal)):
-        if classes is None:
-            continue
-        if classes.shape != (len(x),) or classes.dtype != torch.int64:
-            raise DataError(f"{name} must be int64 [{len(x)}], got {classes.dtype} {tuple(classes.shape)}")
-        if len(x) and int(classes.min()) < 0:
-            raise DataError(f"{name} must be >= 0, got {int(classes.min())}")
-    if goal is not None and bool((goal == y).any()):
-        raise InputError(
-            f"goal equals the label for {int((goal == y).sum())} of {len(x)} samples; choose other classes"
-        )
-
-
-def check_classes(logits: Tensor, y: Tensor, goal: Tensor | None = None) -> None:
-    """Raise DataError unless every label and goal is one of the model's classes."""
-    top = max((int(classes.max()) for classes in (y, goal) if classes is not None and len(classes)), default=0)
-    if top >= logits.shape[1]:
-        raise DataError(f"label {top} is outside the model's {logits.shape[1]} classes (0 to {logits.shape[1] - 1})")
-
-
-def succeeded(logits: Tensor, at: At) -> Tensor:
+def succeeded(logits: Tensor, targets: Targets) -> Tensor:
     """Whether each sample is where the attacker wants it, bool `[B]`."""
     predicted = logits.argmax(1)
-    return predicted != at.y if at.goal is None else predicted == at.goal
+    return predicted != targets.y if targets.goal is None else predicted == targets.goal
 
 
 def ascend(
@@ -61,7 +36,7 @@ def ascend(
     threat: Threat,
     *,
     steps: int,
-    size: Size,
+    step_size: StepSize,
     goal: Tensor | None = None,
     move: Move | None = None,
     view: views.View = views.identity,
@@ -86,7 +61,7 @@ def ascend(
         objective: what to make large.
         threat: what may change.
         steps: number of gradient steps, at least 1.
-        size: length of a step in the threat's norm: a number, one per sample `[B]`, or a schedule
+        step_size: length of a step in the threat's norm: a number, one per sample `[B]`, or a schedule
             `(step, steps) -> number`.
         goal: classes to reach, int64 `[B]`; None leaves class `y`.
         move: memory and direction; None is the plain gradient.
@@ -119,16 +94,31 @@ def ascend(
     if len(x) == 0:
         return x.clone()
     x = x.detach()
-    if isinstance(size, Tensor):
-        if size.shape not in ((), (len(x),)):
-            raise InputError(f"size must be one number or one per sample [{len(x)}], got shape {tuple(size.shape)}")
-        size = size.to(x)
-    if not callable(size) and not bool(torch.isfinite(torch.as_tensor(size)).all()):
-        raise InputError(f"size must be finite, got {size}")
+    if isinstance(step_size, Tensor):
+        if step_size.shape not in ((), (len(x),)):
+            raise InputError(
+                f"step_size must be one number or one per sample [{len(x)}], got shape {tuple(step_size.shape)}"
+            )
+        step_size = step_size.to(x)
+    if not callable(step_size) and not bool(torch.isfinite(torch.as_tensor(step_size)).all()):
+        raise InputError(f"step_size must be finite, got {step_size}")
     if z is not None:
         z = z.detach().to(x)
     run = _Run(
-        model, x, y, goal, objective, threat, steps, size, move or moves.plain(), view, estimate, smooth, keep, rank
+        model,
+        x,
+        y,
+        goal,
+        objective,
+        threat,
+        steps,
+        step_size,
+        move or moves.plain(),
+        view,
+        estimate,
+        smooth,
+        keep,
+        rank,
     )
     with frozen(model), shared_forward(model) as forget:
         for restart in range(restarts):
@@ -159,7 +149,7 @@ class _Run:
         objective: Objective,
         threat: Threat,
         steps: int,
-        size: Size,
+        step_size: StepSize,
         move: Move,
         view: views.View,
         estimate: estimators.Estimator,
@@ -168,7 +158,7 @@ class _Run:
         rank: Rank | None,
     ) -> None:
         self.model, self.x, self.y, self.goal, self.objective, self.threat = model, x, y, goal, objective, threat
-        self.steps, self.size, self.move = steps, size, move
+        self.steps, self.step_size, self.move = steps, step_size, move
         self.view, self.estimate, self.smooth = view, estimate, smooth
         self.keep, self.rank = keep, rank
         self.best = x.clone()
@@ -178,57 +168,63 @@ class _Run:
     def ascend(self, z: Tensor, index: Tensor, generator: Generator | None, forget: Callable[[], None]) -> None:
         """One run from `z` for the samples at `index`."""
         x, threat = self.x[index], self.threat.take(index)
-        at = At(self.y[index], None if self.goal is None else self.goal[index], index)
+        targets = Targets(self.y[index], None if self.goal is None else self.goal[index], index)
         state = self.move.init(z)
         for step in range(self.steps):
-            at = At(at.y, at.goal, at.index, step / self.steps)
+            targets = Targets(targets.y, targets.goal, targets.index, step / self.steps)
             offset = None if self.move.peek is None else self.move.peek(state)
-            seen, g = self._gradient(x, z if offset is None else z + offset, threat, at, generator, forget)
+            seen, g = self._gradient(x, z if offset is None else z + offset, threat, targets, generator, forget)
             if self.keep != "last":
                 x_adv = threat.apply(x, z)
                 if seen is None or offset is not None:  # what was seen, if anything, is not z
-                    seen = self._evaluate(x_adv, at)
-                stays = self._remember(x_adv, *seen, at)
+                    seen = self._evaluate(x_adv, targets)
+                stays = self._remember(x_adv, *seen, targets)
                 if stays is not None:
                     if len(stays) == 0:
                         return
-                    x, z, g, threat, at = x[stays], z[stays], g[stays], threat.take(stays), at.take(stays)
+                    x, z, g, threat, targets = x[stays], z[stays], g[stays], threat.take(stays), targets.take(stays)
                     state = moves.take(state, stays)
             direction, state = self.move.update(self.smooth(g), state)
             if self.move.steepest:
                 direction = threat.steepest(direction, x, z)
-            length = moves.step_size(self.size, step, self.steps)
+            length = moves.current_step_size(self.step_size, step, self.steps)
             if isinstance(length, Tensor) and length.dim():
-                length = length.to(z)[at.index].reshape(-1, *[1] * (z.dim() - 1))
+                length = length.to(z)[targets.index].reshape(-1, *[1] * (z.dim() - 1))
             z = threat.project(x, z + length * direction)
         x_adv = threat.apply(x, z)
         if self.keep == "last":
             self.best[index] = x_adv
             return
         forget()
-        at = At(at.y, at.goal, at.index, 1.0)
-        self._remember(x_adv, *self._evaluate(x_adv, at), at)
+        targets = Targets(targets.y, targets.goal, targets.index, 1.0)
+        self._remember(x_adv, *self._evaluate(x_adv, targets), targets)
 
     def _gradient(
-        self, x: Tensor, z: Tensor, threat: Threat, at: At, generator: Generator | None, forget: Callable[[], None]
+        self,
+        x: Tensor,
+        z: Tensor,
+        threat: Threat,
+        targets: Targets,
+        generator: Generator | None,
+        forget: Callable[[], None],
     ) -> tuple[tuple[Tensor, Tensor] | None, Tensor]:
         """Logits and objective of the image itself where they cost nothing, and the gradient at `z`."""
         seen: list[tuple[Tensor, Tensor]] = []
 
-        def loss(z: Tensor, x: Tensor = x, threat: Threat = threat, at: At = at) -> Tensor:
+        def loss(z: Tensor, x: Tensor = x, threat: Threat = threat, targets: Targets = targets) -> Tensor:
             if len(z) > len(x):  # an estimator asks about several copies of the batch at once
                 rows = torch.arange(len(x), device=x.device).repeat(len(z) // len(x))
-                x, threat, at = x[rows], threat.take(rows), at.take(rows)
+                x, threat, targets = x[rows], threat.take(rows), targets.take(rows)
 
             def value(look: Tensor) -> Tensor:
                 forget()  # a view may show the same tensor twice, and the model may be random
                 logits = self.model(look)
-                if at.progress == 0:
-                    check_classes(logits, at.y, at.goal)
-                parts = self.objective.parts(self.model, look, logits, at)
+                if targets.progress == 0:
+                    check_classes(logits, targets.y, targets.goal)
+                parts = self.objective.parts(self.model, look, logits, targets)
                 if self.view is views.identity:
                     seen[:] = [(logits.detach(), self._final([part.detach() for part in parts]))]
-                return self.objective.weigh(parts, at.progress)
+                return self.objective.weigh(parts, targets.progress)
 
             x_adv = threat.apply(x, z)
             return value(x_adv) if self.view is views.identity else views.averaged(self.view, value, x_adv, generator)
@@ -241,19 +237,21 @@ class _Run:
         """The objective with the weights of the last step: only so can iterates of different steps be compared."""
         return self.objective.weigh(parts, 1.0)
 
-    def _evaluate(self, x_adv: Tensor, at: At) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             logits = self.model(x_adv)
-            return logits, self._final([part.detach() for part in self.objective.parts(self.model, x_adv, logits, at)])
+            return logits, self._final(
+                [part.detach() for part in self.objective.parts(self.model, x_adv, logits, targets)]
+            )
 
-    def _remember(self, x_adv: Tensor, logits: Tensor, value: Tensor, at: At) -> Tensor | None:
+    def _remember(self, x_adv: Tensor, logits: Tensor, value: Tensor, targets: Targets) -> Tensor | None:
         """Keep what is better than before; return the rows that go on, or None where all do."""
-        success = succeeded(logits, at)
-        score = (value if self.rank is None else self.rank(x_adv, logits, at, value)).to(self.score.dtype)
-        found, best = self.found[at.index], self.score[at.index]
+        success = succeeded(logits, targets)
+        score = (value if self.rank is None else self.rank(x_adv, logits, targets, value)).to(self.score.dtype)
+        found, best = self.found[targets.index], self.score[targets.index]
         better = (success & ~found) | ((success == found) & (score > best))
         if bool(better.any()):
-            rows = at.index[better]
+            rows = targets.index[better]
             self.best[rows], self.score[rows], self.found[rows] = x_adv[better], score[better], success[better]
         if self.keep != "success" or not bool(success.any()):
             return None

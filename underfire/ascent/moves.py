@@ -18,7 +18,7 @@ from underfire.errors import InputError
 from underfire.gradients.smoothing import normalise
 
 State = Any
-Size = float | Tensor | Callable[[int, int], float | Tensor]
+StepSize = float | Tensor | Callable[[int, int], float | Tensor]
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ def momentum(decay: float = 1.0) -> Move:
     return Move(torch.zeros_like, update)
 
 
-def look_ahead(decay: float = 1.0, *, size: float) -> Move:
-    """Momentum whose gradient is taken where the momentum is about to lead: `z + size * decay * memory` (NI).
+def look_ahead(decay: float = 1.0, *, step_size: float) -> Move:
+    """Momentum whose gradient is taken where the momentum is about to lead: `z + step_size * decay * memory` (NI).
 
     Source: Lin et al., Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks, ICLR 2020.
     """
     base = momentum(decay)
-    return Move(base.init, base.update, peek=lambda state: size * decay * state)
+    return Move(base.init, base.update, peek=lambda state: step_size * decay * state)
 
 
 def adam(beta1: float = 0.9, beta2: float = 0.999, stability: float = 1e-8) -> Move:
@@ -95,9 +95,9 @@ def adam(beta1: float = 0.9, beta2: float = 0.999, stability: float = 1e-8) -> M
     return Move(init, update, steepest=False)
 
 
-def step_size(size: Size, step: int, steps: int) -> float | Tensor:
+def current_step_size(step_size: StepSize, step: int, steps: int) -> float | Tensor:
     """The size of step `step` of `steps` (counted from 0)."""
-    return size(step, steps) if callable(size) else size
+    return step_size(step, steps) if callable(step_size) else step_size
 
 
 def linear(first: float | Tensor, last: float | Tensor = 0.0) -> Callable[[int, int], float | Tensor]:

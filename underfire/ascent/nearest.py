@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from underfire.ascent.loop import check_classes, check_inputs
-from underfire.ascent.objectives import At, Objective
+from underfire.ascent.objectives import Objective, Targets
 from underfire.ascent.rows import in_parts
 from underfire.ascent.threats import BALLS, Threat, ball
-from underfire.errors import InputError
+from underfire.domains import check_inputs
 from underfire.gradients.estimators import autograd
+from underfire.validate import check_classes
 
 
 class Nearest:
@@ -73,14 +73,14 @@ class Nearest:
         return size
 
 
-def begin(
+def evaluate_clean(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
     goal: Tensor | None,
     nearest: Nearest,
     chunk: int | None = None,
-) -> tuple[Tensor, At]:
+) -> tuple[Tensor, Targets]:
     """Logits `[B, K]` of the clean images, and where the attack starts; what is wrong from the start is found at once.
 
     An image that the model gets wrong already (or that is classified as its goal) is its own nearest success. No more
@@ -90,38 +90,33 @@ def begin(
         DataError: images, labels or goals are wrong.
     """
     check_inputs(model, x, y, goal)
-    at = At(y, goal, torch.arange(len(x), device=x.device))
+    targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     if len(x) == 0:
-        return x.new_zeros(0, 1), at
+        return x.new_zeros(0, 1), targets
     logits = in_parts(model, x, chunk)
     check_classes(logits, y, goal)
     predicted = logits.argmax(1)
     nearest.update(x, predicted != y if goal is None else predicted == goal)
-    return logits, at
+    return logits, targets
 
 
-def climb(model: nn.Module, objective: Objective, x_adv: Tensor, at: At) -> tuple[Tensor, Tensor, Tensor]:
+def value_and_grad(
+    model: nn.Module, objective: Objective, x_adv: Tensor, targets: Targets
+) -> tuple[Tensor, Tensor, Tensor]:
     """Logits `[B, K]`, the objective `[B]` and its gradient, all without a graph: one pass each way."""
     seen: list[Tensor] = []
 
     def value(z: Tensor) -> Tensor:
         seen[:] = [model(z)]
-        return objective(model, z, seen[0], at)
+        return objective(model, z, seen[0], targets)
 
     height, gradient = autograd(value, x_adv)
     # One entry that is not a number would poison the image.
     return seen[0].detach(), height.to(x_adv.dtype), torch.nan_to_num_(gradient, 0.0, 0.0, 0.0)
 
 
-def farthest(nearest: Nearest) -> Tensor:
+def max_distance(nearest: Nearest) -> Tensor:
     """How far each sample can go at most, `[B]`: to the far corner of the box, and no farther than eps."""
     x = nearest.x
     corner = nearest.threat.size(x, (x < 0.5).to(x.dtype))
     return corner.minimum(torch.as_tensor(nearest.threat.eps, dtype=x.dtype, device=x.device))
-
-
-def at_least_one(**numbers: int) -> None:
-    """Raise InputError unless every number is at least 1."""
-    for name, number in numbers.items():
-        if number < 1:
-            raise InputError(f"{name} must be at least 1, got {number}")

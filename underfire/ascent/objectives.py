@@ -18,7 +18,7 @@ from underfire.measures.maps import normalise, resize
 
 
 @dataclass(frozen=True)
-class At:
+class Targets:
     """Where the ascent stands, beside the image and its logits.
 
     Attributes:
@@ -33,12 +33,12 @@ class At:
     index: Tensor
     progress: float = 0.0
 
-    def take(self, rows: Tensor) -> At:
+    def take(self, rows: Tensor) -> Targets:
         """The same for some rows of it."""
-        return At(self.y[rows], None if self.goal is None else self.goal[rows], self.index[rows], self.progress)
+        return Targets(self.y[rows], None if self.goal is None else self.goal[rows], self.index[rows], self.progress)
 
 
-Term = Callable[[nn.Module, Tensor, Tensor, At], Tensor]
+Term = Callable[[nn.Module, Tensor, Tensor, Targets], Tensor]
 Weight = float | Callable[[float], float]
 
 
@@ -48,13 +48,13 @@ class Objective:
 
     terms: tuple[tuple[Weight, Term], ...]
 
-    def __call__(self, model: nn.Module, x: Tensor, logits: Tensor, at: At) -> Tensor:
+    def __call__(self, model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
         """The objective of every sample, `[B]`, with the weights of this moment."""
-        return self.weigh(self.parts(model, x, logits, at), at.progress)
+        return self.weigh(self.parts(model, x, logits, targets), targets.progress)
 
-    def parts(self, model: nn.Module, x: Tensor, logits: Tensor, at: At) -> list[Tensor]:
+    def parts(self, model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> list[Tensor]:
         """Every term by itself, `[B]` each."""
-        return [term(model, x, logits, at) for _, term in self.terms]
+        return [term(model, x, logits, targets) for _, term in self.terms]
 
     def weigh(self, parts: list[Tensor], progress: float) -> Tensor:
         """The sum of `parts` with the weights that hold when this share of the steps is done."""
@@ -99,10 +99,10 @@ def margin() -> Objective:
     Untargeted, the best other logit minus that of `y`; targeted, the logit of the goal minus the best other.
     """
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, at: At) -> Tensor:
-        own = at.y if at.goal is None else at.goal
+    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
+        own = targets.y if targets.goal is None else targets.goal
         lead = _others(logits, own).amax(1) - _pick(logits, own)
-        return lead if at.goal is None else -lead
+        return lead if targets.goal is None else -lead
 
     return objective(term)
 
@@ -110,8 +110,8 @@ def margin() -> Objective:
 def logit() -> Objective:
     """The logit of `y` made small, or that of the goal made large; on a linear model its slope is a weight vector."""
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, at: At) -> Tensor:
-        return -_pick(logits, at.y) if at.goal is None else _pick(logits, at.goal)
+    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
+        return -_pick(logits, targets.y) if targets.goal is None else _pick(logits, targets.goal)
 
     return objective(term)
 
@@ -124,10 +124,10 @@ def log_odds() -> Objective:
     not need it.
     """
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, at: At) -> Tensor:
-        own = at.y if at.goal is None else at.goal
+    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
+        own = targets.y if targets.goal is None else targets.goal
         against = _others(logits, own).logsumexp(1) - _pick(logits, own)
-        return against if at.goal is None else -against
+        return against if targets.goal is None else -against
 
     return objective(term)
 
@@ -140,8 +140,8 @@ def log_success() -> Objective:
     """
     odds = log_odds()
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, at: At) -> Tensor:
-        return F.logsigmoid(odds(model, x, logits, at))
+    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
+        return F.logsigmoid(odds(model, x, logits, targets))
 
     return objective(term)
 
@@ -155,12 +155,12 @@ def cross_entropy(smoothing: float = 0.0) -> Objective:
     if not 0 <= smoothing < 1:
         raise InputError(f"label smoothing must be in [0, 1), got {smoothing}")
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, at: At) -> Tensor:
-        if at.goal is None:
+    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
+        if targets.goal is None:
             if smoothing:
                 raise Unsupported("label smoothing needs a goal; use smoothing=0 for an untargeted attack")
-            return F.cross_entropy(logits, at.y, reduction="none")
-        return -F.cross_entropy(logits, at.goal, reduction="none", label_smoothing=smoothing)
+            return F.cross_entropy(logits, targets.y, reduction="none")
+        return -F.cross_entropy(logits, targets.goal, reduction="none", label_smoothing=smoothing)
 
     return objective(term)
 
@@ -174,16 +174,17 @@ def dlr() -> Objective:
         and (7).
     """
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, at: At) -> Tensor:
-        needed = 3 if at.goal is None else 4
+    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
+        needed = 3 if targets.goal is None else 4
         if logits.shape[1] < needed:
             raise Unsupported(f"dlr needs at least {needed} classes here, the model has {logits.shape[1]}; use margin")
         top = logits.topk(needed, dim=1).values
         tiny = torch.finfo(logits.dtype).tiny
-        if at.goal is None:
-            return (_others(logits, at.y).amax(1) - _pick(logits, at.y)) / (top[:, 0] - top[:, 2]).clamp_min(tiny)
+        if targets.goal is None:
+            lead = _others(logits, targets.y).amax(1) - _pick(logits, targets.y)
+            return lead / (top[:, 0] - top[:, 2]).clamp_min(tiny)
         spread = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
-        return (_pick(logits, at.goal) - _pick(logits, at.y)) / spread.clamp_min(tiny)
+        return (_pick(logits, targets.goal) - _pick(logits, targets.y)) / spread.clamp_min(tiny)
 
     return objective(term)
 
@@ -216,12 +217,12 @@ def carlini(f: int = 6, confidence: float = 0.0) -> Objective:
     if f not in range(1, 8):
         raise InputError(f"f must be from 1 to 7, got {f}")
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, at: At) -> Tensor:
-        t = _others(logits, at.y).argmax(1) if at.goal is None else at.goal
+    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
+        t = _others(logits, targets.y).argmax(1) if targets.goal is None else targets.goal
         if confidence:
             logits = logits.scatter_add(1, t[:, None], torch.full_like(logits[:, :1], -confidence))
         seen = logits.softmax(1) if f in (2, 3, 4) else logits
-        rival = _pick(seen, at.y) if at.goal is None else _others(seen, t).amax(1)
+        rival = _pick(seen, targets.y) if targets.goal is None else _others(seen, t).amax(1)
         behind = rival - _pick(seen, t)
         if f in (1, 5):
             short = -_pick(logits.log_softmax(1), t) - math.log(2)
@@ -236,9 +237,9 @@ def carlini(f: int = 6, confidence: float = 0.0) -> Objective:
 Interpreter = Callable[..., Tensor]
 
 
-def explained_class(logits: Tensor, at: At) -> Tensor:
+def explained_class(logits: Tensor, targets: Targets) -> Tensor:
     """The class that an attacked explanation speaks of: the goal, or whatever the model now predicts."""
-    return logits.detach().argmax(1) if at.goal is None else at.goal
+    return logits.detach().argmax(1) if targets.goal is None else targets.goal
 
 
 def keep_map(interpreter: Interpreter, target: Tensor, *, pool: int = 1) -> Objective:
@@ -260,13 +261,13 @@ def keep_map(interpreter: Interpreter, target: Tensor, *, pool: int = 1) -> Obje
     def prepared(m: Tensor) -> Tensor:
         return normalise(F.avg_pool2d(m, pool, ceil_mode=True) if pool > 1 else m)
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, at: At) -> Tensor:
-        shown = interpreter(model, x, explained_class(logits, at))
+    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
+        shown = interpreter(model, x, explained_class(logits, targets))
         if x.requires_grad and torch.is_grad_enabled() and not shown.requires_grad:
             raise Unsupported("this interpreter's map is not differentiable in the image, so it cannot be steered")
         size = (shown.shape[2], shown.shape[3])
         if size not in wanted:
             wanted[size] = prepared(resize(target.detach().to(shown), size))
-        return -(prepared(shown) - wanted[size][at.index]).square().flatten(1).mean(1)
+        return -(prepared(shown) - wanted[size][targets.index]).square().flatten(1).mean(1)
 
     return objective(term)

@@ -20,7 +20,7 @@ class QuasiNewton:
         z: where to start, `[B, ...]`.
         low: smallest allowed values, broadcastable to `z`; None is no bound.
         high: largest allowed values.
-        size: largest change of an entry in the first trial, before anything is known of the curvature; a number or one
+        step_size: largest change of an entry in the first trial, before the curvature is known; a number or one
             per sample `[B]`.
         memory: how many pairs of steps and gradient changes are kept.
 
@@ -37,7 +37,7 @@ class QuasiNewton:
         low: Tensor | float | None = None,
         high: Tensor | float | None = None,
         *,
-        size: float | Tensor = 0.1,
+        step_size: float | Tensor = 0.1,
         memory: int = 10,
     ) -> None:
         self._shape = z.shape[1:]
@@ -49,7 +49,7 @@ class QuasiNewton:
 
         self._low, self._high = bound(low, float("-inf")), bound(high, float("inf"))
         self._z = z.detach().flatten(1).clamp(self._low, self._high)
-        self._size = torch.as_tensor(size, dtype=z.dtype, device=z.device).expand(count)
+        self._size = torch.as_tensor(step_size, dtype=z.dtype, device=z.device).expand(count)
         self.value = z.new_full((count,), float("inf"))
         self.done = torch.zeros(count, dtype=torch.bool, device=z.device)
         self._g = torch.zeros_like(self._z)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from underfire.ascent.loop import check_classes, check_inputs
+from underfire.domains import check_inputs
 from underfire.errors import InputError, OracleError, UnderfireError
+from underfire.validate import check_classes
 
 
 class Queries:
@@ -101,7 +102,7 @@ class Queries:
 
 
 @contextmanager
-def keeping(found: Callable[[], Any]) -> Iterator[None]:
+def attach_partial_result(found: Callable[[], Any]) -> Iterator[None]:
     """Inside, a model that fails takes along what `found()` gives, so that earlier calls were not paid in vain."""
     try:
         yield

@@ -8,12 +8,13 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import Keep, ascend, check_classes, check_inputs, succeeded
-from underfire.ascent.nearest import at_least_one
-from underfire.ascent.objectives import At, margin
-from underfire.ascent.transforms import Transform
+from underfire.ascent.loop import Keep, ascend, succeeded
+from underfire.ascent.objectives import Targets, margin
+from underfire.ascent.parametric import Transform
+from underfire.domains import check_inputs
 from underfire.errors import Unsupported
 from underfire.hooks import frozen
+from underfire.validate import at_least_one, check_classes
 
 Search = Literal["grid", "random", "gradient"]
 
@@ -55,11 +56,11 @@ def worst_of(
                 z = candidates[rows, done : done + width].flatten(0, 1)
                 x_adv = threat.take(owner).apply(x[owner], z)
                 logits = model(x_adv)
-                at = At(y[owner], None if goal is None else goal[owner], owner)
+                targets = Targets(y[owner], None if goal is None else goal[owner], owner)
                 if done == 0:
-                    check_classes(logits, at.y, at.goal)
-                value = objective(model, x_adv, logits, at).to(x.dtype).view(len(rows), width)
-                success = succeeded(logits, at).view(len(rows), width)
+                    check_classes(logits, targets.y, targets.goal)
+                value = objective(model, x_adv, logits, targets).to(x.dtype).view(len(rows), width)
+                success = succeeded(logits, targets).view(len(rows), width)
                 # Where one success is enough it is the first, else it is the worst change of all.
                 rank = torch.where(success, float("inf"), value) if keep == "success" else value
                 choice = rank.argmax(1)
@@ -88,7 +89,7 @@ def search_parameters(
     points: Mapping[str, int],
     samples: int,
     steps: int,
-    size: float,
+    step_size: float,
     restarts: int,
     random_start: bool,
     keep: Keep,
@@ -109,7 +110,7 @@ def search_parameters(
     with frozen(model):
         if search == "gradient":
             start = threat.random_start(x, generator) if random_start else threat.start(x)
-            return _climb(model, x, y, threat, start, goal, steps, size, restarts, keep, generator)
+            return _climb(model, x, y, threat, start, goal, steps, step_size, restarts, keep, generator)
         candidates = threat.grid(x, points) if search == "grid" else threat.draws(x, samples, generator)
         return worst_of(model, x, y, threat, candidates, goal=goal, keep=keep, chunk=chunk)
 
@@ -122,7 +123,7 @@ def _climb(
     start: Tensor,
     goal: Tensor | None,
     steps: int,
-    size: float,
+    step_size: float,
     restarts: int,
     keep: Keep,
     generator: Generator | None,
@@ -131,17 +132,17 @@ def _climb(
     objective = margin()
     best, score, index = x.clone(), x.new_full((len(x),), float("-inf")), torch.arange(len(x), device=x.device)
     for z in threat.switched(start):
-        at = At(y[index], None if goal is None else goal[index], index)
+        targets = Targets(y[index], None if goal is None else goal[index], index)
         rest = threat.take(index)
         x_adv = ascend(
             model,
             x[index],
-            at.y,
+            targets.y,
             objective,
             rest,
-            goal=at.goal,
+            goal=targets.goal,
             steps=steps,
-            size=torch.as_tensor(rest.eps) * size,
+            step_size=torch.as_tensor(rest.eps) * step_size,
             keep=keep,
             restarts=restarts,
             z=z[index],
@@ -149,11 +150,11 @@ def _climb(
         )
         with torch.no_grad():
             logits = model(x_adv)
-            value = objective(model, x_adv, logits, at).to(x.dtype)
+            value = objective(model, x_adv, logits, targets).to(x.dtype)
         better = value > score[index]
         best[index[better]], score[index[better]] = x_adv[better], value[better]
         if keep == "success":
-            index = index[~succeeded(logits, at)]
+            index = index[~succeeded(logits, targets)]
         if len(index) == 0:
             break
     return best

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 
-def crosswise(
+def cross_fit_halves(
     y: Tensor, goal: Tensor | None, held_out: bool, generator: Generator | None = None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """What each universal change is made from and what it is used on, so that all samples get one.

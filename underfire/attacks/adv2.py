@@ -8,13 +8,15 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import ascend, check_classes, check_inputs
-from underfire.ascent.moves import Move, Size, linear
-from underfire.ascent.objectives import At, Interpreter, Objective, cross_entropy, keep_map, margin, objective
+from underfire.ascent.loop import ascend
+from underfire.ascent.moves import Move, StepSize, linear
+from underfire.ascent.objectives import Interpreter, Objective, Targets, cross_entropy, keep_map, margin, objective
 from underfire.ascent.threats import ball
 from underfire.catalog import InterpreterFacts, card, facts_of
+from underfire.domains import check_inputs
 from underfire.errors import InputError
 from underfire.hooks import frozen, smooth_relu
+from underfire.validate import check_classes
 
 
 @card(
@@ -38,7 +40,7 @@ def adv2(
     eps: float | Tensor = 0.031,
     steps: int = 200,
     warm_steps: int = 50,
-    step_size: Size | None = None,
+    step_size: StepSize | None = None,
     move: Move | None = None,
     weight: float | tuple[float, float] = 100.0,
     smoothing: float = 0.01,
@@ -93,16 +95,16 @@ def adv2(
         z, prediction = x, cross_entropy(smoothing)
         if warm_steps:
             plain = margin() if goal is None else prediction
-            z = ascend(model, x, y, plain, threat, goal=goal, steps=warm_steps, size=usual, keep="last")
+            z = ascend(model, x, y, plain, threat, goal=goal, steps=warm_steps, step_size=usual, keep="last")
         if goal is None:
             with torch.no_grad():
                 goal = model(z).scatter(1, y[:, None], float("-inf")).argmax(1)
         map_term, closeness = _remembered(keep_map(interpreter, target, pool=pool))
 
-        def rank(x_adv: Tensor, logits: Tensor, at: At, value: Tensor) -> Tensor:
-            assert at.goal is not None  # set above
+        def rank(x_adv: Tensor, logits: Tensor, targets: Targets, value: Tensor) -> Tensor:
+            assert targets.goal is not None  # set above
             # Below the wanted confidence, confidence counts; above it, the map alone (its distance is at most one).
-            fooled = logits.softmax(1).gather(1, at.goal[:, None]).squeeze(1)
+            fooled = logits.softmax(1).gather(1, targets.goal[:, None]).squeeze(1)
             return torch.where(fooled >= confidence, closeness(), fooled - 2)
 
         first, last = weight if isinstance(weight, tuple) else (weight, weight)
@@ -116,7 +118,7 @@ def adv2(
                 threat,
                 goal=goal,
                 steps=steps,
-                size=linear(2 * usual, usual / 10) if step_size is None else step_size,
+                step_size=linear(2 * usual, usual / 10) if step_size is None else step_size,
                 move=move,
                 z=z,
                 rank=rank,
@@ -127,8 +129,8 @@ def _remembered(term: Objective) -> tuple[Objective, Callable[[], Tensor]]:
     """The same objective, and a function that gives its last values, so that ranking costs no second explanation."""
     last: list[Tensor] = []
 
-    def remember(model: nn.Module, x: Tensor, logits: Tensor, at: At) -> Tensor:
-        value = term(model, x, logits, at)
+    def remember(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
+        value = term(model, x, logits, targets)
         last[:] = [value.detach()]
         return value
 

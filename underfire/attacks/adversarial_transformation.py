@@ -13,14 +13,14 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from underfire.ascent import moves
-from underfire.ascent.loop import check_classes, check_inputs
-from underfire.ascent.nearest import at_least_one
-from underfire.ascent.objectives import At, log_odds
+from underfire.ascent.objectives import Targets, log_odds
 from underfire.ascent.threats import Threat, ball
-from underfire.ascent.universal import crosswise
+from underfire.ascent.universal import cross_fit_halves
 from underfire.catalog import card
+from underfire.domains import check_inputs
 from underfire.errors import InputError
 from underfire.hooks import frozen
+from underfire.validate import at_least_one, check_classes
 
 
 @card(
@@ -82,7 +82,7 @@ def adversarial_transformation(
     if generator_network is not None:
         return _transformed(generator_network, x, threat, chunk)
     x_adv = x.clone()
-    for made, used, wanted in crosswise(y, goal, held_out, generator):
+    for made, used, wanted in cross_fit_halves(y, goal, held_out, generator):
         if len(made):
             network = train_generator(
                 model,
@@ -232,7 +232,7 @@ def train_generator(
                 inside = z + (threat.take(rows).project(x[rows], z) - z).detach()
                 logits = model(inside).to(x.dtype) / heat
                 if target is None:
-                    here = At(y[rows], None, rows)
+                    here = Targets(y[rows], None, rows)
                     misplaced = -odds(model, inside, logits, here).clamp_max(math.log(rerank)).mean()
                 else:
                     misplaced = F.cross_entropy(logits, target[rows])

@@ -7,8 +7,8 @@ from typing import Literal
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import Keep
+from underfire.ascent.parametric import Affine
 from underfire.ascent.search import Search, search_parameters
-from underfire.ascent.transforms import Affine
 from underfire.catalog import card
 
 
@@ -84,7 +84,7 @@ def affine(
         points={name: angles if name == "rotation" else values for name in Affine.parameters},
         samples=samples,
         steps=steps,
-        size=step_size,
+        step_size=step_size,
         restarts=restarts,
         random_start=random_start,
         keep=keep,

@@ -13,17 +13,18 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.adaptive import Halving, Sparse
-from underfire.ascent.loop import check_classes, check_inputs, succeeded
+from underfire.ascent.loop import succeeded
 from underfire.ascent.moves import take
-from underfire.ascent.nearest import at_least_one
-from underfire.ascent.objectives import At, Objective, dlr, log_odds, margin
+from underfire.ascent.objectives import Objective, Targets, dlr, log_odds, margin
 from underfire.ascent.objectives import objective as as_objective
 from underfire.ascent.rows import best_row, class_by_class, in_parts, likeliest_others
 from underfire.ascent.threats import Threat, ball
 from underfire.catalog import card
+from underfire.domains import check_inputs
 from underfire.errors import InputError, Unsupported
 from underfire.gradients.estimators import autograd
 from underfire.hooks import frozen
+from underfire.validate import at_least_one, check_classes
 
 Loss = Literal["ce", "dlr"]
 KEEP = ("best", "success")
@@ -109,7 +110,7 @@ def apgd(
             at_random = random_start or restart > 0
             columns = y[:, None] if classes is None else classes
             for index, tried in class_by_class(columns, chunk or len(x), run.done):
-                run.climb(At(y[index], None if classes is None else tried, index), at_random, generator)
+                run.ascend(Targets(y[index], None if classes is None else tried, index), at_random, generator)
     return run.best
 
 
@@ -121,9 +122,9 @@ def _named(objective: Objective | Loss) -> Objective:
     if objective == "ce":
         return log_odds()
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, at: At) -> Tensor:
-        enough = logits.shape[1] >= (3 if at.goal is None else 4)
-        return (dlr() if enough else margin())(model, x, logits, at)
+    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
+        enough = logits.shape[1] >= (3 if targets.goal is None else 4)
+        return (dlr() if enough else margin())(model, x, logits, targets)
 
     return as_objective(term)
 
@@ -155,12 +156,12 @@ class _Run:
         """Which samples need no more runs."""
         return self.found & self.retire
 
-    def climb(self, at: At, at_random: bool, generator: Generator | None) -> None:
+    def ascend(self, targets: Targets, at_random: bool, generator: Generator | None) -> None:
         """One run for some rows, each a sample and the class it goes for."""
-        x, threat = self.x[at.index], self.threat.take(at.index)
+        x, threat = self.x[targets.index], self.threat.take(targets.index)
         if self.threat.norm != "l1":
             start = threat.random_start(x, generator) if at_random else threat.start(x)
-            self._phase(at, x, threat, start, self.steps, Halving(threat, x, self.steps, self.momentum, self.rho))
+            self._phase(targets, x, threat, start, self.steps, Halving(threat, x, self.steps, self.momentum, self.rho))
             return
         z = x
         if at_random:  # far outside, so that the projection is sparse
@@ -168,52 +169,59 @@ class _Run:
         for factor, steps in _shrinking(self.steps):
             ahead = replace(threat, eps=factor * torch.as_tensor(threat.eps))
             z = ahead.project(x, z)
-            z = self._phase(at, x, ahead, z, steps, Sparse(ahead, x, steps, z), final=factor == 1)
+            z = self._phase(targets, x, ahead, z, steps, Sparse(ahead, x, steps, z), final=factor == 1)
 
     def _phase(
-        self, at: At, x: Tensor, threat: Threat, z: Tensor, steps: int, control: Halving | Sparse, final: bool = True
+        self,
+        targets: Targets,
+        x: Tensor,
+        threat: Threat,
+        z: Tensor,
+        steps: int,
+        control: Halving | Sparse,
+        final: bool = True,
     ) -> Tensor:
         """The best iterate of some steps; in the final phase successes count, and may leave."""
         old = z
-        logits, value, g = self._look(z, at)
+        logits, value, g = self._look(z, targets)
         top, best, best_g = value, z, g
         for step in range(steps + 1):
             if final:
-                stays = self._remember(z, logits, value, at)
+                stays = self._remember(z, logits, value, targets)
                 if stays is not None:
                     if len(stays) == 0:
                         return z[:0]
                     x, z, old, value, g, top, best, best_g = take((x, z, old, value, g, top, best, best_g), stays)
-                    at, threat = at.take(stays), threat.take(stays)
+                    targets, threat = targets.take(stays), threat.take(stays)
                     control.take(stays)
             if step == steps:
                 break
             old, z = z, control.move(threat, x, z, old, g, step)
             before = value
-            logits, value, g = self._look(z, at, gradient=step + 1 < steps)
+            logits, value, g = self._look(z, targets, gradient=step + 1 < steps)
             higher = value > top
             top = torch.where(higher, value, top)
             wide = higher.reshape(-1, 1, 1, 1)
             best, best_g = torch.where(wide, z, best), torch.where(wide, g, best_g)
-            back = control.back(step + 1, value > before, top, x, best)
+            back = control.should_backtrack(step + 1, value > before, top, x, best)
             if back is not None and step + 1 < steps:
                 wide = back.reshape(-1, 1, 1, 1)
                 z, g = torch.where(wide, best, z), torch.where(wide, best_g, g)
         if final:
-            self._keep(best, top, at.index, torch.zeros_like(top, dtype=torch.bool))
+            self._keep(best, top, targets.index, torch.zeros_like(top, dtype=torch.bool))
         return best
 
-    def _look(self, z: Tensor, at: At, gradient: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    def _look(self, z: Tensor, targets: Targets, gradient: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """Logits and objective at `z`, and its gradient where that is wanted (else zero)."""
         seen: list[Tensor] = []
 
         def loss(z: Tensor) -> Tensor:
             logits = self.model(z).to(z.dtype)
             if not self.checked:
-                check_classes(logits, at.y, at.goal)
+                check_classes(logits, targets.y, targets.goal)
                 self.checked = True
             seen[:] = [logits.detach()]
-            return self.objective(self.model, z, logits, at)
+            return self.objective(self.model, z, logits, targets)
 
         if gradient:
             value, g = autograd(loss, z)
@@ -222,14 +230,14 @@ class _Run:
                 value, g = loss(z), torch.zeros_like(z)
         return seen[0], value.detach(), torch.nan_to_num_(g, 0.0, 0.0, 0.0)
 
-    def _remember(self, z: Tensor, logits: Tensor, value: Tensor, at: At) -> Tensor | None:
+    def _remember(self, z: Tensor, logits: Tensor, value: Tensor, targets: Targets) -> Tensor | None:
         """Keep what succeeded; which rows go on, or None where all do."""
-        goal = None if self.goal is None else self.goal[at.index]
-        success = succeeded(logits, At(at.y, goal, at.index))
+        goal = None if self.goal is None else self.goal[targets.index]
+        success = succeeded(logits, Targets(targets.y, goal, targets.index))
         if not bool(success.any()):
             return None
-        self._keep(z[success], value[success], at.index[success], success[success])
-        return (~self.found[at.index]).nonzero().squeeze(1) if self.retire else None
+        self._keep(z[success], value[success], targets.index[success], success[success])
+        return (~self.found[targets.index]).nonzero().squeeze(1) if self.retire else None
 
     def _keep(self, z: Tensor, value: Tensor, index: Tensor, success: Tensor) -> None:
         """Keep what is better than before; all of it succeeded, or none."""

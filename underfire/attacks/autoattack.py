@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import check_classes
-from underfire.ascent.nearest import at_least_one
 from underfire.ascent.queries import Queries
 from underfire.ascent.rows import in_parts
 from underfire.ascent.threats import ball
@@ -23,6 +21,7 @@ from underfire.attacks.square import square
 from underfire.catalog import card
 from underfire.errors import Unsupported
 from underfire.hooks import frozen
+from underfire.validate import at_least_one, check_classes
 
 
 @card(

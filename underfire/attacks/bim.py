@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import Keep, ascend, check_inputs
-from underfire.ascent.moves import Size
+from underfire.ascent.loop import Keep, ascend
+from underfire.ascent.moves import StepSize
 from underfire.ascent.objectives import Objective, log_odds
 from underfire.ascent.threats import Linf
 from underfire.catalog import card
+from underfire.domains import check_inputs
 
 
 def paper_steps(eps: float | Tensor) -> Tensor:
@@ -56,10 +57,10 @@ def bim(
     check_inputs(model, x, y, goal)
     threat = Linf(eps, mask)
     threat.check(x)
-    length: Size = step_size
+    length: StepSize = step_size
     if steps is None:
         own = paper_steps(eps).to(x.device)
         steps = int(own.max()) if own.numel() else 1
         if own.dim():  # a sample with a smaller radius stands still after its own number of steps
             length = lambda step, steps: step_size * (step < own).to(x)  # noqa: E731
-    return ascend(model, x, y, objective or log_odds(), threat, goal=goal, steps=steps, size=length, keep=keep)
+    return ascend(model, x, y, objective or log_odds(), threat, goal=goal, steps=steps, step_size=length, keep=keep)

@@ -6,12 +6,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.decisions import approach, find_starts, within
-from underfire.ascent.nearest import Nearest, at_least_one
-from underfire.ascent.queries import Queries, keeping
+from underfire.ascent.nearest import Nearest
+from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.smoothing import norms, unit
 from underfire.hooks import frozen
+from underfire.validate import at_least_one
 
 
 @card(
@@ -72,7 +73,7 @@ def boundary(
     within(walk, eps)  # says at once what is wrong with eps
     side, inward = Rate(x, sideways, factor, 0.2, 0.5, 10), Rate(x, inwards, factor, 0.1, 0.25, 20)
     step = 0
-    with frozen(model), keeping(lambda: within(walk, eps)), torch.no_grad():
+    with frozen(model), attach_partial_result(lambda: within(walk, eps)), torch.no_grad():
         find_starts(ask, x, walk, starts, draws, generator)
         index = walk.found.nonzero().squeeze(1)
         z = approach(ask, x[index], walk.x_adv[index], index, "l2", 1e-3)

@@ -7,12 +7,13 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import succeeded
 from underfire.ascent.moves import cosine
-from underfire.ascent.nearest import Nearest, at_least_one, begin, climb, farthest
+from underfire.ascent.nearest import Nearest, evaluate_clean, max_distance, value_and_grad
 from underfire.ascent.objectives import log_odds
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
+from underfire.validate import at_least_one
 
 
 @card(
@@ -60,14 +61,14 @@ def ddn(
         raise InputError(f"ddn needs gamma in (0, 1), first > 0, levels >= 2; got {gamma}, {first} and {levels}")
     nearest = Nearest(x.detach(), norm, eps, among=("l2",))
     with frozen(model):
-        _, at = begin(model, x, y, goal, nearest)
+        _, at = evaluate_clean(model, x, y, goal, nearest)
         at = at.take((~nearest.found).nonzero().squeeze(1))
         if len(at.index) == 0:
             return nearest.x_adv
-        x, most = nearest.x[at.index], farthest(nearest)[at.index]
+        x, most = nearest.x[at.index], max_distance(nearest)[at.index]
         z, length, alpha = x, most.clamp_max(first), cosine(1.0, 0.01)
         for step in range(steps):
-            logits, _, g = climb(model, log_odds(), z, at)
+            logits, _, g = value_and_grad(model, log_odds(), z, at)
             success = succeeded(logits, at)
             nearest.update(z, success, at.index)
             length = torch.where(success, length * (1 - gamma), length * (1 + gamma)).minimum(most)

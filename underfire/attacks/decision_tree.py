@@ -7,12 +7,13 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.nearest import Nearest, at_least_one, begin
+from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.catalog import card
 from underfire.errors import Unsupported
 from underfire.hooks import frozen, unwrap
 from underfire.model import Classifier
 from underfire.models.trees import DecisionTree
+from underfire.validate import at_least_one
 
 Leaf = Literal["nearest", "structure"]
 
@@ -68,7 +69,7 @@ def decision_tree(
     tree = _tree_of(model)
     nearest = Nearest(x, norm, eps, among=("l0", "l2", "linf", "l1"))
     with frozen(model), torch.no_grad():
-        _, at = begin(model, x, y, goal, nearest)
+        _, at = evaluate_clean(model, x, y, goal, nearest)
         reachable, classes = (tree.low <= tree.high).all(1), tree.values[tree.leaves].argmax(1)
         for index in (~nearest.found).nonzero().squeeze(1).split(chunk):
             flat = x[index].flatten(1)

@@ -6,11 +6,12 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import succeeded
-from underfire.ascent.nearest import Nearest, at_least_one, begin
+from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.classes import class_gradients
 from underfire.hooks import frozen
+from underfire.validate import at_least_one
 
 
 @card(
@@ -57,7 +58,7 @@ def deepfool(
         raise InputError(f"overshoot must be >= 0, got {overshoot}")
     nearest = Nearest(x, norm, eps, among=("l2", "linf"))
     with frozen(model):
-        logits, at = begin(model, x, y, goal, nearest)
+        logits, at = evaluate_clean(model, x, y, goal, nearest)
         if goal is None:
             others = logits.scatter(1, y[:, None], float("-inf")) if len(x) else logits
             classes = others.topk(min(candidates, logits.shape[1] - 1), dim=1).indices

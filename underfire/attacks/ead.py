@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
+from underfire.ascent.binary_search import BinarySearch
 from underfire.ascent.loop import succeeded
-from underfire.ascent.nearest import Nearest, at_least_one, begin, climb
-from underfire.ascent.objectives import At, carlini, margin
-from underfire.ascent.weights import Weights
+from underfire.ascent.nearest import Nearest, evaluate_clean, value_and_grad
+from underfire.ascent.objectives import Targets, carlini, margin
 from underfire.catalog import card
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen
+from underfire.validate import at_least_one
 
 
 @card(
@@ -72,20 +73,20 @@ def ead(
         )
     nearest = _Elastic(x.detach(), beta, eps, norm) if rule == "EN" else Nearest(x.detach(), norm, eps, among=("l1",))
     with frozen(model):
-        _, at = begin(model, x, y, goal, nearest)
-        at = at.take((~nearest.found).nonzero().squeeze(1))
-        weights = Weights(nearest.x, c)
-        for _ in range(binary_search_steps if len(at.index) else 0):
-            tried = weights.c[at.index]
-            success = _descend(model, nearest, at, tried, steps, step_size, beta, confidence, fast, abort_early)
-            weights.learn(success, at.index)
+        _, targets = evaluate_clean(model, x, y, goal, nearest)
+        targets = targets.take((~nearest.found).nonzero().squeeze(1))
+        weights = BinarySearch(nearest.x, c)
+        for _ in range(binary_search_steps if len(targets.index) else 0):
+            tried = weights.c[targets.index]
+            success = _descend(model, nearest, targets, tried, steps, step_size, beta, confidence, fast, abort_early)
+            weights.update(success, targets.index)
     return nearest.x_adv
 
 
 def _descend(
     model: nn.Module,
     nearest: Nearest,
-    at: At,
+    targets: Targets,
     c: Tensor,
     steps: int,
     step_size: float,
@@ -95,28 +96,28 @@ def _descend(
     abort_early: bool,
 ) -> Tensor:
     """Shrinkage and thresholding for one c per sample; which samples succeeded, bool."""
-    ever, rows = torch.zeros_like(at.y, dtype=torch.bool), torch.arange(len(at.y), device=at.y.device)
-    x = nearest.x[at.index]
+    ever, rows = torch.zeros_like(targets.y, dtype=torch.bool), torch.arange(len(targets.y), device=targets.y.device)
+    x = nearest.x[targets.index]
     z, ahead, before = x, x, torch.full_like(c, float("inf"))
     hinge, weight = carlini(6, confidence), c[:, None, None, None]
-    logits, value, g = climb(model, hinge, z, at)
+    logits, value, g = value_and_grad(model, hinge, z, targets)
     for step in range(steps):
         if fast and step:
-            _, _, g = climb(model, hinge, ahead, at)
+            _, _, g = value_and_grad(model, hinge, ahead, targets)
         alpha = step_size * (1 - step / steps) ** 0.5
         last, z = z, _shrink(x, ahead - alpha * (2 * (ahead - x) - weight * g), beta)
         if fast:
             ahead = z + step / (step + 3) * (z - last)
             with torch.no_grad():
                 logits = model(z)
-                value = hinge(model, z, logits, at)
+                value = hinge(model, z, logits, targets)
         else:
             ahead = z
-            logits, value, g = climb(model, hinge, z, at)
-        success = succeeded(logits, at)
+            logits, value, g = value_and_grad(model, hinge, z, targets)
+        success = succeeded(logits, targets)
         if confidence:
-            success &= margin()(model, z, logits, at) >= confidence
-        nearest.update(z, success, at.index)
+            success &= margin()(model, z, logits, targets) >= confidence
+        nearest.update(z, success, targets.index)
         ever[rows] |= success
         if abort_early and step % max(steps // 10, 1) == 0:
             change = (z - x).flatten(1)
@@ -127,7 +128,7 @@ def _descend(
             before = loss[stays]
             if len(stays) < len(rows):
                 x, z, ahead, g, weight, rows = (t[stays] for t in (x, z, ahead, g, weight, rows))
-                at = at.take(stays)
+                targets = targets.take(stays)
     return ever
 
 

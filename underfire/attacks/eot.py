@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from underfire.ascent import loop, moves
-from underfire.ascent.moves import Size
-from underfire.ascent.nearest import at_least_one
+from underfire.ascent.moves import StepSize
 from underfire.ascent.objectives import Objective, log_success
 from underfire.ascent.threats import ball
 from underfire.catalog import card
 from underfire.gradients import views
 from underfire.transforms.camera import Transform, camera
+from underfire.validate import at_least_one
 
 
 @card(
@@ -32,7 +32,7 @@ def eot(
     norm: str = "linf",
     eps: float | Tensor = 16 / 255,
     steps: int = 40,
-    step_size: Size | None = None,
+    step_size: StepSize | None = None,
     samples: int = 8,
     transform: Transform | None = None,
     rotation: float = 3.0,
@@ -91,7 +91,7 @@ def eot(
         ball(norm, eps, mask, among=("linf", "l2")),
         goal=goal,
         steps=steps,
-        size=moves.linear(first, first / 10) if step_size is None else step_size,
+        step_size=moves.linear(first, first / 10) if step_size is None else step_size,
         view=views.eot(photograph, samples),
         keep=keep,
         generator=generator,

@@ -37,4 +37,4 @@ def fgsm(
             exactly.
     """
     objective = objective or log_odds()
-    return ascend(model, x, y, objective, Linf(eps, mask), goal=goal, steps=1, size=eps, keep="last")
+    return ascend(model, x, y, objective, Linf(eps, mask), goal=goal, steps=1, step_size=eps, keep="last")

@@ -48,4 +48,6 @@ def fgvm(
     unit = normalise({"l2": 2.0, "linf": float("inf")}[norm])
     allowed = 1.0 if mask is None else mask
     value = Move(lambda z: None, lambda g, state: (unit(g * allowed), state), steepest=False)
-    return ascend(model, x, y, objective or log_odds(), threat, goal=goal, steps=1, size=eps, move=value, keep="last")
+    return ascend(
+        model, x, y, objective or log_odds(), threat, goal=goal, steps=1, step_size=eps, move=value, keep="last"
+    )

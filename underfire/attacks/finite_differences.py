@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.asking import ascend_by_asking
-from underfire.ascent.nearest import at_least_one
+from underfire.ascent.score_based import ascend_from_scores
 from underfire.ascent.threats import ball
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.estimators import grouped
+from underfire.validate import at_least_one
 
 
 @card(
@@ -54,7 +54,7 @@ def finite_differences(
     at_least_one(steps=steps)
     if step <= 0:
         raise InputError(f"step must be > 0, got {step}")
-    return ascend_by_asking(
+    return ascend_from_scores(
         model,
         x,
         y,
@@ -64,7 +64,7 @@ def finite_differences(
         pairs=((torch.as_tensor(queries, device=x.device) - 1) // steps - 1)
         .div(2, rounding_mode="floor")
         .clamp(1, max(1, x[:1].numel())),
-        size=torch.as_tensor(eps) * (2.5 / steps) if step_size is None else step_size,
+        step_size=torch.as_tensor(eps) * (2.5 / steps) if step_size is None else step_size,
         goal=goal,
         steps=steps,
         generator=generator,

@@ -10,13 +10,14 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import succeeded
 from underfire.ascent.moves import cosine
-from underfire.ascent.nearest import Nearest, at_least_one, begin, climb, farthest
-from underfire.ascent.objectives import At, margin
+from underfire.ascent.nearest import Nearest, evaluate_clean, max_distance, value_and_grad
+from underfire.ascent.objectives import Targets, margin
 from underfire.ascent.threats import Threat
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.smoothing import norms, unit
 from underfire.hooks import frozen
+from underfire.validate import at_least_one
 
 DUAL = {"linf": 1, "l2": 2, "l1": math.inf}
 GAMMA_LAST = 0.001
@@ -69,20 +70,24 @@ def fmn(
         raise InputError(f"start must be shaped like the images, {tuple(x.shape)}, got {tuple(start.shape)}")
     nearest = Nearest(x.detach(), norm, eps)
     with frozen(model):
-        _, at = begin(model, x, y, goal, nearest)
-        at = at.take((~nearest.found).nonzero().squeeze(1))
-        if len(at.index) == 0:
+        _, targets = evaluate_clean(model, x, y, goal, nearest)
+        targets = targets.take((~nearest.found).nonzero().squeeze(1))
+        if len(targets.index) == 0:
             return nearest.x_adv
-        x, threat, most = nearest.x[at.index], nearest.threat, farthest(nearest)[at.index]
-        z = x if start is None else _boundary(model, x, start.detach().to(x)[at.index].clamp(0, 1), threat, at)
+        x, threat, most = nearest.x[targets.index], nearest.threat, max_distance(nearest)[targets.index]
+        z = (
+            x
+            if start is None
+            else _boundary(model, x, start.detach().to(x)[targets.index].clamp(0, 1), threat, targets)
+        )
         alpha, share = cosine(step_size, step_size / 100), cosine(gamma, min(gamma, GAMMA_LAST))
         eps = threat.size(x, z).clamp_min(1)  # only L0 looks at it before the first update
-        ever = torch.zeros_like(at.y, dtype=torch.bool)
+        ever = torch.zeros_like(targets.y, dtype=torch.bool)
         for step in range(steps):
-            logits, loss, g = climb(model, margin(), z, at)
-            success = succeeded(logits, at)
+            logits, loss, g = value_and_grad(model, margin(), z, targets)
+            success = succeeded(logits, targets)
             ever |= success
-            nearest.update(z, success, at.index)
+            nearest.update(z, success, targets.index)
             g_k = share(step, steps)
             if norm == "l0":
                 larger, smaller = (eps * (1 + g_k)).floor().maximum(eps + 1), (eps * (1 - g_k)).floor().minimum(eps - 1)
@@ -91,21 +96,21 @@ def fmn(
                 # A hair beyond the boundary: the estimates approach it from below, and rounding would keep them there.
                 ahead = ahead * (1 + GAMMA_LAST)
                 larger, smaller = torch.where(ever, eps * (1 + g_k), ahead), eps * (1 - g_k)
-            eps = torch.where(success, smaller.minimum(nearest.size[at.index]), larger).minimum(most)
+            eps = torch.where(success, smaller.minimum(nearest.size[targets.index]), larger).minimum(most)
             z = replace(threat, eps=eps).project(x, z + alpha(step, steps) * unit(g, 2))
         with torch.no_grad():
-            nearest.update(z, succeeded(model(z), at), at.index)
+            nearest.update(z, succeeded(model(z), targets), targets.index)
     return nearest.x_adv
 
 
 @torch.no_grad()
-def _boundary(model: nn.Module, x: Tensor, start: Tensor, threat: Threat, at: At) -> Tensor:
+def _boundary(model: nn.Module, x: Tensor, start: Tensor, threat: Threat, targets: Targets) -> Tensor:
     """The nearest success among the projections of `start` onto balls around `x`, by bisection of their radius."""
     high = threat.size(x, start)
-    low, usable = torch.zeros_like(high), succeeded(model(start), at)
+    low, usable = torch.zeros_like(high), succeeded(model(start), targets)
     for _ in range(10):
         middle = (low + high) / 2
-        success = succeeded(model(replace(threat, eps=middle).project(x, start)), at)
+        success = succeeded(model(replace(threat, eps=middle).project(x, start)), targets)
         low, high = torch.where(success, low, middle), torch.where(success, middle, high)
     high = torch.where(usable, high, 0)
     return replace(threat, eps=high).project(x, start)

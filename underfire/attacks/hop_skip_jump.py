@@ -8,11 +8,12 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.decisions import approach, find_starts, within
-from underfire.ascent.nearest import Nearest, at_least_one
-from underfire.ascent.queries import Queries, keeping
+from underfire.ascent.nearest import Nearest
+from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.catalog import card
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
+from underfire.validate import at_least_one
 
 
 @card(
@@ -69,7 +70,7 @@ def hop_skip_jump(
     theta = d**-1.5 if norm == "l2" else d**-2.0
     # What a step needs after its estimate: a bisection, and a few halvings before.
     reserve = math.ceil(-math.log2(max(theta, torch.finfo(x.dtype).eps))) + 4
-    with frozen(model), keeping(lambda: within(walk, eps)), torch.no_grad():
+    with frozen(model), attach_partial_result(lambda: within(walk, eps)), torch.no_grad():
         find_starts(ask, x, walk, starts, draws, generator)
         z, far = walk.x_adv.clone(), walk.size.clone()
         index = (walk.found & (walk.size > 0)).nonzero().squeeze(1)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import Keep, check_classes, check_inputs
+from underfire.ascent.loop import Keep
 from underfire.ascent.objectives import Objective
 from underfire.attacks.bim import bim
 from underfire.catalog import card
+from underfire.domains import check_inputs
 from underfire.errors import Unsupported
 from underfire.hooks import frozen
+from underfire.validate import check_classes
 
 
 def least_likely(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

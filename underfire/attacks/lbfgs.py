@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
+from underfire.ascent.binary_search import BinarySearch
 from underfire.ascent.loop import succeeded
-from underfire.ascent.nearest import Nearest, at_least_one, begin, climb
-from underfire.ascent.objectives import At, cross_entropy
+from underfire.ascent.nearest import Nearest, evaluate_clean, value_and_grad
+from underfire.ascent.objectives import Targets, cross_entropy
 from underfire.ascent.quasi_newton import QuasiNewton
-from underfire.ascent.weights import Weights
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.hooks import frozen
+from underfire.validate import at_least_one
 
 
 @card(
@@ -66,34 +67,36 @@ def lbfgs(
     x = x.detach()
     nearest = Nearest(x, "l2", eps)
     with frozen(model):
-        logits, at = begin(model, x, y, goal, nearest)
+        logits, targets = evaluate_clean(model, x, y, goal, nearest)
         if goal is None:
             others = logits.scatter(1, y[:, None], float("-inf")) if len(x) else logits
             goals = others.topk(min(candidates, logits.shape[1] - 1), dim=1).indices
         else:
             goals = goal[:, None]
-        at = at.take((~succeeded(logits, at)).nonzero().squeeze(1))
-        for wanted in goals.unbind(1) if len(at.index) else ():
-            weights = Weights(x, c)
+        targets = targets.take((~succeeded(logits, targets)).nonzero().squeeze(1))
+        for wanted in goals.unbind(1) if len(targets.index) else ():
+            weights = BinarySearch(x, c)
             for _ in range(binary_search_steps):
-                reached = minimise(model, nearest, at, wanted[at.index], weights.c[at.index], steps, tolerance)[1]
-                weights.learn(reached, at.index)
+                reached = minimise(
+                    model, nearest, targets, wanted[targets.index], weights.c[targets.index], steps, tolerance
+                )[1]
+                weights.update(reached, targets.index)
     return nearest.x_adv
 
 
 def minimise(
-    model: nn.Module, nearest: Nearest, at: At, goal: Tensor, c: Tensor, steps: int, tolerance: float
+    model: nn.Module, nearest: Nearest, targets: Targets, goal: Tensor, c: Tensor, steps: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
     """Minimise `|r|^2 + c * cross-entropy` for the samples `at`: the images found, and which of them fool."""
-    x, loss = nearest.x[at.index], cross_entropy()
-    found, reached = x.clone(), torch.zeros_like(at.y, dtype=torch.bool)
-    search, rows = QuasiNewton(x, 0, 1, size=0.01), torch.arange(len(x), device=x.device)
+    x, loss = nearest.x[targets.index], cross_entropy()
+    found, reached = x.clone(), torch.zeros_like(targets.y, dtype=torch.bool)
+    search, rows = QuasiNewton(x, 0, 1, step_size=0.01), torch.arange(len(x), device=x.device)
     for _ in range(steps):
         trial, before, clean = search.trial, search.value, x[rows]
         # The loss has a goal in any case; whether it was reached depends on what was asked for.
-        logits, value, slope = climb(model, loss, trial, At(at.y[rows], goal[rows], rows))
-        success = succeeded(logits, at.take(rows))
-        nearest.update(trial, success, at.index[rows])
+        logits, value, slope = value_and_grad(model, loss, trial, Targets(targets.y[rows], goal[rows], rows))
+        success = succeeded(logits, targets.take(rows))
+        nearest.update(trial, success, targets.index[rows])
         weight = c[rows]
         search.tell(
             (trial - clean).square().flatten(1).sum(1) - weight * value,

@@ -54,7 +54,7 @@ def mi_fgsm(
         ball(norm, eps, mask, among=("linf", "l2")),
         goal=goal,
         steps=steps,
-        size=eps / steps,
+        step_size=eps / steps,
         move=moves.momentum(decay),
         keep=keep,
     )

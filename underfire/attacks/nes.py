@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.asking import ascend_by_asking
-from underfire.ascent.nearest import at_least_one
+from underfire.ascent.score_based import ascend_from_scores
 from underfire.ascent.threats import ball
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.estimators import gaussian
+from underfire.validate import at_least_one
 
 
 @card(
@@ -54,7 +54,7 @@ def nes(
     at_least_one(samples=samples)
     if sigma <= 0:
         raise InputError(f"sigma must be > 0, got {sigma}")
-    return ascend_by_asking(
+    return ascend_from_scores(
         model,
         x,
         y,
@@ -62,7 +62,7 @@ def nes(
         gaussian(sigma),
         queries=queries,
         pairs=samples,
-        size=torch.as_tensor(eps) / 5 if step_size is None else step_size,
+        step_size=torch.as_tensor(eps) / 5 if step_size is None else step_size,
         goal=goal,
         generator=generator,
         chunk=chunk,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.nearest import at_least_one
-from underfire.ascent.objectives import At, log_odds
-from underfire.ascent.queries import Queries, keeping
+from underfire.ascent.objectives import Targets, log_odds
+from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.ascent.threats import L0
 from underfire.catalog import card
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen
+from underfire.validate import at_least_one
 
 
 @card(
@@ -69,38 +69,38 @@ def one_pixel(
     L0(eps).check(x)
     pixels = torch.as_tensor(eps, device=x.device).floor().expand(len(x)).clamp(max=x[:1, 0].numel()).to(torch.int64)
     best = x.detach().clone()
-    at = At(y, goal, torch.arange(len(x), device=x.device)).take((pixels > 0).nonzero().squeeze(1))
+    targets = Targets(y, goal, torch.arange(len(x), device=x.device)).take((pixels > 0).nonzero().squeeze(1))
     evolution = _Evolution(x, population, int(pixels.max()) if len(x) else 0, factor, base, generator)
 
     def answers(index: Tensor, genes: Tensor) -> tuple[Tensor, Tensor]:
         owner = index.repeat_interleave(population)
         flat = genes.flatten(0, 1)
         logits = ask.each(lambda rows: paint(x[owner[rows]], flat[rows], pixels[owner[rows]]), owner)
-        everyone = At(y[owner], None if goal is None else goal[owner], owner)
+        everyone = Targets(y[owner], None if goal is None else goal[owner], owner)
         fitness = log_odds()(model, x, logits, everyone).to(x.dtype)
         reached = ask.reached(logits, owner)
         # A success comes before any failure, whatever rounding does to its log-odds.
         return fitness.view(-1, population), reached.view(-1, population)
 
-    with frozen(model), keeping(lambda: best), torch.no_grad():
-        if len(at.index) == 0:
+    with frozen(model), attach_partial_result(lambda: best), torch.no_grad():
+        if len(targets.index) == 0:
             return best
-        fathers = evolution.first(len(at.index))
-        fitness, reached = answers(at.index, fathers)
+        fathers = evolution.first(len(targets.index))
+        fitness, reached = answers(targets.index, fathers)
         for step in range(steps + 1):
             if step:
                 children = evolution.children(fathers, fitness)
-                theirs, reached = answers(at.index, children)
+                theirs, reached = answers(targets.index, children)
                 fitter = theirs > fitness
                 fathers = torch.where(fitter[..., None, None] | reached[..., None, None], children, fathers)
                 fitness = torch.where(fitter, theirs, fitness)
             order = torch.where(reached, float("inf"), fitness)
             top = fathers[torch.arange(len(fathers), device=x.device), order.argmax(1)]
-            best[at.index] = paint(x[at.index], top, pixels[at.index])
+            best[targets.index] = paint(x[targets.index], top, pixels[targets.index])
             rows = (~reached.any(1)).nonzero().squeeze(1)
             if len(rows) == 0:
                 break
-            at, fathers, fitness = at.take(rows), fathers[rows], fitness[rows]
+            targets, fathers, fitness = targets.take(rows), fathers[rows], fitness[rows]
     return best
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import Keep, ascend
-from underfire.ascent.moves import Size
+from underfire.ascent.moves import StepSize
 from underfire.ascent.objectives import Objective, margin
 from underfire.ascent.threats import ball
 from underfire.catalog import card
@@ -32,7 +32,7 @@ def pgd(
     norm: str = "linf",
     eps: float | Tensor = 8 / 255,
     steps: int = 40,
-    step_size: Size | None = None,
+    step_size: StepSize | None = None,
     objective: Objective | None = None,
     estimate: Estimator = autograd,
     keep: Keep = "best",
@@ -58,7 +58,7 @@ def pgd(
         ball(norm, eps, mask, among=("linf", "l2", "l1")),
         goal=goal,
         steps=steps,
-        size=2.5 * eps / steps if step_size is None else step_size,
+        step_size=2.5 * eps / steps if step_size is None else step_size,
         estimate=estimate,
         keep=keep,
         restarts=restarts,

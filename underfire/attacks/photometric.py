@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import Keep
+from underfire.ascent.parametric import Photometric
 from underfire.ascent.search import Search, search_parameters
-from underfire.ascent.transforms import Photometric
 from underfire.catalog import card
 
 
@@ -75,7 +75,7 @@ def photometric(
         points={"brightness": values, "contrast": values, "complement": 2},
         samples=samples,
         steps=steps,
-        size=step_size,
+        step_size=step_size,
         restarts=restarts,
         random_start=random_start,
         keep=keep,

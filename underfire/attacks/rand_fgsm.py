@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import ascend, check_inputs
+from underfire.ascent.loop import ascend
 from underfire.ascent.objectives import Objective, log_odds
 from underfire.ascent.threats import Linf
 from underfire.catalog import card
+from underfire.domains import check_inputs
 from underfire.errors import InputError
 
 
@@ -55,7 +56,7 @@ def rand_fgsm(
         threat,
         goal=goal,
         steps=1,
-        size=eps * (1 - start),
+        step_size=eps * (1 - start),
         keep="last",
         z=x + first * noise,
     )

@@ -9,12 +9,13 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import succeeded
 from underfire.ascent.moves import adam, cosine
-from underfire.ascent.nearest import Nearest, at_least_one, begin, climb
+from underfire.ascent.nearest import Nearest, evaluate_clean, value_and_grad
 from underfire.ascent.objectives import carlini
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
+from underfire.validate import at_least_one
 
 
 @card(
@@ -66,7 +67,7 @@ def sigma_zero(
         )
     nearest = Nearest(x.detach(), norm, eps, among=("l0",))
     with frozen(model):
-        _, at = begin(model, x, y, goal, nearest)
+        _, at = evaluate_clean(model, x, y, goal, nearest)
         at = at.take((~nearest.found).nonzero().squeeze(1))
         if len(at.index) == 0:
             return nearest.x_adv
@@ -74,7 +75,7 @@ def sigma_zero(
         z, tau, move = x, torch.full_like(x[:, :1, :1, :1], threshold), adam()
         state, eta = move.init(x), cosine(step_size, step_size / 10)
         for step in range(steps):
-            logits, _, g = climb(model, carlini(6), z, at)
+            logits, _, g = value_and_grad(model, carlini(6), z, at)
             success = succeeded(logits, at)
             nearest.update(z, success, at.index)
             d = z - x

@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.asking import ascend_by_asking
 from underfire.ascent.moves import adam
-from underfire.ascent.nearest import at_least_one
+from underfire.ascent.score_based import ascend_from_scores
 from underfire.ascent.threats import ball
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.estimators import rademacher
+from underfire.validate import at_least_one
 
 
 @card(
@@ -57,7 +57,7 @@ def spsa(
     at_least_one(samples=samples)
     if step <= 0:
         raise InputError(f"step must be > 0, got {step}")
-    return ascend_by_asking(
+    return ascend_from_scores(
         model,
         x,
         y,
@@ -65,7 +65,7 @@ def spsa(
         rademacher(step),
         queries=queries,
         pairs=samples,
-        size=torch.as_tensor(eps) / 4 if step_size is None else step_size,
+        step_size=torch.as_tensor(eps) / 4 if step_size is None else step_size,
         goal=goal,
         move=replace(adam(), steepest=norm == "l2"),
         generator=generator,

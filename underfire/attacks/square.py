@@ -9,14 +9,14 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from underfire.ascent.nearest import at_least_one
-from underfire.ascent.objectives import At, Objective, log_odds, margin
-from underfire.ascent.queries import Queries, keeping
+from underfire.ascent.objectives import Objective, Targets, log_odds, margin
+from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.ascent.threats import Threat, ball
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.smoothing import norms
 from underfire.hooks import frozen
+from underfire.validate import at_least_one
 
 
 @card(
@@ -75,20 +75,20 @@ def square(
     best = x.clone()
     index = torch.arange(len(x), device=x.device)
     score = torch.full((len(x),), float("-inf"), dtype=x.dtype, device=x.device)
-    with frozen(model), keeping(lambda: best):
-        clean, within, at = x, threat, At(y, goal, index)
+    with frozen(model), attach_partial_result(lambda: best):
+        clean, within, targets = x, threat, Targets(y, goal, index)
         z = first(clean, within, generator)
         while True:
             logits = asked(z, index).to(x.dtype)
             reached = asked.reached(logits, index)
-            value = objective(model, z, logits, at).detach()
+            value = objective(model, z, logits, targets).detach()
             better = (value > score[index]) | reached
             best[index[better]], score[index[better]] = z[better], value[better]
             stays = (~reached & (asked.left[index] > 0)).nonzero().squeeze(1)
             if len(stays) == 0:
                 break
             if len(stays) < len(index):
-                clean, within, at, index = clean[stays], within.take(stays), at.take(stays), index[stays]
+                clean, within, targets, index = clean[stays], within.take(stays), targets.take(stays), index[stays]
             side = _side(share, asked.used[index] - 1, asked.limit[index], x.shape[2], x.shape[3])
             z = again(clean, best[index], within, side, generator)
     return best

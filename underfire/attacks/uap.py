@@ -7,17 +7,18 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import check_classes, check_inputs, succeeded
-from underfire.ascent.nearest import at_least_one
-from underfire.ascent.objectives import At, log_odds
+from underfire.ascent.loop import succeeded
+from underfire.ascent.objectives import Targets, log_odds
 from underfire.ascent.threats import ball
-from underfire.ascent.universal import crosswise
+from underfire.ascent.universal import cross_fit_halves
 from underfire.attacks.deepfool import deepfool
 from underfire.catalog import card
+from underfire.domains import check_inputs
 from underfire.errors import InputError, Unsupported
 from underfire.gradients.estimators import autograd
 from underfire.gradients.smoothing import norms
 from underfire.hooks import frozen
+from underfire.validate import at_least_one, check_classes
 
 Solver = Literal["deepfool", "sgd"]
 
@@ -78,7 +79,7 @@ def uap(
     if len(x) == 0:
         return x_adv
     radius = torch.as_tensor(eps).expand(len(x))
-    for made, used, wanted in crosswise(y, goal, held_out, generator):
+    for made, used, wanted in cross_fit_halves(y, goal, held_out, generator):
         v = universal_perturbation(
             model,
             x[made],
@@ -130,18 +131,18 @@ def universal_perturbation(
     check_inputs(model, x, y, goal)
     ball(norm, eps, among=("linf", "l2")).check(x)
     solver = _check(steps, rate, chunk, solver, goal)
-    at = At(y, goal, torch.arange(len(x), device=x.device))
+    targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     v = best = x.new_zeros(1, *x.shape[1:])
     highest = -1.0
     with frozen(model):
         for step in range(steps + 1):
-            share = _fooled(model, x, v, at, chunk)
+            share = _fooled(model, x, v, targets, chunk)
             if share >= highest:
                 best, highest = v, share
             if share >= rate or step == steps:
                 break
             for rows in torch.randperm(len(x), generator=generator, device=x.device).split(chunk):
-                z, here = x[rows], at.take(rows)
+                z, here = x[rows], targets.take(rows)
                 if solver == "deepfool":
                     change = _to_boundaries(model, z, v, here)
                 else:
@@ -164,31 +165,31 @@ def _check(steps: int, rate: float, chunk: int, solver: Solver | None, goal: Ten
 
 
 @torch.no_grad()
-def _fooled(model: nn.Module, x: Tensor, v: Tensor, at: At, chunk: int) -> float:
+def _fooled(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, chunk: int) -> float:
     """The share of the images that `v` fools."""
     logits = torch.cat([model((part + v).clamp(0, 1)) for part in x.split(chunk)])
-    check_classes(logits, at.y, at.goal)
-    return float(succeeded(logits, at).double().mean())
+    check_classes(logits, targets.y, targets.goal)
+    return float(succeeded(logits, targets).double().mean())
 
 
-def _to_boundaries(model: nn.Module, x: Tensor, v: Tensor, at: At) -> Tensor:
+def _to_boundaries(model: nn.Module, x: Tensor, v: Tensor, targets: Targets) -> Tensor:
     """The ways to the nearest boundaries, in one, of those that `v` does not fool."""
     z = (x + v).clamp(0, 1)
     with torch.no_grad():
-        rows = (~succeeded(model(z), at)).nonzero().squeeze(1)
+        rows = (~succeeded(model(z), targets)).nonzero().squeeze(1)
     if len(rows) == 0:
         return torch.zeros_like(v)
-    way = deepfool(model, z[rows], at.y[rows], norm="l2", steps=10) - z[rows]
+    way = deepfool(model, z[rows], targets.y[rows], norm="l2", steps=10) - z[rows]
     return way.sum(0, keepdim=True)
 
 
-def _steepest(model: nn.Module, x: Tensor, v: Tensor, at: At, norm: str, ceiling: float) -> Tensor:
+def _steepest(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, norm: str, ceiling: float) -> Tensor:
     """The direction of length one that the mean of the clipped log-odds grows most in."""
     objective = log_odds()
 
     def loss(v: Tensor) -> Tensor:
         z = (x + v).clamp(0, 1)
-        return objective(model, z, model(z), at).clamp_max(ceiling)
+        return objective(model, z, model(z), targets).clamp_max(ceiling)
 
     gradient = torch.nan_to_num(autograd(loss, v)[1], 0, 0, 0)
     return ball(norm, 0).steepest(gradient, v, v)

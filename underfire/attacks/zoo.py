@@ -6,13 +6,14 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from underfire.ascent.nearest import Nearest, at_least_one
-from underfire.ascent.objectives import At, margin
-from underfire.ascent.queries import Queries, keeping
-from underfire.ascent.weights import Weights
+from underfire.ascent.binary_search import BinarySearch
+from underfire.ascent.nearest import Nearest
+from underfire.ascent.objectives import Targets, margin
+from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.catalog import card
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen
+from underfire.validate import at_least_one
 
 
 @card(
@@ -84,45 +85,47 @@ def zoo(
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
     nearest = Nearest(x, "l2", eps)
-    everyone = At(y, goal, torch.arange(len(x), device=x.device))
-    weights, lead = Weights(x, c), margin()
+    everyone = Targets(y, goal, torch.arange(len(x), device=x.device))
+    weights, lead = BinarySearch(x, c), margin()
     shapes = [_shape(x, side) for side in sides or (max(x.shape[2:]),)]
 
-    def see(x_adv: Tensor, at: At) -> tuple[Tensor, Tensor]:
+    def see(x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """How far the margin is from what is wanted, and whether the attacker has it."""
-        logits = ask(x_adv, at.index)
-        short = confidence - lead(model, x_adv, logits, at).to(x.dtype)
-        success = ask.reached(logits, at.index) & (short <= 0)
-        nearest.update(x_adv, success, at.index)
+        logits = ask(x_adv, targets.index)
+        short = confidence - lead(model, x_adv, logits, targets).to(x.dtype)
+        success = ask.reached(logits, targets.index) & (short <= 0)
+        nearest.update(x_adv, success, targets.index)
         return short, success
 
-    with frozen(model), keeping(lambda: nearest.x_adv), torch.no_grad():
+    with frozen(model), attach_partial_result(lambda: nearest.x_adv), torch.no_grad():
         if len(x) == 0:
             return nearest.x_adv
         clean, _ = see(x, everyone)
         first = everyone.take((~nearest.found).nonzero().squeeze(1))
         for search in range(binary_search_steps):
             until = ask.used + ask.left // (binary_search_steps - search)
-            at, reached = first, torch.zeros_like(nearest.found)
-            short = clean[at.index]
-            run, taken = _Run(x[at.index], shapes[0], solver, step_size, step, importance, generator), 0
+            targets, reached = first, torch.zeros_like(nearest.found)
+            short = clean[targets.index]
+            run, taken = _Run(x[targets.index], shapes[0], solver, step_size, step, importance, generator), 0
             while True:
                 cost = 2 * min(coordinates, run.z[:1].numel()) + 1
-                rows = (ask.used[at.index] + cost <= until[at.index]).nonzero().squeeze(1)
+                rows = (ask.used[targets.index] + cost <= until[targets.index]).nonzero().squeeze(1)
                 if len(rows) == 0:
                     break
-                if len(rows) < len(at.index):
-                    at, short = at.take(rows), short[rows]
+                if len(rows) < len(targets.index):
+                    targets, short = targets.take(rows), short[rows]
                     run.take(rows)
                 if taken == 0:  # of those whose run is the longest
-                    length = int((until - ask.used)[at.index].max()) // cost
+                    length = int((until - ask.used)[targets.index].max()) // cost
                 elif (stage := taken * len(shapes) // max(length, 1)) < len(shapes):
                     run.enlarge(shapes[stage])
-                run.descend(ask, at, short, weights.c[at.index], confidence, min(coordinates, run.z[:1].numel()))
-                short, success = see(run.image(run.z, run.x), at)
-                reached[at.index] |= success
+                run.descend(
+                    ask, targets, short, weights.c[targets.index], confidence, min(coordinates, run.z[:1].numel())
+                )
+                short, success = see(run.image(run.z, run.x), targets)
+                reached[targets.index] |= success
                 taken += 1
-            weights.learn(reached[first.index], first.index)
+            weights.update(reached[first.index], first.index)
     return nearest.x_adv
 
 
@@ -145,7 +148,7 @@ class _Run:
         importance: bool,
         generator: Generator | None,
     ) -> None:
-        self.x, self.solver, self.step_size, self.step = x, solver, step_size, step
+        self.x, self.solver, self.current_step_size, self.step = x, solver, step_size, step
         self.importance, self.generator = importance, generator
         self.z = x.new_zeros(*x.shape[:2], *shape)
         self.forget()
@@ -180,7 +183,7 @@ class _Run:
             key = key.clamp_min(torch.finfo(key.dtype).tiny).log() / share.clamp_min(torch.finfo(key.dtype).tiny)
         return key.topk(count, dim=1).indices  # the largest of u^(1/p) are a draw with probabilities p
 
-    def descend(self, ask: Queries, at: At, short: Tensor, c: Tensor, confidence: float, count: int) -> None:
+    def descend(self, ask: Queries, targets: Targets, short: Tensor, c: Tensor, confidence: float, count: int) -> None:
         """One step of `count` coordinates."""
         chosen = self.choose(count)
         g, curvature = torch.zeros_like(chosen, dtype=self.z.dtype), torch.zeros_like(chosen, dtype=self.z.dtype)
@@ -191,7 +194,7 @@ class _Run:
             offset = torch.zeros_like(self.z[rows]).flatten(1)
             offset = offset.scatter_(1, chosen.flatten()[some, None], h).view_as(self.z[rows])
             ahead, middle, behind = (self.image(self.z[rows] + sign * offset, x) for sign in (1, 0, -1))
-            both, twice = torch.cat([ahead, behind]), at.take(torch.cat([rows, rows]))
+            both, twice = torch.cat([ahead, behind]), targets.take(torch.cat([rows, rows]))
             value = confidence - lead(ask.model, both, ask(both, twice.index), twice).to(self.z.dtype)
             rise, fall = value.clamp_min(0).chunk(2)
             # The squared distances differ by so little that rounding would hide it: a² - b² is (a - b) (a + b).
@@ -200,7 +203,7 @@ class _Run:
             g.view(-1)[some] = (up + down + weight * (rise - fall)) / (2 * h)
             curvature.view(-1)[some] = (up - down + weight * (rise - 2 * short[rows].clamp_min(0) + fall)) / h**2
         change = self._newton(g, curvature) if self.solver == "newton" else self._adam(g, chosen)
-        z = self.z.flatten(1).scatter_add(1, chosen, -self.step_size * change).view_as(self.z)
+        z = self.z.flatten(1).scatter_add(1, chosen, -self.current_step_size * change).view_as(self.z)
         full = z.shape == self.x.shape
         self.z = (self.x + z).clamp(0, 1) - self.x if full else z
 

@@ -62,8 +62,9 @@ class Job:
         Images without a label get the class that the model predicts. `passes` is about how many forward passes an image
         takes, so that the bar also moves inside a batch.
         """
-        from underfire.ascent.loop import check_classes, check_inputs
+        from underfire.domains import check_inputs
         from underfire.hooks import unwrap
+        from underfire.validate import check_classes
 
         done, seen, size = 0, 0, 1
 

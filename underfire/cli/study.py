@@ -189,7 +189,7 @@ class _StudyImages:
 
     def batches(self, what: str) -> Iterator[Batch]:
         """Yield all images in batches on the device, under a progress bar."""
-        from underfire.ascent.loop import check_inputs
+        from underfire.domains import check_inputs
 
         source, done = self._open(), 0
         with progress(what, len(source.stems), unit="images", quiet=self.quiet) as show:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from underfire.ascent.nearest import at_least_one
 from underfire.attribution.chunks import MEMORY
 from underfire.attribution.feature_space import Known, nearest, read_known_images, require_fitted
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.records import Examples
+from underfire.validate import at_least_one
 
 if TYPE_CHECKING:
     from underfire.data import Dataset

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from underfire.ascent.nearest import at_least_one
 from underfire.attribution.chunks import MEMORY
 from underfire.attribution.feature_space import Known, read_known_images, require_fitted
 from underfire.attribution.scores import class_score, default_generator
 from underfire.catalog import card
 from underfire.errors import DataError, InputError, Unsupported, nearest
 from underfire.measures.statistics import rate
+from underfire.validate import at_least_one
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from underfire import Classifier
+from underfire.ascent.binary_search import BinarySearch
 from underfire.ascent.objectives import margin
 from underfire.ascent.threats import ball
-from underfire.ascent.weights import Weights
 from underfire.attacks import carlini_wagner
 from underfire.errors import InputError
 
@@ -66,12 +66,12 @@ def test_l2_is_the_papers_loop(network, images):
 
 
 def test_every_sample_has_a_search_of_its_own():
-    weights = Weights(torch.zeros(3, 1, 2, 2), 1.0)
+    weights = BinarySearch(torch.zeros(3, 1, 2, 2), 1.0)
     everyone = torch.arange(3)
     for reached in ([True, False, False], [True, True, False]):
-        weights.learn(torch.tensor(reached), everyone)
+        weights.update(torch.tensor(reached), everyone)
     assert weights.c.tolist() == [0.25, 5.5, 100.0]
-    weights.learn(torch.tensor([False]), torch.tensor([0]))
+    weights.update(torch.tensor([False]), torch.tensor([0]))
     assert weights.c.tolist() == [0.375, 5.5, 100.0]
 
 

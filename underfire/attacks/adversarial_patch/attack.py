@@ -6,11 +6,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent import moves
-from underfire.ascent.loop import check_classes, check_inputs
-from underfire.ascent.nearest import at_least_one
-from underfire.ascent.objectives import At, log_success
+from underfire.ascent.objectives import Targets, log_success
 from underfire.ascent.threats import Threat
-from underfire.ascent.universal import crosswise
+from underfire.ascent.universal import cross_fit_halves
 from underfire.attacks.adversarial_patch.patches import (
     Shape,
     allowance,
@@ -21,8 +19,10 @@ from underfire.attacks.adversarial_patch.patches import (
     shape_mask,
 )
 from underfire.catalog import card
+from underfire.domains import check_inputs
 from underfire.errors import InputError
 from underfire.hooks import frozen
+from underfire.validate import at_least_one, check_classes
 
 
 @card(
@@ -79,7 +79,7 @@ def adversarial_patch(
     if len(x) == 0:
         return x_adv
     radius = torch.as_tensor(eps, device=x.device).expand(len(x))
-    for made, used, wanted in crosswise(y, goal, held_out, generator):
+    for made, used, wanted in cross_fit_halves(y, goal, held_out, generator):
         patch, mask = train_patch(
             model,
             x[made],
@@ -126,11 +126,11 @@ def train_patch(
         return patch[0], mask
     objective, move = log_success(), moves.adam()
     state, length = move.init(patch), moves.linear(step_size, step_size / 10)
-    at = At(y, goal, torch.arange(len(x), device=x.device))
+    targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     with frozen(model), torch.enable_grad():
         for step in range(steps):
             rows = torch.randperm(len(x), generator=generator, device=x.device)[:chunk]
-            scene, here = x[rows].detach(), at.take(rows)
+            scene, here = x[rows].detach(), targets.take(rows)
             places = random_places(scene, mask, pixels[rows], rotation=rotation, scale=scale, generator=generator)
             patch = patch.detach().requires_grad_(True)
             x_adv = paste(scene, patch[0], mask, places)
@@ -139,7 +139,7 @@ def train_patch(
             loss = objective(model, x_adv, logits, here).mean()
             (gradient,) = torch.autograd.grad(loss, patch)
             direction, state = move.update(torch.nan_to_num(gradient, 0.0, 0.0, 0.0), state)
-            patch = (patch.detach() + moves.step_size(length, step, steps) * direction).clamp(0, 1)
+            patch = (patch.detach() + moves.current_step_size(length, step, steps) * direction).clamp(0, 1)
     return patch[0], mask
 
 

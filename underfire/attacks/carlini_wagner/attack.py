@@ -5,13 +5,14 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import succeeded
-from underfire.ascent.nearest import Nearest, at_least_one, begin
+from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.ascent.objectives import Objective, carlini
 from underfire.attacks.carlini_wagner.descent import Search, descend
 from underfire.attacks.carlini_wagner.searches import L0Search, L2Search, LinfSearch
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.hooks import frozen
+from underfire.validate import at_least_one
 
 
 @card(
@@ -79,7 +80,7 @@ def carlini_wagner(
     aim = carlini(function, confidence) if objective is None else objective
     nearest = Nearest(x, norm, eps, among=("l2", "linf", "l0"))
     with frozen(model):
-        logits, at = begin(model, x, y, goal, nearest)
+        logits, at = evaluate_clean(model, x, y, goal, nearest)
         clean = x.detach()
         search: Search
         if norm == "l2":

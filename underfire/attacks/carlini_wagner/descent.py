@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from underfire.ascent.loop import succeeded
-from underfire.ascent.nearest import Nearest, climb
-from underfire.ascent.objectives import At, Objective, margin
+from underfire.ascent.nearest import Nearest, value_and_grad
+from underfire.ascent.objectives import Objective, Targets, margin
 
 #: The share of the range of tanh that is the box. With all of it black and white pixels would lie at infinity, and even
 #: where they are pulled in a little, as usual, the slope there is so small that hundreds of steps do not move them.
@@ -44,14 +44,14 @@ class Search:
         """Which runs have found what they were for, bool `[M]`."""
         return torch.zeros_like(success)
 
-    def conclude(self, x_adv: Tensor, solved: Tensor, reached: Tensor, at: At) -> tuple[Tensor, Tensor]:
+    def conclude(self, x_adv: Tensor, solved: Tensor, reached: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Learn from runs that ended at `x_adv`: which samples go on, bool `[M]`, and from which images."""
         raise NotImplementedError
 
 
 def descend(
     model: nn.Module,
-    at: At,
+    targets: Targets,
     objective: Objective,
     search: Search,
     nearest: Nearest,
@@ -67,19 +67,19 @@ def descend(
     of theirs: the batch stays full.
     """
     lead, window, edge = margin(), math.ceil(steps / 10), math.atanh(SHARE)
-    w = _to_tanh(search.x[at.index])
+    w = _to_tanh(search.x[targets.index])
     mean, square = torch.zeros_like(w), torch.zeros_like(w)
-    t = torch.zeros_like(at.index)
+    t = torch.zeros_like(targets.index)
     before = search.c.new_full((len(w),), float("inf"))
     reached = torch.zeros_like(t, dtype=torch.bool)
-    while len(at.index):
-        start, c = search.x[at.index], search.c[at.index]
+    while len(targets.index):
+        start, c = search.x[targets.index], search.c[targets.index]
         flat = torch.tanh(w)
-        x_adv = search.shown((flat / SHARE + 1).div_(2).clamp_(0, 1), at.index)
-        logits, value, slope = climb(model, objective, x_adv, at)
-        far, away = search.distance(x_adv - start, at.index)
-        success = succeeded(logits, at) & (lead(model, x_adv, logits, at) >= confidence)
-        nearest.update(x_adv, success, at.index)
+        x_adv = search.shown((flat / SHARE + 1).div_(2).clamp_(0, 1), targets.index)
+        logits, value, slope = value_and_grad(model, objective, x_adv, targets)
+        far, away = search.distance(x_adv - start, targets.index)
+        success = succeeded(logits, targets) & (lead(model, x_adv, logits, targets) >= confidence)
+        nearest.update(x_adv, success, targets.index)
         reached |= success
         g = torch.nan_to_num_(away - c.reshape(-1, 1, 1, 1) * slope, 0.0, 0.0, 0.0).mul_(
             (1 - flat * flat) / (2 * SHARE)
@@ -88,11 +88,11 @@ def descend(
         square.lerp_(g * g, 0.001)
         t += 1
         corrected, scale = (1 - b ** t.to(w.dtype).reshape(-1, 1, 1, 1) for b in (0.9, 0.999))
-        step_size = search.step_size[at.index].reshape(-1, 1, 1, 1) / corrected
+        step_size = search.step_size[targets.index].reshape(-1, 1, 1, 1) / corrected
         w -= step_size * mean / ((square / scale).sqrt_() + 1e-8)
         w.clamp_(-edge, edge)
         loss = far - c * value
-        solved = search.solved(success, far, at.index)
+        solved = search.solved(success, far, targets.index)
         ended = solved | (t >= steps)
         if abort_early:
             check = (t - 1) % window == 0
@@ -101,13 +101,13 @@ def descend(
         if not bool(ended.any()):
             continue
         rows = ended.nonzero().squeeze(1)
-        on, fresh = search.conclude(x_adv[rows], solved[rows], reached[rows], at.take(rows))
+        on, fresh = search.conclude(x_adv[rows], solved[rows], reached[rows], targets.take(rows))
         w[rows], mean[rows], square[rows], t[rows] = _to_tanh(fresh), 0, 0, 0
         before[rows], reached[rows] = float("inf"), False
         if not bool(on.all()):
             stays = torch.ones_like(ended).index_put((rows,), on).nonzero().squeeze(1)
             w, mean, square, t = w[stays], mean[stays], square[stays], t[stays]
-            before, reached, at = before[stays], reached[stays], at.take(stays)
+            before, reached, targets = before[stays], reached[stays], targets.take(stays)
 
 
 def _to_tanh(x: Tensor) -> Tensor:

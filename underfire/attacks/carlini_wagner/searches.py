@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from underfire.ascent.nearest import climb
-from underfire.ascent.objectives import At, margin
-from underfire.ascent.weights import Weights
+from underfire.ascent.binary_search import BinarySearch
+from underfire.ascent.nearest import value_and_grad
+from underfire.ascent.objectives import Targets, margin
 from underfire.attacks.carlini_wagner.descent import Search
 
 
@@ -22,14 +22,14 @@ class L2Search(Search):
 
     def __init__(self, x: Tensor, c: float, step_size: float, binary_search_steps: int) -> None:
         super().__init__(x, c, step_size)
-        self.weights = Weights(x, c)
+        self.weights = BinarySearch(x, c)
         self.c, self.left = self.weights.c, torch.full((len(x),), binary_search_steps, device=x.device)
 
-    def conclude(self, x_adv: Tensor, solved: Tensor, reached: Tensor, at: At) -> tuple[Tensor, Tensor]:
+    def conclude(self, x_adv: Tensor, solved: Tensor, reached: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Learn from runs that ended: which samples go on, and from which images."""
-        self.weights.learn(reached, at.index)
-        self.left[at.index] -= 1
-        return self.left[at.index] > 0, self.x[at.index]
+        self.weights.update(reached, targets.index)
+        self.left[targets.index] -= 1
+        return self.left[targets.index] > 0, self.x[targets.index]
 
 
 class LimitSearch(Search):
@@ -39,17 +39,17 @@ class LimitSearch(Search):
         super().__init__(x, c, step_size)
         self.largest = largest
 
-    def tighten(self, x_adv: Tensor, at: At) -> tuple[Tensor, Tensor]:
+    def tighten(self, x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """The next limit of samples that have met theirs: which have one, bool `[M]`, and where they start."""
         raise NotImplementedError
 
-    def conclude(self, x_adv: Tensor, solved: Tensor, reached: Tensor, at: At) -> tuple[Tensor, Tensor]:
+    def conclude(self, x_adv: Tensor, solved: Tensor, reached: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Learn from runs that ended: which samples go on, and from which images."""
-        self.c[at.index[~solved]] *= 2
-        on, start = self.c[at.index] <= self.largest, x_adv.clone()
+        self.c[targets.index[~solved]] *= 2
+        on, start = self.c[targets.index] <= self.largest, x_adv.clone()
         rows = solved.nonzero().squeeze(1)
         if len(rows):
-            on[rows], start[rows] = self.tighten(x_adv[rows], at.take(rows))
+            on[rows], start[rows] = self.tighten(x_adv[rows], targets.take(rows))
         return on, start
 
 
@@ -69,13 +69,13 @@ class LinfSearch(LimitSearch):
         """Return which runs have found what they were for, bool `[M]`."""
         return success & (far <= 1e-4 * self.c[index])
 
-    def tighten(self, x_adv: Tensor, at: At) -> tuple[Tensor, Tensor]:
+    def tighten(self, x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Return which samples have a next limit, bool `[M]`, and where they start."""
-        largest = (x_adv - self.x[at.index]).abs().flatten(1).amax(1)
-        tau = 0.9 * torch.minimum(self.tau[at.index], largest)
-        self.tau[at.index] = tau
+        largest = (x_adv - self.x[targets.index]).abs().flatten(1).amax(1)
+        tau = 0.9 * torch.minimum(self.tau[targets.index], largest)
+        self.tau[targets.index] = tau
         # A step that is longer than what is allowed cannot come to rest inside.
-        self.step_size[at.index] = torch.minimum(self.step_size[at.index], tau)
+        self.step_size[targets.index] = torch.minimum(self.step_size[targets.index], tau)
         return tau > 1e-4, x_adv
 
 
@@ -98,13 +98,13 @@ class L0Search(LimitSearch):
         """Return which runs have found what they were for, bool `[M]`."""
         return success
 
-    def tighten(self, x_adv: Tensor, at: At) -> tuple[Tensor, Tensor]:
+    def tighten(self, x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Return which samples have a next limit, bool `[M]`, and where they start."""
-        start = self.x[at.index]
+        start = self.x[targets.index]
         shift = x_adv - start
         # The slope of f itself is zero where the attack is through; that of the margin is not.
-        _, _, slope = climb(self.model, margin(), x_adv, at)
-        changed = self.free[at.index] & (shift.abs() > 1e-4)  # what did not change is not needed
+        _, _, slope = value_and_grad(self.model, margin(), x_adv, targets)
+        changed = self.free[targets.index] & (shift.abs() > 1e-4)  # what did not change is not needed
         count = changed.flatten(1).sum(1)
         gain, order = torch.where(changed, slope * shift, float("inf")).flatten(1).sort(1)
         done = torch.where(gain.isinf(), 0, gain).clamp_min(0).cumsum(1)
@@ -112,5 +112,5 @@ class L0Search(LimitSearch):
         dropped = little.maximum((0.3 * count.to(x_adv.dtype).sqrt()).long().clamp_min(1))
         stays = torch.arange(gain.shape[1], device=gain.device) >= dropped[:, None]
         free = changed & torch.zeros_like(stays).scatter(1, order, stays).view_as(changed)
-        self.free[at.index] = free
+        self.free[targets.index] = free
         return count > 1, torch.where(free, x_adv, start)

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import succeeded
-from underfire.ascent.nearest import Nearest, at_least_one, begin
-from underfire.ascent.objectives import At, margin
+from underfire.ascent.nearest import Nearest, evaluate_clean
+from underfire.ascent.objectives import Targets, margin
 from underfire.ascent.rows import best_row, class_by_class, in_parts, likeliest_others
 from underfire.ascent.threats import ball
 from underfire.attacks.fab.planes import onto_plane
@@ -18,6 +18,7 @@ from underfire.errors import InputError, Unsupported
 from underfire.gradients.classes import nearest_boundary
 from underfire.gradients.smoothing import norms
 from underfire.hooks import frozen
+from underfire.validate import at_least_one
 
 #: Radius of the random starts where neither eps nor an earlier success says one, and the order that measures slopes.
 RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
@@ -86,7 +87,7 @@ def fab(
         raise InputError(f"alpha_max is in [0, 1], eta >= 1, beta in (0, 1); got {alpha_max}, {eta}, {beta}")
     nearest = Nearest(x.detach(), norm, eps, among=("linf", "l2", "l1"))
     with frozen(model):
-        logits, at = begin(model, x, y, goal, nearest, chunk)
+        logits, targets = evaluate_clean(model, x, y, goal, nearest, chunk)
         if len(x) == 0:
             return nearest.x_adv
         if goal is not None:
@@ -104,7 +105,7 @@ def fab(
                 z = nearest.x[index]
                 if random_start or restart > 0:
                     z = _random_start(nearest, index, generator)
-                rows, waiting = at.take(index), _Patience(patience, nearest, index)
+                rows, waiting = targets.take(index), _Patience(patience, nearest, index)
                 for _ in range(steps):
                     to = tried if boundaries == "each" else rows.goal
                     # Among several boundaries of a goal, the pull of the clean image can hold a row for ever: later.
@@ -122,7 +123,7 @@ def fab(
                         rows, tried, z = rows.take(stays), tried[stays], z[stays]
                         waiting.take(stays)
         if keep == "best":
-            _closer(model, nearest, at, chunk)
+            _closer(model, nearest, targets, chunk)
     return nearest.x_adv
 
 
@@ -152,7 +153,7 @@ def _step(
     model: nn.Module,
     x: Tensor,
     z: Tensor,
-    at: At,
+    targets: Targets,
     to: Tensor | None,
     candidates: int,
     norm: str,
@@ -162,9 +163,9 @@ def _step(
     """From `z` across the nearest boundary (that to class `to`, where one is given), and a little towards `x`."""
 
     def pairs(logits: Tensor) -> tuple[Tensor, Tensor]:
-        if at.goal is not None:
-            return at.goal[:, None], likeliest_others(logits, at.goal, 1).squeeze(1)
-        return (likeliest_others(logits, at.y, candidates) if to is None else to[:, None]), at.y
+        if targets.goal is not None:
+            return targets.goal[:, None], likeliest_others(logits, targets.goal, 1).squeeze(1)
+        return (likeliest_others(logits, targets.y, candidates) if to is None else to[:, None]), targets.y
 
     f, w = nearest_boundary(model, z, pairs, DUAL[norm])
     w = torch.nan_to_num(w, 0.0, 0.0, 0.0)
@@ -191,12 +192,12 @@ def _random_start(nearest: Nearest, index: Tensor, generator: Generator | None) 
     return ball(nearest.threat.norm, radius / 2).random_start(nearest.x[index], generator)
 
 
-def _closer(model: nn.Module, nearest: Nearest, at: At, chunk: int | None) -> None:
+def _closer(model: nn.Module, nearest: Nearest, targets: Targets, chunk: int | None) -> None:
     """The paper's final search: three times, almost where the margin between success and failure would be zero."""
     index = (nearest.found & (nearest.size > 0)).nonzero().squeeze(1)
     if len(index) == 0:
         return
-    rows, good, bad = at.take(index), nearest.x_adv[index], nearest.x[index]
+    rows, good, bad = targets.take(index), nearest.x_adv[index], nearest.x[index]
 
     def f(z: Tensor) -> tuple[Tensor, Tensor]:
         logits = in_parts(model, z, chunk)

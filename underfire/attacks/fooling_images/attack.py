@@ -8,16 +8,17 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import ascend, check_classes, check_inputs
+from underfire.ascent.loop import ascend
 from underfire.ascent.moves import Move
-from underfire.ascent.nearest import at_least_one
 from underfire.ascent.objectives import log_odds, objective
 from underfire.ascent.threats import Linf
 from underfire.attacks.fooling_images.genomes import Cppn, Direct, Encoding, Genomes
 from underfire.catalog import card
+from underfire.domains import check_inputs
 from underfire.errors import InputError, Unsupported
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
+from underfire.validate import at_least_one, check_classes
 
 ENCODINGS: dict[str, type[Direct] | type[Cppn]] = {"direct": Direct, "cppn": Cppn}
 
@@ -99,7 +100,7 @@ def fooling_images(
                 threat,
                 goal=goal,
                 steps=steps,
-                size=step_size * x[0].numel() ** 0.5,
+                step_size=step_size * x[0].numel() ** 0.5,
                 move=Move(lambda z: None, lambda g, state: (unit(g, 2), state), steepest=False),
                 z=low + (high - low) * noise,
             )

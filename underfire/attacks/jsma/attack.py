@@ -7,13 +7,14 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from underfire.ascent.loop import succeeded
-from underfire.ascent.nearest import Nearest, at_least_one, begin
-from underfire.ascent.objectives import At
+from underfire.ascent.nearest import Nearest, evaluate_clean
+from underfire.ascent.objectives import Targets
 from underfire.attacks.jsma.pairs import best_pair
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.classes import sum_gradients
 from underfire.hooks import frozen
+from underfire.validate import at_least_one
 
 
 @card(
@@ -69,23 +70,30 @@ def jsma(
     nearest = Nearest(x, "l0", share * entries if eps is None else eps)
     together = 2 if pair else 1
     with frozen(model):
-        logits, at = begin(model, x, y, goal, nearest)
+        logits, targets = evaluate_clean(model, x, y, goal, nearest)
         allowed = torch.as_tensor(nearest.threat.eps, device=x.device).expand(len(x))
         steps = (allowed // together).long()
         if goal is None:
             others = logits.scatter(1, y[:, None], float("-inf")) if len(x) else logits
-            targets = others.topk(min(candidates, logits.shape[1] - 1), dim=1).indices
+            classes = others.topk(min(candidates, logits.shape[1] - 1), dim=1).indices
         else:
-            targets = goal[:, None]
+            classes = goal[:, None]
         index = (~nearest.found & (steps > 0)).nonzero().squeeze(1)
-        for target in targets[index].unbind(1):
+        for target in classes[index].unbind(1):
             own = F.one_hot(target, logits.shape[1]).to(x.dtype)
-            _run(model, x[index], at.take(index), own, steps[index], theta, together, nearest)
+            _run(model, x[index], targets.take(index), own, steps[index], theta, together, nearest)
     return nearest.x_adv
 
 
 def _run(
-    model: nn.Module, x_adv: Tensor, at: At, own: Tensor, steps: Tensor, theta: float, together: int, nearest: Nearest
+    model: nn.Module,
+    x_adv: Tensor,
+    targets: Targets,
+    own: Tensor,
+    steps: Tensor,
+    theta: float,
+    together: int,
+    nearest: Nearest,
 ) -> None:
     """Towards the target that `own` `[B, K]` is one at and zero elsewhere; `nearest` is told every success."""
     for step in range(int(steps.max()) if len(steps) else 0):
@@ -93,16 +101,16 @@ def _run(
         alpha, beta = (theta * jacobian.nan_to_num(0, 0, 0)).flatten(2).unbind(1)
         domain = (x_adv < 1 if theta > 0 else x_adv > 0).flatten(1)
         entries, useful = _most_salient(alpha, beta, domain, own.shape[1] - 1, together)
-        success = succeeded(logits, at)
-        nearest.update(x_adv, success, at.index)
+        success = succeeded(logits, targets)
+        nearest.update(x_adv, success, targets.index)
         rows = (useful & ~success & (step < steps)).nonzero().squeeze(1)
         if len(rows) == 0:
             return
-        x_adv, at, own, steps = x_adv[rows], at.take(rows), own[rows], steps[rows]
+        x_adv, targets, own, steps = x_adv[rows], targets.take(rows), own[rows], steps[rows]
         x_adv = x_adv.flatten(1).scatter_add(1, entries[rows], x_adv.new_full((len(rows), together), theta))
         x_adv = x_adv.clamp_(0, 1).view(len(rows), *nearest.x.shape[1:])
     with torch.no_grad():
-        nearest.update(x_adv, succeeded(model(x_adv), at), at.index)
+        nearest.update(x_adv, succeeded(model(x_adv), targets), targets.index)
 
 
 def _most_salient(alpha: Tensor, beta: Tensor, domain: Tensor, others: int, together: int) -> tuple[Tensor, Tensor]:

@@ -8,14 +8,15 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent import moves
-from underfire.ascent.loop import check_classes, check_inputs, succeeded
-from underfire.ascent.nearest import at_least_one
-from underfire.ascent.objectives import At, carlini
+from underfire.ascent.loop import succeeded
+from underfire.ascent.objectives import Targets, carlini
 from underfire.ascent.quasi_newton import QuasiNewton
 from underfire.attacks.st_adv.flows import Flow, roughness
 from underfire.catalog import card
+from underfire.domains import check_inputs
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen
+from underfire.validate import at_least_one, check_classes
 
 
 @card(
@@ -76,26 +77,30 @@ def st_adv(
     x = x.detach()
     start = threat.start(x)
     low, high = (threat.project(x, torch.full_like(start, end)) for end in (float("-inf"), float("inf")))
-    search = QuasiNewton(start, low, high, size=step_size) if solver == "lbfgs" else _Adam(start, low, high, step_size)
+    search = (
+        QuasiNewton(start, low, high, step_size=step_size) if solver == "lbfgs" else _Adam(start, low, high, step_size)
+    )
     adversarial = carlini(6, confidence)
     best, score = start, x.new_full((len(x),), float("-inf"))
     found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    at = At(y, goal, torch.arange(len(x), device=x.device))
+    targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     with frozen(model):
         for step in range(steps):
             with torch.enable_grad():
                 f = search.trial.requires_grad_(True)
-                x_adv = threat.take(at.index).apply(x[at.index], f)
+                x_adv = threat.take(targets.index).apply(x[targets.index], f)
                 logits = model(x_adv)
                 if step == 0:
                     check_classes(logits, y, goal)
-                near, rough = adversarial(model, x_adv, logits, at), roughness(f)
+                near, rough = adversarial(model, x_adv, logits, targets), roughness(f)
                 loss = weight * rough - near
                 (gradient,) = torch.autograd.grad(loss.sum(), f)
-            success = succeeded(logits, at)
+            success = succeeded(logits, targets)
             here = torch.where(success, -rough, near).detach()
-            better = (success & ~found[at.index]) | ((success == found[at.index]) & (here > score[at.index]))
-            rows = at.index[better]
+            better = (success & ~found[targets.index]) | (
+                (success == found[targets.index]) & (here > score[targets.index])
+            )
+            rows = targets.index[better]
             best[rows], score[rows], found[rows] = f.detach()[better], here[better], success[better]
             search.tell(loss.detach(), torch.nan_to_num(gradient, 0.0, 0.0, 0.0))
             finished = search.done | success if keep == "success" else search.done
@@ -103,7 +108,7 @@ def st_adv(
                 stays = (~finished).nonzero().squeeze(1)
                 if len(stays) == 0:
                     break
-                at = at.take(stays)
+                targets = targets.take(stays)
                 search.take(stays)
     return threat.apply(x, best)
 

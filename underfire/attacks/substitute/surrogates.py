@@ -14,12 +14,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from underfire.ascent.nearest import at_least_one
-from underfire.ascent.queries import Queries, keeping
+from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.errors import DataError, InputError, ModelError, Unsupported, nearest
 from underfire.gradients.classes import logit_gradients
 from underfire.hooks import frozen
 from underfire.model import Classifier, Oracle
+from underfire.validate import at_least_one
 
 Architecture = str | Callable[[], nn.Module]
 
@@ -140,7 +140,7 @@ class Training:
     def run(self, x: Tensor) -> Classifier:
         """The substitute trained from the seeds `x`, of which the budget may not allow all."""
         known = Labelled(None, x[:0], torch.empty(0, dtype=torch.int64, device=x.device))
-        with keeping(lambda: known):
+        with attach_partial_result(lambda: known):
             s = x[: int(self.asked.left.sum())]
             logits = self._ask(s)
             known = Labelled(None, s, logits.argmax(1))

@@ -5,16 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from underfire.ascent.loop import check_classes, check_inputs, succeeded
-from underfire.ascent.nearest import at_least_one, climb
-from underfire.ascent.objectives import At, Objective, carlini, margin, objective
-from underfire.ascent.weights import Weights
+from underfire.ascent.binary_search import BinarySearch
+from underfire.ascent.loop import succeeded
+from underfire.ascent.nearest import value_and_grad
+from underfire.ascent.objectives import Objective, Targets, carlini, margin, objective
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
+from underfire.domains import check_inputs
 from underfire.errors import InputError, ModelError
 from underfire.gradients.estimators import autograd
 from underfire.hooks import frozen, shared_forward
 from underfire.interpreters.counterfactual.plausibility import KINK, plausible
+from underfire.validate import at_least_one, check_classes
 
 _HALVINGS = 14  # of the way back towards the image at the end
 _ENTRY = 0.01  # how far L1 alone may move an entry in one step
@@ -106,20 +108,20 @@ def counterfactual(
         bad = int((~logits.isfinite().all(1)).sum())
         if bad:
             raise ModelError(f"the model's logits are NaN or infinite for {bad} of {len(x)} images")
-        at = At(y, goal, torch.arange(len(x), device=x.device))
-        at = at.take((~succeeded(logits, at)).nonzero().squeeze(1))
-        if not len(at.index):
+        targets = Targets(y, goal, torch.arange(len(x), device=x.device))
+        targets = targets.take((~succeeded(logits, targets)).nonzero().squeeze(1))
+        if not len(targets.index):
             return x.clone()
-        rest = plausible(model, x, at, known, layer, k, theta, smoothness)
+        rest = plausible(model, x, targets, known, layer, k, theta, smoothness)
         # Longer steps would jump to and fro over the kinks of L1 and TV.
         step_size = min(step_size, _ENTRY / max(sparsity, 1e-12), KINK / (4 * max(smoothness, 1e-12)))
         search = _Search(model, x, rest, sparsity, confidence)
-        unit = search.linear(at)
-        weights = Weights(x, c)
+        unit = search.linear(targets)
+        weights = BinarySearch(x, c)
         for _ in range(binary_search_steps):
-            reached = search.descend(at, weights.c[at.index] * unit, steps, step_size)
-            weights.learn(reached, at.index)
-        search.shorten(at)
+            reached = search.descend(targets, weights.c[targets.index] * unit, steps, step_size)
+            weights.update(reached, targets.index)
+        search.shorten(targets)
     return search.best
 
 
@@ -137,15 +139,15 @@ class _Search:
     def aim(self, weight: Tensor) -> Objective:
         """What the gradient is taken of: the hinge, weighed for each sample, and the rest."""
 
-        def hinge(model: nn.Module, z: Tensor, logits: Tensor, at: At) -> Tensor:
-            return weight * self.hinge(model, z, logits, at)
+        def hinge(model: nn.Module, z: Tensor, logits: Tensor, targets: Targets) -> Tensor:
+            return weight * self.hinge(model, z, logits, targets)
 
         return objective(hinge) if self.rest is None else objective(hinge) + self.rest
 
-    def linear(self, at: At) -> Tensor:
+    def linear(self, targets: Targets) -> Tensor:
         """The weight of the hinge that would be just enough on a linear model, `[M]`."""
-        x = self.x[at.index]
-        lead, g = autograd(lambda z: self.lead(self.model, z, self.model(z), at), x)
+        x = self.x[targets.index]
+        lead, g = autograd(lambda z: self.lead(self.model, z, self.model(z), targets), x)
         flat = g.flatten(1)
         bad = int((~flat.isfinite().all(1)).sum())
         if bad:
@@ -154,28 +156,31 @@ class _Search:
         # Where the slope of L2² and L1 along the way equals that of the hinge.
         return (2 * lack / flat.square().sum(1) + self.sparsity / flat.amax(1)).clamp_max(1e12)
 
-    def note(self, z: Tensor, logits: Tensor, rest: Tensor, at: At) -> tuple[Tensor, Tensor]:
+    def note(self, z: Tensor, logits: Tensor, rest: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Keep images that are there and cost less than before; which are there, bool, and the cost of all, `[M]`."""
-        change = (z - self.x[at.index]).flatten(1)
+        change = (z - self.x[targets.index]).flatten(1)
         cost = self.sparsity * change.abs().sum(1) + change.square().sum(1) - rest
-        there = succeeded(logits, at) & (self.lead(self.model, z, logits, at) >= self.confidence)
-        better = there & (cost < self.cost[at.index])
-        rows = at.index[better]
+        there = succeeded(logits, targets) & (self.lead(self.model, z, logits, targets) >= self.confidence)
+        better = there & (cost < self.cost[targets.index])
+        rows = targets.index[better]
         self.best[rows], self.cost[rows] = z[better], cost[better]
         return there, cost
 
-    def descend(self, at: At, c: Tensor, steps: int, step_size: float) -> Tensor:
+    def descend(self, targets: Targets, c: Tensor, steps: int, step_size: float) -> Tensor:
         """Proximal gradient steps for one weight per sample; which were ever there, bool `[M]`."""
-        ever, rows = torch.zeros_like(at.y, dtype=torch.bool), torch.arange(len(at.y), device=at.y.device)
-        z, weight = self.x[at.index], c
+        ever, rows = (
+            torch.zeros_like(targets.y, dtype=torch.bool),
+            torch.arange(len(targets.y), device=targets.y.device),
+        )
+        z, weight = self.x[targets.index], c
         least, before = torch.full_like(c, float("inf")), torch.full_like(c, float("inf"))
         window = max(steps // 10, 5)
         for step in range(steps):
-            x = self.x[at.index]
-            logits, value, g = climb(self.model, self.aim(weight), z, at)
+            x = self.x[targets.index]
+            logits, value, g = value_and_grad(self.model, self.aim(weight), z, targets)
             with torch.no_grad():
-                hinge = weight * self.hinge(self.model, z, logits, at)
-            there, cost = self.note(z, logits, value - hinge, at)
+                hinge = weight * self.hinge(self.model, z, logits, targets)
+            there, cost = self.note(z, logits, value - hinge, targets)
             ever[rows] |= there
             least = least.minimum(cost - hinge)
             alpha = step_size * (1 - step / steps) ** 0.5
@@ -188,22 +193,22 @@ class _Search:
                 before = least
                 if len(stays) < len(rows):
                     z, weight, least, before, rows = (t[stays] for t in (z, weight, least, before, rows))
-                    at = at.take(stays)
+                    targets = targets.take(stays)
         return ever
 
     @torch.no_grad()
-    def shorten(self, at: At) -> None:
+    def shorten(self, targets: Targets) -> None:
         """Bisect how much of its change each image needs."""
-        at = at.take(self.cost[at.index].isfinite().nonzero().squeeze(1))
-        if not len(at.index):
+        targets = targets.take(self.cost[targets.index].isfinite().nonzero().squeeze(1))
+        if not len(targets.index):
             return
-        x, far = self.x[at.index], self.best[at.index]
+        x, far = self.x[targets.index], self.best[targets.index]
         low, high = x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             z = (x + middle * (far - x)).clamp(0, 1)
             logits = self.model(z)
-            rest = logits.new_zeros(len(z)) if self.rest is None else self.rest(self.model, z, logits, at)
-            there, _ = self.note(z, logits, rest, at)
+            rest = logits.new_zeros(len(z)) if self.rest is None else self.rest(self.model, z, logits, targets)
+            there, _ = self.note(z, logits, rest, targets)
             there = there[:, None, None, None]
             low, high = torch.where(there, low, middle), torch.where(there, middle, high)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from underfire.ascent.objectives import At, Objective, objective
+from underfire.ascent.objectives import Objective, Targets, objective
 from underfire.attribution.feature_space import nearest, pooled
 from underfire.errors import DataError
 from underfire.hooks import last_spatial_layer
@@ -21,7 +21,7 @@ KINK = 0.02  # differences of neighbouring pixels below this count by their squa
 def plausible(
     model: nn.Module,
     x: Tensor,
-    at: At,
+    targets: Targets,
     known: Tensor | None,
     layer: str | None,
     k: int,
@@ -36,7 +36,7 @@ def plausible(
     Args:
         model: maps images `[B, C, H, W]` to logits `[B, K]`.
         x: clean images.
-        at: the samples that are to change, and their classes.
+        targets: the samples that are to change, and their classes.
         known: images `[N, C, H, W]`, in the classes that the model gives them; None leaves the prototypes out.
         layer: the feature space, averaged over space; None is the last layer with space.
         k: how many known images make a prototype.
@@ -48,17 +48,17 @@ def plausible(
     """
     terms = []
     if smoothness:
-        terms.append(-smoothness * objective(lambda _, z, __, at: _variation(z - x[at.index])))
+        terms.append(-smoothness * objective(lambda _, z, __, targets: _variation(z - x[targets.index])))
     if known is not None and theta:
         name = layer if layer is not None else last_spatial_layer(model, x)
-        prototype = _prototypes(model, x, at, known, name, k)
+        prototype = _prototypes(model, x, targets, known, name, k)
         start = x.new_ones(len(x))
 
-        def away(_: nn.Module, z: Tensor, __: Tensor, at: At) -> Tensor:
-            return (pooled(model, z, name)[1] - prototype[at.index]).square().sum(1) / start[at.index]
+        def away(_: nn.Module, z: Tensor, __: Tensor, targets: Targets) -> Tensor:
+            return (pooled(model, z, name)[1] - prototype[targets.index]).square().sum(1) / start[targets.index]
 
         with torch.no_grad():
-            start[at.index] = away(model, x[at.index], x, at).clamp_min(1e-12).to(x.dtype)
+            start[targets.index] = away(model, x[targets.index], x, targets).clamp_min(1e-12).to(x.dtype)
         terms.append(-theta * objective(away))
     return sum(terms[1:], terms[0]) if terms else None
 
@@ -71,7 +71,7 @@ def _variation(change: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _prototypes(model: nn.Module, x: Tensor, at: At, known: Tensor, layer: str, k: int) -> Tensor:
+def _prototypes(model: nn.Module, x: Tensor, targets: Targets, known: Tensor, layer: str, k: int) -> Tensor:
     """The prototype of each image's other class, `[B, D]`: the mean features of its nearest known images there."""
     if known.shape[1:] != x.shape[1:]:
         raise DataError(f"known images must be [N, {', '.join(map(str, x.shape[1:]))}], got {tuple(known.shape)}")
@@ -80,10 +80,10 @@ def _prototypes(model: nn.Module, x: Tensor, at: At, known: Tensor, layer: str, 
     if bad:
         raise DataError(f"layer {layer!r} gives NaN or infinite features for {bad} of {len(known)} known images")
     answers, features = torch.cat([s[0] for s in seen]).argmax(1), torch.cat([s[1] for s in seen])
-    _, own = pooled(model, x[at.index], layer)
+    _, own = pooled(model, x[targets.index], layer)
     result = features.new_zeros(len(x), features.shape[1])
-    for i, (row, y) in enumerate(zip(at.index.tolist(), at.y.tolist(), strict=True)):
-        classes = [c for c in answers.unique().tolist() if c != y] if at.goal is None else [int(at.goal[i])]
+    for i, (row, y) in enumerate(zip(targets.index.tolist(), targets.y.tolist(), strict=True)):
+        classes = [c for c in answers.unique().tolist() if c != y] if targets.goal is None else [int(targets.goal[i])]
         means = []
         for c in classes:
             of_class = features[answers == c]
@@ -91,7 +91,7 @@ def _prototypes(model: nn.Module, x: Tensor, at: At, known: Tensor, layer: str, 
                 _, places = nearest(own[i : i + 1], of_class, min(k, len(of_class)))
                 means.append(of_class[places[0]].mean(0))
         if not means:
-            wanted = f"a class other than {y}" if at.goal is None else f"class {classes[0]}"
+            wanted = f"a class other than {y}" if targets.goal is None else f"class {classes[0]}"
             raise DataError(f"the model gives {wanted} to none of the {len(known)} known images; give others")
         choice = torch.stack(means)
         result[row] = choice[(choice - own[i]).square().sum(1).argmin()]

@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from underfire.ascent.loop import ascend
 from underfire.ascent.objectives import margin
+from underfire.ascent.parametric import Affine, Photometric
 from underfire.ascent.search import worst_of
-from underfire.ascent.transforms import Affine, Photometric
 from underfire.errors import InputError, Unsupported
 
 WIDE = Affine(1.0, rotation=70, shear=0.5, scale=(0.4, 1.5), translation=0.3)
@@ -126,7 +126,7 @@ def test_the_worst_of_a_grid(network, x, keep):
 def test_a_threat_of_parameters_goes_with_the_loop(network, x):
     model = network("smooth", torch.float64)
     y = model(x).argmax(1)
-    x_adv = ascend(model, x, y, margin(), WIDE, steps=15, size=0.05)
+    x_adv = ascend(model, x, y, margin(), WIDE, steps=15, step_size=0.05)
 
     def lead(logits):
         return logits.gather(1, y[:, None]).squeeze(1) - logits.scatter(1, y[:, None], -math.inf).amax(1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Weights:
+class BinarySearch:
     """Weights `c`: halved between failure and success, and ten times as large until there is a success.
 
     Args:
@@ -21,7 +21,7 @@ class Weights:
         self.c = x.new_full((len(x),), c)
         self.low, self.high = torch.zeros_like(self.c), torch.full_like(self.c, float("inf"))
 
-    def learn(self, reached: Tensor, index: Tensor) -> None:
+    def update(self, reached: Tensor, index: Tensor) -> None:
         """Whether the weights of the samples at `index` `[M]` were enough, bool `[M]`."""
         c = self.c[index]
         self.low[index] = low = torch.where(reached, self.low[index], c)

@@ -7,14 +7,14 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent import moves
 from underfire.ascent.moves import Move
-from underfire.ascent.objectives import At, margin
-from underfire.ascent.queries import Queries, keeping
+from underfire.ascent.objectives import Targets, margin
+from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.ascent.threats import Threat
 from underfire.gradients.estimators import Probes, slopes
 from underfire.hooks import frozen
 
 
-def ascend_by_asking(
+def ascend_from_scores(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -23,7 +23,7 @@ def ascend_by_asking(
     *,
     queries: int | Tensor,
     pairs: int | Tensor,
-    size: float | Tensor,
+    step_size: float | Tensor,
     goal: Tensor | None = None,
     steps: int | None = None,
     move: Move | None = None,
@@ -44,7 +44,7 @@ def ascend_by_asking(
         probes: where the margin is looked at for an estimate.
         queries: how many queries each sample may cost, one number or one per sample `[B]`.
         pairs: of points per estimate, one number or one per sample `[B]`.
-        size: length of a step, one number or one per sample `[B]`.
+        step_size: length of a step, one number or one per sample `[B]`.
         goal: classes to reach, int64 `[B]`; None leaves class `y`.
         steps: at most so many; None is as many as the queries buy.
         move: memory and direction; None is the plain gradient.
@@ -57,30 +57,30 @@ def ascend_by_asking(
     threat.check(x)
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     best, top = x.clone(), x.new_full((len(x),), float("-inf"))
-    lengths, most = (torch.as_tensor(v, device=x.device).expand(len(x)) for v in (size, pairs))
+    lengths, most = (torch.as_tensor(v, device=x.device).expand(len(x)) for v in (step_size, pairs))
     objective, move = margin(), move or moves.plain()
-    at = At(y, goal, torch.arange(len(x), device=x.device))
+    targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     z, state, step = x.detach().clone(), move.init(x), 0
-    with frozen(model), keeping(lambda: best), torch.no_grad():
-        while len(at.index):
-            logits = ask(z, at.index)
-            value = objective(model, z, logits, at).to(x.dtype)
-            reached = ask.reached(logits, at.index)
-            better = reached | (value > top[at.index])  # of two equal logits, the first is the class
-            best[at.index[better]], top[at.index[better]] = z[better], value[better]
+    with frozen(model), attach_partial_result(lambda: best), torch.no_grad():
+        while len(targets.index):
+            logits = ask(z, targets.index)
+            value = objective(model, z, logits, targets).to(x.dtype)
+            reached = ask.reached(logits, targets.index)
+            better = reached | (value > top[targets.index])  # of two equal logits, the first is the class
+            best[targets.index[better]], top[targets.index[better]] = z[better], value[better]
             # A step needs a pair of probes, and a query for where it leads.
-            goes_on = ~reached & (ask.left[at.index] >= 3)
+            goes_on = ~reached & (ask.left[targets.index] >= 3)
             if step == steps or not bool(goes_on.any()):
                 break
             rows = goes_on.nonzero().squeeze(1)
-            at, z, threat, state = at.take(rows), z[rows], threat.take(rows), moves.take(state, rows)
+            targets, z, threat, state = targets.take(rows), z[rows], threat.take(rows), moves.take(state, rows)
             g = torch.empty_like(z)
-            count = torch.minimum(most[at.index], (ask.left[at.index] - 1) // 2)
+            count = torch.minimum(most[targets.index], (ask.left[targets.index] - 1) // 2)
             for number in count.unique().tolist():
                 some = (count == number).nonzero().squeeze(1)
-                here = at.take(some)
+                here = targets.take(some)
 
-                def loss(points: Tensor, here: At = here) -> Tensor:
+                def loss(points: Tensor, here: Targets = here) -> Tensor:
                     asked = here.take(torch.arange(len(here.index), device=x.device).repeat(len(points) // len(here.y)))
                     points = points.clamp(0, 1)
                     return objective(model, points, ask(points, asked.index), asked)
@@ -88,7 +88,7 @@ def ascend_by_asking(
                 g[some] = slopes(loss, z[some], probes, number, generator, chunk=chunk)
             direction, state = move.update(torch.nan_to_num_(g, 0.0, 0.0, 0.0), state)
             if move.steepest:
-                direction = threat.steepest(direction, x[at.index], z)
-            z = threat.project(x[at.index], z + lengths[at.index].to(z).reshape(-1, 1, 1, 1) * direction)
+                direction = threat.steepest(direction, x[targets.index], z)
+            z = threat.project(x[targets.index], z + lengths[targets.index].to(z).reshape(-1, 1, 1, 1) * direction)
             step += 1
     return best

@@ -1,0 +1,122 @@
+"""The kinds of input that a model takes: images, tables, series; each with its shape, its box and its fixed columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from underfire.errors import DataError, InputError, Unsupported
+from underfire.validate import check_labels
+
+KINDS = ("numeric", "categorical", "immutable")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One kind of input: the shape of a batch, the box of its values, and what may change.
+
+    Attributes:
+        name: `"image"`, `"table"`, or another word; the cards of methods name the domains that they serve.
+        ndim: number of dimensions of a batch, with the batch dimension: 4 for images, 2 for tables.
+        low: the least value, one number or one per column of the last dimension.
+        high: the greatest value, likewise.
+        kinds: what each column of the last dimension is: `"numeric"`, `"categorical"` or `"immutable"`. An additive
+            attack changes numeric columns only. Empty means that every column is numeric.
+
+    Raises:
+        InputError: a bound or a kind is wrong.
+    """
+
+    name: str
+    ndim: int
+    low: float | tuple[float, ...] = 0.0
+    high: float | tuple[float, ...] = 1.0
+    kinds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.ndim < 2:
+            raise InputError(f"a domain needs ndim >= 2, a batch and its features, got {self.ndim}")
+        columns = {len(part) for part in (self.low, self.high, self.kinds) if isinstance(part, tuple) and part}
+        if len(columns) > 1:
+            raise InputError(f"low, high and kinds must name equally many columns, got {sorted(columns)}")
+        low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
+        if not bool((low < high).all()):
+            raise InputError(f"low must be below high in every column, got {self.low} and {self.high}")
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise InputError(f"unknown kind {kind!r} of a column; choices: {', '.join(KINDS)}")
+
+    @property
+    def unit_box(self) -> bool:
+        """Whether every value lies in `[0, 1]`."""
+        return self.low == 0 and self.high == 1
+
+    def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the least and the greatest values, broadcastable to `x`, with its dtype and device."""
+        return _constant(self.low, x.dtype, x.device), _constant(self.high, x.dtype, x.device)
+
+    def clip(self, x: Tensor) -> Tensor:
+        """Return the nearest values inside the box."""
+        return x.clamp(0, 1) if self.unit_box else x.clamp(*self.box(x))
+
+    def mutable(self, x: Tensor) -> Tensor | None:
+        """Return 1 for every column that may change and 0 for the others, `[F]`; None if all may change."""
+        if all(kind == "numeric" for kind in self.kinds):
+            return None
+        return _constant(tuple(float(kind == "numeric") for kind in self.kinds), x.dtype, x.device)
+
+    def check(self, x: Tensor) -> None:
+        """Raise DataError unless `x` is a batch of this domain, with values in the box."""
+        if x.dim() != self.ndim or x.dtype not in (torch.float32, torch.float64):
+            # A step of 1/255 is lost in the rounding of a half-precision input; the model may have any precision.
+            shape = "[B, C, H, W]" if self.name == "image" else f"with {self.ndim} dimensions"
+            raise DataError(f"{self.name}s must be float32 or float64 {shape}, got {x.dtype} {tuple(x.shape)}")
+        for part in (self.low, self.high, self.kinds):
+            if isinstance(part, tuple) and part and len(part) != x.shape[-1]:
+                raise DataError(f"{self.name}s must have {len(part)} columns, got {x.shape[-1]}")
+        if len(x) and not bool(self.contains(x).all()):
+            low, high = (
+                f"{bound:g}" if isinstance(bound, int | float) else "its bound" for bound in (self.low, self.high)
+            )
+            word = "pixels" if self.name == "image" else "values"
+            raise DataError(
+                f"{word} must be in [{low}, {high}], got values from {float(x.min()):g} to {float(x.max()):g}"
+            )
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Return which entries lie in the box, bool like `x`; NaN lies outside."""
+        low, high = (self.low, self.high) if self.unit_box else self.box(x)
+        return (x >= low) & (x <= high)
+
+    def require_images(self, what: str) -> None:
+        """Raise Unsupported unless the domain is images; `what` is the method that needs them."""
+        if self.ndim != 4:
+            raise Unsupported(f"{what} needs images [B, C, H, W], but the model takes domain {self.name!r}")
+
+
+IMAGES = Domain("image", 4)
+
+
+@lru_cache(maxsize=64)
+def _constant(values: float | tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.as_tensor(values, dtype=dtype, device=device)
+
+
+def domain_of(model: nn.Module) -> Domain:
+    """Return the domain of a model: its attribute `domain`, and images where it has none."""
+    domain = getattr(model, "domain", IMAGES)
+    return domain if isinstance(domain, Domain) else IMAGES
+
+
+def check_inputs(model: nn.Module, x: Tensor, y: Tensor, goal: Tensor | None = None) -> None:
+    """Raise an error unless inputs, labels and goals are what an attack on the model can work with.
+
+    Raises:
+        DataError: `x` is no batch of the model's domain, or `y` or `goal` are no classes of it.
+        InputError: a goal equals the label of its sample.
+    """
+    domain_of(model).check(x)
+    check_labels(x, y, goal)

@@ -1,0 +1,79 @@
+"""Check arguments and tensors; a failed check raises one error that says what is wrong and what would be right."""
+
+from __future__ import annotations
+
+from typing import overload
+
+import torch
+from torch import Generator, Tensor
+
+from underfire.errors import DataError, InputError, ModelError
+
+
+def at_least_one(**numbers: int) -> None:
+    """Raise InputError unless every number is at least 1; the message names the argument.
+
+    >>> at_least_one(steps=10, restarts=1)
+    """
+    for name, number in numbers.items():
+        if number < 1:
+            raise InputError(f"{name} must be at least 1, got {number}")
+
+
+def check_labels(x: Tensor, y: Tensor, goal: Tensor | None = None) -> None:
+    """Raise an error unless `y` and `goal` hold one class for each sample of `x`.
+
+    Raises:
+        DataError: the classes are not int64 `[B]`, or one is negative.
+        InputError: a goal equals the label of its sample.
+    """
+    for name, classes in (("labels", y), ("goal", goal)):
+        if classes is None:
+            continue
+        if classes.shape != (len(x),) or classes.dtype != torch.int64:
+            raise DataError(f"{name} must be int64 [{len(x)}], got {classes.dtype} {tuple(classes.shape)}")
+        if len(x) and int(classes.min()) < 0:
+            raise DataError(f"{name} must be >= 0, got {int(classes.min())}")
+    if goal is not None and bool((goal == y).any()):
+        raise InputError(
+            f"goal equals the label for {int((goal == y).sum())} of {len(x)} samples; choose other classes"
+        )
+
+
+def check_classes(logits: Tensor, y: Tensor, goal: Tensor | None = None) -> None:
+    """Raise DataError unless every label and goal is one of the classes of `logits` `[B, K]`."""
+    top = max((int(classes.max()) for classes in (y, goal) if classes is not None and len(classes)), default=0)
+    if top >= logits.shape[1]:
+        raise DataError(f"label {top} is outside the model's {logits.shape[1]} classes (0 to {logits.shape[1] - 1})")
+
+
+def default_generator(generator: Generator | None, device: torch.device | str = "cpu") -> Generator:
+    """Return the generator, or a new one on `device` with a fixed seed, so that the default is deterministic."""
+    return generator if generator is not None else Generator(device).manual_seed(0)
+
+
+def require_finite(values: Tensor, what: str = "the model's gradient") -> Tensor:
+    """Return `values` `[B, ...]` unchanged.
+
+    Raises:
+        ModelError: some samples have NaN or infinite values; the message begins with `what` and counts them.
+    """
+    if not bool(torch.isfinite(values.sum())):  # one number says that all values are finite
+        for word, wrong in (("NaN", torch.isnan), ("infinite", torch.isinf)):
+            if bad := int(wrong(values).reshape(len(values), -1).any(1).sum()):
+                raise ModelError(f"{what} is {word} for {bad} of {len(values)} images")
+    return values
+
+
+@overload
+def per_sample(values: float, like: Tensor) -> float: ...
+@overload
+def per_sample(values: Tensor, like: Tensor) -> Tensor: ...
+def per_sample(values: float | Tensor, like: Tensor) -> float | Tensor:
+    """Reshape one number per sample `[B]` to `[B, 1, ...]`, so that it broadcasts against `like` `[B, ...]`.
+
+    A number stays a number, and a tensor without dimensions stays as it is.
+    """
+    if not isinstance(values, Tensor) or values.dim() == 0:
+        return values
+    return values.reshape(-1, *[1] * (like.dim() - 1))
