@@ -50,30 +50,30 @@ def adv2(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Change the prediction while the explanation stays, or becomes a given map.
+    """Change the prediction while the explanation stays as it is, or becomes a given map.
 
-    First the plain attack (the warm start), then steps along `prediction loss + weight * map loss`: label-smoothed
-    cross-entropy, and the mean squared difference of min-max normalised maps. Of the iterates that fool the classifier
-    with enough confidence, the one whose map is nearest is returned. Untargeted (ours, the paper has goals only), the
-    class that the warm start reached, or failing that the runner-up, is the goal of what follows.
+    The plain attack runs first (the warm start). Then the attack climbs `prediction loss + weight * map loss`: the
+    label-smoothed cross-entropy and the mean squared difference of the min-max normalised maps. Of the iterates that
+    fool the classifier with enough confidence, the one whose map is nearest to the target is returned. The paper has
+    goals only; without a goal, the class that the warm start reached (or else the runner-up) becomes the goal.
 
     Args:
-        interpreter: `(model, x, classes) -> [B, 1, h, w]`, differentiable.
-        target: the map to show, `[B, 1, h, w]`; None is the interpreter's map of the clean image for the class
-            predicted there.
-        steps: steps with both losses.
-        warm_steps: steps of the plain attack before them; 0 for none.
-        step_size: length of a step in the norm, or a schedule; None falls from twice the usual step to a tenth of it,
-            since maps do not settle under a constant step. The usual one, which the warm start takes in any case, is
-            1/255 for L-infinity (the paper's) and `eps / 10` for L2.
-        move: how gradients are used after the warm start; None is the plain gradient, the paper's.
-        weight: of the map loss; a pair goes from the first to the second in equal parts over the steps. (The authors'
-            code has 5 to 10 with many more steps.)
+        interpreter: `(model, x, classes) -> [B, 1, h, w]`, differentiable in `x`.
+        target: the map to show, `[B, 1, h, w]`; None is the interpreter's map of the clean image for its predicted
+            class.
+        steps: number of steps with both losses.
+        warm_steps: number of steps of the plain attack before them; 0 leaves the warm start out.
+        step_size: None falls linearly from twice the usual step to a tenth of it, because maps do not settle under a
+            constant step. The usual step is 1/255 for L-infinity (the paper's) and `eps / 10` for L2; the warm start
+            always uses it.
+        move: how gradients are used after the warm start; None is the plain gradient, as in the paper.
+        weight: weight of the map loss; a pair changes linearly from the first number to the second over the steps. (The
+            authors' code has 5 to 10, with many more steps.)
         smoothing: label smoothing of the prediction loss.
-        confidence: probability of the wrong class from which on only the map counts.
-        tau: smoothing of the activations' derivative; None smooths by 1e-4 where the interpreter is itself a gradient
-            whose derivative is taken exactly; 0 never.
-        pool: average the maps over squares of this side before comparing them.
+        confidence: probability of the wrong class above which only the map counts.
+        tau: width of the smoothing of ReLU's derivative; None is 1e-4 if the interpreter is itself a gradient whose
+            derivative is taken exactly, and no smoothing otherwise; 0 never smooths.
+        pool: side of the squares over which both maps are averaged before they are compared.
     """
     if steps < 1 or warm_steps < 0:
         raise InputError(f"steps must be at least 1 and warm_steps at least 0, got {steps} and {warm_steps}")
@@ -126,7 +126,7 @@ def adv2(
 
 
 def _remembered(term: Objective) -> tuple[Objective, Callable[[], Tensor]]:
-    """The same objective, and a function that gives its last values, so that ranking costs no second explanation."""
+    """Return the objective, and a function that returns its last values, so that ranking explains nothing again."""
     last: list[Tensor] = []
 
     def remember(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
@@ -138,6 +138,7 @@ def _remembered(term: Objective) -> tuple[Objective, Callable[[], Tensor]]:
 
 
 def _smoothed(interpreter: Interpreter, tau: float | None) -> AbstractContextManager[None]:
+    """Return a context in which ReLU has a smooth derivative, where the interpreter needs one."""
     keywords = getattr(interpreter, "keywords", {})
     exact = facts_of(interpreter, InterpreterFacts()).second_order and keywords.get("double_backward") == "exact"
     tau = (1e-4 if exact else 0) if tau is None else tau

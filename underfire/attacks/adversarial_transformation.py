@@ -52,28 +52,28 @@ def adversarial_transformation(
     generator_network: nn.Module | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Let a network that was trained to attack this model change the images, one forward pass for each.
+    """Change each image by one forward pass of a network that was trained to attack this model.
 
     Each half of the batch is changed by the network that was trained on the other half, so that the attack is judged on
-    images that its network has never seen. As in the paper there is one network for every class to reach. Training
-    costs `steps` forward and backward passes of `chunk` images, for every class to reach and for both halves.
-    On MNIST, at an eps of 0.2, 200 steps on 64 images fool the network for about 85 % of 500 unseen ones, where random
-    signs fool it for 41 %; a goal far from most images asks for more images and steps than that.
+    images that its network has not seen. As in the paper, one network is trained for each class to reach. Training
+    costs `steps` forward and backward passes of `chunk` images for each class to reach and each half. On MNIST, at an
+    eps of 0.2, 200 steps on 64 images fool the model for about 85 % of 500 unseen images; random signs fool it for 41
+    %. A goal that is far from most images needs more images and steps.
 
     Args:
-        goal: classes to reach, int64 `[B]`; None leaves class `y` (ours; the paper has goals only).
+        goal: None leaves class `y` (ours; the paper has goals only).
         eps: largest change of an entry, one number or one per sample `[B]` (ours; the paper has no bound).
-        steps: training steps of a network.
-        step_size: Adam's step size in the network's weights.
-        rerank: the goal's wanted probability, in multiples of the highest one; the paper's alpha, which is
-            1.5 there. Trained on few images, that leads by too little on others. Without a goal: how much likelier than
-            `y` all others together are to become.
-        fidelity: weight of the squared distance to the image; the paper's beta.
-        residual: whether the network adds to the image (the paper's P-ATN), or makes it whole (its AAE).
-        width: channels of the network's first layer.
-        chunk: how many images are looked at in one training step.
-        held_out: False trains on all images, and changes the same.
-        generator_network: a network that changes images, such as one of `train_generator`; nothing is trained then.
+        steps: number of training steps of each network.
+        step_size: Adam's step size, in the weights of the network.
+        rerank: wanted probability of the goal, as a multiple of the highest one (the paper's alpha, there 1.5; with few
+            images, 1.5 transfers too little). Without a goal: how much likelier than `y` all other classes become
+            together.
+        fidelity: weight of the squared distance to the image, the paper's beta.
+        residual: whether the network's output is added to the image (the paper's P-ATN) or is the image (its AAE).
+        width: number of channels of the network's first layer.
+        chunk: number of images in each training step.
+        held_out: False trains on all images and changes the same images.
+        generator_network: a network that changes images, such as one of `train_generator`; then nothing is trained.
     """
     check_inputs(model, x, y, goal)
     threat = ball("linf", eps)
@@ -104,15 +104,15 @@ def adversarial_transformation(
 
 
 class TransformationNetwork(nn.Module):
-    """Images `[B, C, H, W]` to images: a small encoder and decoder.
+    """A small encoder and decoder that maps images `[B, C, H, W]` to images.
 
     Args:
-        channels: of the images.
-        width: channels of the first layer; the next have twice as many, at half the resolution.
-        residual: whether what it makes is added to the image, or is the image.
-        reach: unit of what a residual network adds; a tanh alone would soon be at its end, and learn no more.
-        generator: source of the first weights.
-        like: gives dtype and device.
+        channels: number of channels of the images.
+        width: number of channels of the first layer; the next layers have twice as many, at half the resolution.
+        residual: whether the output is added to the image, or is the image.
+        reach: unit of the change that a residual network adds, beyond which it grows slowly.
+        generator: source of the initial weights.
+        like: a tensor of the wanted device and dtype.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class TransformationNetwork(nn.Module):
         self.middle, self.up, self.last = conv(2 * width, 2 * width), conv(2 * width, width), conv(width, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The transformed images; those of a residual network may leave ball and box."""
+        """Return the transformed images; those of a residual network may leave the ball and the box."""
         h = F.relu(self.first(x - 0.5))
         h = F.relu(self.middle(F.relu(self.down(h))))
         h = F.interpolate(h, size=x.shape[2:], mode="bilinear", align_corners=False)
@@ -156,7 +156,7 @@ class TransformationNetwork(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """The network of a file that `save` wrote."""
+        """Return the network in a file that `save` wrote."""
         with safe_open(path, framework="pt") as file:
             facts = file.metadata()
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -187,15 +187,13 @@ def train_generator(
     chunk: int = 32,
     generator: Generator | None = None,
 ) -> TransformationNetwork:
-    """A network that changes images so that the model gives them their goals, its other classes in their old order.
+    """Train a network whose images the model puts into their goals, with its other classes in their old order.
 
-    The loss is `fidelity * |g(x) - x|² + H(r(f(x), goal), f(g(x)))`, `r` being `reranked`. The paper has the squared
-    distance where the cross-entropy `H` is: both are smallest where the model says what it should, but only that of
-    the cross-entropy has a gradient when the model is sure of something else. Without a goal any other class will do,
-    and in place of `H` are the log-odds of `y`, down to those of 1 to `rerank`: a class to reach chosen for each image
-    would ask more of the network than it can do. (A model whose first class leads by more than 10 on average is looked
-    at with its logits scaled down to that.) What leaves the ball is put on it, and the gradient passes as if it had not
-    been.
+    The loss is `fidelity * |g(x) - x|² + H(r(f(x), goal), f(g(x)))` with `r` being `reranked`. The paper has the
+    squared distance in place of the cross-entropy `H`. Both are smallest at the same point, but only the cross-entropy
+    has a gradient where the model is sure of another class. Without a goal, `H` is replaced by the log-odds of `y`,
+    clipped at those of 1 to `rerank`. If the first class leads by more than 10 logits on average, all logits are scaled
+    down to that. An image that leaves the ball is projected onto it, and the gradient ignores the projection.
 
     The arguments are those of `adversarial_transformation`.
     """
@@ -245,7 +243,7 @@ def train_generator(
 
 
 def reranked(probabilities: Tensor, goal: Tensor, rerank: float) -> Tensor:
-    """The same with the goal's `rerank` times the highest, then scaled to a sum of one: the paper's `r_alpha`."""
+    """Set the goal's probability to `rerank` times the highest, and normalise: the paper's `r_alpha`."""
     first = rerank * probabilities.amax(1, keepdim=True)
     raised = probabilities.scatter(1, goal[:, None], first)
     return raised / raised.sum(1, keepdim=True)
@@ -253,7 +251,7 @@ def reranked(probabilities: Tensor, goal: Tensor, rerank: float) -> Tensor:
 
 @torch.no_grad()
 def _transformed(network: nn.Module, x: Tensor, threat: Threat, chunk: int) -> Tensor:
-    """What the network makes of the images, put inside the ball and the box."""
+    """Return the output of the network for each image, projected onto the ball and the box."""
     with frozen(network):
         z = torch.cat([network(part) for part in x.split(chunk)]) if len(x) else x
     if z.shape != x.shape:

@@ -46,33 +46,32 @@ def affine(
     chunk: int = 256,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Turn, shear, scale and shift every image until it fools the model.
+    """Rotate, shear, scale and shift every image until it fools the model.
 
-    The default ranges and the grid of 31 angles and 5 x 5 shifts are those of the paper. Corner cases as in Wu et al.,
-    Deep Validation, DSN 2019, are searched one transformation at a time from mild to strong, which is what the grid
-    does when the other ranges are 0. Ranges for that are, for example, `rotation=70`, `shear=0.5`,
-    `scale=(0.4, 1)` or `translation=0.64`.
+    The default ranges and the grid of 31 angles and 5 x 5 shifts are those of the paper. Wu et al., Deep Validation,
+    DSN 2019, apply one transformation at a time, from mild to strong; the grid does the same if the other ranges are 0,
+    for example with `rotation=70`, `shear=0.5`, `scale=(0.4, 1)` or `translation=0.64`.
 
     Args:
         eps: share of all ranges that may be used, one number or one per sample `[B]`.
-        rotation: largest angle in degrees, both ways.
-        shear: largest shear along either side, both ways.
+        rotation: largest angle in either direction, in degrees.
+        shear: largest shear along either side, in either direction.
         scale: smallest and largest factor, around 1.
-        translation: largest shift along either side, both ways, as a share of that side.
-        padding: what comes in from outside the image: `"zeros"` (black, as in the paper), `"border"` or `"reflection"`.
-        search: `"grid"` tries every combination, the mildest first; `"random"` tries `samples` random ones (the paper's
-            worst of 10); `"gradient"` climbs the margin, with signs of the gradient (ours; the paper's finding is that
-            this is much weaker), and is the only one that needs more than the model's answers.
-        angles: values of the angle on the grid.
-        values: values of every other parameter on the grid.
-        samples: how many random changes are tried.
-        step_size: length of a gradient step, as a share of every range.
+        translation: largest shift along either side in either direction, as a share of that side.
+        padding: what fills the area outside the image: `"zeros"` (black, as in the paper), `"border"` or
+            `"reflection"`.
+        search: `"grid"` tries every combination, the mildest first; `"random"` tries `samples` random combinations (the
+            paper's worst of 10); `"gradient"` climbs the margin along signs of the gradient (ours; the paper finds it
+            much weaker) and is the only search that needs gradients of the model.
+        angles: number of angles on the grid.
+        values: number of values of every other parameter on the grid.
+        samples: number of random combinations.
+        step_size: as a share of every range.
         restarts: runs of the gradient search; those after the first start at random.
-        keep: `"success"` leaves an image at its first success; `"best"` returns its worst change of all.
-        chunk: how many images go through the model at once, in a grid or random search.
+        keep: `"success"` returns the first success; `"best"` returns the change of the largest margin.
 
     Returns:
-        The changed images, shaped like `x`; where nothing fools the model, those with the best margin.
+        The changed images, shaped like `x`; where nothing fools the model, those of the largest margin.
     """
     return search_parameters(
         model,

@@ -59,26 +59,25 @@ def apgd(
     chunk: int | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """PGD with momentum whose step size halves, per sample, where progress stalls, going on from the best iterate.
+    """Run PGD with momentum and a step size that halves, for each sample, when progress stalls.
 
-    Under L1 it is APGD-L1: steps along the largest entries of the gradient, their number following the sparsity of the
-    best iterate, in a ball that shrinks from three times the radius to the radius itself.
-
-    Where the paper's printed test `<` and the authors' code `<=` differ (on ties of the number of rising steps), the
-    code is followed. Projections are onto ball and box together, not one after the other.
+    After each halving the sample goes on from its best iterate. Under L1 this is APGD-L1: each step moves the largest
+    entries of the gradient, their number follows the sparsity of the best iterate, and the ball shrinks from three
+    times the radius to the radius. Where the paper prints `<` and the authors' code has `<=` (for ties in the number of
+    rising steps), this follows the code. Projections are onto ball and box together, not one after the other.
 
     Args:
-        objective: what to make large: `"ce"`, cross-entropy by way of `log_odds`, a monotone function of it, which
-            leaves every comparison and every normalised direction as it is and does not vanish on a confident model;
-            `"dlr"`, the difference of logits ratio (the margin where there are too few classes for it); or your own.
-        candidates: go, one class at a time, for this many of the likeliest other classes (APGD-T is `"dlr"` with 9),
-            any misclassification being a success; 0 goes away from `y`.
-        restarts: runs from random starts, with candidates for each of them; the best counts.
-        momentum: share of the new step; the rest repeats the last one.
-        rho: share of the steps that must rise between two checkpoints for the step size to stay.
+        objective: `"ce"`, cross-entropy computed as `log_odds`, a monotone function of it that does not vanish on a
+            confident model and leaves every comparison and normalised direction as it is; `"dlr"`, the difference of
+            logits ratio (the margin if there are too few classes for it); or an Objective.
+        candidates: attack this number of the likeliest other classes, one at a time (APGD-T is `"dlr"` with 9); any
+            misclassification is a success. 0 only leaves class `y`.
+        restarts: runs from random starts, each with all candidates; the best result counts.
+        momentum: share of the new step; the rest repeats the last step.
+        rho: share of the steps between two checkpoints that must rise, or else the step size halves.
 
     Returns:
-        The perturbed images, shaped like `x`: successes first, then by the objective.
+        The perturbed images, shaped like `x`: a success if there is one, and then the largest objective.
 
     Raises:
         Unsupported: both a goal and candidates are given.

@@ -50,22 +50,23 @@ def autoattack(
     chunk: int | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """The standard ensemble: APGD on cross-entropy, APGD-T on the logits ratio, FAB-T, Square.
+    """Run the standard ensemble: APGD on cross-entropy, APGD-T on the logits ratio, FAB-T and Square.
 
-    A sample leaves at its first success, inside a member as well as between them. The defaults are the standard's:
-    100 steps, 9 classes, 5000 queries; under L1 it runs the first member five times and gives the second five classes.
-    With fewer classes than that, all of them are tried; APGD-T takes the margin where the ratio needs more classes.
+    A sample leaves at its first success, within a member and between members. The defaults are the standard's: 100
+    steps, 9 classes and 5000 queries; under L1 the first member runs five times and the second attacks five classes. If
+    the model has fewer classes, all are attacked; APGD-T uses the margin if the ratio needs more classes.
 
     Args:
         goal: not supported; the standard is untargeted.
         steps: number of steps of every run of APGD and FAB.
-        queries: how many images each sample may send through the model in Square, one number or one per sample `[B]`.
-        candidates: how many of the likeliest other classes APGD-T and FAB-T go for.
-        patience: FAB-T gives up on a class whose boundary it found beyond 1.5 eps and came no nearer to in this many
-            steps, where the standard goes on, as does None. Not under L1, where runs halve their distance later still.
+        queries: for Square alone, one number or one per sample `[B]`.
+        candidates: how many of the likeliest other classes APGD-T and FAB-T attack.
+        patience: FAB-T leaves a class after this many steps without progress if the nearest boundary point that it
+            found is beyond 1.5 eps; None never leaves, as in the standard. Not used under L1, where progress comes
+            late.
 
     Returns:
-        The first success of each sample, shaped like `x`; the clean image where there is none.
+        The first success of each sample, shaped like `x`; the clean image if there is none.
 
     Raises:
         Unsupported: a goal is given.
@@ -110,7 +111,7 @@ def autoattack(
 
 @contextmanager
 def _by_pixels(model: nn.Module) -> Iterator[None]:
-    """The weights of convolutions channels last too, or every pass would make a copy of them; put back at the end."""
+    """Store the weights of convolutions channels last inside the context, which saves a copy of them in every pass."""
     kept = [(weight, weight.data) for weight in model.parameters() if weight.dim() == 4]
     try:
         for weight, data in kept:

@@ -14,7 +14,7 @@ from underfire.domains import check_inputs
 
 
 def paper_steps(eps: float | Tensor) -> Tensor:
-    """The paper's number of steps of one grey level, shaped like eps, at least 1.
+    """Return the paper's number of steps of one grey level, shaped like eps, at least 1.
 
     It is `min(eps + 4, 1.25 eps)` with eps in grey levels, rounded up.
     """
@@ -46,13 +46,12 @@ def bim(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """FGSM in small steps from the clean image, clipped to eps and the box after each.
+    """Take FGSM steps from the clean image, and clip to eps and the box after each.
 
     Args:
-        steps: number of steps; None is the paper's rule, `min(eps + 4, 1.25 eps)` in grey levels.
-        step_size: length of a step; the paper's is one grey level.
-        objective: what to make large; None is cross-entropy's direction (`log_odds`), whose sign is the paper's
-            exactly.
+        steps: None is the paper's rule, `min(eps + 4, 1.25 eps)` with eps in grey levels.
+        step_size: the paper's is one grey level.
+        objective: None is `log_odds`, whose gradient has exactly the sign of the paper's cross-entropy.
     """
     check_inputs(model, x, y, goal)
     threat = Linf(eps, mask)

@@ -43,26 +43,26 @@ def boundary(
     chunk: int = 128,
     generator: Generator | None = None,
 ) -> Tensor:
-    """A random walk along the boundary and towards the image, led by the model's decisions alone.
+    """Walk at random along the decision boundary and towards the image, using the model's decisions alone.
 
-    Every proposal is a random step on the sphere around the image, then a step towards it; it is taken where it is
-    still what the attacker wants. Each sample adapts its own steps: sideways, to half of the steps on the sphere being
-    successes (one in five proposals pays a query to see), and inwards, to a quarter of the proposals. Unlike the paper,
-    the walk begins where a bisection from the start meets the boundary.
+    Every proposal is a random step on the sphere around the image, followed by a step towards the image; it is accepted
+    if it is still a success. Each sample adapts its own step sizes: the sideways step such that half of the steps on
+    the sphere succeed (one in five proposals spends a query to test it), the inward step such that a quarter of the
+    proposals succeed. Unlike in the paper, the walk begins on the boundary, which a bisection finds.
 
     Args:
-        starts: images like `x` that the model gets wrong (or puts into the goal class), to walk from; None looks for
-            them among the batch and at random. A sample without any comes back as it is.
-        draws: random images tried per sample.
-        sideways: first step on the sphere, as a share of the distance.
+        starts: images shaped like `x` that the model gets wrong (or puts into the goal class); None looks for them at
+            random and in the batch. A sample without any is returned as it is.
+        draws: number of random images tried for each sample.
+        sideways: first step on the sphere, as a share of the distance to the image.
         inwards: first step towards the image, as a share of the distance.
-        factor: by which steps grow and shrink.
+        factor: factor by which the step sizes grow and shrink.
 
     Returns:
-        The nearest images found, and the clean image where there is none within eps.
+        The nearest success of each sample; the clean image if there is none within eps.
 
     Raises:
-        OracleError: the model failed; its `found` has the nearest images by then.
+        OracleError: the model failed; its `found` holds the nearest successes so far.
     """
     at_least_one(draws=draws)
     if sideways <= 0 or inwards <= 0 or factor <= 1:
@@ -99,7 +99,7 @@ def boundary(
 def propose(
     x: Tensor, z: Tensor, sideways: Tensor, inwards: Tensor, generator: Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """A random point near `z` on the sphere around `x`, and the one that is `inwards` nearer; both in the box."""
+    """Return a random point near `z` on the sphere around `x`, and the point `inwards` nearer; both in the box."""
     away = z - x
     far = norms(away, 2)
     direction = away / far
@@ -114,10 +114,10 @@ def propose(
 
 
 class Rate:
-    """A step size per sample that grows where too much succeeds and shrinks where too little does; one at most.
+    """A step size for each sample that grows when many steps succeed and shrinks when few do; at most 1.
 
     Attributes:
-        value: the sizes, `[B]`.
+        value: the step sizes, `[B]`.
     """
 
     def __init__(self, x: Tensor, first: float, factor: float, low: float, high: float, window: int) -> None:
@@ -126,7 +126,7 @@ class Rate:
         self.factor, self.low, self.high, self.window = factor, low, high, window
 
     def learn(self, success: Tensor, index: Tensor) -> None:
-        """Count the successes of the samples at `index`, and change the step of those that have a window full."""
+        """Count the successes of the samples at `index`, and adapt the step sizes where the window is full."""
         self.tried[index] += 1
         self.succeeded[index] += success.to(self.succeeded)
         full = self.tried >= self.window

@@ -41,20 +41,21 @@ def ddn(
     levels: int | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """The direction climbs; the length, apart from it, shrinks after a success and grows after a failure.
+    """Climb along the gradient, and adapt the length of the perturbation separately.
 
-    The gradient is that of the log-odds: the direction of the paper's cross-entropy, which is all that is used of it,
-    without its underflow on a confident network. Where it is zero the direction stays as it is (the authors' code
-    draws a random one).
+    The length shrinks after a success and grows after a failure. The gradient is that of the log-odds, which has the
+    direction of the paper's cross-entropy but does not vanish on a confident network; only its direction is used. If it
+    is zero, the direction stays as it is (the authors' code draws a random one).
 
     Args:
-        steps: number of gradient steps; the paper has 100, 300 and 1000.
-        gamma: by which share the length changes in a step.
-        first: the length of the first step.
-        levels: grey levels that every iterate is rounded to; None does not round. The paper's images have 256.
+        steps: the paper has 100, 300 and 1000.
+        gamma: share by which the length changes in a step.
+        first: length of the first step.
+        levels: number of grey levels that every iterate is rounded to; None does not round. The paper's images have
+            256.
 
     Returns:
-        The nearest successes, shaped like `x`; the clean image where there is none.
+        The nearest success of each sample, shaped like `x`; the clean image if there is none.
     """
     at_least_one(steps=steps)
     if not 0 < gamma < 1 or not first > 0 or (levels is not None and levels < 2):

@@ -42,26 +42,25 @@ def decision_tree(
     chunk: int = 64,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Moves the features on the path to a leaf of another class just over their thresholds.
+    """Move the features on the path to a leaf of another class just past their thresholds.
 
-    A leaf is a box, so that the smallest change that reaches it is known exactly, and the smallest of all leaves is the
-    smallest change there is: that is the default (ours). The paper takes the leaf that is nearest in the structure of
-    the tree, whatever it costs, which needs no distance.
+    A leaf is a box, so the smallest change that reaches it has a closed form, and the smallest over all leaves is the
+    smallest change that there is. That is the default (ours). The paper takes the leaf that is nearest in the structure
+    of the tree, whatever the distance.
 
     Args:
         model: a decision tree, `models.from_sklearn(DecisionTreeClassifier(...))`.
-        norm: `"l0"`, `"l2"`, `"linf"` or `"l1"`, what is made smallest; of leaves that are as near in L0, the nearest
-            in L2.
-        leaf: which leaf is gone to: the `"nearest"`, or the paper's by `"structure"`: climb from the image's leaf, and
-            take the first leaf of another class found below an ancestor's other child, here the shallowest of them.
-        chunk: how many images are held against all leaves at once, which bounds the memory.
+        norm: what is minimised; of leaves at the same L0 distance, the nearest in L2 is taken.
+        leaf: `"nearest"`, or the paper's `"structure"`: climb from the leaf of the sample, and take the first leaf of
+            another class under another child of an ancestor, the shallowest of them.
+        chunk: number of samples that are compared with all leaves at once, which bounds the memory.
 
     Returns:
-        The nearest images that the tree gives another class, shaped like `x`; where there is none within eps, the clean
-        image.
+        The nearest inputs that the tree puts into another class, shaped like `x`; the clean input if there is none
+        within eps.
 
     Raises:
-        Unsupported: the model is no decision tree, or the norm or leaf is unknown.
+        Unsupported: the model is not a decision tree, or the norm or leaf is unknown.
     """
     at_least_one(chunk=chunk)
     if leaf not in get_args(Leaf):
@@ -102,21 +101,21 @@ def _tree_of(model: nn.Module) -> DecisionTree:
 
 
 def _inside(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The nearest values in the intervals; what the tree, which rounds to float32, sees inside stays as it is."""
+    """Return the nearest values in the intervals; a value that the tree (in float32) sees inside is kept."""
     seen = values.to(torch.float32)
     wanted = seen.clamp(low.to(torch.float32), high.to(torch.float32))
     return torch.where(wanted == seen, values, wanted.to(values.dtype))
 
 
 def _sizes(change: Tensor, norm: str) -> Tensor:
-    """How large each change `[b, L, F]` is, `[b, L]`."""
+    """Return the size of each change `[b, L, F]`, `[b, L]`."""
     if norm == "l0":  # of equal counts the smaller length, which is put below one
         return (change != 0).sum(2) + change.norm(dim=2) / (2 * change.shape[2] ** 0.5)
     return torch.linalg.vector_norm(change, float(norm[1:]), dim=2)
 
 
 def _steps(tree: DecisionTree, x: Tensor) -> Tensor:
-    """The order in which the paper meets the leaves, `[b, L]`: how far it climbs first, then how deep they are."""
+    """Return each leaf's rank in the paper's order, `[b, L]`: height of the common ancestor, then depth."""
     own = tree.paths[torch.searchsorted(tree.leaves, tree.leaf(x))]
     length = (tree.paths >= 0).sum(1)
     shared = ((own[:, None] == tree.paths) & (tree.paths >= 0)).cumprod(2).sum(2)

@@ -38,20 +38,20 @@ def deepfool(
     candidates: int = 10,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Steps to the nearest boundary of the linearised network, until the class changes.
+    """Step to the nearest boundary of the linearised network until the class changes.
 
-    The paper ignores the box. Here every iterate is clipped to it, and a pixel at the border that a step would push out
-    counts for nothing in the distance to a boundary: it cannot take its part of the step. As in the authors' code, the
-    iterates include the overshoot, so that the last one is the result.
+    The paper ignores the box. Here every iterate is clipped to it, and an entry at the border that a step would push
+    out does not count in the distance to a boundary. As in the authors' code, the iterates include the overshoot, so
+    that the last one is the result.
 
     Args:
-        goal: classes to reach, int64 `[B]`: only the boundary to the goal is considered (ours; the paper has no goals).
+        goal: only the boundary to the goal is considered (ours; the paper has no goals).
         steps: most steps of any sample.
-        overshoot: by how much of itself the total perturbation is longer than to the boundary.
-        candidates: how many of the likeliest other classes of the clean image are tried, a backward pass each.
+        overshoot: how much longer the perturbation is than the way to the boundary, as a share of it.
+        candidates: how many of the likeliest other classes of the clean image are tried; each costs a backward pass.
 
     Returns:
-        The perturbed images, shaped like `x`; the clean image where no success was found.
+        The perturbed images, shaped like `x`; the clean image if there is no success.
     """
     at_least_one(steps=steps, candidates=candidates)
     if not overshoot >= 0:
@@ -84,7 +84,7 @@ def deepfool(
 
 
 def _step(model: nn.Module, x: Tensor, classes: Tensor, current: Tensor, norm: str) -> Tensor:
-    """To the nearest of the boundaries between the class of now and `classes` `[B, k]`, were the network linear."""
+    """Return the step to the nearest boundary between `current` and `classes` `[B, k]` of the linearised network."""
     logits, w = class_gradients(model, x, classes, against=current)
     f = (logits.gather(1, classes) - logits.gather(1, current[:, None])).abs()
     x = x[:, None]

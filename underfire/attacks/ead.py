@@ -46,22 +46,18 @@ def ead(
     abort_early: bool = True,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Least `c * f + beta * L1 + L2²` by shrinkage and thresholding inside the box, bisecting c for every sample.
+    """Minimise `c * f + beta * L1 + L2²` in the box by iterative shrinkage-thresholding, with a binary search over `c`.
 
     Args:
-        steps: iterations for one c; each is two forward passes and one backward, and one of each where not `fast`.
-        binary_search_steps: values of c that are tried.
-        step_size: step size of the first iteration; it falls with the square root of what is left.
-        beta: weight of L1. The printed threshold of the shrinkage is beta itself, not beta times the step size, and so
-            it is here.
-        c: the first weight of the loss; times ten after each failure until there is a success, then bisected.
-        confidence: by how much the wrong class must lead, in logits.
-        rule: what is kept of the successes: the least `beta * L1 + L2²` (`"EN"`) or the least L1 (`"L1"`).
-        fast: with Nesterov's momentum (FISTA), which the paper has, or without (ISTA).
-        abort_early: leave a c when a tenth of the iterations brought its sample nothing.
+        steps: iterations for each c; each costs two forward passes and one backward (one and one if `fast` is False).
+        step_size: step size of the first iteration; it falls with the square root of the remaining share of the steps.
+        beta: weight of L1. The threshold of the shrinkage is beta itself, as printed, not beta times the step size.
+        rule: which success is returned: that of the least `beta * L1 + L2²` (`"EN"`), or of the least L1 (`"L1"`).
+        fast: use Nesterov's momentum (FISTA, as in the paper) or not (ISTA).
+        abort_early: leave a c when a tenth of the iterations did not lower the loss of the sample.
 
     Returns:
-        The best successes by the rule, shaped like `x`; the clean image where there is none.
+        The best success of each sample by the rule, shaped like `x`; the clean image if there is none.
     """
     at_least_one(steps=steps, binary_search_steps=binary_search_steps)
     if rule not in ("EN", "L1"):
@@ -95,7 +91,7 @@ def _descend(
     fast: bool,
     abort_early: bool,
 ) -> Tensor:
-    """Shrinkage and thresholding for one c per sample; which samples succeeded, bool."""
+    """Run shrinkage-thresholding with one c for each sample; return which samples succeeded, bool."""
     ever, rows = torch.zeros_like(targets.y, dtype=torch.bool), torch.arange(len(targets.y), device=targets.y.device)
     x = nearest.x[targets.index]
     z, ahead, before = x, x, torch.full_like(c, float("inf"))
@@ -133,18 +129,18 @@ def _descend(
 
 
 def _shrink(x: Tensor, z: Tensor, beta: float) -> Tensor:
-    """Every entry moved towards that of `x` by beta, or set to it, and clipped: the paper's S."""
+    """Shrink every change by beta towards zero and clip to the box: the paper's operator S."""
     shift = z - x
     return (x + shift.sign() * (shift.abs() - beta).clamp_min(0)).clamp(0, 1)
 
 
 class _Elastic(Nearest):
-    """The success of least elastic-net size, among those within eps in L1."""
+    """The success of the least elastic-net size, among those within eps in L1."""
 
     def __init__(self, x: Tensor, beta: float, eps: float | Tensor | None, norm: str) -> None:
         super().__init__(x, norm, eps, among=("l1",))
         self.beta = beta
 
     def rank(self, x: Tensor, x_adv: Tensor, size: Tensor) -> Tensor:
-        """`beta * L1 + L2²`, `[B]`."""
+        """Return `beta * L1 + L2²`, `[B]`."""
         return self.beta * size + (x_adv - x).square().flatten(1).sum(1)

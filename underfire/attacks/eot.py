@@ -48,28 +48,28 @@ def eot(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """PGD on the average over random photographs of the image, so that it stays adversarial on paper.
+    """Run PGD on the average over random photographs of the image, so that the printed image is still adversarial.
 
-    Every step sees `samples` new photographs of every image. The size is bounded by projection, as in the authors'
-    later work; the paper itself puts a price on the expected distance in a colour space. Audits judge the returned
-    image as it is; to judge it as a camera sees it, ask
-    `model(transforms.camera.camera()(x_adv, generator)).argmax(1)`, several times for each image.
+    Every step uses `samples` new photographs of every image. The perturbation is bounded by projection, as in the
+    authors' later work; the paper penalises the expected distance in a colour space. An audit judges the returned image
+    itself. To judge it as a camera sees it, average `model(transforms.camera.camera()(x_adv, generator)).argmax(1)`
+    over several calls.
 
     Args:
-        step_size: length of a step in the norm, or a schedule; None falls from `5 * eps / steps` to a tenth of it,
-            since the gradient is a random one.
-        samples: photographs of every image in every step; each costs a pass.
-        transform: another random transformation, `(x', generator) -> x''`, differentiable; None is the camera.
-        rotation: of the camera, in degrees at most; this and what follows mean nothing for another transformation.
-        perspective: by which share of the sides its corners move at most.
-        blur: its largest standard deviation, in pixels.
-        tone: powers (its gamma) between `1 / (1 + tone)` and `1 + tone`.
-        contrast: between `1 - contrast` and `1 + contrast`.
-        brightness: its largest shift.
-        noise: its largest standard deviation.
+        step_size: None falls linearly from `5 * eps / steps` to a tenth of it, because the gradient is random.
+        samples: number of photographs of every image in every step; each costs a pass.
+        transform: another random differentiable transformation, `(x', generator) -> x''`; None is the camera. The
+            options below belong to the camera.
+        rotation: largest rotation, in degrees.
+        perspective: largest move of a corner, as a share of the side.
+        blur: largest standard deviation of the blur, in pixels.
+        tone: the gamma lies between `1 / (1 + tone)` and `1 + tone`.
+        contrast: the contrast lies between `1 - contrast` and `1 + contrast`.
+        brightness: largest change of brightness.
+        noise: largest standard deviation of the noise.
         quality: lowest JPEG quality; None leaves JPEG out.
-        objective: what to make large on average; None is the log-probability of success, with a goal the paper's.
-        keep: `"last"`; `"best"` and `"success"` judge the image itself, not its photographs.
+        objective: what to maximise on average; None is the log-probability of success, which is the paper's for a goal.
+        keep: `"best"` and `"success"` judge the image itself, not its photographs.
     """
     at_least_one(steps=steps, samples=samples)
     photograph = transform or camera(

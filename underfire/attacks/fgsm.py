@@ -30,11 +30,10 @@ def fgsm(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """One step of eps along the sign of the gradient of the loss.
+    """Take one step of size eps along the sign of the gradient.
 
     Args:
-        objective: what to make large; None is cross-entropy's direction (`log_odds`), whose sign is the paper's
-            exactly.
+        objective: None is `log_odds`, whose gradient has exactly the sign of the paper's cross-entropy.
     """
     objective = objective or log_odds()
     return ascend(model, x, y, objective, Linf(eps, mask), goal=goal, steps=1, step_size=eps, keep="last")

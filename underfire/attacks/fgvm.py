@@ -33,16 +33,16 @@ def fgvm(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """One step along the gradient itself, not its sign, scaled so that its norm is eps.
+    """Take one step along the gradient itself, scaled to norm eps.
 
     On a linear model with one weight vector per class, such as `models.from_sklearn(LinearSVC(...))`, the objective
     `objectives.logit()` in L2 is the attack on support vector machines of Papernot, McDaniel and Goodfellow,
     Transferability in Machine Learning, 2016: `x - eps w[y] / |w[y]|`.
 
     Args:
-        norm: `"l2"` or `"linf"`, the norm the gradient is divided by.
+        norm: the norm that the gradient is divided by.
         eps: length of the step in that norm, one number or one per sample `[B]`.
-        objective: what to make large; None is cross-entropy's direction (`log_odds`).
+        objective: None is `log_odds`, which has the direction of cross-entropy.
     """
     threat = ball(norm, eps, mask, among=("l2", "linf"))
     unit = normalise({"l2": 2.0, "linf": float("inf")}[norm])

@@ -39,17 +39,17 @@ def finite_differences(
     chunk: int = 128,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Gradient steps whose gradient is measured entry by entry, or random group by random group, from scores.
+    """Take gradient steps, with a gradient measured from scores, entry by entry or in random groups of entries.
 
-    With enough queries every entry is probed by itself (`steps=1` and `2 * d + 2` queries for `d` entries are FGSM by
-    finite differences); with fewer, entries are grouped so that the budget lasts for all steps.
+    With enough queries every entry is probed by itself: `steps=1` and `2 * d + 2` queries for `d` entries are FGSM by
+    finite differences. With fewer queries, entries are grouped such that the budget lasts for all steps.
 
     Args:
-        step_size: length of a step in the norm; None is `2.5 * eps / steps`.
-        step: how far a probe is from the image, in units of the image; the paper's.
+        step_size: None is `2.5 * eps / steps`.
+        step: distance of a probe from the image; the default is the paper's.
 
     Raises:
-        OracleError: the model failed; its `found` has the best images by then.
+        OracleError: the model failed; its `found` holds the best images so far.
     """
     at_least_one(steps=steps)
     if step <= 0:

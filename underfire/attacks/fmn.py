@@ -48,20 +48,20 @@ def fmn(
     start: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Projected steps up the margin in a ball that shrinks after a success and grows after a failure.
+    """Climb the margin in a ball that shrinks after a success and grows after a failure.
 
-    Until the first success the ball reaches as far as the linearised margin says that the boundary is. The paper
-    projects onto the ball and then clips; this is the nearest point of ball and box together.
+    Until the first success the radius is the distance to the boundary that the linearised margin predicts. The paper
+    projects onto the ball and then clips; this projects onto ball and box together.
 
     Args:
-        steps: number of gradient steps; the paper has 1000.
-        step_size: L2 length of the first step, whatever the norm; it falls to a hundredth along half a cosine.
-        gamma: by which share the ball changes in the first step; it falls to 0.001 along half a cosine.
-        start: images to start from, shaped like `x`, those that succeed from where the way to them crosses the
-            boundary; None is the clean images.
+        steps: the paper has 1000.
+        step_size: L2 length of the first step, in every norm; it falls to a hundredth along half a cosine.
+        gamma: share by which the radius changes in the first step; it falls to 0.001 along half a cosine.
+        start: inputs to start from, shaped like `x`; from one that succeeds, the attack starts where the way to it
+            crosses the boundary. None is the clean inputs.
 
     Returns:
-        The nearest successes, shaped like `x`; the clean image where there is none.
+        The nearest success of each sample, shaped like `x`; the clean image if there is none.
     """
     at_least_one(steps=steps)
     if not 0 < gamma < 1 or not step_size > 0:
@@ -105,7 +105,7 @@ def fmn(
 
 @torch.no_grad()
 def _boundary(model: nn.Module, x: Tensor, start: Tensor, threat: Threat, targets: Targets) -> Tensor:
-    """The nearest success among the projections of `start` onto balls around `x`, by bisection of their radius."""
+    """Return the nearest success among the projections of `start` onto balls around `x`, by bisection of the radius."""
     high = threat.size(x, start)
     low, usable = torch.zeros_like(high), succeeded(model(start), targets)
     for _ in range(10):

@@ -43,23 +43,23 @@ def hop_skip_jump(
     chunk: int = 128,
     generator: Generator | None = None,
 ) -> Tensor:
-    """From the boundary along its estimated normal, and back to the boundary by bisection; decisions are all it sees.
+    """Step from the boundary along its estimated normal and bisect back to the boundary, using decisions alone.
 
     The normal at step `t` is the mean of `first_samples * sqrt(t)` random directions, weighted by the decisions there.
-    The last step of a sample makes do with the queries that are left.
+    The last step of a sample uses the queries that are left.
 
     Args:
-        starts: images like `x` that the model gets wrong (or puts into the goal class), to begin from; None looks for
-            them among the batch and at random. A sample without any comes back as it is.
-        draws: random images tried per sample.
-        first_samples: directions of the first estimate.
-        most_samples: directions of an estimate at most.
+        starts: images shaped like `x` that the model gets wrong (or puts into the goal class); None looks for them at
+            random and in the batch. A sample without any is returned as it is.
+        draws: number of random images tried for each sample.
+        first_samples: number of directions of the first estimate.
+        most_samples: largest number of directions of an estimate.
 
     Returns:
-        The nearest images found, and the clean image where there is none within eps.
+        The nearest success of each sample; the clean image if there is none within eps.
 
     Raises:
-        OracleError: the model failed; its `found` has the nearest images by then.
+        OracleError: the model failed; its `found` holds the nearest successes so far.
     """
     at_least_one(draws=draws, first_samples=first_samples, most_samples=most_samples)
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
@@ -96,15 +96,16 @@ def hop_skip_jump(
 def normal(
     ask: Queries, z: Tensor, index: Tensor, delta: Tensor, count: Tensor, norm: str, generator: Generator | None
 ) -> Tensor:
-    """Towards where the attacker wants to be, at `z` on the boundary: `sum (phi - mean phi) u` over random `u`.
+    """Estimate the normal of the boundary at `z`: `sum (phi - mean phi) u` over random directions `u`.
 
     Args:
         ask: the model.
-        z: points `[M, C, H, W]`.
-        index: their samples.
-        delta: how far to look, `[M]`.
-        count: how many directions each gets, `[M]`; all are asked about as one batch, in chunks.
-        norm: `"l2"` draws them from a normal distribution, `"linf"` from a cube, as the authors do.
+        z: points `[M, ...]`.
+        index: the samples that they belong to.
+        delta: length of the directions, `[M]`.
+        count: number of directions of each point, `[M]`; all are asked as one batch, in chunks.
+        norm: `"l2"` draws from a normal distribution, `"linf"` from a cube, as the authors do.
+        generator: source of the directions.
     """
     owner = torch.arange(len(z), device=z.device).repeat_interleave(count)
     total, weighed, hits = torch.zeros_like(z), torch.zeros_like(z), z.new_zeros(len(z))
@@ -129,7 +130,7 @@ def normal(
 
 
 def jump(ask: Queries, z: Tensor, index: Tensor, v: Tensor, length: Tensor) -> Tensor:
-    """The farthest success among `z + length v`, `z + length v / 2`, ...; `z` itself where there is none."""
+    """Return the farthest success among `z + length v`, `z + length v / 2`, ...; `z` itself if there is none."""
     found, rows = z.clone(), torch.arange(len(index), device=z.device)
     for halving in range(30):
         rows = rows[ask.left[index[rows]] > 0]

@@ -16,7 +16,7 @@ from underfire.validate import check_classes
 
 
 def least_likely(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The class that the model finds least likely on each image, never `y` itself, int64 `[B]`."""
+    """Return the class that the model finds least likely for each input, never `y` itself, int64 `[B]`."""
     check_inputs(model, x, y)
     if len(x) == 0:
         return y
@@ -49,18 +49,17 @@ def illc(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """BIM towards the class that the model finds least likely on the clean image (never `y` itself).
+    """Run BIM towards the class that the model finds least likely for the clean image, never `y` itself.
 
     Args:
-        goal: must be None, the method chooses its own goal.
-        steps: number of steps; None is the paper's rule, `min(eps + 4, 1.25 eps)` in grey levels.
-        step_size: length of a step; the paper's is one grey level.
-        objective: what to make large; None is cross-entropy's direction (`log_odds`), whose sign is the paper's
-            exactly.
-        keep: `"last"` as in the paper, `"best"`, or `"success"`; best and success are judged by the least likely class.
+        goal: must be None; the method chooses its goal.
+        steps: None is the paper's rule, `min(eps + 4, 1.25 eps)` with eps in grey levels.
+        step_size: the paper's is one grey level.
+        objective: None is `log_odds`, whose gradient has exactly the sign of the paper's cross-entropy.
+        keep: `"best"` and `"success"` are judged by the least likely class.
 
     Raises:
-        Unsupported: a goal was given.
+        Unsupported: a goal is given.
     """
     if goal is not None:
         raise Unsupported("illc chooses its own goal, the least likely class; use bim for a goal of yours")

@@ -42,24 +42,22 @@ def lbfgs(
     tolerance: float = 1e-6,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Minimises `|r|^2 + c * cross-entropy of the goal` in the box by L-BFGS, for the smallest `c` that fools.
+    """Minimise `|r|^2 + c * cross-entropy of the goal` in the box by L-BFGS, for the smallest `c` that fools the model.
 
     The paper writes `c |r| + loss` and asks for the smallest `c`, which would be the largest perturbation; with `c` at
-    the loss the sentence is right. The search goes up by tens until the first success and bisects from there, every
-    sample by itself. The nearest success is returned, be it a minimiser or a point on the way to one. With more than
-    two classes it lies somewhat beyond the nearest point, for cross-entropy turns away from the other classes too.
+    the loss the sentence is right. `c` grows tenfold until the first success and is bisected from there, for each
+    sample separately. The nearest success is returned, whether or not it is a minimiser. With more than two classes it
+    lies somewhat beyond the nearest point, because cross-entropy also moves away from the other classes.
 
     Args:
-        goal: classes to reach, int64 `[B]`; None takes the likeliest other classes for goals, one after the other (the
-            paper has goals only), and any class but `y` is a success.
+        goal: None takes the likeliest other classes as goals, one after the other (the paper has goals only); any class
+            but `y` is then a success.
         steps: most evaluations of one minimisation.
-        binary_search_steps: how many values of `c` are tried.
-        c: the first weight of the loss.
-        candidates: how many of the likeliest other classes are tried; only without a goal.
+        candidates: how many of the likeliest other classes are tried if there is no goal.
         tolerance: a minimisation ends when a step lowers its value by no more than this share.
 
     Returns:
-        The perturbed images, shaped like `x`; the clean image where no success was found.
+        The nearest success of each sample, shaped like `x`; the clean image if there is none.
     """
     at_least_one(steps=steps, binary_search_steps=binary_search_steps, candidates=candidates)
     if not (c > 0 and tolerance >= 0):
@@ -87,7 +85,7 @@ def lbfgs(
 def minimise(
     model: nn.Module, nearest: Nearest, targets: Targets, goal: Tensor, c: Tensor, steps: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
-    """Minimise `|r|^2 + c * cross-entropy` for the samples `at`: the images found, and which of them fool."""
+    """Minimise `|r|^2 + c * cross-entropy` for some samples; return the inputs found, and which of them succeed."""
     x, loss = nearest.x[targets.index], cross_entropy()
     found, reached = x.clone(), torch.zeros_like(targets.y, dtype=torch.bool)
     search, rows = QuasiNewton(x, 0, 1, step_size=0.01), torch.arange(len(x), device=x.device)

@@ -36,13 +36,12 @@ def mi_fgsm(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Steps of `eps / steps` along accumulated gradients, each divided by its L1 norm.
+    """Take steps of `eps / steps` along accumulated gradients, each divided by its L1 norm.
 
     Args:
-        norm: `"linf"` (sign of the accumulated gradient) or `"l2"` (its direction).
-        decay: what is kept of the accumulated gradient at each step, the paper's mu.
-        objective: what to make large; None is cross-entropy's direction (`log_odds`), the paper's exactly after
-            normalising.
+        norm: `"linf"` steps along the sign of the accumulated gradient, `"l2"` along its direction.
+        decay: share of the accumulated gradient that is kept in each step, the paper's mu.
+        objective: None is `log_odds`, which equals the paper's cross-entropy after normalising.
     """
     if steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")

@@ -39,17 +39,18 @@ def nes(
     chunk: int = 128,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Projected steps along gradients that natural evolution strategies estimate from scores.
+    """Take projected steps along gradients that natural evolution strategies estimate from scores.
 
-    The paper's query-limited attack, on the margin instead of the cross-entropy, which a confident model flattens.
+    This is the paper's query-limited attack, on the margin instead of the cross-entropy, which a confident model
+    flattens.
 
     Args:
-        step_size: length of a step in the norm; None is `eps / 5`, the paper's ratio.
-        samples: directions per estimate; each is probed forwards and backwards.
-        sigma: standard deviation of the directions, in units of the image. (An answer in half precision needs more.)
+        step_size: None is `eps / 5`, the paper's ratio.
+        samples: number of directions per estimate; each is probed forwards and backwards.
+        sigma: standard deviation of the directions. (A model in half precision needs a larger one.)
 
     Raises:
-        OracleError: the model failed; its `found` has the best images by then.
+        OracleError: the model failed; its `found` holds the best images so far.
     """
     at_least_one(samples=samples)
     if sigma <= 0:

@@ -38,27 +38,27 @@ def one_pixel(
     chunk: int = 128,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Differential evolution of a few pixels: where they are, and what colours they get.
+    """Search the positions and colours of a few pixels by differential evolution.
 
-    A candidate is a place and a colour per pixel. A child is `base + factor * (another - a third)`, without crossover,
-    and replaces its father where it is fitter. Fitness is the log-odds of the class, which orders candidates as the
-    paper's probability does, and still does so where that is zero or one. A coordinate that leaves the image is drawn
-    anew, a colour is clipped. A sample is done when a candidate of it succeeds; it costs `population` queries per
-    generation, the first included.
+    A candidate is a position and a colour for each pixel. A child is `base + factor * (another - a third)`, without
+    crossover, and replaces its parent if it is fitter. Fitness is the log-odds of the class, which orders candidates
+    like the paper's probability, even where that is rounded to zero or one. A position outside the image is drawn
+    again; a colour is clipped. A sample is done when one of its candidates succeeds; every generation costs
+    `population` queries, the first included.
 
     Args:
-        eps: how many pixels may change, one number or one per sample `[B]`; fractions are cut off.
-        population: candidates per sample, at least 4.
-        steps: generations after the first.
-        factor: of the difference of two candidates, the paper's F.
-        base: what the difference is added to: `"random"`, the paper's third candidate, or `"best"`, the fittest so
+        eps: how many pixels may change, one number or one per sample `[B]`; fractions are rounded down.
+        population: number of candidates of each sample, at least 4.
+        steps: number of generations after the first.
+        factor: factor of the difference of two candidates, the paper's F.
+        base: `"random"` adds the difference to a third candidate, as in the paper; `"best"` adds it to the fittest so
             far, which gets further in few generations.
 
     Returns:
         The perturbed images, shaped like `x`: the first success, or the fittest candidate.
 
     Raises:
-        OracleError: the model failed; its `found` has the best images by then.
+        OracleError: the model failed; its `found` holds the best images so far.
     """
     at_least_one(steps=steps)
     if population < 4:
@@ -105,7 +105,7 @@ def one_pixel(
 
 
 def paint(x: Tensor, genes: Tensor, pixels: Tensor) -> Tensor:
-    """Images `[M, C, H, W]` with the first `pixels` `[M]` genes `[M, P, 2 + C]` (row, column, colour) painted in."""
+    """Paint the first `pixels` `[M]` genes `[M, P, 2 + C]` (row, column, colour) into images `[M, C, H, W]`."""
     height, width = x.shape[2:]
     place = genes[..., 0].floor().clamp(0, height - 1) * width + genes[..., 1].floor().clamp(0, width - 1)
     place = place.to(torch.int64)[:, None].expand(-1, x.shape[1], -1)
@@ -118,7 +118,7 @@ def paint(x: Tensor, genes: Tensor, pixels: Tensor) -> Tensor:
 
 
 class _Evolution:
-    """Candidates `[L, population, P, 2 + C]`, of rows in `[0, H)`, columns in `[0, W)` and colours in `[0, 1]`."""
+    """Candidates `[L, population, P, 2 + C]`: rows in `[0, H)`, columns in `[0, W)`, colours in `[0, 1]`."""
 
     def __init__(
         self, x: Tensor, population: int, pixels: int, factor: float, base: str, generator: Generator | None
@@ -131,7 +131,7 @@ class _Evolution:
         return torch.rand(shape, generator=self.generator, dtype=self.like.dtype, device=self.like.device)
 
     def first(self, count: int) -> Tensor:
-        """Places evenly spread, colours normally distributed around grey (of 128 and 127, as the paper has it)."""
+        """Draw uniform positions, and colours normally distributed around grey (with 128 and 127, as in the paper)."""
         genes = self._uniform(count, *self.shape)
         genes[..., :2] *= self.sides
         colours = genes[..., 2:]
@@ -140,7 +140,7 @@ class _Evolution:
         return genes
 
     def children(self, fathers: Tensor, fitness: Tensor) -> Tensor:
-        """One child per father."""
+        """Return one child for each parent."""
         count, population = fathers.shape[:2]
         samples = torch.arange(count, device=fathers.device)[:, None]
         first, second, third = self._three(count)
@@ -152,7 +152,7 @@ class _Evolution:
         return torch.cat([torch.where(inside, genes[..., :2], anew), genes[..., 2:].clamp(0, 1)], -1)
 
     def _three(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Three candidates for every father, different from each other and from him."""
+        """Draw three candidates for every parent, different from each other and from it."""
         population = self.shape[0]
         draws = [
             (self._uniform(count, population) * (population - k)).long().clamp_(max=population - k - 1)

@@ -41,12 +41,12 @@ def pgd(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Steps along the steepest direction of the norm, each projected back onto the ball and the box.
+    """Take steps along the steepest direction of the norm, and project each onto the ball and the box.
 
     Args:
-        step_size: length of a step in the norm; None is `2.5 * eps / steps`.
-        objective: what to make large; None is the margin.
-        estimate: how the gradient is obtained; `estimators.nes()` makes a black-box attack of it.
+        step_size: None is `2.5 * eps / steps`.
+        objective: None is the margin.
+        estimate: how the gradient is obtained; `estimators.nes()` makes this a black-box attack.
     """
     if steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")

@@ -42,28 +42,27 @@ def photometric(
     chunk: int = 256,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Change the light of every image, `gain * x + bias` of itself or its complement, until it fools the model.
+    """Change brightness and contrast of every image or of its complement, `gain * x + bias`, until it fools the model.
 
-    The paper raises one transformation at a time from mild to strong; the grid does that where the other ranges are
-    empty, and tries all combinations where they are not (ours).
+    The paper raises one transformation at a time, from mild to strong; the grid does the same if the other ranges are
+    empty, and tries all combinations if they are not (ours).
 
     Args:
         eps: share of all ranges that may be used, one number or one per sample `[B]`.
-        brightness: largest bias, both ways (the paper brightens only).
+        brightness: largest bias in either direction (the paper only brightens).
         contrast: smallest and largest gain, around 1.
-        complement: whether `1 - x` may be used, which has no half way and so takes an eps of at least 1.
-        search: `"grid"` tries every combination, the mildest first; `"random"` tries `samples` random ones;
-            `"gradient"` climbs the margin with signs of the gradient (ours), and is the only one that needs more than
-            the model's answers.
-        values: values of gain and of bias on the grid.
-        samples: how many random changes are tried.
-        step_size: length of a gradient step, as a share of every range.
+        complement: whether `1 - x` may be used; it cannot be used in part, and so needs an eps of at least 1.
+        search: `"grid"` tries every combination, the mildest first; `"random"` tries `samples` random combinations;
+            `"gradient"` climbs the margin along signs of the gradient (ours) and is the only search that needs
+            gradients.
+        values: number of values of gain and of bias on the grid.
+        samples: number of random combinations.
+        step_size: as a share of every range.
         restarts: runs of the gradient search; those after the first start at random.
-        keep: `"success"` leaves an image at its first success; `"best"` returns its worst change of all.
-        chunk: how many images go through the model at once, in a grid or random search.
+        keep: `"success"` returns the first success; `"best"` returns the change of the largest margin.
 
     Returns:
-        The changed images, shaped like `x`; where nothing fools the model, those with the best margin.
+        The changed images, shaped like `x`; where nothing fools the model, those of the largest margin.
     """
     return search_parameters(
         model,

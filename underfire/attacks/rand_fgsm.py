@@ -34,12 +34,11 @@ def rand_fgsm(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """One random sign step, which leaves the kinks around the data, then one FGSM step with what is left of eps.
+    """Take one random sign step away from the kinks around the data, then one FGSM step with the rest of eps.
 
     Args:
-        start: share of eps that the random step takes, in `[0, 1)`; the paper's 0.5.
-        objective: what to make large; None is cross-entropy's direction (`log_odds`), whose sign is the paper's
-            exactly.
+        start: share of eps of the random step, in `[0, 1)`; the paper's is 0.5.
+        objective: None is `log_odds`, whose gradient has exactly the sign of the paper's cross-entropy.
     """
     if not 0 <= start < 1:
         raise InputError(f"start must be a share of eps in [0, 1), got {start}")

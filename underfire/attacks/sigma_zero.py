@@ -44,20 +44,20 @@ def sigma_zero(
     rate: float = 0.01,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Adam on the margin and a smooth count of changed entries; those that changed little are set back in every step.
+    """Run Adam on the margin and a smooth count of changed entries, and set small changes back to zero in every step.
 
-    The order in which the threshold moves, and the schedule, are those of the authors' code. The last iterate, too, is
-    looked at; the authors' is not.
+    The order of the updates of the threshold, and the schedule, are those of the authors' code. Unlike theirs, the last
+    iterate is evaluated too.
 
     Args:
         eps: the largest number of changed entries that counts, one number or one per sample `[B]`; None is any.
-        step_size: length of Adam's first steps; it falls to a tenth along half a cosine.
+        step_size: size of Adam's first step; it falls to a tenth along half a cosine.
         sigma: smoothness of the count `sum d² / (d² + sigma)`.
-        threshold: changes below this are set back to zero at first; it rises after a success and falls after a failure.
-        rate: by how much the threshold moves, times the size of the step.
+        threshold: changes below it are set back to zero; it rises after a success and falls after a failure.
+        rate: by how much the threshold moves, as a multiple of the step size.
 
     Returns:
-        The nearest successes, shaped like `x`; the clean image where there is none.
+        The sparsest success of each sample, shaped like `x`; the clean image if there is none.
     """
     at_least_one(steps=steps)
     if not (step_size > 0 and sigma > 0 and rate > 0 and 0 <= threshold <= 1):

@@ -42,17 +42,17 @@ def spsa(
     chunk: int = 128,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Adam's steps along gradients estimated from scores at random corners of a small cube around the image.
+    """Run Adam along gradients estimated from scores at random corners of a small cube around the image.
 
     The paper bounds the L-infinity norm; for L2 (ours) Adam's direction is scaled to the length of the step.
 
     Args:
-        step_size: length of a step in the norm; None is `eps / 4`, about the paper's 0.01 at its eps of 8/255.
-        samples: corners per estimate; each is probed together with the one opposite.
-        step: half the side of the cube, in units of the image.
+        step_size: None is `eps / 4`, about the paper's 0.01 at its eps of 8/255.
+        samples: number of corners per estimate; each is probed together with the opposite one.
+        step: half the side of the cube.
 
     Raises:
-        OracleError: the model failed; its `found` has the best images by then.
+        OracleError: the model failed; its `found` holds the best images so far.
     """
     at_least_one(samples=samples)
     if step <= 0:

@@ -44,21 +44,21 @@ def square(
     chunk: int = 512,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Random search: a square of another colour (L2, L1: a square of another texture), kept where it helps.
+    """Change the colour (in L2 and L1: the texture) of random squares, and keep each change that helps.
 
-    Every sample has squares of its own, costs one forward pass a query, and leaves at its first success. A square that
-    would change nothing takes the opposite colour. The schedule of the sizes is stretched to the number of queries, as
-    in AutoAttack.
+    Every sample has its own squares, costs one forward pass per query, and leaves at its first success. A square that
+    would change nothing takes the opposite colour. The schedule of the square sizes is scaled to the number of queries,
+    as in AutoAttack.
 
     Args:
-        share: the part of the image that the first squares cover (the paper's p).
-        objective: what to make large; None is the margin, or with a goal cross-entropy (its log-odds), the paper's.
+        share: share of the image that the first squares cover, the paper's p.
+        objective: None is the margin, or with a goal the log-odds, which stand for the paper's cross-entropy.
 
     Returns:
-        The first success of each sample, or where there is none the best image.
+        The first success of each sample; where there is none, the best image.
 
     Raises:
-        OracleError: the model failed; it carries the images found by then.
+        OracleError: the model failed; its `found` holds the best images so far.
     """
     at_least_one(chunk=chunk)
     if not 0 < share <= 1:
@@ -95,7 +95,7 @@ def square(
 
 
 def _side(share: float, used: Tensor, limit: Tensor, height: int, width: int) -> Tensor:
-    """Side of the next square: `share` of the image is halved at fixed parts of the way."""
+    """Return the side of the next square; the covered share is halved at fixed points of the schedule."""
     halvings = torch.tensor([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000], device=used.device)
     way = used * 10000 // limit
     part = share / 2 ** (way[:, None] > halvings).sum(1)
@@ -103,17 +103,18 @@ def _side(share: float, used: Tensor, limit: Tensor, height: int, width: int) ->
 
 
 def _signs(shape: tuple[int, ...], like: Tensor, generator: Generator | None) -> Tensor:
+    """Draw random signs."""
     return 2 * torch.randint(2, shape, generator=generator, device=like.device).to(like.dtype) - 1
 
 
 def _corner(side: Tensor, height: int, width: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
-    """The first row and column of a random square inside the image, `[M]` each."""
+    """Draw the first row and column of a random square inside the image, `[M]` each."""
     place = torch.rand(2, len(side), generator=generator, device=side.device, dtype=torch.float64)
     return (place[0] * (height - side + 1)).long(), (place[1] * (width - side + 1)).long()
 
 
 def _offsets(x: Tensor, corner: tuple[Tensor, Tensor], side: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every pixel its row and column in the square, `[M, 1, H, 1]` and `[M, 1, 1, W]`, and whether it is inside."""
+    """Return each pixel's row and column in the square, `[M, 1, H, 1]` and `[M, 1, 1, W]`, and whether it is inside."""
     rows = torch.arange(x.shape[2], device=x.device).reshape(1, 1, -1, 1) - corner[0].reshape(-1, 1, 1, 1)
     columns = torch.arange(x.shape[3], device=x.device).reshape(1, 1, 1, -1) - corner[1].reshape(-1, 1, 1, 1)
     side = side.reshape(-1, 1, 1, 1)
@@ -121,12 +122,12 @@ def _offsets(x: Tensor, corner: tuple[Tensor, Tensor], side: Tensor) -> tuple[Te
 
 
 def _stripes(x: Tensor, threat: Threat, generator: Generator | None) -> Tensor:
-    """Vertical stripes of the largest size."""
+    """Return the image with vertical stripes of size eps."""
     return threat.project(x, x + _signs((len(x), x.shape[1], 1, x.shape[3]), x, generator))
 
 
 def _recolour(x: Tensor, best: Tensor, threat: Threat, side: Tensor, generator: Generator | None) -> Tensor:
-    """A square of one colour, each channel at one end of its interval."""
+    """Give a square one colour, each channel at one end of its interval."""
     *_, inside = _offsets(x, _corner(side, x.shape[2], x.shape[3], generator), side)
     colour = _signs((len(x), x.shape[1], 1, 1), x, generator)
     z = threat.project(x, torch.where(inside, x + colour, best))
@@ -135,7 +136,7 @@ def _recolour(x: Tensor, best: Tensor, threat: Threat, side: Tensor, generator: 
 
 
 def _texture(side: int, like: Tensor) -> Tensor:
-    """Two opposite pyramids, one above the other, `[side, side]`: steps of 1 / k² round the centre of each."""
+    """Return two opposite pyramids, one above the other, `[side, side]`, with steps of `1 / k²` around each centre."""
 
     def pyramid(height: int, width: int) -> Tensor:
         steps = max(height, width) // 2 + 1
@@ -148,13 +149,13 @@ def _texture(side: int, like: Tensor) -> Tensor:
 
 
 def _unit(texture: Tensor, order: float) -> Tensor:
-    """Every channel divided by its norm."""
+    """Divide every channel by its norm."""
     length = torch.linalg.vector_norm(texture, ord=order, dim=(2, 3), keepdim=True)
     return texture / length.clamp_min(torch.finfo(texture.dtype).tiny)
 
 
 def _tiles(x: Tensor, threat: Threat, generator: Generator | None) -> Tensor:
-    """The image tiled with textures of random signs, five to its shorter side."""
+    """Tile the image with textures of random signs, five along its shorter side."""
     side = max(min(x.shape[2], x.shape[3]) // 5, 1)
     down, across = x.shape[2] // side, x.shape[3] // side
     signs = _signs((len(x), x.shape[1], down, across), x, generator)
@@ -165,7 +166,7 @@ def _tiles(x: Tensor, threat: Threat, generator: Generator | None) -> Tensor:
 
 
 def _exchange(x: Tensor, best: Tensor, threat: Threat, side: Tensor, generator: Generator | None) -> Tensor:
-    """What one square held, and what is left of the radius, goes into the texture of another."""
+    """Move the change of one square, and the unused part of the radius, into the texture of another square."""
     order = float(threat.norm[1:])
     side = side.clamp_min(3)
     side = (side + (side + 1) % 2).clamp_max(min(x.shape[2], x.shape[3]))  # odd, where the image has room
@@ -187,7 +188,7 @@ def _exchange(x: Tensor, best: Tensor, threat: Threat, side: Tensor, generator: 
 
 
 def _full_size(x: Tensor, shift: Tensor, threat: Threat) -> Tensor:
-    """The shift made as long as the radius, and what of it the box allows."""
+    """Scale the shift to the radius, and project it into the box."""
     number = torch.finfo(x.dtype)
     size = norms(shift, float(threat.norm[1:])).clamp_min(number.tiny)
     scale = torch.as_tensor(threat.eps).reshape(-1, 1, 1, 1) / size

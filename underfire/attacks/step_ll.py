@@ -31,16 +31,15 @@ def step_ll(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """FGSM towards the class that the model finds least likely on the clean image (never `y` itself).
+    """Take one FGSM step towards the class that the model finds least likely for the clean image, never `y` itself.
 
     Args:
-        goal: must be None, the method chooses its own goal.
+        goal: must be None; the method chooses its goal.
         eps: largest change of an entry, one number or one per sample `[B]`; the paper has 2 to 16 grey levels.
-        objective: what to make large; None is cross-entropy's direction (`log_odds`), whose sign is the paper's
-            exactly.
+        objective: None is `log_odds`, whose gradient has exactly the sign of the paper's cross-entropy.
 
     Raises:
-        Unsupported: a goal was given.
+        Unsupported: a goal is given.
     """
     if goal is not None:
         raise Unsupported("step_ll chooses its own goal, the least likely class; use fgsm for a goal of yours")

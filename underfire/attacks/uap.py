@@ -51,25 +51,24 @@ def uap(
     held_out: bool = True,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Add one perturbation to all images; each half of the batch gets the one made from the other half.
+    """Add one perturbation to all images; each half of the batch gets the perturbation made from the other half.
 
-    So the share of images that are fooled is a held-out rate. With goals there is one perturbation for every class to
-    reach, made from all images of other classes. `universal_perturbation` makes them; where eps differs between
-    samples, for the largest, and every image takes the part of it that its own ball has.
+    The share of fooled images is therefore a held-out rate. With goals there is one perturbation for each class to
+    reach, made from all images of other classes. `universal_perturbation` makes them; if eps differs between samples,
+    it uses the largest, and every image takes the part of the perturbation that its own ball allows.
 
     Args:
         eps: radius of the ball (the paper's xi), one number or one per sample `[B]`.
-        solver: `"deepfool"`, the paper's; `"sgd"`, which has goals too; None is the paper's where there is no goal.
+        solver: `"deepfool"`, the paper's; or `"sgd"`, which can have goals. None is the paper's if there is no goal.
         steps: most rounds through the images.
-        rate: share of the images it is made from that ends the rounds once they are fooled (the paper's 1 - delta).
-        step_size: length of a gradient step in the norm; None is `eps / 4`.
-        ceiling: from these log-odds on an image counts as fooled enough for the gradient (sgd).
-        chunk: how many images are looked at between two changes of the perturbation; the paper's DeepFool form looks at
-            one at a time.
-        held_out: False makes one perturbation from all images, and uses it on the same.
+        rate: share of fooled images at which the rounds end, the paper's 1 - delta.
+        step_size: size of a gradient step in the norm; None is `eps / 4`.
+        ceiling: log-odds above which an image has no gradient (sgd).
+        chunk: number of images between two updates; the paper's DeepFool form has 1.
+        held_out: False makes one perturbation from all images and adds it to the same images.
 
     Raises:
-        Unsupported: DeepFool with a goal; InputError: an argument is out of its range; DataError: images or labels are.
+        Unsupported: DeepFool has a goal.
     """
     check_inputs(model, x, y, goal)
     threat = ball(norm, eps, among=("linf", "l2"))
@@ -115,18 +114,18 @@ def universal_perturbation(
     chunk: int = 32,
     generator: Generator | None = None,
 ) -> Tensor:
-    """One perturbation `[1, C, H, W]` that fools the model on most images when it is added to them and clipped.
+    """Return one perturbation `[1, ...]` that fools the model for most inputs when it is added to them and clipped.
 
-    By DeepFool: whatever the perturbation so far does not fool is sent to the nearest boundary from where it is, and
-    the way there is added; of images looked at together, all ways at once. By gradients (Shafahi et al., Universal
-    Adversarial Training, AAAI 2020): steps along the mean gradient of the loss, clipped so that what is already fooled
-    does not rule; the loss is the log-odds here, since cross-entropy vanishes on confident models. An image counts as
-    fooled when it leaves class `y`, or reaches its goal. The perturbation of the best round is returned.
+    DeepFool: every input that the perturbation does not fool yet moves to its nearest boundary, and that way is added
+    to the perturbation, for all inputs of a chunk at once. Gradients (Shafahi et al., Universal Adversarial Training,
+    AAAI 2020): steps along the mean gradient of the loss, which is clipped so that fooled inputs do not dominate it;
+    the loss is the log-odds, because cross-entropy vanishes on confident models. An input counts as fooled if it leaves
+    class `y` or reaches its goal. The perturbation of the best round is returned.
 
-    The arguments are those of `uap`, but for one eps for all images.
+    The arguments are those of `uap`, except that eps is one number.
 
     Raises:
-        Unsupported: DeepFool with a goal; InputError: an argument is out of its range; DataError: images or labels are.
+        Unsupported: DeepFool has a goal.
     """
     check_inputs(model, x, y, goal)
     ball(norm, eps, among=("linf", "l2")).check(x)
@@ -166,14 +165,14 @@ def _check(steps: int, rate: float, chunk: int, solver: Solver | None, goal: Ten
 
 @torch.no_grad()
 def _fooled(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, chunk: int) -> float:
-    """The share of the images that `v` fools."""
+    """Return the share of inputs that `v` fools."""
     logits = torch.cat([model((part + v).clamp(0, 1)) for part in x.split(chunk)])
     check_classes(logits, targets.y, targets.goal)
     return float(succeeded(logits, targets).double().mean())
 
 
 def _to_boundaries(model: nn.Module, x: Tensor, v: Tensor, targets: Targets) -> Tensor:
-    """The ways to the nearest boundaries, in one, of those that `v` does not fool."""
+    """Return the sum of the ways to the nearest boundary, over the inputs that `v` does not fool."""
     z = (x + v).clamp(0, 1)
     with torch.no_grad():
         rows = (~succeeded(model(z), targets)).nonzero().squeeze(1)
@@ -184,7 +183,7 @@ def _to_boundaries(model: nn.Module, x: Tensor, v: Tensor, targets: Targets) -> 
 
 
 def _steepest(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, norm: str, ceiling: float) -> Tensor:
-    """The direction of length one that the mean of the clipped log-odds grows most in."""
+    """Return the direction of length one along which the mean of the clipped log-odds grows most."""
     objective = log_odds()
 
     def loss(v: Tensor) -> Tensor:
@@ -196,7 +195,7 @@ def _steepest(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, norm: st
 
 
 def _shrink(v: Tensor, norm: str, eps: float) -> Tensor:
-    """The nearest point of the ball, which has no box here."""
+    """Project onto the ball, without the box."""
     if norm == "linf":
         return v.clamp(-eps, eps)
     return v * (eps / norms(v, 2).clamp_min(torch.finfo(v.dtype).tiny)).clamp_max(1)

@@ -48,30 +48,29 @@ def zoo(
     chunk: int = 128,
     generator: Generator | None = None,
 ) -> Tensor:
-    """The attack of Carlini and Wagner by coordinate descent, its derivatives measured by symmetric differences.
+    """Run the attack of Carlini and Wagner by coordinate descent on differences of scores.
 
-    Minimises `|x' - x|^2 + c * max(confidence - margin, 0)`, a few random coordinates at a time. One step costs
-    `2 * coordinates + 1` queries. The box is kept by clipping, as the authors' code can: in tanh space, which the paper
-    has from Carlini and Wagner, differences vanish at black and white pixels.
+    It minimises `|x' - x|^2 + c * max(confidence - margin, 0)`, a few random coordinates at a time; one step costs `2 *
+    coordinates + 1` queries. Values are clipped to the box, which is one of the ways of the authors' code. The paper
+    uses tanh space, in which differences vanish at black and white pixels.
 
     Args:
-        binary_search_steps: runs of the binary search over `c` of every sample; they share the queries. (The paper has
-            9 on small images, with millions of queries, and 1 on large ones.)
+        binary_search_steps: runs of the binary search over `c`, which share the queries. (The paper has 9 on small
+            images, with millions of queries, and 1 on large ones.)
         c: first weight of the margin against the distance.
-        confidence: by how much the wrong class must lead, in logits.
-        step_size: of a coordinate's step; Adam's, or what multiplies Newton's.
-        step: half the distance of the two points of a difference, in units of the image.
-        coordinates: how many are updated at once.
-        solver: `"adam"` or `"newton"`. (Second differences need a larger step, or float64.)
-        sides: the change is made in images of these sizes (the longer side), enlarged to that of `x`; each gets an
-            equal share of a run, and begins where the one before ended. None is the full size only.
-        importance: whether coordinates are drawn where the change is large so far, by regions of 8 x 8.
+        step_size: size of a coordinate's step: Adam's, or the factor of Newton's.
+        step: half the distance of the two points of a difference.
+        coordinates: number of coordinates updated at once.
+        solver: `"adam"` or `"newton"`. (Second differences need a larger `step`, or float64.)
+        sides: the change is made in images of these longer sides, enlarged to that of `x`; each gets an equal share of
+            a run and starts where the one before ended. None is the full size alone.
+        importance: draw coordinates where the change is large so far, by regions of 8 x 8.
 
     Returns:
-        The nearest images found, and the clean image where there is none within eps.
+        The nearest success of each sample; the clean image if there is none within eps.
 
     Raises:
-        OracleError: the model failed; its `found` has the nearest images by then.
+        OracleError: the model failed; its `found` holds the nearest successes so far.
     """
     at_least_one(
         binary_search_steps=binary_search_steps,
@@ -136,7 +135,7 @@ def _shape(x: Tensor, side: int) -> tuple[int, int]:
 
 
 class _Run:
-    """One descent from the clean images: the change `z [L, C, h, w]`, and the memory of every coordinate."""
+    """One descent from the clean inputs: the change `z [L, C, h, w]`, and the memory of every coordinate."""
 
     def __init__(
         self,
@@ -154,11 +153,11 @@ class _Run:
         self.forget()
 
     def forget(self) -> None:
-        """Begin with Adam's means anew, counted for every coordinate by itself."""
+        """Reset Adam's means; they are counted for every coordinate separately."""
         self.mean, self.square, self.count = (torch.zeros_like(self.z).flatten(1) for _ in range(3))
 
     def take(self, rows: Tensor) -> None:
-        """Go on with some samples only."""
+        """Go on with these rows only."""
         self.x, self.z = self.x[rows], self.z[rows]
         self.mean, self.square, self.count = self.mean[rows], self.square[rows], self.count[rows]
 
@@ -169,12 +168,12 @@ class _Run:
             self.forget()
 
     def image(self, z: Tensor, x: Tensor) -> Tensor:
-        """What a change stands for."""
+        """Return the images of the changes."""
         full = z.shape[2:] == x.shape[2:]
         return (x + (z if full else F.interpolate(z, x.shape[2:], mode="bilinear", align_corners=False))).clamp(0, 1)
 
     def choose(self, count: int) -> Tensor:
-        """Coordinates `[L, count]` to update, none twice."""
+        """Draw coordinates `[L, count]` to update, without repetition."""
         key = torch.rand(self.mean.shape, generator=self.generator, device=self.z.device, dtype=self.z.dtype)
         if self.importance:
             pooled = F.max_pool2d(self.z.abs(), 8, ceil_mode=True)
@@ -184,7 +183,7 @@ class _Run:
         return key.topk(count, dim=1).indices  # the largest of u^(1/p) are a draw with probabilities p
 
     def descend(self, ask: Queries, targets: Targets, short: Tensor, c: Tensor, confidence: float, count: int) -> None:
-        """One step of `count` coordinates."""
+        """Take one step of `count` coordinates."""
         chosen = self.choose(count)
         g, curvature = torch.zeros_like(chosen, dtype=self.z.dtype), torch.zeros_like(chosen, dtype=self.z.dtype)
         h, lead, pairs = self.step, margin(), torch.arange(chosen.numel(), device=chosen.device)

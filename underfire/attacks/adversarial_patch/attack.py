@@ -52,27 +52,24 @@ def adversarial_patch(
     held_out: bool = True,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Paste one patch onto all images, at random places; each half of the batch gets the one made from the other half.
+    """Paste one patch onto all images at random places; each half of the batch gets the patch made from the other half.
 
-    So what is measured is what the patch does to scenes that it has never seen. With goals there is one patch for every
-    class to reach. `train_patch` gives the patch itself; `ascent.patches.apply_patch` pastes it elsewhere, and
-    `figures.printing.save_patch` makes a file to print.
+    The result therefore shows what the patch does to images that it was not made from. With goals, one patch is made
+    for each class to reach. `train_patch` returns the patch itself, `patches.apply_patch` pastes it onto other images,
+    and `figures.printing.save_patch` writes a file to print.
 
     Args:
-        goal: classes to reach, int64 `[B]`; None leaves class `y` (ours, the paper has goals only).
-        eps: the share of the image that the patch may cover, one number or one per sample `[B]`.
-        steps: gradient steps, each on `chunk` images drawn at random.
-        step_size: length of Adam's first step, in pixel values; it falls to a tenth.
+        goal: None leaves class `y` (ours; the paper has goals only).
+        eps: the largest share of the image that the patch covers, one number or one per sample `[B]`.
+        steps: number of gradient steps, each on `chunk` random images.
+        step_size: size of Adam's first step, in pixel values; it falls linearly to a tenth.
         shape: `"circle"`, `"square"`, or a mask `[h, w]` of zeros and ones.
-        rotation: largest angle of the patch either way, in degrees.
-        scale: smallest side of the patch while it is made, as a share of its largest, at which it is used.
-        held_out: False makes the patch from all images, and uses it on the same.
-
-    Returns:
-        The images with the patch on them, shaped like `x`.
+        rotation: largest angle of the patch in either direction, in degrees.
+        scale: smallest side of the patch during training, as a share of the largest; the result has the largest.
+        held_out: False makes the patch from all images and pastes it onto the same images.
 
     Raises:
-        InputError: the patch is bigger than the image, or an argument is out of its range.
+        InputError: the patch is larger than the image, or an option is out of its range.
     """
     _check(model, x, y, goal, eps, steps, step_size, rotation, scale, chunk)
     x_adv = x.clone()
@@ -113,9 +110,10 @@ def train_patch(
     chunk: int = 32,
     generator: Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The patch `[C, h, w]` and its mask `[h, w]`: the mean log-probability of success over images and places, by Adam.
+    """Return a patch `[C, h, w]` and its mask `[h, w]`, trained by Adam.
 
-    The arguments are those of `adversarial_patch`, but for one eps for all images.
+    Adam climbs the mean log-probability of success over random images and places. The arguments are those of
+    `adversarial_patch`, except that eps is one number.
     """
     _check(model, x, y, goal, eps, steps, step_size, rotation, scale, chunk)
     pixels = allowance(x, eps)

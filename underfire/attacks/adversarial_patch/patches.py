@@ -18,12 +18,12 @@ Shape = Literal["circle", "square"]
 
 @dataclass(frozen=True)
 class Places:
-    """Where a patch goes on each of `B` images.
+    """Where a patch lies on each of `B` images.
 
     Attributes:
-        pixels: how many pixels it may cover, int64 `[B]`.
-        angle: counter-clockwise, in radians, `[B]`.
-        centre: row and column of its middle, in pixels from the top left corner, `[B, 2]`.
+        pixels: largest number of pixels that it covers, int64 `[B]`.
+        angle: its rotation, counter-clockwise in radians, `[B]`.
+        centre: row and column of its centre, in pixels from the top left corner, `[B, 2]`.
     """
 
     pixels: Tensor
@@ -32,18 +32,18 @@ class Places:
 
 
 def allowance(x: Tensor, eps: float | Tensor) -> Tensor:
-    """How many pixels of each image are at most the share eps of it, int64 `[B]`."""
+    """Return how many pixels the share eps of each image is, rounded down, int64 `[B]`."""
     share = torch.as_tensor(eps, dtype=torch.float64, device=x.device).expand(len(x))
     # A share such as 0.29 of 100 pixels is 28.999999 of them by the rounding of numbers.
     return (share * x[0, 0].numel() * (1 + 1e-6)).floor().to(torch.int64)
 
 
 def shape_mask(shape: Shape | Tensor, pixels: int, like: Tensor) -> Tensor:
-    """The mask `[h, w]` of a patch that covers `pixels` pixels: 1 inside the shape, 0 outside.
+    """Return the mask `[h, w]` of a patch that covers `pixels` pixels: 1 inside the shape, 0 outside.
 
     Args:
-        shape: a name, or a mask `[h, w]` of zeros and ones of any resolution, which is then the patch's.
-        pixels: how many pixels it covers at its largest, which decides the resolution of a named shape.
+        shape: a name, or a mask `[h, w]` of zeros and ones of any resolution, which is returned as it is.
+        pixels: the largest number of covered pixels, which decides the resolution of a named shape.
         like: a tensor of the wanted device and dtype.
     """
     if isinstance(shape, Tensor):
@@ -61,13 +61,13 @@ def shape_mask(shape: Shape | Tensor, pixels: int, like: Tensor) -> Tensor:
 
 
 def _half(mask: Tensor, pixels: Tensor) -> Tensor:
-    """Half the height and width, in pixels of the image, of a patch whose shape covers `pixels` `[B]`: `[B, 2]`."""
+    """Return half the height and width `[B, 2]`, in image pixels, of a patch whose shape covers `pixels` `[B]`."""
     scale = (pixels / mask.sum()).sqrt()
     return scale[:, None] * mask.new_tensor(mask.shape) / 2
 
 
 def check_fits(x: Tensor, mask: Tensor, pixels: Tensor) -> None:
-    """Raise InputError where a patch that covers so many pixels is higher or wider than the image."""
+    """Raise InputError if a patch that covers so many pixels is higher or wider than the image."""
     height, width = x.shape[2:]
     sides = 2 * _half(mask, pixels.to(mask.dtype))
     largest = sides.amax(0).tolist() if len(sides) else [0.0, 0.0]
@@ -88,14 +88,15 @@ def random_places(
     scale: float = 1.0,
     generator: Generator | None = None,
 ) -> Places:
-    """A place on each image, such that the upright patch is all on it.
+    """Draw a place on each image such that the unrotated patch lies inside the image.
 
     Args:
-        x: the images `[B, C, H, W]`.
+        x: images `[B, C, H, W]`.
         mask: the shape of the patch `[h, w]`.
-        pixels: how many pixels it may cover, `[B]`.
-        rotation: largest angle either way, in degrees.
-        scale: smallest size of the patch's side, as a share of its largest.
+        pixels: largest number of pixels that it covers, `[B]`.
+        rotation: largest angle in either direction, in degrees.
+        scale: smallest side of the patch, as a share of its largest.
+        generator: source of the places.
     """
 
     def draw(*shape: int) -> Tensor:
@@ -109,10 +110,10 @@ def random_places(
 
 
 def paste(x: Tensor, patch: Tensor, mask: Tensor, places: Places) -> Tensor:
-    """Images `[B, C, H, W]` with the patch `[C, h, w]` on them, differentiable in the patch.
+    """Return the images `[B, C, H, W]` with the patch `[C, h, w]` on them, differentiable in the patch.
 
-    No image changes in more pixels than its place allows; where the grid of pixels would make it more, those furthest
-    from the middle are left as they are.
+    No image changes in more pixels than `places.pixels`; if the pixel grid would cover more, the pixels farthest from
+    the centre stay as they are.
     """
     height, width = x.shape[2:]
     half = _half(mask, places.pixels.to(x.dtype)).clamp_min(1e-6)[:, :, None, None]
@@ -142,10 +143,10 @@ def apply_patch(
     scale: float = 1.0,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Images `[B, C, H, W]` with the patch `[C, h, w]` at random places, on at most the share eps of their pixels.
+    """Paste the patch `[C, h, w]` onto images `[B, C, H, W]` at random places; eps is the largest covered share.
 
     Raises:
-        InputError: the patch is bigger than the image, or does not go with it.
+        InputError: the patch is larger than the image, or patch, mask and image do not match.
     """
     Threat(eps).check(x)
     if patch.dim() != 3 or patch.shape[0] != x.shape[1] or patch.shape[1:] != mask.shape:

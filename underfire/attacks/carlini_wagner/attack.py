@@ -44,32 +44,32 @@ def carlini_wagner(
     abort_early: bool = True,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Minimises `distance + c * f` by Adam on `w`, where `x'` is `tanh(w)` brought to the box, which it never leaves.
+    """Minimise `distance + c * f` by Adam over `w`, where `x'` is `tanh(w)` scaled to the box.
 
-    L2: a binary search over `c`. L-infinity: only what exceeds a limit `tau` counts as distance; the limit falls by a
-    tenth whenever it is met, `c` doubles when not. L0: the L2 attack on fewer and fewer entries. The last two start
-    every run where the one before ended. Each sample searches by itself, and leaves the batch when it is through.
+    L2: a binary search over `c`. L-infinity: only the change beyond a limit `tau` counts as distance; `tau` falls by a
+    tenth when a run meets it, and `c` doubles when it does not. L0: the L2 attack on fewer and fewer entries. The last
+    two start each run from the end of the run before. Each sample searches independently, and leaves the batch when it
+    is done.
 
-    Where the paper leaves it open, this does as the authors' code, with seven differences: in L2 Adam's steps are half
-    as long, and a run is given up sooner; the box is the middle 99 % of the range of tanh, so that black and white
-    pixels can move; `tau` may fall to 1e-4 instead of one grey level, and Adam's steps with it; L0 counts
-    entries instead of pixels, and drops more of them at once where there are many; a run of those two, too, is given up
-    when its loss stalls, and the one after a failure goes on instead of going back.
+    Where the paper leaves a choice open, this follows the authors' code, with these differences. L2: Adam's steps are
+    half as long, and a run is given up sooner. Box: it is the middle 99 % of the range of tanh, so that black and white
+    pixels can move. L-infinity: `tau` may fall to 1e-4 instead of one grey level, and Adam's steps fall with it. L0: it
+    counts entries instead of pixels, and freezes more of them at once if there are many. L-infinity and L0: a run is
+    given up when its loss stalls, and the run after a failure continues from there.
 
     Args:
-        steps: most steps of one run; None is 10,000 for L2, and 1,000 for the others.
-        step_size: length of Adam's steps in tanh space; None is 0.005, and 0.01 for L0. The paper's 0.01 ends
-            farther away in L2 where the steps are few.
-        binary_search_steps: runs of the binary search (L2).
-        c: the first weight of `f`; None is 1e-3, and 1e-5 for L-infinity.
-        confidence: by how much the wrong class must lead, in logits.
-        function: which of the paper's seven functions f, 1 to 7; see `underfire.ascent.objectives.carlini`.
-        objective: what to make large instead of `-f`; `confidence` is then only what counts as a success.
-        abort_early: whether a run ends when its loss has fallen too little in a tenth of its steps: by less than a
-            tenth in L2, else by less than a ten-thousandth.
+        steps: most steps of one run; None is 10,000 for L2 and 1,000 for the other norms.
+        step_size: size of Adam's steps in tanh space; None is 0.005, and 0.01 for L0. (The paper's 0.01 ends farther
+            from the image in L2 if the steps are few.)
+        binary_search_steps: for L2 alone.
+        c: first weight of `f`; None is 1e-3, and 1e-5 for L-infinity.
+        function: which of the paper's seven functions f to use, 1 to 7; see `underfire.ascent.objectives.carlini`.
+        objective: what to maximise instead of `-f`; `confidence` then only decides what counts as a success.
+        abort_early: whether a run ends if its loss has fallen too little in a tenth of the steps: by less than a tenth
+            in L2, by less than a ten-thousandth in the other norms.
 
     Returns:
-        The perturbed images, shaped like `x`; the clean image where no success was found.
+        The nearest success of each sample, shaped like `x`; the clean image if there is none.
     """
     steps = (10_000 if norm == "l2" else 1000) if steps is None else steps
     step_size = (0.01 if norm == "l0" else 0.005) if step_size is None else step_size

@@ -17,13 +17,13 @@ SHARE = 0.99
 
 
 class Search:
-    """What a norm decides: how far counts, when a run has done its work, and which run of a sample comes next.
+    """The part of the attack that depends on the norm: its distance, when a run is done, and which run comes next.
 
     Attributes:
-        x: clean images `[B, C, H, W]`.
+        x: clean inputs `[B, ...]`.
         c: weight of the objective against the distance, `[B]`.
-        step_size: length of Adam's steps in tanh space, `[B]`.
-        fall: by what share the loss must fall in a tenth of the steps, or the run is over.
+        step_size: size of Adam's steps in tanh space, `[B]`.
+        fall: the share by which the loss must fall in a tenth of the steps, or else the run ends.
     """
 
     fall = 1e-4
@@ -33,19 +33,19 @@ class Search:
         self.c, self.step_size = x.new_full((len(x),), c), x.new_full((len(x),), step_size)
 
     def shown(self, x_adv: Tensor, index: Tensor) -> Tensor:
-        """The images `x_adv` of the samples at `index`, as far as they may change."""
+        """Return `x_adv` of the samples at `index`, with the entries that may not change set back."""
         return x_adv
 
     def distance(self, shift: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """How far changes `[M, C, H, W]` of the samples at `index` are, `[M]`, and the gradient of that."""
+        """Return the distance of the changes of the samples at `index`, `[M]`, and its gradient."""
         return shift.square().flatten(1).sum(1), 2 * shift
 
     def solved(self, success: Tensor, far: Tensor, index: Tensor) -> Tensor:
-        """Which runs have found what they were for, bool `[M]`."""
+        """Return which runs have reached their aim, bool `[M]`."""
         return torch.zeros_like(success)
 
     def conclude(self, x_adv: Tensor, solved: Tensor, reached: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Learn from runs that ended at `x_adv`: which samples go on, bool `[M]`, and from which images."""
+        """Learn from runs that ended at `x_adv`; return which samples go on, bool `[M]`, and from where."""
         raise NotImplementedError
 
 
@@ -60,11 +60,11 @@ def descend(
     confidence: float,
     abort_early: bool,
 ) -> None:
-    """Minimise `distance - c * objective` run after run, as `search` directs; report every success to `nearest`.
+    """Minimise `distance - c * objective` run after run as `search` directs, and pass every success to `nearest`.
 
     A run ends when it is solved, after `steps` steps, or (with `abort_early`) when its loss has not fallen by the share
-    `search.fall` in a tenth of them. Its sample starts the next run at once, beside others that are in the middle
-    of theirs: the batch stays full.
+    `search.fall` in a tenth of the steps. Its sample starts the next run at once while others are still in the middle
+    of theirs, so that the batch stays full.
     """
     lead, window, edge = margin(), math.ceil(steps / 10), math.atanh(SHARE)
     w = _to_tanh(search.x[targets.index])

@@ -12,10 +12,10 @@ from underfire.attacks.carlini_wagner.descent import Search
 
 
 class L2Search(Search):
-    """L2: a binary search over `c`; every run starts at the clean image.
+    """A binary search over `c`; every run starts at the clean input.
 
-    The authors stop where the loss fell by less than a ten-thousandth. What a run gains after its loss has ceased to
-    fall by a tenth is little, and its steps are better spent on the next `c`.
+    The authors stop a run when its loss fell by less than a ten-thousandth. A run whose loss falls by less than a tenth
+    gains little, and its steps are better spent on the next `c`.
     """
 
     fall = 0.1
@@ -26,25 +26,25 @@ class L2Search(Search):
         self.c, self.left = self.weights.c, torch.full((len(x),), binary_search_steps, device=x.device)
 
     def conclude(self, x_adv: Tensor, solved: Tensor, reached: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Learn from runs that ended: which samples go on, and from which images."""
+        """Halve the interval of `c`, and start again from the clean input."""
         self.weights.update(reached, targets.index)
         self.left[targets.index] -= 1
         return self.left[targets.index] > 0, self.x[targets.index]
 
 
 class LimitSearch(Search):
-    """A limit that becomes tighter by every run that meets it; one that does not doubles `c`, and the next goes on."""
+    """A limit that tightens after every run that meets it; a run that does not meet it doubles `c` and continues."""
 
     def __init__(self, x: Tensor, c: float, step_size: float, largest: float) -> None:
         super().__init__(x, c, step_size)
         self.largest = largest
 
     def tighten(self, x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """The next limit of samples that have met theirs: which have one, bool `[M]`, and where they start."""
+        """Tighten the limit of samples that met it; return which go on, bool `[M]`, and from where."""
         raise NotImplementedError
 
     def conclude(self, x_adv: Tensor, solved: Tensor, reached: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Learn from runs that ended: which samples go on, and from which images."""
+        """Double `c` after a failure, and tighten the limit after a success."""
         self.c[targets.index[~solved]] *= 2
         on, start = self.c[targets.index] <= self.largest, x_adv.clone()
         rows = solved.nonzero().squeeze(1)
@@ -54,23 +54,23 @@ class LimitSearch(Search):
 
 
 class LinfSearch(LimitSearch):
-    """L-infinity: only what changes by more than `tau` counts, and `tau` falls to nine tenths."""
+    """L-infinity: only changes beyond `tau` count as distance, and `tau` falls by a tenth."""
 
     def __init__(self, x: Tensor, c: float, step_size: float) -> None:
         super().__init__(x, c, step_size, largest=20)
         self.tau = torch.ones_like(self.c)
 
     def distance(self, shift: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how far the changes are, `[M]`, and the gradient of that."""
+        """Return the sum of the changes beyond `tau`, and its gradient."""
         over = shift.abs() - self.tau[index].reshape(-1, 1, 1, 1)
         return over.clamp_min(0).flatten(1).sum(1), shift.sign() * (over > 0)
 
     def solved(self, success: Tensor, far: Tensor, index: Tensor) -> Tensor:
-        """Return which runs have found what they were for, bool `[M]`."""
+        """Return which runs succeed with almost no change beyond `tau`."""
         return success & (far <= 1e-4 * self.c[index])
 
     def tighten(self, x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Return which samples have a next limit, bool `[M]`, and where they start."""
+        """Set `tau` to nine tenths of the largest change."""
         largest = (x_adv - self.x[targets.index]).abs().flatten(1).amax(1)
         tau = 0.9 * torch.minimum(self.tau[targets.index], largest)
         self.tau[targets.index] = tau
@@ -80,10 +80,10 @@ class LinfSearch(LimitSearch):
 
 
 class L0Search(LimitSearch):
-    """L0: the entries that do least for the success may not change any more, several at a time.
+    """L0: the entries that contribute least to the success are frozen, several at a time.
 
-    As many as do a twentieth of the whole together, and the `0.3 sqrt(n)` of `n` of the authors' code at least: by that
-    alone an image of 150,000 entries would take 2,600 rounds.
+    The frozen entries contribute a twentieth of the whole together, and are at least `0.3 sqrt(n)` of `n`, the authors'
+    number. With that number alone an image of 150,000 entries would need 2,600 rounds.
     """
 
     def __init__(self, x: Tensor, c: float, step_size: float, model: nn.Module) -> None:
@@ -91,15 +91,15 @@ class L0Search(LimitSearch):
         self.model, self.free = model, torch.ones_like(x, dtype=torch.bool)
 
     def shown(self, x_adv: Tensor, index: Tensor) -> Tensor:
-        """Return the images as far as they may change."""
+        """Set frozen entries back to their clean values."""
         return torch.where(self.free[index], x_adv, self.x[index])
 
     def solved(self, success: Tensor, far: Tensor, index: Tensor) -> Tensor:
-        """Return which runs have found what they were for, bool `[M]`."""
+        """Return which runs succeed."""
         return success
 
     def tighten(self, x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Return which samples have a next limit, bool `[M]`, and where they start."""
+        """Freeze the entries that did not change and those that contribute least."""
         start = self.x[targets.index]
         shift = x_adv - start
         # The slope of f itself is zero where the attack is through; that of the margin is not.

@@ -56,26 +56,27 @@ def fab(
     chunk: int | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Projections onto linearised boundaries inside the box, drawn towards the clean image; back inside when across.
+    """Project onto the linearised boundary inside the box, with a bias towards the clean image.
 
-    A goal (ours; the paper's targeted version takes any wrong class) has the boundary between it and the likeliest
-    other class.
+    An iterate that is across the boundary is moved back towards the clean image. The paper's targeted version takes any
+    wrong class; with a goal (ours) the boundary is the one between the goal and the likeliest other class.
 
     Args:
-        steps: number of steps, of each run.
-        candidates: how many of the likeliest other classes are tried (9 are all of ten classes).
-        boundaries: `"nearest"` looks at all candidates in every step, a backward pass each, and goes for the nearest
-            boundary; `"each"` makes a run for each candidate of the clean image (FAB-T), a backward pass a step.
-        keep: `"best"`, or `"success"` (leave the batch at the first success within eps, not the nearest; fastest).
-        restarts: runs, those after the first from random starts; the nearest success counts.
-        alpha_max: largest share of the projection of the clean image in a step.
-        eta: how far a step goes across the boundary, as a multiple of the way to it.
+        steps: number of steps of each run.
+        candidates: how many of the likeliest other classes are tried (9 are all others of ten classes).
+        boundaries: `"nearest"` computes the boundaries of all candidates in every step, a backward pass each, and takes
+            the nearest; `"each"` makes one run for each candidate of the clean image (FAB-T), with one backward pass a
+            step.
+        keep: `"success"` leaves the batch at the first success within eps, which is fastest but not the nearest.
+        restarts: runs, of which those after the first start at random; the nearest success counts.
+        alpha_max: largest weight of the projection of the clean image in a step.
+        eta: overshoot: how far a step goes, as a multiple of the way to the boundary.
         beta: the share of its perturbation that an iterate across the boundary keeps.
-        patience: give up a run whose nearest success came no nearer, by a hundredth, in this many steps and is still
-            beyond 1.5 eps (ours); None never does.
+        patience: give up a run if its nearest success is beyond 1.5 eps and has not come nearer by a hundredth in this
+            many steps (ours); None never does.
 
     Returns:
-        The perturbed images, shaped like `x`; the clean image where no success was found.
+        The nearest success of each sample, shaped like `x`; the clean image if there is none.
     """
     at_least_one(steps=steps, candidates=candidates, restarts=restarts, chunk=1 if chunk is None else chunk)
     at_least_one(patience=1 if patience is None else patience)
@@ -128,7 +129,7 @@ def fab(
 
 
 class _Patience:
-    """Which rows came no nearer for long, and are too far off for eps to matter."""
+    """Which rows have made no progress for long, and are too far from the image for eps to matter."""
 
     def __init__(self, patience: int | None, nearest: Nearest, index: Tensor) -> None:
         self.patience, self.nearest = patience, nearest
@@ -136,10 +137,11 @@ class _Patience:
         self.steps = torch.zeros_like(index)
 
     def take(self, rows: Tensor) -> None:
+        """Go on with these rows only."""
         self.size, self.steps = self.size[rows], self.steps[rows]
 
     def over(self, z: Tensor, success: Tensor, index: Tensor) -> Tensor:
-        """Whether each row may give up, after a step that led to `z`."""
+        """Return which rows may give up after a step that led to `z`."""
         if self.patience is None:
             return torch.zeros_like(success)
         size = torch.where(success, self.nearest.threat.size(self.nearest.x[index], z), float("inf"))
@@ -160,7 +162,7 @@ def _step(
     alpha_max: float | Tensor,
     eta: float,
 ) -> Tensor:
-    """From `z` across the nearest boundary (that to class `to`, where one is given), and a little towards `x`."""
+    """Step from `z` across the nearest boundary (or that to class `to`, if given), with a bias towards `x`."""
 
     def pairs(logits: Tensor) -> tuple[Tensor, Tensor]:
         if targets.goal is not None:
@@ -178,14 +180,14 @@ def _step(
 
 
 def _note(nearest: Nearest, z: Tensor, index: Tensor) -> None:
-    """Keep the nearest of some successes, of which several may be of one sample."""
+    """Keep the nearest of some successes, several of which may belong to one sample."""
     if len(index):
         best = best_row(index, -nearest.threat.size(nearest.x[index], z))
         nearest.update(z[best], torch.ones_like(best, dtype=torch.bool), index[best])
 
 
 def _random_start(nearest: Nearest, index: Tensor, generator: Generator | None) -> Tensor:
-    """A random point in half the ball of what was found, or of eps, where that is smaller."""
+    """Draw a point in a ball of half the radius of the nearest success, or of eps if that is smaller."""
     known = torch.as_tensor(nearest.threat.eps).to(nearest.size).expand_as(nearest.size)
     radius = torch.minimum(nearest.size, known)[index]
     radius = torch.where(radius.isfinite(), radius, RADIUS[nearest.threat.norm])
@@ -193,7 +195,7 @@ def _random_start(nearest: Nearest, index: Tensor, generator: Generator | None) 
 
 
 def _closer(model: nn.Module, nearest: Nearest, targets: Targets, chunk: int | None) -> None:
-    """The paper's final search: three times, almost where the margin between success and failure would be zero."""
+    """Run the paper's final search: three secant steps towards the boundary between success and failure."""
     index = (nearest.found & (nearest.size > 0)).nonzero().squeeze(1)
     if len(index) == 0:
         return

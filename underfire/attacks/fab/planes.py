@@ -9,14 +9,15 @@ from underfire.gradients.smoothing import norms
 
 
 def onto_plane(x: Tensor, w: Tensor, lack: Tensor, norm: str) -> Tensor:
-    """The shortest `d` for which `<w, d> = lack` and `x + d` is in the box, shaped like `x`.
+    """Return the shortest `d` with `<w, d> = lack` and `x + d` in the box, shaped like `x`.
 
-    Where the box has no such point, the corner that comes nearest to the plane.
+    If the box has no such point, `x + d` is the corner of the box that is nearest to the plane.
 
     Args:
-        x: points of the box `[0, 1]`, `[B, C, H, W]`.
-        w: the normal vectors of the planes, shaped like `x`.
-        lack: by how much `<w, x>` must grow, of either sign, `[B]`.
+        x: points of the box, `[B, ...]`.
+        w: normal vectors of the planes, shaped like `x`.
+        lack: by how much `<w, x>` must grow, positive or negative, `[B]`.
+        norm: `"linf"`, `"l2"` or `"l1"`.
 
     Source: Croce and Hein, Minimally Distorted Adversarial Examples with a Fast Adaptive Boundary Attack, ICML 2020,
         section 2.2.

@@ -49,28 +49,25 @@ def fooling_images(
     chunk: int = 100,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Make an image of each sample's goal out of noise or patterns; of the sample, only eps and the box are kept.
+    """Make an image of each sample's goal from noise or patterns; only eps and the box bind it to the sample.
 
-    With the whole box to itself (an eps of 1 for every sample) evolution keeps one champion for each class and every
-    child may become that of any; samples with one goal then share one image. Below that (ours) every sample evolves by
-    itself, its genome scaled into its interval.
+    If the whole box is allowed (an eps of 1 for every sample), evolution keeps one champion for each class, and every
+    child may become the champion of any class; samples with the same goal then share one image. With a smaller eps
+    (ours) each sample evolves separately, with its genome scaled into its interval.
 
     Args:
-        x: clean images, which give the shape, and the middle of the ball.
-        goal: classes to make images of, int64 `[B]`; None is the likeliest class of each image but `y`.
-        eps: largest change of an entry, one number or one per sample `[B]`; 1 leaves nothing of the image.
-        encoding: `"direct"` evolves pixels, `"cppn"` networks that paint, see `ascent.genomes`; both need the model's
-            answers only, `steps + 1` times `population` of them in all. `"gradient"` climbs the log-odds from noise
-            with an L2 penalty, and needs the model.
-        steps: generations, or gradient steps.
-        population: children in each generation of the whole batch, raised to one for each sample where each evolves by
-            itself (the paper does not say how many).
-        step_size: length of a gradient step, as the root mean square over the entries.
-        decay: weight of the squared distance from mid-grey, of the gradient ascent.
-        chunk: how many images are painted and go through the model at once.
-
-    Returns:
-        The images, shaped like `x`.
+        x: clean images, which give the shape and the centre of the ball.
+        goal: classes to make images of, int64 `[B]`; None is the likeliest class of each image except `y`.
+        eps: largest change of an entry, one number or one per sample `[B]`; 1 allows any image.
+        encoding: `"direct"` evolves pixels, `"cppn"` evolves networks that paint (see `genomes.py`); both need the
+            model's answers alone, `steps + 1` times `population` of them. `"gradient"` climbs the log-odds from noise
+            with an L2 penalty, and needs gradients.
+        steps: number of generations, or of gradient steps.
+        population: number of children in each generation of the whole batch, raised to one per sample where each
+            evolves separately (the paper does not give it).
+        step_size: as the root mean square over the entries; for `"gradient"` alone.
+        decay: weight of the squared distance from mid-grey; for `"gradient"` alone.
+        chunk: number of images that are painted and go through the model at once.
     """
     at_least_one(steps=steps, population=population, chunk=chunk)
     if encoding not in (*ENCODINGS, "gradient"):
@@ -123,19 +120,19 @@ def map_elites(
     generator: Generator | None = None,
     device: str | torch.device = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """A gallery of fooling images, the best of each class: every child of any champion may become that of any class.
+    """Evolve a gallery of fooling images, one for each class; every child of any champion may become that of any class.
 
     Args:
         shape: channels, height and width of the images.
         classes: the classes to make images of.
         encoding: `"direct"` or `"cppn"`.
-        steps: generations.
-        population: children in each generation.
-        chunk: how many images are painted and go through the model at once.
+        steps: number of generations.
+        population: number of children in each generation.
+        chunk: number of images that are painted and go through the model at once.
         device: where the images are made.
 
     Returns:
-        Images `[K, C, H, W]`, and the probability that the model gives each of its class, `[K]`.
+        Images `[K, C, H, W]`, and the probability of its class that the model gives each, `[K]`.
     """
     at_least_one(steps=steps, population=population, chunk=chunk)
     if encoding not in ENCODINGS:
@@ -161,7 +158,7 @@ def _evolve(
     chunk: int,
     generator: Generator | None,
 ) -> tuple[Tensor, Tensor]:
-    """The champion of every niche and its log-odds; a niche is a class, or with an interval a class and its ball."""
+    """Return the champion of every niche and its log-odds; a niche is a class, or a class and its interval."""
     niches = len(classes)
     count = population if interval is None else max(population, niches)
     order = torch.arange(count, device=classes.device)
@@ -202,7 +199,7 @@ def _take(genomes: Genomes, index: Tensor) -> Genomes:
 
 
 def _every_log_odds(logits: Tensor) -> Tensor:
-    """Log-odds of every class, which still grow where probabilities are one to the last digit, `[N, K]`."""
+    """Return the log-odds of every class `[N, K]`, which still grow where probabilities are rounded to one."""
     log_p = logits.log_softmax(1)
     top = logits.argmax(1, keepdim=True)
     lead = logits.gather(1, top) - logits.scatter(1, top, float("-inf")).logsumexp(1, keepdim=True)

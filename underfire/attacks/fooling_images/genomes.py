@@ -18,26 +18,26 @@ Genomes = tuple[Tensor, ...]
 
 
 class Encoding(Protocol):
-    """How genomes are made, changed and looked at."""
+    """How genomes are made, changed and painted."""
 
     def random(self, count: int, generator: Generator | None) -> Genomes:
-        """New genomes."""
+        """Return new genomes."""
 
     def mutate(self, genomes: Genomes, generation: int, generator: Generator | None) -> Genomes:
-        """A changed copy of every genome."""
+        """Return a changed copy of every genome."""
 
     def render(self, genomes: Genomes) -> Tensor:
-        """The images, `[N, C, H, W]` in `[0, 1]`."""
+        """Return the images, `[N, C, H, W]` in `[0, 1]`."""
 
 
 class Direct:
-    """One gene for each entry of the image, uniform noise at first (the paper has hue and saturation for colour).
+    """One gene for each entry of the image, at first uniform noise (for colour, the paper has hue and saturation).
 
     A tenth of the genes mutate, half as many after every 1000 generations, by polynomial mutation of strength 15.
 
     Args:
         shape: channels, height and width.
-        like: a tensor whose device and dtype are taken.
+        like: a tensor of the wanted device and dtype.
     """
 
     def __init__(self, shape: tuple[int, int, int], like: Tensor) -> None:
@@ -47,11 +47,11 @@ class Direct:
         return torch.rand((count, *self.shape), generator=generator, device=self.like.device, dtype=self.like.dtype)
 
     def random(self, count: int, generator: Generator | None) -> Genomes:
-        """Noise."""
+        """Return uniform noise."""
         return (self._uniform(count, generator),)
 
     def mutate(self, genomes: Genomes, generation: int, generator: Generator | None) -> Genomes:
-        """Polynomial mutation of some genes."""
+        """Mutate some genes by polynomial mutation."""
         (image,) = genomes
         rate, strength = 0.1 * 0.5 ** (generation // 1000), 15
         u = self._uniform(len(image), generator)
@@ -61,22 +61,22 @@ class Direct:
         return (torch.where(self._uniform(len(image), generator) < rate, changed, image),)
 
     def render(self, genomes: Genomes) -> Tensor:
-        """The genes themselves."""
+        """Return the genes as images."""
         return genomes[0]
 
 
 class Cppn:
-    """A small feed-forward network from the place of a pixel (x, y, distance from the middle, one) to its colour.
+    """A small feed-forward network from the position of a pixel (x, y, distance from the centre, one) to its colour.
 
-    Nodes are sines, Gaussians, sigmoids or straight lines, all cut to or scaled to -1 to 1. As in NEAT, evolution
-    starts without hidden nodes and adds nodes, connections and weight changes. Simpler than the paper's, so that a
-    whole population is one tensor: a fixed number of node slots in a fixed order, a new node splits a connection into
-    an output only, nothing is taken away but the split connection, there is no crossover, and colour is RGB.
+    The functions of the nodes are sine, Gaussian, sigmoid and line, with values between -1 and 1. As in NEAT, evolution
+    starts without hidden nodes and adds nodes, connections and weight changes. It is simpler than the paper's, so that
+    a population is one tensor: the node slots are fixed and ordered, a new node splits a connection into an output
+    only, no other connection is removed, there is no crossover, and colour is RGB.
 
     Args:
         shape: channels, height and width.
-        like: a tensor whose device and dtype are taken.
-        hidden: slots for hidden nodes.
+        like: a tensor of the wanted device and dtype.
+        hidden: number of slots for hidden nodes.
     """
 
     INPUTS = 4
@@ -99,7 +99,7 @@ class Cppn:
         return torch.randn(shape, generator=generator, device=self.like.device, dtype=self.like.dtype)
 
     def random(self, count: int, generator: Generator | None) -> Genomes:
-        """Weights, connections, functions and number of hidden nodes; every input connected to every output."""
+        """Return networks with all inputs connected to every output and random weights, functions and hidden nodes."""
         nodes, sources = self.order.shape
         weights = 2 * self._normal(count, nodes, sources, generator=generator)
         connected = torch.zeros_like(weights, dtype=torch.bool)
@@ -108,7 +108,7 @@ class Cppn:
         return weights, connected, functions, torch.zeros(count, dtype=torch.int64, device=self.like.device)
 
     def mutate(self, genomes: Genomes, generation: int, generator: Generator | None) -> Genomes:
-        """Perhaps a new node, perhaps a new connection; some weights and functions change."""
+        """Add a node or a connection with some probability, and change some weights and functions."""
         weights, connected, functions, used = (part.clone() for part in genomes)
         count, nodes, sources = weights.shape
         drawn = self._rand(count, 2, generator=generator)
@@ -129,7 +129,7 @@ class Cppn:
     def _split(
         self, weights: Tensor, connected: Tensor, used: Tensor, wanted: Tensor, generator: Generator | None
     ) -> None:
-        """Put a new node into one connection of an output, in place: weight 1 before it, the old weight after it."""
+        """Put a new node into a connection of an output, in place: weight 1 before it, the old weight after it."""
         sources = weights.shape[2]
         outputs = connected[:, self.hidden :].flatten(1)
         draw = self._rand(*outputs.shape, generator=generator) * outputs
@@ -144,7 +144,7 @@ class Cppn:
         used[rows] += 1
 
     def render(self, genomes: Genomes) -> Tensor:
-        """Every network at every pixel."""
+        """Evaluate every network at every pixel."""
         weights, connected, functions, used = genomes
         weights = weights * connected
         count, deepest = len(weights), int(used.max()) if len(used) else 0
@@ -160,7 +160,7 @@ class Cppn:
 
 
 def _through(total: Tensor, functions: Tensor) -> Tensor:
-    """Each node's function of its input `[N, nodes, pixels]`: sine, Gaussian, sigmoid or line, from -1 to 1."""
+    """Apply each node's function to its input `[N, nodes, pixels]`; the values lie between -1 and 1."""
     which = functions[..., None]
     sine, bell = (math.pi * total).sin(), 2 * (-total.square()).exp() - 1
     return torch.where(

@@ -42,26 +42,26 @@ def jsma(
     candidates: int = 1,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Change the two entries of the largest saliency, look again, until the class is reached.
+    """Change the two entries of the largest saliency, again and again, until the class is reached.
 
-    With `alpha` the target logit's derivative by a pair of entries and `beta` that of the sum of all other logits, the
-    pair with `alpha > 0 > beta` and the largest `-alpha * beta` is changed by `theta`; entries at the border of the box
-    are no longer considered. Derivatives are of logits, as in the paper: those of probabilities vanish, and always have
-    `beta = -alpha`. Where no entries have both signs the paper's algorithm is stuck; here it goes on with those by
-    which the target grows most against the mean of the others. A step changes at most two entries, so that there are
-    `eps / 2` steps, rounded down.
+    Let `alpha` be the derivative of the target logit by a pair of entries and `beta` that of the sum of all other
+    logits. The pair with `alpha > 0 > beta` and the largest `-alpha * beta` is changed by `theta`; entries at the
+    border of the box are left out. Derivatives are of logits, as in the paper; those of probabilities vanish and always
+    have `beta = -alpha`. Where no pair has both signs the paper's algorithm stops; this one then changes the entries by
+    which the target grows most against the mean of the others. A step changes at most two entries, so there are `eps /
+    2` steps, rounded down.
 
     Args:
-        goal: classes to reach, int64 `[B]`; None leaves class `y` (the paper has goals only).
+        goal: None leaves class `y` (ours; the paper has goals only).
         eps: how many entries may change, one number or one per sample `[B]`; None is the share `share`.
-        share: share of the entries that may change where there is no eps, the paper's Upsilon.
-        theta: by how much an entry changes: above 0 entries increase, below they decrease.
-        pair: two entries a step; False is the one-entry version, `-alpha * beta` of each by itself.
-        candidates: how many of the likeliest other classes of the clean image are tried as the target where there is
-            no goal; the result with the fewest changes counts.
+        share: share of the entries that may change if there is no eps, the paper's Upsilon.
+        theta: by how much an entry changes, as a share of its range: entries grow if it is positive, and fall if not.
+        pair: change two entries in a step; False changes one, that of the largest `-alpha * beta`.
+        candidates: how many of the likeliest other classes of the clean image are tried as the target if there is no
+            goal; the result with the fewest changes counts.
 
     Returns:
-        The perturbed images, shaped like `x`; the clean image where no success was found.
+        The perturbed images, shaped like `x`; the clean image if there is no success.
     """
     at_least_one(candidates=candidates)
     if not (0 < share <= 1 and 0 < abs(theta) <= 1):
@@ -95,7 +95,7 @@ def _run(
     together: int,
     nearest: Nearest,
 ) -> None:
-    """Towards the target that `own` `[B, K]` is one at and zero elsewhere; `nearest` is told every success."""
+    """Move towards the target, where `own` `[B, K]` is one (elsewhere zero), and pass every success to `nearest`."""
     for step in range(int(steps.max()) if len(steps) else 0):
         logits, jacobian = sum_gradients(model, x_adv, torch.stack([own, 1 - own], dim=1))
         alpha, beta = (theta * jacobian.nan_to_num(0, 0, 0)).flatten(2).unbind(1)
@@ -114,7 +114,7 @@ def _run(
 
 
 def _most_salient(alpha: Tensor, beta: Tensor, domain: Tensor, others: int, together: int) -> tuple[Tensor, Tensor]:
-    """The entries of the `domain` to change, `[B, together]`, and whether changing them is of any use, `[B]`."""
+    """Return the entries of the `domain` to change, `[B, together]`, and whether changing them helps, `[B]`."""
     u, v = (torch.where(domain, values, float("-inf")) for values in (alpha, -beta))
     if together == 2:
         entries, saliency = best_pair(u, v)

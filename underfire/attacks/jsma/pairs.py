@@ -10,20 +10,20 @@ FIRST, AT_ONCE, STEPS = 32, 2**22, 64
 
 
 def best_pair(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """The entries `p != q` with the largest `(u_p + u_q) * (v_p + v_q)`, both sums positive.
+    """Return the entries `p != q` with the largest `(u_p + u_q) * (v_p + v_q)`, both sums positive.
 
-    Whatever entry `p` is paired with, its pair is worth at most `(u_p + max u) * (v_p + max v)`. So the entries of the
-    largest bounds are tried against each other, and whoever's bound is above the best of them goes on: usually nobody
-    outside. Where many do (`u` and `v` independent), a staircase above all points `(u_q, v_q)` gives closer bounds.
-    Rounding keeps the order of sums and of products, so that no bound is ever too small by it.
+    A pair with entry `p` is worth at most `(u_p + max u) * (v_p + max v)`. The entries of the largest bounds are tried
+    against each other first; only entries whose bound exceeds the best pair found so far can do better, and usually
+    there are none. If there are many (`u` and `v` independent), a staircase above all points `(u_q, v_q)` gives closer
+    bounds. Rounding keeps the order of sums and products, so no bound is too small by it.
 
     Args:
-        u: the first numbers, `[B, n]`; `-inf` takes an entry out.
+        u: the first numbers, `[B, n]`; `-inf` excludes an entry.
         v: the second numbers, `[B, n]`.
 
     Returns:
-        The two entries, int64 `[B, 2]`, and what they are worth, `[B]`; 0 where no pair has two positive sums (the
-        entries then mean nothing).
+        The two entries, int64 `[B, 2]`, and their value, `[B]`; the value is 0 if no pair has two positive sums, and
+        the entries then have no meaning.
     """
     bound = _worth(u, v, u.amax(1, keepdim=True), v.amax(1, keepdim=True))
     first = bound.topk(min(FIRST, u.shape[1]), dim=1).indices
@@ -41,11 +41,12 @@ def best_pair(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _worth(u: Tensor, v: Tensor, other_u: Tensor, other_v: Tensor) -> Tensor:
+    """Return the product of the two sums, with negative sums set to zero."""
     return (u + other_u).clamp_min_(0).mul_((v + other_v).clamp_min_(0))
 
 
 def _staircase_bound(u: Tensor, v: Tensor) -> Tensor:
-    """The most that each entry's pairs can be worth: the others are put into bins by `u`, each bin at its corner."""
+    """Bound the value of each entry's pairs: the other entries are binned by `u`, and each bin counts as its corner."""
     usable = u.isfinite()
     low = torch.where(usable, u, float("inf")).amin(1, keepdim=True)
     width = (u.amax(1, keepdim=True) - low).clamp_min(torch.finfo(u.dtype).tiny)
@@ -59,7 +60,7 @@ def _staircase_bound(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _best_among(u: Tensor, v: Tensor, entries: Tensor) -> tuple[Tensor, Tensor]:
-    """The best pair of the `entries` `[B, m]`, by trying all of them, a part at a time."""
+    """Return the best pair of the `entries` `[B, m]` by trying all of them, a part at a time."""
     u, v = u.gather(1, entries), v.gather(1, entries)
     count = entries.shape[1]
     best = u.new_zeros(len(u))

@@ -44,25 +44,25 @@ def st_adv(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """The smoothest flow field that changes the class: `L_adv(x, f) + weight * L_flow(f)` made small over `f`.
+    """Minimise `L_adv(x, f) + weight * L_flow(f)` over flow fields `f`, so that a smooth warp changes the class.
 
-    `L_adv` is the hinge of Carlini and Wagner on the logits, `L_flow` the total difference of neighbouring
-    displacements. The bound on single displacements is not the paper's, which has none; Laidlaw and Feizi (Functional
-    Adversarial Attacks, NeurIPS 2019) bound them, at 0.05 of half the side: 0.8 pixels on CIFAR-10, 5.6 on ImageNet.
+    `L_adv` is the hinge loss of Carlini and Wagner on the logits, and `L_flow` the total difference of neighbouring
+    displacements. The paper does not bound single displacements; Laidlaw and Feizi (Functional Adversarial Attacks,
+    NeurIPS 2019) bound them at 0.05 of half the side: 0.8 pixels on CIFAR-10, 5.6 on ImageNet.
 
     Args:
-        eps: the largest displacement of a pixel along either axis, in pixels, one number or one per sample `[B]`.
-        steps: evaluations of the gradient.
-        step_size: length of Adam's steps, and the largest displacement in the first trial of L-BFGS, in pixels.
+        eps: largest displacement of a pixel along either axis, in pixels, one number or one per sample `[B]`.
+        steps: number of evaluations of the gradient.
+        step_size: size of Adam's steps, or the largest displacement in the first trial of L-BFGS, in pixels.
         solver: `"lbfgs"` as in the paper, or `"adam"`.
-        weight: of the flow loss; the paper's tau.
-        confidence: by how much the wrong class must lead, in logits, before only the flow loss counts.
-        keep: `"success"` leaves the batch at the first success; `"best"` goes on to the smoothest one, as the paper's
-            loss asks.
-        mask: which pixels may be read from elsewhere.
+        weight: weight of the flow loss, the paper's tau.
+        confidence: lead of the wrong class, in logits, above which only the flow loss counts.
+        keep: `"success"` leaves the batch at the first success; `"best"` goes on to the smoothest success, as in the
+            paper.
+        mask: which pixels may be displaced.
 
     Returns:
-        The warped images, shaped like `x`: a success where one was found, else the iterate that came nearest to one.
+        The warped images, shaped like `x`: a success if there is one, else the iterate nearest to one.
     """
     at_least_one(steps=steps)
     if step_size <= 0 or weight < 0:
@@ -114,7 +114,7 @@ def st_adv(
 
 
 class _Adam:
-    """Projected Adam, asked and told like `QuasiNewton`."""
+    """Projected Adam with the interface of `QuasiNewton`."""
 
     def __init__(self, z: Tensor, low: Tensor, high: Tensor, step_size: float) -> None:
         self.trial, self._low, self._high, self._size = z.clone(), low, high, step_size
@@ -123,9 +123,11 @@ class _Adam:
         self.done = torch.zeros(len(z), dtype=torch.bool, device=z.device)
 
     def tell(self, value: Tensor, gradient: Tensor) -> None:
+        """Take one step along the gradient at `trial`."""
         direction, self._state = self._move.update(gradient, self._state)
         self.trial = (self.trial.detach() - self._size * direction).clamp(self._low, self._high)
 
     def take(self, rows: Tensor) -> None:
+        """Go on with these rows only."""
         self.trial, self._low, self._high = self.trial[rows], self._low[rows], self._high[rows]
         self._state, self.done = moves.take(self._state, rows), self.done[rows]

@@ -15,49 +15,49 @@ from underfire.errors import Unsupported
 
 @dataclass(frozen=True)
 class Flow(Threat):
-    """The image is warped: `z` is a flow field `[B, 2, H, W]` of displacements (down, right) in pixels.
+    """Warp the image: `z` is a flow field `[B, 2, H, W]` of displacements (down, right) in pixels.
 
     Attributes:
-        eps: the largest displacement of a pixel along either axis, in pixels, one number or one per sample `[B]`.
-        mask: which pixels of the new image may be read from elsewhere, broadcastable to `[B, C, H, W]`.
+        eps: largest displacement of a pixel along either axis, in pixels, one number or one per sample `[B]`.
+        mask: which pixels of the new image may be displaced, broadcastable to `[B, C, H, W]`.
     """
 
     norm = "flow"
 
     def start(self, x: Tensor) -> Tensor:
-        """The flow that leaves `x` as it is."""
+        """Return the flow that leaves `x` as it is."""
         return x.new_zeros(len(x), 2, *x.shape[2:])
 
     def random_start(self, x: Tensor, generator: Generator | None = None) -> Tensor:
-        """Every displacement uniformly at random."""
+        """Draw every displacement uniformly."""
         z = self.start(x)
         share = torch.rand(z.shape, generator=generator, dtype=x.dtype, device=x.device)
         return self.project(x, (2 * share - 1) * self._radius(x))
 
     def apply(self, x: Tensor, z: Tensor) -> Tensor:
-        """The warped image."""
+        """Return the warped image."""
         return warp(x, z)
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
-        """The flow with every displacement cut off at eps."""
+        """Clip every displacement to eps."""
         radius = self._radius(x)
         if self.mask is not None:
             radius = radius * self.mask.to(x).expand_as(x)[:, :1]
         return torch.minimum(torch.maximum(z, -radius), radius)
 
     def steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
-        """Every displacement by one pixel."""
+        """Return a displacement of one pixel along the sign of the gradient."""
         return g.sign()
 
     def size(self, x: Tensor, x_adv: Tensor) -> NoReturn:
-        """Not to be had from two images: it is `z.abs().amax((1, 2, 3))`."""
+        """Raise Unsupported: the size `z.abs().amax((1, 2, 3))` cannot be computed from two images."""
         raise Unsupported("the size of a flow cannot be measured on two images")
 
 
 def warp(x: Tensor, flow: Tensor) -> Tensor:
-    """Images `[B, C, H, W]` read at `(row, column) + flow` by bilinear interpolation; the border goes on outside.
+    """Read the images `[B, C, H, W]` at `(row, column) + flow` by bilinear interpolation; border pixels repeat outside.
 
-    Where the flow is zero, the pixel stays as it is to the last bit.
+    Where the flow is zero, the pixel keeps its exact value.
     """
     height, width = x.shape[2:]
     rows, columns = (torch.arange(n, dtype=x.dtype, device=x.device) for n in (height, width))
@@ -70,14 +70,14 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
 
 
 def roughness(flow: Tensor, smoothing: float = 1e-3) -> Tensor:
-    """How much neighbouring displacements differ, `[B]`: the flow loss of Xiao et al. (2018), (4).
+    """Return the total difference of neighbouring displacements, `[B]`: the flow loss (4) of Xiao et al. (2018).
 
-    The sum over all pixels and their four neighbours of the Euclidean distance of the two displacements, which counts
-    every pair twice.
+    It is the sum over all pixels and their four neighbours of the Euclidean distance of the two displacements, which
+    counts every pair twice.
 
     Args:
         flow: displacements `[B, 2, H, W]` in pixels.
-        smoothing: differences far below this are squared rather than measured, since a distance has no slope at zero.
+        smoothing: differences far below this are squared, because a distance has no gradient at zero.
     """
     total = flow.new_zeros(len(flow))
     for difference in (flow.diff(dim=2), flow.diff(dim=3)):

@@ -48,17 +48,17 @@ def substitute(
     epochs: int = 10,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Trains a network of its own on the model's answers, and attacks that instead.
+    """Train a network on the model's answers, and attack that network instead.
 
-    The model is asked for labels only; every answer goes into one training set that the whole batch shares.
+    The model is asked for labels only. All answers form one training set that the whole batch shares.
 
     Args:
-        queries: how many images each sample may send through the model. They are pooled: the batch asks about no more
-            images than its samples may together, and whether the attack succeeds is not asked.
-        method: what attacks the substitute: `"fgsm"`, `"pgd"`, or a callable
-            `(substitute, x, y, *, goal, eps, generator) -> x'` that stays within eps.
+        queries: how many images each sample may send through the model. The queries are pooled: the batch spends no
+            more than its samples may together. No query tests whether the attack succeeds.
+        method: the attack on the substitute: `"fgsm"`, `"pgd"`, or a callable `(substitute, x, y, *, goal, eps,
+            generator) -> x'` that stays within eps.
         seeds: images that the attacker has, `[N, C, H, W]`; None is the batch itself.
-        architecture: see `train_substitute`.
+        architecture: see `train_substitute`, as for the options below.
         steps: see `train_substitute`.
         step_size: see `train_substitute`.
         period: see `train_substitute`.

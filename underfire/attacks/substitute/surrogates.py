@@ -26,12 +26,12 @@ Architecture = str | Callable[[], nn.Module]
 
 @dataclass(frozen=True)
 class Labelled:
-    """What was learned of an oracle by the time it failed; `OracleError.found` of an attack by a substitute.
+    """What was learned of an oracle before it failed; an attack by a substitute puts it into `OracleError.found`.
 
     Attributes:
         substitute: the network trained so far; None before its first training.
-        x: the images that the oracle named, `[N, C, H, W]`.
-        y: what it named them, int64 `[N]`.
+        x: the images that the oracle labelled, `[N, C, H, W]`.
+        y: their labels, int64 `[N]`.
     """
 
     substitute: Classifier | None
@@ -54,35 +54,36 @@ def train_substitute(
     epochs: int = 10,
     generator: Generator | None = None,
 ) -> Classifier:
-    """A network trained on what an oracle calls the seeds, and images made of them near the network's boundaries.
+    """Train a network on an oracle's labels of the seeds and of images made near the network's boundaries.
 
-    In every step the network is trained on all labelled images, and of each (after `doublings` steps, of a uniform
-    sample of `reservoir`) a new image is made for the oracle to label, `x + λ sign(∂F_c(x) / ∂x)` with `c` what the
-    oracle calls `x`. The sign of `λ` changes every `period` steps: `λ = step_size * (-1) ** floor(step / period)`.
-    Without a limit, that is `N 2^doublings + reservoir (steps - doublings)` queries. Training goes on from the last
-    weights, by Adam; the gradient is that of the logit, not of the probability, which vanishes on a confident network
-    (ours).
+    In every step the network is trained on all labelled images. Then a new image is made from each of them (after
+    `doublings` steps, from a uniform sample of `reservoir` of them) and labelled: `x + λ sign(∂F_c(x) / ∂x)`, where `c`
+    is the oracle's label of `x`. The sign of `λ` changes every `period` steps: `λ = step_size * (-1) ** floor(step /
+    period)`. Without a limit this costs `N 2^doublings + reservoir (steps - doublings)` queries. Training continues
+    from the last weights, by Adam. The gradient is that of the logit (ours), because that of the probability vanishes
+    on a confident network.
 
     Args:
         oracle: an `Oracle`, any model, or a callable from images to classes `[B]`.
-        x: the seeds, images `[N, C, H, W]` that the attacker has, at best some of every class.
-        classes: how many there are, where the oracle is a mere callable.
-        queries: how many images the oracle may be asked about in all; the last step takes what is left.
+        x: the seeds, images `[N, C, H, W]` that the attacker has, preferably some of every class.
+        classes: number of classes; needed if the oracle is a callable.
+        queries: number of images that the oracle may be asked about; the last step uses what is left.
         architecture: `"dnn"` (two convolutions, two linear layers), `"lr"` (logistic regression), or a callable that
-            makes a module of logits.
+            returns a module of logits.
         steps: how often new images are made.
-        step_size: how far their pixels are moved, the paper's λ.
-        period: after how many steps they are moved the other way.
-        doublings: the first steps, which make an image of every labelled one and so double their number.
-        reservoir: how many images are made in each step after that.
-        epochs: of training, in each step.
+        step_size: how far they are from the labelled images, the paper's λ.
+        period: number of steps after which the sign of λ changes.
+        doublings: number of first steps that make one image from every labelled one, and so double their number.
+        reservoir: number of images made in each step after that.
+        epochs: number of training epochs in each step.
+        generator: source of the initial weights, the order of the training images, and the reservoir.
 
     Returns:
         The substitute, differentiable, in evaluation mode.
 
     Raises:
         OracleError: the oracle failed; the message says how many queries were spent, and `found` is a `Labelled`.
-        InputError: an argument is out of its range, or `classes` is missing. ModelError: an answer is no class.
+        InputError: an option is out of its range, or `classes` is missing. ModelError: an answer is not a class.
     """
     if not isinstance(oracle, nn.Module):
         if classes is None:
@@ -98,10 +99,10 @@ def train_substitute(
 
 
 def drawn(count: int, size: int, generator: Generator | None = None, device: torch.device | None = None) -> Tensor:
-    """Which `size` of `count` items a reservoir holds at the end, int64 `[min(count, size)]`.
+    """Return which `size` of `count` items a reservoir holds at the end, int64 `[min(count, size)]`.
 
-    The first `size` fill it; item `i` after them draws a place from 0 to `i`, and takes it where it is in the
-    reservoir. Here all draw at once, and the last to take a place has it.
+    The first `size` items fill it; item `i` after them draws a place from 0 to `i`, and takes it if the reservoir has
+    that place. Here all items draw at once, and the last item that takes a place keeps it.
     """
     kept = torch.arange(min(count, size), device=device)
     if count <= size:
@@ -114,7 +115,7 @@ def drawn(count: int, size: int, generator: Generator | None = None, device: tor
 
 @dataclass
 class Training:
-    """How a substitute is trained; see `train_substitute`."""
+    """The options of `train_substitute`, and the training itself."""
 
     asked: Queries
     architecture: Architecture
@@ -138,7 +139,7 @@ class Training:
             )
 
     def run(self, x: Tensor) -> Classifier:
-        """The substitute trained from the seeds `x`, of which the budget may not allow all."""
+        """Return the substitute trained from the seeds `x`, some of which the budget may not allow."""
         known = Labelled(None, x[:0], torch.empty(0, dtype=torch.int64, device=x.device))
         with attach_partial_result(lambda: known):
             s = x[: int(self.asked.left.sum())]
@@ -161,7 +162,7 @@ class Training:
         return f
 
     def _ask(self, x: Tensor) -> Tensor:
-        """The model's logits; every image is charged to the first sample that may still ask."""
+        """Return the model's logits; each image is charged to the first sample that has queries left."""
         last = self.asked.left.cumsum(0)
         whose = torch.searchsorted(last, torch.arange(len(x), device=x.device), right=True)
         return self.asked(x, whose)
@@ -179,7 +180,7 @@ class Training:
 def fit(
     f: nn.Module, x: Tensor, y: Tensor, epochs: int, generator: Generator | None = None, rate: float = 1e-3
 ) -> None:
-    """Train on images and labels by Adam, 64 images at a time; the weights go on from where they are."""
+    """Train on images and labels by Adam, 64 images at a time, from the present weights."""
     optimiser = torch.optim.Adam(f.parameters(), rate)
     with torch.enable_grad():
         for _ in range(epochs):
@@ -191,7 +192,7 @@ def fit(
 
 
 def built(architecture: Architecture, shape: torch.Size, classes: int, generator: Generator | None) -> nn.Module:
-    """A network of this architecture for images `[C, H, W]`, its weights drawn from the generator alone."""
+    """Return a network of this architecture for images `[C, H, W]`, with weights from the generator alone."""
     if callable(architecture):
         return architecture()
     size = shape.numel()
