@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests import skips
+from tests.networks import build_network
 from underfire.model import Classifier
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,34 +57,16 @@ def data_root() -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def _initial_weights() -> None:
+    """Seed the global generator, from which torch draws the first weights of a layer; nothing else may use it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     """A seeded generator, so that no test touches the global one."""
     return torch.Generator().manual_seed(0)
-
-
-def build_network(
-    kind: str = "relu", dtype: torch.dtype = torch.float32, *, channels: int = 3, classes: int = 4, seed: int = 0
-) -> Classifier:
-    """A small convolutional classifier with global average pooling; `kind` is "relu" or "smooth"."""
-    activation = {"relu": nn.ReLU, "smooth": nn.Softplus}[kind]
-    body = nn.Sequential(
-        nn.Conv2d(channels, 8, 3, padding=1),
-        activation(),
-        nn.Conv2d(8, 8, 3, padding=1, stride=2),
-        activation(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, classes),
-    ).to(dtype)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in body.parameters():
-            fan_in = parameter[0].numel() if parameter.dim() > 1 else 16
-            parameter.copy_(
-                torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * (2 / fan_in) ** 0.5
-            )
-    return Classifier(body.eval(), mean=0.5, std=0.25)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import underfire as uf
+from tests.networks import rand
 from underfire.ascent.moves import linear
 from underfire.errors import InputError
 from underfire.measures.maps import map_l1
@@ -12,7 +13,7 @@ from underfire.measures.maps import map_l1
 @pytest.fixture
 def case(network):
     model = network("relu")
-    x = torch.rand(12, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    x = rand(12, 3, 12, 12)
     y = model(x).argmax(1)
     return model, x, y, model(x).topk(2, dim=1).indices[:, 1]
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
+from tests.networks import rand, randn
 from underfire.attacks import adversarial_transformation
 from underfire.attacks.adversarial_transformation import TransformationNetwork, reranked, train_generator
 from underfire.data import load as load_data
@@ -59,7 +60,7 @@ def test_it_fools_unseen_digits_far_more_often_than_noise(data_root: Path) -> No
     x, y, unseen, label = batch.x[:128], batch.y[:128], batch.x[128:], batch.y[128:]
     network = train_generator(model, x, y, eps=0.2, steps=60, generator=Generator().manual_seed(0))
     x_adv = adversarial_transformation(model, unseen, label, eps=0.2, generator_network=network)
-    signs = torch.randn(unseen.shape, generator=Generator().manual_seed(0)).sign()
+    signs = randn(unseen.shape).sign()
     noise = (unseen + 0.2 * signs).clamp(0, 1)
     by_network, by_noise = (model.predict(images).argmax(1) != label for images in (x_adv, noise))
     # Of the images that one fools and the other does not: by McNemar's test, far beyond chance.
@@ -124,6 +125,6 @@ def test_a_network_at_its_end_still_learns() -> None:
     network = TransformationNetwork(1, width=4, reach=0.1, generator=Generator().manual_seed(0))
     with torch.no_grad():
         network.last.bias.fill_(-50.0)
-    network(torch.rand(2, 1, 8, 8, generator=Generator().manual_seed(1))).sum().backward()
+    network(rand(2, 1, 8, 8, seed=1)).sum().backward()
     assert network.last.bias.grad is not None
     assert network.last.bias.grad.abs().min() > 1e-3 * 2 * 64

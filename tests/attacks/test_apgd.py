@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import underfire as uf
+from tests.networks import rand
 from underfire.ascent.adaptive import checkpoints
 from underfire.ascent.objectives import Targets, dlr, margin
 from underfire.ascent.threats import ball
@@ -21,7 +22,7 @@ from underfire.errors import InputError, Unsupported
 @pytest.fixture
 def case(network):
     model = network("relu", torch.float64)
-    x = 0.35 + 0.3 * torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = 0.35 + 0.3 * rand(6, 3, 8, 8, dtype=torch.float64)
     return model, x, model(x).argmax(1)
 
 
@@ -176,7 +177,7 @@ def test_candidates_are_gone_for_one_by_one(case):
 @pytest.mark.parametrize("candidates", [0, 9])
 def test_the_logits_ratio_from_two_classes_up(network, classes, candidates):
     model = network(classes=classes)
-    x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    x = rand(4, 3, 8, 8, seed=1)
     y = model(x).argmax(1)
     x_adv = uf.attacks.apgd(model, x, y, eps=0.5, steps=20, objective="dlr", candidates=candidates)
     assert (model(x_adv).argmax(1) != y).all()
@@ -202,7 +203,7 @@ def test_as_strong_as_adv_lib(network, monkeypatch, norm, order, eps):
     monkeypatch.setitem(sys.modules, "visdom", MagicMock())  # adv_lib imports it for its plots
     auto_pgd = pytest.importorskip("adv_lib.attacks.auto_pgd")
     model = network()
-    x = torch.rand(60, 3, 10, 10, generator=torch.Generator().manual_seed(5))
+    x = rand(60, 3, 10, 10, seed=5)
     y = model(x).argmax(1)
     targets = Targets(y, None, torch.arange(60))
     options = {"n_iter": 30, "loss_function": "ce", "use_large_reps": norm == "l1", "best_loss": norm != "l1"}
@@ -239,7 +240,7 @@ def test_a_bare_model_in_half_precision(network):
         def forward(self, x):
             return self.body(x.bfloat16())
 
-    model, x = Half(), torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    model, x = Half(), rand(4, 3, 8, 8)
     y = model(x).argmax(1)
     x_adv = uf.attacks.apgd(model, x, y, eps=0.5, steps=20)
     assert x_adv.dtype == torch.float32

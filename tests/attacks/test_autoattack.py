@@ -6,9 +6,9 @@ import sys
 
 import pytest
 import torch
-from torch import nn
 
 import underfire as uf
+from tests.networks import linear, rand
 from underfire.errors import Unsupported
 
 DUAL = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}
@@ -17,17 +17,15 @@ DUAL = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}
 @pytest.mark.parametrize("norm", DUAL)
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_a_linear_model_is_robust_exactly_where_the_boundary_is_farther_than_eps(norm, classes):
-    head = nn.Linear(12, classes, dtype=torch.float64)
     generator = torch.Generator().manual_seed(classes)
-    with torch.no_grad():
-        head.weight.copy_(torch.randn(head.weight.shape, generator=generator, dtype=torch.float64))
-        head.bias.copy_(0.1 * torch.randn(classes, generator=generator, dtype=torch.float64) - head.weight.sum(1) / 2)
-    model = nn.Sequential(nn.Flatten(), head)
+    weight = torch.randn(classes, 12, generator=generator, dtype=torch.float64)
+    bias = 0.1 * torch.randn(classes, generator=generator, dtype=torch.float64) - weight.sum(1) / 2
+    model = linear(weight, bias)
     x = 0.475 + 0.05 * torch.rand(8, 3, 2, 2, generator=generator, dtype=torch.float64)
     with torch.no_grad():
         logits = model(x)
         y = logits.argmax(1)
-        slope = torch.linalg.vector_norm(head.weight[y][:, None] - head.weight[None], ord=DUAL[norm], dim=2)
+        slope = torch.linalg.vector_norm(weight[y][:, None] - weight[None], ord=DUAL[norm], dim=2)
         gap = logits.gather(1, y[:, None]) - logits
     distance = torch.where(slope > 0, gap / slope.clamp_min(1e-12), float("inf")).amin(1)
     room = torch.arange(8) % 2 == 0
@@ -40,7 +38,7 @@ def test_a_linear_model_is_robust_exactly_where_the_boundary_is_farther_than_eps
 
 def test_the_standards_passes_for_what_is_robust_and_a_handful_for_what_is_not(network):
     model = network()
-    x = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    x = rand(6, 3, 8, 8)
     y = model.predict(x).argmax(1)
     with model.counting() as count:
         x_adv = uf.attacks.autoattack(model, x, y, eps=torch.tensor([0.0] + [0.3] * 5), steps=10, queries=30)
@@ -57,7 +55,7 @@ def test_the_standards_passes_for_what_is_robust_and_a_handful_for_what_is_not(n
 
 def test_every_sample_has_its_own_budget_of_queries(network):
     model = network()
-    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    x = rand(2, 3, 8, 8)
     y = model.predict(x).argmax(1)
     passes = []
     for queries in ([3, 40], [3, 3]):
@@ -68,7 +66,7 @@ def test_every_sample_has_its_own_budget_of_queries(network):
 
 
 def test_no_goal(network):
-    model, x, y = network(), torch.rand(2, 3, 8, 8), torch.tensor([0, 1])
+    model, x, y = network(), rand(2, 3, 8, 8), torch.tensor([0, 1])
     with pytest.raises(Unsupported, match="the standard is untargeted"):
         uf.attacks.autoattack(model, x, y, goal=y + 1)
 
@@ -76,7 +74,7 @@ def test_no_goal(network):
 def test_the_weights_lie_in_memory_as_they_did(network):
     model = network()
     before = [(weight.data_ptr(), weight.stride(), weight.clone()) for weight in model.parameters()]
-    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    x = rand(2, 3, 8, 8)
     uf.attacks.autoattack(model, x, model.predict(x).argmax(1), eps=0.01, steps=2, queries=3)
     for weight, (place, stride, value) in zip(model.parameters(), before, strict=True):
         assert (weight.data_ptr(), weight.stride()) == (place, stride)
@@ -86,7 +84,7 @@ def test_the_weights_lie_in_memory_as_they_did(network):
 def test_no_more_than_a_chunk_at_once(network):
     sizes, model = [], network()
     model.module.register_forward_hook(lambda module, given, answer: sizes.append(len(answer)))
-    x = torch.rand(7, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    x = rand(7, 3, 8, 8)
     y = model.predict(x).argmax(1)
     sizes.clear()
     uf.attacks.autoattack(model, x, y, eps=0.001, steps=2, queries=3, chunk=3)
@@ -104,7 +102,7 @@ def test_fab_is_patient_under_l1(network, monkeypatch, norm, patience):
         return x
 
     monkeypatch.setattr(module, "fab", spy)
-    model, x = network(), torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    model, x = network(), rand(1, 3, 8, 8)
     y = model.predict(x).argmax(1)
     uf.attacks.autoattack(model, x, y, norm=norm, eps=0.0, steps=2, queries=3, patience=1)
     assert seen == [patience]

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 import underfire as uf
+from tests.networks import randn
 from underfire.ascent.decisions import approach
 from underfire.ascent.queries import Queries
 from underfire.attacks.boundary import Rate
 from underfire.attacks.hop_skip_jump import normal
 from underfire.errors import DataError, InputError, OracleError
 
-WEIGHT = torch.randn(48, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+WEIGHT = randn(48, seed=3, dtype=torch.float64)
 every_attack = pytest.mark.parametrize("name", ["boundary", "hop_skip_jump"])
 
 
@@ -24,7 +25,7 @@ def side(x: Tensor) -> Tensor:
 
 @pytest.fixture
 def x() -> Tensor:
-    return 0.5 + 0.02 * torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return 0.5 + 0.02 * randn(5, 3, 4, 4, dtype=torch.float64)
 
 
 def run(name: str, oracle: uf.Oracle, x: Tensor, **options: object) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.tree import DecisionTreeClassifier
 
+from tests.networks import rand
 from underfire.attacks import decision_tree
 from underfire.errors import DataError, InputError, Unsupported
 from underfire.model import Classifier
@@ -27,7 +28,7 @@ def fitted():
 
 @pytest.fixture
 def x():
-    x = torch.rand(80, *SHAPE, generator=torch.Generator().manual_seed(0))
+    x = rand(80, *SHAPE)
     x[:, :, 0, 0], x[::2, :, 1, 1] = 0, 1
     return x
 
@@ -156,7 +157,7 @@ def test_what_is_no_tree_and_what_is_wrong_is_one_clear_error(fitted, relu_model
     _, model = fitted
     y = torch.zeros(len(x), dtype=torch.int64)
     with pytest.raises(Unsupported, match="decision_tree attacks a decision tree, got Sequential"):
-        decision_tree(relu_model, torch.rand(1, 3, 9, 9), y[:1])
+        decision_tree(relu_model, rand(1, 3, 9, 9), y[:1])
     with pytest.raises(Unsupported, match="without mean and std"):
         decision_tree(Classifier(model.module, mean=0.5), x, y)
     with pytest.raises(Unsupported, match="norm 'l7'"):

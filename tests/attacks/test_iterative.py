@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 import underfire as uf
+from tests.networks import rand
 from underfire.ascent.objectives import cross_entropy
 from underfire.attacks.bim import paper_steps
 from underfire.errors import Unsupported
@@ -13,7 +14,7 @@ from underfire.errors import Unsupported
 @pytest.fixture
 def case(network):
     model = network("relu", torch.float64)
-    x = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(5, 3, 8, 8, dtype=torch.float64)
     return model, x, model(x).argmax(1)
 
 

@@ -7,34 +7,29 @@ import torch
 from torch import Tensor, nn
 
 import underfire as uf
+from tests.networks import half_space, rand, randn
 from underfire.attacks.one_pixel import _Evolution, paint
 from underfire.errors import InputError, OracleError, Unsupported
 from underfire.measures.perturbation import l0_pixels
 
+SLOPES = randn(3, 6, 7, seed=3)
 
-class Plane(nn.Module):
+
+def plane(scale: float = 1.0) -> nn.Module:
     """Two logits, whose difference is linear and never changes sign."""
-
-    def __init__(self, scale: float = 1.0) -> None:
-        super().__init__()
-        self.weight = torch.randn(3, 6, 7, generator=torch.Generator().manual_seed(3)) * scale
-        self.scale = scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        lead = (x * self.weight).flatten(1).sum(1) - 100 * self.scale
-        return torch.stack([torch.zeros_like(lead), lead], 1)
+    return half_space(scale * SLOPES, -100 * scale)
 
 
 @pytest.fixture
 def x() -> Tensor:
-    return torch.rand(3, 3, 6, 7, generator=torch.Generator().manual_seed(0))
+    return rand(3, 3, 6, 7)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])  # a probability is zero long before
 def test_the_best_pixels_of_a_linear_model(x: Tensor, generator: torch.Generator, scale: float) -> None:
-    model, y, eps = Plane(scale), torch.zeros(3, dtype=torch.int64), torch.tensor([1.0, 2.0, 0.0])
+    model, y, eps = plane(scale), torch.zeros(3, dtype=torch.int64), torch.tensor([1.0, 2.0, 0.0])
     x_adv = uf.attacks.one_pixel(model, x, y, eps=eps, population=150, steps=40, generator=generator)
-    gain = torch.maximum(model.weight * (1 - x), -model.weight * x).sum(1).flatten(1)  # the most that a pixel can do
+    gain = torch.maximum(scale * SLOPES * (1 - x), -scale * SLOPES * x).sum(1).flatten(1)
     best = gain.sort(dim=1, descending=True).values.cumsum(1)
     gained = model(x_adv)[:, 1] - model(x)[:, 1]
     assert (gained[:2] >= torch.tensor([0.85, 0.7]) * torch.stack([best[0, 0], best[1, 1]])).all()
@@ -44,7 +39,7 @@ def test_the_best_pixels_of_a_linear_model(x: Tensor, generator: torch.Generator
 
 def test_every_generation_costs_its_population(x: Tensor, generator: torch.Generator) -> None:
     y = torch.zeros(3, dtype=torch.int64)
-    model = uf.Classifier(Plane())
+    model = uf.Classifier(plane())
     with model.counting() as count:
         uf.attacks.one_pixel(model, x, y, population=10, steps=4, eps=torch.tensor([1, 0, 3]), generator=generator)
     assert count.forwards == 2 * 10 * 5  # nothing for what may not change
@@ -133,6 +128,6 @@ def test_an_oracle_that_fails_leaves_what_was_found(x: Tensor, generator: torch.
 def test_bad_settings(x: Tensor) -> None:
     y = torch.zeros(3, dtype=torch.int64)
     with pytest.raises(InputError, match="population must be at least 4"):
-        uf.attacks.one_pixel(Plane(), x, y, population=3)
+        uf.attacks.one_pixel(plane(), x, y, population=3)
     with pytest.raises(Unsupported, match="choices: random, best"):
-        uf.attacks.one_pixel(Plane(), x, y, base="worst")
+        uf.attacks.one_pixel(plane(), x, y, base="worst")

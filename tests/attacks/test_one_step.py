@@ -5,13 +5,14 @@ import torch
 from torch.nn import functional as F
 
 import underfire as uf
+from tests.networks import rand, randn
 from underfire.errors import InputError, Unsupported
 
 
 @pytest.fixture
 def case(network):
     model = network("relu", torch.float64)
-    x = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(5, 3, 8, 8, dtype=torch.float64)
     return model, x, model(x).argmax(1)
 
 
@@ -61,7 +62,7 @@ def test_rand_fgsm(case):
     model, x, y = case
     eps, start = 0.05, 0.4
     x_adv = uf.attacks.rand_fgsm(model, x, y, eps=eps, start=start, generator=torch.Generator().manual_seed(3))
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).sign()
+    noise = randn(x.shape, seed=3, dtype=torch.float64).sign()
     first = (x + start * eps * noise).clamp(0, 1)
     second = first + (1 - start) * eps * entropy_gradient(model, first, y).sign()
     assert torch.allclose(x_adv, second.clamp(x - eps, x + eps).clamp(0, 1))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import underfire as uf
+from tests.networks import half_space, rand, randn
 from underfire.errors import InputError, OracleError
 
 ATTACKS = {
@@ -17,22 +18,18 @@ ATTACKS = {
 every_attack = pytest.mark.parametrize("name", ATTACKS)
 
 
-class Plane(nn.Module):
-    """Two logits, whose difference is linear and all but never changes sign."""
+SLOPES = randn(3, 4, 5, seed=3, dtype=torch.float64)
+SLOPES += SLOPES.sign()
 
-    def __init__(self, bias: float) -> None:
-        super().__init__()
-        weight = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-        self.weight, self.bias = weight + weight.sign(), bias
 
-    def forward(self, x: Tensor) -> Tensor:
-        lead = (x * self.weight).flatten(1).sum(1) - self.bias
-        return torch.stack([torch.zeros_like(lead), lead], 1)
+def plane(bias: float) -> nn.Module:
+    """Two logits, whose difference is linear and, with a large bias, never changes sign."""
+    return half_space(SLOPES, -bias)
 
 
 @pytest.fixture
 def x() -> Tensor:
-    return 0.3 + 0.4 * torch.rand(4, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return 0.3 + 0.4 * rand(4, 3, 4, 5, dtype=torch.float64)
 
 
 def run(name: str, model: nn.Module, x: Tensor, y: Tensor, **options: object) -> Tensor:
@@ -60,9 +57,9 @@ def test_the_budget_is_spent_and_never_exceeded(x: Tensor, name: str, queries: i
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_best_point_of_a_linear_model(x: Tensor, name: str, norm: str) -> None:
     """Which is `eps` along the slope, or its sign."""
-    model, y = Plane(1e3), torch.zeros(4, dtype=torch.int64)
+    model, y = plane(1e3), torch.zeros(4, dtype=torch.int64)
     x_adv = run(name, model, x, y, norm=norm, eps=0.2, queries=3000, **({} if "f" in name else {"samples": 60}))
-    w = model.weight
+    w = SLOPES
     best = (x + 0.2 * (w.sign() if norm == "linf" else w / w.norm())).clamp(0, 1)
     gained, possible = (model(z)[:, 1] - model(x)[:, 1] for z in (x_adv, best))
     assert (gained >= (1 - 1e-6 if name == "finite_differences" else 0.9) * possible).all()
@@ -70,14 +67,14 @@ def test_the_best_point_of_a_linear_model(x: Tensor, name: str, norm: str) -> No
 
 def test_finite_differences_in_one_step_are_fgsm(x: Tensor) -> None:
     """Every entry is probed by itself for two queries; the image itself costs one, and so does the answer."""
-    model, y = Plane(1e3), torch.zeros(4, dtype=torch.int64)
+    model, y = plane(1e3), torch.zeros(4, dtype=torch.int64)
     x[0, 0, 0, 0], x[1, 0, 0, 1] = 0, 1  # where half of a probe is clipped
     x_adv = uf.attacks.finite_differences(model, x, y, steps=1, queries=2 * 60 + 2, eps=0.1)
-    assert torch.allclose(x_adv, (x + 0.1 * model.weight.sign()).clamp(0, 1), atol=1e-12)
+    assert torch.allclose(x_adv, (x + 0.1 * SLOPES.sign()).clamp(0, 1), atol=1e-12)
 
 
 def test_what_is_fooled_costs_nothing_more(x: Tensor) -> None:
-    model = uf.Classifier(Plane(float((x[0] * Plane(0).weight).sum()) + 0.05))
+    model = uf.Classifier(plane(float((x[0] * SLOPES).sum()) + 0.05))
     y = model(x[:1]).argmax(1)
     with model.counting() as count:
         uf.attacks.nes(model, x[:1], 1 - y)  # wrong from the start
@@ -133,4 +130,4 @@ def test_an_oracle_that_fails_leaves_what_was_found(x: Tensor, name: str) -> Non
 )
 def test_bad_settings(x: Tensor, name: str, options: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        run(name, Plane(0), x, torch.zeros(4, dtype=torch.int64), **options)
+        run(name, plane(0), x, torch.zeros(4, dtype=torch.int64), **options)

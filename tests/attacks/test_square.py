@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import underfire as uf
+from tests.networks import rand
 from underfire.ascent.threats import ball
 from underfire.attacks.square import _exchange, _side, _texture, _tiles
 from underfire.errors import InputError, OracleError
@@ -28,7 +29,7 @@ class Recorder(nn.Module):
 
 @pytest.fixture
 def x():
-    return 0.3 + 0.4 * torch.rand(4, 3, 12, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return 0.3 + 0.4 * rand(4, 3, 12, 9, dtype=torch.float64)
 
 
 def test_one_forward_pass_a_query_and_never_one_too_many(x):
@@ -117,7 +118,7 @@ def test_l2_and_l1_proposals_use_up_the_radius(x, norm):
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.4), ("l1", 4.0)])
 def test_a_goal_by_queries_alone(network, norm, eps):
     model = network()
-    x = torch.rand(4, 3, 12, 9, generator=torch.Generator().manual_seed(3))
+    x = rand(4, 3, 12, 9, seed=3)
     logits = model.predict(x)
     y, goal = logits.topk(2, dim=1).indices.T
     x_adv = uf.attacks.square(
@@ -148,7 +149,7 @@ def test_a_share_is_a_share(x):
 @pytest.mark.parametrize(("norm", "eps"), [("l2", 20.0), ("l1", 20.0)])
 def test_squares_that_cancel_leave_a_number(network, norm, eps):
     """On one pixel the new square and the old one are opposite half of the time, and nothing is left to scale."""
-    model, x = network(), torch.rand(6, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+    model, x = network(), rand(6, 3, 1, 1)
     y = model.predict(x).argmax(1)
     x_adv = uf.attacks.square(model, x, y, norm=norm, eps=eps, queries=20, generator=torch.Generator().manual_seed(0))
     assert torch.isfinite(x_adv).all()

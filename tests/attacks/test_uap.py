@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 import underfire as uf
+from tests.networks import centred_linear
 from underfire.ascent.universal import cross_fit_halves
 from underfire.attacks import uap
 from underfire.attacks.uap import universal_perturbation
@@ -19,11 +20,7 @@ from underfire.model import Classifier
 
 def two_classes(w: Tensor) -> nn.Module:
     """Class 1 where the image, less a half, has a positive product with `w`."""
-    layer = nn.Linear(w.numel(), 2, dtype=w.dtype)
-    with torch.no_grad():
-        layer.weight.copy_(torch.stack([-w.flatten(), w.flatten()]))
-        layer.bias.copy_(torch.stack([w.sum() / 2, -w.sum() / 2]))
-    return nn.Sequential(nn.Flatten(), layer)
+    return centred_linear(torch.stack([-w, w]))
 
 
 @pytest.mark.parametrize("solver", ["deepfool", "sgd"])

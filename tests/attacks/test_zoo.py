@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import underfire as uf
+from tests.networks import randn
 from underfire.errors import InputError, OracleError, Unsupported
 
 
@@ -15,7 +16,7 @@ class Bowl(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = torch.randn(2 * 3 * 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        self.weight = randn(2 * 3 * 4, seed=3, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
         lead = (x - 0.5).flatten(1) @ self.weight + (x - 0.5).square().flatten(1).sum(1) - 1.0
@@ -24,7 +25,7 @@ class Bowl(nn.Module):
 
 @pytest.fixture
 def x() -> Tensor:
-    x = 0.5 + 0.03 * torch.randn(3, 2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = 0.5 + 0.03 * randn(3, 2, 3, 4, dtype=torch.float64)
     x[0, 0, 0, 0], x[1, 0, 0, 1] = 0.0, 1.0
     return x
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import underfire as uf
+from tests.networks import centred_linear
 
 CARDS = {card.name: card for card in uf.cards("attack") if card.facts.minimal and not card.facts.models}
 #: What is enough for a linear model.
@@ -27,24 +28,10 @@ RATIO = {"deepfool": 1.05, "fab": 1.05, "fmn": 1.05}
 DUAL = {"l2": 2.0, "linf": 1.0, "l1": math.inf}
 
 
-class Planes(nn.Module):
-    """Three linear logits."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        super().__init__()
-        self.linear = nn.Linear(2 * 4 * 5, 3).double()
-        with torch.no_grad():
-            self.linear.weight.copy_(torch.randn(3, 40, generator=generator, dtype=torch.float64))
-            self.linear.bias.zero_()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear((x - 0.5).flatten(1))
-
-
 @torch.no_grad()
-def exact(model: Planes, x: Tensor, y: Tensor, norm: str) -> Tensor:
+def exact(model: nn.Sequential, x: Tensor, y: Tensor, norm: str) -> Tensor:
     """The distance to the nearest boundary, `[B]`; for L0, the fewest entries that can cross one."""
-    logits, weight = model(x), model.linear.weight
+    logits, weight = model(x), model[1].weight
     gap = logits.gather(1, y[:, None]) - logits  # [B, K], zero for y itself
     slope = weight[None] - weight[y][:, None]  # [B, K, d]
     if norm == "l0":
@@ -60,7 +47,7 @@ def exact(model: Planes, x: Tensor, y: Tensor, norm: str) -> Tensor:
 @pytest.mark.parametrize(("name", "norm"), [(n, norm) for n, card in CARDS.items() for norm in card.facts.norms])
 def test_the_nearest_point_of_a_linear_model(name: str, norm: str) -> None:
     generator = torch.Generator().manual_seed(7)
-    model = Planes(generator).eval()
+    model = centred_linear(torch.randn(3, 40, generator=generator, dtype=torch.float64))
     # Near the middle of the box, so that the box takes nothing from the nearest point (but for L0, which knows it).
     x = 0.5 + 0.05 * torch.randn(12, 2, 4, 5, generator=generator, dtype=torch.float64)
     y = model(x).argmax(1)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import underfire as uf
+from tests.networks import rand, randn
 from underfire.errors import DataError, InputError, ModelError, Unsupported
 from underfire.hooks import deconv_relu, guided_relu, shared_forward, smooth_relu
 from underfire.interpreters import deconvnet, gradient, gradient_input, guided_backprop, integrated_gradients
@@ -31,7 +32,7 @@ class Lambda(nn.Module):
 
 @pytest.fixture
 def case(network):
-    x = torch.rand(4, 3, 10, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(4, 3, 10, 8, dtype=torch.float64)
     return network("relu", torch.float64), x, torch.tensor([0, 1, 2, 3])
 
 
@@ -56,7 +57,7 @@ def test_the_sum_of_squares_in_five_steps(case, quadrature, factor):
 def test_integrated_gradients_word_for_word(case):
     """Of the slide: the right Riemann sum, one image and one step at a time."""
     model, x, y = case
-    empty = torch.rand(3, 10, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    empty = rand(3, 10, 8, seed=3, dtype=torch.float64)
     shown = integrated_gradients(model, x, y, baseline=empty, steps=7, quadrature="right", chunk=4)
     for i in range(4):
         total = torch.zeros(3, 10, 8, dtype=torch.float64)
@@ -157,7 +158,7 @@ def test_wrong_options_of_integrated_gradients(case, options, message):
 def test_smooth_grad_word_for_word(case, squared):
     """Signed gradients are averaged, channels are joined afterwards."""
     model, x, y = case
-    draws = torch.randn(5, 3, 10, 8, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    draws = randn(5, 3, 10, 8, seed=9, dtype=torch.float64)
     power = 2 if squared else 1
     wanted = []
     for i in range(4):
@@ -189,7 +190,7 @@ def test_smooth_grad_is_the_mean_of_any_methods_maps(case, name):
     model, x, y = case
     options = {"steps": 3} if name == "integrated_gradients" else {}
     method = partial(uf.find("interpreter", name).function, **options)
-    draws = torch.randn(6, 3, 10, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draws = randn(6, 3, 10, 8, dtype=torch.float64)
     sigma = 0.15 * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
     wanted = sum(method(model, x + sigma * z, y) for z in draws) / 6
     assert torch.allclose(smoothed(model, x, y, interpreter=method, samples=6), wanted)
@@ -203,9 +204,9 @@ def test_smooth_grad_around_integrated_gradients_can_be_differentiated(network, 
     x = x[:2, :, :6, :6].clone().requires_grad_()
     method = partial(integrated_gradients, steps=4, double_backward="exact", chunk=3)
     run = partial(smoothed, model, y=y[:2], interpreter=method, samples=3, chunk=2)
-    weights = torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weights = randn(2, 1, 6, 6, seed=1, dtype=torch.float64)
     (slope,) = torch.autograd.grad((weights * run(x)).sum(), x)
-    step = 1e-6 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    step = 1e-6 * randn(x.shape, seed=2, dtype=torch.float64)
     with torch.no_grad():
         change = (weights * (run(x + step) - run(x - step))).sum() / 2
     assert torch.allclose((slope * step).sum(), change, rtol=1e-4)
@@ -213,7 +214,7 @@ def test_smooth_grad_around_integrated_gradients_can_be_differentiated(network, 
 
 def test_what_smooth_grad_hands_on(case):
     model, x, y = case
-    draws = torch.randn(2, 3, 10, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draws = randn(2, 3, 10, 8, dtype=torch.float64)
     sigma = 0.15 * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
     wanted = sum(gradient(model, x + sigma * z, y, neuron="2:5", absolute=False) for z in draws) / 2
     assert torch.allclose(smoothed(model, x, y, samples=2, neuron="2:5", absolute=False), wanted)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import underfire as uf
+from tests.networks import rand, randn
 from underfire.errors import DataError, InputError, ModelError, Unsupported
 
 FAMILY = ("grad_cam", "grad_cam_pp", "score_cam", "smooth_grad_cam_pp")
@@ -21,7 +22,7 @@ def method(name, **options):
 
 @pytest.fixture
 def case(network):
-    x = torch.rand(4, 3, 10, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(4, 3, 10, 8, dtype=torch.float64)
     return network("relu", torch.float64), x, torch.tensor([0, 1, 2, 3])
 
 
@@ -117,7 +118,7 @@ def test_smooth_grad_cam_pp_one_sample_at_a_time(network, case):
     shown = uf.interpreters.smooth_grad_cam_pp(
         model, x, y, layer="3", samples=5, noise=0.3, generator=torch.Generator().manual_seed(7), chunk=3
     )
-    z = torch.randn(5, 3, 10, 8, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    z = randn(5, 3, 10, 8, seed=7, dtype=torch.float64)
     features, _ = split(model, x, y, 4)
     for i in range(4):
         image = x[i : i + 1]
@@ -182,10 +183,10 @@ def test_inner_layers_are_differentiated_too(network, case, name, layer):
     model, show = network("smooth", torch.float64), method(name, layer=layer)
     model.module[4] = nn.Sequential(nn.Tanh(), nn.AdaptiveAvgPool2d(1))
     shown = show(model, x, y[:2])
-    probe = torch.randn(shown.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    probe = randn(shown.shape, seed=1, dtype=torch.float64)
     (slope,) = torch.autograd.grad((probe * shown).sum(), x)
     for seed in range(3):
-        direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        direction = randn(x.shape, seed=seed, dtype=torch.float64)
         with torch.no_grad():
             ahead, behind = (show(model, x + s * direction, y[:2]) for s in (1e-6, -1e-6))
         measured = (probe * (ahead - behind)).sum() / 2e-6

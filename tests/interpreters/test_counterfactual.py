@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import underfire as uf
+from tests.networks import rand
 from underfire.errors import DataError, InputError, ModelError
 from underfire.interpreters import counterfactual
 
@@ -105,7 +106,7 @@ def test_what_answers_otherwise_already_and_what_cannot_change_come_back_as_they
 def test_the_prototype_draws_the_features(network, images):
     model, x = network("relu"), images
     y = model(x).argmax(1).detach()
-    known = torch.rand(40, 3, 12, 12, generator=torch.Generator().manual_seed(3))
+    known = rand(40, 3, 12, 12, seed=3)
     known[:, 0] = known[:, 0] ** torch.linspace(0.1, 5, 40)[:, None, None]
     answers = model(known).argmax(1)
     goal = torch.stack([answers[answers != k][0] for k in y])
@@ -153,7 +154,7 @@ def test_bad_input_is_named(network, images):
     with pytest.raises(InputError, match="steps must be at least 1, got 0"):
         counterfactual(model, x, y, steps=0)
     with pytest.raises(DataError, match=r"known images must be \[N, 3, 12, 12\], got \(2, 3, 9, 9\)"):
-        counterfactual(model, x, y, known=torch.rand(2, 3, 9, 9))
+        counterfactual(model, x, y, known=rand(2, 3, 9, 9))
     with pytest.raises(DataError, match="layer '3' gives NaN or infinite features for 1 of 2 known images"):
         counterfactual(model, x, y, known=torch.stack([x[0], torch.full_like(x[0], float("nan"))]))
     with pytest.raises(DataError, match="to none of the 1 known images"):

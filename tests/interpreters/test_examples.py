@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import underfire as uf
+from tests.networks import rand
 from underfire.attribution.feature_space import nearest
 from underfire.data import Dataset
 from underfire.errors import DataError, InputError, ModelError
@@ -33,7 +34,7 @@ class Images:
 
 
 def known(n=30, classes=4, seed=0):
-    x = torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x = rand(n, 3, 8, 8, seed=seed, dtype=torch.float64)
     return Dataset("images", Images(x, torch.arange(n) % classes, classes))
 
 
@@ -169,7 +170,7 @@ def test_bad_input_is_named(network):
     with pytest.raises(ModelError, match="no layer 'nine'"):
         NearestNeighbours(layer="nine").fit(model, data)
     with pytest.raises(DataError, match="no images to fit to"):
-        NearestNeighbours().fit(model, Dataset("none", Images(torch.rand(0, 3, 8, 8), torch.zeros(0))))
+        NearestNeighbours().fit(model, Dataset("none", Images(rand(0, 3, 8, 8), torch.zeros(0))))
     fitted = NearestNeighbours().fit(model, data)
     other = uf.Classifier(torch.nn.Sequential(model.module[:2], torch.nn.Sequential(*model.module[2:])))
     other.module[0][0] = torch.nn.Conv2d(3, 8, 3, padding=1, dtype=torch.float64)

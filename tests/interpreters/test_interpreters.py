@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import underfire as uf
+from tests.networks import rand, randn
 from underfire.errors import ModelError, Unsupported
 from underfire.hooks import smooth_relu
 
@@ -12,7 +13,7 @@ from underfire.hooks import smooth_relu
 @pytest.fixture
 def case(network):
     model = network("relu", torch.float64)
-    x = torch.rand(4, 3, 10, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(4, 3, 10, 8, dtype=torch.float64)
     return model, x, torch.tensor([0, 1, 2, 3])
 
 
@@ -33,7 +34,7 @@ def test_gradient(case):
 
 def test_gradient_input_sums_to_the_logit_of_a_linear_model():
     linear = uf.Classifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 3, bias=False)).double())
-    x = torch.rand(5, 3, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(5, 3, 2, 2, dtype=torch.float64)
     y = torch.tensor([0, 1, 2, 0, 1])
     shown = uf.interpreters.gradient_input(linear, x, y)
     assert torch.allclose(shown.sum((1, 2, 3)), linear(x).gather(1, y[:, None]).squeeze(1))
@@ -80,9 +81,9 @@ def test_what_a_model_cannot_give_is_said(case):
 
 def test_differences_of_gradients_agree_with_the_exact_curvature(network):
     """On a smooth network, where both are right."""
-    x = torch.rand(4, 3, 10, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(4, 3, 10, 10, dtype=torch.float64)
     y = torch.tensor([0, 1, 2, 3])
-    weights = torch.randn(4, 1, 10, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weights = randn(4, 1, 10, 10, seed=1, dtype=torch.float64)
     model = network("smooth", torch.float64)
     products = {}
     for double_backward in ("exact", "finite_difference"):

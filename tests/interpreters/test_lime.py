@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import underfire as uf
+from tests.networks import linear, rand, randn
 from underfire.attribution.coalitions import DESIGNS, coalitions
 from underfire.attribution.superpixels import SUPERPIXELS, mean_colours, paint_segments, segment
 from underfire.errors import InputError, ModelError, Unsupported
@@ -18,19 +19,16 @@ def case(network, generator):
     return network("relu", torch.float64), x, torch.tensor([0, 1, 2])
 
 
-def linear(height, width, classes=3, seed=0):
+def sum_of_pixels(height, width, classes=3, seed=0):
     """A model whose logits are sums over pixels."""
-    layer = nn.Linear(3 * height * width, classes, bias=False)
-    with torch.no_grad():
-        layer.weight.copy_(torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(seed)))
-    return uf.Classifier(nn.Sequential(nn.Flatten(), layer).double())
+    return uf.Classifier(linear(randn(classes, 3 * height * width, seed=seed).double()))
 
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_a_model_that_is_a_sum_over_superpixels_is_fitted_to_the_penalty(case, design):
     """What a superpixel adds is then its own part of the logit, whatever is drawn."""
     _, x, y = case
-    model = linear(16, 20)
+    model = sum_of_pixels(16, 20)
     options = {"superpixels": "grid", "segments": 20, "samples": 3000, "fill": "black", "design": design}
     fit = lime_fit(model, x, y, **options)
     parts = (model.module[1].weight[y].view_as(x) * x).sum(1)
@@ -155,7 +153,7 @@ def test_superpixels_are_numbered_without_gaps(kind, channels, generator):
 
 def test_a_grid_is_as_many_as_asked_for():
     for n in (1, 6, 12, 96, 108):
-        assert abs(int(segment(torch.rand(1, 1, 9, 12), "grid", n).max()) + 1 - n) <= 0.15 * n
+        assert abs(int(segment(rand(1, 1, 9, 12), "grid", n).max()) + 1 - n) <= 0.15 * n
 
 
 def test_paint_and_mean_colours(generator):
@@ -178,7 +176,7 @@ def test_own_superpixels_of_any_numbers(case):
 
 def test_one_channel_and_seeds(network):
     model = network("relu", channels=1)
-    x = nn.functional.interpolate(torch.rand(2, 1, 5, 5, generator=torch.Generator().manual_seed(1)), size=(28, 28))
+    x = nn.functional.interpolate(rand(2, 1, 5, 5, seed=1), size=(28, 28))
     y = torch.tensor([3, 0])
     maps = lime(model, x, y, samples=50)
     assert maps.shape == (2, 1, 28, 28) and maps.dtype == torch.float32
@@ -190,7 +188,7 @@ def test_one_channel_and_seeds(network):
 def test_stability(case):
     model, x, y = case
     options = {"superpixels": "grid", "segments": 20, "fill": "black"}
-    sure = lime_stability(linear(16, 20), x, y, samples=200, **options)
+    sure = lime_stability(sum_of_pixels(16, 20), x, y, samples=200, **options)
     assert torch.equal(sure, torch.ones(3, dtype=torch.float64))  # a sum leaves nothing to chance
     shaky = lime_stability(model, x, y, samples=12, design="independent", **options)
     assert ((shaky >= 0) & (shaky < 1)).all()

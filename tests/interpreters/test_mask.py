@@ -7,6 +7,7 @@ from scipy import ndimage
 from torch import nn
 
 import underfire as uf
+from tests.networks import rand, randn
 from underfire.ascent.moves import plain
 from underfire.errors import InputError, ModelError, Unsupported
 from underfire.interpreters import mask, mask_game, mask_step
@@ -25,7 +26,7 @@ TOLD = {
 
 @pytest.fixture
 def case(network):
-    coarse = torch.rand(3, 3, 8, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    coarse = rand(3, 3, 8, 10, dtype=torch.float64)
     x = nn.functional.interpolate(coarse, size=(56, 70), mode="bilinear")
     return network("relu", torch.float64), x, torch.tensor([0, 1, 2])
 
@@ -167,18 +168,18 @@ def test_more_steps_make_the_objective_smaller(case):
 def test_masks_and_blurs_follow_the_image(network):
     sizes = {(224, 224): (28, 28), (224, 320): (28, 40), (64, 64): (8, 8), (28, 28): (7, 7), (9, 12): (7, 9)}
     for (height, width), cells in sizes.items():
-        played = mask_game(network(), torch.rand(1, 3, height, width), torch.zeros(1).long())
+        played = mask_game(network(), rand(1, 3, height, width), torch.zeros(1).long())
         assert (played.rows.shape[1], played.columns.shape[1]) == cells
         assert torch.allclose(played.rows.sum(1), torch.ones(height))
         assert played.jitter == round(4 * height / 224)
-    finer = mask_game(network(), torch.rand(1, 3, 64, 64), torch.zeros(1).long(), cells=16)
+    finer = mask_game(network(), rand(1, 3, 64, 64), torch.zeros(1).long(), cells=16)
     assert finer.start().shape == (1, 1, 16, 16)
 
 
 def test_the_virtual_step_of_adv2_is_a_gradient_step_with_a_graph(network):
     """Its derivative in the image, against finite differences on a smooth network."""
     model = network("smooth", torch.float64)
-    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(2, 3, 16, 16, dtype=torch.float64)
     y = torch.tensor([1, 2])
     draw = torch.Generator().manual_seed(1)
     m = 0.2 + 0.6 * torch.rand(2, 1, 7, 7, generator=draw, dtype=torch.float64)
@@ -201,8 +202,8 @@ def test_the_virtual_step_of_adv2_is_a_gradient_step_with_a_graph(network):
 
 def test_steps_can_be_unrolled_through_the_masks(network):
     model = network("smooth", torch.float64)
-    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = rand(1, 3, 16, 16, dtype=torch.float64)
+    direction = randn(x.shape, seed=1, dtype=torch.float64)
     y = torch.tensor([1])
 
     def unrolled(images):

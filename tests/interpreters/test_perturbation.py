@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import underfire as uf
+from tests.networks import rand
 from underfire.attribution.variants import fill_image
 from underfire.errors import InputError, ModelError, Unsupported
 
@@ -13,7 +14,7 @@ from underfire.errors import InputError, ModelError, Unsupported
 @pytest.fixture
 def case(network):
     model = network("relu", torch.float64)
-    x = torch.rand(3, 3, 11, 14, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(3, 3, 11, 14, dtype=torch.float64)
     return model, x, torch.tensor([0, 3, 1])
 
 
@@ -54,7 +55,7 @@ def test_occlusion_is_captums(case):
 def test_occlusion_of_a_linear_model_is_what_the_patch_contributes():
     """With patches that do not overlap: the sum of weight times value over the patch."""
     linear = uf.Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * 36, 4)).double())
-    x = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(2, 3, 6, 6, dtype=torch.float64)
     y = torch.tensor([2, 1])
     parts = (linear.module[1].weight[y].view_as(x) * x).sum(1, keepdim=True)
     wanted = F.interpolate(4 * F.avg_pool2d(parts, 2), scale_factor=2)
@@ -177,7 +178,7 @@ def test_a_network_that_takes_views_of_its_activations(name):
 
     model, same = Viewing().double(), Reshaping().double()
     same.load_state_dict(model.state_dict())
-    x = torch.rand(2, 3, 6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(2, 3, 6, 8, dtype=torch.float64)
     y, method = torch.tensor([1, 3]), uf.find("interpreter", name)
     options = {"samples": 20} if name == "rise" else {}
     for point in (x, x.clone().requires_grad_()):
@@ -191,7 +192,7 @@ def test_passes_made_again_on_the_way_back_are_the_same_ones(name):
     body = nn.Sequential(conv, norm, nn.ReLU(), nn.Flatten(2), nn.AvgPool1d(24), nn.Flatten(), head).double()
     norm.running_mean += 0.1
     model, method = uf.Classifier(body).train(), uf.find("interpreter", name)
-    x = torch.rand(2, 3, 6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    x = rand(2, 3, 6, 8, dtype=torch.float64).requires_grad_()
     y = torch.tensor([1, 3])
     options = {"samples": 20} if name == "rise" else {}
     slopes = []

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import underfire as uf
+from tests.networks import rand
 from underfire.data import Dataset
 from underfire.errors import InputError, ModelError, NotFitted, Unsupported
 from underfire.hooks import activations, feature_pyramid, frozen
@@ -100,7 +101,7 @@ def test_the_loss_asks_the_model_about_both_blends(generator, network, images):
 
 
 def test_what_replaces_pixels_is_half_blur_half_colour():
-    x = torch.rand(400, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    x = rand(400, 3, 8, 8, seed=1)
     instead = background(x, torch.Generator().manual_seed(0))
     assert instead.min() >= 0 and instead.max() <= 1
     follows = torch.stack(
@@ -124,10 +125,10 @@ def test_the_selector_says_of_the_image_the_mean_of_what_it_says_of_places(gener
 
 def test_the_scales_of_networks():
     digits = uf.models.load("zoo:cluttered_digits")
-    x = torch.rand(1, 1, 64, 64)
+    x = rand(1, 1, 64, 64)
     assert feature_pyramid(digits, x) == [("relu", 16, (32, 32)), ("layer2.1.relu2", 48, (16, 16))]
     assert [s.layer for s in rts_training.layers_of(digits, x)] == ["layer2.1.relu2", "relu"]
-    assert [s.size for s in rts_training.layers_of(digits, torch.rand(1, 1, 128, 128))] == [(32, 32), (64, 64)]
+    assert [s.size for s in rts_training.layers_of(digits, rand(1, 1, 128, 128))] == [(32, 32), (64, 64)]
     with pytest.raises(Unsupported, match="no layer with a spatial output"):
         feature_pyramid(nn.Sequential(nn.Flatten(), nn.Linear(64 * 64, 2)), x)
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import underfire as uf
+from tests.networks import rand
 from underfire.data import Dataset
 from underfire.errors import DataError, InputError, Unsupported
 from underfire.interpreters import Surrogate
@@ -16,7 +17,7 @@ class Images:
     labels = ("low", "high")
 
     def __init__(self, n=200):
-        bright = torch.rand(n, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+        bright = rand(n, 1, 2, 2)
         self.x = nn.functional.interpolate(bright, size=(8, 8))
 
     def __len__(self):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import underfire as uf
+from tests.networks import rand, randn
 from underfire.attribution.feature_space import pooled
 from underfire.attribution.scores import score
 from underfire.errors import InputError, Unsupported
@@ -20,8 +21,8 @@ class Tokens(nn.Module):
         super().__init__()
         self.patch, rows, columns = patch, size[0] // patch, size[1] // patch
         self.embed = nn.Conv2d(3, width, patch, patch) if convolution else nn.Linear(3 * patch**2, width)
-        self.first = nn.Parameter(torch.randn(1, 1, width)) if class_token else None
-        self.places = nn.Parameter(torch.randn(1, rows * columns + class_token, width))
+        self.first = nn.Parameter(randn(1, 1, width)) if class_token else None
+        self.places = nn.Parameter(randn(1, rows * columns + class_token, width))
         self.blocks = nn.Sequential(
             *(
                 nn.TransformerEncoderLayer(width, 2, 16, dropout=0, batch_first=True, norm_first=True)
@@ -57,7 +58,7 @@ class ChannelsLast(nn.Module):
 
 @pytest.fixture
 def x():
-    return torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return rand(2, 3, 16, 24, dtype=torch.float64)
 
 
 def build(kind=Tokens, **options):
@@ -90,9 +91,9 @@ def test_every_method_on_tokens(x, name):
     with uf.hooks.shared_forward(model):
         model(point)  # an attack's own pass, whose attention must have a second derivative too
         shown = method(model, point, y)
-    probe = torch.randn(shown.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    probe = randn(shown.shape, seed=1, dtype=torch.float64)
     (slope,) = torch.autograd.grad((probe * shown).sum(), point)
-    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    direction = randn(x.shape, seed=2, dtype=torch.float64)
     with torch.no_grad():
         ahead, behind = (method(model, x + s * direction, y) for s in (1e-6, -1e-6))
     measured = (probe * (ahead - behind)).sum() / 2e-6
@@ -134,7 +135,7 @@ def test_channels_last_are_told_by_what_reads_them(x):
 
 
 def test_a_grid_that_is_given_or_cannot_be_found():
-    x = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(2, 3, 8, 12, dtype=torch.float64)
 
     class Cells(nn.Module):
         """Four rows and three columns of cells, wider than high, which is not how the image is shaped."""
@@ -183,7 +184,7 @@ def test_other_peoples_networks(name):
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     model = uf.Classifier(timm.create_model(name, pretrained=False, num_classes=10).eval())
-    x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    x = rand(1, 3, 224, 224)
     layer, space = TIMM[name]
     assert last_spatial_layer(model, x) == layer
     assert layout_of(model, x, layer) == space
@@ -235,9 +236,9 @@ def test_fused_attention_is_differentiated_twice(x, name, options):
     show = uf.find("interpreter", name).with_options(**options)
     point = x.clone().requires_grad_()
     shown = show(model, point, y)
-    probe = torch.randn(shown.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    probe = randn(shown.shape, seed=1, dtype=torch.float64)
     (slope,) = torch.autograd.grad((probe * shown).sum(), point)
-    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    direction = randn(x.shape, seed=2, dtype=torch.float64)
     with torch.no_grad():
         ahead, behind = (show(model, x + s * direction, y) for s in (1e-6, -1e-6))
     assert torch.allclose((slope * direction).sum(), (probe * (ahead - behind)).sum() / 2e-6, rtol=1e-4)

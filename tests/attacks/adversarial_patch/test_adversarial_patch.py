@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import underfire as uf
+from tests.networks import rand, seeded
 from underfire.attacks.adversarial_patch import train_patch
 from underfire.attacks.adversarial_patch.patches import apply_patch
 from underfire.errors import DataError, InputError
@@ -21,11 +22,7 @@ class Redness(nn.Module):
 
 @pytest.fixture
 def scenes():
-    return 0.4 + 0.2 * torch.rand(8, 3, 16, 20, generator=torch.Generator().manual_seed(0))
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+    return 0.4 + 0.2 * rand(8, 3, 16, 20)
 
 
 @pytest.mark.parametrize("targeted", [False, True])

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from tests.networks import rand
 from underfire.attacks.adversarial_patch.patches import Places, allowance, check_fits, paste, random_places, shape_mask
 from underfire.errors import InputError, Unsupported
 
@@ -15,7 +16,7 @@ def x():
 
 
 def picture(mask, channels=3):
-    return torch.rand(channels, *mask.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return rand(channels, *mask.shape, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("shape", ["circle", "square", torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])])

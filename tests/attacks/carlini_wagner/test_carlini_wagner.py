@@ -7,8 +7,9 @@ import types
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from tests.networks import linear, randn
 from underfire import Classifier
 from underfire.ascent.binary_search import BinarySearch
 from underfire.ascent.objectives import margin
@@ -112,14 +113,11 @@ def test_black_and_white_pixels_are_not_frozen():
     """Every pixel is 0 or 1; the nearest point of the boundary between two classes, which meets the box, is known."""
     draw = torch.Generator().manual_seed(3)
     x = (torch.rand(6, 1, 8, 8, generator=draw) > 0.7).double()
-    head = nn.Linear(64, 2, dtype=torch.float64)
-    with torch.no_grad():
-        head.weight.copy_(0.05 * torch.randn(2, 64, generator=draw))
-        head.bias.zero_()
-    model = nn.Sequential(nn.Flatten(), head).eval()
+    weight = 0.05 * torch.randn(2, 64, generator=draw).double()
+    model = linear(weight)
     logits, flat = model(x).detach(), x.flatten(1)
     y = logits.argmax(1)
-    w, gap = (head.weight[1 - y] - head.weight[y]).detach(), (logits.amax(1) - logits.amin(1))[:, None]
+    w, gap = weight[1 - y] - weight[y], (logits.amax(1) - logits.amin(1))[:, None]
     low, high = torch.zeros_like(gap), torch.full_like(gap, 1e4)
     for _ in range(100):  # as far along w as it takes, every pixel as far as it can
         middle = (low + high) / 2
@@ -136,15 +134,11 @@ def test_black_and_white_pixels_are_not_frozen():
 
 def test_l0_drops_many_entries_at_once_where_few_are_needed():
     """One entry of 12,288 is enough, and the rounds do not grow with the size of the image."""
-    head = nn.Linear(3 * 64 * 64, 2)
-    with torch.no_grad():
-        head.weight.copy_(0.01 * torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(3)))
-        head.weight[1, [5, 77]] += torch.tensor([20.0, 30.0])
-        head.bias.zero_()
-    model = Classifier(nn.Sequential(nn.Flatten(), head).eval())
+    weight = 0.01 * randn(2, 3 * 64 * 64, seed=3)
+    weight[1, [5, 77]] += torch.tensor([20.0, 30.0])
     x = torch.full((2, 3, 64, 64), 0.5)
-    with torch.no_grad():
-        head.bias[0] += model(x)[0, 1] - model(x)[0, 0] + 10
+    lead = (x[0].flatten() @ (weight[1] - weight[0])).item()
+    model = Classifier(linear(weight, torch.tensor([lead + 10, 0.0])))
     y = torch.zeros(2, dtype=torch.int64)
     with model.counting() as count:
         x_adv = carlini_wagner(model, x, y, norm="l0", c=1.0, steps=300)

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 import torch
-from torch import nn
 
 import underfire as uf
+from tests.networks import centred_linear, rand, randn
 from underfire.attacks.fab.planes import onto_plane
 from underfire.errors import InputError, Unsupported
 from underfire.measures import perturbation
@@ -17,22 +17,10 @@ NORMS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
 every_norm = pytest.mark.parametrize("norm", NORMS)
 
 
-class Linear(nn.Module):
-    """Logits `Wx + b` of five classes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(2)
-        self.w = nn.Parameter(torch.randn(5, 48, generator=generator, dtype=torch.float64))
-
-    def forward(self, x):
-        return (x - 0.5).flatten(1) @ self.w.T
-
-
 @pytest.fixture
 def linear():
-    model = Linear()
-    x = 0.4 + 0.2 * torch.rand(7, 3, 4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    model = centred_linear(randn(5, 48, seed=2, dtype=torch.float64))
+    x = 0.4 + 0.2 * rand(7, 3, 4, 4, seed=3, dtype=torch.float64)
     with torch.no_grad():
         return model, x, model(x).argmax(1)
 
@@ -41,7 +29,7 @@ def exact(model, x, y, classes, norm):
     """Per class, how far its boundary with `y` is: the shortest way onto the plane, inside the box."""
     logits, sizes = model(x).detach(), []
     for c in classes.T:
-        w = (model.w[c] - model.w[y]).detach().view_as(x)
+        w = (model[1].weight[c] - model[1].weight[y]).detach().view_as(x)
         lack = (logits.gather(1, y[:, None]) - logits.gather(1, c[:, None])).squeeze(1)
         sizes.append(getattr(perturbation, norm)(x, x + onto_plane(x, w, lack, norm)))
     return torch.stack(sizes, 1)
@@ -108,7 +96,7 @@ def slow(model, x, y, norm, steps):
 @every_norm
 def test_algorithm_1(network, norm):
     model = network("relu", torch.float64)
-    x = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(4, 3, 6, 6, dtype=torch.float64)
     y = model(x).argmax(1)
     found = getattr(perturbation, norm)(x, uf.attacks.fab(model, x, y, norm=norm, steps=12))
     wanted = torch.tensor([slow(model, x[i], y[i], norm, 12)[0] for i in range(4)], dtype=torch.float64)
@@ -120,7 +108,7 @@ def test_algorithm_1(network, norm):
 def test_the_final_search_only_shortens_and_the_loop_is_the_papers(network, norm, monkeypatch):
     monkeypatch.setattr(sys.modules["underfire.attacks.fab.attack"], "_closer", lambda *_: None)
     model = network("relu", torch.float64)
-    x = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(4, 3, 6, 6, dtype=torch.float64)
     y = model(x).argmax(1)
     x_adv = uf.attacks.fab(model, x, y, norm=norm, steps=12)
     for i in range(4):
@@ -158,7 +146,7 @@ def test_patience_ends_what_eps_is_out_of_reach_for_and_nothing_else(linear):
 
 def test_restarts_never_lose(network):
     model = network()
-    x = torch.rand(6, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    x = rand(6, 3, 6, 6)
     y = model(x).argmax(1)
     one, three = (
         uf.attacks.fab(model, x, y, steps=6, restarts=n, generator=torch.Generator().manual_seed(1)) for n in (1, 3)

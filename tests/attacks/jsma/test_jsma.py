@@ -9,17 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import underfire as uf
+from tests.networks import linear
 from underfire.attacks import jsma
 from underfire.errors import InputError
 from underfire.model import Classifier
-
-
-def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Module:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.copy_(torch.zeros(len(weight)) if bias is None else bias)
-    return nn.Sequential(nn.Flatten(), layer)
 
 
 def papers_algorithm(model: nn.Module, x: Tensor, target: int, entries: int, theta: float) -> tuple[Tensor, bool]:

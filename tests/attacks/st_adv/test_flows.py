@@ -5,13 +5,14 @@ import math
 import pytest
 import torch
 
+from tests.networks import rand
 from underfire.attacks.st_adv.flows import Flow, roughness, warp
 from underfire.errors import InputError, Unsupported
 
 
 @pytest.fixture
 def x():
-    return torch.rand(2, 3, 6, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return rand(2, 3, 6, 9, dtype=torch.float64)
 
 
 def test_no_flow_is_the_identity_to_the_bit(x):
@@ -28,7 +29,7 @@ def test_whole_pixels_are_a_shift(x):
 
 
 def test_between_pixels_it_is_bilinear(x):
-    flow = 1.3 * torch.rand(2, 2, 6, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    flow = 1.3 * rand(2, 2, 6, 9, seed=1, dtype=torch.float64)
     warped = warp(x, flow)
     for b, i, j in [(0, 1, 2), (1, 3, 5), (0, 5, 8)]:
         v, u = min(i + flow[b, 0, i, j].item(), 5), min(j + flow[b, 1, i, j].item(), 8)
@@ -40,7 +41,7 @@ def test_between_pixels_it_is_bilinear(x):
 
 
 def test_its_gradient_is_exact(x):
-    flow = 0.2 + 0.5 * torch.rand(2, 2, 6, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    flow = 0.2 + 0.5 * rand(2, 2, 6, 9, seed=1, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda f: warp(x[:1, :1], f), flow[:1].requires_grad_())
     zero = torch.zeros_like(flow, requires_grad=True)  # the values are put right there, the gradient stays
     assert torch.autograd.grad(warp(x, zero).square().sum(), zero)[0].abs().sum() > 0

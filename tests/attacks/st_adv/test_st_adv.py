@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import underfire as uf
+from tests.networks import rand
 from underfire.errors import Unsupported
 from underfire.model import Classifier
 
@@ -51,7 +52,7 @@ def test_the_smoothest_flow_is_found(ramp):
 @pytest.mark.parametrize("targeted", [False, True])
 def test_adam_as_the_paper_writes_it(network, targeted):
     model = network("smooth", torch.float64)
-    x = torch.rand(1, 3, 8, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(1, 3, 8, 10, dtype=torch.float64)
     y = model(x).argmax(1)
     t = model(x).topk(2).indices[:, 1]
     f = torch.zeros(1, 2, 8, 10, dtype=torch.float64, requires_grad=True)
@@ -80,7 +81,7 @@ def test_adam_as_the_paper_writes_it(network, targeted):
 
 def test_what_succeeds_costs_nothing_more(network):
     model = network()
-    x = torch.rand(4, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    x = rand(4, 3, 9, 9)
     y = model(x).argmax(1)
     y[2:] = (y[2:] + 1) % 4  # wrong from the start: one pass finds out
     with model.counting() as count:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.networks import rand, seeded
 from underfire.attacks import fgsm, substitute
 from underfire.attacks.substitute.surrogates import Labelled
 from underfire.errors import DataError, OracleError, Unsupported
 from underfire.model import Oracle
 
 SHAPE = (1, 5, 5)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def linear(classes=3):
@@ -111,4 +108,4 @@ def test_what_was_paid_for_is_kept_and_bad_input_is_refused():
     with pytest.raises(Unsupported, match="unknown method 'fgms'; did you mean 'fgsm'"):
         substitute(oracle, x, y, method="fgms")
     with pytest.raises(DataError, match=r"seeds must be images \(1, 5, 5\)"):
-        substitute(oracle, x, y, seeds=torch.rand(2, 1, 4, 4))
+        substitute(oracle, x, y, seeds=rand(2, 1, 4, 4))

@@ -5,15 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.networks import rand, seeded
 from underfire.attacks.substitute.surrogates import Labelled, built, drawn, train_substitute
 from underfire.errors import DataError, InputError, ModelError, OracleError, Unsupported
 from underfire.model import Oracle
 
 SHAPE = (1, 4, 5)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def images(count, seed=0):
@@ -123,7 +120,7 @@ def test_first_weights_come_from_the_generator_alone():
     assert all(torch.equal(a, b) for a, b in same)
     assert nets[0](images(2)).shape == nets[2](images(2)).shape == (2, 3)
     for shape in ((3, 1, 1), (1, 28, 28), (2, 3, 17)):
-        assert built("dnn", torch.Size(shape), 5, seeded())(torch.rand(2, *shape)).shape == (2, 5)
+        assert built("dnn", torch.Size(shape), 5, seeded())(rand(2, *shape)).shape == (2, 5)
 
 
 def test_what_was_paid_for_is_kept_when_the_oracle_fails():
