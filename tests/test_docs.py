@@ -40,7 +40,7 @@ def test_every_card_is_in_the_catalogue_page(generate: ModuleType) -> None:
     missing = [c.name for c in cards() if f"[`{c.name}`][" not in page or c.paper.replace("|", "\\|") not in page]
     assert missing == []
     assert [c.name for c in cards() if not c.summary.endswith(".")] == []
-    assert [c.name for c in cards() if not c.paper and c.kind != "measure"] == []
+    assert [c.name for c in cards() if not c.paper and c.kind != "part"] == []
 
 
 def test_the_readme_lists_what_there_is(generate: ModuleType) -> None:
@@ -86,7 +86,7 @@ def test_example_specs_are_valid(path: Path) -> None:
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.name)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("underfire.catalog._CARDS", dict(all_cards()))
+    monkeypatch.setattr("underfire.catalog.registry._CARDS", dict(all_cards()))
     names: dict[str, Any] = {"__name__": page.stem}
     for example in EXAMPLES.findall(page.read_text()):
         exec(compile(example, page.name, "exec"), names)
@@ -95,7 +95,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def all_cards() -> dict[Any, Any]:
     """The catalogue, filled: what an example adds to it is forgotten afterwards."""
     list(cards())
-    return underfire.catalog._CARDS
+    return underfire.catalog.registry._CARDS
 
 
 def test_links_between_files_of_the_repository_exist() -> None:

@@ -173,8 +173,8 @@ KINDS = tuple(FACTS)
 
 
 @cache
-def _hints(made: Callable[..., Facts]) -> dict[str, Any]:
-    return get_type_hints(made)
+def _hints(kind: str) -> dict[str, Any]:
+    return get_type_hints(FACTS[kind])
 
 
 def facts_for(kind: str, name: str, stated: Mapping[str, Any]) -> Facts:
@@ -193,6 +193,6 @@ def facts_for(kind: str, name: str, stated: Mapping[str, Any]) -> Facts:
             raise InputError(f"the card of {kind} {name!r} does not state {fact!r}")
     about = f"the card of {kind} {name!r}: "
     try:
-        return made(**{fact: convert(fact, value, _hints(made)[fact]) for fact, value in stated.items()})
+        return made(**{fact: convert(fact, value, _hints(kind)[fact]) for fact, value in stated.items()})
     except InputError as error:
         raise InputError(about + str(error)) from None
