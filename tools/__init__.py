@@ -1,1 +1,1 @@
-"""Commands for those who work on underfire: they draw the galleries and train the embedded network."""
+"""Commands for developers of underfire: draw the galleries, train the network of the package."""

@@ -1,7 +1,7 @@
-"""One picture of every attack of the catalogue: `python -m tools.attack_gallery`.
+"""Draw one picture of every attack of the catalogue: `python -m tools.attack_gallery`.
 
-Writes `gallery.md` and one small sheet for each attack: the clean image, the change magnified, the adversarial image.
-With `--data` they are photographs and CIFAR-10 images, without it the digits that come with the package.
+The command writes `gallery.md` and one small figure for each attack: the clean image, the magnified change, the
+adversarial image. With `--data` they are photographs and images of CIFAR-10, without it the digits of the package.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from underfire.measures import perturbation, prediction
 from underfire.measures.maps import normalise
 from underfire.model import Classifier
 
-TRIES = 3  # images that are tried, until the attack fools the model on one
-BATCH = 16  # images that a universal change is made from
-STEPS, QUERIES = 200, 3000  # more is cut down to these, where the table below says nothing
+TRIES = 3  # at most so many images are attacked, until the attack succeeds on one
+BATCH = 16  # images from which a universal perturbation is made
+STEPS, QUERIES = 200, 3000  # larger defaults are reduced to these, unless SETTINGS says otherwise
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, and images that it gets right."""
+    """A model, and images that it classifies correctly."""
 
     name: str
     model: Classifier
@@ -45,11 +45,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Setting:
-    """How an attack is shown: on what, and which of its options are not left as they are.
+    """How an attack is shown.
 
     Attributes:
-        on: subjects in order of preference; the first that exists and that the attack can work with is shown.
-        options: passed to the attack.
+        on: subjects in order of preference; the first that exists and that the attack accepts is shown.
+        options: the options of the attack that differ from its defaults.
     """
 
     on: tuple[str, ...] = ("photographs", "digits")
@@ -57,7 +57,7 @@ class Setting:
 
 
 _SMALL = ("cifar", "digits")
-#: What differs from the defaults: white-box attacks on photographs; black-box and universal ones on small images.
+#: Settings that differ from the defaults, which show white-box attacks on photographs and others on small images.
 SETTINGS: dict[str, Setting] = {
     "adv2": Setting(options={"interpreter": cam}),
     "adversarial_patch": Setting(options={"eps": 0.15}),
@@ -80,13 +80,13 @@ SETTINGS: dict[str, Setting] = {
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What became of one attack.
+class ShownAttack:
+    """The result of one attack.
 
     Attributes:
         card: the attack.
-        caption: subject, settings and what was measured; or why there is no picture.
-        alt: what the picture shows, for who cannot see it; empty where there is none.
+        caption: subject, settings and measurements; or the reason why there is no picture.
+        alt: the alternative text of the picture; empty where there is none.
     """
 
     card: Card
@@ -98,7 +98,7 @@ class Shown:
 
 
 def subjects(root: Path | None, seed: int) -> dict[str, Callable[[], Subject]]:
-    """What there is to attack, each made when it is first asked for."""
+    """Return functions that make the subjects, by name; each is made when it is first needed."""
     found: dict[str, Callable[[], Subject]] = {
         "digits": lambda: _right(
             "a digit among others", models.load("zoo:cluttered_digits"), "cluttered-digits:", seed
@@ -119,7 +119,7 @@ def subjects(root: Path | None, seed: int) -> dict[str, Callable[[], Subject]]:
 
 
 def _right(name: str, model: Classifier, uri: str, seed: int) -> Subject:
-    """Images that the model gets right, of those the half that it is surest of."""
+    """Return correctly classified images: the half of which the model is most confident."""
     batch = data.load(uri, n=4 * BATCH, seed=seed)[:]
     logits = model.predict(batch.x, batch_size=BATCH)
     confidence = prediction.confidence(logits, batch.y) * (logits.argmax(1) == batch.y)
@@ -139,7 +139,7 @@ def _tree(seed: int) -> Classifier:
 
 
 def setting_of(card: Card) -> Setting:
-    """The setting of the table; what it leaves open follows from the card."""
+    """Return the setting of an attack from SETTINGS, completed from its card."""
     large = card.facts.knowledge == "white-box" and not card.facts.universal
     default = Setting() if large else Setting(on=_SMALL)
     chosen = SETTINGS.get(card.name, default)
@@ -151,13 +151,13 @@ def setting_of(card: Card) -> Setting:
     return Setting(chosen.on, options)
 
 
-def show(card: Card, there: Mapping[str, Callable[[], Subject]], folder: Path, seed: int) -> Shown:
-    """Attack an image, write its picture `NAME.webp` into the folder, and say what was done."""
+def show(card: Card, there: Mapping[str, Callable[[], Subject]], folder: Path, seed: int) -> ShownAttack:
+    """Attack an image, write its picture `NAME.webp` into the folder, and return the result."""
     setting = setting_of(card)
     missing = [n for n, p in card.options.items() if p.default is inspect.Parameter.empty and n not in setting.options]
     if missing:
-        return Shown(card, f"Not shown: it must be given {', '.join(missing)}.")
-    reason = "there is nothing to show it on"
+        return ShownAttack(card, f"Not shown: it needs the options {', '.join(missing)}.")
+    reason = "no subject is available"
     for name in setting.on:
         if name not in there:
             continue
@@ -168,11 +168,11 @@ def show(card: Card, there: Mapping[str, Callable[[], Subject]], folder: Path, s
             reason = str(error)
             continue
         return _draw(card, subject, setting.options, x, x_adv, y, folder / f"{card.name}.webp")
-    return Shown(card, f"Not shown: {reason}.")
+    return ShownAttack(card, f"Not shown: {reason}.")
 
 
 def _attacked(card: Card, subject: Subject, options: Mapping[str, Any], seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The first image on which the attack fools the model, or else the last one tried: clean, adversarial, label."""
+    """Return the first image on which the attack succeeds, or the last one tried: clean, adversarial, label."""
     universal = card.facts.universal
     tries = 1 if universal else min(TRIES, len(subject.x))
     for i in range(tries):
@@ -190,34 +190,34 @@ def _attacked(card: Card, subject: Subject, options: Mapping[str, Any], seed: in
 
 def _draw(
     card: Card, subject: Subject, options: Mapping[str, Any], x: Tensor, x_adv: Tensor, y: Tensor, path: Path
-) -> Shown:
+) -> ShownAttack:
     change, factor = magnify(x, x_adv)
     logits = subject.model.predict(torch.stack([x, x_adv]))
     classes = logits.argmax(1)
-    was, became = (
+    before, after = (
         f"{subject.model.name_of(int(k)).split(',')[0]}, {c:.0%}"
         for k, c in zip(classes, prediction.confidence(logits, classes).tolist(), strict=True)
     )
     rows: list[list[Tensor | None]] = [[x, change, x_adv]]
-    alt = f"{card.name}: {was}; the change times {factor:.3g}; after it {became}"
+    alt = f"{card.name}: {before}; the change times {factor:.3g}; afterwards {after}"
     if "interpreter" in options:
         both = options["interpreter"](subject.model, torch.stack([x, x_adv]), classes).detach()
         # Min-max normalised, as the attack compares them.
         maps = [heatmap(m, image) for m, image in zip(normalise(both), (x, x_adv), strict=True)]
         rows.append([maps[0], None, maps[1]])
-        alt += "; below, what explains the prediction before and after"
-    titles = [f"clean: {was}", f"change × {factor:.3g}", f"adversarial: {became}"]
+        alt += "; below, the explanation of the prediction before and after"
+    titles = [f"clean: {before}", f"change × {factor:.3g}", f"adversarial: {after}"]
     save_small(sheet(rows, column_titles=titles), path)
-    told = ", ".join(f"{name}={_word(value)}" for name, value in options.items())
+    settings = ", ".join(f"{name}={_word(value)}" for name, value in options.items())
     sizes = {norm: float(value) for norm, value in perturbation.sizes(x[None], x_adv[None]).items()}
     share = sizes["l0"] / x.numel()
     caption = (
-        f"On {subject.name}, {f'with `{told}`' if told else 'with its defaults'}. Largest change "
+        f"On {subject.name}, {f'with `{settings}`' if settings else 'with its defaults'}. Largest change "
         f"{255 * sizes['linf']:.3g}/255, L2 {sizes['l2']:.3g}, {share:.2%} of the values changed."
     )
     if classes[1] == y:
-        caption += " The model held."
-    return Shown(card, caption, alt)
+        caption += " The attack failed."
+    return ShownAttack(card, caption, alt)
 
 
 def _word(value: Any) -> str:
@@ -229,13 +229,13 @@ def _word(value: Any) -> str:
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
-_ABOUT = """The attacks of the catalogue, each on one image: clean, the change around mid-grey, magnified, and the image
-that the model sees. The model's class and its probability stand above. Made by
-`python -m tools.attack_gallery`; settings are reduced where an attack takes long."""
+_ABOUT = """The attacks of the catalogue, each on one image: clean, the change around mid-grey, magnified, and the
+adversarial image. The predicted class and its probability stand above. Made by
+`python -m tools.attack_gallery`; the number of steps and queries is reduced where an attack is slow."""
 
 
-def page(shown: Sequence[Shown]) -> str:
-    """The page with every attack in the order given."""
+def page(shown: Sequence[ShownAttack]) -> str:
+    """Return the page with every attack in the given order."""
     lines = ["# Gallery", "", _ABOUT]
     for one in shown:
         lines += ["", f"## {one.card.name}", "", f"{one.card.summary} ({one.card.paper})", ""]

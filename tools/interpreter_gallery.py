@@ -1,8 +1,8 @@
-"""Every explanation of the catalogue on the same images: `python -m tools.interpreter_gallery`.
+"""Draw every explanation of the catalogue for the same images: `python -m tools.interpreter_gallery`.
 
-Writes `interpreter-gallery.md` and its pictures: one sheet of all maps of one photograph, one of all maps of a digit
-for every class, and a strip for each interpreter. The photographs are two that come with scikit-image and belong to
-everybody (CC0); they need the ImageNet network among the real data (`--data`), and without it there are only digits.
+The command writes `interpreter-gallery.md` and its pictures: one figure of all maps for each image, one of all maps of
+a digit for every class, and one for each interpreter. The two photographs come with scikit-image and are in the public
+domain (CC0). They need the ImageNet network of the real data (`--data`); without it only digits are shown.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from underfire.model import Classifier
 from underfire.records import Examples
 
 SIDE = 224
-REFERENCE = 500  # images that a method is fitted to
-#: Options that differ from the defaults; the table says so.
+REFERENCE = 500  # images that an interpreter is fitted to
+#: Options that differ from the defaults; the page names them.
 SETTINGS: dict[str, dict[str, Any]] = {}
-_ACROSS = 6  # pictures in one row of the sheet of all
+_ACROSS = 6  # pictures in one row of a figure
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An image, the class that its model gives it, and the images that methods are fitted to (None where none are)."""
+    """An image, its model, and the images that interpreters are fitted to, or None."""
 
     name: str
     model: Classifier
@@ -53,14 +53,14 @@ class Subject:
 
     @property
     def title(self) -> str:
-        """The name of that class and its probability."""
+        """The name of the predicted class and its probability."""
         logits = self.model.predict(self.x)
         return f"{_short(self.model, int(self.y))}, {confidence(logits, self.y).item():.0%}"
 
 
 @dataclass
-class Shown:
-    """What became of one interpreter: its pictures by subject, and what there is to say."""
+class ShownInterpreter:
+    """The result of one interpreter: its pictures by subject, sentences, and seconds by subject."""
 
     card: Card
     pictures: dict[str, list[tuple[str, Tensor]]] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Shown:
 
 
 def subjects(root: Path | None, seed: int) -> list[Subject]:
-    """A digit among others, and, where there is a network for them, a cup of coffee and a cat."""
+    """Return a digit, and with a network for them, the photographs of a cup of coffee and a cat."""
     digits = models.load("zoo:cluttered_digits")
     batch = data.load("cluttered-digits:test", n=1, seed=seed)[:]
     found = [Subject("a digit", digits, batch.x, data.load("cluttered-digits:train", n=REFERENCE, seed=seed))]
@@ -84,7 +84,7 @@ def subjects(root: Path | None, seed: int) -> list[Subject]:
 
 
 def _square(picture: Tensor) -> Tensor:
-    """The middle of a photograph `[H, W, 3]` in bytes, as `[1, 3, SIDE, SIDE]`."""
+    """Crop the centre of a photograph, uint8 `[H, W, 3]`, and scale it to `[1, 3, SIDE, SIDE]`."""
     x = picture.permute(2, 0, 1)[None].float() / 255
     top, left = (max(0, (n - min(x.shape[2:])) // 2) for n in x.shape[2:])
     side = min(x.shape[2:])
@@ -100,7 +100,7 @@ def _short(model: Classifier, index: int) -> str:
 
 
 def explained(card: Card, subject: Subject) -> Any:
-    """What the interpreter says of the subject's predicted class.
+    """Explain the predicted class of a subject.
 
     Raises:
         UnderfireError: the interpreter cannot explain this model.
@@ -114,9 +114,9 @@ def explained(card: Card, subject: Subject) -> Any:
     return interpret(subject.model, subject.x, subject.y)
 
 
-def show(card: Card, there: Sequence[Subject]) -> Shown:
-    """Everything that one interpreter says."""
-    shown = Shown(card)
+def show(card: Card, there: Sequence[Subject]) -> ShownInterpreter:
+    """Apply one interpreter to every subject and draw the results."""
+    shown = ShownInterpreter(card)
     for subject in there:
         start = time.perf_counter()
         try:
@@ -158,8 +158,8 @@ def _examples(found: Examples) -> list[tuple[str, Tensor]]:
 # --- the sheets ------------------------------------------------------------------------------------------------------
 
 
-def all_maps(shown: Sequence[Shown], subject: Subject) -> Any:
-    """A figure with one image and every map of it."""
+def all_maps(shown: Sequence[ShownInterpreter], subject: Subject) -> Any:
+    """Draw one image and all its maps."""
     cells: list[tuple[str, Tensor | None]] = [(subject.title, subject.x[0])]
     cells += [
         (one.card.name, one.pictures[subject.name][0][1])
@@ -170,14 +170,14 @@ def all_maps(shown: Sequence[Shown], subject: Subject) -> Any:
 
 
 def _grid(cells: list[tuple[str, Tensor | None]]) -> Any:
-    """Pictures with a title each, `_ACROSS` in a row."""
+    """Draw pictures with titles, `_ACROSS` in a row."""
     cells = cells + [("", None)] * (-len(cells) % _ACROSS)
     rows = [cells[i : i + _ACROSS] for i in range(0, len(cells), _ACROSS)]
     return sheet([[image for _, image in row] for row in rows], titles=[[t for t, _ in r] for r in rows], legend=True)
 
 
 def all_classes(subject: Subject, names: Sequence[str] = ()) -> Any:
-    """A figure with one image, every interpreter that gives maps, and every class."""
+    """Draw the maps of every interpreter for every class of one image."""
     scores = subject.model.predict(subject.x).softmax(1)[0]
     k = torch.arange(len(scores))
     x = subject.x.expand(len(k), -1, -1, -1)
@@ -194,14 +194,14 @@ def all_classes(subject: Subject, names: Sequence[str] = ()) -> Any:
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
-_ABOUT = """Every explanation of the catalogue on the same images, each of the class that the model predicts. The image
-shows through in grey; what the colours mean stands below each sheet. Made by
+_ABOUT = """Every explanation of the catalogue for the same images, each of the predicted class. The image is drawn in
+grey below the colours; a legend below each figure explains them. Made by
 `python -m tools.interpreter_gallery`, with the default options{settings}. A map that looks convincing
 need not be faithful: [which one to trust](interpreters.md) is a question for measurements."""
 
 
-def page(shown: Sequence[Shown], there: Sequence[Subject]) -> str:
-    """The page: all on one image, all classes, then one by one."""
+def page(shown: Sequence[ShownInterpreter], there: Sequence[Subject]) -> str:
+    """Return the page: all interpreters on one image, for all classes, then one by one."""
     changed = "; ".join(
         f"`{name}` with " + ", ".join(f"`{key}={value}`" for key, value in options.items())
         for name, options in SETTINGS.items()
@@ -209,9 +209,9 @@ def page(shown: Sequence[Shown], there: Sequence[Subject]) -> str:
     lines = ["# Gallery of explanations", "", _ABOUT.format(settings=f" but for {changed}" if changed else "")]
     for subject in there[::-1]:
         slug = subject.name.replace(" ", "-")
-        lines += ["", f"## All of them, on {subject.name}", "", f"The model says: {subject.title}.", ""]
+        lines += ["", f"## All of them, on {subject.name}", "", f"The prediction: {subject.title}.", ""]
         lines += [f"![every map of {subject.name}](interpreter-gallery/all-{slug}.webp)"]
-    lines += ["", "## All of them, for every class", "", "One digit, and what speaks for each of the ten classes.", ""]
+    lines += ["", "## All of them, for every class", "", "One digit, and the evidence for each of the ten classes.", ""]
     lines += ["![every map of a digit, for every class](interpreter-gallery/classes.webp)"]
     for one in shown:
         lines += ["", f"## {one.card.name}", "", f"{one.card.summary} ({one.card.paper})"]
@@ -223,7 +223,7 @@ def page(shown: Sequence[Shown], there: Sequence[Subject]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _strip(one: Shown, there: Mapping[str, Subject]) -> Any:
+def _strip(one: ShownInterpreter, there: Mapping[str, Subject]) -> Any:
     cells: list[tuple[str, Tensor]] = []
     for name, pictures in one.pictures.items():
         cells += [(there[name].title, there[name].x[0]), *pictures]

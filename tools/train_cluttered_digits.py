@@ -1,6 +1,7 @@
-"""Trains the network that comes with the package: `python -m tools.train_cluttered_digits`.
+"""Train the network of the package: `python -m tools.train_cluttered_digits`.
 
-Five passes over the training digits of `cluttered-digits:`, at new places in every pass; no test digit is seen.
+The training takes five epochs over the training digits of `cluttered-digits:`, which are placed anew in every epoch. It
+uses no test digit.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ TOP_RATE = 4e-3
 
 
 def train(*, seed: int = 0, epochs: int = 5, device: str = "cpu") -> Classifier:
-    """A newly trained `zoo:cluttered_digits`: AdamW, the rate rising to 0.004 and falling to zero.
+    """Train `zoo:cluttered_digits` with AdamW; the learning rate rises to 0.004 and falls to zero.
 
     Args:
-        seed: of the first weights, the order and the places; the same seed gives the same network on one machine.
-        epochs: passes over the 23,960 training images, which are new images in each.
-        device: where to train.
+        seed: the seed of initial weights, order and places; the same seed gives the same network on one machine.
+        epochs: passes over the 23,960 training digits.
+        device: the device to train on.
     """
     entry = models.zoo.ZOO[NAME]
     generator = torch.Generator().manual_seed(seed)
@@ -44,7 +45,7 @@ def train(*, seed: int = 0, epochs: int = 5, device: str = "cpu") -> Classifier:
     for epoch in range(epochs):
         source = ClutteredDigits("train", seed=1000 * seed + epoch)
         order = torch.randperm(len(source), generator=generator)
-        for step in track(range(steps), f"pass {epoch + 1} of {epochs}", console=Console(stderr=True)):
+        for step in track(range(steps), f"epoch {epoch + 1} of {epochs}", console=Console(stderr=True)):
             batch = source.read(order[step * BATCH_SIZE : (step + 1) * BATCH_SIZE].tolist())
             loss = F.cross_entropy(model(batch.x.to(device)), batch.y.to(device))
             optimizer.zero_grad()
@@ -55,13 +56,13 @@ def train(*, seed: int = 0, epochs: int = 5, device: str = "cpu") -> Classifier:
 
 
 def accuracy(model: Classifier) -> float:
-    """The share of the 2,000 test images that `model` classifies correctly."""
+    """Return the accuracy on the 2,000 test images."""
     batch = data.load("cluttered-digits:test")[:]
     return float((model.predict(batch.x).argmax(1) == batch.y).float().mean())
 
 
 def save(network: nn.Module, path: Path) -> None:
-    """Write the weights as safetensors, without the counters that only training reads."""
+    """Write the weights as safetensors, without the counters of batch normalisation."""
     from safetensors.torch import save_file
 
     state: dict[str, Tensor] = {
@@ -74,7 +75,7 @@ def save(network: nn.Module, path: Path) -> None:
 
 
 def main() -> None:
-    """Train, say the test accuracy, write the file."""
+    """Train the network, write its weights, and print its test accuracy."""
     parser = argparse.ArgumentParser(description="Train the network that comes with the package.")
     parser.add_argument("--out", type=Path, default=models.zoo.EMBEDDED / f"{NAME}.safetensors", help="file to write")
     parser.add_argument("--seed", type=int, default=0)

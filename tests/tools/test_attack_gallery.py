@@ -12,7 +12,7 @@ from PIL import Image
 
 from tools import attack_gallery as gallery
 from underfire import find
-from underfire.catalog import Card
+from underfire.catalog import AttackFacts, Card
 from underfire.errors import InputError
 from underfire.interpreters import cam
 
@@ -54,13 +54,13 @@ def test_the_first_image_that_is_fooled_is_shown():
     model = gallery.Classifier(Dark())
     x = torch.tensor([0.9, 0.8, 0.6, 0.55])[:, None, None, None].expand(4, 1, 4, 4)
     subject = gallery.Subject("grey", model, x, torch.zeros(4, dtype=torch.int64))
-    card = Card("attack", "darker", darker, paper="", facts={"goals": ("untargeted",)})
+    card = Card("attack", "darker", darker, "", AttackFacts())
     shown, changed, _ = gallery._attacked(card, subject, {}, 0)
     assert shown.mean() == pytest.approx(0.6)
     assert changed.mean() == pytest.approx(0.4)
     shown, _, _ = gallery._attacked(card, subject, {"eps": 0.01}, 0)  # holds on all that are tried
     assert shown.mean() == pytest.approx(0.6)
-    universal = Card("attack", "darker", darker, paper="", facts={"goals": ("untargeted",), "universal": True})
+    universal = Card("attack", "darker", darker, "", AttackFacts(universal=True))
     assert gallery._attacked(universal, subject, {"eps": 0.07}, 0)[0].mean() == pytest.approx(0.55)
 
 
@@ -68,12 +68,12 @@ def test_settings_follow_from_the_card():
     def slow(model, x, y, *, surrogate, goal=None, eps=1.0, steps=1000, queries=100, generator=None):
         """Take its time."""
 
-    card = Card("attack", "slow", slow, paper="", knowledge="black-box", facts={"goals": ("untargeted",)})
+    card = Card("attack", "slow", slow, "", AttackFacts(knowledge="black-box"))
     setting = gallery.setting_of(card)
     assert setting.on == ("cifar", "digits")
     assert setting.options == {"steps": gallery.STEPS}
     shown = gallery.show(card, {}, None, 0)
-    assert shown.caption == "Not shown: it must be given surrogate."
+    assert shown.caption == "Not shown: it needs the options surrogate."
     assert "Not shown" in gallery.page([shown])
     assert "![" not in gallery.page([shown])
     assert gallery._word(partial(cam)) == "cam"

@@ -3,7 +3,7 @@
 import pytest
 
 from tools import interpreter_gallery as gallery
-from underfire.catalog import Card, find
+from underfire.catalog import Card, InterpreterFacts, find
 from underfire.errors import InputError, Unsupported
 
 
@@ -21,7 +21,9 @@ def test_what_cannot_be_shown_says_why():
     def stubborn(model, x, y):
         raise Unsupported("it wants a transformer")
 
-    shown = gallery.show(Card("interpreter", "stubborn", stubborn, paper="A, B, 2020"), gallery.subjects(None, 0))
+    shown = gallery.show(
+        Card("interpreter", "stubborn", stubborn, "A, B, 2020", InterpreterFacts()), gallery.subjects(None, 0)
+    )
     assert shown.pictures == {}
     assert shown.words == ["Not on a digit: it wants a transformer."]
 

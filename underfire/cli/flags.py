@@ -1,4 +1,4 @@
-"""Arguments and options that several verbs share."""
+"""Define the arguments and options that several verbs share."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ from typing import Annotated
 
 import typer
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress bar and no table.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: the first GPU, else the CPU.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: the first GPU, or the CPU.")]
 FailUnder = Annotated[
     list[str] | None,
     typer.Option(
         "--fail-under",
         metavar="NAME=VALUE",
-        help="Exit with 1 if a figure is lower, as in robust_accuracy=0.5; repeatable.",
+        help="Exit with 1 if a figure is lower, such as robust_accuracy=0.5; may be repeated.",
     ),
 ]
 _IMAGES = typer.Argument(help="An image, a folder of images, or a data URI (cluttered-digits:test).")
 Images = Annotated[str, _IMAGES]
 ImagesIfGiven = Annotated[str | None, _IMAGES]
 Model = Annotated[str, typer.Option(help="zoo:NAME, PATH.safetensors?arch=NAME, python:package.module:factory ...")]
-Number = Annotated[int | None, typer.Option("--n", min=1, help="How many; default: all of a folder, 8 of a data URI.")]
-Size = Annotated[int | None, typer.Option(min=1, help="Scale an image file and keep its middle, N pixels a side.")]
+Number = Annotated[
+    int | None, typer.Option("--n", min=1, help="How many images; default: all of a folder, 8 of a URI.")
+]
+Size = Annotated[int | None, typer.Option(min=1, help="Scale and centre-crop image files to this many pixels a side.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the method; may be repeated.")
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images computed together.")]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
-Out = Annotated[Path | None, typer.Option(help="Folder for the pictures.", show_default="underfire-NAME")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images in one batch.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Out = Annotated[Path | None, typer.Option(help="Folder to write into.", show_default="underfire-NAME")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]

@@ -1,4 +1,4 @@
-"""`underfire list` and `underfire reproduce --list`: what there is, as tables or JSON."""
+"""`underfire list` and `underfire reproduce --list`: print methods and experiments as tables or JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-#: What is worth knowing of each kind, beside its source.
+#: The facts in the table of each kind, beside name and source.
 _COLUMNS = {
     "attack": ("knowledge", "norms"),
     "interpreter": ("family", "gives", "differentiable"),
@@ -27,7 +27,7 @@ _COLUMNS = {
 }
 
 
-def _told(card: Card, what: str) -> str:
+def _fact(card: Card, what: str) -> str:
     """Return one fact of a card in words."""
     value = getattr(card.facts, what.replace(" ", "_"))
     if what == "gives" and card.fitted:
@@ -38,7 +38,7 @@ def _told(card: Card, what: str) -> str:
 
 
 def show(kind: str | None, as_json: bool) -> None:
-    """Print every card of `kind` (singular or plural), or of every kind.
+    """Print all cards of `kind` (singular or plural), or of every kind.
 
     Raises:
         InputError: the kind is unknown.
@@ -58,13 +58,13 @@ def show(kind: str | None, as_json: bool) -> None:
             columns = ("domains", *columns)
         table = _table(group, "name", "source", *columns)
         for card in members:
-            table.add_row(card.name, card.source, *(_told(card, what) for what in columns))
+            table.add_row(card.name, card.source, *(_fact(card, what) for what in columns))
         OUT.print(table)
         OUT.print()
 
 
 def show_reproductions(as_json: bool) -> None:
-    """Print the published experiments that can be run again."""
+    """Print the published experiments that can be reproduced."""
     from underfire import reproductions
 
     found = {name: reproductions.summary(name) for name in reproductions.names()}

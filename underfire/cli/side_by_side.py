@@ -1,4 +1,4 @@
-"""`underfire explain --all`: one image, every interpreter that gives a map, and several classes, as one figure."""
+"""`underfire explain --all`: draw the maps of every interpreter, for several classes, as one figure for each image."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from underfire.cli.shared import ERR, atomic_write_all, to_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-ALL_CLASSES = 10  # so many classes are all shown; of more, the few likeliest
+ALL_CLASSES = 10  # up to so many classes, all are shown; of more, the most likely
 LIKELIEST = 3
-_PASSES = 100_000  # about how many an image takes, for ten classes; only the progress bar wants to know
+_PASSES = 100_000  # rough number of passes for an image with ten classes, for the progress bar
 
 
 def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
-    """Write one sheet for each image of `job`: a row for each interpreter, a column for each class.
+    """Write one figure for each image of `job`, with a row for each interpreter and a column for each class.
 
     Args:
-        job: model, images and where to write.
-        goal: explain this class alone.
-        classes: how many of the likeliest classes; None is all of them up to ten, else three.
+        job: the model, the images and the folder to write into.
+        goal: the only class to explain.
+        classes: the number of most likely classes; None takes all of up to ten classes, else three.
     """
     import torch
 
@@ -44,8 +44,8 @@ def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
                     if isinstance(maps, UnderfireError):
                         left_out[card.name] = str(maps)
                         continue
-                    known = informative(maps).tolist()  # a constant map says nothing: its cell stays empty
-                    sheet.append([figures.heatmap(m, x) if says else None for m, says in zip(maps, known, strict=True)])
+                    known = informative(maps).tolist()  # the cell of a constant map stays empty
+                    sheet.append([figures.heatmap(m, x) if ok else None for m, ok in zip(maps, known, strict=True)])
                     titles.append(card.name)
                 heads = [
                     f"{job.model.name_of(i)} ({p:.0%})"
@@ -65,7 +65,7 @@ def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
 
 
 def _columns(job: Job, logits: Tensor, goal: str | None, classes: int | None) -> Tensor:
-    """The classes that one image is explained for, int64 `[k]`."""
+    """Return the classes to explain for one image, int64 `[k]`."""
     import torch
 
     count = len(logits)

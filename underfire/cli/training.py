@@ -1,4 +1,4 @@
-"""`underfire train`: fit a method that learns from data, write what it learned, and say how good it is."""
+"""`underfire train`: fit an interpreter to data, write its weights, and evaluate it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from underfire.catalog import Card, cards, find
+from underfire.catalog.options import check_options
 from underfire.cli.options import typed
 from underfire.cli.shared import ERR, OUT, device, print_json, progress
-from underfire.errors import InputError, Unsupported, nearest
+from underfire.errors import InputError, Unsupported
 
 if TYPE_CHECKING:
     from underfire.data import Dataset
     from underfire.model import Classifier
 
-_BATCH = 64  # test images explained at once
+_BATCH = 64  # test images in one batch
 
 
 def train(
@@ -37,11 +38,11 @@ def train(
 ) -> None:
     """Fit the interpreter `name` to a model and its data and save it to `out`.
 
-    While it is trained, its state is kept in `OUT.checkpoint`; with `resume`, training goes on from there.
+    During training its state is stored in `OUT.checkpoint`; with `resume`, training continues from there.
 
     Raises:
-        Unsupported: the method has nothing to train. InputError: it has no such option; `out` is there already, or the
-            state of an earlier training that neither `resume` nor `force` says what to do with.
+        Unsupported: the interpreter is not trained. InputError: it has no such option; or `out` exists, or a checkpoint
+            exists, and neither `resume` nor `force` is given.
     """
     import torch
 
@@ -50,17 +51,18 @@ def train(
     entry = find("interpreter", name)
     if not trainable(entry):
         choices = ", ".join(card.name for card in cards("interpreter") if trainable(card))
-        raise Unsupported(f"{name} has nothing to train; choices: {choices}")
+        raise Unsupported(f"{name} is not trained; choices: {choices}")
     made, fitted = _split(entry, settings)
     if out.is_dir():
-        raise InputError(f"--out should be a file, and {out} is a folder; for example {out / f'{name}.safetensors'}")
+        raise InputError(f"--out must be a file, and {out} is a folder; use for example {out / f'{name}.safetensors'}")
     if out.exists() and not force:
         raise InputError(f"{out} exists already; pass --force to overwrite, or another path")
     checkpoint = out.with_name(f"{out.name}.checkpoint")
     if checkpoint.exists() and not (resume or force):
-        raise InputError(f"{checkpoint} was left by a training; pass --resume to go on from it, --force to begin again")
+        left = f"{checkpoint} was left by an earlier training"
+        raise InputError(f"{left}; pass --resume to continue it, --force to start again")
     if resume and not checkpoint.is_file() and not quiet:
-        ERR.print(f"there is no {checkpoint} to resume from; training begins at the start")
+        ERR.print(f"there is no {checkpoint} to resume from; training starts from the beginning")
     model = models.load(model_uri, device=device(place))
     images = data.load(data_uri, n=n, seed=seed)
     test = data.load(test_uri) if test_uri else None
@@ -68,7 +70,7 @@ def train(
         test = test.subset(n, seed)
     method = entry.with_options(**made)
     if not resume:
-        checkpoint.unlink(missing_ok=True)  # not before all else is known to be right
+        checkpoint.unlink(missing_ok=True)  # only after everything else was checked
     with ExitStack() as stack:
         show: Callable[[float], None] | None = None
 
@@ -95,42 +97,31 @@ def train(
 
 
 def trainable(card: Card) -> bool:
-    """Whether a method is fitted to data, and what it learned can be written to a file."""
+    """Return whether a method is fitted to data and can be saved to a file."""
     return card.fitted and hasattr(card.function, "save")
 
 
 def _split(card: Card, settings: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings for making the method, and for its `fit`."""
+    """Return the settings that make the method, and those of its `fit`.
+
+    Raises:
+        InputError: a setting is unknown or has the wrong type.
+    """
     fit = inspect.signature(card.function.fit).parameters  # type: ignore[attr-defined]
-    numbers = {name: p.default for name, p in fit.items() if isinstance(p.default, (bool, int, float))}
-    made: dict[str, Any] = {}
-    fitted: dict[str, Any] = {}
-    for name, value in typed(card, settings).items():
-        if name in numbers:
-            fitted[name] = _number(name, value, type(numbers[name]))
-        elif name in card.options:
-            made[name] = value
-        else:
-            raise InputError(f"{card.name} has no option {name!r}; {nearest(name, [*numbers, *card.options])}")
+    numbers = {name: p for name, p in fit.items() if isinstance(p.default, (bool, int, float))}
+    hints = {name: type(p.default) for name, p in numbers.items()}
+    given = typed(card, settings)
+    fitted = check_options(card.name, numbers, hints, {k: v for k, v in given.items() if k in numbers})
+    made = card.check({k: v for k, v in given.items() if k not in numbers}, elsewhere=numbers)
     return made, fitted
 
 
-def _number(name: str, value: Any, kind: type) -> Any:
-    """The value as a number of the kind that the option has by default."""
-    from underfire.audit.spec import number
-
-    value = value if kind in (bool, int) else number(value)
-    if type(value) is not kind:
-        said = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        raise InputError(f"{name!r} should be {said}, got {value!r}")
-    return value
-
-
 def quality(method: Any, model: Classifier, test: Dataset, seed: int) -> dict[str, float]:
-    """How good the explanations of test images are, as means over them.
+    """Evaluate the explanations of test images; return means over the images.
 
-    The method's own loss where it has one; and where the evidence is known, how often the map's highest point is in it
-    (the pointing game) and how much of the map, beside what chance would give: the evidence's share of the image.
+    The values are the method's own loss, if it has one, and where the evidence is known: how often the maximum of the
+    map is inside it (the pointing game), the share of the map inside it, and the share of the image that it covers,
+    which is what a random map gets.
     """
     import torch
 

@@ -1,0 +1,43 @@
+"""The group of all verbs, which turns expected errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from underfire.cli.shared import ERR, one_line
+from underfire.errors import UnderfireError
+
+FAILED_GATE, BAD_INPUT, INTERRUPTED = 1, 2, 130
+_HOW_TO_RESUME = {
+    "audit": "; run the same command again and it continues",
+    "train": "; run the same command again with --resume and it continues",
+}
+_UsageError: Any = typer.BadParameter.__base__  # typer does not export it, and its module depends on the version
+
+
+class Verbs(TyperGroup):
+    """Turn expected errors into one line and an exit code; any other exception is a bug and keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(FAILED_GATE) from None
+        except _UsageError as error:
+            where = error.ctx.command_path if error.ctx else "underfire"
+            said = " ".join(error.format_message().split())
+            ERR.print(f"error: {said}{'' if said[-1:] in '.?)' else '.'} See: {where} --help", markup=False)
+            raise typer.Exit(BAD_INPUT) from None
+        except (UnderfireError, OSError) as error:
+            ERR.print(f"error: {one_line(error)}")
+            raise typer.Exit(BAD_INPUT) from None
+        except KeyboardInterrupt:
+            ERR.print(f"interrupted{_HOW_TO_RESUME.get(ctx.invoked_subcommand, '')}")
+            raise typer.Exit(INTERRUPTED) from None
