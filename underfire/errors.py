@@ -7,12 +7,12 @@
     │   ├── ModelError      the classifier under test, or the file that holds it
     │   ├── NotFitted       a method that learns from data was used before it was fitted
     │   └── Unsupported     a mode that a method, or this model with it, does not have
-    ├── OracleError         a model failed on a query in the middle of an attack; carries what was found by then
-    ├── LedgerError         a run folder: in use, written by a newer version, damaged
+    ├── OracleError         a model failed on a query during an attack; it carries what was found by then
+    ├── LedgerError         a run folder cannot be used: it is in use, damaged, or written by a newer version
     └── MissingExtra        (also an ImportError) an optional dependency is not installed
 
-A message is one line that says what was wrong, with the value, and what would be right. The command line prints just
-that line and exits with status 2; anything else that escapes is a bug.
+A message is one line that says what is wrong, with the value, and what would be right. The command line prints that
+line and exits with status 2. Any other exception is a bug.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ModelError(InputError):
 
 
 class Unsupported(InputError):
-    """A mode that a method does not have, or that this model does not allow it."""
+    """A mode that a method does not have, or that it does not have for this model."""
 
 
 class NotFitted(InputError):
@@ -51,17 +51,17 @@ class NotFitted(InputError):
 
 
 class OracleError(UnderfireError):
-    """A model failed on a query in the middle of an attack.
+    """A model failed on a query during an attack.
 
     Attributes:
-        found: what the attack had by then, such as the best images so far; None where it had nothing.
+        found: what the attack had found by then, such as the best images so far; None if it had found nothing.
     """
 
     found: Any = None
 
 
 class LedgerError(UnderfireError):
-    """A run folder cannot be used: in use, written by a newer version, damaged."""
+    """A run folder cannot be used: it is in use, damaged, or written by a newer version."""
 
 
 class MissingExtra(UnderfireError, ImportError):
@@ -72,7 +72,7 @@ class MissingExtra(UnderfireError, ImportError):
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """Say which of `choices` was probably meant, as the tail of an error message.
+    """Return the end of an error message: which of `choices` was probably meant, and all of them.
 
     >>> nearest("pdg", ["pgd", "fgsm"])
     "did you mean 'pgd'? Choices: fgsm, pgd"

@@ -1,4 +1,4 @@
-"""The records that flow between the stages: frozen, tensors and plain values only."""
+"""The records that pass between the stages: frozen, with tensors and plain values only."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images with their labels, as a data source yields them.
+    """Inputs with their labels, as a data source yields them.
 
     Attributes:
-        x: images, float `[B, C, H, W]` in `[0, 1]`.
+        x: inputs `[B, ...]`; images are float `[B, C, H, W]` in `[0, 1]`.
         y: labels, int64 `[B]`.
-        ids: a stable name for every image, unique within its source.
-        mask: where the evidence for the label is, bool `[B, 1, H, W]`, or None where that is not known.
+        ids: a stable name for every sample, unique within its source.
+        mask: where the evidence for the label is, bool `[B, 1, H, W]`; None if that is not known.
     """
 
     x: Tensor
@@ -29,27 +29,27 @@ class Batch:
         return len(self.x)
 
     def take(self, index: Tensor) -> Batch:
-        """The samples at `index` (int64 `[n]`), in that order."""
+        """Return the samples at `index` (int64 `[n]`), in that order."""
         mask = None if self.mask is None else self.mask[index]
         return Batch(self.x[index], self.y[index], tuple(self.ids[i] for i in index.tolist()), mask)
 
     def to(self, device: str) -> Batch:
-        """The same batch on another device."""
+        """Return the batch on another device."""
         mask = None if self.mask is None else self.mask.to(device)
         return replace(self, x=self.x.to(device), y=self.y.to(device), mask=mask)
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Known images that explain others: for each of `B` images its `k` examples, the most telling first.
+    """Known images that explain others: `k` examples for each of `B` images, the best one first.
 
     Attributes:
-        index: which of the known images, int64 `[B, k]`; -1 where there are fewer than `k`.
-        distance: how far each is from the image in the space of the method, `[B, k]`.
-        x: the examples themselves, `[B, k, C, H, W]`.
+        index: indices of the known images, int64 `[B, k]`; -1 where there are fewer than `k`.
+        distance: distance of each example from the image, in the space of the method, `[B, k]`.
+        x: the examples, `[B, k, C, H, W]`.
         y: their labels, int64 `[B, k]`.
         ids: their names.
-        notes: what each is an example of, such as `"prototype"` or `"criticism"`.
+        notes: what each one is an example of, such as `"prototype"` or `"criticism"`.
     """
 
     index: Tensor
@@ -65,7 +65,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its confidence interval, and the sample size it rests on."""
+    """An estimate with its confidence interval and the number of samples."""
 
     value: float
     low: float
@@ -78,14 +78,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Check:
-    """One question about whether an audit's numbers can be believed, with its answer.
+    """One check of whether an audit's numbers can be believed.
 
     Attributes:
-        name: which check, a stable identifier such as `"more_steps"`.
-        passed: False is a named warning in the report.
-        value: the number that decided it.
-        limit: what the number was held against.
-        detail: one sentence for a reader.
+        name: a stable identifier, such as `"more_steps"`.
+        passed: whether the check passed; if not, the report shows a warning with its name.
+        value: the number that decides.
+        limit: what the number is compared with.
+        detail: one sentence for the reader.
     """
 
     name: str

@@ -54,11 +54,11 @@ def test_the_cascade_redraws_from_the_top_and_stays(case):
     learned = {name: p.clone() for name, p in model.named_parameters()}
     shown = []
 
-    def variant(net, x, y):
+    def interpreter(net, x, y):
         shown.append({name: not torch.equal(p, learned[name]) for name, p in net.named_parameters()})
         return gradient(net, x, y)
 
-    sanity.randomisation(model, x, y, variant, chunk=4)
+    sanity.randomisation(model, x, y, interpreter, chunk=4)
     changed = [sorted(name for name, new in state.items() if new) for state in shown]
     top, middle = ["module.6.bias", "module.6.weight"], ["module.2.bias", "module.2.weight"]
     assert changed[0] == []
@@ -66,7 +66,7 @@ def test_the_cascade_redraws_from_the_top_and_stays(case):
     assert changed[2] == middle + top
     assert changed[3] == sorted(learned)
     shown.clear()
-    sanity.randomisation(model, x, y, variant, cascade=False, chunk=4)
+    sanity.randomisation(model, x, y, interpreter, cascade=False, chunk=4)
     changed = [sorted(name for name, new in state.items() if new) for state in shown]
     assert changed == [[], top, middle, ["module.0.bias", "module.0.weight"]]
 
@@ -75,12 +75,12 @@ def test_new_weights_are_those_of_the_layers_own_rule(case):
     model, x, y = case
     weights = []
 
-    def variant(net, x, y):
+    def interpreter(net, x, y):
         weights.append(net.module[0].weight.clone())
         return gradient(net, x, y)
 
     draw = torch.Generator().manual_seed(5)
-    sanity.randomisation(model, x, y, variant, layers=["module.0"], generator=draw, chunk=4)
+    sanity.randomisation(model, x, y, interpreter, layers=["module.0"], generator=draw, chunk=4)
     seed = int(torch.randint(2**31, (1,), generator=torch.Generator().manual_seed(5)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Whether explanations agree on which pixels matter: rank correlations, top pixels, and all pairs of many interpreters.
+"""Agreement of explanations on which pixels matter: rank correlations, top pixels, all pairs of several interpreters.
 
 Maps of different sizes are compared on the larger grid. Only the order of the pixels counts, not the units of a map.
 """
@@ -21,10 +21,10 @@ _ADEBAYO = "Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, Sanity Checks fo
 
 
 def common_grid(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The maps on the largest grid among them, by name, each `[B, 1, h, w]`.
+    """Return the maps on the largest grid among them, by name, each `[B, 1, h, w]`.
 
     Raises:
-        InputError: there is none, or their lengths differ.
+        InputError: there are no maps, or their lengths differ.
     """
     if not maps or len({len(is_map(m)) for m in maps.values()}) > 1:
         lengths = {name: len(m) for name, m in maps.items()}
@@ -34,7 +34,7 @@ def common_grid(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def tie_groups(values: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last place of the run of equal values around each place of sorted rows `[B, n]`, int64 `[B, n]`."""
+    """Return the first and the last place of the equal values around each place of sorted rows, int64 `[B, n]` each."""
     n = values.shape[1]
     places = torch.arange(n, device=values.device).expand_as(values)
     same = values[:, 1:] == values[:, :-1]
@@ -45,25 +45,25 @@ def tie_groups(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def average_ranks(m: Tensor) -> Tensor:
-    """The rank of every pixel from the smallest, `[B, h·w]`; equal pixels share the mean of theirs."""
+    """Return the rank of every pixel from the smallest, `[B, h·w]`; equal pixels share the mean of their ranks."""
     values, order = is_map(m).flatten(1).sort(dim=1)
     first, last = tie_groups(values)
     return torch.empty_like(values).scatter_(1, order, (first + last).to(values.dtype) / 2)
 
 
 def _standard(m: Tensor) -> Tensor:
-    """The average ranks, centred and of length one, `[B, h·w]`; nan where the map is constant or not finite."""
+    """Return the average ranks, centred and of length one, `[B, h·w]`; nan where the map is constant or not finite."""
     r = average_ranks(m)
-    r = (r - r.mean(1, keepdim=True)) / r.shape[1]  # of order one: squares of many thousands would lose digits
+    r = (r - r.mean(1, keepdim=True)) / r.shape[1]  # divided, because the squares of large ranks would lose digits
     unit = ratio(r, torch.linalg.vector_norm(r, dim=1, keepdim=True))
     return torch.where(informative(m)[:, None], unit, torch.nan)
 
 
 @card("measure", paper=_ADEBAYO, table="maps", higher_is_better=True, limits=(-1.0, 1.0))
 def map_rank_correlation(m: Tensor, n: Tensor) -> Tensor:
-    """Spearman's correlation of the ranks of the pixels, `[B]`; nan where either map is constant or not finite."""
+    """Return Spearman's correlation of the pixels' ranks, `[B]`; nan where either map is constant or not finite."""
     a, b = common_grid({"m": m, "n": n}).values()
-    known = informative(m) & informative(n)  # before resizing, which leaves traces of rounding in a constant map
+    known = informative(m) & informative(n)  # before resizing, which adds rounding errors to a constant map
     return torch.where(known, (_standard(a) * _standard(b)).sum(1).clamp(-1, 1), torch.nan)
 
 
@@ -75,10 +75,10 @@ def map_rank_correlation(m: Tensor, n: Tensor) -> Tensor:
     limits=(-1.0, 1.0),
 )
 def map_kendall(m: Tensor, n: Tensor, side: int = 28) -> Tensor:
-    """Kendall's tau-b, by how many more pairs of pixels agree in order than disagree, `[B]`.
+    """Return Kendall's tau-b, `[B]`: how many more pairs of pixels have the same order than the opposite one.
 
-    All pairs are counted, so larger maps are first averaged down to at most `side` pixels a side. nan where either map
-    is constant or not finite.
+    All pairs are counted, so larger maps are first resized to at most `side` pixels a side. The result is nan where
+    either map is constant or not finite.
     """
     if side < 2:
         raise InputError(f"side must be at least 2 pixels, got {side}")
@@ -91,7 +91,7 @@ def map_kendall(m: Tensor, n: Tensor, side: int = 28) -> Tensor:
 
 
 def _pairs(a: Tensor, b: Tensor) -> Tensor:
-    """Tau-b of two rows of values."""
+    """Return tau-b of two rows of values."""
     s, t = (v[:, None].sub(v).sign_() for v in (a, b))
     untied = (s.abs().mean() * t.abs().mean()).sqrt()
     return ratio((s * t).mean(), untied).clamp(-1, 1)
@@ -99,16 +99,17 @@ def _pairs(a: Tensor, b: Tensor) -> Tensor:
 
 @card("measure", paper=_ADEBAYO, table="maps", higher_is_better=True, limits=(0.0, 1.0))
 def map_top_overlap(m: Tensor, n: Tensor, quantile: float = 0.9) -> Tensor:
-    """The share of the top pixels of one map that are top pixels of the other, `[B]`; by chance `1 - quantile`.
+    """Return the share of the top pixels of one map that are top pixels of the other, `[B]`.
 
-    Among equal pixels the first in reading order are taken. nan where either map is constant or not finite.
+    Random maps share `1 - quantile` of them. Among equal pixels the first in reading order are taken. The result is nan
+    where either map is constant or not finite.
     """
     return agreement({"m": m, "n": n}, quantile=quantile).values[0, 1]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far every two of several interpreters agree, image by image.
+    """Agreement of every two of several interpreters, image by image.
 
     Attributes:
         names: of the interpreters.
@@ -120,16 +121,17 @@ class Agreement:
 
     @property
     def mean(self) -> Tensor:
-        """The mean over the images where it is known, `[n, n]`."""
+        """The mean over the images where it is not nan, `[n, n]`."""
         return self.values.nanmean(2)
 
 
 def agreement(maps: Mapping[str, Tensor], *, quantile: float | None = None) -> Agreement:
-    """How far every two interpreters agree; every map is sorted once.
+    """Return how far every two interpreters agree; every map is sorted once.
 
     Args:
-        maps: by interpreter `[B, 1, h, w]`, of the same images and classes.
-        quantile: compare the top pixels, those above it, as `map_top_overlap`; None is Spearman's correlation of all.
+        maps: maps `[B, 1, h, w]` of the same images and classes, by the name of the interpreter.
+        quantile: compare the top pixels above this quantile, as `map_top_overlap` does; None gives Spearman's
+            correlation of all pixels.
 
     Raises:
         InputError: the maps are not of the same images, or the quantile is not in [0, 1).

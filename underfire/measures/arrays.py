@@ -1,4 +1,4 @@
-"""What every measure does to its arguments before it measures."""
+"""Checks and conversions that every measure applies to its arguments first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from underfire.errors import InputError
 
 
 def wide(t: Tensor) -> Tensor:
-    """The tensor in a float type wide enough to add up many pixels: float32, or float64 as it is."""
+    """Return the tensor as float32, in which many pixels can be added up; float64 stays as it is."""
     return t if t.dtype in (torch.float32, torch.float64) else t.float()
 
 
@@ -20,13 +20,17 @@ def same_shape(a: Tensor, b: Tensor) -> None:
 
 
 def is_map(m: Tensor) -> Tensor:
-    """The map, widened; raises InputError unless it is `[B, 1, h, w]`."""
+    """Return the map, widened.
+
+    Raises:
+        InputError: it is not `[B, 1, h, w]`.
+    """
     if m.dim() != 4 or m.shape[1] != 1 or 0 in m.shape[2:]:
         raise InputError(f"a map must be [B, 1, h, w], got {tuple(m.shape)}")
     return wide(m)
 
 
 def ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """`part / whole`, and nan where `whole` is not positive; gradients stay finite."""
+    """Return `part / whole`, and nan where `whole` is not positive; gradients stay finite."""
     positive = whole > 0
     return torch.where(positive, part / torch.where(positive, whole, 1), torch.nan)

@@ -1,7 +1,7 @@
-"""How good an attack of minimum size is, from the sizes that it needed: one number for a whole set of images.
+"""Quality of an attack of minimum size, from the sizes that it needed: one number for a whole set of images.
 
-The curve is the robust accuracy at every size: the share of images whose least known success is larger. What was never
-fooled has the size `inf`, what was wrong from the start the size 0.
+The curve is the robust accuracy at every size: the share of images that need a larger change. An image that was never
+misclassified has the size `inf`, one that was misclassified from the start the size 0.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from underfire.errors import InputError
     whole=True,
 )
 def optimality(sizes: Tensor, best: Tensor) -> float:
-    """How near the attack's curve comes to the best known one: 1 is as good, 0 is no success below the largest best.
+    """Return how near the attack's curve comes to the best known one: 1 if it is as good, 0 if nothing succeeds.
 
-    One minus the area between the two curves, over the area between the best one and the clean accuracy, both up to the
-    largest finite size of the best. The areas are exact; the authors' code joins the steps of the curves by straight
-    lines. nan where nothing can be better or worse: no finite size, or all of them the same.
+    The result is one minus the area between the two curves, over the area between the best one and the clean accuracy,
+    both up to the largest finite size of the best one. The areas are exact; the authors' code joins the steps of the
+    curves by straight lines. The result is nan if no size of `best` is finite, or all of them are equal.
 
     Args:
-        sizes: what the attack needed, `[B]`; `inf` where it failed.
-        best: the least that any attack needed for each image, `[B]`.
+        sizes: the sizes that the attack needed, `[B]`; `inf` where it failed.
+        best: the least size that any attack needed for each image, `[B]`.
 
     Raises:
-        InputError: the two have different lengths, a size is negative or nan, or the best is not the least.
+        InputError: the two have different lengths, a size is negative or nan, or `best` is larger than a size.
     """
     if sizes.shape != best.shape or sizes.dim() != 1:
         raise InputError(f"sizes and best must be [B], got {tuple(sizes.shape)} and {tuple(best.shape)}")
@@ -46,9 +46,11 @@ def optimality(sizes: Tensor, best: Tensor) -> float:
     finite = best[best.isfinite()]
     if len(finite) == 0:
         return math.nan
-    # The area under a curve of steps, up to eps0, is the mean of the sizes clipped there.
+    # The area under a step curve up to eps0 is the mean of the sizes, clipped at eps0.
     eps0 = finite.max()
     least = best.clamp_max(eps0).mean()
     room = (best > 0).double().mean() * eps0 - least
-    gap = (sizes.clamp_max(eps0) * (best > 0)).mean() - least  # what is wrong from the start is so for every attack
+    gap = (
+        sizes.clamp_max(eps0) * (best > 0)
+    ).mean() - least  # an image that is misclassified from the start counts for no attack
     return float(1 - gap / room) if room > 0 else math.nan

@@ -1,7 +1,7 @@
-"""Deletion and insertion: what becomes of a class as its most relevant pixels go, or come back, first.
+"""Deletion and insertion: the probability of a class as its most relevant pixels are removed, or put back, first.
 
-Source: Petsiuk, Das and Saenko, RISE, BMVC 2018, section 3.3. A map is faithful where deleting by it makes the
-probability fall fast (a small area) and inserting by it makes it rise fast (a large one).
+Source: Petsiuk, Das and Saenko, RISE, BMVC 2018, section 3.3. A map is faithful if removing pixels in
+its order makes the probability fall fast (a small area), and putting them back makes it rise fast (a large area).
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _PAPER = "Petsiuk, Das and Saenko, RISE: Randomized Input Sampling for Explanati
 
 
 def deletion_variants(pixels: int, steps: int, fill: str) -> list[Variant]:
-    """The points of a deletion curve."""
+    """Return the points of a deletion curve."""
     return [Variant(fill, k) for k in counts(pixels, steps)]
 
 
 def insertion_variants(pixels: int, steps: int, fill: str) -> list[Variant]:
-    """The points of an insertion curve."""
+    """Return the points of an insertion curve."""
     return [Variant(fill, k, keep=True) for k in counts(pixels, steps)]
 
 
 def curve(found: Answers, variants: Sequence[Variant], m: Tensor) -> Tensor:
-    """The probabilities along `variants`, `[B, steps + 1]`; nan where the map ranks nothing."""
+    """Return the probabilities along `variants`, `[B, steps + 1]`; nan where the map is constant or not finite."""
     points = torch.stack([found[variant][1] for variant in variants], 1)
     return torch.where(informative(m)[:, None].to(points.device), points, torch.nan)
 
 
 def area(points: Tensor, variants: Sequence[Variant]) -> Tensor:
-    """The area under a curve, `[B]`, by trapezoids over the share of pixels; between 0 and 1."""
+    """Return the area under a curve, `[B]`, by trapezoids over the share of pixels; it lies between 0 and 1."""
     share = torch.tensor([variant.k / variants[-1].k for variant in variants], dtype=points.dtype, device=points.device)
     return torch.trapezoid(points, share, dim=1)
 
@@ -44,16 +44,12 @@ def area(points: Tensor, variants: Sequence[Variant]) -> Tensor:
 def deletion_curve(
     model: Model, x: Tensor, y: Tensor, m: Tensor, *, steps: int = 224, fill: str = "black", chunk: int | None = None
 ) -> Tensor:
-    """The probability of class `y` as ever more pixels are removed, the most relevant first, `[B, steps + 1]`.
+    """Return the probability of class `y` as pixels are removed, the most relevant first, `[B, steps + 1]`.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class, int64 `[B]`.
-        m: maps `[B, 1, h, w]`; among equal values the first in reading order goes first.
-        steps: how many times pixels go; 224 takes 224 pixels at a time from an image of 224 x 224.
+        m: maps `[B, 1, h, w]`; among equal values the first in reading order is removed first.
+        steps: in how many steps all pixels are removed; 224 removes 224 pixels at a time from an image of 224 x 224.
         fill: what replaces them: `"black"`, `"mean"` (the image's mean colour) or `"blur"`.
-        chunk: how many pictures go through the model at once; None is what suits the device.
 
     Returns:
         The curve, from the whole image to none of it; nan where the map is constant or not finite.
@@ -69,7 +65,7 @@ def deletion_curve(
 def insertion_curve(
     model: Model, x: Tensor, y: Tensor, m: Tensor, *, steps: int = 224, fill: str = "blur", chunk: int | None = None
 ) -> Tensor:
-    """The probability of class `y` as pixels come back into a blurred image, the most relevant first; as deletion.
+    """Return the probability of class `y` as pixels are put back into a blurred image, the most relevant first.
 
     See `passes.filled` for the blur.
     """
@@ -82,9 +78,9 @@ def insertion_curve(
 def deletion(
     model: Model, x: Tensor, y: Tensor, m: Tensor, *, steps: int = 224, fill: str = "black", chunk: int | None = None
 ) -> Tensor:
-    """The area under the deletion curve, `[B]`: small where the map finds what the class needs.
+    """Return the area under the deletion curve, `[B]`: small if the map finds what the class needs.
 
-    Args, values and errors as of `deletion_curve`; nan where the map is constant or not finite.
+    Arguments and errors are those of `deletion_curve`. The result is nan where the map is constant or not finite.
     """
     points = deletion_curve(model, x, y, m, steps=steps, fill=fill, chunk=chunk)
     return area(points, deletion_variants(x.shape[2] * x.shape[3], steps, fill))
@@ -94,9 +90,9 @@ def deletion(
 def insertion(
     model: Model, x: Tensor, y: Tensor, m: Tensor, *, steps: int = 224, fill: str = "blur", chunk: int | None = None
 ) -> Tensor:
-    """The area under the insertion curve, `[B]`: large where the map finds what suffices for the class.
+    """Return the area under the insertion curve, `[B]`: large if the map finds what suffices for the class.
 
-    Args, values and errors as of `deletion_curve`; nan where the map is constant or not finite.
+    Arguments and errors are those of `deletion_curve`. The result is nan where the map is constant or not finite.
     """
     points = insertion_curve(model, x, y, m, steps=steps, fill=fill, chunk=chunk)
     return area(points, insertion_variants(x.shape[2] * x.shape[3], steps, fill))

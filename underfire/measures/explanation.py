@@ -1,8 +1,8 @@
-"""How far to trust an explanation: the measures of its faithfulness in one place, and all of them in shared passes.
+"""Faithfulness of an explanation: all its measures in shared passes, the completeness gap, and the time it takes.
 
-A map that is the same everywhere ranks no pixel: what depends on a ranking is nan for it, and `undefined` says so. The
-measures of its place are in `localisation`, `weak_localisation` and `weak_segmentation`, those of what it depends on in
-`sanity`, and those of two maps in `agreement`.
+A constant map ranks no pixel; measures that need a ranking are nan for it, and `undefined` says so. The modules
+`localisation`, `weak_localisation` and `weak_segmentation` measure where a map is large, `sanity` what it depends on,
+and `agreement` compares two maps.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def undefined(m: Tensor) -> dict[int, str]:
-    """Why measures that need a ranking of pixels are nan, one sentence for each map without one, by its place.
+    """Return why measures that need a ranking of pixels are nan: one sentence for each such map, by its index.
 
     >>> undefined(torch.full((1, 1, 2, 2), 0.5))
     {0: 'the map is 0.5 everywhere: it ranks no pixel, so deletion, fidelity and localisation are undefined'}
@@ -59,7 +59,7 @@ def undefined(m: Tensor) -> dict[int, str]:
 
 
 def gap(m: Tensor, f: Tensor, f0: Tensor) -> Tensor:
-    """By how much the sum of the map misses the change of score `f - f0`, relative to that change, `[B]`."""
+    """Return the difference of the map's sum from the change of score `f - f0`, relative to that change, `[B]`."""
     change = f - f0
     return ratio((is_map(m).sum((1, 2, 3)).to(change) - change).abs(), change.abs())
 
@@ -73,18 +73,14 @@ def gap(m: Tensor, f: Tensor, f0: Tensor) -> Tensor:
 def completeness_gap(
     model: Model, x: Tensor, y: Tensor, m: Tensor, *, baseline: str | Tensor = "black", chunk: int | None = None
 ) -> Tensor:
-    """How far a map is from summing to the logit's change from the baseline, relative to that change, `[B]`.
+    """Return the difference of the map's sum from the logit's change from the baseline, relative to that change, `[B]`.
 
-    It means something for methods that promise it, at the size they return: integrated gradients, gradient times input
-    of a linear model. nan where image and baseline have one logit.
+    The measure suits methods whose maps sum to that change at the size they return: integrated gradients, and gradient
+    times input of a linear model. The result is nan where image and baseline have the same logit.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class, int64 `[B]`.
-        m: maps `[B, 1, h, w]`, as they come.
+        m: maps `[B, 1, h, w]`, as the method returns them.
         baseline: `"black"`, `"mean"`, `"blur"`, or images `[C, H, W]` or `[B, C, H, W]`.
-        chunk: how many images go through the model at once; None is what suits the device.
 
     Raises:
         InputError: the shapes do not fit. ModelError: the model returns NaN.
@@ -108,9 +104,10 @@ def completeness_gap(
     timed=True,
 )
 def seconds_per_image(model: Model, x: Tensor, y: Tensor, interpreter: Interpreter, *, repeats: int = 5) -> float:
-    """How long an explanation takes, per image of the batch: the median of repeats, after one that does not count.
+    """Return how long an explanation takes per image of the batch, in seconds: the median of `repeats` calls.
 
-    An accelerator is waited for. nan for an empty batch.
+    One call before them is not counted, and the work of an accelerator is waited for. The result is nan for an empty
+    batch.
 
     Raises:
         InputError: `repeats` is below 1.
@@ -128,7 +125,7 @@ def seconds_per_image(model: Model, x: Tensor, y: Tensor, interpreter: Interpret
 
 
 def _finish(device: torch.device) -> None:
-    """Wait until an accelerator has done what it was told."""
+    """Wait until an accelerator has finished its work."""
     if device.type != "cpu":
         getattr(torch, device.type).synchronize(device)
 
@@ -148,24 +145,19 @@ def faithfulness(
     generator: torch.Generator | None = None,
     chunk: int | None = None,
 ) -> dict[str, Tensor]:
-    """Every measure of faithfulness of one map per image, each `[B]`, by name.
+    """Return every measure of faithfulness of one map per image, each `[B]`, by name.
 
-    Deletion, insertion, both fidelities and the completeness gap ask about one set of pictures: what two of them need
-    is asked once. Both infidelities follow, and `sensitivity_max` where the `interpreter` is given.
+    Deletion, insertion, both fidelities and the completeness gap share their variants of the images: the model is asked
+    once about a variant that two of them need. Both infidelities follow, and `sensitivity_max` if the `interpreter` is
+    given.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class that the maps explain, int64 `[B]`.
-        m: maps `[B, 1, h, w]`; where one is undefined (see `undefined`) what needs a ranking is nan.
-        interpreter: what made the maps, `(model, x, y) -> [B, 1, h, w]`.
+        m: maps `[B, 1, h, w]`; measures that need a ranking are nan where a map has none (see `undefined`).
         steps: points of the two curves.
-        shares: of the pixels, that fidelity removes.
-        fills: what replaces them there.
-        control: what fidelity is held against, `"shifted"` or `"pixels"`.
+        shares: shares of the pixels that fidelity removes.
+        fills: what replaces them.
+        control: what fidelity is compared with, `"shifted"` or `"pixels"`.
         samples: how many controls are averaged.
-        generator: the source of all chance; None draws the same every time.
-        chunk: how many pictures go through the model at once; None is what suits the device.
 
     Raises:
         InputError: an option is wrong, or the shapes do not fit. ModelError: the model returns NaN.

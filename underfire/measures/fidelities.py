@@ -1,8 +1,8 @@
-"""Fidelity by removal: how much of a class's probability goes with the pixels that a map calls relevant.
+"""Fidelity: by how much the probability of a class falls when the pixels that a map calls relevant are removed.
 
 Source: Samek et al., Evaluating the Visualization of What a Deep Neural Network Has Learned, IEEE TNNLS 2017. Removing
-anything harms a network, and how much depends on the fill and on the shape of the hole. So several shares and fills are
-tried, and the same is done without the map's knowledge, as a control.
+any pixels lowers the probability, and by how much depends on what replaces them and on the shape of the hole. So
+several shares and fills are tried, and pixels that do not depend on the map are removed as a control.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ CONTROLS = ("shifted", "pixels")
 
 @dataclass(frozen=True)
 class Removal:
-    """What removal did to the probability of the class.
+    """The change of the probability of the class when pixels are removed.
 
     Attributes:
-        shares: of the pixels, that were removed.
+        shares: the shares of the pixels that were removed.
         fills: what replaced them.
         drop: by how much the probability fell, `[B, shares, fills]`; nan where the map is constant or not finite.
-        control: by how much it fell, on average, where pixels were removed without the map's knowledge, the same shape.
+        control: by how much it fell, on average, when other pixels were removed; shaped like `drop`.
     """
 
     shares: tuple[float, ...]
@@ -47,15 +47,14 @@ class Removal:
 def control_orders(
     order: Tensor, size: tuple[int, int], control: str, samples: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Orders that know nothing of the image, int64 `[samples, B, H·W]`, drawn once for the whole batch.
+    """Return orders of the pixels that do not depend on the image, int64 `[samples, B, H·W]`, as a control.
 
     Args:
-        order: the map's own, `[1, B, H·W]`.
+        order: the order of the map, `[1, B, H·W]`.
         size: H and W.
-        control: `"shifted"` rolls the map's order around the image, so that the holes keep their shape; `"pixels"`
-            takes single pixels at random, which is noise, and harms a network more than a hole of the same area.
+        control: `"shifted"` shifts the map's order cyclically, so that the holes keep their shape; `"pixels"` takes
+            single pixels at random, which lowers the probability more than a hole of the same area does.
         samples: how many to draw.
-        generator: the source of chance.
 
     Raises:
         InputError: the control is unknown, or `samples` is below 1.
@@ -74,7 +73,7 @@ def control_orders(
 
 
 def removal_variants(pixels: int, shares: Sequence[float], fills: Sequence[str], orders: int) -> list[Variant]:
-    """The whole image, and every share with every fill by every order.
+    """Return the whole image, and every share with every fill by every order.
 
     Raises:
         InputError: a share is not in (0, 1].
@@ -89,7 +88,7 @@ def removal_variants(pixels: int, shares: Sequence[float], fills: Sequence[str],
 def drops(
     found: Answers, variants: Sequence[Variant], m: Tensor, shares: Sequence[float], fills: Sequence[str]
 ) -> Removal:
-    """The table of removals from what the model said of `variants`."""
+    """Return the table of removals from what the model said of `variants`."""
     said = torch.stack([found[variant][1] for variant in variants[1:]], 1)
     fell = (found[variants[0]][1][:, None] - said).unflatten(1, (-1, len(shares), len(fills)))
     known = informative(m)[:, None, None].to(fell.device)
@@ -110,19 +109,14 @@ def removal(
     generator: torch.Generator | None = None,
     chunk: int | None = None,
 ) -> Removal:
-    """How far the probability of class `y` falls when the most relevant pixels are replaced, and at a control.
+    """Return by how much the probability of class `y` falls when relevant pixels are replaced, and for a control.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class, int64 `[B]`.
         m: maps `[B, 1, h, w]`.
-        shares: of the pixels, each in (0, 1].
+        shares: shares of the pixels, each in (0, 1].
         fills: what replaces them: `"black"`, `"mean"`, `"blur"`.
-        control: what is removed instead (see `control_orders`).
+        control: which pixels are removed instead (see `control_orders`).
         samples: how many controls are averaged.
-        generator: the source of their chance; None draws the same ones every time.
-        chunk: how many pictures go through the model at once; None is what suits the device.
 
     Raises:
         InputError: an option is wrong, or the shapes do not fit. ModelError: the model returns NaN.
@@ -144,9 +138,9 @@ def fidelity(
     fills: Sequence[str] = FILLS,
     chunk: int | None = None,
 ) -> Tensor:
-    """The drop of probability when the most relevant pixels are replaced, mean over shares and fills, `[B]`.
+    """Return the drop of probability when the most relevant pixels are replaced, the mean over shares and fills, `[B]`.
 
-    Args, values and errors as of `removal`; nan where the map is constant or not finite.
+    Arguments and errors are those of `removal`. The result is nan where the map is constant or not finite.
     """
     order = pixel_order(m, x)
     variants = removal_variants(order.shape[2], shares, fills, 1)
@@ -167,9 +161,9 @@ def fidelity_over_chance(
     generator: torch.Generator | None = None,
     chunk: int | None = None,
 ) -> Tensor:
-    """`fidelity` minus what the same holes elsewhere in the image do, `[B]`: above 0 the map knows something.
+    """Return `fidelity` minus the drop for the same holes elsewhere in the image, `[B]`; above 0 for a faithful map.
 
-    Args, values and errors as of `removal`; nan where the map is constant or not finite.
+    Arguments and errors are those of `removal`. The result is nan where the map is constant or not finite.
     """
     found = removal(
         model, x, y, m, shares=shares, fills=fills, control=control, samples=samples, generator=generator, chunk=chunk

@@ -1,16 +1,16 @@
-"""How well people can reproduce what a model decides, and whether they lean on it too much.
+"""Information transfer rate and trust coefficient of people who predict what a model decides.
 
 Schmidt and Biessmann, Quantifying Interpretability and Trust in Machine Learning Systems, AAAI Workshop on Network
 Interpretability for Deep Learning 2019. Annotators see images, with or without an explanation, and say what the model
-decides; with the answers â, the model's predictions ŷ, the true labels y and the mean time t of an answer,
+decides. With their answers â, the model's predictions ŷ, the true labels y and the mean time t of an answer,
 
     ITR = I(â; ŷ) / t,    T = ITR of the predictions / ITR of the labels = I(â; ŷ) / I(â; y).
 
-A mutual information I that is counted from few answers comes out too large: by about (K - 1)² / 2n nats for K classes
-and n answers that are independent. Two corrections are at hand: with `"miller-madow"` (Miller 1955) every entropy gains
-(cells seen - 1) / 2n nats; `"jackknife"` (Quenouille 1956; Zahl 1977) leaves out each answer in turn, and takes away
-more where many pairs of classes have never been seen. Both keep I between 0 and log2 of the smaller number of classes
-seen. No correction makes up for too few answers: 10 classes want some hundreds, 4 classes some sixty.
+The mutual information I is estimated too large from few answers: by about (K - 1)² / 2n nats for K classes and n
+independent answers. There are two corrections. `"miller-madow"` (Miller 1955) adds (occupied cells - 1) / 2n nats to
+every entropy. `"jackknife"` (Quenouille 1956; Zahl 1977) leaves out each answer in turn; it corrects more if many pairs
+of classes have never been seen. Both keep I between 0 and log2 of the smaller number of classes seen. No correction
+replaces enough answers: 10 classes need some hundreds, 4 classes some sixty.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _TINY = 1e-12  # bits: what rounding leaves of a mutual information of zero
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with what each answer, or each annotator, contributes to it.
+    """An estimate with what each answer, or each annotator, contributes to it.
 
     Attributes:
-        value: the figure; nan where it is undefined.
-        shares: float64 `[n]` with the mean `value`: the figure plus the first-order influence of every answer, or of
-            all answers of every annotator. Their spread gives the interval (Tukey 1958): resampling the answers would
-            add to the bias of a mutual information.
-        why: why the figure is undefined, in one line; empty where it is not.
+        value: the estimate; nan if it is undefined.
+        shares: float64 `[n]` with the mean `value`: the estimate plus the first-order influence of every answer, or of
+            all answers of every annotator. Their spread gives the interval (Tukey 1958), because resampling the answers
+            would add to the bias of a mutual information.
+        why: why the estimate is undefined, in one line; empty if it is defined.
     """
 
     value: float
@@ -51,7 +51,7 @@ class Estimate:
     why: str = ""
 
     def interval(self, confidence: float = 0.95) -> Interval:
-        """The figure with Student's interval from its shares, which does not go below 0."""
+        """Return the estimate with Student's interval from its shares; the interval does not go below 0."""
         if self.why:
             return Interval(math.nan, math.nan, math.nan, len(self.shares))
         found = student_mean(self.shares, confidence)
@@ -62,7 +62,7 @@ class Estimate:
 def information_transfer_rate(
     answers: Tensor, predictions: Tensor, seconds: Tensor, *, correction: str = "none"
 ) -> float:
-    """The bits per second that reach an annotator of what the model decides; nan where it is undefined.
+    """Return how many bits per second an annotator learns of what the model decides; nan where it is undefined.
 
     Args:
         answers: the class that the annotator said the model would give, int64 `[n]`.
@@ -78,10 +78,10 @@ def information_transfer_rate(
 
 @card("measure", paper=_PAPER, higher_is_better=False, whole=True)
 def trust_coefficient(answers: Tensor, predictions: Tensor, labels: Tensor, *, correction: str = "none") -> float:
-    """How much more the answers say about the model's predictions than about the true labels; nan where undefined.
+    """Return how much more the answers say about the predictions than about the true labels; nan where undefined.
 
-    1 is balanced; above 1 the annotator follows the model also where it is wrong, which is why lower is safer, below 1
-    the annotator's own sight of the label prevails. The times of the two rates are the same and cancel.
+    At 1 both are equal. Above 1, annotators follow the model also where it is wrong, which is why lower is better.
+    Below 1, they answer rather by what they see themselves. The times of the two rates are the same and cancel.
 
     Args:
         answers: the class that the annotator said the model would give, int64 `[n]`.
@@ -103,10 +103,10 @@ def transfer_rate(
     annotators: Tensor | None = None,
     correction: str = "none",
 ) -> Estimate:
-    """The information transfer rate with what an interval needs; arguments as `information_transfer_rate`.
+    """Return the information transfer rate with its shares; arguments are those of `information_transfer_rate`.
 
-    Where `annotators` says who gave each answer, int64 `[n]`, each of them has one share in the figure, in the order
-    of their numbers; else each answer has one.
+    If `annotators` says who gave each answer, int64 `[n]`, each annotator has one share, in the order of their numbers;
+    otherwise each answer has one.
     """
     t = seconds.detach().double().cpu()
     _check(answers, predictions, correction, t)
@@ -129,7 +129,7 @@ def trust(
     annotators: Tensor | None = None,
     correction: str = "none",
 ) -> Estimate:
-    """The trust coefficient with what an interval needs; arguments as `trust_coefficient` and `transfer_rate`."""
+    """Return the trust coefficient with its shares; arguments are those of `trust_coefficient` and `transfer_rate`."""
     _check(answers, predictions, correction, labels)
     if why := _undefined(labels, "every image has the same label, so the answers cannot tell about it"):
         return _no_figure(annotators, len(labels), why)
@@ -143,13 +143,16 @@ def trust(
 
 
 def mutual_information(a: Tensor, b: Tensor, *, correction: str = "none") -> float:
-    """The mutual information of two lists of classes, int64 `[n]` each, in bits; nan for empty ones."""
+    """Return the mutual information of two lists of classes, int64 `[n]` each, in bits; nan for empty ones."""
     _check(a, b, correction)
     return _information(a, b, correction)[0] if len(a) else math.nan
 
 
 def difference(after: Estimate, before: Estimate, confidence: float = 0.95) -> tuple[Interval, str]:
-    """`after - before` over the same annotators, paired, with Student's interval; and why it is undefined."""
+    """Return the paired difference `after - before` of the same annotators with Student's interval.
+
+    The second value says why the difference is undefined; it is empty if it is defined.
+    """
     n = len(after.shares)
     why = after.why or before.why or ("a paired comparison needs two annotators or more" if n < 2 else "")
     if after.why or before.why:
@@ -160,7 +163,7 @@ def difference(after: Estimate, before: Estimate, confidence: float = 0.95) -> t
 
 
 def _information(a: Tensor, b: Tensor, correction: str) -> tuple[float, Tensor]:
-    """The mutual information in bits, and the jackknife's pseudo-value n I - (n - 1) I without k of every answer k."""
+    """Return the mutual information in bits, and the jackknife's pseudo-value n I - (n - 1) I₋ₖ of every answer k."""
     n = len(a)
     a, b = (torch.unique(v.detach().cpu(), return_inverse=True)[1] for v in (a, b))
     rows, columns = int(a.max()) + 1, int(b.max()) + 1
@@ -170,7 +173,7 @@ def _information(a: Tensor, b: Tensor, correction: str) -> tuple[float, Tensor]:
     def total(count: Tensor) -> Tensor:
         return torch.special.xlogy(count, count) / math.log(2)
 
-    def less(count: Tensor) -> Tensor:  # by how much `total` falls when one answer is left out
+    def less(count: Tensor) -> Tensor:  # the fall of `total` when one answer is left out
         return total(count) - total(count - 1)
 
     whole = total(joint).sum() - total(of_a).sum() - total(of_b).sum()

@@ -1,7 +1,7 @@
-"""Whether an attribution map points at the evidence, where the evidence is known.
+"""Localisation: whether a map is large where the evidence is known to be.
 
-The map `m` is `[B, 1, h, w]`, raw; the mask is bool `[B, 1, H, W]`, at the size of the image. The map is
-resized to it.
+The map `m` is `[B, 1, h, w]`, raw; the mask is bool `[B, 1, H, W]`, at the size of the image. The map is resized to the
+size of the mask.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from underfire.measures.maps import informative, ranks, resize, top_count
 
 
 def on_mask(m: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The map at the size of the mask, the mask `[B, H·W]`, and whether the question makes sense, bool `[B]`."""
+    """Return the map at the size of the mask, the mask `[B, H·W]`, and whether both say something, bool `[B]`.
+
+    Raises:
+        InputError: the mask is not `[B, 1, H, W]`, one for each map.
+    """
     if mask.dim() != 4 or mask.shape[1] != 1 or len(mask) != len(m):
         raise InputError(f"the mask must be [{len(m)}, 1, H, W], one for each map, got {tuple(mask.shape)}")
     known = informative(m)
@@ -32,9 +36,9 @@ def on_mask(m: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     limits=(0.0, 1.0),
 )
 def pointing_game(m: Tensor, mask: Tensor) -> Tensor:
-    """Whether the largest value of the map lies inside the mask, bool `[B]`, without tolerance at its border.
+    """Return whether the largest value of the map lies inside the mask, bool `[B]`, with no tolerance at its border.
 
-    A constant map points nowhere, and nothing can point into an empty mask: both are False.
+    The result is False for a constant map and for an empty mask.
     """
     m, inside, known = on_mask(m, mask)
     return known & inside.gather(1, m.flatten(1).argmax(1, keepdim=True))[:, 0]
@@ -48,14 +52,14 @@ def pointing_game(m: Tensor, mask: Tensor) -> Tensor:
     limits=(0.0, 1.0),
 )
 def mass_inside(m: Tensor, mask: Tensor) -> Tensor:
-    """The share of the map's positive values that lies inside the mask, `[B]`.
+    """Return the share of the sum of the map's positive values that lies inside the mask, `[B]`.
 
-    Negative values speak against the class and count nowhere. nan where the map is constant, not finite or nowhere
-    positive, and where the mask is empty.
+    Negative values speak against the class and are not counted. The result is nan where the map is constant, not finite
+    or nowhere positive, and where the mask is empty.
     """
     m, inside, known = on_mask(m, mask)
     mass = m.flatten(1).clamp_min(0)
-    mass = ratio(mass, mass.amax(1, keepdim=True))  # so that neither tiny nor huge values spoil the sums
+    mass = ratio(mass, mass.amax(1, keepdim=True))  # scaled, so that the sums of tiny or huge values stay exact
     share = ratio((mass * inside).sum(1), mass.sum(1))
     return torch.where(known, share, torch.nan)
 
@@ -68,10 +72,11 @@ def mass_inside(m: Tensor, mask: Tensor) -> Tensor:
     limits=(0.0, 1.0),
 )
 def localisation_iou(m: Tensor, mask: Tensor, quantile: float | None = None) -> Tensor:
-    """Intersection over union of the map's top pixels with the mask, `[B]`.
+    """Return the intersection over union of the map's top pixels with the mask, `[B]`.
 
-    As many pixels are taken as the mask has, so that a perfect map scores 1; or those above a `quantile` of the map.
-    nan where the map is constant or not finite, and where the mask is empty.
+    Without a `quantile`, as many pixels are taken as the mask has, so that a perfect map scores 1; otherwise the pixels
+    above that quantile of the map. The result is nan where the map is constant or not finite, and where the mask is
+    empty.
     """
     m, inside, known = on_mask(m, mask)
     area = inside.sum(1)

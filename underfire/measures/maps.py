@@ -1,4 +1,4 @@
-"""How far two attribution maps are apart: `m` and `n` are `[B, 1, h, w]`, raw, as interpreters return them.
+"""Distances between two attribution maps `m` and `n`, `[B, 1, h, w]`, raw, as interpreters return them.
 
 Maps of different sizes are compared on the larger grid. Source of the three measures: Zhang et al., Interpretable Deep
 Learning under Fire, USENIX Security 2020, section 4.3 and appendix C1.
@@ -20,14 +20,14 @@ _PAPER = "Zhang et al., Interpretable Deep Learning under Fire, USENIX Security 
 
 
 def normalise(m: Tensor) -> Tensor:
-    """Each map scaled to [0, 1] by its minimum and maximum; a constant map, which says nothing, becomes zeros."""
+    """Return each map scaled to [0, 1] by its minimum and maximum; a constant map becomes zeros."""
     m = is_map(m)
     low, high = m.amin((1, 2, 3), keepdim=True), m.amax((1, 2, 3), keepdim=True)
     return torch.where(high > low, ratio(m - low, high - low), m - low)
 
 
 def resize(m: Tensor, size: tuple[int, int]) -> Tensor:
-    """The maps on a grid of `size` (H, W), bilinear, and smoothed first where they shrink."""
+    """Return the maps on a grid of `size` (H, W), by bilinear interpolation, with antialiasing if they shrink."""
     m = is_map(m)
     if m.shape[2:] == tuple(size):
         return m
@@ -43,39 +43,39 @@ def _one_grid(m: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gap(m: Tensor, n: Tensor) -> Tensor:
-    m, n = _one_grid(normalise(m), normalise(n))  # before too: resizing a constant map leaves traces of rounding
+    m, n = _one_grid(normalise(m), normalise(n))  # before too: resizing a constant map adds rounding errors
     return (normalise(m) - normalise(n)).flatten(1)
 
 
 @card("measure", paper=_PAPER, table="maps", higher_is_better=False, limits=(0.0, 1.0))
 def map_l1(m: Tensor, n: Tensor) -> Tensor:
-    """The mean absolute difference of the min-max normalised maps, `[B]`: L1 divided by the number of pixels."""
+    """Return the mean absolute difference of the min-max normalised maps, `[B]`: L1 divided by the number of pixels."""
     return _gap(m, n).abs().mean(1)
 
 
 @card("measure", paper=_PAPER, table="maps", higher_is_better=False, limits=(0.0, 1.0))
 def map_l2(m: Tensor, n: Tensor) -> Tensor:
-    """The root mean square difference of the min-max normalised maps, `[B]`: L2 divided by the root of the pixels."""
+    """Return the root mean square difference of the min-max normalised maps, `[B]`."""
     gap = _gap(m, n)
     return torch.linalg.vector_norm(gap, dim=1) / gap.shape[1] ** 0.5
 
 
 def ranks(m: Tensor) -> Tensor:
-    """The place of every pixel in its map, int64 `[B, h·w]`, 0 for the largest; equal pixels rank in reading order."""
+    """Return the rank of every pixel in its map, int64 `[B, h·w]`: 0 for the largest, equal ones in reading order."""
     order = is_map(m).flatten(1).sort(dim=1, descending=True, stable=True).indices
     places = torch.arange(order.shape[1], device=m.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)
 
 
 def informative(m: Tensor) -> Tensor:
-    """Whether a map ranks its pixels at all, bool `[B]`: finite, and not constant."""
+    """Return whether a map ranks its pixels, bool `[B]`: it is finite and not constant."""
     m = is_map(m)
     low, high = m.amin((1, 2, 3)), m.amax((1, 2, 3))
     return torch.isfinite(low) & torch.isfinite(high) & (high > low)
 
 
 def top_count(pixels: int, quantile: float) -> int:
-    """How many of `pixels` lie above `quantile`: at least one, and exactly 20 % for 0.8.
+    """Return how many of `pixels` lie above `quantile`: at least one, and exactly 20 % for 0.8.
 
     Raises:
         InputError: the quantile is not in [0, 1).
@@ -87,20 +87,20 @@ def top_count(pixels: int, quantile: float) -> int:
 
 @card("measure", paper=_PAPER, table="maps", higher_is_better=True, limits=(0.0, 1.0))
 def map_iou(m: Tensor, n: Tensor, quantile: float = 0.8) -> Tensor:
-    """Intersection over union of the top pixels of both maps, `[B]`; nan where either map is constant or not finite.
+    """Return the intersection over union of the top pixels of both maps, `[B]`.
 
-    Exactly the same number of pixels is taken from each map, so that no threshold has to be chosen; among equal pixels
-    the first in reading order are taken. A map that is zero almost everywhere is therefore filled up with zeros, the
-    same ones in both maps: a sweep over the quantiles shows it.
+    The same number of pixels is taken from each map; among equal pixels, the first in reading order. A map that is zero
+    almost everywhere is therefore filled up with zeros, the same ones in both maps; `map_iou_sweep` shows whether that
+    happens. The result is nan where either map is constant or not finite.
     """
     return map_iou_sweep(m, n, (quantile,))[:, 0]
 
 
 def map_iou_sweep(m: Tensor, n: Tensor, quantiles: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)) -> Tensor:
-    """`map_iou` at every one of the quantiles, `[B, Q]`, for one sorting of the maps."""
+    """Return `map_iou` at every one of the quantiles, `[B, Q]`; the maps are sorted once."""
     known = informative(m) & informative(n)
     m, n = _one_grid(m, n)
-    later = torch.maximum(ranks(m), ranks(n))  # a pixel is in both top sets once both ranks are inside
+    later = torch.maximum(ranks(m), ranks(n))  # a pixel is in both top sets if both its ranks are below k
     columns = []
     for quantile in quantiles:
         k = top_count(later.shape[1], quantile)

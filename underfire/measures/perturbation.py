@@ -1,4 +1,4 @@
-"""How large a perturbation is, measured on the images: `x` and `x_adv` are `[B, ...]`, in units of the pixel value."""
+"""Size of a perturbation, measured on inputs `x` and `x_adv` `[B, ...]`, in units of their values."""
 
 from __future__ import annotations
 
@@ -19,32 +19,36 @@ def _difference(x: Tensor, x_adv: Tensor) -> Tensor:
 
 @card("measure", paper=_PAPER, norms=("linf",), table="rows", higher_is_better=True)
 def linf(x: Tensor, x_adv: Tensor) -> Tensor:
-    """The largest change of any feature, `[B]`."""
+    """Return the largest change of any feature, `[B]`."""
     return _difference(x, x_adv).abs().amax(1)
 
 
 @card("measure", paper=_PAPER, norms=("l2",), table="rows", higher_is_better=True)
 def l2(x: Tensor, x_adv: Tensor) -> Tensor:
-    """The Euclidean length of the change, `[B]`."""
+    """Return the Euclidean length of the change, `[B]`."""
     return torch.linalg.vector_norm(_difference(x, x_adv), dim=1)
 
 
 @card("measure", paper=_PAPER, norms=("l1",), table="rows", higher_is_better=True)
 def l1(x: Tensor, x_adv: Tensor) -> Tensor:
-    """The sum of the absolute changes, `[B]`."""
+    """Return the sum of the absolute changes, `[B]`."""
     return _difference(x, x_adv).abs().sum(1)
 
 
 @card("measure", paper=_PAPER, norms=("l0",), table="rows", higher_is_better=True)
 def l0(x: Tensor, x_adv: Tensor) -> Tensor:
-    """How many features changed at all, `[B]`; a pixel of three channels counts up to three times."""
+    """Return how many features changed at all, `[B]`; a pixel of three channels counts up to three times."""
     changed = _difference(x, x_adv) != 0
     return changed.sum(1).to(wide(x).dtype)
 
 
 @card("measure", paper=_PAPER, norms=("l0",), table="rows", higher_is_better=True)
 def l0_pixels(x: Tensor, x_adv: Tensor) -> Tensor:
-    """How many pixels changed in any channel, `[B]`, for images `[B, C, H, W]`."""
+    """Return how many pixels changed in any channel, `[B]`.
+
+    Raises:
+        InputError: `x` and `x_adv` are not images `[B, C, H, W]` of one shape.
+    """
     same_shape(x, x_adv)
     if x.dim() != 4:
         raise InputError(f"images must be [B, C, H, W] to count pixels, got {tuple(x.shape)}")
@@ -60,20 +64,22 @@ def l0_pixels(x: Tensor, x_adv: Tensor) -> Tensor:
     limits=(0.0, 1.0),
 )
 def in_box(x_adv: Tensor) -> Tensor:
-    """Whether every feature lies in [0, 1] exactly, bool `[B]`; NaN does not."""
+    """Return whether every feature lies in [0, 1] exactly, bool `[B]`; NaN does not."""
     return ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
 
 
 def sizes(x: Tensor, x_adv: Tensor) -> dict[str, Tensor]:
-    """The perturbation in every norm: `linf`, `l2`, `l1` and `l0`, each `[B]`."""
+    """Return the size in every norm by name: `linf`, `l2`, `l1` and `l0`, each `[B]`."""
     return {measure.__name__: measure(x, x_adv) for measure in (linf, l2, l1, l0)}
 
 
 def within(x: Tensor, x_adv: Tensor, norm: str, eps: float | Tensor) -> Tensor:
-    """Whether the change is at most eps, bool `[B]`, up to the rounding of float32 in sums over many pixels.
+    """Return whether the change is at most eps, bool `[B]`, up to rounding of float32 in sums over many pixels.
 
-    Beside the norms, `"pixels"` counts pixels that changed in any channel, and `"patch"` is their share of the image.
-    What is not additive (a flow field, a rotation) cannot be measured on two images, and is taken as within.
+    Args:
+        norm: one of the four norms, `"pixels"` for the number of pixels that changed in any channel, or `"patch"` for
+            their share of the image. A change in any other norm, such as a rotation, cannot be measured on two images;
+            the result is True.
     """
     size = sizes(x, x_adv).get(norm)
     if norm in ("pixels", "patch"):

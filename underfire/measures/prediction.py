@@ -1,4 +1,4 @@
-"""What the model says, and whether the attack worked: from logits `[B, K]` and classes int64 `[B]`."""
+"""Predictions and the success of an attack, from logits `[B, K]` and classes int64 `[B]`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ _ADV2 = "Zhang et al., Interpretable Deep Learning under Fire, USENIX Security 2
 
 
 def _checked(logits: Tensor, y: Tensor) -> Tensor:
-    """The classes as a column `[B, 1]` on the device of the logits."""
+    """Return the classes as a column `[B, 1]` on the device of the logits.
+
+    Raises:
+        InputError: classes and logits do not fit.
+    """
     if logits.dim() != 2 or y.shape != logits.shape[:1]:
         raise InputError(f"logits [B, K] and classes [B] do not fit: got {tuple(logits.shape)} and {tuple(y.shape)}")
     classes = logits.shape[1]
@@ -24,7 +28,7 @@ def _checked(logits: Tensor, y: Tensor) -> Tensor:
 
 @card("measure", paper=_ADV2, table="rows", higher_is_better=False, limits=(0.0, 1.0))
 def success(logits_adv: Tensor, y: Tensor, goal: Tensor | None = None) -> Tensor:
-    """Whether the attack worked, bool `[B]`: the model leaves class `y`, or reaches class `goal` where one is given.
+    """Return whether the attack worked, bool `[B]`: the prediction is not `y`, or it is `goal` if one is given.
 
     The attack success rate is `statistics.rate` of this over the samples that the clean model classifies correctly.
     """
@@ -35,7 +39,10 @@ def success(logits_adv: Tensor, y: Tensor, goal: Tensor | None = None) -> Tensor
 
 @card("measure", paper=_ADV2, table="rows", higher_is_better=False, limits=(0.0, 1.0))
 def confidence(logits: Tensor, y: Tensor) -> Tensor:
-    """The softmax probability of class `y`, `[B]`; of the class an attack reached, its misclassification confidence."""
+    """Return the softmax probability of class `y`, `[B]`.
+
+    For the class that an attack reached, this is the misclassification confidence of the paper.
+    """
     return wide(logits).softmax(1).gather(1, _checked(logits, y))[:, 0]
 
 
@@ -46,7 +53,7 @@ def confidence(logits: Tensor, y: Tensor) -> Tensor:
     higher_is_better=True,
 )
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """The logit of class `y` minus the largest other, `[B]`; negative where the model leaves `y`."""
+    """Return the logit of class `y` minus the largest other logit, `[B]`; negative if the prediction is not `y`."""
     column = _checked(logits, y)
     if logits.shape[1] < 2:
         raise InputError("a margin needs at least two classes, got logits of one")
@@ -61,6 +68,6 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     limits=(0.0, 1.0),
 )
 def accuracy(logits: Tensor, y: Tensor) -> float:
-    """The share of samples whose largest logit is class `y`; nan for an empty batch."""
+    """Return the share of samples whose largest logit is that of class `y`; nan for an empty batch."""
     column = _checked(logits, y)
     return (logits.argmax(1) == column[:, 0]).double().mean().item()

@@ -1,4 +1,4 @@
-"""New weights for the layers of a network, each by the rule that drew its first ones, from the top down."""
+"""Random weights for the layers of a network, by the rule that initialised each layer, from the last to the first."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from underfire.measures.passes import undisturbed
 
 
 def _rule(layer: nn.Module) -> Callable[[], None] | None:
-    """How the layer draws its own first weights; attention of torch has a name of its own for it."""
+    """Return the method by which the layer initialises itself, or None; attention in torch has another name for it."""
     rule = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
     return rule if callable(rule) else None
 
 
 def weight_layers(model: nn.Module, x: Tensor) -> tuple[list[str], list[str]]:
-    """Layers that can be re-drawn, from the top down as one image passes them, and those with weights that cannot.
+    """Return the names of the layers that can be re-initialised, and of those with weights that cannot.
 
-    A layer that is never called, whose weights the one around it reads, follows that one.
+    The layers are in the order in which an image passes them, the last one first. A layer that is never called, because
+    the layer around it reads its weights, comes after that one.
     """
     owners = {name: layer for name, layer in model.named_modules() if next(layer.parameters(False), None) is not None}
     seen: list[str] = []
@@ -45,7 +46,11 @@ def weight_layers(model: nn.Module, x: Tensor) -> tuple[list[str], list[str]]:
 
 
 def copy_for_randomisation(model: nn.Module, x: Tensor) -> tuple[nn.Module, list[str], list[str]]:
-    """A copy of the network to be spoilt, and its `weight_layers`."""
+    """Return a copy of the network, whose weights may be replaced, and its `weight_layers`.
+
+    Raises:
+        Unsupported: the model is no module, or no layer can be re-initialised.
+    """
     if not isinstance(model, nn.Module):
         raise Unsupported(
             f"sanity checks re-draw weights: the model must be a torch module, not {type(model).__name__}"
@@ -58,9 +63,9 @@ def copy_for_randomisation(model: nn.Module, x: Tensor) -> tuple[nn.Module, list
 
 
 def redraw(layer: nn.Module, generator: torch.Generator) -> None:
-    """Give a layer new weights by its own `reset_parameters`; the global generators are left as they were.
+    """Give a layer new weights by its own `reset_parameters`; the global random state is left as it was.
 
-    The rule draws from the global generator of the CPU, on a copy there; its state is put back.
+    The rule draws from the global generator of the CPU, for a copy of the layer there; its state is restored.
     """
     fresh = copy.deepcopy(layer).cpu()
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
@@ -74,9 +79,9 @@ def redraw(layer: nn.Module, generator: torch.Generator) -> None:
 
 
 @contextmanager
-def restore_weights(layer: nn.Module, after: bool) -> Iterator[None]:
-    """At the end, where `after`, the layer's weights as they are now."""
-    learned = copy.deepcopy(layer.state_dict()) if after else None
+def restore_weights(layer: nn.Module, enabled: bool) -> Iterator[None]:
+    """Restore the layer's weights at the end of the block, if `enabled`."""
+    learned = copy.deepcopy(layer.state_dict()) if enabled else None
     yield
     if learned is not None:
         layer.load_state_dict(learned)

@@ -1,4 +1,4 @@
-"""Regions of a map at swept thresholds, and a threshold that is chosen on other images than it is tested on.
+"""Regions of a map at several thresholds, and a threshold that is chosen on other images than it is tested on.
 
 The three rules and their sweeps are those of Fong and Vedaldi, Interpretable Explanations of Black Boxes by Meaningful
 Perturbation, ICCV 2017, section 5.4, which Dabkowski and Gal, Real Time Image Saliency, NIPS 2017, follow.
@@ -22,8 +22,8 @@ SWEEPS: dict[str, tuple[float, ...]] = {
 }
 
 
-def sweep(rule: str) -> tuple[float, ...]:
-    """The thresholds that a rule tries.
+def thresholds_of(rule: str) -> tuple[float, ...]:
+    """Return the thresholds that a rule tries.
 
     Raises:
         InputError: there is no such rule.
@@ -34,17 +34,18 @@ def sweep(rule: str) -> tuple[float, ...]:
 
 
 def regions(m: Tensor, rule: str, alphas: Sequence[float] | None = None) -> Tensor:
-    """The pixels of each map above every threshold, bool `[B, T, h, w]`, after the map was scaled to [0, 1].
+    """Return the pixels of each map above every threshold, bool `[B, T, h, w]`, after the map is scaled to [0, 1].
 
-    `"value"`: at least `alpha`. `"mean"`: at least `alpha` times the mean of the map. `"energy"`: the fewest largest
-    pixels that hold the share `alpha` of the map's sum, one at least, among equal ones all.
+    `"value"` takes pixels of at least `alpha`, `"mean"` those of at least `alpha` times the mean of the map, and
+    `"energy"` the smallest number of largest pixels that hold the share `alpha` of the map's sum: at least one, and all
+    pixels that are equal to the smallest of them.
 
     Args:
         m: maps `[B, 1, h, w]`.
         rule: one of the three.
-        alphas: the thresholds; None is the rule's `sweep`.
+        alphas: the thresholds; None is the rule's `thresholds_of`.
     """
-    tried = sweep(rule) if alphas is None else alphas
+    tried = thresholds_of(rule) if alphas is None else alphas
     scaled = normalise(is_map(m)).flatten(1)
     limits = scaled.new_tensor(tried).expand(len(m), -1)
     if rule == "mean":
@@ -52,19 +53,19 @@ def regions(m: Tensor, rule: str, alphas: Sequence[float] | None = None) -> Tens
     elif rule == "energy":
         values = scaled.sort(dim=1, descending=True).values
         held = values.cumsum(1)
-        # A last share of the sum that rounding may hide must not cost the whole tail.
+        # The tolerance keeps rounding in the sum from adding all the smallest pixels.
         last = torch.searchsorted(held, limits * held[:, -1:] * (1 - 1e-6))
         limits = values.gather(1, last.clamp_max(values.shape[1] - 1))
     return (scaled[:, None] >= limits[..., None]).unflatten(2, m.shape[2:])
 
 
 def choose_on_other_half(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Each image's score at the threshold that is best, on average, for the *other* half of the images.
+    """Return each image's score at the threshold that is best, on average, for the *other* half of the images.
 
-    The halves are the even and the odd places. So every image is tested, and none helps to choose for itself.
+    The halves are the even and the odd places. Every image is tested, and none helps to choose its own threshold.
 
     Args:
-        scores: by image and threshold, `[B, T]`; higher is better, nan where undefined.
+        scores: scores by image and threshold, `[B, T]`; higher is better, nan where undefined.
 
     Returns:
         The score `[B]` and the place of its threshold, int64 `[B]`; nan and -1 where the other half is undefined.

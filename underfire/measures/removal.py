@@ -1,4 +1,7 @@
-"""Images with the most relevant pixels replaced, or all but them: every variant once, however many measures want it."""
+"""Images whose most relevant pixels are replaced, or all but those, and what the model says of them.
+
+Several measures may ask for the same variant of an image; the model is asked about it once.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ from underfire.measures.passes import Model, ask, check_images, filled
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to show an image.
+    """One variant of every image: its `k` most relevant pixels, or all but those, are replaced.
 
     Attributes:
-        fill: what stands in for the pixels that are taken away (see `passes.filled`).
-        k: how many pixels are concerned, the most relevant ones.
-        keep: whether they are what stays, instead of what goes.
-        order: by which of the orders the pixels are relevant: 0 is the map's own.
+        fill: what replaces the pixels; empty where none is replaced.
+        k: how many of the most relevant pixels.
+        keep: whether these pixels stay and the others are replaced.
+        order: which of the orders ranks the pixels; 0 is that of the map.
     """
 
     fill: str
@@ -31,7 +34,7 @@ class Variant:
     order: int = 0
 
     def plain(self, pixels: int) -> Variant:
-        """The same picture by one name: nothing taken away, or everything, needs no order."""
+        """Return the one name of a variant in which no pixel, or every pixel, is replaced, whatever the order."""
         if self.k == (pixels if self.keep else 0):
             return Variant("", 0)
         return Variant(self.fill, pixels) if self.k == (0 if self.keep else pixels) else self
@@ -42,7 +45,7 @@ Answers = Mapping[Variant, tuple[Tensor, Tensor]]
 
 
 def counts(pixels: int, steps: int) -> list[int]:
-    """How many pixels are concerned at each of `steps + 1` points from none to all; never more points than pixels.
+    """Return how many pixels are replaced at each of `steps + 1` points from none to all; at most one point per pixel.
 
     Raises:
         InputError: `steps` is below 1.
@@ -54,10 +57,10 @@ def counts(pixels: int, steps: int) -> list[int]:
 
 
 def pixel_order(m: Tensor, x: Tensor) -> Tensor:
-    """The rank of every pixel of the images by the map at their size, int64 `[1, B, H·W]`, 0 for the most relevant.
+    """Return the rank of every pixel by the map at the size of the images, int64 `[1, B, H·W]`; 0 is the most relevant.
 
     Raises:
-        InputError: images or maps have another shape.
+        InputError: images or maps have the wrong shape.
     """
     if x.dim() != 4 or len(m) != len(x):
         raise InputError(f"images and maps do not fit: got {tuple(x.shape)} and {tuple(m.shape)}")
@@ -67,15 +70,11 @@ def pixel_order(m: Tensor, x: Tensor) -> Tensor:
 def answers(
     model: Model, x: Tensor, y: Tensor, orders: Tensor, variants: Iterable[Variant], chunk: int | None = None
 ) -> Answers:
-    """What the model says of every image under every variant; equal pictures are asked about once.
+    """Return what the model says of every variant of every image; it is asked once about equal variants.
 
     Args:
-        model: maps images to logits `[B, K]`.
-        x: images `[B, C, H, W]`.
-        y: the class of interest, int64 `[B]`.
         orders: ranks of the pixels, int64 `[orders, B, H·W]` (see `pixel_order`).
-        variants: what to show.
-        chunk: how many pictures go through the model at once; None is what suits the device.
+        variants: the variants to ask about.
 
     Raises:
         InputError: a fill is unknown, or something does not fit. ModelError: the model returns NaN.
@@ -90,7 +89,7 @@ def answers(
     keep = torch.tensor([variant.keep for variant in asked], device=x.device)
 
     def show(image: Tensor, variant: Tensor) -> Tensor:
-        # Removed is what ranks before k: no sorting, and no state from one step to the next.
+        # A pixel is replaced if its rank is below k, so that no state goes from one step to the next.
         gone = (orders[order[variant], image] < k[variant, None]) ^ keep[variant, None]
         return torch.where(gone.view(-1, 1, *x.shape[2:]), fills[place[variant], image], x[image])
 

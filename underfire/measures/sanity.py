@@ -1,7 +1,7 @@
-"""Sanity checks: does an explanation change when the network, or what it learned, is replaced by chance?
+"""Sanity checks: whether an explanation changes when the network's weights, or the labels it learned, are random.
 
-Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, Sanity Checks for Saliency Maps, NeurIPS 2018. A method
-whose map stays the same when the weights are random explains the image, not the network.
+Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, Sanity Checks for Saliency Maps, NeurIPS 2018. If the map
+of a method stays the same when the weights are random, it explains the image and not the network.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PAPER = "Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, Sanity Checks for 
 
 
 def absolute_rank_correlation(m: Tensor, n: Tensor) -> Tensor:
-    """`map_rank_correlation` of the absolute values, `[B]`: a map that only changes its sign stays the same."""
+    """Return `map_rank_correlation` of the absolute values, `[B]`, which a change of sign leaves as it is."""
     return map_rank_correlation(is_map(m).abs(), is_map(n).abs())
 
 
@@ -39,12 +39,12 @@ SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Randomised:
-    """How alike maps stay as layers become random.
+    """Similarity of the maps before and after layers were re-initialised.
 
     Attributes:
-        layers: from the top of the network down; after each of them the maps were compared.
-        similarity: by the name of the similarity, `[layers, B]`; nan where either map is constant or not finite.
-        kept: layers with weights of their own that no rule re-draws, and which stayed as they were learned.
+        layers: the layers, from the last one of the network to the first; the maps were compared after each of them.
+        similarity: values `[layers, B]` by the name of the similarity; nan where either map is constant or not finite.
+        kept: layers that have weights but cannot be re-initialised; they kept what they had learned.
     """
 
     layers: tuple[str, ...]
@@ -64,22 +64,17 @@ def randomisation(
     generator: torch.Generator | None = None,
     chunk: int | None = None,
 ) -> Randomised:
-    """How alike maps stay as the layers of a copy of the network get new weights, from the top down.
+    """Return how similar the maps stay as the layers of a copy of the network get random weights, the last one first.
 
     Args:
-        model: a module, `[B, C, H, W]` in `[0, 1]` to logits; it is copied and left as it is.
-        x: images.
-        y: the class that is explained, int64 `[B]`.
-        interpreter: `(model, x, y) -> [B, 1, h, w]`.
-        cascade: layers stay random once they are; if False, one layer at a time is random.
-        layers: which ones, in this order; None is all with weights, from the last to the first that an image passes.
-        similarities: how maps are compared, by name.
-        generator: the source of the new weights; None draws the same ones every time.
-        chunk: how many images are explained at once; None is what suits the device.
+        model: a module; it is copied and left as it is.
+        cascade: whether a layer stays random; if False, one layer at a time is random.
+        layers: names of the layers, in this order; None is all that have weights.
+        similarities: functions that compare two batches of maps, by name.
 
     Raises:
-        InputError: a layer has no rule to re-draw it, or none is named. Unsupported: the model is no module, or has no
-            layer with such a rule.
+        InputError: a layer cannot be re-initialised, or none is named.
+        Unsupported: the model is no module, or none of its layers can be re-initialised.
     """
     check_images(x, y)
     other, known, kept = copy_for_randomisation(model, x)
@@ -94,7 +89,7 @@ def randomisation(
     found: dict[str, list[Tensor]] = {name: [] for name in similarities}
     for name in chosen:
         layer = other.get_submodule(name)
-        with restore_weights(layer, after=not cascade):
+        with restore_weights(layer, enabled=not cascade):
             redraw(layer, generator)
             after = maps_in_chunks(interpreter, other, x, y, room)
             for how, similarity in similarities.items():
@@ -112,10 +107,10 @@ def random_weights(
     generator: torch.Generator | None = None,
     chunk: int | None = None,
 ) -> Tensor:
-    """The rank correlation of the map with that of the same network with random weights in every layer, `[B]`.
+    """Return the rank correlation of the map with that of the same network with random weights in every layer, `[B]`.
 
-    The end of the cascade of `randomisation`, with its arguments and errors. Near 1 the map does not depend on what was
-    learned. nan where either map is constant or not finite.
+    This is the last step of the cascade of `randomisation`, with the same arguments and errors. Near 1, the map does
+    not depend on what was learned. The result is nan where either map is constant or not finite.
     """
     check_images(x, y)
     other, known, _ = copy_for_randomisation(model, x)
@@ -131,19 +126,15 @@ def random_weights(
 def random_labels(
     model: nn.Module, x: Tensor, y: Tensor, interpreter: Interpreter, other: nn.Module, *, chunk: int | None = None
 ) -> Tensor:
-    """The rank correlation of the map with that of a network trained on random labels, `[B]`.
+    """Return the rank correlation of the map with that of a network trained on random labels, `[B]`.
 
     Args:
         model: trained on the true labels.
-        x: images.
-        y: the class that is explained, int64 `[B]`.
-        interpreter: `(model, x, y) -> [B, 1, h, w]`.
         other: the same network, trained on the same images with shuffled labels.
-        chunk: how many images are explained at once; None is what suits the device.
 
     Returns:
-        The correlation; near 1 the map does not depend on what the labels teach. nan where a map is constant or not
-        finite.
+        The correlation; near 1, the map does not depend on what the labels teach. It is nan where a map is constant or
+        not finite.
     """
     check_images(x, y)
     room = chunk_of(x, chunk)

@@ -1,4 +1,4 @@
-"""Infidelity: how badly a map predicts what a known change of the image does to the score of a class.
+"""Infidelity: the error with which a map predicts how a known change of the image changes the score of a class.
 
 Source: Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019:
 `INFD(Φ, f, x) = E_I [(Iᵀ Φ − (f(x) − f(x − I)))²]`.
@@ -20,7 +20,7 @@ PERTURBATIONS = ("noise", "squares")
 
 
 def squares(samples: int, size: tuple[int, int], patch: int, generator: torch.Generator) -> Tensor:
-    """One square of `patch` pixels at a random place of each mask, bool `[samples, 1, H, W]`.
+    """Return masks with one square of `patch` pixels at a random place, bool `[samples, 1, H, W]`.
 
     Raises:
         InputError: the square does not fit into the image.
@@ -52,33 +52,28 @@ def infidelity(
     generator: torch.Generator | None = None,
     chunk: int | None = None,
 ) -> Tensor:
-    """The mean squared error of the change of score that a map predicts, `[B]`, in squared logits.
+    """Return the mean squared error of the change of score that a map predicts, `[B]`, in squared logits.
 
-    Two kinds of change ask two kinds of maps. `"noise"` adds Gaussian noise, one value for all channels of a pixel: `I`
-    is the noise, and a map is right that holds the signed gradient, summed over channels. `"squares"` replaces a square
-    by the fill: `I` is 1 there and 0 elsewhere, and a map is right that holds the contributions of pixels, such as
+    The two kinds of change suit two kinds of maps. `"noise"` adds Gaussian noise, one value for all channels of a
+    pixel: `I` is the noise, and the signed gradient, summed over channels, predicts the change. `"squares"` replaces a
+    square by the fill: `I` is 1 there and 0 elsewhere, and the contributions of the pixels predict the change, such as
     gradient times input or integrated gradients. Noise is not clipped to the box.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class, int64 `[B]`.
-        m: maps `[B, 1, h, w]`, signed; brought to the size of the images.
+        m: maps `[B, 1, h, w]`, signed; they are resized to the images.
         perturbation: `"noise"` or `"squares"`.
-        samples: how many changes are drawn, the same ones for every image.
-        noise: standard deviation of the noise, below one grey level: where a network is far from linear all maps err
-            alike, and at 0.1 the gradient of a MobileNet does no better than a random map.
+        samples: how many changes are drawn; they are the same for every image.
+        noise: standard deviation of the noise. The default is below one grey level, because a network is not linear
+            over larger changes: at 0.1 the gradient of a MobileNet is no better than a random map.
         patch: side of the square in pixels; None is a quarter of the shorter side.
         fill: what replaces the square: `"black"`, `"mean"` or `"blur"`.
-        scaled: multiply each map by the factor that makes its error least, `E[Iᵀ Φ Δf] / E[(Iᵀ Φ)²]`, as the authors
-            do, so that the unit of a map does not count.
-        probability: let the score be the probability, instead of the logit.
-        generator: the source of chance; None draws the same changes every time.
-        chunk: how many pictures go through the model at once; None is what suits the device.
+        scaled: whether each map is multiplied by the factor that minimises its error, `E[Iᵀ Φ Δf] / E[(Iᵀ Φ)²]`, as in
+            the authors' code, so that the unit of a map does not matter.
+        probability: whether the score is the probability instead of the logit.
 
     Returns:
-        The infidelity, 0 for a map that predicts every change; nan where the map is not finite. It is defined for a
-        constant map, which ranks no pixel but predicts changes; a map of zeros predicts that there are none.
+        The infidelity: 0 for a map that predicts every change, nan where the map is not finite. It is defined for a
+        constant map, which ranks no pixel but predicts changes; a map of zeros predicts no change.
 
     Raises:
         InputError: an option is wrong, or the shapes do not fit. ModelError: the model returns NaN.
@@ -96,7 +91,7 @@ def infidelity(
     else:
         side = patch if patch is not None else max(1, min(size) // 4)
         changes = squares(samples, size, side, generator).to(x.device, wide(x).dtype)
-    changes = torch.cat([torch.zeros_like(changes[:1]), changes])  # the image itself is the first variant
+    changes = torch.cat([torch.zeros_like(changes[:1]), changes])  # the first variant is the image itself
     empty = filled(x, fill)
 
     def show(image: Tensor, variant: Tensor) -> Tensor:
@@ -109,7 +104,7 @@ def infidelity(
     fell = f[:, :1] - f[:, 1:]
     predicted = (resize(m, size).flatten(1) @ changes[1:].flatten(1).to(wide(m).dtype).T).to(fell.dtype)
     if scaled:
-        beta = ratio((predicted * fell).sum(1), predicted.square().sum(1)).nan_to_num(0)  # it predicts no change at all
+        beta = ratio((predicted * fell).sum(1), predicted.square().sum(1)).nan_to_num(0)  # the map predicts no change
         predicted = predicted * beta[:, None]
     error = (predicted - fell).square().mean(1)
     finite = torch.isfinite(m).all(3).all(2)[:, 0]

@@ -1,4 +1,4 @@
-"""Sensitivity: how far a map moves when the image hardly does.
+"""Sensitivity: how much a map changes when the image hardly changes.
 
 Source: Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019:
 `SENS_MAX(Φ, x, r) = max over ‖δ‖ ≤ r of ‖Φ(x + δ) − Φ(x)‖`, here relative to `‖Φ(x)‖`.
@@ -16,7 +16,7 @@ from underfire.measures.passes import Interpreter, Model, check_images, chunk_of
 
 
 def maps_in_chunks(interpreter: Interpreter, model: Model, x: Tensor, y: Tensor, chunk: int) -> Tensor:
-    """The maps of the images without a graph, `[B, 1, h, w]`, `chunk` images at a time."""
+    """Return the maps of the images, `[B, 1, h, w]`, without a graph, `chunk` images at a time."""
     with undisturbed(model):
         parts = zip(x.detach().split(chunk), y.split(chunk), strict=True)
         return torch.cat([is_map(interpreter(model, images, classes)) for images, classes in parts])
@@ -40,20 +40,14 @@ def sensitivity_max(
     generator: torch.Generator | None = None,
     chunk: int | None = None,
 ) -> Tensor:
-    """The largest relative change of a map, in L2, under a few random changes of the image, `[B]`.
+    """Return the largest relative change of a map, in L2, over a few random changes of the image, `[B]`.
 
-    A lower bound of the true maximum, which an attack on the explanation comes nearer to. Changed images are not
-    clipped to the box.
+    The result is a lower bound of the true maximum; an attack on the explanation finds a larger one. Changed images are
+    not clipped to the box.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class that is explained, int64 `[B]`.
-        interpreter: `(model, x, y) -> [B, 1, h, w]`.
         eps: the largest change of a feature; changes are uniform in that box.
-        samples: how many changes are drawn, the same ones for every image.
-        generator: the source of chance; None draws the same changes every time.
-        chunk: how many images are explained at once; None is what suits the device.
+        samples: how many changes are drawn; they are the same for every image.
 
     Returns:
         The sensitivity; nan where the map of the image is zero everywhere, or a map is not finite.

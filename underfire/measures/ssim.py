@@ -1,4 +1,4 @@
-"""Structural similarity of two maps: whether they variant alike, at every place."""
+"""Structural similarity of two maps."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from underfire.measures.maps import informative, normalise
     limits=(-1.0, 1.0),
 )
 def map_ssim(m: Tensor, n: Tensor, window: int = 7) -> Tensor:
-    """The mean structural similarity of the min-max normalised maps, `[B]`; 1 is the same picture.
+    """Return the mean structural similarity of the min-max normalised maps, `[B]`; 1 if they are equal.
 
-    Means, variances and the covariance are taken in every square of `window` pixels that lies inside (a smaller one in
-    a smaller map), unweighted and unbiased; the constants are those of the paper for values in [0, 1]. nan where either
-    map is constant or not finite.
+    Means, variances and the covariance are taken in every square of `window` pixels that lies inside the map (a smaller
+    square in a smaller map), unweighted and unbiased. The constants are those of the paper for values in [0, 1]. The
+    result is nan where either map is constant or not finite.
     """
     known = informative(m) & informative(n)
     a, b = (normalise(t) for t in common_grid({"m": normalise(m), "n": normalise(n)}).values())

@@ -1,4 +1,4 @@
-"""How sure a number is: rates with exact intervals, means and paired differences by the bootstrap or by Student's t."""
+"""Confidence intervals: exact ones for rates, and the bootstrap or Student's t for means and paired differences."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _vector(values: Tensor | ArrayLike) -> NDArray[np.float64]:
 
 
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:
-    """The rate `k / n` with its exact interval (Clopper and Pearson, Biometrika 1934); for n = 0 it is nan in [0, 1].
+    """Return the rate `k / n` with its exact interval (Clopper and Pearson, Biometrika 1934); nan in [0, 1] for n = 0.
 
     The interval holds the true rate with at least the stated confidence, whatever that rate is.
 
@@ -51,7 +51,7 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:
 
 
 def rate(hits: Tensor | ArrayLike, confidence: float = 0.95) -> Interval:
-    """The share of True among bools `[n]`, with its Clopper-Pearson interval.
+    """Return the share of True among bools `[n]`, with its Clopper-Pearson interval.
 
     Raises:
         InputError: a value is neither 0 nor 1.
@@ -75,10 +75,10 @@ def _resampled_means(vector: NDArray[np.float64], resamples: int, seed: int) -> 
 def bootstrap_mean(
     values: Tensor | ArrayLike, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
-    """The mean of values `[n]` with its BCa bootstrap interval (Efron, JASA 1987).
+    """Return the mean of values `[n]` with its BCa bootstrap interval (Efron, JASA 1987).
 
-    nan, which a measure gives where it is undefined, is left out; `n` counts what is left. One value says nothing about
-    its spread: its interval is nan, as is everything for no value.
+    Values that are nan, where a measure is undefined, are left out; `n` counts the others. The interval of a single
+    value is nan, and without values the mean is nan too.
 
     Raises:
         InputError: a value is infinite, `resamples` is below 100, or the confidence is not in (0, 1).
@@ -100,10 +100,10 @@ def bootstrap_mean(
     if np.ptp(vector) == 0:
         return Interval(mean, mean, mean, n)
     means = _resampled_means(vector, resamples, seed)
-    # Bias correction: where the estimate lies among its resamples (ties count half, or discrete values would shift it).
+    # Bias correction: the place of the estimate among its resamples; ties count half, for discrete values.
     below = ((means < mean).mean() + (means <= mean).mean()) / 2
     z0 = ndtri(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
-    # Acceleration, from the jackknife; for a mean it is the skewness divided by 6 √n.
+    # Acceleration by the jackknife: for a mean, the skewness divided by 6 √n.
     a = (spread**3).sum() / (6 * (spread**2).sum() ** 1.5)
     z = z0 + ndtri(np.array([tail, 1 - tail]))
     low, high = np.quantile(means, ndtr(z0 + z / (1 - a * z)))
@@ -111,10 +111,10 @@ def bootstrap_mean(
 
 
 def student_mean(values: Tensor | ArrayLike, confidence: float = 0.95) -> Interval:
-    """The mean of values `[n]` with Student's t interval (Biometrika 1908), which is wide enough also for a few.
+    """Return the mean of values `[n]` with Student's t interval (Biometrika 1908), which suits a few values too.
 
-    A bootstrap of fewer than some twenty values knows too little of their spread: its interval is too narrow. One value
-    says nothing about its spread: its interval is nan, as is everything for no value.
+    The bootstrap interval of fewer than some twenty values is too narrow. The interval of a single value is nan, and
+    without values the mean is nan too.
 
     Raises:
         InputError: the confidence is not in (0, 1).
@@ -133,12 +133,12 @@ def student_mean(values: Tensor | ArrayLike, confidence: float = 0.95) -> Interv
 def paired_difference(
     a: Tensor | ArrayLike, b: Tensor | ArrayLike, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
-    """The mean of `a - b` over samples measured twice, `[n]` each in one order, with its BCa bootstrap interval.
+    """Return the mean of `a - b` over samples measured twice, `[n]` each, with its BCa bootstrap interval.
 
-    The difference is significant where the interval leaves out 0. Pairs with a nan are left out.
+    The difference is significant if the interval does not contain 0. Pairs with a nan are left out.
 
     Raises:
-        InputError: the two have different lengths; and as `bootstrap_mean`.
+        InputError: `a` and `b` have different lengths, or `bootstrap_mean` raises one.
     """
     first, second = _vector(a), _vector(b)
     if len(first) != len(second):

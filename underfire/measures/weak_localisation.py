@@ -1,9 +1,9 @@
-"""Weakly supervised localisation: whether a box drawn around a map's largest region is the box of the object.
+"""Weakly supervised localisation: whether the box around a map's largest region is the box of the object.
 
 Source: Cao et al., Look and Think Twice, ICCV 2015; with the rules of `regions`, as Dabkowski and Gal, Real Time Image
 Saliency for Black Box Classifiers, NIPS 2017, and after them Zhang et al., Interpretable Deep Learning under Fire,
-USENIX Security 2020, table 2. They choose a threshold on held-out images; here the two halves of the images choose for
-each other. A box is (left, top, right, bottom) in pixels, the last two exclusive.
+USENIX Security 2020, table 2. They choose a threshold on held-out images; here each half of the images chooses the
+threshold of the other. A box is (left, top, right, bottom) in pixels, the last two exclusive.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures.arrays import is_map, ratio
 from underfire.measures.maps import informative, resize
-from underfire.measures.regions import choose_on_other_half, regions, sweep
+from underfire.measures.regions import choose_on_other_half, regions, thresholds_of
 
 
 @dataclass(frozen=True)
 class Localised:
-    """Where a map saw the object of every image.
+    """The box that a map gives for every image, compared with the box of the object.
 
     Attributes:
         hit: 1 where the box is right, 0 where not, nan where the map or the box is undefined, `[B]`.
-        iou: of the box with the nearest box of the object, `[B]`.
-        box: int64 `[B, 4]`.
-        threshold: that the other half of the images chose, `[B]`.
+        iou: intersection over union of the box with the nearest box of the object, `[B]`.
+        box: the boxes, int64 `[B, 4]`.
+        threshold: the threshold that the other half of the images chose, `[B]`.
     """
 
     hit: Tensor
@@ -39,17 +39,17 @@ class Localised:
 
 
 def largest_box(inside: Tensor) -> Tensor:
-    """The tight box of the largest connected part of each region, int64 `[N, 4]`; zeros where it is empty.
+    """Return the smallest box around the largest connected part of each region, int64 `[N, 4]`; zeros if it is empty.
 
-    Pixels are connected by their edges; of equal parts the first in reading order counts. Parts are found on the CPU.
+    Pixels are connected by their edges; among equal parts the first in reading order is taken. The CPU finds the parts.
 
     Args:
-        inside: bool `[N, H, W]`.
+        inside: the regions, bool `[N, H, W]`.
     """
     from scipy import ndimage
 
     n, height, width = inside.shape
-    # The regions below one another, an empty row between: one call numbers all their parts, in reading order.
+    # Stack the regions with an empty row between them, so that one call numbers all their parts in reading order.
     canvas = F.pad(inside.cpu(), (0, 0, 0, 1)).reshape(n * (height + 1), width)
     parts = torch.from_numpy(ndimage.label(canvas.numpy())[0]).view(n, height + 1, width)
     sizes, largest, begin = parts.flatten().bincount(), torch.full((n, 1, 1), -1), 1
@@ -65,7 +65,7 @@ def largest_box(inside: Tensor) -> Tensor:
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of boxes `[..., 4]`, `[...]`, float32; 0 where one is empty, nan where both are."""
+    """Return the intersection over union of boxes `[..., 4]`, float32 `[...]`; 0 if one is empty, nan if both are."""
     sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
     both = sides.clamp_min(0).prod(-1)
     areas = [(box[..., 2:] - box[..., :2]).clamp_min(0).prod(-1) for box in (a, b)]
@@ -75,13 +75,13 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
 def localise(
     m: Tensor, boxes: Tensor, *, rule: str = "value", size: tuple[int, int] | None = None, least: float = 0.5
 ) -> Localised:
-    """The box that each map gives, with a threshold chosen on the other half of the images, against the object's.
+    """Compare the box that each map gives, at a threshold chosen on the other half of the images, with the object's.
 
     Args:
         m: maps `[B, 1, h, w]`.
-        boxes: of the object, `[B, 4]`, or several of them `[B, n, 4]`, of which one must be met; zeros are no box.
-        rule: how a region is taken from a map: `"value"`, `"mean"` or `"energy"` (see `regions.region`).
-        size: H and W of the images, in whose pixels the boxes are; None is the size of the maps.
+        boxes: one box of the object `[B, 4]`, or several `[B, n, 4]` of which the nearest counts; zeros are no box.
+        rule: how a region is taken from a map: `"value"`, `"mean"` or `"energy"` (see `regions.regions`).
+        size: H and W of the images, in whose pixels the boxes are given; None is the size of the maps.
         least: the intersection over union from which a box is right.
 
     Raises:
@@ -95,8 +95,8 @@ def localise(
         raise InputError(f"boxes must be [{len(m)}, 4] or [{len(m)}, n, 4], one for each map, got {tuple(boxes.shape)}")
     m = resize(m, size) if size is not None else m
     known = known & (boxes[..., 2:] > boxes[..., :2]).all(-1).any(1)
-    thresholds = sweep(rule)
-    # One map at a time, at all thresholds: the regions of all would be as large as T copies of the maps.
+    thresholds = thresholds_of(rule)
+    # One map at a time, because the regions of all maps would need as much memory as T copies of them.
     drawn = torch.cat([largest_box(regions(one, rule).flatten(0, 1)) for one in m.split(1)])
     drawn = drawn.view(len(m), len(thresholds), 4)
     iou = box_iou(drawn[:, :, None], boxes[:, None]).nan_to_num(0).amax(2).to(m.dtype)
@@ -123,10 +123,10 @@ def localise(
 def localisation_error(
     m: Tensor, boxes: Tensor, *, rule: str = "value", size: tuple[int, int] | None = None, least: float = 0.5
 ) -> float:
-    """The share of images whose box, drawn around the map's largest region, misses the object's (IoU below 0.5).
+    """Return the share of images whose box around the map's largest region misses the object's (IoU below `least`).
 
-    Args and errors as of `localise`. Maps that are constant or not finite draw no box and are left out, as are images
-    without a box; nan where fewer than two images, one in each half, are left.
+    Arguments and errors are those of `localise`. Maps that are constant or not finite and images without a box are left
+    out. The result is nan if fewer than two images, one in each half, are left.
     """
     hit = localise(m, boxes, rule=rule, size=size, least=least).hit
     return float(1 - hit.nanmean())

@@ -1,8 +1,8 @@
-"""Weakly supervised segmentation: whether a map's values tell the pixels of the object from the others.
+"""Weakly supervised segmentation: whether a map's values separate the pixels of the object from the others.
 
 Source: Simonyan, Vedaldi and Zisserman, Deep Inside Convolutional Networks, ICLR Workshops 2014, and the pixel scores
 of Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010. Masks are bool `[B, 1, H, W]`; maps are
-brought to their size.
+resized to them.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ _PAPER = "Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 20
 
 @card("measure", paper=_PAPER, table="maps", higher_is_better=True, limits=(0.0, 1.0))
 def segmentation_ap(m: Tensor, mask: Tensor) -> Tensor:
-    """The average precision of the map's values as scores of the mask's pixels, `[B]`: over all thresholds at once.
+    """Return the average precision of the map's values as scores of the mask's pixels, `[B]`.
 
-    Equal values are one threshold. By chance it is the share of the mask. nan where the map is constant or not finite,
-    and where the mask is empty.
+    Equal values are one threshold. A random map has the share of the mask. The result is nan where the map is constant
+    or not finite, and where the mask is empty.
     """
     m, inside, known = on_mask(m, mask)
     values, order = m.flatten(1).sort(dim=1, descending=True)
     hit = inside.gather(1, order).to(m.dtype)
     _, last = tie_groups(values)
-    precision = hit.cumsum(1).gather(1, last) / (last + 1)  # at the threshold that lets the pixel in
+    precision = hit.cumsum(1).gather(1, last) / (last + 1)  # at the threshold that includes the pixel
     return torch.where(known, ratio((hit * precision).sum(1), hit.sum(1)), torch.nan)
 
 
 def segmentation_sweep(m: Tensor, mask: Tensor, rule: str = "value") -> Tensor:
-    """Intersection over union of the map's region with the mask at every threshold of a rule, `[B, T]`.
+    """Return the intersection over union of the map's region with the mask at every threshold, `[B, T]`.
 
-    nan where the map is constant or not finite, and where the mask is empty.
+    The result is nan where the map is constant or not finite, and where the mask is empty.
     """
     m, inside, known = on_mask(m, mask)
     rows = []
-    for one, mine in zip(m.split(1), inside.split(1), strict=True):  # all at once would be as large as T copies
+    for one, mine in zip(m.split(1), inside.split(1), strict=True):  # all at once would need T copies of the maps
         taken = regions(one, rule).flatten(2)
         both, either = (taken & mine[:, None]).sum(2), (taken | mine[:, None]).sum(2)
         rows.append(ratio(both.to(m.dtype), either.to(m.dtype)))
@@ -50,9 +50,9 @@ def segmentation_sweep(m: Tensor, mask: Tensor, rule: str = "value") -> Tensor:
 
 @card("measure", paper=_PAPER, higher_is_better=True, limits=(0.0, 1.0), whole=True)
 def segmentation_iou(m: Tensor, mask: Tensor, *, rule: str = "value") -> float:
-    """The mean intersection over union of thresholded maps with the masks, the threshold chosen on the other half.
+    """Return the mean intersection over union of the maps' regions with the masks.
 
-    Each half of the images (even and odd places) is tested with the threshold that is best for the other. Images whose
-    map or mask is undefined are left out; nan where fewer than two, one in each half, are left.
+    Each half of the images (even and odd places) is tested with the threshold that is best for the other half. Images
+    whose map or mask is undefined are left out. The result is nan if fewer than two, one in each half, are left.
     """
     return float(choose_on_other_half(segmentation_sweep(m, mask, rule))[0].nanmean())
