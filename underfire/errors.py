@@ -68,7 +68,11 @@ class MissingExtra(UnderfireError, ImportError):
     """An optional dependency is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
+        self.package, self.extra = package, extra
         super().__init__(f"{package} is not installed; it comes with: pip install 'underfire[{extra}]'")
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        return type(self), (self.package, self.extra)  # so that it can come from another process
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Where cells are computed: in this process, in worker processes of this machine, or on a cluster."""
+"""Where cells are computed: in this process, or in worker processes of this machine; a cluster is in `cluster`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
-
-import torch
 
 from underfire.errors import InputError, UnderfireError
 
@@ -56,25 +54,26 @@ class Executor(ABC):
 
 
 class WorkerTime:
-    """Add up how long workers computed, and what share of the time they waited.
+    """Add up how long workers computed, and how long they could have; it starts when it is made.
 
-    Args:
-        workers: how many there are.
+    Attributes:
+        busy: the seconds that workers spent on cells that have come back.
+        available: the seconds that all workers together had.
     """
 
-    def __init__(self, workers: int) -> None:
-        self._workers, self._busy, self._started, self._ended = workers, 0.0, time.monotonic(), time.monotonic()
+    def __init__(self) -> None:
+        self.busy, self.available, self._last = 0.0, 0.0, time.monotonic()
 
-    def add(self, seconds: float) -> None:
-        """Count a cell that took a worker `seconds` and has just come back."""
-        self._busy += seconds
-        self._ended = time.monotonic()
+    def advance(self, workers: int) -> None:
+        """Count the time since the last call, in which there were so many workers."""
+        now = time.monotonic()
+        self.available += workers * (now - self._last)
+        self._last = now
 
     @property
     def idle_share(self) -> float | None:
-        """The share of time that workers waited, from the start to the last cell; None before the first."""
-        available = self._workers * (self._ended - self._started)
-        return min(1.0, max(0.0, 1 - self._busy / available)) if self._busy else None
+        """The share of the time in which workers waited; None before the first cell."""
+        return max(0.0, 1 - self.busy / self.available) if self.busy and self.available else None
 
 
 def timed(work: Callable[[Cell], Cell], cell: Cell) -> tuple[Cell, float]:
@@ -104,7 +103,7 @@ class LocalProcesses(Executor):
         self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
         self._pipe: tuple[Any, Any] | None = None
-        self._time = WorkerTime(workers)
+        self._time = WorkerTime()
 
     def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
         """Call `work` on the cells, as many at a time as there are workers."""
@@ -112,7 +111,8 @@ class LocalProcesses(Executor):
         try:
             for future in as_completed([pool.submit(timed, work, cell) for cell in cells]):
                 cell, seconds = future.result()
-                self._time.add(seconds)
+                self._time.busy += seconds
+                self._time.advance(self.workers)
                 self.idle_share = self._time.idle_share
                 yield cell
         except BrokenProcessPool:
@@ -138,7 +138,7 @@ class LocalProcesses(Executor):
             self._pipe = context.Pipe()
             settings = (max(1, cores() // self.workers), self._pipe[1])
             self._pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker, initargs=settings)
-            self._time = WorkerTime(self.workers)
+            self._time = WorkerTime()
         return self._pool
 
 
@@ -172,6 +172,8 @@ class AutoExecutor(Executor):
 
 def _start_worker(threads: int, parent: Connection) -> None:
     """Take a share of the cores, and end when the other end of `parent` is closed: by the parent, or by its death."""
+    import torch
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     torch.set_num_threads(threads)
 
