@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -52,17 +54,19 @@ class RayExecutor(Executor):
         """Call `work` on every cell, somewhere on the cluster.
 
         Raises:
-            UnderfireError: what `work` raised, or the cluster cannot be reached, has no worker, or loses a cell too often.
+            UnderfireError: what `work` raised, or the cluster cannot be reached, has no worker, or keeps losing a cell.
         """
         self._connect()
         resources = {"num_gpus": self._gpus} if self._gpus else {"num_cpus": 1}
         task = self._ray.remote(max_retries=_ATTEMPTS_AFTER_LOSS, **resources)(_compute)
+        here = (__version__, str(Path.cwd()), tuple(sys.path))
+        packed = pickle.dumps(work)  # a worker can unpack it only after it has the search path
         left, running = deque(cells), dict[Any, None]()
         try:
             while left or running:
                 # keep two cells per worker on the way, so that no worker waits for this process
                 while left and len(running) < 2 * self._count_workers():
-                    running[task.remote(__version__, str(Path.cwd()), work, left.popleft())] = None
+                    running[task.remote(here, packed, left.popleft())] = None
                 # collect what is done
                 done, _ = self._ray.wait(list(running), timeout=1.0)
                 self._time.advance(self._count_workers())
@@ -123,10 +127,19 @@ class RayExecutor(Executor):
             ) from None
 
 
-def _compute(version: str, folder: str, work: Callable[[Cell], Cell], cell: Cell) -> tuple[Cell, float]:
-    """Compute a cell in a worker, in the folder that relative paths start from; Ray gives torch one thread per core."""
+def _compute(origin: tuple[str, str, Sequence[str]], packed: bytes, cell: Cell) -> tuple[Cell, float]:
+    """Compute a cell in a worker, where Ray gives torch one thread.
+
+    Args:
+        origin: the version of underfire, the current folder and the module search path of the process that asks.
+        packed: what to call, pickled.
+        cell: what to call it on.
+    """
+    version, folder, path = origin
     if version != __version__:
         raise InputError(f"a node has underfire {__version__} and this machine has {version}; install the same version")
+    # find modules and relative paths where that process finds them
+    sys.path.extend(entry for entry in path if entry not in sys.path)
     if Path(folder).is_dir():
         os.chdir(folder)
-    return timed(work, cell)
+    return timed(pickle.loads(packed), cell)  # noqa: S301 - from the process that this worker belongs to
