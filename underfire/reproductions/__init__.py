@@ -1,4 +1,4 @@
-"""Published experiments that can be run again: `underfire reproduce NAME`; results in `docs/reproductions/`."""
+"""Reproduce published experiments: `underfire reproduce NAME`. The results are in `docs/reproductions/`."""
 
 from underfire.reproductions.registry import Outcome, Progress, names, run, summary
 

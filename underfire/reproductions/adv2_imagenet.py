@@ -1,4 +1,4 @@
-"""ADV² against PGD on ImageNet photographs: gradient saliency, CAM and Grad-CAM of a MobileNet (Zhang et al. 2020)."""
+"""Compare ADV² with PGD on ImageNet photographs: gradient, CAM and Grad-CAM of a MobileNet (Zhang et al. 2020)."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from underfire.reproductions.registry import Outcome, Progress
 
 EPS = 0.031
 STEPS, WARM_STEPS = 200, 50
-CHUNK = 8  # images at a time, so that memory stays near 2 GB and progress is seen
+CHUNK = 8  # images in one batch, so that memory stays near 2 GB and progress is visible
 QUANTILES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
-#: The maps that are attacked. The authors' code averages the gradient map over squares of 4 pixels (56 x 56), so do we.
+#: The attacked maps. As in the authors' code, the gradient map is averaged over squares of 4 pixels (56 x 56).
 ATTACKED: dict[str, Callable[..., Tensor]] = {"GRAD": partial(gradient, pool=4), "CAM": cam, "Grad-CAM": grad_cam}
 
-#: One more look at the images that were made against GRAD: the map at full resolution, which nobody steered.
+#: The images made against GRAD are also measured with the map at full resolution, which was not attacked.
 FULL = "GRAD, every pixel"
 
-#: Success (and confidence) on ResNet-50, Table 3; Grad-CAM is not in the paper, and map distances are plotted only.
+#: Success (and confidence) on ResNet-50, Table 3. Grad-CAM is not in the paper, and map distances are only plotted.
 PUBLISHED = {"PGD": "100 % (1.0)", "GRAD": "100 % (0.99)", "CAM": "100 % (1.0)"}
 
 
 def photographs(root: Path, model: Classifier, n: int, seed: int) -> tuple[Batch, Tensor]:
-    """The first `n` photographs of a random order that the model gets right, and a random other class for each."""
+    """Return the first `n` correctly classified photographs of a random order, and a random other class for each."""
     source = data.load(f"folder:{root / 'imagenet_sample'}?size=224")
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(source), generator=generator)
@@ -53,12 +53,12 @@ def photographs(root: Path, model: Classifier, n: int, seed: int) -> tuple[Batch
 
 
 def chunks(count: int) -> Iterator[slice]:
-    """Slices of at most `CHUNK` samples."""
+    """Yield slices of at most `CHUNK` samples."""
     return (slice(start, start + CHUNK) for start in range(0, count, CHUNK))
 
 
 def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) -> Outcome:
-    """PGD once, ADV² once per interpreter, all on the same photographs with the same goals."""
+    """Run PGD once and ADV² once for each interpreter, on the same photographs with the same goals."""
     model = models.load(
         f"{root / 'weights' / 'mobilenet_v1_075_imagenet.safetensors'}?arch=mobilenet_v1_075_imagenet", device=device
     )
@@ -117,7 +117,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
 
 
 def _defaults() -> dict[str, Any]:
-    """The settings of ADV² that this experiment leaves as they are."""
+    """Return the default settings of ADV² that determine the numbers."""
     options = find("attack", "adv2").options
     return {name: options[name].default for name in ("weight", "smoothing", "confidence")}
 
@@ -187,9 +187,9 @@ def _notes(results: dict[str, Any], n: int) -> list[str]:
 
 
 _HOW = """Brackets are 95 % intervals: Clopper-Pearson for success, BCa bootstrap for means. Maps are min-max normalised
-and compared with the benign map of the true class; map L1 and L2 are per pixel."""
+and compared with the map of the clean image for the true class; map L1 and L2 are per pixel."""
 
 _WHY = """The paper reports that ADV² lowers the L1 distance by more than 60 % for every interpreter and gets an IoU
-above 0.5 for all, on ResNet-50 and DenseNet-169. Those networks cannot be had here: this is a MobileNet of 0.75 width.
-The gradient map is averaged over squares of 4 pixels, as in the authors' code, and steered by differences of gradients
-(see `interpreters.parts.input_gradient`); at full resolution, where nobody steered it, less of the gain is left."""
+above 0.5 for all, on ResNet-50 and DenseNet-169. Those networks are not available here: this is a MobileNet of width
+0.75. The gradient map is averaged over squares of 4 pixels, as in the authors' code, and attacked by differences of
+gradients (`double_backward="finite_difference"`); at full resolution, which was not attacked, the gain is smaller."""

@@ -1,4 +1,4 @@
-"""Transfer between DNN, LR, SVM, DT and kNN on MNIST, and substitutes of each (Papernot et al. 2016)."""
+"""Measure transfer between DNN, LR, SVM, DT and kNN on MNIST, and train substitutes of each (Papernot et al. 2016)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ TECHNIQUES = ("DNN", "LR", "SVM", "DT", "kNN")
 SUBSETS = "ABCDE"
 SHAPE = (1, 28, 28)
 EPS, SVM_EPS = 0.3, 1.5
-#: How substitutes are trained: after how many steps the augmentation turns around, and what all share.
+#: The training of substitutes: after how many steps the sign of the augmentation changes, and shared options.
 PERIODS = {"dnn": 3, "lr": 1}
 STEALING: dict[str, Any] = {"step_size": 0.1, "doublings": 3, "reservoir": 400, "epochs": 5}
 
-#: Accuracies in per cent by training subset, as published.
+#: Published accuracies in per cent, by training subset.
 ACCURACIES = {
     "DNN": (97.72, 97.91, 97.91, 97.6, 97.62),
     "LR": (82.57, 83.45, 84.07, 83.16, 82.98),
@@ -37,8 +37,8 @@ ACCURACIES = {
     "DT": (80.64, 81.57, 80.94, 81.78, 81.55),
     "kNN": (94.42, 94.92, 94.83, 94.91, 94.44),
 }
-#: Cross-technique rates in per cent, crafted on the row, shown to the column (the last is the ensemble's vote), from a
-#: transcription of the paper's figure in Fralick, Reproducibility: The Life and Risks of a Model, RSA Conference 2018.
+#: Transfer rates in per cent: crafted on the row, evaluated on the column (the last is the vote of the ensemble). The
+#: source is Fralick, Reproducibility: The Life and Risks of a Model, RSA Conference 2018, which transcribes the figure.
 PUBLISHED = {
     "DNN": (38.27, 23.02, 64.32, 79.31, 8.36, 20.72),
     "LR": (6.31, 91.64, 91.43, 87.42, 11.29, 44.14),
@@ -50,14 +50,14 @@ Matrix = dict[str, dict[str, Interval]]
 
 
 def subsets(root: Path, size: int, seed: int) -> list[Batch]:
-    """Five disjoint training sets of `size` images."""
+    """Return five disjoint training sets of `size` images."""
     source = data.load(f"mnist:{root / 'mnist'}?split=train")
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     return [source[rows] for rows in order[: len(SUBSETS) * size].split(size)]
 
 
 def train(technique: str, batch: Batch, seed: int, epochs: int, device: str) -> tuple[Classifier, Oracle | Classifier]:
-    """A model of the technique: what is crafted on, and what answers (scikit-learn's own `predict`)."""
+    """Train a model; return the differentiable model to attack, and the one to evaluate."""
     if technique == "DNN":
         generator = torch.Generator(device).manual_seed(seed)
         network = Classifier(built("dnn", batch.x.shape[1:], 10, generator)).to(device)
@@ -78,7 +78,7 @@ def train(technique: str, batch: Batch, seed: int, epochs: int, device: str) -> 
     return from_sklearn(estimator, SHAPE).to(device), as_oracle(estimator)
 
 
-#: How each technique's samples are crafted, as in the paper.
+#: The attack on each technique, as in the paper.
 CRAFT: dict[str, Callable[..., Tensor]] = {
     "DNN": partial(fgsm, eps=EPS),
     "LR": partial(fgsm, eps=EPS),
@@ -89,19 +89,19 @@ CRAFT: dict[str, Callable[..., Tensor]] = {
 
 
 def craft(technique: str, model: nn.Module, batch: Batch) -> Tensor:
-    """The samples, 250 at a time: a smooth neighbour holds every image against every point."""
+    """Attack the images in batches of 250, because kNN compares every image with every training point."""
     parts = zip(batch.x.split(250), batch.y.split(250), strict=True)
     return torch.cat([CRAFT[technique](model, x, y) for x, y in parts])
 
 
 def predict(model: nn.Module, x: Tensor) -> Tensor:
-    """The classes `[B]` that a model or an oracle gives."""
+    """Return the classes `[B]` that a model or an oracle predicts."""
     with torch.no_grad():
         return torch.cat([model(part).argmax(1) for part in x.split(1000)])
 
 
 def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) -> Outcome:
-    """Train 25 models, show each the samples of every other, and train substitutes of five of them."""
+    """Train 25 models, evaluate each on the samples of every other, and train substitutes of five of them."""
     size, n, epochs, steps = (200, 40, 2, 1) if quick else (10_000, 1000, 8, 9)
     total, done = 3 * len(TECHNIQUES), 0
 
@@ -114,7 +114,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
     source = data.load(f"mnist:{root / 'mnist'}?split=test")
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     batch, seeds = source[order[:n]].to(device), source[order[n : n + 100]].to(device)
-    # Accuracy is of all test images, as in the paper; what is crafted on is a part of them.
+    # accuracy is measured on all test images, as in the paper, and samples are crafted from a part of them
     everything = batch if quick else source[torch.arange(len(source))].to(device)
     soft: dict[str, list[Classifier]] = {}
     real: dict[str, list[Oracle | Classifier]] = {}
@@ -175,7 +175,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
                 "attack": f"fgsm, eps {EPS}",
             },
         },
-        columns=("crafted on", *(f"shown to {t}" for t in (*TECHNIQUES, "Ens."))),
+        columns=("crafted on", *(f"evaluated on {t}" for t in (*TECHNIQUES, "Ens."))),
         rows=[
             [s, *(f"{_percent(same[s][t])} ({p:.1f})" for t, p in zip(same[s], PUBLISHED[s], strict=True))]
             for s in TECHNIQUES
@@ -194,11 +194,11 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
 
 
 def _intra(answers: Tensor, clean: Tensor, y: Tensor) -> list[list[Interval]]:
-    """For every pair of subsets, the share of images that the target gets right, and the samples of which it does not.
+    """Return for every pair of subsets the success rate on the images that the target classifies correctly.
 
     Args:
-        answers: of the target on the samples, `[source, target, image]`.
-        clean: of the target on the images, `[target, image]`.
+        answers: predictions of the target on the samples, `[source, target, image]`.
+        clean: predictions of the target on the images, `[target, image]`.
         y: labels.
     """
     return [[rate(there[now == y] != y[now == y]) for there, now in zip(row, clean, strict=True)] for row in answers]
@@ -209,7 +209,7 @@ def _vote(predictions: list[Tensor]) -> Tensor:
 
 
 def _cross(answers: dict[tuple[str, str], Tensor], clean: dict[str, Tensor], y: Tensor, *, same: bool) -> Matrix:
-    """The same by technique: each image's share of fooled models (of those that were right), and its mean."""
+    """Return the same by technique: the mean over images of the share of fooled models, of those that were right."""
     right = {**clean, "Ens.": _vote(list(clean.values()))}
     chosen = torch.eye(len(SUBSETS), dtype=torch.bool)
     chosen = (chosen if same else ~chosen).to(y.device)
@@ -272,7 +272,7 @@ def _notes(
     ]
     for t in TECHNIQUES:
         rows = [[f"{t}, {s}", *map(_percent, row)] for s, row in zip(SUBSETS, intra[t], strict=True)]
-        notes.append(table(("crafted on", *(f"shown to {s}" for s in SUBSETS)), rows))
+        notes.append(table(("crafted on", *(f"evaluated on {s}" for s in SUBSETS)), rows))
     heads = ("oracle", "substitute", "queries", "agreement", "misclassified")
     shown = [
         [f["oracle"], f["substitute"], str(f["queries"]), _percent(f["agreement"]), _percent(f["misclassified"])]
@@ -281,20 +281,20 @@ def _notes(
     return [*notes, _STOLEN, table(heads, shown), _WHY]
 
 
-_HOW = """n = {n} test images. A cell is the share, in per cent, of the images which a model gets right and whose
-samples it gets wrong, with its 95 % interval (within a technique and for substitutes Clopper-Pearson; otherwise the BCa
-bootstrap over images, of each image's share among the five models), and in brackets the paper's value, from a
-transcription of its figure. Source and target are models of the same subset; on the diagonal the target is the source
-itself. "Ens." is the vote of the five techniques."""
+_HOW = """n = {n} test images. A cell is the success rate in per cent: of the images that a model classifies correctly,
+the share whose sample it misclassifies, with its 95 % interval (within a technique and for substitutes Clopper-Pearson;
+otherwise the BCa bootstrap over images, of each image's share among the five models), and in brackets the value of the
+paper, from a transcription of its figure. Source and target are models of the same subset; on the diagonal they are the
+same model. "Ens." is the vote of the five techniques."""
 
 _STOLEN = """## Substitutes
 
-Of the models of subset A, trained on test images and what was made of them; FGSM on the substitute, shown to the
-oracle."""
+The oracles are the models of subset A. Each substitute is trained on test images and their augmentation; FGSM attacks
+the substitute, and the oracle is evaluated on the result."""
 
-_WHY = """Samples of images that the target gets wrong anyway are not counted here; that DT's samples fool fewer
-networks in the paper than err on clean images suggests that they were not there either. The layers of the network, the
-regularisation of LR and SVM and the length of the step against the SVM are our choices. So the order of the techniques
-is what can be compared: DT and LR are the easiest to fool from elsewhere and kNN and DNN the hardest, as in the paper,
-and SVM's and DT's samples transfer least. Samples made on our DNN, LR and kNN fool the others far more often than the
-paper's; the paper does not tell enough of its networks and of its images' scale to say why."""
+_WHY = """Samples of images that the target misclassifies anyway are not counted here. They were probably not counted in
+the paper either, because there the samples of DT fool fewer networks than clean images do. The layers of the network,
+the regularisation of LR and SVM and the step size against the SVM are our choices, so only the order of the techniques
+can be compared: as in the paper, DT and LR are the easiest to fool by transfer, kNN and DNN the hardest, and samples of
+SVM and DT transfer least. Samples of our DNN, LR and kNN transfer far better than those of the paper, which does not
+say enough about its networks and the scale of its images to explain why."""

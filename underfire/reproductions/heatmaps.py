@@ -1,4 +1,4 @@
-"""Matrices of rates as one small picture."""
+"""Draw matrices of rates as one small picture."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 
 def heatmaps(matrices: Mapping[str, Sequence[Sequence[float]]], rows: Sequence[str], columns: Sequence[str]) -> str:
-    """An SVG of matrices side by side, each cell with its rate in per cent; the same matrices give the same text."""
+    """Return an SVG of matrices side by side, each cell with its rate in per cent; the text is deterministic."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

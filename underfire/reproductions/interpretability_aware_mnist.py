@@ -1,4 +1,4 @@
-"""PGD-200 on the twelve MNIST networks of Boopathy et al. 2020, at seven radii, against the published table."""
+"""Run PGD-200 on the twelve MNIST networks of Boopathy et al. 2020 at seven radii; compare with their table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from underfire.reproductions.registry import Outcome, Progress
 
 RADII = (0.0, 0.05, 0.1, 0.2, 0.3, 0.35, 0.4)
 
-#: Accuracy at each radius as published; None where the network is not in the table.
+#: The published accuracy at each radius; None where the network is not in the table.
 PUBLISHED: dict[str, tuple[str, tuple[float, ...] | None]] = {
     "normal": ("Normal", (1.000, 0.530, 0.045, 0.000, 0.000, 0.000, 0.000)),
     "adv": ("Adv", (0.980, 0.960, 0.940, 0.925, 0.890, 0.010, 0.000)),
@@ -33,13 +33,13 @@ PUBLISHED: dict[str, tuple[str, tuple[float, ...] | None]] = {
 
 
 def images(root: Path, n: int = 200) -> Batch:
-    """The authors' own test images: the first of a permutation of the test set with NumPy's seed 99."""
+    """Return the authors' test images: the first of a permutation of the test set with NumPy's seed 99."""
     order = np.random.RandomState(99).permutation(10_000)[:n]
     return data.load(f"mnist:{root / 'mnist'}?split=test")[torch.from_numpy(order)]
 
 
 def accuracy(name: str, batch: Batch, eps: float, root: Path, device: str, steps: int) -> float:
-    """The share of the images that network `name` still classifies correctly after PGD inside `eps`."""
+    """Return the accuracy of network `name` on the images under PGD with size `eps`."""
     weights = root / "weights" / "interpretability_aware" / f"mnist_small_{name}.safetensors"
     model = models.load(f"{weights}?arch=mnist_small_{name}", device=device)
     x, y = batch.x.to(device), batch.y.to(device)
@@ -60,7 +60,7 @@ def accuracy(name: str, batch: Batch, eps: float, root: Path, device: str, steps
 
 
 def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) -> Outcome:
-    """All twelve networks at all seven radii; the seed plays no part, nothing here is random."""
+    """Attack all twelve networks at all seven radii; nothing is random, so the seed has no effect."""
     batch, steps = images(root), 200
     nets = ("normal", "adv") if quick else tuple(PUBLISHED)
     rows: list[list[str]] = []
@@ -105,12 +105,12 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
     )
 
 
-_READING = """A cell with another published value shows it in brackets; networks that are not in the published table
-are marked by a star. Each cell is one accuracy over the same 200 images as the authors', so there is no sampling error
-between the two."""
+_READING = """A cell that differs from the published value shows that value in brackets; networks that are not in the
+published table have a star. Each cell is an accuracy over the same 200 images as the authors', so there is no sampling
+error between the two."""
 
-_SWAPPED = """The published values of Int and Int-Adv at eps 0 stand swapped in the table: each network's clean accuracy
-is the other's published one, and every other radius of both agrees."""
+_SWAPPED = """The published values of Int and Int-Adv at eps 0 are exchanged in the table: each network's clean accuracy
+is the published one of the other, and all other radii of both agree."""
 
 
 def _cell(ours: float, published: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Every interpreter against evidence that is known, and against the network that it explains: which one to trust."""
+"""Evaluate every interpreter on images with known evidence, and by what the network does without the evidence."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from underfire.reproductions.adv2_imagenet import photographs
 from underfire.reproductions.registry import Outcome, Progress
 
 DIGITS, PHOTOGRAPHS = 200, 16
-CURVE_STEPS = 28  # points of the deletion and insertion curves: 1,792 pixels of a photograph at a time
+CURVE_STEPS = 28  # points of the deletion and insertion curves; 1,792 pixels of a photograph each
 BATCH = 8
-#: What differs from the defaults: fewer samples, so that it ends within the hour on two cores; on the digits a mask
-#: that replaces by black, their ground, since a blur does not hide strokes.
+#: Options that differ from the defaults: fewer samples, so that the run takes less than an hour on two cores; and on
+#: digits MASK replaces pixels by black, the background, because a blur does not hide strokes.
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "digits": {"rise": {"samples": 1000}, "mask": {"fill": "black"}},
     "photographs": {"rise": {"samples": 1000}},
@@ -42,13 +42,13 @@ Explain = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Contestant:
-    """An interpreter, or a control that looks at the image alone or at nothing.
+    """An interpreter, or a control that does not use the network.
 
     Attributes:
-        name: in the catalogue, or a control's in brackets.
-        family: of the interpreter.
-        explain: makes the maps; called with the options for the data besides.
-        card: of an interpreter.
+        name: the name in the catalogue; the name of a control is in brackets.
+        family: the family of the interpreter.
+        explain: returns the maps; it also gets the options for the data.
+        card: the card of an interpreter; None for a control.
     """
 
     name: str
@@ -58,20 +58,20 @@ class Contestant:
 
 
 def _noise(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """Points at nothing: smooth noise, another for every image of a batch, the same in every run."""
+    """Return smooth noise, different for every image of a batch and equal in every run."""
     draws = torch.rand(len(x), 1, 8, 8, generator=torch.Generator().manual_seed(0))
     return F.interpolate(draws.to(x), x.shape[2:], mode="bilinear")
 
 
 def _centre(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """Points at the middle of every image."""
+    """Return a bell curve in the centre of every image."""
     row, column = (torch.linspace(-1, 1, n, device=x.device, dtype=x.dtype) for n in x.shape[2:])
     bell = (-(row[:, None] ** 2 + column[None] ** 2) / 0.5).exp()
     return bell.expand(len(x), 1, -1, -1)
 
 
 def _edges(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """Points at the edges of the image, whatever the network says (Adebayo et al. 2018)."""
+    """Return the edges of the image (Adebayo et al. 2018)."""
     grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     return (
         ((grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]) ** 2 + (grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]) ** 2)
@@ -88,13 +88,13 @@ CONTROLS = (
 
 
 def contestants() -> list[Contestant]:
-    """Every interpreter of the catalogue that gives a map, by family, and the controls."""
+    """Return every interpreter of the catalogue that returns a map, and the controls."""
     found = [Contestant(card.name, card.facts.family, card, card) for card in map_cards()]
     return [*found, *CONTROLS]
 
 
-def _explained(one: Contestant, model: Classifier, batch: Batch, where: str) -> tuple[Tensor, float] | str:
-    """The maps of a batch and the seconds per image, or why there are none."""
+def _maps_of(one: Contestant, model: Classifier, batch: Batch, where: str) -> tuple[Tensor, float] | str:
+    """Return the maps of a batch and the seconds per image, or the reason why there are none."""
     options = OPTIONS[where].get(one.name, {})
     start, parts = time.perf_counter(), []
     try:
@@ -108,7 +108,7 @@ def _explained(one: Contestant, model: Classifier, batch: Batch, where: str) -> 
 
 
 def localised(maps: Tensor, mask: Tensor) -> dict[str, Interval]:
-    """How well maps find evidence whose place is known, each number with its 95 % interval."""
+    """Measure how well maps find the known evidence; each value has a 95 % interval."""
     box = localise(maps, boxes(mask), size=(mask.shape[2], mask.shape[3]))
     hit = box.hit[box.hit.isfinite()]
     return {
@@ -120,7 +120,7 @@ def localised(maps: Tensor, mask: Tensor) -> dict[str, Interval]:
 
 
 def faithful(model: Classifier, batch: Batch, maps: Tensor) -> dict[str, Interval]:
-    """The areas under the deletion and the insertion curve, and how far apart they are."""
+    """Return the areas under the deletion and the insertion curve, and their difference."""
     down = deletion(model, batch.x, batch.y, maps, steps=CURVE_STEPS)
     up = insertion(model, batch.x, batch.y, maps, steps=CURVE_STEPS)
     found = {"deletion": down, "insertion": up, "gap": up - down}
@@ -128,7 +128,7 @@ def faithful(model: Classifier, batch: Batch, maps: Tensor) -> dict[str, Interva
 
 
 def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) -> Outcome:
-    """Localisation on cluttered digits, deletion and insertion on photographs, for every interpreter."""
+    """Measure localisation on cluttered digits, and deletion and insertion on photographs, for every interpreter."""
     n, m = (8, 2) if quick else (DIGITS, PHOTOGRAPHS)
     small = models.load("zoo:cluttered_digits", device=device)
     digits = _right(small, data.load("cluttered-digits:test", n=2 * n, seed=seed)[:].to(device), n)
@@ -141,12 +141,12 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
     for done, one in enumerate(several):
         progress(done, len(several), one.name)
         found: dict[str, Any] = {"family": one.family}
-        answer = _explained(one, small, digits, "digits")
+        answer = _maps_of(one, small, digits, "digits")
         if isinstance(answer, str):
             found["digits"] = answer
         else:
             found |= localised(answer[0], digits.mask) | {"flat digits": int((~informative(answer[0])).sum())}
-        answer = _explained(one, large, photos, "photographs")
+        answer = _maps_of(one, large, photos, "photographs")
         if isinstance(answer, str):
             found["photographs"] = answer
         else:
@@ -155,7 +155,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
     progress(len(several), len(several), "done")
     share = float(digits.mask.float().mean())
     return Outcome(
-        title="Which explanation to trust: evidence that is known, and what the network does without it",
+        title="Comparison of explanations: known evidence, and the network without that evidence",
         source="none; the measures are those of Zhang et al. 2016 (pointing game), Dabkowski and Gal 2017 (boxes) and "
         "Petsiuk et al. 2018 (deletion, insertion)",
         spec={
@@ -167,7 +167,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
         columns=(
             "interpreter",
             "family",
-            "points at the digit ↑",
+            "pointing game ↑",
             "mass on the digit ↑",
             "IoU ↑",
             "box error ↓",
@@ -183,7 +183,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
 
 
 def _right(model: Classifier, batch: Batch, n: int) -> Batch:
-    """The first `n` images that the model classifies correctly."""
+    """Return the first `n` correctly classified images."""
     return batch.take((model.predict(batch.x).argmax(1) == batch.y).nonzero().squeeze(1)[:n])
 
 
@@ -201,9 +201,9 @@ def _interval(value: Interval) -> str:
 
 
 _HOW = """n = {n} digits and {m} photographs; brackets are 95 % intervals (Clopper-Pearson for rates, BCa bootstrap for
-means). The digit covers {share:.1%} of an image, so a map that knows nothing has about that much of its mass there, and
-points there about that often. The threshold of each box is chosen on the other half of the images. The rows in brackets
-are controls that never ask the network."""
+means). The digit covers {share:.1%} of an image, so a random map has about that share of its mass there, and its
+maximum is there about that often. The threshold of each box is chosen on the other half of the images. The rows in
+brackets are controls that do not use the network."""
 
 
 def _notes(results: Mapping[str, Any], n: int, m: int, share: float) -> list[str]:
@@ -215,7 +215,7 @@ def _notes(results: Mapping[str, Any], n: int, m: int, share: float) -> list[str
     flat = {name: found["flat digits"] for name, found in results.items() if found.get("flat digits")}
     if flat:
         notes.append(
-            "Constant maps, which say nothing and are left out where that leaves a measure undefined: "
+            "Constant maps, which are left out of measures that they leave undefined: "
             + ", ".join(f"`{name}` {count}" for name, count in flat.items())
             + f" of {n} digits."
         )

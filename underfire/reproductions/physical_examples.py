@@ -1,4 +1,4 @@
-"""Adversarial photographs printed and photographed again: how many survive the camera (Kurakin et al. 2017)."""
+"""Measure how many adversarial photographs survive being printed and photographed (Kurakin et al. 2017)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from underfire.reproductions.adv2_imagenet import chunks, photographs
 from underfire.reproductions.registry import Outcome, Progress
 from underfire.transforms.camera import camera
 
-LEVELS = (4, 8, 16)  # eps, of 255
+LEVELS = (4, 8, 16)  # eps times 255
 METHODS = ("fgsm", "bim", "illc", "eot")
 EOT_STEPS, EOT_SAMPLES = 10, 4
-#: So strong that it costs a clean image its class about as often as the paper's paper, printer and telephone do.
+#: Strengths at which a clean image loses its class about as often as with the printer and phone of the paper.
 CAMERA = {
     "rotation": 2.0,
     "perspective": 0.02,
@@ -46,14 +46,15 @@ PUBLISHED = {
 
 
 def right(logits: Tensor, y: Tensor, top: int = 1) -> Tensor:
-    """Whether the class is among the `top` likeliest, bool `[B]`."""
+    """Return whether the class is among the `top` most likely, bool `[B]`."""
     return (logits.topk(top, dim=1).indices == y[:, None]).any(1)
 
 
 def destruction(clean: Tensor, adversarial: Tensor, transformed: Tensor) -> Interval:
-    """The destruction rate, (1) of the paper, with its Clopper-Pearson interval.
+    """Return the destruction rate, equation 1 of the paper, with its Clopper-Pearson interval.
 
-    The share of adversarial images (the clean one right, the adversarial one wrong) that are right after the transform.
+    It is the share of successful adversarial images (clean image right, adversarial image wrong) that are classified
+    correctly after the transform.
 
     Args:
         clean: whether each clean image is classified correctly, bool `[B]`.
@@ -64,7 +65,7 @@ def destruction(clean: Tensor, adversarial: Tensor, transformed: Tensor) -> Inte
 
 
 def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) -> Outcome:
-    """Every method at every size on the same photographs, and one simulated photograph of each result."""
+    """Run every attack at every size on the same photographs, and simulate one photograph of each result."""
     model = models.load(
         f"{root / 'weights' / 'mobilenet_v1_075_imagenet.safetensors'}?arch=mobilenet_v1_075_imagenet", device=device
     )
@@ -77,7 +78,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
     photograph = camera(**CAMERA)  # type: ignore[arg-type]
 
     def seen(images: Tensor) -> Tensor:
-        """Logits of photographs; every call takes them under the same conditions, which no attack has seen."""
+        """Return the logits of simulated photographs, with the same random draws in every call."""
         generator = torch.Generator(device).manual_seed(seed + 1)
         return torch.cat([_predict(model, photograph(images[part], generator)) for part in chunks(len(images))])
 
@@ -124,8 +125,8 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
         columns=(
             "attack",
             "eps (of 255)",
-            "right before the camera",
-            "right through the camera",
+            "accuracy before the camera",
+            "accuracy after the camera",
             "destruction, top-1",
             "paper: average, prefiltered",
             "destruction, top-5",
@@ -142,7 +143,7 @@ def _predict(model: Classifier, x: Tensor) -> Tensor:
 
 
 def _interval(value: Interval) -> str:
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]" if value.n else "none to destroy"
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]" if value.n else "no successes"
 
 
 def _row(name: str, level: int, found: dict[str, Interval]) -> list[str]:
@@ -164,19 +165,18 @@ def _notes(results: dict[str, Any], n: int, top: int) -> list[str]:
     kept = results["clean"]["top-1"]
     order = ", ".join(f"{name} {results[f'{name} {top}']['destruction top-1'].value:.2f}" for name in METHODS)
     return [
-        f"n = {n} photographs, all right before the camera; through it, {_interval(kept)} of the clean ones are right. "
-        + _HOW,
-        f"Destroyed at eps {top}: {order}.",
+        f"n = {n} photographs, all classified correctly before the camera; after it, {_interval(kept)} are. " + _HOW,
+        f"Destruction rate at eps {top}: {order}.",
         _WHY,
     ]
 
 
-_HOW = """Brackets are 95 % Clopper-Pearson intervals. The destruction rate is the paper's: of the adversarial images
-whose clean image is right and which are wrong themselves, the share that is right again after the camera. Every image
-is photographed once, all attacks under the same draws."""
+_HOW = """Brackets are 95 % Clopper-Pearson intervals. The destruction rate is defined as in the paper: of the
+successful adversarial images, the share that is classified correctly after the camera. Every image is photographed
+once, with the same random draws for all attacks."""
 
 _WHY = """The paper printed its images and photographed them by hand; here the camera is simulated (view, lens,
-exposure, sensor, JPEG), with strengths chosen by the loss on clean images alone: of its prefiltered clean images, which
-are all right at first, the paper's photographs keep 77 % to 96 % right. The network is a MobileNet of 0.75 width at 224
-pixels, not Inception v3 at 299. The paper has no photographs at eps 4. EOT is not in the paper: it is given the
-camera's distribution, though not its draws, and shows what the method that the paper calls for gains."""
+exposure, sensor, JPEG), with strengths chosen from clean images alone: in the paper, 77 % to 96 % of the prefiltered
+clean images, which were all classified correctly, still are after the camera. The network is a MobileNet of width 0.75
+at 224 pixels, not Inception v3 at 299. The paper has no photographs at eps 4. EOT is not in the paper; it knows the
+distribution of the camera but not its draws, and shows what an attack on that distribution gains."""

@@ -1,4 +1,4 @@
-"""Which experiments there are, and how an outcome becomes a table that a person and a machine can read."""
+"""List the experiments, run one, and write its outcome as Markdown, JSON and pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from underfire.errors import DataError, InputError, nearest
 
-Progress = Callable[[int, int, str], None]  # done, of how many, what is being done
+Progress = Callable[[int, int, str], None]  # parts done, parts in all, the current part
 
 _MODULES = {
     "adv2-imagenet": "underfire.reproductions.adv2_imagenet",
@@ -27,17 +27,17 @@ _MODULES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an experiment found.
+    """The outcome of an experiment.
 
     Attributes:
-        title: one line.
-        source: the paper whose numbers stand beside ours.
-        spec: everything that makes the numbers, as plain values.
-        columns: headings of the table.
-        rows: its cells, as text.
-        notes: paragraphs on what the table shows, and why where it differs from the paper.
+        title: the title of the page, one line.
+        source: the paper whose numbers are compared.
+        spec: everything that determines the numbers, as plain values.
+        columns: the headings of the table.
+        rows: the cells of the table, as text.
+        notes: paragraphs on what the table shows, and why it differs from the paper.
         results: the numbers behind the table, as plain values.
-        pictures: SVG by name; written as `NAME-picture.svg`, for the notes to show.
+        pictures: SVG texts by name, written as `NAME-picture.svg`; the notes may show them.
     """
 
     title: str
@@ -51,12 +51,12 @@ class Outcome:
 
 
 def names() -> list[str]:
-    """The experiments, sorted."""
+    """Return the names of the experiments, sorted."""
     return sorted(_MODULES)
 
 
 def summary(name: str) -> str:
-    """The first line of an experiment's own documentation."""
+    """Return the first line of an experiment's docstring."""
     return (import_module(_module(name)).__doc__ or "").split("\n", 1)[0]
 
 
@@ -79,13 +79,13 @@ def run(
     """Run one experiment and write `NAME.md`, `NAME.json` and its pictures into the folder `out`.
 
     Args:
-        name: which, one of `names()`.
+        name: one of `names()`.
         data_root: the folder of real data and weights; None is `$UNDERFIRE_DATA`.
-        out: where to write; made if missing.
-        seed: of everything random.
-        device: where the networks run.
-        quick: a small part of it, to see that it works; its numbers are marked as such.
-        progress: called as `(done, of how many, what)`.
+        out: the folder to write into; it is created if missing.
+        seed: the seed of everything random.
+        device: the device of the networks.
+        quick: run a small part as a check; the output says so.
+        progress: called with the parts done, the parts in all, and the current part.
 
     Returns:
         The path of the table, `NAME.md`.
@@ -113,7 +113,7 @@ def run(
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
@@ -149,7 +149,7 @@ def _as_json(name: str, outcome: Outcome, quick: bool, seconds: float) -> str:
 def _as_markdown(name: str, outcome: Outcome, quick: bool) -> str:
     lines = [f"# {outcome.title}", "", f"Source of the published numbers: {outcome.source}.", ""]
     if quick:
-        lines += ["**A quick run, on a small part of the data: these numbers are no reproduction.**", ""]
+        lines += ["**A quick run on a small part of the data: these numbers are no reproduction.**", ""]
     lines.append(table(outcome.columns, outcome.rows))
     for note in outcome.notes:
         lines += ["", note]
