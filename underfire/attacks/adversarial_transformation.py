@@ -20,7 +20,7 @@ from underfire.catalog import card
 from underfire.domains import check_inputs
 from underfire.errors import InputError
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, check_classes
+from underfire.validate import at_least_one, check_classes, default_generator
 
 
 @card(
@@ -75,6 +75,7 @@ def adversarial_transformation(
         held_out: False trains on all images and changes the same images.
         generator_network: a network that changes images, such as one of `train_generator`; then nothing is trained.
     """
+    generator = default_generator(generator, x.device)
     check_inputs(model, x, y, goal)
     threat = ball("linf", eps)
     threat.check(x)
@@ -197,6 +198,7 @@ def train_generator(
 
     The arguments are those of `adversarial_transformation`.
     """
+    generator = default_generator(generator, x.device)
     check_inputs(model, x, y, goal)
     threat = ball("linf", eps)
     threat.check(x)

@@ -24,7 +24,7 @@ from underfire.domains import check_inputs
 from underfire.errors import InputError, Unsupported
 from underfire.gradients.estimators import autograd
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, check_classes
+from underfire.validate import at_least_one, check_classes, default_generator, per_sample
 
 Loss = Literal["ce", "dlr"]
 KEEP = ("best", "success")
@@ -82,6 +82,7 @@ def apgd(
     Raises:
         Unsupported: both a goal and candidates are given.
     """
+    generator = default_generator(generator, x.device)
     at_least_one(steps=steps, restarts=restarts, chunk=1 if chunk is None else chunk)
     if keep not in KEEP:
         raise Unsupported(f"keep={keep!r} is unknown here; choices: {', '.join(KEEP)}")
@@ -200,11 +201,11 @@ class _Run:
             logits, value, g = self._look(z, targets, gradient=step + 1 < steps)
             higher = value > top
             top = torch.where(higher, value, top)
-            wide = higher.reshape(-1, 1, 1, 1)
+            wide = per_sample(higher, z)
             best, best_g = torch.where(wide, z, best), torch.where(wide, g, best_g)
             back = control.should_backtrack(step + 1, value > before, top, x, best)
             if back is not None and step + 1 < steps:
-                wide = back.reshape(-1, 1, 1, 1)
+                wide = per_sample(back, z)
                 z, g = torch.where(wide, best, z), torch.where(wide, best_g, g)
         if final:
             self._keep(best, top, targets.index, torch.zeros_like(top, dtype=torch.bool))

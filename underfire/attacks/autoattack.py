@@ -21,7 +21,7 @@ from underfire.attacks.square import square
 from underfire.catalog import card
 from underfire.errors import Unsupported
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, check_classes
+from underfire.validate import at_least_one, check_classes, default_generator
 
 
 @card(
@@ -71,6 +71,7 @@ def autoattack(
     Raises:
         Unsupported: a goal is given.
     """
+    generator = default_generator(generator, x.device)
     if goal is not None:
         raise Unsupported("autoattack has no goal: the standard is untargeted; use apgd or square with a goal")
     at_least_one(steps=steps, candidates=candidates, chunk=1 if chunk is None else chunk)

@@ -12,7 +12,7 @@ from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.smoothing import norms, unit
 from underfire.hooks import frozen
-from underfire.validate import at_least_one
+from underfire.validate import at_least_one, default_generator
 
 
 @card(
@@ -64,6 +64,7 @@ def boundary(
     Raises:
         OracleError: the model failed; its `found` holds the nearest successes so far.
     """
+    generator = default_generator(generator, x.device)
     at_least_one(draws=draws)
     if sideways <= 0 or inwards <= 0 or factor <= 1:
         raise InputError(f"sideways and inwards must be > 0 and factor > 1, got {sideways}, {inwards} and {factor}")

@@ -13,7 +13,7 @@ from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
-from underfire.validate import at_least_one
+from underfire.validate import at_least_one, per_sample
 
 
 @card(
@@ -74,7 +74,7 @@ def ddn(
             nearest.update(z, success, at.index)
             length = torch.where(success, length * (1 - gamma), length * (1 + gamma)).minimum(most)
             direction = z - x + alpha(step, steps) * unit(g, 2)
-            z = (x + length[:, None, None, None] * unit(direction, 2)).clamp_(0, 1)
+            z = (x + per_sample(length, x) * unit(direction, 2)).clamp_(0, 1)
             if levels is not None:
                 z = (z * (levels - 1)).round_() / (levels - 1)
         with torch.no_grad():

@@ -11,7 +11,7 @@ from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.classes import class_gradients
 from underfire.hooks import frozen
-from underfire.validate import at_least_one
+from underfire.validate import at_least_one, per_sample
 
 
 @card(
@@ -97,5 +97,5 @@ def _step(model: nn.Module, x: Tensor, classes: Tensor, current: Tensor, norm: s
     length = torch.where(length.isfinite(), length + 1e-6, 0)  # or a tie of two logits would never be left
     each = torch.arange(len(x), device=x.device)
     w, slope = w[each, best], slope[each, best]
-    direction = w.sign() if norm == "linf" else w / slope.clamp_min(tiny).reshape(-1, 1, 1, 1)
-    return length.reshape(-1, 1, 1, 1) * direction
+    direction = w.sign() if norm == "linf" else w / per_sample(slope.clamp_min(tiny), w)
+    return per_sample(length, direction) * direction

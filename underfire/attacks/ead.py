@@ -12,7 +12,7 @@ from underfire.ascent.objectives import Targets, carlini, margin
 from underfire.catalog import card
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen
-from underfire.validate import at_least_one
+from underfire.validate import at_least_one, per_sample
 
 
 @card(
@@ -95,7 +95,7 @@ def _descend(
     ever, rows = torch.zeros_like(targets.y, dtype=torch.bool), torch.arange(len(targets.y), device=targets.y.device)
     x = nearest.x[targets.index]
     z, ahead, before = x, x, torch.full_like(c, float("inf"))
-    hinge, weight = carlini(6, confidence), c[:, None, None, None]
+    hinge, weight = carlini(6, confidence), per_sample(c, x)
     logits, value, g = value_and_grad(model, hinge, z, targets)
     for step in range(steps):
         if fast and step:

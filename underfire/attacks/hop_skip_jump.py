@@ -13,7 +13,7 @@ from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.catalog import card
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
-from underfire.validate import at_least_one
+from underfire.validate import at_least_one, default_generator, per_sample
 
 
 @card(
@@ -61,6 +61,7 @@ def hop_skip_jump(
     Raises:
         OracleError: the model failed; its `found` holds the nearest successes so far.
     """
+    generator = default_generator(generator, x.device)
     at_least_one(draws=draws, first_samples=first_samples, most_samples=most_samples)
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
@@ -110,7 +111,7 @@ def normal(
     owner = torch.arange(len(z), device=z.device).repeat_interleave(count)
     total, weighed, hits = torch.zeros_like(z), torch.zeros_like(z), z.new_zeros(len(z))
     for rows in owner.split(ask.chunk):
-        shape, here = (len(rows), *z.shape[1:]), delta[rows].reshape(-1, 1, 1, 1)
+        shape, here = (len(rows), *z.shape[1:]), per_sample(delta[rows], z)
         if norm == "l2":
             u = torch.randn(shape, generator=generator, device=z.device, dtype=z.dtype)
         else:
@@ -124,7 +125,7 @@ def normal(
         total[some] += (own @ u.flatten(1)).view_as(z[some])
         weighed[some] += ((own * phi) @ u.flatten(1)).view_as(z[some])
         hits[some] += own @ phi
-    mean = (hits / count).reshape(-1, 1, 1, 1)
+    mean = per_sample(hits / count, z)
     # Where all decisions are the same, the directions themselves are all that is known.
     return torch.where(mean.abs() == 1, mean * total, weighed - mean * total)
 
@@ -136,7 +137,7 @@ def jump(ask: Queries, z: Tensor, index: Tensor, v: Tensor, length: Tensor) -> T
         rows = rows[ask.left[index[rows]] > 0]
         if len(rows) == 0:
             break
-        points = (z[rows] + (length[rows] / 2**halving).reshape(-1, 1, 1, 1) * v[rows]).clamp(0, 1)
+        points = (z[rows] + per_sample(length[rows] / 2**halving, v) * v[rows]).clamp(0, 1)
         reached = ask.reached(ask(points, index[rows]), index[rows])
         found[rows[reached]] = points[reached]
         rows = rows[~reached]

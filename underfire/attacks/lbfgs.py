@@ -13,7 +13,7 @@ from underfire.ascent.quasi_newton import QuasiNewton
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.hooks import frozen
-from underfire.validate import at_least_one
+from underfire.validate import at_least_one, per_sample
 
 
 @card(
@@ -98,7 +98,7 @@ def minimise(
         weight = c[rows]
         search.tell(
             (trial - clean).square().flatten(1).sum(1) - weight * value,
-            2 * (trial - clean) - weight.reshape(-1, 1, 1, 1) * slope,
+            2 * (trial - clean) - per_sample(weight, slope) * slope,
         )
         accepted = search.value < before
         found[rows[accepted]], reached[rows[accepted]] = trial[accepted], success[accepted]

@@ -11,7 +11,7 @@ from underfire.ascent.threats import L0
 from underfire.catalog import card
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen
-from underfire.validate import at_least_one
+from underfire.validate import at_least_one, default_generator
 
 
 @card(
@@ -60,6 +60,7 @@ def one_pixel(
     Raises:
         OracleError: the model failed; its `found` holds the best images so far.
     """
+    generator = default_generator(generator, x.device)
     at_least_one(steps=steps)
     if population < 4:
         raise InputError(f"population must be at least 4, got {population}")

@@ -11,6 +11,7 @@ from underfire.ascent.threats import Linf
 from underfire.catalog import card
 from underfire.domains import check_inputs
 from underfire.errors import InputError
+from underfire.validate import default_generator, per_sample
 
 
 @card(
@@ -40,13 +41,14 @@ def rand_fgsm(
         start: share of eps of the random step, in `[0, 1)`; the paper's is 0.5.
         objective: None is `log_odds`, whose gradient has exactly the sign of the paper's cross-entropy.
     """
+    generator = default_generator(generator, x.device)
     if not 0 <= start < 1:
         raise InputError(f"start must be a share of eps in [0, 1), got {start}")
     check_inputs(model, x, y, goal)
     threat = Linf(eps, mask)
     threat.check(x)
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device).sign()
-    first = torch.as_tensor(eps, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1) * start
+    first = per_sample(torch.as_tensor(eps, dtype=x.dtype, device=x.device), x) * start
     return ascend(
         model,
         x,

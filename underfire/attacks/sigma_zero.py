@@ -15,7 +15,7 @@ from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
-from underfire.validate import at_least_one
+from underfire.validate import at_least_one, per_sample
 
 
 @card(
@@ -72,7 +72,7 @@ def sigma_zero(
         if len(at.index) == 0:
             return nearest.x_adv
         x = nearest.x[at.index]
-        z, tau, move = x, torch.full_like(x[:, :1, :1, :1], threshold), adam()
+        z, tau, move = x, per_sample(x.new_full((len(x),), threshold), x), adam()
         state, eta = move.init(x), cosine(step_size, step_size / 10)
         for step in range(steps):
             logits, _, g = value_and_grad(model, carlini(6), z, at)
@@ -84,7 +84,7 @@ def sigma_zero(
             direction, state = move.update(unit(g, math.inf), state)
             z = (z + eta(step, steps + 1) * direction).clamp(0, 1)
             change = rate * eta(step + 1, steps + 1)
-            tau = (tau + torch.where(success[:, None, None, None], change, -change).to(tau)).clamp(0, 1)
+            tau = (tau + torch.where(per_sample(success, z), change, -change).to(tau)).clamp(0, 1)
             z = torch.where((z - x).abs() < tau, x, z)
         with torch.no_grad():
             nearest.update(z, succeeded(model(z), at), at.index)

@@ -16,7 +16,7 @@ from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.smoothing import norms
 from underfire.hooks import frozen
-from underfire.validate import at_least_one
+from underfire.validate import at_least_one, default_generator, per_sample
 
 
 @card(
@@ -60,6 +60,7 @@ def square(
     Raises:
         OracleError: the model failed; its `found` holds the best images so far.
     """
+    generator = default_generator(generator, x.device)
     at_least_one(chunk=chunk)
     if not 0 < share <= 1:
         raise InputError(f"share must be in (0, 1], got {share}")
@@ -115,9 +116,9 @@ def _corner(side: Tensor, height: int, width: int, generator: Generator | None) 
 
 def _offsets(x: Tensor, corner: tuple[Tensor, Tensor], side: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return each pixel's row and column in the square, `[M, 1, H, 1]` and `[M, 1, 1, W]`, and whether it is inside."""
-    rows = torch.arange(x.shape[2], device=x.device).reshape(1, 1, -1, 1) - corner[0].reshape(-1, 1, 1, 1)
-    columns = torch.arange(x.shape[3], device=x.device).reshape(1, 1, 1, -1) - corner[1].reshape(-1, 1, 1, 1)
-    side = side.reshape(-1, 1, 1, 1)
+    rows = torch.arange(x.shape[2], device=x.device).reshape(1, 1, -1, 1) - per_sample(corner[0], x)
+    columns = torch.arange(x.shape[3], device=x.device).reshape(1, 1, 1, -1) - per_sample(corner[1], x)
+    side = per_sample(side, x)
     return rows, columns, (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
 
 
@@ -131,7 +132,7 @@ def _recolour(x: Tensor, best: Tensor, threat: Threat, side: Tensor, generator: 
     *_, inside = _offsets(x, _corner(side, x.shape[2], x.shape[3], generator), side)
     colour = _signs((len(x), x.shape[1], 1, 1), x, generator)
     z = threat.project(x, torch.where(inside, x + colour, best))
-    same = (z == best).flatten(1).all(1).reshape(-1, 1, 1, 1)
+    same = per_sample((z == best).flatten(1).all(1), z)
     return torch.where(same & inside, threat.project(x, x - colour), z) if bool(same.any()) else z
 
 
@@ -178,10 +179,10 @@ def _exchange(x: Tensor, best: Tensor, threat: Threat, side: Tensor, generator: 
         table = _texture(length, x)
         i, j = rows.clamp(0, length - 1), columns.clamp(0, length - 1)
         looked_up = torch.where(turned, table[j, i], table[i, j])
-        texture = torch.where((side == length).reshape(-1, 1, 1, 1) & here, looked_up, texture)
+        texture = torch.where(per_sample(side == length, x) & here, looked_up, texture)
     shift = best - x
     new = _unit(texture, order) * _signs((len(x), x.shape[1], 1, 1), x, generator) + _unit(shift * here, order)
-    free = (torch.as_tensor(threat.eps).reshape(-1, 1, 1, 1) ** order - norms(shift, order) ** order).clamp_min(0)
+    free = (per_sample(torch.as_tensor(threat.eps), x) ** order - norms(shift, order) ** order).clamp_min(0)
     held = torch.linalg.vector_norm(shift * (here | there), ord=order, dim=(2, 3), keepdim=True) ** order
     grown = _unit(new, order) * (free / x.shape[1] + held) ** (1 / order)
     return _full_size(x, torch.where(here, grown, torch.where(there, 0, shift)), threat)
@@ -191,5 +192,5 @@ def _full_size(x: Tensor, shift: Tensor, threat: Threat) -> Tensor:
     """Scale the shift to the radius, and project it into the box."""
     number = torch.finfo(x.dtype)
     size = norms(shift, float(threat.norm[1:])).clamp_min(number.tiny)
-    scale = torch.as_tensor(threat.eps).reshape(-1, 1, 1, 1) / size
+    scale = per_sample(torch.as_tensor(threat.eps), x) / size
     return threat.project(x, x + shift * scale.clamp_max(number.max))  # where the squares cancelled, zero stays zero

@@ -18,7 +18,7 @@ from underfire.errors import InputError, Unsupported
 from underfire.gradients.estimators import autograd
 from underfire.gradients.smoothing import norms
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, check_classes
+from underfire.validate import at_least_one, check_classes, default_generator
 
 Solver = Literal["deepfool", "sgd"]
 
@@ -70,6 +70,7 @@ def uap(
     Raises:
         Unsupported: DeepFool has a goal.
     """
+    generator = default_generator(generator, x.device)
     check_inputs(model, x, y, goal)
     threat = ball(norm, eps, among=("linf", "l2"))
     threat.check(x)
@@ -127,6 +128,7 @@ def universal_perturbation(
     Raises:
         Unsupported: DeepFool has a goal.
     """
+    generator = default_generator(generator, x.device)
     check_inputs(model, x, y, goal)
     ball(norm, eps, among=("linf", "l2")).check(x)
     solver = _check(steps, rate, chunk, solver, goal)

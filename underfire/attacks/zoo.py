@@ -13,7 +13,7 @@ from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.catalog import card
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen
-from underfire.validate import at_least_one
+from underfire.validate import at_least_one, default_generator
 
 
 @card(
@@ -72,6 +72,7 @@ def zoo(
     Raises:
         OracleError: the model failed; its `found` holds the nearest successes so far.
     """
+    generator = default_generator(generator, x.device)
     at_least_one(
         binary_search_steps=binary_search_steps,
         coordinates=coordinates,

@@ -4,6 +4,7 @@ A function raises AssertionError if its method breaks a promise, and the message
 of underfire call the same functions for every method of the catalogue.
 """
 
+from underfire.testing.attack import check_attack
 from underfire.testing.measure import check_measure
 
-__all__ = ["check_measure"]
+__all__ = ["check_attack", "check_measure"]

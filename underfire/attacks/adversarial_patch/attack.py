@@ -22,7 +22,7 @@ from underfire.catalog import card
 from underfire.domains import check_inputs
 from underfire.errors import InputError
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, check_classes
+from underfire.validate import at_least_one, check_classes, default_generator
 
 
 @card(
@@ -71,6 +71,7 @@ def adversarial_patch(
     Raises:
         InputError: the patch is larger than the image, or an option is out of its range.
     """
+    generator = default_generator(generator, x.device)
     _check(model, x, y, goal, eps, steps, step_size, rotation, scale, chunk)
     x_adv = x.clone()
     if len(x) == 0:
@@ -115,6 +116,7 @@ def train_patch(
     Adam climbs the mean log-probability of success over random images and places. The arguments are those of
     `adversarial_patch`, except that eps is one number.
     """
+    generator = default_generator(generator, x.device)
     _check(model, x, y, goal, eps, steps, step_size, rotation, scale, chunk)
     pixels = allowance(x, eps)
     mask = shape_mask(shape, int(pixels.max()) if len(x) else 0, x)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from underfire.ascent.loop import succeeded
 from underfire.ascent.nearest import Nearest, value_and_grad
 from underfire.ascent.objectives import Objective, Targets, margin
+from underfire.validate import per_sample
 
 #: The share of the range of tanh that is the box. With all of it black and white pixels would lie at infinity, and even
 #: where they are pulled in a little, as usual, the slope there is so small that hundreds of steps do not move them.
@@ -81,14 +82,12 @@ def descend(
         success = succeeded(logits, targets) & (lead(model, x_adv, logits, targets) >= confidence)
         nearest.update(x_adv, success, targets.index)
         reached |= success
-        g = torch.nan_to_num_(away - c.reshape(-1, 1, 1, 1) * slope, 0.0, 0.0, 0.0).mul_(
-            (1 - flat * flat) / (2 * SHARE)
-        )
+        g = torch.nan_to_num_(away - per_sample(c, slope) * slope, 0.0, 0.0, 0.0).mul_((1 - flat * flat) / (2 * SHARE))
         mean.lerp_(g, 0.1)
         square.lerp_(g * g, 0.001)
         t += 1
-        corrected, scale = (1 - b ** t.to(w.dtype).reshape(-1, 1, 1, 1) for b in (0.9, 0.999))
-        step_size = search.step_size[targets.index].reshape(-1, 1, 1, 1) / corrected
+        corrected, scale = (1 - b ** per_sample(t.to(w.dtype), w) for b in (0.9, 0.999))
+        step_size = per_sample(search.step_size[targets.index], w) / corrected
         w -= step_size * mean / ((square / scale).sqrt_() + 1e-8)
         w.clamp_(-edge, edge)
         loss = far - c * value

@@ -9,6 +9,7 @@ from underfire.ascent.binary_search import BinarySearch
 from underfire.ascent.nearest import value_and_grad
 from underfire.ascent.objectives import Targets, margin
 from underfire.attacks.carlini_wagner.descent import Search
+from underfire.validate import per_sample
 
 
 class L2Search(Search):
@@ -62,7 +63,7 @@ class LinfSearch(LimitSearch):
 
     def distance(self, shift: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of the changes beyond `tau`, and its gradient."""
-        over = shift.abs() - self.tau[index].reshape(-1, 1, 1, 1)
+        over = shift.abs() - per_sample(self.tau[index], shift)
         return over.clamp_min(0).flatten(1).sum(1), shift.sign() * (over > 0)
 
     def solved(self, success: Tensor, far: Tensor, index: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from underfire.errors import InputError, Unsupported
 from underfire.gradients.classes import nearest_boundary
 from underfire.gradients.smoothing import norms
 from underfire.hooks import frozen
-from underfire.validate import at_least_one
+from underfire.validate import at_least_one, default_generator, per_sample
 
 #: Radius of the random starts where neither eps nor an earlier success says one, and the order that measures slopes.
 RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
@@ -78,6 +78,7 @@ def fab(
     Returns:
         The nearest success of each sample, shaped like `x`; the clean image if there is none.
     """
+    generator = default_generator(generator, x.device)
     at_least_one(steps=steps, candidates=candidates, restarts=restarts, chunk=1 if chunk is None else chunk)
     at_least_one(patience=1 if patience is None else patience)
     if keep not in ("best", "success") or boundaries not in ("nearest", "each"):
@@ -110,7 +111,7 @@ def fab(
                 for _ in range(steps):
                     to = tried if boundaries == "each" else rows.goal
                     # Among several boundaries of a goal, the pull of the clean image can hold a row for ever: later.
-                    pull = alpha_max if goal is None else alpha_max * nearest.found[rows.index].reshape(-1, 1, 1, 1)
+                    pull = alpha_max if goal is None else alpha_max * per_sample(nearest.found[rows.index], z)
                     z = _step(model, nearest.x[rows.index], z, rows, to, candidates, norm, pull, eta)
                     with torch.no_grad():
                         success = succeeded(model(z), rows)
@@ -119,7 +120,7 @@ def fab(
                     if len(stays) == 0:
                         break
                     inside = nearest.x[rows.index] + beta * (z - nearest.x[rows.index])
-                    z = torch.where(success.reshape(-1, 1, 1, 1), inside, z)
+                    z = torch.where(per_sample(success, z), inside, z)
                     if len(stays) < len(z):
                         rows, tried, z = rows.take(stays), tried[stays], z[stays]
                         waiting.take(stays)
@@ -203,7 +204,7 @@ def _closer(model: nn.Module, nearest: Nearest, targets: Targets, chunk: int | N
 
     def f(z: Tensor) -> tuple[Tensor, Tensor]:
         logits = in_parts(model, z, chunk)
-        return margin()(model, z, logits, rows).reshape(-1, 1, 1, 1), succeeded(logits, rows).reshape(-1, 1, 1, 1)
+        return per_sample(margin()(model, z, logits, rows), z), per_sample(succeeded(logits, rows), z)
 
     with torch.no_grad():
         (f_good, _), (f_bad, _) = f(good), f(bad)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from underfire.gradients.smoothing import norms
+from underfire.validate import per_sample
 
 
 def onto_plane(x: Tensor, w: Tensor, lack: Tensor, norm: str) -> Tensor:
@@ -22,7 +23,7 @@ def onto_plane(x: Tensor, w: Tensor, lack: Tensor, norm: str) -> Tensor:
     Source: Croce and Hein, Minimally Distorted Adversarial Examples with a Fast Adaptive Boundary Attack, ICML 2020,
         section 2.2.
     """
-    lack = lack.reshape(-1, 1, 1, 1)
+    lack = per_sample(lack, x)
     largest = norms(w, float("inf")).clamp_min(torch.finfo(w.dtype).tiny)
     w, lack = w / largest * lack.sign(), lack.abs() / largest  # squares of a small gradient would vanish
     gain, room = w.abs(), torch.where(w > 0, 1 - x, x)

@@ -18,7 +18,7 @@ from underfire.domains import check_inputs
 from underfire.errors import InputError, Unsupported
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, check_classes
+from underfire.validate import at_least_one, check_classes, default_generator, per_sample
 
 ENCODINGS: dict[str, type[Direct] | type[Cppn]] = {"direct": Direct, "cppn": Cppn}
 
@@ -69,6 +69,7 @@ def fooling_images(
         decay: weight of the squared distance from mid-grey; for `"gradient"` alone.
         chunk: number of images that are painted and go through the model at once.
     """
+    generator = default_generator(generator, x.device)
     at_least_one(steps=steps, population=population, chunk=chunk)
     if encoding not in (*ENCODINGS, "gradient"):
         raise Unsupported(f"encoding={encoding!r} is unknown; choices: {', '.join(ENCODINGS)}, gradient")
@@ -78,7 +79,7 @@ def fooling_images(
     if len(x) == 0:
         return x.clone()
     x = x.detach()
-    radius = torch.as_tensor(eps, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1)
+    radius = per_sample(torch.as_tensor(eps, dtype=x.dtype, device=x.device), x)
     low, high = (x - radius).clamp_min(0), (x + radius).clamp_max(1)
     with frozen(model):
         with torch.no_grad():
@@ -134,6 +135,7 @@ def map_elites(
     Returns:
         Images `[K, C, H, W]`, and the probability of its class that the model gives each, `[K]`.
     """
+    generator = default_generator(generator, device)
     at_least_one(steps=steps, population=population, chunk=chunk)
     if encoding not in ENCODINGS:
         raise Unsupported(f"encoding={encoding!r} is unknown; choices: {', '.join(ENCODINGS)}")

@@ -14,6 +14,7 @@ from underfire.attacks.substitute.surrogates import Architecture, Training
 from underfire.catalog import card
 from underfire.errors import DataError, Unsupported, nearest
 from underfire.hooks import frozen
+from underfire.validate import default_generator
 
 ATTACKS: dict[str, Callable[..., Tensor]] = {"fgsm": fgsm, "pgd": pgd}
 
@@ -69,6 +70,7 @@ def substitute(
     Raises:
         OracleError: the model failed; its `found` is a `Labelled`.
     """
+    generator = default_generator(generator, x.device)
     if isinstance(method, str) and method not in ATTACKS:
         raise Unsupported(f"unknown method {method!r}; {nearest(method, ATTACKS)}")
     attack = ATTACKS[method] if isinstance(method, str) else method

@@ -19,7 +19,7 @@ from underfire.errors import DataError, InputError, ModelError, Unsupported, nea
 from underfire.gradients.classes import logit_gradients
 from underfire.hooks import frozen
 from underfire.model import Classifier, Oracle
-from underfire.validate import at_least_one
+from underfire.validate import at_least_one, default_generator
 
 Architecture = str | Callable[[], nn.Module]
 
@@ -85,6 +85,7 @@ def train_substitute(
         OracleError: the oracle failed; the message says how many queries were spent, and `found` is a `Labelled`.
         InputError: an option is out of its range, or `classes` is missing. ModelError: an answer is not a class.
     """
+    generator = default_generator(generator, x.device)
     if not isinstance(oracle, nn.Module):
         if classes is None:
             raise InputError("classes must be given where the oracle is a callable: it says how many there are")
@@ -213,8 +214,8 @@ def built(architecture: Architecture, shape: torch.Size, classes: int, generator
                 nn.ReLU(),
                 nn.Linear(200, classes),
             )
-    device = generator.device if generator is not None else torch.get_default_device()
-    net = net.to_empty(device=device)
+    generator = default_generator(generator)
+    net = net.to_empty(device=generator.device)
     for parameter in net.parameters():
         bound = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.0
         nn.init.uniform_(parameter, -bound, bound, generator=generator)

@@ -1,0 +1,322 @@
+"""The contract of an attack: what every attack of the catalogue promises, and a plugin's attack should."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from underfire.catalog import AttackFacts, Card, facts_of
+from underfire.errors import DataError, InputError, Unsupported
+from underfire.measures import perturbation
+from underfire.model import Classifier
+from underfire.testing.models import DOMAINS, toy_batch, toy_classifier
+
+#: A middling and a large perturbation of images, by norm.
+EPS = {"linf": 0.1, "l2": 1.0, "l1": 10.0, "l0": 20.0, "pixels": 5, "flow": 0.5, "patch": 0.2}
+BIG = {"linf": 0.5, "l2": 8.0, "l1": 120.0, "l0": 300.0, "pixels": 100, "flow": 4.0, "patch": 0.55}
+
+
+def check_attack(
+    attack: Card[AttackFacts] | Callable[..., Tensor],
+    *,
+    options: Mapping[str, Any] | None = None,
+    promises: Iterable[str] | None = None,
+) -> None:
+    """Raise AssertionError if the attack breaks one of the promises of its family; the message names the promise.
+
+    The attack runs on small random networks, on every domain that its card names.
+
+    Args:
+        attack: the function, or its card.
+        options: what the attack needs to run, and settings that make it quick.
+        promises: names of some of `PROMISES`; None is all of them.
+    """
+    function = attack.function if isinstance(attack, Card) else attack
+    subject = Subject(function, facts_of(attack, AttackFacts()), options or {})
+    for name in PROMISES if promises is None else promises:
+        try:
+            PROMISES[name](subject)
+        except AssertionError as broken:
+            raise AssertionError(f"{subject.name} breaks the promise {name!r}: {broken}") from broken
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An attack with the options that it is checked with.
+
+    Attributes:
+        function: the attack.
+        facts: what its card says.
+        options: passed in every call.
+    """
+
+    function: Callable[..., Tensor]
+    facts: AttackFacts
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """The names of the options that the attack has."""
+        return frozenset(inspect.signature(self.function).parameters)
+
+    @property
+    def domain(self) -> str:
+        """The first domain of the card."""
+        return self.facts.domains[0]
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, **changes: Any) -> Tensor:
+        """Run the attack with a generator of a fixed seed; `norm` is left out if the attack has no such option."""
+        options = {"generator": torch.Generator(x.device).manual_seed(1), **self.options, **changes}
+        if "norm" not in self.parameters:
+            options.pop("norm", None)
+        return self.function(model, x, y, **options)
+
+    def setting(self, dtype: torch.dtype = torch.float32) -> tuple[Classifier, Tensor, Tensor]:
+        """Return a model of the first domain, a batch, and the classes that the model predicts."""
+        model, x = toy_classifier(self.domain, dtype=dtype), toy_batch(self.domain, dtype=dtype)
+        return model, x, model(x).detach().argmax(1)
+
+
+def _require(condition: bool | Tensor, message: str) -> None:
+    if not bool(torch.as_tensor(condition).all()):
+        raise AssertionError(message)
+
+
+@contextmanager
+def _refused(error: type[Exception], words: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except error as found:
+        _require(words in str(found), f"the error for {what} must say {words!r}, got {str(found)!r}")
+    else:
+        raise AssertionError(f"{what} must raise {error.__name__}")
+
+
+def _check_result(subject: Subject, x: Tensor, x_adv: Tensor, norm: str, eps: Tensor, domain: str) -> None:
+    _require(x_adv.shape == x.shape, f"the result must be shaped {tuple(x.shape)}, got {tuple(x_adv.shape)}")
+    _require(x_adv.dtype == x.dtype, f"the result must be {x.dtype}, got {x_adv.dtype}")
+    _require(not x_adv.requires_grad, "the result must not require a gradient")
+    _require(DOMAINS[domain].contains(x_adv), f"a value leaves the box of domain {domain!r}")
+    _require(perturbation.within(x, x_adv, norm, eps), f"the {norm} size exceeds eps")
+    _require(torch.equal(x_adv[0], x[0]), f"an eps of 0 must change nothing ({norm})")
+
+
+def shape_box_and_size(subject: Subject) -> None:
+    """The result has the shape and dtype of `x`, lies in the box, and is at most eps away, in every norm."""
+    for dtype in (torch.float32, torch.float64):
+        model, x, y = subject.setting(dtype)
+        for norm in subject.facts.norms:
+            eps = torch.linspace(0, 2, len(x), dtype=dtype) * EPS.get(norm, 0.5)
+            before = x.clone()
+            _check_result(subject, x, subject(model, x, y, eps=eps, norm=norm), norm, eps, subject.domain)
+            _require(torch.equal(x, before), "the attack must not write into x")
+
+
+def every_domain(subject: Subject) -> None:
+    """It runs on every domain of its card, leaves fixed columns alone, and refuses the other domains in one line."""
+    for domain, kind in DOMAINS.items():
+        shape = (5, 7, 7) if domain == "image" else ()
+        model, x = (f(domain, shape=shape, dtype=torch.float32) for f in (toy_classifier, toy_batch))
+        y = model(x).detach().argmax(1)
+        norm = subject.facts.norms[0]
+        eps = torch.linspace(0, 2, len(x)) * EPS.get(norm, 0.5)
+        if domain not in subject.facts.domains:
+            with _refused(Unsupported, repr(domain), f"a model of domain {domain!r}"):
+                subject(model, x, y, eps=eps, norm=norm)
+            continue
+        for norm in subject.facts.norms:
+            x_adv = subject(model, x, y, eps=eps, norm=norm)
+            _check_result(subject, x, x_adv, norm, eps, domain)
+            fixed = [i for i, column in enumerate(kind.kinds) if column != "numeric"]
+            _require(torch.equal(x_adv[..., fixed], x[..., fixed]), f"a column of domain {domain!r} may not change")
+
+
+def deterministic(subject: Subject) -> None:
+    """Equal generators give equal results, as does no generator; the global seed plays no part."""
+    model, x, y = subject.setting()
+    before = torch.get_rng_state()
+    for source in ("a generator", "no generator"):
+        changes = {"generator": None} if source == "no generator" else {}
+        first = subject(model, x, y, **changes)
+        _require(torch.equal(torch.get_rng_state(), before), f"with {source} the global random state changed")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(12345)
+            second = subject(model, x, y, **changes)
+        _require(torch.equal(first, second), f"with {source} two calls differ")
+
+
+def model_left_as_found(subject: Subject) -> None:
+    """Modes, hooks, weights and gradients of the model are as before; no gradient of a weight is computed."""
+    model, x, y = subject.setting()
+    model.train()
+    layers = list(model.module.children())
+    layers[1].eval()
+    next(layers[-1].parameters()).requires_grad_(False)
+    weights = {k: v.clone() for k, v in model.state_dict().items()}
+
+    def state() -> list[Any]:
+        hooks = [
+            (m.training, len(m._forward_hooks), len(m._backward_hooks), "forward" in vars(m)) for m in model.modules()
+        ]
+        return [hooks, [(p.requires_grad, p.grad) for p in model.parameters()]]
+
+    before = state()
+    handle = layers[0].register_forward_pre_hook(
+        lambda *_: _require(not any(p.requires_grad for p in model.parameters()), "a weight requires a gradient")
+    )
+    subject(model, x, y)
+    handle.remove()
+    _require(state() == before, "the mode, a hook or a gradient of a module changed")
+    _require(all(torch.equal(v, weights[k]) for k, v in model.state_dict().items()), "a weight changed")
+
+
+def goal_works_or_raises(subject: Subject) -> None:
+    """A goal becomes likelier if the card says "targeted", and raises Unsupported if it does not."""
+    model, x, y = subject.setting()
+    logits = model(x).detach()
+    goal = logits.topk(2, dim=1).indices[:, 1]
+    if "targeted" not in subject.facts.goals:
+        with _refused(Unsupported, "goal", "a goal"):
+            subject(model, x, y, goal=goal)
+        return
+    x_adv = subject(model, x, y, goal=goal, eps=BIG.get(subject.facts.norms[0], 1.0) / 2.5)
+    reached = model(x_adv).detach()
+    before, after = (m.log_softmax(1).gather(1, goal[:, None]).squeeze(1) for m in (logits, reached))
+    # What transfers from a substitute learned from labels alone, and these labels are all the same.
+    if (subject.facts.knowledge, subject.facts.atlas) != ("black-box", "AML.T0043.002"):
+        # A goal that leads is a success, even where a third class has gained more than it.
+        share = float(((after > before) | (reached.argmax(1) == goal)).float().mean())
+        _require(share >= (0.6 if subject.facts.random else 1), f"the goal became likelier for {share:.0%} of samples")
+    with _refused(InputError, "goal equals the label", "a goal that equals the label"):
+        subject(model, x, y, goal=y)
+
+
+def saturated_model(subject: Subject) -> None:
+    """A model that is so confident that its probabilities have no gradient is fooled all the same."""
+    model, x, y = subject.setting()
+    _scale_last(model, 1e4)
+    x_adv = subject(model, x, y, eps=BIG.get(subject.facts.norms[0], 1.0))
+    share = float((model(x_adv).argmax(1) != y).float().mean())
+    _require(share >= 0.6, f"only {share:.0%} of samples fool a confident model")
+
+
+def batch_equals_singles(subject: Subject) -> None:
+    """A sample has the same result alone as in a batch, unless the card says random or universal."""
+    options = {"random_start": False} if "random_start" in subject.parameters else {}
+    if subject.facts.universal or (subject.facts.random and not options):
+        return
+    model, x, y = subject.setting(torch.float64)
+    for norm in subject.facts.norms:
+        eps = torch.linspace(0.2, 2, len(x), dtype=x.dtype) * EPS.get(norm, 0.5)
+        batch = subject(model, x, y, eps=eps, norm=norm, **options)
+        for i in range(len(x)):
+            one = slice(i, i + 1)
+            single = subject(model, x[one], y[one], eps=eps[one], norm=norm, **options)
+            _require(torch.allclose(batch[one], single, atol=1e-9), f"sample {i} differs in a batch ({norm})")
+
+
+def any_precision(subject: Subject) -> None:
+    """Eps may be float64 where `x` is float32, and the model may compute in half precision; two classes are enough."""
+    model, x, y = subject.setting()
+    for norm in subject.facts.norms:
+        eps = torch.full((len(x),), EPS.get(norm, 0.5), dtype=torch.float64)
+        x_adv = subject(model, x, y, eps=eps, norm=norm)
+        _require(x_adv.dtype == torch.float32, f"eps in float64 gives a result in {x_adv.dtype} ({norm})")
+    for shape in ((1, 8, 8), (3, 8, 8)) if subject.domain == "image" else ((),):
+        model = toy_classifier(subject.domain, shape=shape, classes=2)
+        x = toy_batch(subject.domain, 3, shape=shape, dtype=torch.float32)
+        y = model(x).argmax(1)
+        model.module.to(torch.bfloat16)
+        x_adv = subject(model, x, y)
+        _require(x_adv.dtype == torch.float32, f"a bfloat16 model gives a result in {x_adv.dtype}")
+        _require(torch.isfinite(x_adv), "a bfloat16 model gives values that are not finite")
+
+
+def misclassified_stays(subject: Subject) -> None:
+    """A sample that the model gets wrong from the start stays wrong."""
+    model, x, y = subject.setting()
+    wrong = (y + 1) % 4
+    x_adv = subject(model, x, wrong, eps=EPS.get(subject.facts.norms[0], 0.5) / 10)
+    share = float((model(x_adv).argmax(1) != wrong).float().mean())
+    _require(share >= 0.8, f"only {share:.0%} of misclassified samples stay so")
+
+
+def no_success_where_none_is(subject: Subject) -> None:
+    """Where nothing fools the model, nothing is reported; an attack of minimum size returns the clean input."""
+    model, x, y = subject.setting()
+    _scale_last(model, 1e-3)
+    with torch.no_grad():
+        layers = list(model.module.children())
+        layers[-1].bias.copy_(torch.tensor([100.0, 0.0, 0.0, 0.0]))  # type: ignore[operator,union-attr]
+    y = torch.zeros_like(y)
+    x_adv = subject(model, x, y)
+    _require(model(x_adv).argmax(1) == y, "a model that cannot be fooled was fooled")
+    _require(torch.isfinite(x_adv), "a value is not finite")
+    _require(not subject.facts.minimal or torch.equal(x_adv, x), "without a success the clean input must come back")
+
+
+def empty_batch(subject: Subject) -> None:
+    """An empty batch comes back empty."""
+    model, x, y = subject.setting()
+    x_adv = subject(model, x[:0], y[:0])
+    _require(x_adv.shape == x[:0].shape, f"an empty batch gives {tuple(x_adv.shape)}")
+
+
+def bad_input(subject: Subject) -> None:
+    """Wrong inputs, labels and options each raise one clear error."""
+    model, x, y = subject.setting()
+    y = torch.zeros_like(y)
+    cases: list[tuple[type[Exception], str, str, tuple[Tensor, Tensor], dict[str, Any]]] = [
+        (DataError, "must be in", "values outside the box", (x + 10, y), {}),
+        (DataError, "must be in", "NaN", (x * float("nan"), y), {}),
+        (DataError, "float32 or float64", "whole numbers", ((x * 255).to(torch.uint8), y), {}),
+        (DataError, "float32 or float64", "half precision", (x.bfloat16(), y), {}),
+        (DataError, "labels must be int64", "too few labels", (x, y[:2]), {}),
+        (DataError, "label 9 is outside", "an unknown label", (x, y + 9), {}),
+        (InputError, "eps must be >= 0", "a negative eps", (x, y), {"eps": -0.1}),
+        (InputError, "one per sample", "an eps per sample of another batch", (x, y), {"eps": torch.ones(2)}),
+    ]
+    cases += [(InputError, n, f"{n}=0", (x, y), {n: 0}) for n in ("steps", "queries") if n in subject.parameters]
+    if "norm" in subject.parameters:
+        cases.append((Unsupported, "l7", "an unknown norm", (x, y), {"norm": "l7"}))
+    for error, words, what, arguments, options in cases:
+        with _refused(error, words, what):
+            subject(model, *arguments, **options)
+
+
+def _scale_last(model: Classifier, factor: float) -> None:
+    """Multiply the weights of the last layer."""
+    with torch.no_grad():
+        for parameter in list(model.module.children())[-1].parameters():
+            parameter.mul_(factor)
+
+
+#: The promises by name, in the order in which they are checked.
+PROMISES: dict[str, Callable[[Subject], None]] = {
+    f.__name__: f
+    for f in (
+        shape_box_and_size,
+        every_domain,
+        deterministic,
+        model_left_as_found,
+        goal_works_or_raises,
+        saturated_model,
+        batch_equals_singles,
+        any_precision,
+        misclassified_stays,
+        no_success_where_none_is,
+        empty_batch,
+        bad_input,
+    )
+}

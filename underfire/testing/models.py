@@ -1,0 +1,63 @@
+"""Small classifiers and batches, one for each domain, with which the contracts of this folder are checked."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from underfire.domains import IMAGES, Domain
+from underfire.model import Classifier
+
+#: The domains that a card may name; columns of a table have boxes of their own, and the last two may not change.
+DOMAINS = {
+    "image": IMAGES,
+    "table": Domain(
+        "table",
+        2,
+        low=(-1.0, 0.0, 0.0, -2.0, 0.0, 0.0, 0.0, 0.0),
+        high=(3.0, 1.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0),
+        kinds=("numeric",) * 6 + ("categorical", "immutable"),
+    ),
+    "series": Domain("series", 3),
+}
+#: Shapes of one sample; that of images is not square, so that a method that swaps the sides is seen.
+SHAPES = {"image": (3, 9, 12), "table": (8,), "series": (4, 6)}
+
+
+def toy_batch(domain: str = "image", n: int = 5, *, shape: tuple[int, ...] = (), dtype: torch.dtype) -> Tensor:
+    """Return random samples `[n, ...]` inside the box, some values of which lie on its border."""
+    kind, shape = DOMAINS[domain], shape or SHAPES[domain]
+    share = torch.rand(n, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    share[..., 0], share[..., 1] = share[..., 0].round(), share[..., 1].round()
+    low, high = (torch.as_tensor(bound, dtype=dtype) for bound in (kind.low, kind.high))
+    return low + (high - low) * share
+
+
+def toy_classifier(
+    domain: str = "image", *, shape: tuple[int, ...] = (), classes: int = 4, dtype: torch.dtype = torch.float32
+) -> Classifier:
+    """Return a small ReLU network with fixed weights: convolutional for images, dense for other domains."""
+    kind, shape = DOMAINS[domain], shape or SHAPES[domain]
+    if domain == "image":
+        layers: list[nn.Module] = [
+            nn.Conv2d(shape[0], 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1, stride=2),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, classes),
+        ]
+    else:
+        layers = [nn.Flatten(), nn.Linear(math.prod(shape), 16), nn.ReLU(), nn.Linear(16, classes)]
+    body = nn.Sequential(*layers).to(dtype).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in body.parameters():
+            fan_in = parameter[0].numel() if parameter.dim() > 1 else 16
+            weights = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.copy_(weights * (2 / fan_in) ** 0.5)
+    scale = {"mean": 0.5, "std": 0.25} if domain == "image" else {}
+    return Classifier(body, domain=kind, **scale)
