@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.networks import rand
 from underfire.domains import IMAGES, Domain, check_inputs, domain_of
 from underfire.errors import DataError, InputError, Unsupported
 from underfire.model import Classifier
@@ -14,13 +15,13 @@ TABLE = Domain("table", 2, low=(0.0, -5.0, 18.0), high=(1.0, 5.0, 99.0), kinds=(
 
 
 def test_images_are_four_dimensional_and_in_the_unit_box() -> None:
-    IMAGES.check(torch.rand(2, 3, 4, 4))
+    IMAGES.check(rand(2, 3, 4, 4))
     with pytest.raises(DataError, match="image"):
-        IMAGES.check(torch.rand(2, 3))
+        IMAGES.check(rand(2, 3))
     with pytest.raises(DataError, match="1.5"):
         IMAGES.check(torch.full((1, 1, 2, 2), 1.5))
     with pytest.raises(DataError, match="float16"):
-        IMAGES.check(torch.rand(1, 1, 2, 2).half())
+        IMAGES.check(rand(1, 1, 2, 2).half())
 
 
 def test_a_table_has_a_box_for_each_column() -> None:

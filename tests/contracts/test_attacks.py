@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import underfire as uf
+from tests.networks import rand
 from underfire.errors import DataError, InputError, Unsupported
 from underfire.measures import perturbation
 
@@ -61,7 +62,7 @@ def attack(name, model, x, y, **changes):
 
 @pytest.fixture
 def x():
-    x = torch.rand(5, 3, 9, 12, generator=torch.Generator().manual_seed(0))  # not square
+    x = rand(5, 3, 9, 12)  # not square
     x[:, :, 0, 0], x[:, :, 1, 1] = 0, 1
     return x
 
@@ -175,7 +176,7 @@ def test_a_radius_in_another_precision_is_fine(network, x, name, norm):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_two_classes_one_channel_half_precision(network, name, channels):
     model = network(channels=channels, classes=2)
-    x = torch.rand(3, channels, 8, 8, generator=torch.Generator().manual_seed(4))
+    x = rand(3, channels, 8, 8, seed=4)
     y = model(x).argmax(1)
     model.module.to(torch.bfloat16)
     x_adv = attack(name, model, x, y)
@@ -193,7 +194,7 @@ def test_an_already_misclassified_image_stays_a_success(network, x, name):
 
 @every_attack
 def test_an_empty_batch_comes_back_empty(network, name):
-    x = torch.rand(0, 3, 8, 8)
+    x = rand(0, 3, 8, 8)
     assert attack(name, network(), x, torch.zeros(0, dtype=torch.int64)).shape == x.shape
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import underfire as uf
+from tests.networks import rand, randn
 from underfire.data import Dataset
 from underfire.errors import DataError, NotFitted
 
@@ -31,7 +32,7 @@ class Noise:
         return 24
 
     def read(self, index):
-        draws = torch.rand(24, 3, 9, 12, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+        draws = rand(24, 3, 9, 12, seed=5, dtype=torch.float64)
         y = torch.arange(24) % 4
         return uf.Batch(draws[index], y[index], tuple(str(i) for i in index))
 
@@ -46,7 +47,7 @@ def prepared(card, model, **options):
 
 @pytest.fixture
 def x():
-    return torch.rand(4, 3, 9, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return rand(4, 3, 9, 12, dtype=torch.float64)
 
 
 @every_map
@@ -98,7 +99,7 @@ def test_differentiable_iff_the_card_says_so(network, x, name, options, toleranc
     assert shown.requires_grad == card.facts.differentiable
     if not shown.requires_grad:
         return
-    weights = torch.randn(shown.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weights = randn(shown.shape, seed=1, dtype=torch.float64)
     (slope,) = torch.autograd.grad((weights * shown).sum(), x)
     generator, step = torch.Generator().manual_seed(2), 1e-6
     directions = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for _ in range(8)]

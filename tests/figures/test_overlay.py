@@ -7,6 +7,7 @@ import torch
 from matplotlib import colormaps
 from PIL import Image
 
+from tests.networks import rand
 from underfire import figures
 from underfire.errors import InputError
 from underfire.figures import overlay
@@ -60,7 +61,7 @@ def test_scale_does_not_matter_and_shift_matters_only_by_its_sign():
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -2.0])
 def test_a_constant_map_leaves_the_grey_image(value):
-    image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    image = rand(3, 8, 8)
     found = figures.heatmap(torch.full((1, 2, 2), value), image)
     assert torch.equal(found[0], found[1])
     torch.testing.assert_close(found[0], 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2])
@@ -87,7 +88,7 @@ def test_a_map_with_a_single_pixel_is_drawn_and_one_that_cancels_is_not():
 def test_any_float_type_size_and_channel_count():
     for dtype in (torch.float64, torch.bfloat16):
         for channels in (1, 3):
-            found = figures.heatmap(ramp().to(dtype).requires_grad_(), torch.rand(channels, 20, 30).to(dtype))
+            found = figures.heatmap(ramp().to(dtype).requires_grad_(), rand(channels, 20, 30).to(dtype))
             assert found.shape == (3, 20, 30)
             assert found.dtype == torch.float32
             assert 0 <= found.min() <= found.max() <= 1

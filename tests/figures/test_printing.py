@@ -4,12 +4,13 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.networks import rand
 from underfire.errors import InputError
 from underfire.figures.printing import save_patch
 
 
 def test_a_file_to_print(tmp_path):
-    patch = torch.rand(3, 21, 21, generator=torch.Generator().manual_seed(0))
+    patch = rand(3, 21, 21)
     mask = torch.zeros(21, 21)
     mask[5:15, 5:15] = 1
     save_patch(patch, mask, tmp_path / "patch.png", width=80, at_least=200)

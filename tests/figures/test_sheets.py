@@ -4,10 +4,11 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.networks import rand
 from underfire import figures
 from underfire.errors import InputError
 
-IMAGE = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+IMAGE = rand(3, 16, 16)
 
 
 def test_a_sheet_has_every_image_and_every_title():
@@ -96,7 +97,7 @@ def test_the_legend_has_the_colours_of_the_maps():
 
 
 def test_pictures_for_the_web_stay_small(tmp_path):
-    noise = torch.rand(3, 224, 224, generator=torch.Generator().manual_seed(0))
+    noise = rand(3, 224, 224)
     figure = figures.sheet([[noise] * 3, [noise] * 3], column_titles=["a", "b", "c"])
     figures.save_small(figure, tmp_path / "noise.webp")
     assert (tmp_path / "noise.webp").stat().st_size <= 60_000

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.networks import rand
 from underfire import hooks
 from underfire.errors import ModelError, Unsupported
 from underfire.model import Classifier
@@ -55,7 +56,7 @@ def test_frozen_restores_every_mode_and_flag(model):
 def test_activations_are_those_before_in_place_operations(model, dtype):
     model = model.to(dtype).eval()
     before = state_of(model)
-    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    x = rand(2, 3, 8, 8)
     logits, outputs = hooks.activations(model, x, ["stem", "act", "tail"])
     assert torch.equal(outputs["stem"], model.module.stem(x.to(dtype)))
     assert (outputs["stem"] < 0).any()
@@ -65,7 +66,7 @@ def test_activations_are_those_before_in_place_operations(model, dtype):
 
 
 def test_gradients_flow_through_a_read_layer(model):
-    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    x = rand(2, 3, 8, 8).requires_grad_()
     logits, outputs = hooks.activations(model.eval(), x, ["stem"])
     (through,) = torch.autograd.grad(logits.sum(), outputs["stem"], retain_graph=True)
     (direct,) = torch.autograd.grad(logits.sum(), x)
@@ -75,12 +76,12 @@ def test_gradients_flow_through_a_read_layer(model):
 
 def test_shared_forward_runs_once_for_logits_and_layers(model):
     before = state_of(model)
-    x = torch.rand(2, 3, 8, 8)
+    x = rand(2, 3, 8, 8)
     with model.counting() as count, hooks.shared_forward(model) as forget:
         hooks.activations(model, x, ["stem"])
         assert torch.equal(model(x), model(x))
         assert count.forwards == 2  # images, in one pass
-        other = torch.rand(2, 3, 8, 8)
+        other = rand(2, 3, 8, 8)
         model(other)
         _, outputs = hooks.activations(model, other, ["stem"])
         assert torch.equal(outputs["stem"], model.module.stem(other))
@@ -97,12 +98,12 @@ def test_shared_forward_runs_once_for_logits_and_layers(model):
 
 def test_unknown_layer_lists_the_others(model):
     with pytest.raises(ModelError, match="no layer 'sten'; did you mean 'stem'") as error:
-        hooks.activations(model, torch.rand(1, 3, 8, 8), ["sten"])
+        hooks.activations(model, rand(1, 3, 8, 8), ["sten"])
     assert "conv" in str(error.value)
 
 
 def test_heads_are_found_through_functional_pooling(model):
-    x = torch.rand(2, 3, 8, 8)
+    x = rand(2, 3, 8, 8)
     name, weight, bias = hooks.pooled_head(model, x)
     assert name == "tail"
     assert torch.equal(weight, model.module.head.weight)
@@ -113,10 +114,10 @@ def test_heads_are_found_through_functional_pooling(model):
 def test_models_without_space_or_pooling_say_so():
     flat = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)))
     with pytest.raises(Unsupported, match="no layer whose output has space"):
-        hooks.last_spatial_layer(flat, torch.rand(1, 3, 2, 2))
+        hooks.last_spatial_layer(flat, rand(1, 3, 2, 2))
     maxed = Classifier(nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(4, 3)))
     with pytest.raises(Unsupported, match="global average pooling"):
-        hooks.pooled_head(maxed, torch.rand(1, 3, 2, 2))
+        hooks.pooled_head(maxed, rand(1, 3, 2, 2))
 
 
 def h(z: torch.Tensor, tau: float) -> torch.Tensor:
@@ -222,7 +223,7 @@ def completeness(model: Classifier, x: torch.Tensor) -> torch.Tensor:
 
 def test_cam_reads_the_features_after_in_place_operations():
     torch.manual_seed(1)
-    x = torch.rand(3, 3, 8, 8)
+    x = rand(3, 3, 8, 8)
     model = Classifier(Block().eval())
     assert hooks.last_spatial_layer(model, x) == "relu"
     assert torch.allclose(completeness(model, x), torch.zeros(3), atol=1e-5)
@@ -243,7 +244,7 @@ def test_a_functional_in_place_relu_before_pooling_is_not_mistaken():
             return self[1](F.relu(self[0](x), inplace=True).mean((2, 3)))
 
     with pytest.raises(Unsupported, match="global average pooling"):
-        hooks.pooled_head(Classifier(Dense(nn.Conv2d(3, 6, 3), nn.Linear(6, 5))), torch.rand(1, 3, 8, 8))
+        hooks.pooled_head(Classifier(Dense(nn.Conv2d(3, 6, 3), nn.Linear(6, 5))), rand(1, 3, 8, 8))
 
 
 def test_the_head_is_the_one_that_makes_the_logits_whatever_image_comes_first():
@@ -265,8 +266,8 @@ def test_the_head_is_the_one_that_makes_the_logits_whatever_image_comes_first():
         hooks.pooled_head(maxed, torch.zeros(1, 3, 4, 4))  # on black, mean and maximum are one
     small = Classifier(nn.Sequential(nn.Conv2d(3, 4, 8), nn.Conv2d(4, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     with pytest.raises(Unsupported):
-        hooks.last_spatial_layer(small, torch.rand(1, 3, 8, 8))
-    assert hooks.last_spatial_layer(small, torch.rand(1, 3, 16, 16)) == "1"  # found anew for another size
+        hooks.last_spatial_layer(small, rand(1, 3, 8, 8))
+    assert hooks.last_spatial_layer(small, rand(1, 3, 16, 16)) == "1"  # found anew for another size
 
 
 def test_a_network_with_a_part_called_module_keeps_its_own_names():
@@ -286,7 +287,7 @@ def test_a_network_with_a_part_called_module_keeps_its_own_names():
 def test_a_forward_that_was_already_replaced_stays(model):
     original = model.module.forward
     model.module.forward = replaced = lambda x: original(x) + 1
-    x = torch.rand(1, 3, 8, 8)
+    x = rand(1, 3, 8, 8)
     with hooks.shared_forward(model.module):
         assert torch.equal(model.module(x), replaced(x))
     assert model.module.forward is replaced
@@ -294,7 +295,7 @@ def test_a_forward_that_was_already_replaced_stays(model):
 
 def test_a_layer_that_cannot_be_read_does_not_spoil_later_passes(model):
     model.module.spare = nn.Conv2d(1, 1, 1)
-    x = torch.rand(1, 3, 8, 8)
+    x = rand(1, 3, 8, 8)
     with hooks.shared_forward(model):
         with pytest.raises(ModelError, match="'spare' took no part"):
             hooks.activations(model, x, ["spare"])

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import underfire as uf
+from tests.networks import rand, randn
 from underfire.hooks import frozen
 from underfire.incremental.intervals import Intervals, Window
 from underfire.incremental.passes import IncrementalForward, NotReusable
@@ -43,7 +44,7 @@ class Gated(nn.Module):
     def __init__(self):
         super().__init__()
         self.a, self.gate = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 1)
-        self.place = nn.Parameter(torch.randn(1, 6, 24, 20, generator=torch.Generator().manual_seed(3)))
+        self.place = nn.Parameter(randn(1, 6, 24, 20, seed=3))
         self.head = nn.Linear(6, 4)
 
     def forward(self, x):
@@ -121,13 +122,13 @@ class Viewed(nn.Module):
 def test_equal_to_whole_passes(model, dtype, tolerance):
     network = uf.Classifier(strange(model()).to(dtype), mean=(0.4, 0.5, 0.6), std=0.25)
     for n in (1, 3):
-        x = torch.rand(n, 3, 24, 20, generator=torch.Generator().manual_seed(n), dtype=dtype)
+        x = rand(n, 3, 24, 20, seed=n, dtype=dtype)
         compare(network, x, tolerance)
         compare(network, x, tolerance, height=1, width=1)
 
 
 def test_equal_on_the_small_network_and_in_training_mode(network):
-    x = torch.rand(2, 3, 12, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(2, 3, 12, 9, dtype=torch.float64)
     compare(network("relu", torch.float64).train(), x, 1e-10, height=3, width=2)
 
 
@@ -141,7 +142,7 @@ def test_equal_on_a_residual_network():
 def test_equal_on_published_networks(data_root, arch):
     model = uf.models.load(f"{data_root / 'weights' / arch}.safetensors?arch={arch}")
     size = 32 if "cifar" in arch else 96
-    x = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    x = rand(2, 3, size, size)
     compare(model, x, 1e-5, height=9, width=9, samples=12)
 
 
@@ -251,7 +252,7 @@ class Promoting(nn.Module):
 
 @pytest.mark.parametrize("model", [Lying(), Moody(), Unpooled(), Outside(), Strides(), Counting()])
 def test_what_cannot_be_reused_is_said(model):
-    x = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.5
+    x = rand(1, 3, 8, 8) - 0.5
     with pytest.raises(NotReusable), frozen(model):
         known = IncrementalForward(model, x)
         zero = torch.zeros(1, dtype=torch.int64)
@@ -262,7 +263,7 @@ def test_less_is_computed(data_root):
     """MobileNet at 224: the 13 patches of one row of an occlusion cost at most half of 13 passes."""
     name = "mobilenet_v1_075_imagenet"
     model = uf.models.load(f"{data_root / 'weights' / name}.safetensors?arch={name}")
-    x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    x = rand(1, 3, 224, 224)
     left = torch.arange(13) * 16
     top = torch.full_like(left, 80)
     with frozen(model), torch.no_grad():
@@ -280,18 +281,18 @@ def test_less_is_computed(data_root):
 
 
 def test_a_buffer_that_is_filled_with_what_changes_counts_as_changed():
-    x = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(1, 3, 9, 11, dtype=torch.float64)
     compare(strange(Buffered()).double(), x, 1e-10)
 
 
 def test_in_place_keeps_the_type():
-    x = torch.rand(2, 3, 16, 11, generator=torch.Generator().manual_seed(0))
+    x = rand(2, 3, 16, 11)
     compare(strange(Promoting()), x, 1e-5)
 
 
 def test_a_map_read_twice_by_one_operation_is_still_a_rectangle():
     """The square of a map takes no whole map."""
-    model, x = strange(Promoting()), torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    model, x = strange(Promoting()), rand(1, 3, 32, 32)
     zero = torch.zeros(1, dtype=torch.int64)
     with frozen(model), FlopCounterMode(display=False) as count:
         known = IncrementalForward(model, x)
@@ -384,6 +385,6 @@ class RandomNetwork(nn.Module):
     last=st.booleans(),
 )
 def test_equal_on_random_networks(made, size, rectangle, n, last):
-    x = torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    x = rand(n, 3, *size, seed=n, dtype=torch.float64)
     x = x.contiguous(memory_format=torch.channels_last) if last else x
     compare(RandomNetwork(made).double().eval(), x, 1e-9, height=rectangle[0], width=rectangle[1], samples=7)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.networks import rand
 from underfire.errors import InputError
 from underfire.measures import fidelities as removals
 from underfire.measures.passes import filled
@@ -74,7 +75,7 @@ def test_random_maps_gain_nothing_over_random_pixels(case):
     """A map of noise is one more draw of the control."""
     model, x, y, _ = case
     x, y = x.repeat(40, 1, 1, 1), y.repeat(40)
-    m = torch.rand(len(x), 1, 10, 10, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    m = rand(len(x), 1, 10, 10, seed=3, dtype=torch.float64)
     found = removals.removal(model, x, y, m, shares=(0.2,), fills=("black",), control="pixels", samples=20)
     gain, spread = (found.drop - found.control).mean((1, 2)), found.drop.mean((1, 2)).std()
     assert gain.mean().abs() < 4 * spread / len(x) ** 0.5 + 4 * spread / 20**0.5

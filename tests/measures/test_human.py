@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import mutual_info_score
 
+from tests.networks import rand
 from underfire.errors import InputError
 from underfire.measures import human
 
@@ -37,7 +38,7 @@ def test_classes_that_are_always_swapped_carry_as_much():
 @pytest.mark.parametrize("correction", human.CORRECTIONS)
 def test_an_independent_annotator_reads_nothing(correction):
     answers, predictions = torch.cartesian_prod(torch.arange(10), torch.arange(10)).unbind(1)
-    assert human.information_transfer_rate(answers, predictions, torch.rand(100) + 0.1, correction=correction) < 1e-12
+    assert human.information_transfer_rate(answers, predictions, rand(100) + 0.1, correction=correction) < 1e-12
 
 
 def test_a_noisy_annotator_matches_the_closed_form_of_the_channel():
@@ -140,7 +141,7 @@ def test_annotators_share_the_pooled_figure():
 
 def test_annotators_with_different_numbers_of_answers_keep_the_mean():
     who = torch.cat([torch.zeros(150), torch.ones(50)]).long()
-    pooled = human.transfer_rate(TEN.flip(0), TEN, torch.rand(200) + 1, annotators=who)
+    pooled = human.transfer_rate(TEN.flip(0), TEN, rand(200) + 1, annotators=who)
     assert pooled.shares.mean().item() == pytest.approx(pooled.value)
 
 

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.networks import randn
 from underfire.errors import InputError
 from underfire.measures import maps
 
@@ -14,7 +15,7 @@ def as_map(*rows):
 
 
 def random_maps(seed, size=(6, 5), n=3):
-    return torch.randn(n, 1, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return randn(n, 1, *size, seed=seed, dtype=torch.float64)
 
 
 def slow_iou(m, n, k):

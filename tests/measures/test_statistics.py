@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap, sem, t
 
+from tests.networks import rand
 from underfire.errors import InputError
 from underfire.measures import statistics
 
@@ -68,7 +69,7 @@ def test_the_bootstrap_is_scipys_bca():
 
 
 def test_the_same_seed_gives_the_same_interval_and_the_global_one_is_left_alone():
-    values = torch.rand(30, generator=torch.Generator().manual_seed(0))
+    values = rand(30)
     np_state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
     assert statistics.bootstrap_mean(values) == statistics.bootstrap_mean(values, seed=0)
     assert statistics.bootstrap_mean(values) != statistics.bootstrap_mean(values, seed=1)
@@ -113,7 +114,7 @@ def test_pairing_finds_what_the_spread_between_samples_hides():
 
 
 def test_many_values_are_drawn_in_parts():
-    values = torch.rand(100_000, generator=torch.Generator().manual_seed(0))
+    values = rand(100_000)
     found = statistics.bootstrap_mean(values, resamples=200)
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std().item() / 100_000**0.5, rel=0.15)
 

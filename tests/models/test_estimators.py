@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC, LinearSVC, NuSVC
 from sklearn.tree import DecisionTreeClassifier
 
+from tests.networks import rand
 from underfire.ascent.objectives import logit
 from underfire.attacks import fgvm, pgd
 from underfire.errors import ModelError, Unsupported
@@ -42,7 +43,7 @@ def rows(classes, count=300, seed=0):
 
 
 def images(count=200):
-    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(1))
+    return rand(count, *SHAPE, seed=1)
 
 
 def named(estimator):
@@ -161,9 +162,9 @@ def test_what_does_not_fit_is_one_clear_error():
     with pytest.raises(ModelError, match="one is supported"):
         from_sklearn(_two_outputs(x, y), SHAPE)
     with pytest.raises(ModelError, match="temperature must be positive"):
-        SoftNeighbours(torch.rand(3, 2), torch.arange(3), temperature=0)
+        SoftNeighbours(rand(3, 2), torch.arange(3), temperature=0)
     with pytest.raises(ModelError, match="class 1 has no point"):
-        SoftNeighbours(torch.rand(2, 2), torch.tensor([0, 2]))
+        SoftNeighbours(rand(2, 2), torch.tensor([0, 2]))
     tree = from_sklearn(DecisionTreeClassifier().fit(x, y), SHAPE)
     from underfire.gradients.classes import class_gradients
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.networks import rand
 from underfire import models
 from underfire.errors import MissingExtra, ModelError
 from underfire.model import Classifier
@@ -27,7 +28,7 @@ def state() -> dict[str, Tensor]:
 
 @pytest.fixture
 def x() -> Tensor:
-    return torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    return rand(3, 1, 28, 28, seed=1)
 
 
 def direct(state: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -152,7 +153,7 @@ def test_python_factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     plain = models.load("python:own_models_of_a_test:plain")
-    assert plain.labels is None and not plain.module.training and plain.predict(torch.rand(3, 1, 2, 2)).shape == (3, 2)
+    assert plain.labels is None and not plain.module.training and plain.predict(rand(3, 1, 2, 2)).shape == (3, 2)
     wrapped = models.load("python:own_models_of_a_test:wrapped")
     assert wrapped.labels == ("no", "yes") and wrapped.mean.item() == 0.5 and wrapped.std.item() == 0.25
     assert not isinstance(wrapped.module, Classifier)
@@ -268,4 +269,4 @@ def test_a_hub_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with pytest.raises(ModelError, match=r"cannot be loaded: no such thing$"):
         models.load(f"onnx:{tmp_path / 'a.onnx'}")
     stand_in(monkeypatch, "onnx2torch", convert=lambda path: network())
-    assert models.load(f"onnx:{tmp_path / 'a.onnx'}").predict(torch.rand(2, 1, 2, 2)).shape == (2, 2)
+    assert models.load(f"onnx:{tmp_path / 'a.onnx'}").predict(rand(2, 1, 2, 2)).shape == (2, 2)

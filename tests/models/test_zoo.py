@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.networks import rand
 from underfire import data, hooks, models
 from underfire.errors import ModelError
 from underfire.models.architectures import MobileNetV1, SameConv2d, WResnet
@@ -98,7 +99,7 @@ def test_class_activation_maps_are_exact(name: str) -> None:
     entry = models.zoo.entry(name)
     shape = {"cluttered_digits": (1, 64, 64), "mnist_small_adv": (1, 28, 28), "mobilenet_v1_075_imagenet": (3, 64, 64)}
     model = models.loaders.Classifier(entry.build().eval(), mean=entry.mean, std=entry.std)
-    x = torch.rand(2, *shape.get(name, (3, 32, 32)), generator=torch.Generator().manual_seed(0))
+    x = rand(2, *shape.get(name, (3, 32, 32)))
     layer, weight, bias = hooks.pooled_head(model, x)
     logits, outputs = hooks.activations(model, x, [layer])
     maps = torch.einsum("kd,bdhw->bkhw", weight, outputs[layer])
@@ -147,7 +148,7 @@ def test_wresnet_word_for_word() -> None:
     """ReLU before every convolution but the first; after every second of the thirty, add the input of two earlier."""
     network = WResnet().eval()
     with torch.no_grad():
-        x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        x = rand(2, 3, 32, 32)
         h = [convolve(network.get_submodule("conv1"), x)]
         for number in range(2, 32):
             z = convolve(network.get_submodule(f"conv{number}"), F.relu(h[-1]))

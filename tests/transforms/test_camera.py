@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from tests.networks import rand
 from underfire.errors import InputError
 from underfire.gradients import views
 from underfire.transforms.camera import blurred, camera, seen_from
@@ -14,7 +15,7 @@ NOTHING = dict.fromkeys(("rotation", "perspective", "blur", "tone", "contrast", 
 
 @pytest.fixture
 def x():
-    return torch.rand(3, 3, 9, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return rand(3, 3, 9, 12, dtype=torch.float64)
 
 
 def seeded():
@@ -97,8 +98,8 @@ def test_the_same_generator_the_same_photograph(x):
 
 
 def test_one_channel_float32_and_nothing_at_all():
-    assert camera()(torch.rand(2, 1, 8, 8), seeded()).dtype == torch.float32
-    assert camera()(torch.rand(0, 3, 8, 8), seeded()).shape == (0, 3, 8, 8)
+    assert camera()(rand(2, 1, 8, 8), seeded()).dtype == torch.float32
+    assert camera()(rand(0, 3, 8, 8), seeded()).shape == (0, 3, 8, 8)
 
 
 @pytest.mark.parametrize("wrong", [{"blur": -1.0}, {"perspective": 0.3}, {"quality": 0}, {"noise": math.nan}])
@@ -110,7 +111,7 @@ def test_a_strength_out_of_range(wrong):
 @pytest.mark.parametrize("shape", [(2, 1, 28, 28), (2, 3, 17, 23), (2, 3, 1, 5), (2, 3, 5, 1), (1, 2, 1, 1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_any_size_has_a_photograph_and_a_gradient(shape, dtype):
-    x = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=dtype).requires_grad_()
+    x = rand(shape, dtype=dtype).requires_grad_()
     seen = camera()(x, torch.Generator().manual_seed(1))
     assert seen.shape == x.shape
     assert seen.dtype == dtype

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.networks import randn
 from underfire.errors import InputError
 from underfire.transforms import jpeg as codec
 from underfire.transforms.jpeg import jpeg, quantisation
@@ -69,7 +70,7 @@ def test_a_quality_per_sample():
 def test_the_gradient_is_that_of_the_unrounded_codec(monkeypatch, subsample):
     """Straight through: central differences of the same codec without rounding, which is linear away from the ends."""
     x = 0.3 + 0.4 * picture(3, 16, 16)
-    weights = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weights = randn(x.shape, seed=1, dtype=torch.float64)
     x.requires_grad_()
     (gradient,) = torch.autograd.grad((jpeg(x, 90, subsample=subsample) * weights).sum(), x)
     monkeypatch.setattr(codec, "_replaced", lambda v, value: v)
