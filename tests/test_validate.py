@@ -49,7 +49,7 @@ def test_values_that_are_not_finite_are_counted() -> None:
     values = torch.ones(3, 2, 2)
     assert require_finite(values) is values
     values[1, 0, 0] = float("nan")
-    with pytest.raises(ModelError, match="the map is NaN for 1 of 3"):
+    with pytest.raises(ModelError, match="NaN for 1 of 3"):
         require_finite(values, "the map")
 
 

@@ -96,5 +96,5 @@ def test_a_saturated_network(f, goal):
 
 
 def test_a_number_out_of_range():
-    with pytest.raises(InputError, match="f must be from 1 to 7, got 8"):
+    with pytest.raises(InputError, match="f .* got 8"):
         carlini(8)

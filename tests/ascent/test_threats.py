@@ -133,13 +133,13 @@ def test_l1_moves_only_what_can_move():
 
 def test_bad_thresholds_are_named():
     x, _ = points(0)
-    with pytest.raises(InputError, match="eps must be >= 0 and finite, got -0.1"):
+    with pytest.raises(InputError, match="eps .* got -0.1"):
         Linf(-0.1).check(x)
     with pytest.raises(InputError, match="one per sample"):
         L2(torch.ones(3)).check(x)
     with pytest.raises(InputError, match="does not fit"):
         L2(1.0, torch.ones(5, 5)).check(x)
-    with pytest.raises(InputError, match="eps must be >= 0 and finite, got nan"):
+    with pytest.raises(InputError, match="eps .* got nan"):
         Linf(float("nan")).check(x)
     with pytest.raises(Unsupported, match="norm 'l3'"):
         ball("l3", 1.0)

@@ -116,7 +116,7 @@ def test_numbers_out_of_range(relu_model: Classifier, images: Tensor, option: di
 
 def test_a_network_that_makes_something_else(relu_model: Classifier, images: Tensor) -> None:
     y = torch.zeros(6, dtype=torch.int64)
-    with pytest.raises(InputError, match=r"must return images \[6, 3, 12, 12\], got \(6, 3, 6, 6\)"):
+    with pytest.raises(InputError, match=r"12, 12\], got \(6, 3"):
         adversarial_transformation(relu_model, images, y, generator_network=nn.AvgPool2d(2))
 
 

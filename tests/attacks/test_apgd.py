@@ -223,7 +223,7 @@ def test_bad_settings(case):
         uf.attacks.apgd(model, x, y, keep="last")
     with pytest.raises(Unsupported, match="candidates are for untargeted"):
         uf.attacks.apgd(model, x, y, goal=(y + 1) % 4, candidates=2)
-    with pytest.raises(Unsupported, match="objective 'mse' is unknown; choices: ce, dlr"):
+    with pytest.raises(Unsupported, match="'mse' .* ce, dlr"):
         uf.attacks.apgd(model, x, y, objective="mse")
     with pytest.raises(InputError, match=r"momentum in \(0, 1\]"):
         uf.attacks.apgd(model, x, y, momentum=0)

@@ -103,7 +103,7 @@ def test_an_oracle_that_fails_leaves_what_was_found(x: Tensor, name: str) -> Non
 def test_bad_settings(x: Tensor, name: str) -> None:
     with pytest.raises(DataError, match="starts must be images"):
         run(name, uf.Oracle(side, 3), x, starts=x[:2])
-    with pytest.raises(InputError, match="draws must be at least 1"):
+    with pytest.raises(InputError, match="draws .* at least 1"):
         run(name, uf.Oracle(side, 3), x, draws=0)
 
 

@@ -156,7 +156,7 @@ def test_leaves_outside_the_box_are_never_gone_to(x):
 def test_what_is_no_tree_and_what_is_wrong_is_one_clear_error(fitted, relu_model, x):
     _, model = fitted
     y = torch.zeros(len(x), dtype=torch.int64)
-    with pytest.raises(Unsupported, match="decision_tree attacks a decision tree, got Sequential"):
+    with pytest.raises(Unsupported, match="decision_tree .* got Sequential"):
         decision_tree(relu_model, rand(1, 3, 9, 9), y[:1])
     with pytest.raises(Unsupported, match="without mean and std"):
         decision_tree(Classifier(model.module, mean=0.5), x, y)
@@ -164,7 +164,7 @@ def test_what_is_no_tree_and_what_is_wrong_is_one_clear_error(fitted, relu_model
         decision_tree(model, x, y, norm="l7")
     with pytest.raises(Unsupported, match="leaf='far' is unknown"):
         decision_tree(model, x, y, leaf="far")
-    with pytest.raises(InputError, match="chunk must be at least 1"):
+    with pytest.raises(InputError, match="chunk .* at least 1"):
         decision_tree(model, x, y, chunk=0)
     with pytest.raises(InputError, match="eps must be >= 0"):
         decision_tree(model, x, y, eps=-1.0)

@@ -71,5 +71,5 @@ def test_it_costs_a_pass_per_photograph(case):
     with model.counting() as count:
         uf.attacks.eot(model, x, y, steps=3, samples=5, generator=seeded(5))
     assert count.forwards == 15 * len(x)
-    with pytest.raises(InputError, match="samples must be at least 1"):
+    with pytest.raises(InputError, match="samples .* at least 1"):
         uf.attacks.eot(model, x, y, samples=0)

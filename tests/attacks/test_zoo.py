@@ -106,7 +106,7 @@ def test_bad_settings(x: Tensor) -> None:
     y = torch.zeros(3, dtype=torch.int64)
     with pytest.raises(Unsupported, match="choices: adam, newton"):
         uf.attacks.zoo(Bowl(), x, y, solver="sgd")
-    with pytest.raises(InputError, match="step, size and c must be > 0"):
+    with pytest.raises(InputError, match="c must be > 0"):
         uf.attacks.zoo(Bowl(), x, y, step=0.0)
-    with pytest.raises(InputError, match="every side must be at least 1"):
+    with pytest.raises(InputError, match="side .* at least 1"):
         uf.attacks.zoo(Bowl(), x, y, sides=(0, 4))

@@ -54,7 +54,7 @@ def test_a_chunk_within_memory():
     with_gradients = image + features + 2 * 2 * features  # what both layers hold, and twice what the second moves
     assert chunk_within(model, x, 1, gradients=True) == 2**20 // with_gradients
     assert chunk_within(model, x, 1, gradients=False) == 2**20 // (2 * features)
-    with pytest.raises(InputError, match="memory of 0.001 MiB is too small for one image"):
+    with pytest.raises(InputError, match="memory of 0.001 MiB"):
         chunk_within(model, x, 0.001, gradients=True)
 
 
@@ -65,15 +65,15 @@ def test_chunks_join_to_the_whole_and_pass_gradients():
         assert torch.equal(joined, z**2)
         (g,) = torch.autograd.grad(joined.sum(), z)
         assert torch.equal(g, 2 * z)
-    with pytest.raises(InputError, match="chunk must be at least 1"):
+    with pytest.raises(InputError, match="chunk .* at least 1"):
         in_chunks(lambda i: z[i], 7, 0)
 
 
 def test_classes_that_do_not_fit_are_said(network, x):
     logits = torch.zeros(3, 4)
-    with pytest.raises(DataError, match="class -1 is outside the model's 4 classes"):
+    with pytest.raises(DataError, match="class -1 .* 4 classes"):
         class_score(logits, torch.tensor([0, -1, 3]))
-    with pytest.raises(DataError, match="classes to explain are on meta, but the images on cpu"):
+    with pytest.raises(DataError, match="on meta, .* on cpu"):
         class_score(logits, torch.zeros(3, dtype=torch.int64, device="meta"))
 
 

@@ -84,7 +84,7 @@ def test_a_wrong_query_is_bad_input(ledger: Ledger) -> None:
 
 
 def test_what_is_no_ledger(tmp_path: Path) -> None:
-    with pytest.raises(LedgerError, match=r"nothing' is not a run folder: it has no ledger.json"):
+    with pytest.raises(LedgerError, match="nothing' .* no ledger.json"):
         Ledger(tmp_path / "nothing")
     for content in ("{", "[]", json.dumps({"schema": "one"})):
         (tmp_path / "ledger.json").write_text(content)
@@ -95,7 +95,5 @@ def test_what_is_no_ledger(tmp_path: Path) -> None:
 def test_a_damaged_cell_is_named(ledger: Ledger) -> None:
     key = ledger.cells[0]["key"]
     (Path(ledger.path) / "cells" / key / "clean.parquet").write_bytes(b"PAR1 and nothing more")
-    with pytest.raises(
-        LedgerError, match=f"cells/{key}/clean.parquet is damaged; delete its folder and run the audit again"
-    ):
+    with pytest.raises(LedgerError, match=f"{key}/clean.parquet is damaged"):
         Ledger(ledger.path).sql("SELECT * FROM clean")

@@ -94,10 +94,10 @@ def _on(spec: AuditSpec, x: torch.Tensor) -> Target:
 def test_pixels_outside_the_box(small: Small) -> None:
     x = torch.full((4, 1, 8, 8), 0.5)
     x[2, 0, 3, 3] = 255
-    with pytest.raises(DataError, match=r"pixels of 'image-2' go from 0.5 to 255; they must be in \[0, 1\]"):
+    with pytest.raises(DataError, match="'image-2' .* 0.5 to 255"):
         preflight(_on(small(), x))
     x[2, 0, 3, 3] = torch.nan
-    with pytest.raises(DataError, match="pixels of 'image-2' go from nan to nan"):
+    with pytest.raises(DataError, match="'image-2' .* nan to nan"):
         preflight(_on(small(), x))
 
 

@@ -132,7 +132,7 @@ def test_an_attack_that_returns_no_numbers_is_named(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(catalog._CARDS, ("attack", "liar"), _liar(lambda x, eps: x * torch.nan))
-    with pytest.raises(InputError, match="liar linf at eps 0.1: the attack returned pixels that are not finite"):
+    with pytest.raises(InputError, match="liar linf .* 0.1: .* not finite"):
         run(small(attacks=["liar"]), tmp_path / "run")
     assert Ledger(tmp_path / "run").missing == 1  # the clean cell is kept
 
@@ -212,7 +212,7 @@ def test_any_executor_gives_the_same_ledger(small: Small, tmp_path: Path, monkey
     monkeypatch.setattr("underfire.audit.executors._PATIENCE", 0.0)  # a job that takes long from its first cell on
     monkeypatch.setattr("underfire.audit.executors.cores", lambda: 2)
     assert _contents(run(spec, tmp_path / "long", workers=None)) == _contents(here)
-    with pytest.raises(InputError, match="workers must be at least 1, got -1"):
+    with pytest.raises(InputError, match="workers .* got -1"):
         LocalProcesses(-1)
 
 
@@ -225,7 +225,7 @@ def test_a_worker_that_dies_is_said_in_one_line(small: Small, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_an_error_in_a_worker_is_the_same_error(small: Small, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="^clean images: the model returns NaN or infinite logits for 60 of 60 images"):
+    with pytest.raises(ModelError, match="^clean images: .* 60 of 60"):
         run(small(model="python:audit_networks:not_finite_in_a_worker"), tmp_path / "run", workers=1)
 
 
@@ -305,9 +305,7 @@ def test_a_full_disk_in_the_middle(small: Small, tmp_path: Path, monkeypatch: py
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(ledgers.pq, "write_table", full)
-    with pytest.raises(
-        LedgerError, match="no space left to write to .*; what is finished is kept: free some and run again"
-    ):
+    with pytest.raises(LedgerError, match="no space left .* kept"):
         run(small(), tmp_path / "run")
     monkeypatch.undo()
     after = Ledger(tmp_path / "run")
@@ -341,9 +339,7 @@ def test_a_ledger_of_a_newer_version_is_left_alone(small: Small, tmp_path: Path)
     newer = json.dumps({"schema": 99, "underfire": "9.0"})
     (root / "ledger.json").write_text(newer)
     for use in (lambda: run(small(), root), lambda: Ledger(root), lambda: write_head(root, {})):
-        with pytest.raises(
-            LedgerError, match=r"was written by underfire 9.0 \(schema 99\); this one reads up to schema 1"
-        ):
+        with pytest.raises(LedgerError, match=r"9.0 \(schema 99\).* schema 1"):
             use()
     assert (root / "ledger.json").read_text() == newer
     assert [place.name for place in root.iterdir()] == ["ledger.json"]
@@ -351,6 +347,6 @@ def test_a_ledger_of_a_newer_version_is_left_alone(small: Small, tmp_path: Path)
 
 def test_a_folder_with_other_things_is_refused(small: Small, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(LedgerError, match="holds other files and no run"):
+    with pytest.raises(LedgerError, match="other files and no run"):
         run(small(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

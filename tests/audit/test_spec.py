@@ -165,7 +165,7 @@ def test_a_file_that_is_no_yaml(tmp_path: Path, text: bytes, line: str) -> None:
 def test_files_that_hold_no_mapping(tmp_path: Path) -> None:
     empty = tmp_path / "empty.yaml"
     empty.write_text("")
-    with pytest.raises(SpecError, match="a spec is a mapping with keys such as model, data and attacks; got NoneType"):
+    with pytest.raises(SpecError, match="mapping .* got NoneType"):
         load_spec(empty)
-    with pytest.raises(SpecError, match=r"cannot read the spec .*nothing.yaml': No such file or directory"):
+    with pytest.raises(SpecError, match="nothing.yaml': No such file"):
         load_spec(tmp_path / "nothing.yaml")

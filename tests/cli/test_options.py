@@ -57,7 +57,7 @@ def test_a_wrong_interpreter_is_named() -> None:
     }
     assert options.interpreter("grad_cam", ["layer=null"]).options == {"layer": None}
     assert options.interpreter("smooth_grad", ["interpreter=cam"]).options == {"interpreter": "cam"}
-    with pytest.raises(InputError, match=r"unknown interpreter 'grad_cma'; did you mean 'grad_cam'\?"):
+    with pytest.raises(InputError, match="'grad_cma'.* 'grad_cam'"):
         options.interpreter("grad_cma")
-    with pytest.raises(InputError, match=r"unknown key 'lyer'; did you mean 'layer'\?"):
+    with pytest.raises(InputError, match="'lyer'.* 'layer'"):
         options.interpreter("grad_cam", ["lyer=conv"])

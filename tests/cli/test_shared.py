@@ -67,7 +67,7 @@ def test_json_is_strict() -> None:
 def test_an_absent_device_is_named() -> None:
     assert device("cpu") == "cpu"
     for name in ("cuda:99", "abacus", "meta"):
-        with pytest.raises(InputError, match=f"device '{name}' is not available here; use one of: cpu"):
+        with pytest.raises(InputError, match=f"'{name}' .*: cpu"):
             device(name)
 
 

@@ -117,7 +117,7 @@ def test_differentiable_iff_the_card_says_so(network, x, name, options, toleranc
 def test_classes_outside_the_model_are_named(network, x, name):
     model = network("relu", torch.float64)
     interpret = prepared(CARDS[name], model)
-    with pytest.raises(DataError, match="class 9 is outside the model's 4 classes"):
+    with pytest.raises(DataError, match="class 9 .* 4 classes"):
         interpret(model, x, torch.tensor([0, 1, 2, 9]))
     with pytest.raises(DataError, match="must be int64"):
         interpret(model, x, torch.tensor([0.0] * 4))
@@ -137,7 +137,7 @@ def test_a_map_of_one_image_does_not_depend_on_how_many_go_at_once(network, x, n
     y = torch.tensor([0, 1, 2, 3])
     small, large = (prepared(card, model, chunk=chunk)(model, x, y) for chunk in (3, 64))
     assert torch.allclose(small, large, atol=1e-10)
-    with pytest.raises(ValueError, match="chunk must be at least 1"):
+    with pytest.raises(ValueError, match="chunk .* at least 1"):
         prepared(card, model, chunk=0)(model, x, y)
 
 

@@ -105,19 +105,19 @@ def test_selections_that_cannot_be() -> None:
     for index in (-1, 3):
         with pytest.raises(DataError, match="from 0 to 2"):
             dataset.shard(index, 3)
-    with pytest.raises(DataError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(DataError, match="batch_size .* got 0"):
         dataset.batches(0)
 
 
 def test_a_label_outside_the_classes_is_named() -> None:
     source = Numbers()
     source.labels = ("even",)
-    with pytest.raises(DataError, match="label 1 of image '3' must be from 0 to 0"):
+    with pytest.raises(DataError, match="label 1 .*'3'"):
         Dataset("numbers:", source)[3]
 
 
 def test_images_of_different_sizes_do_not_stack() -> None:
-    with pytest.raises(DataError, match=r"'a' \(8x4\) and 'b' \(6x5\) differ in size; add \?size"):
+    with pytest.raises(DataError, match=r"'a' \(8x4\) .*'b' \(6x5\).*\?size"):
         stack([torch.zeros(3, 4, 8), torch.zeros(3, 5, 6)], ["a", "b"])
 
 
@@ -129,11 +129,11 @@ def test_boxes_are_tight() -> None:
 
 
 def test_uris_that_cannot_be() -> None:
-    with pytest.raises(DataError, match="unknown data 'digit:'; did you mean 'digits:'"):
+    with pytest.raises(DataError, match="'digit:'.* 'digits:'"):
         data.load("digit:")
     with pytest.raises(DataError, match="unknown data 'somewhere'"):
         data.load("somewhere")
-    with pytest.raises(DataError, match="folder: has no option 'sise'; did you mean 'size'"):
+    with pytest.raises(DataError, match="folder: .*'sise'.* 'size'"):
         data.load("folder:x?sise=3")
     with pytest.raises(DataError, match="unknown split 'validation'"):
         data.load("digits:validation")

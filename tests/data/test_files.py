@@ -66,13 +66,13 @@ def test_idx_files_that_are_damaged(mnist: Path) -> None:
     with pytest.raises(DataError, match="cannot be unpacked"):
         data.load(f"mnist:{mnist}")
     packed.write_bytes(gzip.compress(idx(np.zeros((3, 4, 5), dtype=np.uint8))[:-1]))
-    with pytest.raises(DataError, match=r"says shape \[3, 4, 5\] but holds 59 bytes"):
+    with pytest.raises(DataError, match=r"\[3, 4, 5\] .* 59 bytes"):
         data.load(f"mnist:{mnist}")[:]
     packed.write_bytes(gzip.compress(b"\1\2\3\4\5\6\7\10\11"))
-    with pytest.raises(DataError, match="is not an IDX file of bytes"):
+    with pytest.raises(DataError, match="not an IDX file"):
         data.load(f"mnist:{mnist}")[:]
     packed.write_bytes(gzip.compress(idx(np.zeros((2, 4, 5), dtype=np.uint8))))
-    with pytest.raises(DataError, match="has 2 images but there are 3 labels"):
+    with pytest.raises(DataError, match="2 images .* 3 labels"):
         data.load(f"mnist:{mnist}")[:]
 
 
@@ -116,10 +116,10 @@ def test_parquet_class_names_come_from_its_metadata(tmp_path: Path) -> None:
     features = {"info": {"features": {"label": {"names": ["a", "b", "c", "d"]}}}}
     dataset = data.load(table(tmp_path / "x.parquet", huggingface=json.dumps(features)))
     assert dataset.labels == ("a", "b", "c", "d")
-    with pytest.raises(DataError, match="label 4 of image 'row-000004' must be from 0 to 3"):
+    with pytest.raises(DataError, match="label 4 .*'row-000004' .* 3"):
         dataset[:]
     assert data.load(table(tmp_path / "y.parquet")).labels is None
-    with pytest.raises(DataError, match="label -1 of image 'row-000002' must be at least 0"):
+    with pytest.raises(DataError, match="label -1 .*'row-000002'"):
         data.load(table(tmp_path / "z.parquet", labels=[0, 1, -1, 0, 0]))[:]
 
 
@@ -130,7 +130,7 @@ def test_parquet_files_that_are_damaged(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a Parquet file"):
         data.load(f"parquet:{tmp_path / 'words.parquet'}")
     pq.write_table(pa.table({"text": ["a"], "label": [0]}), tmp_path / "text.parquet")
-    with pytest.raises(DataError, match=r"must have the columns img \(or image\) and label, it has text, label"):
+    with pytest.raises(DataError, match=r"img \(or image\).* text, label"):
         data.load(f"parquet:{tmp_path / 'text.parquet'}")
     cells = pa.table({"image": [png(COLOURS[0]), b"", None], "label": [0, 1, 2]})
     pq.write_table(cells, tmp_path / "cells.parquet")
@@ -138,10 +138,10 @@ def test_parquet_files_that_are_damaged(tmp_path: Path) -> None:
     assert len(dataset[0]) == 1
     with pytest.raises(DataError, match="row 1' is empty"):
         dataset[1]
-    with pytest.raises(DataError, match="no image bytes in row 2"):
+    with pytest.raises(DataError, match="no image .* row 2"):
         dataset[2]
     pq.write_table(pa.table({"image": [png(COLOURS[0])], "label": ["cat"]}), tmp_path / "names.parquet")
-    with pytest.raises(DataError, match=r"names.parquet' has labels that are not integers"):
+    with pytest.raises(DataError, match="names.parquet' .* not integers"):
         data.load(f"parquet:{tmp_path / 'names.parquet'}")
 
 
@@ -185,10 +185,10 @@ def test_a_list_of_classes_numbers_the_folders(folder: Path) -> None:
     assert dataset.labels == ("class c", "class absent", "class b", "class a")
     assert dataset[:].y.tolist() == [3, 2, 0, 0]
     (folder / "classes.json").write_text(json.dumps(classes[1:]))
-    with pytest.raises(DataError, match="folder 'c' .* is not among the classes"):
+    with pytest.raises(DataError, match="folder 'c' .* the classes"):
         data.load(f"folder:{folder}")
     (folder / "classes.json").write_text('["a", "b"]')
-    with pytest.raises(DataError, match="classes.json' must be a list of"):
+    with pytest.raises(DataError, match="classes.json' .* list"):
         data.load(f"folder:{folder}")
 
 
@@ -196,13 +196,13 @@ def test_a_folder_is_lazy_and_names_the_image_it_cannot_read(folder: Path) -> No
     (folder / "b" / "two.png").write_bytes(png(COLOURS[0])[:40])
     dataset = data.load(f"folder:{folder}", n=4)
     assert len(dataset) == 4
-    with pytest.raises(DataError, match="two.png' cannot be read as an image"):
+    with pytest.raises(DataError, match="two.png' cannot be read"):
         dataset[:]
 
 
 def test_images_of_different_sizes_need_one(folder: Path) -> None:
     (folder / "b" / "two.png").write_bytes(png(COLOURS[0], (9, 8)))
-    with pytest.raises(DataError, match=r"'a/one.PNG' \(4x3\) and 'b/two.png' \(9x8\) differ in size"):
+    with pytest.raises(DataError, match=r"one.PNG' \(4x3\) .*two.png' \(9x8\)"):
         data.load(f"folder:{folder}")[:]
     assert data.load(f"folder:{folder}?size=6")[:].x.shape == (4, 3, 6, 6)
 
@@ -210,9 +210,9 @@ def test_images_of_different_sizes_need_one(folder: Path) -> None:
 def test_folders_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no folder"):
         data.load(f"folder:{tmp_path / 'missing'}")
-    with pytest.raises(DataError, match="must hold class folders with images"):
+    with pytest.raises(DataError, match="class folders"):
         data.load(f"folder:{tmp_path}")
-    with pytest.raises(DataError, match="size must be a number of pixels, at least 1, got '-3'"):
+    with pytest.raises(DataError, match="size .* got '-3'"):
         data.load(f"folder:{tmp_path}?size=-3")
 
 

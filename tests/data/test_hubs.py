@@ -17,7 +17,7 @@ from underfire.errors import DataError, MissingExtra
 @pytest.mark.parametrize(("uri", "package"), [("torchvision:CIFAR10?root=x", "torchvision"), ("hf:x", "datasets")])
 def test_a_missing_extra_says_how_to_get_it(uri: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtra, match=rf"{package} is not installed; it comes with: pip install 'underfire\["):
+    with pytest.raises(MissingExtra, match=f"{package} .* 'underfire\\["):
         data.load(uri)
 
 
@@ -70,7 +70,7 @@ def test_torchvision() -> None:
     assert len(data.load("torchvision:ByFlag?root=x&split=train")) == 5
     by_word = data.load("torchvision:ByWord?root=x")
     assert by_word.labels is None and torch.equal(by_word[0].x, torch.ones(1, 3, 4, 4))
-    with pytest.raises(DataError, match="is a str, not a Pillow image or a tensor"):
+    with pytest.raises(DataError, match="str, .* Pillow image"):
         by_word[1]
 
 
@@ -78,9 +78,9 @@ def test_torchvision() -> None:
 def test_torchvision_that_cannot_be() -> None:
     with pytest.raises(DataError, match="did you mean 'ByFlag'"):
         data.load("torchvision:ByFlagg?root=x")
-    with pytest.raises(DataError, match=r"needs the folder of the files, as in torchvision:ByFlag\?root=FOLDER"):
+    with pytest.raises(DataError, match=r"torchvision:ByFlag\?root=FOLDER"):
         data.load("torchvision:ByFlag")
-    with pytest.raises(DataError, match=r"cannot be read from 'nowhere': Dataset not found.$"):
+    with pytest.raises(DataError, match="'nowhere': Dataset not found.$"):
         data.load("torchvision:ByFlag?root=nowhere")
 
 
@@ -100,8 +100,8 @@ def test_hugging_face(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = data.load("hf:someone/pets")
     assert len(dataset) == 2 and dataset.labels == ("cat", "dog")
     assert torch.allclose(dataset[1].x[0, :, 0, 0], torch.tensor([0.2, 0.0, 0.0])) and dataset[1].y.tolist() == [1]
-    with pytest.raises(DataError, match=r"hf:someone/pets\?split=dev cannot be loaded: Unknown split 'dev'$"):
+    with pytest.raises(DataError, match=r"pets\?split=dev .* 'dev'$"):
         data.load("hf:someone/pets?split=dev")
     monkeypatch.setattr(Table, "features", {"text": None})
-    with pytest.raises(DataError, match=r"must have the columns image \(or img\) and label, it has text"):
+    with pytest.raises(DataError, match=r"image \(or img\).* text"):
         data.load("hf:someone/pets")

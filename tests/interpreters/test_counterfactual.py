@@ -147,23 +147,23 @@ def test_smoothness_trades_size_for_total_variation(plane):
 def test_bad_input_is_named(network, images):
     model, x = network("relu"), images
     y = model(x).argmax(1).detach()
-    with pytest.raises(InputError, match="goal equals the label for 6 of 6"):
+    with pytest.raises(InputError, match="goal .* label .* 6 of 6"):
         counterfactual(model, x, y, goal=y)
     with pytest.raises(InputError, match="0 < step_size < 0.5"):
         counterfactual(model, x, y, step_size=1.0)
-    with pytest.raises(InputError, match="steps must be at least 1, got 0"):
+    with pytest.raises(InputError, match="steps .* got 0"):
         counterfactual(model, x, y, steps=0)
-    with pytest.raises(DataError, match=r"known images must be \[N, 3, 12, 12\], got \(2, 3, 9, 9\)"):
+    with pytest.raises(DataError, match=r"got \(2, 3, 9"):
         counterfactual(model, x, y, known=rand(2, 3, 9, 9))
-    with pytest.raises(DataError, match="layer '3' gives NaN or infinite features for 1 of 2 known images"):
+    with pytest.raises(DataError, match="layer '3' .* 1 of 2"):
         counterfactual(model, x, y, known=torch.stack([x[0], torch.full_like(x[0], float("nan"))]))
-    with pytest.raises(DataError, match="to none of the 1 known images"):
+    with pytest.raises(DataError, match="none of the 1 known"):
         counterfactual(model, x[:1], y[:1], known=x[:1])
     broken = uf.Classifier(nn.Sequential(model.module, nn.Threshold(0.0, float("nan"))))
     with pytest.raises(ModelError, match="logits are NaN"):
         counterfactual(broken, x, y)
     rooted = uf.Classifier(Rooted())
-    with pytest.raises(ModelError, match="the model's gradient is NaN for 6 of 6 images"):
+    with pytest.raises(ModelError, match="NaN for 6 of 6"):
         counterfactual(rooted, x, torch.zeros(6, dtype=torch.int64))
 
 

@@ -163,9 +163,9 @@ def test_a_known_image_is_its_own_nearest_neighbour_however_little_memory_there_
 
 def test_bad_input_is_named(network):
     model, data = network("relu", torch.float64), known()
-    with pytest.raises(InputError, match="k must be at least 1, got 0"):
+    with pytest.raises(InputError, match="k .* got 0"):
         NearestNeighbours(k=0).fit(model, data)
-    with pytest.raises(InputError, match="bandwidth > 0, got 5 and -1"):
+    with pytest.raises(InputError, match="bandwidth .* 5 and -1"):
         Prototypes(bandwidth=-1.0).fit(model, data)
     with pytest.raises(ModelError, match="no layer 'nine'"):
         NearestNeighbours(layer="nine").fit(model, data)
@@ -178,7 +178,7 @@ def test_bad_input_is_named(network):
         fitted(other, data[:2].x, data[:2].y)
     with torch.no_grad():
         model.module[0].weight.fill_(float("nan"))
-    with pytest.raises(ModelError, match="NaN or infinite features for 30 of 30"):
+    with pytest.raises(ModelError, match="features for 30 of 30"):
         NearestNeighbours().fit(model, data)
 
 

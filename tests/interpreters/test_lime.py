@@ -192,9 +192,9 @@ def test_stability(case):
     assert torch.equal(sure, torch.ones(3, dtype=torch.float64))  # a sum leaves nothing to chance
     shaky = lime_stability(model, x, y, samples=12, design="independent", **options)
     assert ((shaky >= 0) & (shaky < 1)).all()
-    with pytest.raises(InputError, match="top must be at least 1 and below the 20 superpixels of an image, got 20"):
+    with pytest.raises(InputError, match="top .* 20 superpixels .* got 20"):
         lime_stability(model, x, y, top=20, **options)
-    with pytest.raises(InputError, match="repeats must be at least 2"):
+    with pytest.raises(InputError, match="repeats .* at least 2"):
         lime_stability(model, x, y, repeats=1, **options)
 
 
@@ -220,9 +220,9 @@ def test_what_cannot_be_is_said(case, options, error, message):
 
 def test_an_image_in_one_piece_and_a_model_without_numbers_are_said(case, network):
     model, x, y = case
-    with pytest.raises(InputError, match="quickshift leaves . of 3 images in one piece"):
+    with pytest.raises(InputError, match="quickshift .* of 3"):
         lime(model, x[:, :, :8, :8], y)
     with torch.no_grad():
         model.module[-1].bias[1] = torch.nan
-    with pytest.raises(ModelError, match="NaN or infinite logits for 1 of 3 images"):
+    with pytest.raises(ModelError, match="logits for 1 of 3"):
         lime(model, x, y, superpixels="grid", samples=8)

@@ -119,25 +119,23 @@ def test_rise_says_what_is_out_of_range(case, options):
 def test_what_does_not_fit_is_said(case):
     model, x, y = case
     explain = uf.interpreters.occlusion
-    with pytest.raises(InputError, match="patch must be from 1 to the image's shorter side of 11 pixels, got 12"):
+    with pytest.raises(InputError, match="patch .* 11 pixels, got 12"):
         explain(model, x, y, patch=12)
-    with pytest.raises(
-        InputError, match="stride must be from 1 to the patch's 4 pixels, so that none is left out, got 5"
-    ):
+    with pytest.raises(InputError, match="stride .* 4 pixels.* got 5"):
         explain(model, x, y, patch=4, stride=5)
-    with pytest.raises(Unsupported, match="fill 'white' is unknown; choices: black, mean, blur, or a number"):
+    with pytest.raises(Unsupported, match="fill 'white' .* black, mean, blur"):
         explain(model, x, y, fill="white")
-    with pytest.raises(InputError, match=r"a number in \[0, 1\], got 2"):
+    with pytest.raises(InputError, match=r"\[0, 1\], got 2"):
         explain(model, x, y, fill=2.0)
-    with pytest.raises(Unsupported, match="output 'margin' is unknown; choices: logit, probability"):
+    with pytest.raises(Unsupported, match="'margin' .* logit, probability"):
         explain(model, x, y, output="margin")
-    with pytest.raises(InputError, match="memory of 0.0001 MiB is too small for one image"):
+    with pytest.raises(InputError, match="memory of 0.0001 MiB"):
         explain(model, x, y, memory=1e-4)
     for method in (explain, uf.interpreters.leave_one_out, uf.interpreters.rise):
         with torch.no_grad():
             broken = model.module[-1].bias.clone()
             model.module[-1].bias.fill_(float("nan"))
-        with pytest.raises(ModelError, match="NaN or infinite logits for 3 of 3 images"):
+        with pytest.raises(ModelError, match="logits for 3 of 3"):
             method(model, x, y)
         with torch.no_grad():
             model.module[-1].bias.copy_(broken)

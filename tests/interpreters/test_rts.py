@@ -129,7 +129,7 @@ def test_the_scales_of_networks():
     assert feature_pyramid(digits, x) == [("relu", 16, (32, 32)), ("layer2.1.relu2", 48, (16, 16))]
     assert [s.layer for s in rts_training.layers_of(digits, x)] == ["layer2.1.relu2", "relu"]
     assert [s.size for s in rts_training.layers_of(digits, rand(1, 1, 128, 128))] == [(32, 32), (64, 64)]
-    with pytest.raises(Unsupported, match="no layer with a spatial output"):
+    with pytest.raises(Unsupported, match="no layer .* spatial"):
         feature_pyramid(nn.Sequential(nn.Flatten(), nn.Linear(64 * 64, 2)), x)
 
 
@@ -176,7 +176,7 @@ def test_training_resumes_to_the_same_weights(squares, tmp_path, monkeypatch):
     assert all(torch.equal(first[key], second[key]) for key in first)
     with pytest.raises(InputError, match="its plan differs"):
         RTS().fit(model, squares, **{**options, "area": 1.0}, checkpoint=kept)
-    with pytest.raises(InputError, match="has 7 steps done, more than steps=6"):
+    with pytest.raises(InputError, match="7 steps .* steps=6"):
         RTS().fit(model, squares, **{**options, "steps": 6}, checkpoint=kept)
     for cut in ("head.weight", "selector.embedding.weight"):
         damaged = {key: value for key, value in load_file(kept).items() if key != f"network.{cut}"}
@@ -227,20 +227,20 @@ def test_files_that_are_none(tmp_path, network, images):
 
 def test_bad_input(squares, network, images):
     model = colours()
-    with pytest.raises(InputError, match="batch_size must be at least 2"):
+    with pytest.raises(InputError, match="batch_size .* at least 2"):
         RTS().fit(model, squares, batch_size=1)
-    with pytest.raises(InputError, match="steps must be at least 0, got -1"):
+    with pytest.raises(InputError, match="steps .* got -1"):
         RTS().fit(model, squares, steps=-1)
-    with pytest.raises(InputError, match="area must be at least 0, got -1"):
+    with pytest.raises(InputError, match="area .* got -1"):
         RTS().fit(model, squares, area=-1.0)
-    with pytest.raises(InputError, match="threshold must be a number of logits, such as 0 or 6, got nan"):
+    with pytest.raises(InputError, match="threshold .* got nan"):
         RTS(threshold=float("nan"))
     with pytest.raises(NotFitted, match="underfire train rts --model"):
         RTS()(network("relu"), images, torch.zeros(6, dtype=torch.int64))
     fitted = RTS().fit(model, squares, steps=0, **SHORT)
     x = squares[:3].x
     x[1] = float("nan")
-    with pytest.raises(ModelError, match="NaN or infinite for 1 of 3 images"):
+    with pytest.raises(ModelError, match="infinite for 1 of 3"):
         fitted(model, x, torch.zeros(3, dtype=torch.int64))
 
 

@@ -86,9 +86,9 @@ def test_bad_input_is_named(model):
     data = Dataset("images", Images())
     with pytest.raises(Unsupported, match="features 'pixels' is unknown"):
         Surrogate(features="pixels").fit(model, data)
-    with pytest.raises(InputError, match="aside must lie between 0 and 1, such as 0.25, got 1"):
+    with pytest.raises(InputError, match="aside .* got 1"):
         Surrogate(aside=1.0).fit(model, data)
-    with pytest.raises(InputError, match="depth must be at least 1, got 0"):
+    with pytest.raises(InputError, match="depth .* got 0"):
         Surrogate(depth=0).fit(model, data)
-    with pytest.raises(DataError, match="of 1 images, 0 would be held out"):
+    with pytest.raises(DataError, match="1 images, 0"):
         Surrogate().fit(model, Dataset("one", Images(1)))

@@ -152,18 +152,16 @@ def test_a_grid_that_is_given_or_cannot_be_found():
     model = build(Cells)
     model.module.norm = nn.LayerNorm(8).double()
     y = torch.tensor([0, 3])
-    with pytest.raises(
-        Unsupported, match=r"'norm' gives 12 tokens, .* grid=\(rows, columns\), such as \(3, 4\), or \(1, 11"
-    ):
+    with pytest.raises(Unsupported, match=r"'norm' .* 12 tokens.*\(3, 4\)"):
         uf.interpreters.grad_cam(model, x, y)
     assert uf.interpreters.grad_cam(model, x, y, grid=(4, 3)).shape == (2, 1, 4, 3)
     assert uf.interpreters.cam(model, x, y, grid=(4, 3)).shape == (2, 1, 4, 3)
     cells = torch.tanh(model.module.embed(nn.functional.unfold(x, (2, 4), stride=(2, 4)).transpose(1, 2)))
     heat = torch.einsum("bnd,bd->bn", model.module.norm(cells), model.module.head.weight[y])
     assert torch.allclose(uf.interpreters.cam(model, x, y, grid=(4, 3))[:, 0], heat.view(2, 4, 3))
-    with pytest.raises(InputError, match=r"grid \(4, 4\) has 16 places, but layer 'norm' gives 12 tokens"):
+    with pytest.raises(InputError, match="16 places.* 'norm' .* 12"):
         uf.interpreters.grad_cam(model, x, y, grid=(4, 4))
-    with pytest.raises(InputError, match="grid must be the rows and the columns"):
+    with pytest.raises(InputError, match="grid .* rows .* columns"):
         uf.interpreters.score_cam(model, x, y, grid=(0, 4))
 
 

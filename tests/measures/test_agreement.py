@@ -104,11 +104,11 @@ def test_no_maps_have_no_agreement(pair):
 
 def test_bad_input(pair):
     m, n = pair
-    with pytest.raises(InputError, match=r"one batch from each interpreter, got lengths \{'a': 4, 'b': 3\}"):
+    with pytest.raises(InputError, match=r"\{'a': 4, 'b': 3\}"):
         agree.agreement({"a": m, "b": n[:3]})
     with pytest.raises(InputError, match="got lengths {}"):
         agree.agreement({})
-    with pytest.raises(InputError, match="side must be at least 2 pixels, got 1"):
+    with pytest.raises(InputError, match="side .* got 1"):
         agree.map_kendall(m, n, side=1)
-    with pytest.raises(InputError, match=r"quantile must lie in \[0, 1\)"):
+    with pytest.raises(InputError, match=r"quantile .*\[0, 1\)"):
         agree.map_top_overlap(m, n, quantile=1)

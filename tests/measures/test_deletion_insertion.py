@@ -144,21 +144,21 @@ def test_the_model_is_asked_no_more_than_the_curve_needs(network, generator):
 
 def test_bad_input(case):
     model, x, y, m = case
-    with pytest.raises(InputError, match="steps must be at least 1, such as 224, got 0"):
+    with pytest.raises(InputError, match="steps .* got 0"):
         game.deletion(model, x, y, m, steps=0)
-    with pytest.raises(InputError, match="chunk must be at least 1 image, got 0"):
+    with pytest.raises(InputError, match="chunk .* got 0"):
         game.deletion(model, x, y, m, chunk=0)
-    with pytest.raises(InputError, match="fill 'pink' is unknown; choices: black, mean, blur"):
+    with pytest.raises(InputError, match="'pink' .* black, mean, blur"):
         game.deletion(model, x, y, m, fill="pink")
-    with pytest.raises(InputError, match=r"classes must lie in 0 … 1, got 0 … 2"):
+    with pytest.raises(InputError, match="classes .* got 0 … 2"):
         game.deletion(model, x, torch.tensor([0, 1, 2]), m)
     with pytest.raises(InputError, match=r"classes must be int64 \[3\]"):
         game.deletion(model, x, y[:2], m)
-    with pytest.raises(InputError, match=r"images and maps do not fit"):
+    with pytest.raises(InputError, match="images and maps"):
         game.deletion(model, x, y, m[:2])
-    with pytest.raises(ModelError, match="NaN or infinite logits for 3 of 3 images"):
+    with pytest.raises(ModelError, match="logits for 3 of 3"):
         game.deletion(lambda x: model(x) / 0, x, y, m)
-    with pytest.raises(ModelError, match=r"must give logits \[\d+, K\], got \(\d+,\)"):
+    with pytest.raises(ModelError, match=r"\[\d+, K\], got \(\d+,\)"):
         game.deletion(lambda x: model(x)[:, 0], x, y, m)
 
 

@@ -72,7 +72,7 @@ def test_completeness_of_a_linear_model(generator):
     shifted = ((x - grey) * weight).sum(1, keepdim=True)
     assert explanation.completeness_gap(model, x, y, shifted, baseline=grey).max() < 1e-12
     assert explanation.completeness_gap(model, x, y, m, baseline=x).isnan().all()  # nothing to explain
-    with pytest.raises(InputError, match=r"the baseline must be \(2, 5, 5\), or one for each image, got \(5, 4\)"):
+    with pytest.raises(InputError, match=r"baseline .*\(5, 4\)"):
         explanation.completeness_gap(model, x, y, m, baseline=x[0, 0, :, :4])
 
 
@@ -102,5 +102,5 @@ def test_time_is_the_median_of_repeats(case, monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     assert explanation.seconds_per_image(model, x, y, slow, repeats=3) == 6 / 3
     assert len(calls) == 4
-    with pytest.raises(InputError, match="repeats must be at least 1, got 0"):
+    with pytest.raises(InputError, match="repeats .* got 0"):
         explanation.seconds_per_image(model, x, y, slow, repeats=0)

@@ -90,9 +90,9 @@ def test_a_constant_map_removes_nothing_in_particular(case):
 
 
 def test_bad_input(case):
-    with pytest.raises(InputError, match=r"shares must lie in \(0, 1\], such as 0.1"):
+    with pytest.raises(InputError, match=r"shares .*\(0, 1\]"):
         removals.fidelity(*case, shares=(0.0,))
-    with pytest.raises(InputError, match="control 'zebra' is unknown; choices: shifted, pixels"):
+    with pytest.raises(InputError, match="'zebra' .* shifted, pixels"):
         removals.fidelity_over_chance(*case, control="zebra")
-    with pytest.raises(InputError, match="samples must be at least 1, got 0"):
+    with pytest.raises(InputError, match="samples .* got 0"):
         removals.removal(*case, samples=0)

@@ -85,5 +85,5 @@ def test_by_chance_the_mass_inside_is_the_share_of_the_area(generator):
 
 
 def test_a_mask_that_does_not_fit_is_refused():
-    with pytest.raises(InputError, match=r"must be \[1, 1, H, W\], one for each map, got \(2, 1, 4, 4\)"):
+    with pytest.raises(InputError, match=r"H, W\].* got \(2, 1"):
         localisation.mass_inside(blob(0, 0), torch.cat([MASK, MASK]))

@@ -145,11 +145,11 @@ def test_half_precision_weights_and_batch_norm(generator):
 
 def test_bad_input(case):
     model, x, y = case
-    with pytest.raises(InputError, match="layer 'module.7' cannot be re-drawn; did you mean"):
+    with pytest.raises(InputError, match="'module.7' .* did you mean"):
         sanity.randomisation(model, x, y, gradient, layers=["module.7"])
-    with pytest.raises(InputError, match="layers must name at least one layer, such as 'module.6', got none"):
+    with pytest.raises(InputError, match="layers .* got none"):
         sanity.randomisation(model, x, y, gradient, layers=[])
-    with pytest.raises(Unsupported, match="the model must be a torch module, not function"):
+    with pytest.raises(Unsupported, match="torch module, not function"):
         sanity.random_weights(lambda x: x.flatten(1), x, y, edges)
-    with pytest.raises(Unsupported, match="no layer of the model has a reset_parameters"):
+    with pytest.raises(Unsupported, match="no layer .* reset_parameters"):
         sanity.random_weights(nn.Flatten(), x, y, edges)

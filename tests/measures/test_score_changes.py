@@ -114,13 +114,13 @@ def test_what_infidelity_cannot_say(linear):
     m[2, 0, 0, 0] = torch.inf
     for scaled in (True, False):
         assert infidelity(model, x, y, m, scaled=scaled).isnan().tolist() == [False, False, True, False]
-    with pytest.raises(InputError, match="perturbation 'rain' is unknown; choices: noise, squares"):
+    with pytest.raises(InputError, match="'rain' .* noise, squares"):
         infidelity(model, x, y, m, perturbation="rain")
-    with pytest.raises(InputError, match="patch must be from 1 to 8, the shorter side of the image, got 9"):
+    with pytest.raises(InputError, match="patch .* 1 to 8.* 9"):
         infidelity(model, x, y, m, patch=9)
-    with pytest.raises(InputError, match="samples must be at least 1 and noise positive, got 0 and 0.003"):
+    with pytest.raises(InputError, match="samples .* 0 and 0.003"):
         infidelity(model, x, y, m, samples=0)
-    with pytest.raises(InputError, match="images and maps do not fit"):
+    with pytest.raises(InputError, match="images and maps"):
         infidelity(model, x, y, m[:1])
 
 
@@ -172,5 +172,5 @@ def test_sensitivity_as_captum(network, generator):
 def test_what_sensitivity_cannot_say(linear):
     model, x, y, *_ = linear
     assert sensitivity_max(model, x, y, lambda _, x, __: 0 * x[:, :1]).isnan().all()
-    with pytest.raises(InputError, match="eps must be positive and samples at least 1, got 0 and 10"):
+    with pytest.raises(InputError, match="eps .* samples .* 10"):
         sensitivity_max(model, x, y, lambda _, x, __: x[:, :1], eps=0)

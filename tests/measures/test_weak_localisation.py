@@ -136,9 +136,9 @@ def test_questions_without_sense_are_left_out():
     boxes[3] = 0  # now the odd half has nothing to choose by
     assert math.isnan(weak.localisation_error(m, boxes))
     assert math.isnan(weak.localisation_error(m[:1], BOXES[:1]))
-    with pytest.raises(InputError, match="unknown rule 'values'; did you mean 'value'"):
+    with pytest.raises(InputError, match="'values'.* 'value'"):
         weak.localise(m, BOXES, rule="values")
-    with pytest.raises(InputError, match=r"boxes must be \[4, 4\] or \[4, n, 4\]"):
+    with pytest.raises(InputError, match=r"boxes .*\[4, n, 4\]"):
         weak.localise(m, BOXES[:2])
 
 

@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_one_clear_error():
     x, y = rows(3)
     with pytest.raises(ModelError, match="fitted"):
         from_sklearn(LogisticRegression(), SHAPE)
-    with pytest.raises(ModelError, match="takes 24 features, but an image \\(1, 5, 5\\) has 25"):
+    with pytest.raises(ModelError, match="24 features.* 25"):
         from_sklearn(LogisticRegression().fit(x, y), (1, 5, 5))
     bagged = BaggingClassifier(LogisticRegression(), 2).fit(x, y)
     for estimator in (GaussianNB().fit(x, y), SVC(kernel="poly").fit(x, y), bagged):

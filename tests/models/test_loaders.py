@@ -68,9 +68,7 @@ class Hostile:
 def test_a_pickle_that_wants_to_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": Hostile()}, "hostile.pt")
-    with pytest.raises(
-        ModelError, match=r"'hostile.pt' was not opened: the pickle wants to run (posix|nt).system"
-    ) as caught:
+    with pytest.raises(ModelError, match="'hostile.pt' .*(posix|nt).system") as caught:
         models.load(f"hostile.pt{ARCH}")
     assert "\n" not in str(caught.value)
     assert not Path("hostile-pickle-was-here").exists()
@@ -78,7 +76,7 @@ def test_a_pickle_that_wants_to_run_code(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_whole_network_in_a_pickle_is_not_opened(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "network.pt")
-    with pytest.raises(ModelError, match="the pickle wants to run torch.nn.modules.linear.Linear"):
+    with pytest.raises(ModelError, match="pickle .* torch.nn.modules.linear.Linear"):
         models.load(f"{tmp_path / 'network.pt'}{ARCH}")
 
 
@@ -103,15 +101,13 @@ def test_files_that_are_damaged(tmp_path: Path, state: dict[str, Tensor]) -> Non
 def test_weights_that_do_not_fit(tmp_path: Path, state: dict[str, Tensor]) -> None:
     path = tmp_path / "a.safetensors"
     save_file({key: value for key, value in state.items() if not key.startswith("conv1")}, path)
-    with pytest.raises(
-        ModelError, match="does not fit mnist_small_normal: 2 parameters are missing, the first is 'conv1.bias'"
-    ):
+    with pytest.raises(ModelError, match="mnist_small_normal: 2 .*'conv1.bias'"):
         models.load(f"{path}{ARCH}")
     save_file({**state, "extra": torch.zeros(1)}, path)
-    with pytest.raises(ModelError, match="1 parameters are too many, the first is 'extra'"):
+    with pytest.raises(ModelError, match="1 .* too many.*'extra'"):
         models.load(f"{path}{ARCH}")
     save_file({**state, "conv1.bias": torch.zeros(17)}, path)
-    with pytest.raises(ModelError, match=r"'conv1.bias' must be \[16\], it is \[17\]"):
+    with pytest.raises(ModelError, match=r"'conv1.bias' .*\[16\].*\[17\]"):
         models.load(f"{path}{ARCH}")
 
 
@@ -129,7 +125,7 @@ def test_uris_that_cannot_be(tmp_path: Path, state: dict[str, Tensor]) -> None:
     }.items():
         with pytest.raises(ModelError, match=message):
             models.load(uri)
-    with pytest.raises(ModelError, match="cannot be put on device 'nowhere'"):
+    with pytest.raises(ModelError, match="device 'nowhere'"):
         models.load("zoo:cluttered_digits", device="nowhere")
 
 
@@ -157,9 +153,9 @@ def test_python_factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     wrapped = models.load("python:own_models_of_a_test:wrapped")
     assert wrapped.labels == ("no", "yes") and wrapped.mean.item() == 0.5 and wrapped.std.item() == 0.25
     assert not isinstance(wrapped.module, Classifier)
-    with pytest.raises(ModelError, match="has no function 'plane'; did you mean 'plain'"):
+    with pytest.raises(ModelError, match="'plane'; .*'plain'"):
         models.load("python:own_models_of_a_test:plane")
-    with pytest.raises(ModelError, match="must return a torch module or a Classifier, it returned a int"):
+    with pytest.raises(ModelError, match="it returned a int"):
         models.load("python:own_models_of_a_test:number")
 
 
@@ -185,7 +181,7 @@ def test_the_fingerprint_sees_weights_and_normalisation() -> None:
 )
 def test_a_missing_extra_says_how_to_get_it(uri: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtra, match=rf"{package} is not installed; it comes with: pip install 'underfire\["):
+    with pytest.raises(MissingExtra, match=f"{package} .* 'underfire\\["):
         models.load(uri)
 
 
@@ -219,7 +215,7 @@ def test_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     model = models.load("timm:tiny")
     assert model.module is made and model.mean.item() == 0.5 and model.std.item() == 0.25
-    with pytest.raises(ModelError, match=r"timm has no model 'tinny'; did you mean 'tiny'\?$"):
+    with pytest.raises(ModelError, match="timm .*'tinny'; .*'tiny'"):
         models.load("timm:tinny")
 
 
@@ -266,7 +262,7 @@ def test_a_hub_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     (tmp_path / "a.onnx").write_bytes(b"x")
     stand_in(monkeypatch, "onnx2torch", convert=fail)
-    with pytest.raises(ModelError, match=r"cannot be loaded: no such thing$"):
+    with pytest.raises(ModelError, match="loaded: no such thing$"):
         models.load(f"onnx:{tmp_path / 'a.onnx'}")
     stand_in(monkeypatch, "onnx2torch", convert=lambda path: network())
     assert models.load(f"onnx:{tmp_path / 'a.onnx'}").predict(rand(2, 1, 2, 2)).shape == (2, 2)

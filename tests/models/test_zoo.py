@@ -171,10 +171,10 @@ def convolve(conv: nn.Module, x: Tensor) -> Tensor:
 
 def test_published_weights_are_missed_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("UNDERFIRE_DATA", raising=False)
-    with pytest.raises(ModelError, match="weights of zoo:resnet20_cifar10 are not in the package; set UNDERFIRE_DATA"):
+    with pytest.raises(ModelError, match="zoo:resnet20_cifar10 .* UNDERFIRE_DATA"):
         models.load("zoo:resnet20_cifar10")
     monkeypatch.setenv("UNDERFIRE_DATA", str(tmp_path))
     with pytest.raises(ModelError, match="there is no resnet20_cifar10.safetensors below"):
         models.load("zoo:resnet20_cifar10")
-    with pytest.raises(ModelError, match="unknown architecture 'resnet20_cifar'; did you mean 'resnet20_cifar10'"):
+    with pytest.raises(ModelError, match="'resnet20_cifar'; .*'resnet20_cifar10'"):
         models.load("zoo:resnet20_cifar")

@@ -66,9 +66,7 @@ def test_the_share_of_mistakes_is_what_was_asked_for() -> None:
     pool = items("01" * 50, "01" * 40 + "10" * 10)
     chosen = choose_items(pool, n=20, practice=2, classes=2, mistakes=0.25, seed=0)
     assert sum(pool[i].wrong for i in chosen[:20]) == 5
-    with pytest.raises(
-        DataError, match="--mistakes 0.9 asks for 36 images that the model gets wrong and 4 .* there are 20 and 80"
-    ):
+    with pytest.raises(DataError, match="--mistakes 0.9 .* 20 and 80"):
         choose_items(pool, n=40, practice=2, classes=2, mistakes=0.9, seed=0)
 
 

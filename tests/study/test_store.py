@@ -56,7 +56,7 @@ def test_rows_are_only_added(store: AnswerStore, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf, 1e6])
 def test_a_time_that_cannot_be_is_refused(store: AnswerStore, seconds: float) -> None:
-    with pytest.raises(InputError, match="seconds must be positive and less than a day"):
+    with pytest.raises(InputError, match="seconds .* positive"):
         store.add(answer(seconds=seconds))
     assert store.answers() == []
 

@@ -105,7 +105,7 @@ def test_what_was_paid_for_is_kept_and_bad_input_is_refused():
     assert isinstance(caught.value.found, Labelled)
     assert torch.equal(caught.value.found.y, answer(caught.value.found.x))
     oracle = Oracle(answer, 3)
-    with pytest.raises(Unsupported, match="unknown method 'fgms'; did you mean 'fgsm'"):
+    with pytest.raises(Unsupported, match="'fgms'.* 'fgsm'"):
         substitute(oracle, x, y, method="fgms")
-    with pytest.raises(DataError, match=r"seeds must be images \(1, 5, 5\)"):
+    with pytest.raises(DataError, match=r"seeds .*\(1, 5, 5\)"):
         substitute(oracle, x, y, seeds=rand(2, 1, 4, 4))

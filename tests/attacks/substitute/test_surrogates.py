@@ -133,7 +133,7 @@ def test_what_was_paid_for_is_kept_when_the_oracle_fails():
             raise ConnectionError("line is dead")
         return torch.zeros(len(x), dtype=torch.int64)
 
-    with pytest.raises(OracleError, match="failed after 20 queries: line is dead") as caught:
+    with pytest.raises(OracleError, match="20 queries: line is dead") as caught:
         train_substitute(answer, images(10), classes=2, epochs=1, generator=seeded())
     found = caught.value.found
     assert isinstance(found, Labelled)
@@ -151,7 +151,7 @@ def test_what_was_paid_for_is_kept_when_the_oracle_fails():
 def test_wrong_answers_and_wrong_numbers_are_one_clear_error():
     x = images(4)
     for wrong in (lambda x: torch.zeros(len(x), 2), lambda x: torch.zeros(1)):
-        with pytest.raises(ModelError, match="must name one class per image"):
+        with pytest.raises(ModelError, match="one class per image"):
             train_substitute(wrong, x, classes=2)
     with pytest.raises(ModelError, match="from 0 to 1"):
         train_substitute(lambda x: torch.full((len(x),), 2), x, classes=2)
@@ -168,7 +168,7 @@ def test_wrong_answers_and_wrong_numbers_are_one_clear_error():
         with pytest.raises(error, match=words):
             train_substitute(asked, x, **options)
     narrow = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(20, 2))
-    with pytest.raises(ModelError, match="2 outputs, but the model has 3 classes"):
+    with pytest.raises(ModelError, match="2 outputs.* 3 classes"):
         train_substitute(oracle, x, architecture=lambda: narrow)
     with pytest.raises(DataError, match="at least one seed"):
         train_substitute(oracle, x[:0])
