@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from underfire import data
-from underfire.audit.plan import plan
 from underfire.audit.preflight import preflight
 from underfire.audit.run import run
 from underfire.audit.spec import AuditSpec
@@ -108,38 +107,3 @@ def test_no_image_at_all(small: Small) -> None:
 
 def test_few_images_are_not_held_against_a_model(small: Small) -> None:
     preflight(open_target(small(data={"uri": "digits:", "n": 2})))
-
-
-def test_a_key_changes_with_all_that_determines_the_result_and_with_nothing_else(small: Small) -> None:
-    def keys(**changes: Any) -> set[str]:
-        return {cell.key for cell in plan(small(**changes)) if cell.kind == "attack"}
-
-    attack = {"name": "pgd", "norm": "linf", "eps": [0.02, 0.1], "steps": 10}
-    base = keys()
-    assert len(base) == 2
-    assert base == keys() == keys(masking=True) == keys(gates=[{"measure": "clean_accuracy", "at_least": 0.5}])
-    assert len(base & keys(attacks=[{**attack, "eps": [0.1, 0.3]}])) == 1
-    for change in (
-        {"model": "python:audit_networks:saturated"},
-        {"model": {"uri": "python:audit_networks:linear", "mean": 0.1}},
-        {"data": {"uri": "digits:", "n": 60, "seed": 2}},
-        {"attacks": [{**attack, "steps": 11}]},
-        {"attacks": [{**attack, "label": "other"}]},
-        {"interpreters": []},
-        {"seeds": [1]},
-        {"batch_size": 32},
-        {"gallery": 0},
-        {"shard_size": 30},
-    ):
-        assert not base & keys(**change), change
-
-
-def test_the_plan_has_a_cell_for_every_attack_size_seed_and_shard(small: Small) -> None:
-    attacks = [{"name": "pgd", "eps": [0.1, 0.2]}, {"name": "fgsm", "eps": 0.1}]
-    cells = plan(small(attacks=attacks, seeds=[3, 4], shard_size=25, masking=True))
-    kinds = [cell.kind for cell in cells]
-    assert kinds == ["clean"] * 3 + ["attack"] * (2 * 2 * 3 + 3) + ["masking"]  # fgsm is not random: one seed
-    assert sum(cell.images for cell in cells if cell.kind == "clean") == 60
-    assert {cell.gallery for cell in cells if cell.shard[0] == 0 and cell.kind == "attack"} == {3}
-    assert {cell.gallery for cell in cells if cell.shard[0] > 0} == {0}
-    assert len({cell.key for cell in cells}) == len(cells)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from underfire.audit.ledger import TABLES, Ledger, write_cell, write_head
-from underfire.audit.reading import Shift, largest
+from underfire.audit.graph import Cell
+from underfire.audit.kinds import KINDS
+from underfire.audit.ledger import Ledger, write_head
+from underfire.audit.reading import MapShift, largest
+from underfire.audit.result import Result
 from underfire.audit.spec import parse_spec
+from underfire.audit.store import Store
 from underfire.audit.summary import Difference, findings, leading, verdict
 from underfire.measures.statistics import clopper_pearson
 from underfire.records import Interval
@@ -28,64 +31,43 @@ GATES = [
 ]
 
 
-def _rows(label: str, eps: float, seed: int, fooled: set[int]) -> dict[str, list[Any]]:
+CLEAN = Cell("clean", {})
+
+
+def _craft(label: str, eps: float, seed: int, fooled: set[int], attacked: str = "") -> tuple[Cell, Result]:
     """Ten samples of class 1; the last is taken for class 2 without any attack, the fooled ones for class 3."""
-    wrong = [2 if i == 9 else 1 for i in range(N)]
-    same = {
-        "cell": f"{label} {eps} {seed}",
-        "attack": label.split()[0],
-        "label": label,
-        "norm": "linf",
-        "eps": eps,
-        "seed": seed,
-        "targeted": False,
-    }
-    same |= {
-        "y": 1,
-        "goal": -1,
-        "conf_clean": 0.9,
-        "linf": eps,
-        "l2": 2 * eps,
-        "l1": 3 * eps,
-        "l0": 4.0,
-        "in_box": True,
-    }
-    same |= {"forwards": 11.0, "backwards": 10.0, "seconds": 0.5, "params": "{}"}
-    columns = {name: [value] * N for name, value in same.items()}
-    columns |= {
-        "id": [f"s{i}" for i in range(N)],
-        "pred_clean": wrong,
-        "success": [i in fooled or i == 9 for i in range(N)],
-    }
-    columns["pred_adv"] = [3 if i in fooled else wrong[i] for i in range(N)]
-    columns["conf_adv"] = [0.8 if i in fooled else 0.6 for i in range(N)]
-    columns["within_eps"] = [i != 0 for i in range(N)]
-    return {name: columns[name] for name in TABLES["rows"].names}
+    about = {"clean": CLEAN.key, "attack": label.split()[0], "label": label, "norm": "linf", "seed": seed}
+    cell = Cell("craft", {"label": label, "eps": eps, "seed": seed}, {"clean": CLEAN}, about={**about, **_PLAIN})
+    cell.about["attacked"] = attacked  # type: ignore[index]
+    result = Result()
+    for i in range(N):
+        was = 2 if i == 9 else 1
+        result.add(
+            1,
+            id=f"s{i}",
+            eps=eps,
+            goal=-1,
+            pred_adv=3 if i in fooled else was,
+            conf_adv=0.8 if i in fooled else 0.6,
+            success=i in fooled or i == 9,
+            in_box=True,
+            within_eps=i != 0,
+            **{"linf": eps, "l2": 2 * eps, "l1": 3 * eps, "l0": 4.0},
+            **{"forwards": 11.0, "backwards": 10.0, "seconds": 0.5},
+        )
+    return cell, result
 
 
-def _maps(label: str, fooled: set[int], iou: list[float], attacked: str) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {
-        "id": [f"s{i}" for i in range(N)],
-        "success": [i in fooled or i == 9 for i in range(N)],
-    }
-    same = {
-        "cell": f"{label} 0.1 0",
-        "attack": label.split()[0],
-        "label": label,
-        "norm": "linf",
-        "eps": 0.1,
-        "seed": 0,
-    }
-    same |= {
-        "interpreter": "cam",
-        "attacked": attacked,
-        "l2": 0.0,
-        "localisation_clean": 0.75,
-        "localisation_adv": 0.25,
-    }
-    columns |= {name: [value] * N for name, value in same.items()}
-    columns |= {"iou": iou, "l1": [(1 - value) / 2 for value in iou]}
-    return {name: columns[name] for name in TABLES["maps"].names}
+_PLAIN = {"targeted": False, "params": "{}"}
+
+
+def _maps(craft: Cell, iou: list[float]) -> tuple[Cell, Result]:
+    about = {"craft": craft.key, "label": craft.about["label"], "seed": craft.about["seed"], "interpreter": "cam"}
+    result = Result()
+    columns = {"map_iou": (np.nan, iou), "map_l1": (np.nan, [(1 - v) / 2 for v in iou]), "mass_inside": (0.75, 0.25)}
+    for name, (clean, value) in columns.items():
+        result.add(N, id=[f"s{i}" for i in range(N)], eps=0.1, measure=name, clean=clean, value=value)
+    return Cell("measure", {}, {"craft": craft}, about=about), result
 
 
 @pytest.fixture
@@ -97,37 +79,32 @@ def ledger(content: Callable[..., dict[str, Any]], tmp_path: Path) -> Ledger:
         {"name": "fgsm", "eps": 0.1},
     ]
     spec = parse_spec(content(attacks=attacks, interpreters=["cam"], gates=GATES))
-    cells = {
-        "clean": {"clean": {"id": [f"s{i}" for i in range(N)], "y": [1] * N, "pred": [1] * 9 + [2], "conf": [0.9] * N}},
-        "a": {"rows": _rows(PLAIN, 0.05, 0, {1})},
-        "b": {"rows": _rows(PLAIN, 0.1, 0, {1, 2, 3}), "maps": _maps(PLAIN, {1, 2, 3}, [0.2] * N, "")},
-        "c": {"rows": _rows(PLAIN, 0.1, 1, {3, 4})},
-        "d": {
-            "rows": _rows(AIMED, 0.1, 0, {1, 2, 5}),
-            "maps": _maps(AIMED, {1, 2, 5}, [0.4] + [0.8] * 8 + [np.nan], "cam"),
-        },
-        "e": {
-            "checks": {
-                "name": ["b", "a"],
-                "passed": [True, False],
-                "value": [0.0, 1.0],
-                "limit": [0.0, 0.5],
-                "detail": ["", "No."],
-            }
-        },
-    }
-    for key, tables in cells.items():
-        (tmp_path / "cells").mkdir(exist_ok=True)
-        write_cell(tmp_path, key, tables, {}, [])
-    head = {"underfire": "0.1.0", "spec": spec.model_dump(), "environment": {}}
-    write_head(tmp_path, {**head, "cells": [{"key": key} for key in (*cells, "missing")]})
+    clean, checks = Result(), Result()
+    clean.add(N, id=[f"s{i}" for i in range(N)], y=1, pred=[1] * 9 + [2], conf=0.9)
+    checks.add(2, name=["b", "a"], passed=[True, False], value=[0.0, 1.0], limit=[0.0, 0.5], detail=["", "No."])
+    plain, aimed = _craft(PLAIN, 0.1, 0, {1, 2, 3}), _craft(AIMED, 0.1, 0, {1, 2, 5}, "cam")
+    cells = [
+        (CLEAN, clean),
+        _craft(PLAIN, 0.05, 0, {1}),
+        plain,
+        _maps(plain[0], [0.2] * N),
+        _craft(PLAIN, 0.1, 1, {3, 4}),
+        aimed,
+        _maps(aimed[0], [0.4] + [0.8] * 8 + [np.nan]),
+        (Cell("masking", {}), checks),
+    ]
+    store = Store(tmp_path)
+    for cell, result in cells:
+        result.write(store, cell, KINDS[cell.kind].schema)
+    planned = [cell.as_dict() for cell, _ in cells] + [_craft("fgsm linf", 0.1, 0, set())[0].as_dict()]
+    write_head(store, {"underfire": "0.1.0", "spec": spec.model_dump(), "environment": {}, "cells": planned})
     return Ledger(tmp_path)
 
 
 def test_accuracy_under_every_attack(ledger: Ledger) -> None:
     found = findings(ledger)
     assert found.clean == clopper_pearson(9, 10)
-    by_place = {(hit.label, hit.eps): hit for hit in found.hits}
+    by_place = {(result.label, result.eps): result for result in found.attacks}
     assert set(by_place) == {(PLAIN, 0.05), (PLAIN, 0.1), (AIMED, 0.1)}
     assert by_place[PLAIN, 0.05].robust == clopper_pearson(8, 10)
     strong = by_place[PLAIN, 0.1]
@@ -139,11 +116,11 @@ def test_accuracy_under_every_attack(ledger: Ledger) -> None:
     assert strong.sizes == pytest.approx({"linf": 0.1, "l2": 0.2, "l1": 0.3, "l0": 4.0})
     assert strong.cost == {"forwards": 11.0, "backwards": 10.0, "seconds": 0.5}
     assert strong.atlas.startswith("AML.T0043")
-    assert {(hit.label, hit.eps) for hit in largest(found.hits)} == {(PLAIN, 0.1), (AIMED, 0.1)}
+    assert {(result.label, result.eps) for result in largest(found.attacks)} == {(PLAIN, 0.1), (AIMED, 0.1)}
 
 
 def test_a_sample_is_robust_if_all_attacks_fail(ledger: Ledger) -> None:
-    weak, strong = findings(ledger).left
+    weak, strong = findings(ledger).robust
     assert (weak.norm, weak.eps, weak.robust, weak.worst) == ("linf", 0.05, clopper_pearson(8, 10), PLAIN)
     assert (strong.eps, strong.robust, strong.worst) == (0.1, clopper_pearson(4, 10), PLAIN)  # 1 to 5 and 9 are lost
 
@@ -155,8 +132,10 @@ def test_maps_and_their_paired_difference(ledger: Ledger) -> None:
     assert (aimed.iou.value, aimed.iou.n) == (pytest.approx((0.4 + 8 * 0.8) / 9), 9)  # the undefined one is left out
     assert aimed.forged == clopper_pearson(3, 9)
     assert plain.forged == clopper_pearson(0, 9)
-    assert aimed.inside is not None
-    assert [side.value for side in aimed.inside] == [0.75, 0.25]
+    inside = aimed.measures["mass_inside"]
+    assert inside.clean is not None
+    assert (inside.clean.value, inside.value.value) == (0.75, 0.25)
+    assert aimed.measures["map_iou"].value == aimed.iou
     (gap,) = found.differences
     assert (gap.label, gap.baseline, gap.interpreter, gap.eps) == (AIMED, PLAIN, "cam", 0.1)
     assert (gap.iou.value, gap.iou.n) == (
@@ -229,16 +208,17 @@ def test_the_plain_attack_of_the_verdict_is_the_strongest_and_of_equals_the_hard
 
 
 def test_a_rate_of_plausible_maps_alone_is_not_called_forgery() -> None:
-    alone = Shift(AIMED, "linf", 0.1, "cam", "cam", *[Interval(0.9, 0.8, 1.0, 9)] * 2, clopper_pearson(9, 9), None)
+    alone = MapShift(AIMED, "linf", 0.1, "cam", "cam", *[Interval(0.9, 0.8, 1.0, 9)] * 2, clopper_pearson(9, 9), {})
     said = verdict(None, [], [alone], [], [])
     assert said.startswith("In 100.0% of 9 images adv2 cam linf changes the class and the cam map stays plausible")
-    assert "nothing says what that is worth" in said
+    assert "nothing can be compared" in said
 
 
 def test_an_empty_ledger_has_nothing_to_say(content: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     spec = parse_spec(content())
-    (tmp_path / "ledger.json").write_text(json.dumps({"schema": 1, "spec": spec.model_dump(), "cells": [{"key": "x"}]}))
+    planned = [{"key": "x", "kind": "masking", "about": {}}]
+    write_head(Store(tmp_path), {"spec": spec.model_dump(), "cells": planned})
     found = findings(Ledger(tmp_path))
-    assert (found.clean, found.hits, found.shifts, found.differences, found.missing) == (None, (), (), (), 1)
+    assert (found.clean, found.attacks, found.shifts, found.differences, found.missing) == (None, (), (), (), 1)
     assert found.verdict == "Nothing has been measured yet."
     assert found.passed

@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from underfire.ascent.threats import ball
-from underfire.audit.spec import AttackSpec, AuditSpec
+from underfire.audit.schema import AttackSpec, AuditSpec
 from underfire.catalog import find
 from underfire.gradients.estimators import nes
 from underfire.hooks import frozen

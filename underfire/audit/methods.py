@@ -1,122 +1,166 @@
-"""A spec against the catalogue: every method exists, takes its options, and its defaults are written out."""
+"""The entries of a spec checked against the catalogue and completed, and the methods that they name."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-from underfire.audit.spec import NEEDS, AttackSpec, AuditSpec, GateSpec, InterpreterSpec, number, where
+from underfire.audit.binding import VERDICT, usable
+from underfire.audit.schema import NEEDS, AttackSpec, AuditSpec, GateSpec, InterpreterSpec, MeasureSpec, key_path
 from underfire.catalog import Card, cards, find
 from underfire.errors import InputError, SpecError, nearest
 
 STANDARD_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0, "l0": 24.0}
-"""The sizes at which robustness on CIFAR-10 is usually compared, for attacks of minimum size, which have none."""
+"""The sizes at which robustness on CIFAR-10 is usually compared, for attacks of minimum size, which have no default."""
 
-_AT_LEAST_ONE = ("steps", "restarts")
-_OF_THE_SPEC = ("norm", "eps", "interpreter")
-_PLAIN: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_OF_THE_ENTRY = ("name", "label", "norm", "eps", "goal", "interpreter", "generator")
 
 
-def complete(spec: AuditSpec, *, maps_only: bool = True) -> AuditSpec:
-    """The spec with every norm, size and label written out; `maps_only` refuses interpreters that give something else.
+def complete(spec: AuditSpec) -> AuditSpec:
+    """Return the spec with every norm, size and label written out.
 
     Raises:
         SpecError: a method, option, norm, label or gate is wrong; one line that names the key.
     """
     interpreters = [
-        _interpreter(where("interpreters", i), entry, maps_only=maps_only) for i, entry in enumerate(spec.interpreters)
+        complete_interpreter(entry, key_path("interpreters", i)) for i, entry in enumerate(spec.interpreters)
     ]
     _distinct("interpreters", [entry.title for entry in interpreters])
     known = {entry.title: entry for entry in interpreters}
-    attacks = [_attack(where("attacks", i), entry, known) for i, entry in enumerate(spec.attacks)]
+    attacks = [complete_attack(entry, known, key_path("attacks", i)) for i, entry in enumerate(spec.attacks)]
     _distinct("attacks", [entry.title for entry in attacks])
+    measures = [_measure(entry, key_path("measures", i)) for i, entry in enumerate(spec.measures)]
+    _distinct("measures", [entry.title for entry in measures])
     if len(set(spec.seeds)) < len(spec.seeds):
         raise SpecError(f"'seeds' holds a seed twice: {spec.seeds}")
-    done = spec.model_copy(update={"attacks": attacks, "interpreters": interpreters})
+    done = spec.model_copy(update={"attacks": attacks, "interpreters": interpreters, "measures": measures})
     for i, gate in enumerate(spec.gates):
-        _gate(where("gates", i), gate, done)
+        _gate(key_path("gates", i), gate, done)
     return done
 
 
+def complete_interpreter(entry: InterpreterSpec, path: str, *, maps_only: bool = True) -> InterpreterSpec:
+    """Return an interpreter with its label and options; `path` is its key, for messages.
+
+    Raises:
+        SpecError: it is unknown, has other options, or gives no map where `maps_only` asks for one.
+    """
+    method = _card(f"{path}.name", "interpreter", entry.name)
+    gives = method.facts.gives
+    if maps_only and gives != "map":
+        raise SpecError(f"{f'{path}.name'!r}: {entry.name} gives {gives}, and only maps can be used here")
+    return InterpreterSpec(name=entry.name, label=entry.title, **_options(path, method, entry.options, ("label",)))
+
+
+def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], path: str) -> AttackSpec:
+    """Return an attack with its norm, sizes, label and options; `path` is its key, for messages.
+
+    Args:
+        entry: as it was given.
+        known: the interpreters that it may be aimed at by their label.
+        path: for messages.
+
+    Raises:
+        SpecError: it is unknown, or has no such norm, mode, interpreter or option.
+    """
+    method = _card(f"{path}.name", "attack", entry.name)
+    fields = [name for name in _OF_THE_ENTRY if name in ("label", "goal") or name in method.options]
+    options = _options(path, method, entry.options, fields)
+    norms = method.facts.norms
+    norm = entry.norm or (_default(method, "norm") or norms[0])
+    if norm not in norms:
+        raise SpecError(f"{f'{path}.norm'!r}: {entry.name} has no norm {norm!r}; {nearest(norm, norms)}")
+    if "eps" not in method.options:
+        raise SpecError(f"{f'{path}.name'!r}: {entry.name} has no eps, and an audit compares attacks at a given size")
+    eps = entry.eps or [_default(method, "eps") or STANDARD_EPS[norm]]
+    if len(set(eps)) < len(eps):
+        raise SpecError(f"{f'{path}.eps'!r} holds a size twice: {eps}")
+    if (mode := "untargeted" if entry.goal == "untargeted" else "targeted") not in method.facts.goals:
+        raise SpecError(f"{f'{path}.goal'!r}: {entry.name} has no {mode} mode, got {entry.goal!r}")
+    aim = _aim(f"{path}.interpreter", method, entry.interpreter, known)
+    parts = [entry.name, aim.title if aim else "", norm, "" if entry.goal == "untargeted" else entry.goal]
+    label = entry.label or " ".join(filter(None, parts))
+    return AttackSpec(name=entry.name, label=label, norm=norm, eps=eps, goal=entry.goal, interpreter=aim, **options)
+
+
 def interpreter_of(entry: InterpreterSpec) -> Callable[..., Any]:
-    """The interpreter `(model, x, classes) -> map` of an entry, its options bound."""
-    return find("interpreter", entry.name).with_options(**values_of(entry))
+    """Return the interpreter `(model, x, classes) -> map` of an entry, its options bound."""
+    return find("interpreter", entry.name).with_options(**values_of("interpreter", entry))
 
 
 def attack_of(entry: AttackSpec, eps: float) -> Callable[..., Any]:
-    """The attack `(model, x, y, *, goal, generator) -> x'` of an entry at one size, its options bound."""
+    """Return the attack `(model, x, y, *, goal, generator) -> x'` of an entry at one size, its options bound."""
     method = find("attack", entry.name)
-    given = {"norm": entry.norm, "eps": eps, **values_of(entry)}
+    given = {"norm": entry.norm, "eps": eps, **values_of("attack", entry)}
     if entry.interpreter is not None:
         given["interpreter"] = interpreter_of(entry.interpreter)
     return partial(method.function, **{name: value for name, value in given.items() if name in method.options})
 
 
-def values_of(entry: AttackSpec | InterpreterSpec) -> dict[str, Any]:
-    """The options of an entry as the method takes them."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in entry.options.items()}
+def values_of(kind: str, entry: AttackSpec | InterpreterSpec | MeasureSpec) -> dict[str, Any]:
+    """Return the options of a complete entry as its method takes them: lists as tuples, parts as objects."""
+    method = find(kind, entry.name)
+    return dict(method.check(entry.options, elsewhere=list(method.options)))
 
 
 # --- entries ---------------------------------------------------------------------------------------------------------
 
 
-def _card(path: str, kind: str, name: str) -> Card:
+def _card(path: str, kind: str, name: str) -> Card[Any]:
     try:
         return find(kind, name)
     except InputError as error:
         raise SpecError(f"{path!r}: {error}") from None
 
 
-def _interpreter(path: str, entry: InterpreterSpec, *, maps_only: bool = True) -> InterpreterSpec:
-    method = _card(f"{path}.name", "interpreter", entry.name)
-    gives = method.facts.gives
-    if maps_only and gives != "map":
-        raise SpecError(f"{f'{path}.name'!r}: {entry.name} gives {gives}, and only maps can be used here")
-    options = _options(path, method, entry)
-    return InterpreterSpec(name=entry.name, label=entry.title, **options)
+def _options(path: str, method: Card[Any], given: Mapping[str, Any], elsewhere: Collection[str]) -> dict[str, Any]:
+    """Return the options of an entry as plain values, numbers as numbers; each must fit its method."""
+    try:
+        checked = method.check(given, path=f"{path}.", elsewhere=elsewhere)
+    except InputError as error:
+        raise SpecError(str(error)) from None
+    return {name: _plain(value, given[name]) for name, value in checked.items()}
 
 
-def _attack(path: str, entry: AttackSpec, known: dict[str, InterpreterSpec]) -> AttackSpec:
-    method = _card(f"{path}.name", "attack", entry.name)
-    options = _options(path, method, entry)
-    norm = entry.norm or (_default(method, "norm") or method.facts.norms[0])
-    if norm not in method.facts.norms:
-        raise SpecError(f"{f'{path}.norm'!r}: {entry.name} has no norm {norm!r}; {nearest(norm, method.facts.norms)}")
-    if "eps" not in method.options:
-        raise SpecError(f"{f'{path}.name'!r}: {entry.name} has no eps, and an audit compares attacks at a given size")
-    eps = entry.eps or [_default(method, "eps") or STANDARD_EPS[norm]]
-    if len(set(eps)) < len(eps):
-        raise SpecError(f"{f'{path}.eps'!r} holds a size twice: {eps}")
-    goals = method.facts.goals
-    if (wanted := "untargeted" if entry.goal == "untargeted" else "targeted") not in goals:
-        raise SpecError(f"{f'{path}.goal'!r}: {entry.name} has no {wanted} mode, got {entry.goal!r}")
-    target = _aim(f"{path}.interpreter", method, entry.interpreter, known)
-    parts = [entry.name, target.title if target else "", norm, "" if entry.goal == "untargeted" else entry.goal]
-    label = entry.label or " ".join(filter(None, parts))
-    return AttackSpec(name=entry.name, label=label, norm=norm, eps=eps, goal=entry.goal, interpreter=target, **options)
+def _plain(value: Any, given: Any) -> Any:
+    """Return `value` if a file can hold it, and what was `given` for it otherwise."""
+    if isinstance(value, tuple):
+        parts = given if isinstance(given, (list, tuple)) else value
+        return [_plain(part, other) for part, other in zip(value, parts, strict=True)]
+    return value if isinstance(value, (bool, int, float, str, type(None))) else given
+
+
+def _measure(entry: MeasureSpec, path: str) -> MeasureSpec:
+    names = usable()
+    if entry.name not in names:
+        raise SpecError(f"{f'{path}.name'!r}: no audit can compute {entry.name!r}; {nearest(entry.name, names)}")
+    method = find("measure", entry.name)
+    options = _options(path, method, entry.options, ("label",))
+    if entry.title in VERDICT and (options or entry.title != entry.name):
+        raise SpecError(f"{path!r}: the report needs {entry.title!r} as it is; give this one another label")
+    return MeasureSpec(name=entry.name, label=entry.title, **options)
 
 
 def _aim(
-    path: str, method: Card, entry: InterpreterSpec | None, known: dict[str, InterpreterSpec]
+    path: str, method: Card[Any], entry: InterpreterSpec | None, known: Mapping[str, InterpreterSpec]
 ) -> InterpreterSpec | None:
-    """The interpreter an attack is aimed at, complete; None for an attack that has none."""
+    """Return the interpreter that an attack is aimed at, complete; None for an attack that has none."""
     if "interpreter" not in method.options:
         if entry is not None:
             raise SpecError(f"{path!r}: {method.name} is not aimed at an explanation; adv2 is")
         return None
-    usable = [card.name for card in cards("interpreter") if card.facts.differentiable]
+    usable_here = [card.name for card in cards("interpreter") if card.facts.differentiable]
     if entry is None:
-        raise SpecError(f"{path!r} is missing: {method.name} is aimed at an explanation, one of {', '.join(usable)}")
+        choices = ", ".join(usable_here)
+        raise SpecError(f"{path!r} is missing: {method.name} is aimed at an explanation, one of {choices}")
     if not entry.options and not entry.label:
         named = [other for other in known.values() if other.name == entry.name]
         entry = known.get(entry.name) or (named[0] if len(named) == 1 else entry)
-    entry = _interpreter(path, entry)
-    if entry.name not in usable:
-        why = f"{entry.name} is not differentiable, so {method.name} cannot attack it"
-        raise SpecError(f"{path!r}: {why}; use one of {', '.join(usable)}")
+    entry = complete_interpreter(entry, path)
+    if entry.name not in usable_here:
+        reason = f"{entry.name} is not differentiable, so {method.name} cannot attack it"
+        raise SpecError(f"{path!r}: {reason}; use one of {', '.join(usable_here)}")
     return entry
 
 
@@ -150,71 +194,5 @@ def _distinct(path: str, labels: Sequence[str]) -> None:
             raise SpecError(f"{f'{path}[{i}].label'!r}: {label!r} is taken by {other}; give one another label")
 
 
-# --- options ---------------------------------------------------------------------------------------------------------
-
-
-def _default(method: Card, name: str) -> Any:
+def _default(method: Card[Any], name: str) -> Any:
     return method.options[name].default if name in method.options else None
-
-
-def _options(path: str, method: Card, entry: AttackSpec | InterpreterSpec) -> dict[str, Any]:
-    """The options of an entry, numbers as numbers, each one that the method has and of its type."""
-    hints = method.hints
-    taken = type(entry).model_fields  # what has a place of its own in an entry is no option
-    # What needs a tensor or a function cannot be written in a file.
-    settable = {n: h for n in method.options if n not in taken and (h := hints.get(n)) and any(_said(h))}
-    options = {}
-    for name, value in entry.options.items():
-        key = f"{path}.{name}"
-        if name not in settable:
-            fields = [f for f in taken if f not in _OF_THE_SPEC or f in method.options]
-            raise SpecError(f"unknown key {key!r}; {nearest(name, [*settable, *fields])}")
-        given, value = value, value if _fits(value, settable[name]) else number(value)
-        if not _fits(value, settable[name]):
-            raise SpecError(f"{key!r} should be {' or '.join(_said(settable[name]))}, got {given!r}")
-        if name in _AT_LEAST_ONE and value is not None and value < 1:
-            raise SpecError(f"{key!r} should be at least 1, got {value}")
-        options[name] = value
-    for name, parameter in method.options.items():
-        if name in settable and parameter.default is inspect.Parameter.empty and name not in options:
-            raise SpecError(f"{f'{path}.{name}'!r} is missing: {method.name} needs it")
-    return options
-
-
-def _alternatives(hint: Any) -> Iterator[Any]:
-    if get_origin(hint) in (Union, UnionType):
-        for part in get_args(hint):
-            yield from _alternatives(part)
-    else:
-        yield hint
-
-
-def _said(hint: Any) -> Iterator[str]:
-    """How a reader would be told what values a type has, of those that a file can hold."""
-    for part in _alternatives(hint):
-        if part in _PLAIN:
-            yield _PLAIN[part]
-        elif get_origin(part) is Literal:
-            yield from (repr(choice) for choice in get_args(part))
-        elif get_origin(part) is tuple:
-            yield "a list" if get_args(part)[-1] is ... else f"a list of {len(get_args(part))}"
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    for part in _alternatives(hint):
-        if part is float:
-            fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-        elif part is int:
-            fits = isinstance(value, int) and not isinstance(value, bool)
-        elif get_origin(part) is Literal:
-            fits = value in get_args(part)
-        elif get_origin(part) is tuple:
-            kinds = get_args(part)
-            if kinds[-1] is ... and isinstance(value, list):
-                kinds = kinds[:1] * len(value)
-            fits = isinstance(value, list) and len(value) == len(kinds) and all(map(_fits, value, kinds))
-        else:
-            fits = part in (bool, str, type(None)) and isinstance(value, part)
-        if fits:
-            return True
-    return False

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from underfire.audit.methods import attack_of
-from underfire.audit.spec import where
+from underfire.audit.schema import key_path
 from underfire.audit.target import Target
 from underfire.catalog import find
 from underfire.errors import DataError, ModelError, SpecError, UnderfireError
@@ -20,12 +20,12 @@ def preflight(target: Target) -> None:
         ModelError: logits of a wrong shape or not finite, or the model is no better than guessing.
         SpecError: a method does not work on this model as the spec asks.
     """
-    look = target.look
-    if look.logits.shape[1] < 2:
+    preview = target.preview
+    if preview.logits.shape[1] < 2:
         raise ModelError("the model has one class only; there is nothing to confuse")
-    if (names := target.labels) and len(names) != look.logits.shape[1]:
-        raise DataError(f"the data has {len(names)} class names but the model has {look.logits.shape[1]} outputs")
-    _accurate(look.logits, look.y)
+    if (names := target.labels) and len(names) != preview.logits.shape[1]:
+        raise DataError(f"the data has {len(names)} class names but the model has {preview.logits.shape[1]} outputs")
+    _accurate(preview.logits, preview.y)
     _interpreters(target)
     _attacks(target)
 
@@ -59,31 +59,31 @@ def _renamed(logits: Tensor, y: Tensor) -> int | None:
 
 
 def _interpreters(target: Target) -> None:
-    batch = target.look.first.to(target.spec.device)
+    batch = target.preview.first.to(target.spec.device)
     for i, (title, interpreter) in enumerate(target.interpreters.items()):
         try:
             maps = interpreter(target.model, batch.x, batch.y)
         except UnderfireError as error:
-            raise SpecError(f"{where('interpreters', i)!r} ({title}): {error}") from None
+            raise SpecError(f"{key_path('interpreters', i)!r} ({title}): {error}") from None
         if maps.dim() != 4 or maps.shape[:2] != (len(batch), 1):
             shape = f"{tuple(maps.shape)}, not [{len(batch)}, 1, h, w]"
-            raise SpecError(f"{where('interpreters', i)!r} ({title}): its map has the shape {shape}")
+            raise SpecError(f"{key_path('interpreters', i)!r} ({title}): its map has the shape {shape}")
 
 
 def _attacks(target: Target) -> None:
     """Try every attack for one step: its options may be wrong together, or for this model."""
-    spec, batch = target.spec, target.look.first.to(target.spec.device)
+    spec, batch = target.spec, target.preview.first.to(target.spec.device)
     for i, entry in enumerate(spec.attacks):
         method = find("attack", entry.name)
         short = {name: 1 for name in method.options if name.endswith("steps") or name == "restarts"}
         short |= method.facts.quick
-        goal = None if entry.goal == "untargeted" else (batch.y + 1) % target.look.logits.shape[1]
+        goal = None if entry.goal == "untargeted" else (batch.y + 1) % target.preview.logits.shape[1]
         generator = torch.Generator(spec.device).manual_seed(0)
         try:
             attack = attack_of(entry, max(entry.eps))
             x_adv = attack(target.model, batch.x, batch.y, goal=goal, generator=generator, **short)
         except UnderfireError as error:
-            raise SpecError(f"{where('attacks', i)!r} ({entry.title}): {error}") from None
+            raise SpecError(f"{key_path('attacks', i)!r} ({entry.title}): {error}") from None
         if x_adv.shape != batch.x.shape:
             shape = f"{tuple(x_adv.shape)}, not {tuple(batch.x.shape)}"
-            raise SpecError(f"{where('attacks', i)!r} ({entry.title}): it returns images of the shape {shape}")
+            raise SpecError(f"{key_path('attacks', i)!r} ({entry.title}): it returns images of the shape {shape}")

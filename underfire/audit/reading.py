@@ -1,14 +1,14 @@
 """Reading a ledger: what every attack leaves of the accuracy, and what it does to the explanations.
 
-Pure functions of the ledger's tables. A sample counts once: over several seeds it holds only if it holds for every
-seed, and distances are averaged over them.
+All functions ask the ledger's tables and change nothing. A sample counts once: over several seeds it is robust only if
+it is robust for every seed, and measures are averaged over the seeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from underfire.catalog import cards
 from underfire.measures.statistics import bootstrap_mean, clopper_pearson, rate
 from underfire.records import Check, Interval
 
-KEPT = 0.5
+PLAUSIBLE_IOU = 0.5
 """The IoU from which on a map counts as plausible: that of object detection, which Zhang et al. 2020 (ADV²) take over.
 
 At least half of the area that either map marks is then marked by both. Plain attacks reach it too, see `Difference`.
@@ -27,22 +27,36 @@ class Source(Protocol):
     """What is needed of a ledger."""
 
     def sql(self, query: str) -> list[dict[str, Any]]:
-        """The rows that a query over the tables `rows`, `maps`, `checks` and `clean` gives."""
+        """Answer a query over the tables `clean`, `rows`, `maps`, `measures` and `checks`."""
         ...
 
 
 @dataclass(frozen=True)
-class Hit:
+class Measured:
+    """The mean of one measure over samples, with its interval.
+
+    Attributes:
+        clean: the mean over the clean samples; None for a measure that compares the clean and the adversarial sample.
+        value: the mean over the adversarial samples, or over the comparisons.
+    """
+
+    clean: Interval | None
+    value: Interval
+
+
+@dataclass(frozen=True)
+class AttackResult:
     """One attack at one size, the worst over its seeds.
 
     Attributes:
-        robust: share of all samples that are classified right, before and after the attack.
-        success: share of those classified right before in which the attack got what it wanted, inside its budget.
+        robust: share of all samples that are classified correctly, before and after the attack.
+        success: share of those classified correctly before in which the attack succeeded, inside its budget.
         confidence: mean probability of the class after a successful attack; nan without one.
         sizes: mean size of the perturbation by norm, in units of the image.
         within: share of the perturbed images inside eps and inside the box.
         cost: mean forward and backward passes and seconds per image.
-        atlas: the MITRE ATLAS technique, from the attack's card; empty where that has none.
+        atlas: the MITRE ATLAS technique, from the attack's card; empty if it has none.
+        measures: what the spec's measures of perturbations and predictions say, by their label.
     """
 
     label: str
@@ -58,10 +72,11 @@ class Hit:
     within: float
     cost: dict[str, float]
     atlas: str
+    measures: dict[str, Measured]
 
 
 @dataclass(frozen=True)
-class Left:
+class RobustAccuracy:
     """The accuracy left under all attacks of one norm and size together, and the attack that takes most of it."""
 
     norm: str
@@ -71,15 +86,15 @@ class Left:
 
 
 @dataclass(frozen=True)
-class Shift:
-    """What one attack at one size does to the maps of one interpreter, over the samples classified right before.
+class MapShift:
+    """What one attack at one size does to the maps of one interpreter, over the samples classified correctly before.
 
     Attributes:
         attacked: the interpreter that the attack was aimed at; empty for none.
         l1: mean distance per pixel of the min-max normalised maps.
         iou: mean overlap of the maps' strongest pixels.
-        forged: share of the samples whose class changed while their map stayed plausible (IoU of at least `KEPT`).
-        inside: mean share of the map inside the known evidence, before and after; None where that is not known.
+        forged: share of the samples whose class changed while their map stayed plausible (see `PLAUSIBLE_IOU`).
+        measures: what the measures of maps say, by their label.
     """
 
     label: str
@@ -90,17 +105,16 @@ class Shift:
     l1: Interval
     iou: Interval
     forged: Interval
-    inside: tuple[Interval, Interval] | None
+    measures: dict[str, Measured]
+
+
+Entry = TypeVar("Entry", AttackResult, MapShift)
 
 
 def clean_accuracy(source: Source) -> Interval | None:
-    """The accuracy without any attack, or None where no cell tells."""
-    seen = "(SELECT DISTINCT id, y, pred_clean AS pred FROM rows)"
-    for table in ("clean", seen):
-        row = source.sql(f"SELECT count(*) FILTER (pred = y) AS k, count(*) AS n FROM {table}")[0]
-        if row["n"]:
-            return clopper_pearson(row["k"], row["n"])
-    return None
+    """Return the accuracy without any attack, or None if no cell tells."""
+    row = source.sql("SELECT count(*) FILTER (pred = y) AS k, count(*) AS n FROM clean")[0]
+    return clopper_pearson(row["k"], row["n"]) if row["n"] else None
 
 
 _SAMPLES = """
@@ -114,8 +128,8 @@ FROM rows GROUP BY label, norm, eps, id
 """
 
 
-def hits(source: Source) -> list[Hit]:
-    """Every attack at every size, by norm, label and size."""
+def attack_results(source: Source) -> list[AttackResult]:
+    """Return every attack at every size, by norm, label and size."""
     means = ("confidence", "linf", "l2", "l1", "l0", "within", "forwards", "backwards", "seconds")
     query = f"""
     SELECT label, any_value(attack) AS attack, norm, eps, bool_or(targeted) AS targeted, max(seeds) AS seeds,
@@ -124,8 +138,9 @@ def hits(source: Source) -> list[Hit]:
     FROM ({_SAMPLES}) GROUP BY label, norm, eps ORDER BY norm, label, eps
     """
     atlas = {card.name: card.facts.atlas for card in cards("attack")}
+    measured = _measured(source)
     return [
-        Hit(
+        AttackResult(
             **{key: row[key] for key in ("label", "attack", "norm", "eps", "targeted", "seeds")},
             robust=clopper_pearson(row["held"], row["n"]),
             success=clopper_pearson(row["fooled"], row["was_right"]),
@@ -134,78 +149,107 @@ def hits(source: Source) -> list[Hit]:
             within=row["within"],
             cost={key: row[key] for key in ("forwards", "backwards", "seconds")},
             atlas=atlas.get(row["attack"], ""),
+            measures=measured.get((row["label"], row["norm"], row["eps"], ""), {}),
         )
         for row in source.sql(query)
     ]
 
 
-def left(source: Source, found: Iterable[Hit]) -> list[Left]:
-    """What all attacks of one norm and size leave together: a sample counts if it withstands every one."""
+def robust_accuracies(source: Source, found: Iterable[AttackResult]) -> list[RobustAccuracy]:
+    """Return what all attacks of one norm and size leave together: a sample counts if it withstands every one."""
     query = f"""
     SELECT norm, eps, count(*) FILTER (held) AS held, count(*) AS n
     FROM (SELECT norm, eps, id, bool_and(held) AS held FROM ({_SAMPLES}) GROUP BY norm, eps, id)
     GROUP BY norm, eps ORDER BY norm, eps
     """
-    worst: dict[tuple[str, float], Hit] = {}
-    for hit in found:
-        key = hit.norm, hit.eps
-        if key not in worst or hit.robust.value < worst[key].robust.value:
-            worst[key] = hit
+    worst: dict[tuple[str, float], AttackResult] = {}
+    for result in found:
+        key = result.norm, result.eps
+        if key not in worst or result.robust.value < worst[key].robust.value:
+            worst[key] = result
     return [
-        Left(row["norm"], row["eps"], clopper_pearson(row["held"], row["n"]), worst[row["norm"], row["eps"]].label)
+        RobustAccuracy(
+            row["norm"], row["eps"], clopper_pearson(row["held"], row["n"]), worst[row["norm"], row["eps"]].label
+        )
         for row in source.sql(query)
     ]
 
 
 MAPS = f"""
-SELECT interpreter, m.label, m.norm, m.eps, id, any_value(attacked) AS attacked, avg(m.l1) AS l1, avg(iou) AS iou,
+SELECT interpreter, m.label, m.norm, m.eps, id, any_value(m.attacked) AS attacked,
+       avg(map_l1) AS l1, avg(map_iou) AS iou,
        bool_and(pred_clean = y) AS was_right, bool_and(m.success AND pred_clean = y) AS surely,
-       bool_or(m.success AND pred_clean = y AND iou >= {KEPT} AND NOT isnan(iou)) AS forged,
-       avg(localisation_clean) AS before, avg(localisation_adv) AS after
-FROM maps AS m JOIN rows USING (cell, id, eps) GROUP BY interpreter, m.label, m.norm, m.eps, id
+       bool_or(m.success AND pred_clean = y AND map_iou >= {PLAUSIBLE_IOU} AND NOT isnan(map_iou)) AS forged
+FROM maps AS m JOIN rows USING (cell, label, seed, id, eps) GROUP BY interpreter, m.label, m.norm, m.eps, id
 """
+"""One row for every interpreter, attack, size and sample; for a ledger with interpreters only."""
 
 
-def shifts(source: Source) -> list[Shift]:
-    """What every attack at every size does to every interpreter's maps, by interpreter, norm, size and label."""
+def map_shifts(source: Source) -> list[MapShift]:
+    """Return what every attack at every size does to every interpreter's maps, by interpreter, norm, size and label."""
+    if not source.sql("SELECT 1 AS one FROM maps LIMIT 1"):
+        return []
     query = f"""
     SELECT interpreter, label, norm, eps, any_value(attacked) AS attacked, list(l1) AS l1, list(iou) AS iou,
-           list(forged) AS forged, list(before) AS before, list(after) AS after
+           list(forged) AS forged
     FROM (SELECT * FROM ({MAPS}) WHERE was_right ORDER BY id)
     GROUP BY interpreter, label, norm, eps ORDER BY interpreter, norm, eps, label
     """
-    return [_shift(row) for row in source.sql(query)]
+    measured = _measured(source)
+    return [
+        MapShift(
+            **{key: row[key] for key in ("label", "norm", "eps", "interpreter", "attacked")},
+            l1=_mean(row["l1"]),
+            iou=_mean(row["iou"]),
+            forged=rate(row["forged"]),
+            measures=measured.get((row["label"], row["norm"], row["eps"], row["interpreter"]), {}),
+        )
+        for row in source.sql(query)
+    ]
 
 
-def _shift(row: dict[str, Any]) -> Shift:
-    before, after = (np.array(row[key], dtype=float) for key in ("before", "after"))
-    known = ~np.isnan(before) & ~np.isnan(after)
-    return Shift(
-        **{key: row[key] for key in ("label", "norm", "eps", "interpreter", "attacked")},
-        l1=_mean(row["l1"]),
-        iou=_mean(row["iou"]),
-        forged=rate(row["forged"]),
-        inside=(_mean(before[known]), _mean(after[known])) if known.any() else None,
+def _measured(source: Source) -> dict[tuple[str, str, float, str], dict[str, Measured]]:
+    """Return the means of all measures, over the samples classified correctly before.
+
+    The keys are label, norm, eps and interpreter, which is empty for measures of perturbations and predictions.
+    """
+    query = """
+    SELECT label, norm, eps, interpreter, measure, list(clean) AS clean, list(value) AS value
+    FROM (
+        SELECT m.label, m.norm, m.eps, interpreter, measure, id, avg(clean) AS clean, avg(value) AS value
+        FROM measures AS m JOIN rows USING (cell, label, seed, id, eps) WHERE pred_clean = y
+        GROUP BY m.label, m.norm, m.eps, interpreter, measure, id ORDER BY id
     )
+    GROUP BY ALL ORDER BY ALL
+    """
+    found: dict[tuple[str, str, float, str], dict[str, Measured]] = {}
+    for row in source.sql(query):
+        clean, value = (np.array(row[side], dtype=float) for side in ("clean", "value"))
+        pair = not np.isnan(clean).all()
+        both = ~np.isnan(clean) & ~np.isnan(value) if pair else np.full(len(value), True)
+        measured = Measured(_mean(clean[both]) if pair else None, _mean(value[both]))
+        found.setdefault((row["label"], row["norm"], row["eps"], row["interpreter"]), {})[row["measure"]] = measured
+    return found
 
 
 def _mean(values: Any) -> Interval:
-    """The mean of the values that are known."""
+    """Return the mean of the values that are known."""
     array = np.asarray(values, dtype=float)
     known = array[~np.isnan(array)]
     return bootstrap_mean(known) if len(known) else Interval(np.nan, np.nan, np.nan, 0)
 
 
 def checks(source: Source) -> list[Check]:
-    """The masking checks of the run, failed ones first."""
+    """Return the masking checks of the run, failed ones first."""
     found = source.sql('SELECT name, passed, value, "limit", detail FROM checks ORDER BY passed, name')
     return [Check(**row) for row in found]
 
 
-def largest(found: Iterable[Hit]) -> list[Hit]:
-    """Of every attack the one at its largest size."""
-    top: dict[str, Hit] = {}
-    for hit in found:
-        if hit.label not in top or hit.eps > top[hit.label].eps:
-            top[hit.label] = hit
-    return list(top.values())
+def largest(entries: Iterable[Entry]) -> list[Entry]:
+    """Return, of every attack, and of every interpreter if the entries have one, the entry of the largest size."""
+    best: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        key = entry.label, getattr(entry, "interpreter", "")
+        if key not in best or entry.eps > best[key].eps:
+            best[key] = entry
+    return list(best.values())

@@ -1,9 +1,10 @@
-"""Running a plan: here, in local worker processes, or on anything that can map a function over cells."""
+"""Carry out the plan of an audit: wave after wave of cells, here, in worker processes, or on a cluster."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -13,15 +14,21 @@ from typing import Any
 import torch
 
 from underfire import __version__
-from underfire.audit.cells import compute
 from underfire.audit.executors import AutoExecutor, Executor, InProcess, LocalProcesses, cores
-from underfire.audit.ledger import Ledger, finished, write_cell, write_head, writing
+from underfire.audit.graph import Cell, next_wave, readers, to_compute
+from underfire.audit.kinds import KINDS
+from underfire.audit.ledger import HEAD, Ledger, read_head, write_head
 from underfire.audit.methods import complete
-from underfire.audit.plan import Cell, plan
+from underfire.audit.plan import plan
 from underfire.audit.preflight import preflight
-from underfire.audit.spec import AuditSpec
+from underfire.audit.result import Inputs, arrays_key
+from underfire.audit.schema import AuditSpec
+from underfire.audit.store import Store
 from underfire.audit.target import Target, open_target
 from underfire.errors import LedgerError, UnderfireError
+
+_WORKING_BYTES = 1e9
+"""The size of the arrays that a run may have on disk beyond its budget while cells still need them."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +36,11 @@ class Event:
     """How far a run is; sent once before the first cell and again after each.
 
     Attributes:
-        done: images finished by this run, an image counting once per cell.
+        done: images finished by this run; an image counts once for every cell that asks the model about it.
         total: images to be done by this run.
         cells: cells finished by this run.
         of_cells: cells to be done by this run.
-        skipped: cells that were there from before.
+        skipped: cells that were done before.
         what: what has just been finished; empty at first.
     """
 
@@ -46,34 +53,36 @@ class Event:
 
 
 class Work:
-    """Computes a cell and writes its result; can be pickled and sent to another process that sees the same folder.
+    """Compute a cell and write its result; can be pickled and sent to another process that reaches the same store.
 
     Args:
         spec: complete, as the cells were planned from.
-        root: the ledger.
+        store: where results are read and written.
         target: the spec, opened, for use in this process; elsewhere it is opened once per process.
     """
 
-    def __init__(self, spec: AuditSpec, root: Path, target: Target | None = None) -> None:
-        self.spec, self.root, self.target = spec, root, target
+    def __init__(self, spec: AuditSpec, store: Store, target: Target | None = None) -> None:
+        self.spec, self.store = spec, store
+        self._inputs = target and Inputs(target, store)
 
     def __call__(self, cell: Cell) -> Cell:
-        """Compute and write one cell, and give it back."""
-        target = self.target or _opened(self.spec.model_dump_json())
+        """Compute and write one cell, and return it."""
+        inputs = self._inputs or _opened(self.spec.model_dump_json(), self.store.url)
+        kind = KINDS[cell.kind]
         try:
-            result = compute(cell, target)
+            result = kind.compute(cell, inputs)
         except UnderfireError as error:
             raise type(error)(f"{cell.title}: {error}") from None
-        write_cell(self.root, cell.key, result.tables, result.gallery, result.ids)
+        result.write(self.store, cell, kind.schema)
         return cell
 
-    def __reduce__(self) -> tuple[type[Work], tuple[AuditSpec, Path]]:
-        return Work, (self.spec, self.root)
+    def __reduce__(self) -> tuple[type[Work], tuple[AuditSpec, Store]]:
+        return Work, (self.spec, self.store)
 
 
 @lru_cache(maxsize=1)
-def _opened(spec: str) -> Target:
-    return open_target(AuditSpec.model_validate_json(spec))
+def _opened(spec: str, url: str) -> Inputs:
+    return Inputs(open_target(AuditSpec.model_validate_json(spec)), Store(url))
 
 
 def run(
@@ -87,11 +96,11 @@ def run(
     """Carry out an audit, or what is left of it, and return its ledger.
 
     Cells that the folder already holds are not computed again, so a run that was ended at any moment continues, and a
-    changed spec costs only what changed. Prints nothing.
+    changed spec costs only what it changes. Nothing is printed.
 
     Args:
         spec: what to do.
-        out: the run folder, made if need be.
+        out: the run folder, made if need be; a path, or a URL that fsspec knows.
         workers: local worker processes; 0 computes in this one, None in as many as there are cores if it takes long.
             The numbers are the same. A script that asks for workers needs `if __name__ == "__main__":`.
         progress: called with an `Event` before the first cell and after each.
@@ -99,33 +108,81 @@ def run(
 
     Raises:
         SpecError, ModelError, DataError: something is wrong, found before the folder is touched.
-        LedgerError: the folder is in use, holds something else, was written by a newer version, or the disk is full.
+        LedgerError: the folder holds something else, was written by another version, or cannot be written.
     """
-    root = Path(out)
-    if (root / "ledger.json").exists():
-        Ledger(root)  # refuse a newer one before any work
-    elif root.is_dir() and any(entry.name not in ("cells", "lock") for entry in root.iterdir()):
-        raise LedgerError(f"{root} holds other files and no run; choose an empty or a new folder")
+    store = Store(out)
+    _refuse_foreign(store, str(out))
     spec = complete(spec)
-    executor = executor or _executor(workers, spec.device)
-    target = open_target(spec)
-    preflight(target)
-    cells = plan(spec, target)
-    with writing(root):
-        known = finished(root)
-        todo = [cell for cell in cells if cell.key not in known]
-        todo.sort(key=lambda cell: cell.kind != "masking")  # the longest cell, which would keep all others waiting
+    with ExitStack() as stack:
+        if executor is None:
+            executor = stack.enter_context(_executor(workers, spec.device))
+        target = open_target(spec)
+        preflight(target)
+        cells = plan(spec, target)
+        store.clean_up()
         head = {"underfire": __version__, "spec": spec.model_dump(), "environment": environment(target)}
-        write_head(root, {**head, "cells": [cell.as_dict() for cell in cells]})
-        total, skipped, done = sum(cell.images for cell in todo), len(cells) - len(todo), 0
+        write_head(store, {**head, "cells": [cell.as_dict() for cell in cells]})
+        keys = store.keys()
+        left = to_compute(cells, keys, {cell.key for cell in cells if arrays_key(cell.key) in keys})
+        kept = _Kept(store, keys, left, 1e9 * spec.keep_gb)
+        total, of_cells, done = sum(cell.images for cell in left.values()), len(left), 0
+        skipped = len({cell.key for cell in cells} - set(left))
         tell = progress or (lambda event: None)
-        tell(Event(0, total, 0, len(todo), skipped, ""))
-        if todo:
-            with executor:
-                for count, cell in enumerate(executor.map(Work(spec, root, target), todo), 1):
-                    done += cell.images
-                    tell(Event(done, total, count, len(todo), skipped, cell.title))
-    return Ledger(root)
+        tell(Event(0, total, 0, of_cells, skipped, ""))
+        while left:
+            wave = next_wave(left, max(kept.room, _WORKING_BYTES))
+            wave.sort(key=lambda cell: cell.kind != "masking")  # the longest cell, which would keep all others waiting
+            for cell in executor.map(Work(spec, store, target), wave):
+                del left[cell.key]
+                kept.finished(cell)
+                done += cell.images
+                tell(Event(done, total, of_cells - len(left), of_cells, skipped, cell.title))
+    return Ledger(out)
+
+
+class _Kept:
+    """The arrays that the store keeps: those over the budget are dropped, the oldest first, once nothing needs them.
+
+    Args:
+        store: where they are.
+        keys: of everything in the store.
+        left: the cells that are still to be computed.
+        limit: the budget in bytes.
+    """
+
+    def __init__(self, store: Store, keys: set[str], left: dict[str, Cell], limit: float) -> None:
+        self._store, self._limit = store, limit
+        self._waiting = readers(left.values())
+        self._sizes = {key: store.size(key) for key in sorted(keys) if key == arrays_key(key.split("-")[0])}
+
+    @property
+    def room(self) -> float:
+        """How many bytes are left of the budget."""
+        return self._limit - sum(self._sizes.values())
+
+    def finished(self, cell: Cell) -> None:
+        """Count the arrays of a finished cell, and drop what nothing needs any more."""
+        for need in cell.needs.values():
+            self._waiting.get(need.key, set()).discard(cell.key)
+        if cell.kept_bytes:
+            key = arrays_key(cell.key)
+            self._sizes[key] = self._store.size(key)
+        for key in list(self._sizes) if self.room < 0 else ():
+            if not any(arrays_key(needed) == key and waiting for needed, waiting in self._waiting.items()):
+                self._store.delete(key)
+                del self._sizes[key]
+                if self.room >= 0:
+                    return
+
+
+def _refuse_foreign(store: Store, out: str) -> None:
+    """Raise LedgerError if the folder has a run of another version, or other files and no run."""
+    if store.get_head(HEAD) is not None:
+        read_head(store, out)
+        return
+    folder = Path(store.url)
+    if folder.is_dir() and any(entry.name != "cells" for entry in folder.iterdir()):
+        raise LedgerError(f"{out} holds other files and no run; choose an empty or a new folder")
 
 
 def _executor(workers: int | None, device: str) -> Executor:
@@ -135,7 +192,7 @@ def _executor(workers: int | None, device: str) -> Executor:
 
 
 def environment(target: Target) -> dict[str, Any]:
-    """Where and on what a run was made, as plain values."""
+    """Return where and on what a run was made, as plain values."""
     device = target.spec.device
     return {
         "underfire": __version__,

@@ -1,6 +1,6 @@
-"""What a run found: everything the ledger says, differences between attacks, the gates, and a verdict in plain words.
+"""What a run found: the figures of its ledger, differences between attacks, the gates, and a verdict in plain words.
 
-Pure functions of a ledger, which the command line and the report both read.
+The command line and the report read the same `Findings`. All functions leave the ledger as it is.
 """
 
 from __future__ import annotations
@@ -11,13 +11,25 @@ from typing import Protocol
 
 import numpy as np
 
-from underfire.audit.reading import KEPT, MAPS, Hit, Left, Shift, Source, checks, clean_accuracy, hits, left, shifts
-from underfire.audit.spec import AuditSpec, GateSpec
+from underfire.audit.reading import (
+    MAPS,
+    PLAUSIBLE_IOU,
+    AttackResult,
+    MapShift,
+    RobustAccuracy,
+    Source,
+    attack_results,
+    checks,
+    clean_accuracy,
+    map_shifts,
+    robust_accuracies,
+)
+from underfire.audit.schema import AuditSpec, GateSpec
 from underfire.measures.statistics import paired_difference, rate
 from underfire.records import Check, Interval
 
 PAIRS = 6
-"""How many pairs a significant difference needs: with fewer, no test without assumptions reaches 5 % on two sides."""
+"""The number of pairs that a significant difference needs; with fewer, no sign test reaches 5 % on two sides."""
 
 
 class Run(Source, Protocol):
@@ -36,10 +48,10 @@ class Run(Source, Protocol):
 
 @dataclass(frozen=True)
 class Difference:
-    """Maps under an attack aimed at their interpreter, minus those under a plain attack of the same norm and size.
+    """What an attack aimed at an interpreter does to its maps, compared with a plain attack of the same norm and size.
 
-    Only samples that both attacks fool are compared, each with itself. A plain attack moves many maps little, so it is
-    the difference that says whether a map was forged, not how often it is kept.
+    Only samples that both attacks fool are compared, each with itself. A plain attack moves many maps only a little;
+    so the difference says whether maps were forged, and the rate of plausible maps alone does not.
 
     Attributes:
         label: the attack aimed at the interpreter.
@@ -47,7 +59,7 @@ class Difference:
         l1: mean difference of the map distance; negative where the aimed attack keeps the map nearer.
         iou: mean difference of the overlap; positive where the aimed attack keeps more of it.
         ious: mean overlap under the aimed and under the plain attack.
-        plausible: share of maps with an overlap of at least `KEPT`, under the aimed and under the plain attack.
+        plausible: share of plausible maps (see `PLAUSIBLE_IOU`), under the aimed and under the plain attack.
     """
 
     label: str
@@ -64,14 +76,14 @@ class Difference:
     def forged(self) -> bool:
         """Whether the aimed attack keeps significantly more of the map: the whole interval is above 0.
 
-        Of fewer than `PAIRS` samples nothing is significant: even if all agree, that is luck once in 2 ** 5 times.
+        With fewer than `PAIRS` samples nothing is significant: all of five agree by luck once in 2 ** 5 times.
         """
         return self.iou.n >= PAIRS and self.iou.low > 0
 
 
 @dataclass(frozen=True)
-class Gate:
-    """A gate of the spec with its outcome; `value` is None where the run has no result for it yet, which fails."""
+class GateResult:
+    """The outcome of a gate of the spec; it fails if `value` is None, because the run has no result for it yet."""
 
     name: str
     value: float | None
@@ -81,15 +93,25 @@ class Gate:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a run found; `clean` is None without clean cells, `missing` counts the cells without a result."""
+    """All that a run found.
+
+    Attributes:
+        clean: accuracy without an attack; None if no cell tells yet.
+        attacks: every attack at every size.
+        robust: what all attacks of one norm and size leave together.
+        shifts: what every attack does to every interpreter's maps.
+        differences: attacks aimed at an interpreter against plain ones.
+        missing: how many cells have no result yet.
+        verdict: a few sentences for a reader.
+    """
 
     clean: Interval | None
-    hits: tuple[Hit, ...]
-    left: tuple[Left, ...]
-    shifts: tuple[Shift, ...]
+    attacks: tuple[AttackResult, ...]
+    robust: tuple[RobustAccuracy, ...]
+    shifts: tuple[MapShift, ...]
     differences: tuple[Difference, ...]
     checks: tuple[Check, ...]
-    gates: tuple[Gate, ...]
+    gates: tuple[GateResult, ...]
     missing: int
     verdict: str
 
@@ -100,25 +122,25 @@ class Findings:
 
 
 def findings(ledger: Run) -> Findings:
-    """Everything at once."""
-    clean, found = clean_accuracy(ledger), hits(ledger)
-    under, moved, asked = left(ledger, found), shifts(ledger), checks(ledger)
-    gaps = differences(ledger, moved)
+    """Read everything from a ledger."""
+    clean, attacks = clean_accuracy(ledger), attack_results(ledger)
+    robust, shifts, asked = robust_accuracies(ledger, attacks), map_shifts(ledger), checks(ledger)
+    gaps = differences(ledger, shifts)
     return Findings(
-        clean,
-        tuple(found),
-        tuple(under),
-        tuple(moved),
-        tuple(gaps),
-        tuple(asked),
-        tuple(_judge(gate, clean, found, under, moved) for gate in ledger.spec.gates),
-        ledger.missing,
-        verdict(clean, under, moved, gaps, asked),
+        clean=clean,
+        attacks=tuple(attacks),
+        robust=tuple(robust),
+        shifts=tuple(shifts),
+        differences=tuple(gaps),
+        checks=tuple(asked),
+        gates=tuple(_judge(gate, clean, attacks, robust, shifts) for gate in ledger.spec.gates),
+        missing=ledger.missing,
+        verdict=verdict(clean, robust, shifts, gaps, asked),
     )
 
 
-def differences(source: Source, found: Iterable[Shift]) -> list[Difference]:
-    """Every attack aimed at an interpreter against every plain one of the same norm and size, on its maps."""
+def differences(source: Source, found: Iterable[MapShift]) -> list[Difference]:
+    """Compare every attack aimed at an interpreter with every plain one of the same norm and size, on its maps."""
     found = list(found)
     aimed = [shift for shift in found if shift.attacked == shift.interpreter]
     key = ("norm", "eps", "interpreter")
@@ -132,23 +154,23 @@ def differences(source: Source, found: Iterable[Shift]) -> list[Difference]:
     for a, b in pairs:
         place = (a.norm, a.eps, a.interpreter)
         fooled = [{name[-1] for name in known if name[:-1] == (label, *place)} for label in (a.label, b.label)]
-        ids = sorted(fooled[0] & fooled[1])
+        ids = sorted(fooled[0] & fooled[1])  # of both attacks
         sides = [[known[label, *place, name] for name in ids] for label in (a.label, b.label)]
         l1, iou = (_difference(*([row[measure] for row in side] for side in sides)) for measure in ("l1", "iou"))
         overlaps = np.array([[row["iou"] for row in side] for side in sides], dtype=float)
         overlaps = overlaps[:, ~np.isnan(overlaps).any(0)]
         if overlaps.size:
             ious = float(overlaps[0].mean()), float(overlaps[1].mean())
-            plausible = rate(overlaps[0] >= KEPT), rate(overlaps[1] >= KEPT)
+            plausible = rate(overlaps[0] >= PLAUSIBLE_IOU), rate(overlaps[1] >= PLAUSIBLE_IOU)
             result.append(Difference(a.label, b.label, *place, l1, iou, ious, plausible))
     return result
 
 
 def leading(found: Iterable[Difference]) -> list[Difference]:
-    """One difference for every attack and the map it is aimed at, the largest gain first.
+    """Return one difference for every attack and the map it is aimed at, the largest gain first.
 
-    It is that of the attack's largest size against the plain attack that fools most of the same images; of equals,
-    against the one that keeps more of the map, so that the gain is not flattered.
+    It compares the attack at its largest size with the plain attack that fools most of the same images. Of equally
+    strong plain attacks it takes the one that keeps more of the map, so that the gain is not overstated.
     """
     best: dict[tuple[str, str], Difference] = {}
     for gap in sorted(found, key=lambda d: (d.eps, d.iou.n, -d.iou.value)):
@@ -162,65 +184,71 @@ def _difference(a: Sequence[float], b: Sequence[float]) -> Interval:
     return paired_difference(*pairs) if pairs.shape[1] else Interval(np.nan, np.nan, np.nan, 0)
 
 
-def _judge(gate: GateSpec, clean: Interval | None, hit: list[Hit], under: list[Left], moved: list[Shift]) -> Gate:
+def _judge(
+    gate: GateSpec,
+    clean: Interval | None,
+    attacks: list[AttackResult],
+    robust: list[RobustAccuracy],
+    shifts: list[MapShift],
+) -> GateResult:
     rates: list[Interval] = {
         "clean_accuracy": [clean] if clean else [],
-        "robust_accuracy": [h.robust for h in hit if (h.label, h.eps) == (gate.attack, gate.eps)],
-        "worst_accuracy": [u.robust for u in under if (u.norm, u.eps) == (gate.norm, gate.eps)],
+        "robust_accuracy": [a.robust for a in attacks if (a.label, a.eps) == (gate.attack, gate.eps)],
+        "worst_accuracy": [r.robust for r in robust if (r.norm, r.eps) == (gate.norm, gate.eps)],
         "map_iou": [
-            s.iou for s in moved if (s.label, s.eps, s.interpreter) == (gate.attack, gate.eps, gate.interpreter)
+            s.iou for s in shifts if (s.label, s.eps, s.interpreter) == (gate.attack, gate.eps, gate.interpreter)
         ],
     }[gate.measure]
     said = [gate.attack, gate.norm, None if gate.eps is None else f"eps {gate.eps:.4g}", gate.interpreter]
     name = " ".join([gate.measure.replace("_", " "), *filter(None, said)])
     value = rates[0].value if rates else None
-    return Gate(name, value, gate.at_least, value is not None and value >= gate.at_least)
+    return GateResult(name, value, gate.at_least, value is not None and value >= gate.at_least)
 
 
 def verdict(
     clean: Interval | None,
-    under: Sequence[Left],
-    moved: Sequence[Shift],
+    robust: Sequence[RobustAccuracy],
+    shifts: Sequence[MapShift],
     gaps: Sequence[Difference],
     asked: Sequence[Check],
 ) -> str:
-    """The run in a few plain sentences, made of its numbers."""
+    """Return the findings in a few plain sentences."""
     said = []
-    worst = min(under, key=lambda u: (u.robust.value, u.norm, u.eps), default=None)
+    worst = min(robust, key=lambda r: (r.robust.value, r.norm, r.eps), default=None)
     if clean and worst:
         fall = f"Accuracy falls from {clean.value:.1%} to {worst.robust.value:.1%}"
         spread = f"95% interval {worst.robust.low:.1%} to {worst.robust.high:.1%}, n = {worst.robust.n}"
         said.append(f"{fall} under all attacks of {_size(worst)} together ({spread}).")
     ranked = leading(gaps)
-    alone = max((m for m in moved if m.attacked == m.interpreter), key=lambda m: m.forged.value, default=None)
+    alone = max((m for m in shifts if m.attacked == m.interpreter), key=lambda m: m.forged.value, default=None)
     if ranked:
         said.append(_forgery(ranked[0]))
         if len(ranked) > 1:
             said.append(f"So forged: {sum(gap.forged for gap in ranked)} of the {len(ranked)} maps that were attacked.")
     elif alone:
-        told = f"{alone.label} changes the class and the {alone.interpreter} map stays plausible (IoU at least {KEPT})"
-        lack = "no plain attack of the same norm and size fools the same images, so nothing says what that is worth"
+        told = f"{alone.label} changes the class and the {alone.interpreter} map stays plausible (IoU at least {PLAUSIBLE_IOU})"
+        lack = "no plain attack of the same norm and size fools the same images, so nothing can be compared with it"
         said.append(f"In {alone.forged.value:.1%} of {alone.forged.n} images {told}; {lack}.")
     failed = [check.name for check in asked if not check.passed]
     if failed:
         warn = f"{len(failed)} of {len(asked)} masking checks warn ({', '.join(failed)})"
         said.append(f"The model may be weaker than these numbers say: {warn}.")
     elif asked:
-        said.append(f"All {len(asked)} masking checks pass: nothing says that the attacks were held back.")
+        said.append(f"All {len(asked)} masking checks pass: there is no sign that the attacks were too weak.")
     return " ".join(said) or "Nothing has been measured yet."
 
 
 def _forgery(gap: Difference) -> str:
-    """What an attack on an explanation gains over the plain one, and how often each leaves a plausible map."""
+    """Say what an attack on an explanation gains over the plain one, and how often each leaves a plausible map."""
     gain = f"mean IoU {gap.ious[0]:.2f} against {gap.ious[1]:.2f}"
     if not np.isnan(gap.iou.low):
         gain += f", paired difference {gap.iou.value:+.2f} (95% interval {gap.iou.low:+.2f} to {gap.iou.high:+.2f})"
     where = f"the {gap.interpreter} map than {gap.baseline} at the same {_size(gap)}"
     kept = f"keeps more of {where}" if gap.forged else f"does not keep significantly more of {where}"
     aimed, plain = gap.plausible
-    rates = f"{aimed.value:.1%} and {plain.value:.1%} of the maps stay plausible (IoU at least {KEPT})"
+    rates = f"{aimed.value:.1%} and {plain.value:.1%} of the maps stay plausible (IoU at least {PLAUSIBLE_IOU})"
     return f"{gap.label} {kept}, over the {gap.iou.n} images that both fool: {gain}; {rates}."
 
 
-def _size(at: Left | Difference) -> str:
+def _size(at: RobustAccuracy | Difference) -> str:
     return f"{at.norm} eps {at.eps:.3g}"

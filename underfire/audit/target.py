@@ -1,4 +1,4 @@
-"""What is under fire: the model, the images and the interpreters of a spec, opened."""
+"""The target of an audit: the model, the images and the interpreters of a spec, opened."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from underfire import data, models
+from underfire import __version__, data, models
 from underfire.audit.methods import interpreter_of
-from underfire.audit.spec import AuditSpec
+from underfire.audit.schema import AuditSpec
 from underfire.errors import DataError, SpecError
 from underfire.hooks import unwrap
 from underfire.model import Classifier
 from underfire.records import Batch
 
-LOOKED_AT = 1024
-"""How many images are looked at before anything runs; of more, as many evenly spread ones."""
+PREVIEWED = 1024
+"""The number of images that are checked before anything runs; of more images, as many evenly spread ones."""
 
 
 @dataclass(frozen=True)
-class Look:
+class Preview:
     """What the images are like, and what the model says about them.
 
     Attributes:
         y: labels, int64 `[n]`.
         logits: of the model, `[n, K]`, both on the CPU.
         first: the first two images, for trying methods out.
-        digest: a hash of all that was looked at.
+        digest: a hash of all images of the preview.
     """
 
     y: Tensor
@@ -51,33 +51,44 @@ class Target:
     interpreters: dict[str, Callable[..., Tensor]]
 
     @cached_property
-    def look(self) -> Look:
-        """A look at the images and at the model's answers.
+    def preview(self) -> Preview:
+        """A preview of the images and of the model's answers.
 
         Raises:
-            DataError: no image, pixels outside the box, labels outside the classes.
+            DataError: there is no image, pixels are outside the box, or labels outside the classes.
             ModelError: the model does not return finite logits `[B, K]`.
         """
         if len(self.data) == 0:
             raise DataError(f"{self.spec.data.uri} holds no image")
-        index = self.spread(LOOKED_AT)
+        index = self.spread(PREVIEWED)
         digest, labels, logits = hashlib.sha256(str(len(self.data)).encode()), [], []
-        for part in index.split(self.spec.batch_size):
+        for part in index.split(64):  # not the batch size, on which the digest must not depend
             batch = self.data[part]
             logits.append(self.logits(batch).cpu())
             labels.append(batch.y)
             for content in (batch.x, batch.y, batch.mask):
                 digest.update(b"" if content is None else content.contiguous().numpy().tobytes())
             digest.update(repr(batch.ids).encode())
-        return Look(torch.cat(labels), torch.cat(logits), self.data[index[:2]], digest.hexdigest())
+        return Preview(torch.cat(labels), torch.cat(logits), self.data[index[:2]], digest.hexdigest())
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What every result depends on: the version, the model, the data and the device, as plain values."""
+        spec = self.spec
+        return {
+            "underfire": __version__,
+            "model": [spec.model.model_dump(), self.weights],
+            "data": [spec.data.model_dump(), self.preview.digest],
+            "device": spec.device,
+        }
 
     def spread(self, count: int) -> Tensor:
-        """The places of `count` images, or of all if there are fewer, spread evenly over the data; int64 `[n]`."""
+        """Return the places of `count` images, or of all if there are fewer, spread evenly over the data; int64."""
         last = len(self.data) - 1
         return torch.linspace(0, last, min(last + 1, count), dtype=torch.float64).round().long()
 
     def logits(self, batch: Batch) -> Tensor:
-        """The model's answers `[B, K]` to a batch that is fit for it; raises as `look` does."""
+        """Return the model's answers `[B, K]` to a batch; raise as `preview` does if the batch is not fit for it."""
         x, y = batch.x, batch.y
         inside = ((x >= 0) & (x <= 1)).flatten(1).all(1)  # NaN fails too
         if not bool(inside.all()):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from underfire.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from underfire.audit.reading import Hit, Shift
-    from underfire.audit.spec import AuditSpec
+    from underfire.audit.schema import AuditSpec
     from underfire.audit.summary import Findings
-
-Entry = TypeVar("Entry", "Hit", "Shift")
 
 
 @dataclass(frozen=True)
@@ -62,22 +59,14 @@ def known_names(spec: AuditSpec) -> list[str]:
 
 
 def _figures(found: Findings) -> dict[str, float]:
+    from underfire.audit.reading import largest
+
     known = {} if found.clean is None else {"clean_accuracy": found.clean.value}
-    if found.left:
-        known["robust_accuracy"] = min(left.robust.value for left in found.left)
-    known |= {f"robust_accuracy/{hit.label}": hit.robust.value for hit in largest(found.hits)}
+    if found.robust:
+        known["robust_accuracy"] = min(left.robust.value for left in found.robust)
+    known |= {f"robust_accuracy/{result.label}": result.robust.value for result in largest(found.attacks)}
     known |= {f"map_iou/{s.label}/{s.interpreter}": s.iou.value for s in largest(found.shifts)}
     return known
-
-
-def largest(entries: Iterable[Entry]) -> list[Entry]:
-    """Of every attack (and interpreter) the entry of the largest size."""
-    best: dict[tuple[str, str], Entry] = {}
-    for entry in entries:
-        key = entry.label, getattr(entry, "interpreter", "")
-        if key not in best or entry.eps > best[key].eps:
-            best[key] = entry
-    return list(best.values())
 
 
 def failures(found: Findings, gates: Sequence[Gate]) -> list[str]:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from underfire.cli.gates import largest
 from underfire.cli.shared import OUT
 
 if TYPE_CHECKING:
-    from underfire.audit.reading import Shift
+    from underfire.audit.reading import MapShift
     from underfire.audit.summary import Findings
     from underfire.records import Interval
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 def print_summary(found: Findings) -> None:
     """Print the verdict, the robust accuracies, the map distances and the masking checks."""
     OUT.print(found.verdict, style="bold")
-    if found.hits:
+    if found.attacks:
         OUT.print("\nRobust accuracy, each attack at its largest size, with 95 % intervals", style="bold")
         OUT.print(_attacks(found))
     if found.shifts:
@@ -47,17 +46,22 @@ def _table() -> Table:
 
 
 def _attacks(found: Findings) -> Table:
+    from underfire.audit.reading import largest
+
     table = _table()
     for column in ("norm", "eps", "accuracy", "success"):
         table.add_column(column, justify="right" if column == "eps" else "left")
     if found.clean is not None:
         table.add_row("none", "", "0", _percent(found.clean), "")
-    for hit in largest(found.hits):
-        table.add_row(hit.label, hit.norm, f"{hit.eps:.3g}", _percent(hit.robust), _percent(hit.success))
+    for result in largest(found.attacks):
+        sizes = result.label, result.norm, f"{result.eps:.3g}"
+        table.add_row(*sizes, _percent(result.robust), _percent(result.success))
     return table
 
 
 def _maps(found: Findings) -> Table:
+    from underfire.audit.reading import largest
+
     shifts = largest(found.shifts)
     table = _table()
     names = list(dict.fromkeys(shift.interpreter for shift in shifts))
@@ -69,7 +73,7 @@ def _maps(found: Findings) -> Table:
     return table
 
 
-def _distances(shift: Shift | None) -> str:
+def _distances(shift: MapShift | None) -> str:
     if shift is None:
         return ""
     text = " / ".join("unknown" if math.isnan(mean.value) else f"{mean.value:.2f}" for mean in (shift.l1, shift.iou))

@@ -13,7 +13,7 @@ from underfire.audit import summary
 from underfire.audit.ledger import TABLES
 from underfire.report import verdict
 from underfire.report.facts import facts
-from underfire.report.files import whole
+from underfire.report.files import atomic_write
 
 if TYPE_CHECKING:
     from underfire.audit.ledger import Ledger
@@ -59,6 +59,6 @@ def to_csv(ledger: Ledger, path: str | os.PathLike[str]) -> list[Path]:
     path = Path(path)
     places = {"rows": path} if path.suffix == ".csv" else {name: path / f"{name}.csv" for name in TABLES}
     for name, place in places.items():
-        with whole(place) as part:
+        with atomic_write(place) as part:
             write_csv(ledger.table(name), part)
     return list(places.values())

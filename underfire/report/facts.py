@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from underfire.audit.spec import AuditSpec, number
+from underfire.audit.schema import AuditSpec, number
 from underfire.report import words
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def facts(ledger: Ledger) -> Facts:
         spec=spec_yaml(spec),
         environment=[(key, str(value)) for key, value in about.items() if value is not None],
         missing=ledger.missing,
-        planned=len(ledger.cells),
+        planned=ledger.planned,
     )
 
 

@@ -10,7 +10,7 @@ from underfire.errors import InputError
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a file to write to, which takes the place of `path` at the end; after an error nothing is left of it.
 
     Raises:

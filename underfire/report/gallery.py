@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from underfire.audit.reading import Hit, largest
+from underfire.audit.reading import AttackResult, largest
 from underfire.figures.overlay import heatmap, magnify, to_data_uri, to_image
 from underfire.measures.maps import normalise
 from underfire.report import words
@@ -59,42 +59,42 @@ class Sample:
 class _Shot:
     """One image under one attack: its tensors without a batch axis, and its row of the ledger."""
 
-    hit: Hit
+    result: AttackResult
     aim: str
     tensors: dict[str, Tensor]
     row: dict[str, Any]
 
 
-def samples(ledger: Ledger, hits: Sequence[Hit], labels: Sequence[str] | None) -> list[Sample]:
+def samples(ledger: Ledger, results: Sequence[AttackResult], labels: Sequence[str] | None) -> list[Sample]:
     """The first images that the chosen attacks kept pictures of; empty where a run kept none."""
-    aims = {row["label"]: row["attacked"] for row in ledger.sql("SELECT DISTINCT label, attacked FROM maps")}
-    found = [_shots(ledger, hit, aims.get(hit.label, "")) for hit in _chosen(hits, aims)]
+    aims = {row["label"]: row["attacked"] for row in ledger.sql("SELECT DISTINCT label, attacked FROM rows")}
+    found = [_shots(ledger, result, aims.get(result.label, "")) for result in _chosen(results, aims)]
     found = [shots for shots in found if shots]
     ids = [name for name in found[0] if all(name in shots for shots in found)] if found else []
     interpreters = [entry.title for entry in ledger.spec.interpreters]
     return [_sample(name, [shots[name] for shots in found], interpreters, labels) for name in ids[:SAMPLES]]
 
 
-def _chosen(hits: Sequence[Hit], aims: Mapping[str, str]) -> list[Hit]:
+def _chosen(results: Sequence[AttackResult], aims: Mapping[str, str]) -> list[AttackResult]:
     """The strongest attack on the prediction alone and those on an explanation; without these, the strongest ones."""
-    ranked = sorted(largest(hits), key=lambda h: (h.robust.value, -np.nan_to_num(h.confidence)))
+    ranked = sorted(largest(results), key=lambda h: (h.robust.value, -np.nan_to_num(h.confidence)))
     plain, aimed = ([h for h in ranked if bool(aims.get(h.label)) is which] for which in (False, True))
     return (plain[:1] + aimed if aimed else plain)[:COLUMNS]
 
 
-def _shots(ledger: Ledger, hit: Hit, aim: str) -> dict[str, _Shot]:
+def _shots(ledger: Ledger, result: AttackResult, aim: str) -> dict[str, _Shot]:
     """What the cells of an attack at one size kept, by the name of the image; of several seeds, the first."""
     shots: dict[str, _Shot] = {}
     query = "SELECT DISTINCT seed, cell, label, norm, eps FROM rows ORDER BY seed, cell"
     for place in ledger.sql(query):
-        if (place["label"], place["norm"], place["eps"]) != (hit.label, hit.norm, hit.eps):
+        if (place["label"], place["norm"], place["eps"]) != (result.label, result.norm, result.eps):
             continue
         tensors = ledger.gallery(place["cell"])
         ids = ledger.gallery_ids(place["cell"])
         query = f"SELECT * FROM rows WHERE cell = '{place['cell']}' AND eps = {place['eps']!r}"
-        rows = {row["id"]: row for row in ledger.sql(query)} if ids else {}
+        rows = {row["id"]: row for row in ledger.sql(query) if row["label"] == result.label} if ids else {}
         for i, name in enumerate(ids):
-            shots.setdefault(name, _Shot(hit, aim, {key: value[i] for key, value in tensors.items()}, rows[name]))
+            shots.setdefault(name, _Shot(result, aim, {key: value[i] for key, value in tensors.items()}, rows[name]))
     return shots
 
 
@@ -102,7 +102,7 @@ def _sample(name: str, shots: Sequence[_Shot], interpreters: Sequence[str], labe
     first = shots[0]
     x, truth = first.tensors["x"], words.class_name(first.row["y"], labels)
     columns = [_column("Benign", "no attack", first.row, "clean", labels)]
-    columns += [_column(s.hit.label, words.threat(s.hit.norm, s.hit.eps), s.row, "adv", labels) for s in shots]
+    columns += [_column(s.result.label, words.threat(s.result.norm, s.result.eps), s.row, "adv", labels) for s in shots]
     images = [_picture(x, f"The image without an attack, of class {truth}")]
     images += [
         _picture(s.tensors["x_adv"], f"The image after {c.name} at {c.size}, classified as {c.predicted}")
@@ -137,7 +137,7 @@ def _picture(image: Tensor, alt: str, note: str = "") -> Picture:
 
 def _change(shot: _Shot) -> Picture:
     shown, factor = magnify(shot.tensors["x"], shot.tensors["x_adv"])
-    alt = f"What {shot.hit.label} changed, {factor:.0f} times magnified around grey"
+    alt = f"What {shot.result.label} changed, {factor:.0f} times magnified around grey"
     return _picture(shown, alt, f"× {factor:.0f}")
 
 
@@ -147,5 +147,5 @@ def _map(shot: _Shot, interpreter: str, when: str) -> Picture | None:
     if m is None or not bool(m.isfinite().all()):
         return None
     aimed = ", which aims at it" if shot.aim == interpreter else ""
-    of = "the benign image" if when == "clean" else f"the image after {shot.hit.label}{aimed}"
+    of = "the benign image" if when == "clean" else f"the image after {shot.result.label}{aimed}"
     return _picture(heatmap(normalise(m[None])[0], image), f"{interpreter} map of {of}, laid over it")

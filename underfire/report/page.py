@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +12,13 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from underfire import __version__
-from underfire.audit.reading import KEPT, Hit, largest
+from underfire.audit.reading import PLAUSIBLE_IOU, AttackResult, MapShift, Measured, largest
 from underfire.audit.summary import Findings
 from underfire.audit.summary import findings as read
-from underfire.measures.maps import map_iou
-from underfire.report import gallery, plots, verdict, words
+from underfire.records import Interval
+from underfire.report import gallery, measures, plots, verdict, words
 from underfire.report.facts import facts
-from underfire.report.files import whole
+from underfire.report.files import atomic_write
 
 if TYPE_CHECKING:
     from underfire.audit.ledger import Ledger
@@ -45,8 +44,8 @@ def _engine() -> Environment:
     engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     engine.filters.update(
         percent=words.percent,
-        between=words.between,
-        range=words.between_numbers,
+        interval=words.format_interval,
+        range=words.format_range,
         plain=words.plain,
         short=words.short,
         seconds=words.seconds,
@@ -60,8 +59,8 @@ def _engine() -> Environment:
 def render(ledger: Ledger) -> str:
     """The page of a run as text."""
     found, run = read(ledger), facts(ledger)
-    samples = gallery.samples(ledger, found.hits, run.labels)
-    styles = {label: i % plots.STYLES for i, label in enumerate(dict.fromkeys(h.label for h in found.hits))}
+    samples = gallery.samples(ledger, found.attacks, run.labels)
+    styles = {label: i % plots.STYLES for i, label in enumerate(dict.fromkeys(h.label for h in found.attacks))}
     columns = max((len(s.columns) for s in samples), default=0)
     page = (
         _engine()
@@ -73,14 +72,21 @@ def render(ledger: Ledger) -> str:
             run=run,
             verdict=verdict.judge(found),
             findings=verdict.findings(found),
-            panels=[_panel(norm, found, styles) for norm in _order(found.hits)],
-            attacks=largest(found.hits),
+            panels=[_panel(norm, found, styles) for norm in _order(found.attacks)],
+            attacks=largest(found.attacks),
             samples=samples,
             columns=columns,
             picture=128 if columns < 4 else 96,  # pixels: two samples side by side on a wide page
+<<<<<<< HEAD
             maps=[_maps(name, found) for name in dict.fromkeys(s.interpreter for s in found.shifts)],
             kept=KEPT,
             strongest=1 - signature(map_iou).parameters["quantile"].default,
+=======
+            maps=[_maps(name, found, measures.columns(ledger.spec, "maps")) for name in dict.fromkeys(s.interpreter for s in found.shifts)],
+            kept=PLAUSIBLE_IOU,
+            map_columns=measures.columns(ledger.spec, "maps"),
+            row_columns=measures.columns(ledger.spec, "rows"),
+>>>>>>> 40f60a7 (audit: a graph of cells, each kind in one file; x' kept exactly under a budget; measures by name)
             checks=found.checks,
             gates=found.gates,
             sections=[s for s in _SECTIONS if s[0] != "gates" or found.gates],
@@ -99,20 +105,20 @@ def html(ledger: Ledger, path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     text = render(ledger)
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
     return path
 
 
 def _panel(norm: str, found: Findings, styles: Mapping[str, int]) -> dict[str, Any]:
     """The curve of every attack of one norm, of all of them together, and the same numbers as a table."""
-    hits = [h for h in found.hits if h.norm == norm]
+    hits = [h for h in found.attacks if h.norm == norm]
     labels = list(dict.fromkeys(h.label for h in hits))
     rates = {label: {h.eps: h.robust for h in hits if h.label == label} for label in labels}
     if len(labels) > 1:
-        rates[_TOGETHER] = {f.eps: f.robust for f in found.left if f.norm == norm}
+        rates[_TOGETHER] = {f.eps: f.robust for f in found.robust if f.norm == norm}
     start = {0.0: found.clean} if found.clean else {}
-    # A line from no attack to an only size would promise sizes between that nobody tried.
+    # A line from no attack to an only size would promise sizes in between that nobody tried.
     lone = {name for name, curve in rates.items() if len(curve) == 1 and len(rates) > 1 and name != _TOGETHER}
     end = {name: curve[max(curve)] for name, curve in rates.items()}
     sizes = sorted({h.eps for h in hits} - set(start))
@@ -146,21 +152,32 @@ def _panel(norm: str, found: Findings, styles: Mapping[str, int]) -> dict[str, A
     }
 
 
-def _order(hits: Sequence[Hit]) -> list[str]:
+def _order(hits: Sequence[AttackResult]) -> list[str]:
     """The norms, the one with most attacks first."""
     labels = {(h.norm, h.label) for h in hits}
     return sorted({h.norm for h in hits}, key=lambda norm: (-sum(norm == n for n, _ in labels), norm))
 
 
-def _maps(interpreter: str, found: Findings) -> dict[str, Any]:
-    """One interpreter: every attack at its largest size, and what an attack aimed at it does differently."""
-    shifts = [s for s in found.shifts if s.interpreter == interpreter]
-    top = {s.label: s.eps for s in sorted(shifts, key=lambda s: s.eps)}
-    shown = [s for s in shifts if s.eps == top[s.label]]
-    shown.sort(key=lambda s: (s.attacked != interpreter, s.norm != "linf", s.label))
+def _maps(interpreter: str, found: Findings, columns: Sequence[measures.Column]) -> dict[str, Any]:
+    """Return one interpreter: every attack at its largest size, and what an attack aimed at it does differently."""
+    shifts = largest(s for s in found.shifts if s.interpreter == interpreter)
+    shifts.sort(key=lambda s: (s.attacked != interpreter, s.norm != "linf", s.label))
+    top = {s.label: s.eps for s in shifts}
+    # A measure that is unknown for every attack, such as one that needs the place of the evidence, has no column.
+    known = [c for c in columns if any(c.label in s.measures and s.measures[c.label].value.n for s in shifts)]
     return {
         "interpreter": interpreter,
-        "localised": any(s.inside for s in shown),
-        "rows": [(s, [plots.meter(i.value, i.low, i.high) for i in (s.l1, s.iou, s.forged)]) for s in shown],
+        "columns": known,
+        "rows": [(s, [_measured(s, column) for column in known], _meter(s.forged)) for s in shifts],
         "differences": [d for d in found.differences if d.interpreter == interpreter and d.eps == top[d.label]],
     }
+
+
+def _measured(shift: MapShift, column: measures.Column) -> tuple[Measured | None, Markup]:
+    measured = shift.measures.get(column.label)
+    drawn = measured is not None and measured.clean is None and column.unit_range
+    return measured, _meter(measured.value) if measured and drawn else Markup()
+
+
+def _meter(i: Interval) -> Markup:
+    return plots.meter(i.value, i.low, i.high)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from underfire.audit.reading import KEPT, Left, Shift, largest
+from underfire.audit.reading import PLAUSIBLE_IOU, RobustAccuracy, MapShift, largest
 from underfire.audit.summary import Difference, Findings, leading
 from underfire.records import Check, Interval
 from underfire.report import plots, words
@@ -19,7 +19,7 @@ _SEVERITY = {"bad": "Serious", "warn": "Notable", "good": "Withstood"}
 
 
 @dataclass(frozen=True)
-class Card:
+class Answer:
     """One question of the first screen; `tone` is `"bad"`, `"warn"`, `"good"` or `"none"` (not tested)."""
 
     question: str
@@ -37,7 +37,7 @@ class Verdict:
 
     headline: str
     lead: Markup
-    cards: tuple[Card, Card, Card]
+    cards: tuple[Answer, Answer, Answer]
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ def gain_tone(gap: Difference) -> str:
     return "good" if not gap.forged else "bad" if gap.plausible[0].value >= 0.5 else "warn"
 
 
-def worst_left(found: Sequence[Left]) -> Left | None:
+def worst_left(found: Sequence[RobustAccuracy]) -> RobustAccuracy | None:
     """The norm and size that leave least; of equals, the one with the smallest size relative to its norm's largest."""
     return min(found, key=lambda f: (f.robust.value, f.norm, f.eps), default=None)
 
 
-def worst_shift(found: Sequence[Shift]) -> Shift | None:
+def worst_shift(found: Sequence[MapShift]) -> MapShift | None:
     """The attack that forges most maps, among those aimed at the very interpreter where there are such."""
     aimed = [s for s in found if s.attacked == s.interpreter] or list(found)
     return max(aimed, key=lambda s: s.forged.value, default=None)
@@ -83,7 +83,7 @@ def worst_shift(found: Sequence[Shift]) -> Shift | None:
 
 def judge(found: Findings) -> Verdict:
     """Say what survives, in words."""
-    model = _accuracy(found.clean, worst_left(found.left))
+    model = _accuracy(found.clean, worst_left(found.robust))
     gap = next(iter(leading(found.differences)), None)
     explanation = _forgery(gap) if gap else _explanations(worst_shift(found.shifts))
     belief = _belief(found.checks)
@@ -105,7 +105,7 @@ def judge(found: Findings) -> Verdict:
 
 def _lead(found: Findings, gap: Difference | None) -> Markup:
     parts = []
-    worst, shift, checks = worst_left(found.left), worst_shift(found.shifts), found.checks
+    worst, shift, checks = worst_left(found.robust), worst_shift(found.shifts), found.checks
     if found.clean and worst:
         parts.append(
             Markup(
@@ -144,13 +144,13 @@ def _lead(found: Findings, gap: Difference | None) -> Markup:
     return Markup(" ").join(parts)
 
 
-def _accuracy(clean: Interval | None, worst: Left | None) -> Card:
+def _accuracy(clean: Interval | None, worst: RobustAccuracy | None) -> Answer:
     question = "How often is the model right under attack?"
     if worst is None:
-        return Card(question, "none", "Not tested", detail="No attack has a result yet.")
+        return Answer(question, "none", "Not tested", detail="No attack has a result yet.")
     before = clean.value if clean else math.nan
     against = f" Without an attack: {words.percent(before)}, the upright line." if clean else ""
-    return Card(
+    return Answer(
         question,
         accuracy_tone(worst.robust.value, before if clean else 1.0),
         words.percent(worst.robust.value),
@@ -162,57 +162,57 @@ def _accuracy(clean: Interval | None, worst: Left | None) -> Card:
 
 
 def _interval(i: Interval) -> str:
-    return f"95\u00a0% interval {words.between(i)}, n\u00a0=\u00a0{i.n}"
+    return f"95\u00a0% interval {words.format_interval(i)}, n\u00a0=\u00a0{i.n}"
 
 
 _SURVIVE = "Do the explanations survive?"
 _ANSWERS = {"bad": "No", "warn": "Not always", "good": "Yes", "none": "Not attacked"}
 
 
-def _forgery(gap: Difference) -> Card:
+def _forgery(gap: Difference) -> Answer:
     kept, plain = gap.plausible
     tone = gain_tone(gap)
-    return Card(
+    return Answer(
         _SURVIVE,
         tone,
         _ANSWERS[tone],
         f"Looks as before in {words.percent(kept.value)}, {_interval(kept)}",
-        f"{gap.label} makes the class wrong and leaves a {gap.interpreter} map that warns nobody (IoU {KEPT} or more). "
+        f"{gap.label} makes the class wrong and leaves a {gap.interpreter} map that warns nobody (IoU {PLAUSIBLE_IOU} or more). "
         f"After {gap.baseline}, a plain attack: {words.percent(plain.value)}, the upright line.",
         plots.meter(kept.value, kept.low, kept.high, plain.value, length=_LONG),
     )
 
 
-def _explanations(shift: Shift | None) -> Card:
+def _explanations(shift: MapShift | None) -> Answer:
     if shift is None:
         detail = "No interpreter is in this run: nothing is known about its explanations."
-        return Card(_SURVIVE, "none", "Not tested", detail=detail)
+        return Answer(_SURVIVE, "none", "Not tested", detail=detail)
     tone = forged_tone(shift.forged)
     aim = "" if shift.attacked else " No attack was aimed at an explanation, so a forgery may still be possible."
     if aim and tone == "good":
         tone = "none"
-    return Card(
+    return Answer(
         _SURVIVE,
         tone,
         _ANSWERS[tone],
         f"Looks as before in {words.percent(shift.forged.value)}, {_interval(shift.forged)}",
         f"{shift.label} makes the class wrong and leaves a {shift.interpreter} map that warns nobody "
-        f"(IoU {KEPT} or more).{aim}",
+        f"(IoU {PLAUSIBLE_IOU} or more).{aim}",
         plots.meter(shift.forged.value, shift.forged.low, shift.forged.high, length=_LONG),
     )
 
 
-def _belief(checks: Sequence[Check]) -> Card:
+def _belief(checks: Sequence[Check]) -> Answer:
     question = "Can these numbers be believed?"
     if not checks:
-        return Card(
+        return Answer(
             question, "warn", "Not checked", detail="No masking check has run: robust accuracies are upper bounds."
         )
     failed = [c for c in checks if not c.passed]
     figure = f"{len(checks) - len(failed)} of {len(checks)} masking checks passed"
     pips = tuple("good" if c.passed else "warn" for c in checks)
     if not failed:
-        return Card(
+        return Answer(
             question,
             "good",
             "Yes",
@@ -220,7 +220,7 @@ def _belief(checks: Sequence[Check]) -> Card:
             "No sign of masked gradients or of an attack that stops too early.",
             pips=pips,
         )
-    return Card(
+    return Answer(
         question,
         "warn",
         "With care",
@@ -241,9 +241,9 @@ def findings(found: Findings) -> list[Finding]:
             h.success,
             h.atlas,
         )
-        for h in largest(found.hits)
+        for h in largest(found.attacks)
     ]
-    atlas = {h.label: h.atlas for h in found.hits}
+    atlas = {h.label: h.atlas for h in found.attacks}
     gaps = {(gap.label, gap.interpreter, gap.eps): gap for gap in leading(found.differences)}
     for s in found.shifts:
         if s.attacked == s.interpreter:

@@ -27,16 +27,16 @@ def percent(value: float) -> str:
     return "unknown" if math.isnan(value) else f"{100 * value:.1f}\u00a0%"
 
 
-def between(i: Interval) -> str:
+def format_interval(i: Interval) -> str:
     r"""The interval of a share, in per cent.
 
-    >>> between(Interval(0.5, 0.41234, 0.6, 100))
+    >>> format_interval(Interval(0.5, 0.41234, 0.6, 100))
     '41.2–60.0\xa0%'
     """
     return f"{100 * i.low:.1f}–{100 * i.high:.1f}\u00a0%"
 
 
-def between_numbers(i: Interval) -> str:
+def format_range(i: Interval) -> str:
     """The interval of a plain number; of a single value there is none."""
     if math.isnan(i.low):
         return "no interval"
@@ -91,6 +91,17 @@ def plain(name: str) -> str:
     'More steps'
     """
     text = str(name).replace("_", " ").replace("-", " ")
+    return text[:1].upper() + text[1:]
+
+
+def heading(label: str) -> str:
+    """Return the label of a measure as a heading.
+
+    >>> heading("map_iou"), heading("mass_inside"), heading("insertion")
+    ('Map IoU', 'Mass inside', 'Insertion')
+    """
+    known = {"iou": "IoU", "l0": "L0", "l1": "L1", "l2": "L2", "linf": "L∞", "ssim": "SSIM", "ap": "AP"}
+    text = " ".join(known.get(word, word) for word in str(label).split("_"))
     return text[:1].upper() + text[1:]
 
 

@@ -1,0 +1,213 @@
+"""The graph: what a key depends on, what a change costs, and that nothing is computed twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from underfire import catalog
+from underfire.audit import graph
+from underfire.audit.graph import Cell, next_wave, to_compute
+from underfire.audit.plan import plan
+from underfire.audit.run import Event, run
+from underfire.audit.spec import AuditSpec
+from underfire.audit.store import Store
+from underfire.catalog import Card, InterpreterFacts
+from underfire.interpreters.gradient import gradient
+
+Small = Callable[..., AuditSpec]
+ATTACK = {"name": "pgd", "norm": "linf", "eps": [0.02, 0.1], "steps": 10}
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_a_hash_of_options_and_needs_and_of_nothing_else() -> None:
+    one = Cell("a", {"x": 1})
+    assert one.key == Cell("a", {"x": 1}, about={"label": "other"}, images=5, kept_bytes=7).key
+    others = [Cell("b", {"x": 1}), Cell("a", {"x": 2}), Cell("a", {"x": 1}, {"n": one})]
+    others += [Cell("a", {"x": 1}, {"n": others[1]}), Cell("a", {"x": 1}, {"m": one})]
+    assert len({cell.key for cell in (one, *others)}) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "computed"),
+    [
+        ({"gallery": 9}, {"gallery": 2}),
+        ({"gallery": 0}, {}),
+        ({"batch_size": 7}, {}),
+        ({"attacks": [{**ATTACK, "label": "other"}]}, {}),
+        ({"masking": True}, {"masking": 1}),
+        ({"gates": [{"measure": "clean_accuracy", "at_least": 0.5}]}, {}),
+        ({"keep_gb": 0}, {}),
+        ({"interpreters": ["gradient", "gradient_input"]}, {"explain": 3, "measure": 2, "gallery": 2}),
+        ({"interpreters": []}, {"gallery": 2}),
+        ({"measures": ["map_iou", "insertion"]}, {"measure": 4}),
+        ({"measures": ["map_l1", "map_l2", "map_iou", "mass_inside", "l0_pixels"]}, {"measure": 2}),
+        ({"attacks": [{**ATTACK, "eps": [0.1, 0.3]}]}, {"craft": 1, "explain": 1, "measure": 1, "gallery": 1}),
+        ({"attacks": [ATTACK, "fgsm"]}, {"craft": 1, "explain": 1, "measure": 1, "gallery": 1}),
+        ({"attacks": [{**ATTACK, "steps": 11}]}, {"craft": 2, "explain": 2, "measure": 2, "gallery": 2}),
+        ({"seeds": [1]}, {"craft": 2, "explain": 2, "measure": 2, "gallery": 2}),
+    ],
+)
+def test_a_change_costs_what_it_changes(small: Small, change: dict[str, Any], computed: dict[str, int]) -> None:
+    before = {cell.key for cell in plan(small())}
+    added = {cell.key: cell.kind for cell in plan(small(**change)) if cell.key not in before}
+    assert Counter(added.values()) == computed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "python:audit_networks:saturated"},
+        {"model": {"uri": "python:audit_networks:linear", "mean": 0.1}},
+        {"data": {"uri": "digits:", "n": 60, "seed": 2}},
+        {"shard_size": 30},
+    ],
+)
+def test_another_model_or_other_data_change_everything(small: Small, change: dict[str, Any]) -> None:
+    assert not {cell.key for cell in plan(small())} & {cell.key for cell in plan(small(**change))}
+
+
+def test_the_plan_has_a_cell_for_every_attack_size_seed_and_shard(small: Small) -> None:
+    attacks = [{"name": "pgd", "eps": [0.1, 0.2]}, {"name": "fgsm", "eps": 0.1}]
+    cells = plan(small(attacks=attacks, seeds=[3, 4], shard_size=25, masking=True, interpreters=[], measures=[]))
+    kinds = Counter(cell.kind for cell in cells)
+    assert kinds == {"clean": 3, "craft": 2 * 2 * 3 + 3, "gallery": 2 * 2 + 1, "masking": 1}  # fgsm is not random
+    assert sum(cell.images for cell in cells if cell.kind == "clean") == 60
+    assert len({cell.key for cell in cells}) == len(cells)
+
+
+# --- waves -----------------------------------------------------------------------------------------------------------
+
+
+def _diamond() -> list[Cell]:
+    a = Cell("a", {})
+    b, c = (Cell("b", {"i": i}, {"a": a}, kept_bytes=10) for i in range(2))
+    return [a, b, c, Cell("d", {}, {"b": b, "c": c})]
+
+
+def test_waves_follow_needs() -> None:
+    a, b, c, d = _diamond()
+    left = to_compute([a, b, c, d], set(), set())
+    order = []
+    while left:
+        wave = next_wave(left, 100)
+        order.append([cell.kind for cell in wave])
+        for cell in wave:
+            del left[cell.key]
+    assert order == [["a"], ["b", "b"], ["d"]]
+    left = to_compute([a, b, c, d], {a.key}, set())
+    assert [cell.key for cell in next_wave(left, 15)] == [b.key]  # there is room for the arrays of one
+    assert [cell.key for cell in next_wave(left, 0)] == [b.key]  # and never for none
+
+
+def test_arrays_that_were_dropped_are_made_again_if_something_new_reads_them() -> None:
+    a, b, c, d = _diamond()
+    done = {a.key, b.key, c.key}
+    assert set(to_compute([a, b, c, d], done, {b.key})) == {c.key, d.key}
+    assert set(to_compute([a, b, c, d], {*done, d.key}, set())) == set()
+    assert graph.depth(d) == 2
+
+
+# --- what a run asks the model ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """An interpreter `counted`, and what it was called with: the sums of its images."""
+    calls: list[tuple[int, ...]] = []
+
+    def counted(model: Any, x: Tensor, y: Tensor) -> Tensor:
+        if len(x) > 2:  # not when a run tries it out
+            calls.append(tuple((x * 16).flatten(1).sum(1).long().tolist()))
+        return gradient(model, x, y)
+
+    monkeypatch.setitem(catalog._CARDS, ("interpreter", "counted"), _card(counted))
+    return calls
+
+
+def _card(function: Callable[..., Tensor]) -> Card[Any]:
+    return Card("interpreter", "counted", function, "none", InterpreterFacts())
+
+
+def _kinds(spec: AuditSpec, folder: Path) -> Counter[str]:
+    """How many cells of each kind a run computes."""
+    before = Store(folder).keys()
+    run(spec, folder)
+    kinds = {cell.key: cell.kind for cell in plan(spec)}
+    return Counter(kinds[key] for key in Store(folder).keys() - before if key in kinds)
+
+
+def test_every_clean_map_and_answer_is_computed_once(
+    small: Small, tmp_path: Path, asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from underfire.audit.target import Target
+
+    answers: list[int] = []
+    ask = Target.logits
+    monkeypatch.setattr(Target, "logits", lambda self, batch: answers.append(len(batch)) or ask(self, batch))
+    attacks = [{**ATTACK, "eps": [0.02, 0.05, 0.1]}, {"name": "fgsm", "eps": [0.02, 0.1]}]
+    run(small(attacks=attacks, interpreters=["counted"], shard_size=30), tmp_path / "run")
+    assert Counter(asked).most_common(1)[0][1] == 1  # no batch of images is explained twice
+    assert len(asked) == 2 * (1 + 5)  # two shards; clean, and under five attacks
+    assert sum(answers) == 60 + 60  # the preview before anything runs, and the clean cells
+
+
+def test_another_interpreter_runs_no_attack(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(small(), tmp_path / "run")
+
+    def attacked(*_: Any, **__: Any) -> Tensor:
+        raise AssertionError("an attack was run")
+
+    from underfire.audit.kinds import craft
+
+    monkeypatch.setattr(craft, "attack_of", attacked)
+    more = small(interpreters=["gradient", "gradient_input"], gallery=5, batch_size=13, measures=["map_ssim", "l2"])
+    ledger = run(more, tmp_path / "run")
+    assert ledger.missing == 0
+    assert ledger.sql("SELECT DISTINCT interpreter FROM maps ORDER BY ALL") == [
+        {"interpreter": "gradient"},
+        {"interpreter": "gradient_input"},
+    ]
+
+
+def test_the_numbers_do_not_depend_on_the_batch_size(small: Small, tmp_path: Path) -> None:
+    query = "SELECT id, eps, pred_adv, linf, l2 FROM rows ORDER BY ALL"
+    one = run(small(batch_size=60), tmp_path / "one").sql(query)
+    assert run(small(batch_size=7), tmp_path / "seven").sql(query) == one
+
+
+# --- the budget of disk ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_over_the_budget_is_dropped_and_made_again(small: Small, tmp_path: Path) -> None:
+    def arrays() -> set[str]:
+        return {key for key in Store(tmp_path / "run").keys() if key.endswith("-arrays")}
+
+    rows = "SELECT * EXCLUDE seconds FROM rows ORDER BY ALL"
+    first = run(small(keep_gb=0), tmp_path / "run").sql(rows)
+    assert arrays() == set()
+    events: list[Event] = []
+    assert run(small(keep_gb=0), tmp_path / "run", progress=events.append).sql(rows) == first
+    assert events == [Event(0, 0, 0, 0, 10, "")]  # the numbers are there, so nothing is made again
+    more = small(interpreters=["gradient", "gradient_input"], gallery=0)
+    assert _kinds(more, tmp_path / "run") == {"explain": 3, "measure": 2}
+    assert len(arrays()) == 2 + 3  # the two attacks, made again, and the new maps
+    kept = run(small(), tmp_path / "kept").sql(rows)
+    assert kept == first
+
+
+def test_an_attack_made_again_is_the_same_in_every_bit(small: Small, tmp_path: Path) -> None:
+    ledger = run(small(), tmp_path / "run")
+    again = run(small(gallery=0, keep_gb=0), tmp_path / "again")
+    more = run(small(gallery=3), tmp_path / "again")
+    key = ledger.sql("SELECT DISTINCT cell FROM rows WHERE eps = 0.1")[0]["cell"]
+    assert again.gallery(key) == {}
+    assert torch.equal(more.gallery(key)["x_adv"], ledger.gallery(key)["x_adv"])

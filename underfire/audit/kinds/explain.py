@@ -1,0 +1,45 @@
+"""`explain`: the maps of one interpreter for the images of one shard, clean or as one attack left them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from underfire.audit.graph import Cell
+from underfire.audit.kinds.craft import adversarial
+from underfire.audit.methods import interpreter_of
+from underfire.audit.result import Inputs, Result, columns
+from underfire.audit.schema import AuditSpec, InterpreterSpec
+from underfire.audit.target import Target
+
+schema = None
+about = columns("")
+
+
+def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
+    """Yield a cell for every interpreter and shard, and one for every interpreter and craft."""
+    size = max(1, target.preview.first.x[0, 0].numel() * 4)
+    for entry in spec.interpreters:
+        options = {"interpreter": entry.model_dump(exclude={"label"})}
+        for cell in before:
+            if cell.kind == "clean":
+                needs, of = {"clean": cell}, "clean images"
+            elif cell.kind == "craft":
+                needs, of = {"clean": cell.needs["clean"], "craft": cell}, cell.title
+            else:
+                continue
+            told = {"title": f"{entry.title} of {of}", "interpreter": entry.title}
+            yield Cell("explain", options, needs, told, images=cell.images, kept_bytes=cell.images * size)
+
+
+def compute(cell: Cell, inputs: Inputs) -> Result:
+    """Explain the class that the model names; the maps `[B, 1, h, w]` are kept."""
+    interpreter = interpreter_of(InterpreterSpec.model_validate(cell.options["interpreter"]))
+    x, logits = inputs.batch(cell).x, inputs.arrays(cell.needs["clean"])["logits"]
+    if "craft" in cell.needs:
+        x, logits = adversarial(cell.needs["craft"], inputs)
+    return Result(arrays={"map": interpreter(inputs.target.model, x, logits.argmax(1)).detach()})
+
+
+def views(spec: AuditSpec) -> dict[str, str]:
+    """Show nothing: maps are arrays, which the measures and the gallery read."""
+    return {}

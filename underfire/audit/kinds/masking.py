@@ -1,0 +1,46 @@
+"""`masking`: the checks that ask whether the numbers of the audit can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from underfire.audit import masking
+from underfire.audit.graph import Cell
+from underfire.audit.methods import attack_of
+from underfire.audit.result import Inputs, Result, columns
+from underfire.audit.schema import AttackSpec, AuditSpec
+from underfire.audit.target import Target
+from underfire.catalog import find
+
+schema = columns("name:s passed:b value:f limit:f detail:s")
+about = columns("")
+
+
+def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
+    """Yield one cell, for the middle size of the attack whose numbers are checked.
+
+    It needs the first clean cell for the model and the data that its key names, and is computed beside the attacks.
+    """
+    if spec.masking:
+        entry = masking.subject(spec)
+        eps = sorted(entry.eps)[len(entry.eps) // 2]
+        options = {"attack": entry.model_dump(exclude={"label", "eps"}), "eps": eps, "seed": spec.seeds[0]}
+        images = min(masking.IMAGES, len(target.data))
+        yield Cell("masking", options, {"clean": before[0]}, {"title": "masking checks"}, images=images)
+
+
+def compute(cell: Cell, inputs: Inputs) -> Result:
+    """Carry out the checks on images that are spread over the data."""
+    target, result = inputs.target, Result()
+    entry, eps, seed = AttackSpec.model_validate(cell.options["attack"]), cell.options["eps"], cell.options["seed"]
+    batch = target.data[target.spread(cell.images)].to(inputs.device)
+    steps = entry.options.get("steps", find("attack", entry.name).options["steps"].default)
+    budget = masking.Budget(entry.norm or "linf", eps, steps, seed)
+    for check in masking.checks(target.model, batch.x, batch.y, attack=attack_of(entry, eps), budget=budget):
+        result.add(1, **vars(check))
+    return result
+
+
+def views(spec: AuditSpec) -> dict[str, str]:
+    """Show the checks as the table `checks`."""
+    return {"checks": 'SELECT name, passed, value, "limit", detail FROM masking_written'}

@@ -1,0 +1,126 @@
+"""`measure`: what the measures of the spec say about one attack on one shard, and about the maps of one interpreter.
+
+Measures that are a matter of arithmetic share a cell; one that asks the model has a cell of its own, so that adding a
+measure repeats no other that takes time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from underfire.audit.binding import asks, bind, chosen, compares, identity, table_of
+from underfire.audit.goals import choose_goal
+from underfire.audit.graph import Cell
+from underfire.audit.kinds.craft import adversarial, inside
+from underfire.audit.methods import interpreter_of
+from underfire.audit.result import Inputs, Result, columns
+from underfire.audit.schema import AuditSpec, InterpreterSpec, MeasureSpec
+from underfire.audit.target import Target
+from underfire.catalog import find
+
+schema = columns("id:s eps:f measure:s clean:f value:f")
+about = columns("craft:s label:s seed:i interpreter:s")
+
+
+def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
+    """Yield the cells of every craft, and of every craft and interpreter."""
+    maps = {
+        (cell.about["interpreter"], cell.needs.get("craft", cell.needs["clean"]).key): cell
+        for cell in before
+        if cell.kind == "explain"
+    }
+    groups = {table: _groups(spec, table) for table in ("rows", "maps")}
+    for craft in before:
+        if craft.kind != "craft":
+            continue
+        clean = craft.needs["clean"]
+        for title in ["", *(entry.title for entry in spec.interpreters)]:
+            needs = {"clean": clean, "craft": craft}
+            if title:
+                needs |= {"map_clean": maps[title, clean.key], "map_adv": maps[title, craft.key]}
+            for entries in groups["maps" if title else "rows"]:
+                options = {"measures": [entry.model_dump(exclude={"label"}) for entry in entries]}
+                names = ", ".join(entry.title for entry in entries)
+                told = {"title": f"{names} of {craft.title}", "craft": craft.key, "interpreter": title}
+                told |= {name: craft.about[name] for name in ("label", "seed")}
+                busy = any(asks(find("measure", entry.name)) for entry in entries)
+                yield Cell("measure", options, needs, told, images=craft.images if busy else 0)
+
+
+def _groups(spec: AuditSpec, table: str) -> list[list[MeasureSpec]]:
+    entries = [entry for entry in chosen(spec) if table_of(find("measure", entry.name)) == table]
+    slow = [[entry] for entry in entries if asks(find("measure", entry.name))]
+    quick = [entry for entry in entries if [entry] not in slow]
+    return [sorted(group, key=identity) for group in (quick, *slow) if group]
+
+
+def compute(cell: Cell, inputs: Inputs) -> Result:
+    """Measure every sample at every size of the attack."""
+    entries = [MeasureSpec.model_validate(entry) for entry in cell.options["measures"]]
+    craft, batch, result = cell.needs["craft"], inputs.batch(cell), Result()
+    x, (x_adv, logits) = batch.x, adversarial(craft, inputs)
+    clean = inputs.arrays(cell.needs["clean"])["logits"]
+    goal = choose_goal(craft.options["attack"]["goal"], clean, batch, craft.options["seed"])
+    shared: dict[str, Any] = {"model": inputs.target.model, "mask": batch.mask, "y": batch.y, "goal": goal}
+    before: dict[str, Any] = {"x": x, "logits": clean}
+    if "map_adv" in cell.needs:
+        before |= {"m": inputs.arrays(cell.needs["map_clean"])["map"], "y": clean.argmax(1)}
+        maps = inputs.arrays(cell.needs["map_adv"])["map"]
+        explained = InterpreterSpec.model_validate(cell.needs["map_adv"].options["interpreter"])
+        shared["interpreter"] = interpreter_of(explained)
+    for eps in craft.options["sizes"]:
+        kept = inside(craft, eps, x, x_adv)
+        after = {
+            "x": torch.where(kept.reshape(-1, *[1] * (x.dim() - 1)), x_adv, x),
+            "logits": torch.where(kept[:, None], logits, clean),
+        }
+        both = {**shared, **before, "x_adv": after["x"], "logits_adv": after["logits"]}
+        if "m" in before:
+            after |= {"m": torch.where(kept.reshape(-1, 1, 1, 1), maps, before["m"]), "y": after["logits"].argmax(1)}
+            both["n"] = after["m"]
+        for entry in entries:
+            measure = bind(entry)
+            if compares(find("measure", entry.name)):
+                values: dict[str, Any] = {"clean": float("nan"), "value": measure(both)}
+            else:
+                values = {"clean": measure({**shared, **before}), "value": measure({**shared, **after})}
+            result.add(len(batch), id=list(batch.ids), eps=eps, measure=identity(entry), **values)
+    return result
+
+
+def views(spec: AuditSpec) -> dict[str, str]:
+    """Show one row per sample and measure as the table `measures`, and one column per measure of maps as `maps`.
+
+    A measure that compares the two maps is a column of its name; of any other there are `NAME_clean` and `NAME_adv`.
+    """
+    entries = chosen(spec)
+    names = ", ".join(f"({_text(identity(entry))}, {_text(entry.title)})" for entry in entries) or "('', '')"
+    measures = f"""
+        SELECT craft AS cell, attack, label, attacked, norm, eps, seed, id, success, interpreter, title AS measure,
+               clean, value
+        FROM measure_written JOIN measure_cells USING (cell)
+        JOIN (VALUES {names}) AS known (measure, title) USING (measure)
+        JOIN (SELECT cell AS craft, attack, label, attacked, norm, eps, seed, id, success FROM rows)
+        USING (craft, label, seed, eps, id)
+        """
+    wide = []
+    for entry in entries:
+        card, title = find("measure", entry.name), entry.title
+        if table_of(card) == "maps":
+            pair = {"": "value"} if compares(card) else {"_clean": "clean", "_adv": "value"}
+            wide += [
+                f'any_value({column}) FILTER (measure = {_text(title)}) AS "{title}{end}"'.replace("\n", " ")
+                for end, column in pair.items()
+            ]
+    maps = f"""
+        SELECT cell, attack, label, attacked, norm, eps, seed, id, success, interpreter{"".join(f", {c}" for c in wide)}
+        FROM measures WHERE interpreter <> '' GROUP BY ALL
+        """
+    return {"measures": measures, "maps": maps}
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

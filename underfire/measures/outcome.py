@@ -1,0 +1,53 @@
+"""What is written about an attack, measured from the images that it returned and from nothing that it says itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from underfire.measures.perturbation import in_box, sizes, within
+from underfire.measures.prediction import confidence, success
+
+
+def attack_outcome(
+    model: Callable[[Tensor], Tensor],
+    x: Tensor,
+    x_adv: Tensor,
+    y: Tensor,
+    goal: Tensor | None = None,
+    *,
+    norm: str = "",
+    eps: float | None = None,
+    logits: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Return what an attack achieved on each sample, each value `[B]`, by name.
+
+    `pred_adv` and `conf_adv` are the class that the model names and its probability. `success` says that the attack
+    reached what it wanted, inside the box and, where a size is given, within it. `in_box` and `within_eps` say the
+    latter two alone; `linf`, `l2`, `l1` and `l0` are the sizes of the perturbation.
+
+    Args:
+        model: maps samples to logits `[B, K]`; it is asked once, unless `logits` are given.
+        x: clean samples.
+        x_adv: what the attack returned.
+        y: labels, int64 `[B]`.
+        goal: the class each sample was to reach, int64 `[B]`; None for an untargeted attack.
+        norm: the norm of `eps`; what is not additive cannot be measured and counts as within.
+        eps: the size that the attack was allowed; None for any.
+        logits: the model's answers to `x_adv`, if they are known.
+    """
+    if logits is None:
+        with torch.no_grad():
+            logits = model(x_adv)
+    pred, inside = logits.argmax(1), in_box(x_adv)
+    allowed = torch.ones_like(inside) if eps is None else within(x, x_adv, norm, eps)
+    return {
+        "pred_adv": pred,
+        "conf_adv": confidence(logits, pred),
+        "success": success(logits, y, goal) & inside & allowed,
+        "in_box": inside,
+        "within_eps": allowed,
+        **sizes(x, x_adv),
+    }

@@ -1,0 +1,44 @@
+"""The measures of a run as columns of the page: their names, their directions, and what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from underfire.audit.binding import table_of
+from underfire.audit.schema import AuditSpec
+from underfire.catalog import find
+from underfire.report import words
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measure that the spec asks for.
+
+    Attributes:
+        label: as the spec calls it.
+        name: the label in words.
+        direction: which values are good for whoever relies on the model.
+        unit_range: whether all its values lie between 0 and 1, so that they can be drawn on a scale.
+        about: what it measures, in one sentence.
+        source: the paper in short.
+    """
+
+    label: str
+    name: str
+    direction: str
+    unit_range: bool
+    about: str
+    source: str
+
+
+def columns(spec: AuditSpec, table: str) -> list[Column]:
+    """Return the measures of one table, `"rows"` or `"maps"`, in the order of the spec."""
+    found = []
+    for entry in spec.measures:
+        card = find("measure", entry.name)
+        if table_of(card) == table:
+            better = "higher is better" if card.facts.higher_is_better else "lower is better"
+            about = card.summary.replace(", `[B]`", "").replace("`[B]`", "").replace("`", "")
+            unit = card.facts.limits == (0.0, 1.0)
+            found.append(Column(entry.title, words.heading(entry.title), better, unit, about, card.source))
+    return found
