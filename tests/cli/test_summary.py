@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from underfire.audit.reading import Hit, Shift
+from underfire.audit.reading import AttackResult, MapShift
 from underfire.audit.summary import Findings
 from underfire.cli.gates import Gate, failures
 from underfire.cli.summary import print_summary
@@ -17,16 +17,16 @@ HALF = Interval(0.5, 0.4, 0.6, 100)
 UNKNOWN = Interval(math.nan, math.nan, math.nan, 0)
 
 
-def hit(eps: float, robust: float) -> Hit:
+def result(eps: float, robust: float) -> AttackResult:
     known = {"label": "pgd linf", "attack": "pgd", "norm": "linf", "eps": eps}
     known |= {"robust": Interval(robust, robust / 2, 1.0, 100), "success": HALF}
-    return Hit(**{field.name: known.get(field.name) for field in dataclasses.fields(Hit)})  # type: ignore[arg-type]
+    return AttackResult(**{field.name: known.get(field.name) for field in dataclasses.fields(AttackResult)})  # type: ignore[arg-type]
 
 
-def shift(interpreter: str, attacked: str, l1: Interval, iou: Interval) -> Shift:
+def shift(interpreter: str, attacked: str, l1: Interval, iou: Interval) -> MapShift:
     known = {"label": "pgd linf", "norm": "linf", "eps": 0.1, "interpreter": interpreter, "attacked": attacked}
     known |= {"l1": l1, "iou": iou}
-    return Shift(**{field.name: known.get(field.name) for field in dataclasses.fields(Shift)})  # type: ignore[arg-type]
+    return MapShift(**{field.name: known.get(field.name) for field in dataclasses.fields(MapShift)})  # type: ignore[arg-type]
 
 
 def findings(**changes: object) -> Findings:
@@ -37,7 +37,7 @@ def findings(**changes: object) -> Findings:
 def test_the_largest_size_of_each_attack_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     checks = (Check("more_steps", False, 0.1, 0.0, "80 steps fool more."), Check("restarts", True, 0.0, 0.1, ""))
     maps = (shift("cam", "cam", HALF, HALF), shift("gradient", "cam", UNKNOWN, HALF))
-    print_summary(findings(clean=HALF, hits=(hit(0.2, 0.1), hit(0.1, 0.3)), shifts=maps, checks=checks, missing=3))
+    print_summary(findings(clean=HALF, attacks=(result(0.2, 0.1), result(0.1, 0.3)), shifts=maps, checks=checks, missing=3))
     text = capsys.readouterr().out
     assert text.startswith("All is said.\n")
     assert "50.0 % [40.0, 60.0]" in text and "10.0 % [5.0, 100.0]" in text and "30.0 %" not in text
@@ -52,7 +52,7 @@ def test_an_empty_run_has_its_verdict_only(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_an_unknown_figure_misses_its_gate() -> None:
-    found = findings(clean=HALF, hits=(hit(0.1, 0.3),), shifts=(shift("cam", "", HALF, UNKNOWN),))
+    found = findings(clean=HALF, attacks=(result(0.1, 0.3),), shifts=(shift("cam", "", HALF, UNKNOWN),))
     gates = [
         Gate("clean_accuracy", 0.5),
         Gate("robust_accuracy", 0.1),

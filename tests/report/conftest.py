@@ -10,19 +10,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from underfire.audit.ledger import TABLES, Ledger
+from underfire.audit.graph import Cell
+from underfire.audit.kinds import KINDS
+from underfire.audit.ledger import Ledger, write_head
+from underfire.audit.result import Result
+from underfire.audit.schema import MEASURES
+from underfire.audit.store import Store
 
 CHECKS: tuple[tuple[str, bool, float, float, str], ...] = (
     ("more_steps", True, 0.0, 0.02, "80 steps fool no fewer images than 40."),
@@ -90,47 +93,47 @@ def write(
     labels: Sequence[str] | None = LABELS,
     checks: Sequence[tuple[str, bool, float, float, str]] = CHECKS,
     gates: Sequence[dict[str, Any]] = (),
+    measures: Sequence[str] = MEASURES,
     missing: int = 0,
 ) -> Path:
-    """Write the run folder and return it; the last `missing` cells are left out, as a killed run would."""
+    """Write the run folder and return it; the last `missing` attacks and checks are left out, as a killed run would."""
     x, y, where = images(max(gallery, 1))
     classes = [int(y[i % len(y)]) for i in range(n)]
     right = [i < round(0.95 * n) for i in range(n)]
-    clean = [
-        {"id": f"s{i}", "y": c, "pred": c if ok else (c + 1) % 10, "conf": 0.97}
-        for i, (c, ok) in enumerate(zip(classes, right, strict=True))
-    ]
-    cells: list[tuple[str, dict[str, Any]]] = [("clean", {"clean": clean})]
+    clean, result = Cell("clean", {}), Result()
+    pred = [c if ok else (c + 1) % 10 for c, ok in zip(classes, right, strict=True)]
+    result.add(n, id=[f"s{i}" for i in range(n)], y=classes, pred=pred, conf=0.97)
+    groups: list[list[tuple[Cell, Result]]] = [[(clean, result)]]
     chosen = [attack for attack in ATTACKS if attack.label in attacks]
-    for i, attack in enumerate(chosen):
+    for attack in chosen:
         for eps in attack.sizes:
-            key = f"attack{i}at{eps:.4f}"
-            cells.append((key, _cell(key, attack, eps, classes, right, interpreters, masks)))
+            craft = _craft(attack, eps, clean, classes)
+            groups.append([craft, *(_maps(attack, name, craft, masks, measures) for name in interpreters)])
             if gallery:
-                cells[-1][1]["gallery"] = _gallery(attack, eps, x, y, where, interpreters)
+                groups[-1].append(_gallery(attack, eps, craft[0], x, where, interpreters))
     if checks:
-        cells.append(("masking", {"checks": [_check(c) for c in checks]}))
-    (folder / "cells").mkdir(parents=True)
+        result = Result()
+        names = ("name", "passed", "value", "limit", "detail")
+        for check in checks:
+            result.add(1, **dict(zip(names, check, strict=True)))
+        groups.append([(Cell("masking", {}), result)])
     spec = {
         "model": {"uri": "zoo:cluttered_digits"},
         "data": {"uri": "cluttered-digits:test", "n": n},
         "attacks": [_entry(attack) for attack in chosen],
         "interpreters": [{"name": name} for name in interpreters],
+        "measures": [{"name": name} for name in measures],
         "gates": list(gates),
         "masking": bool(checks),
         "gallery": gallery,
     }
-    head = {"spec": spec, "environment": environment(labels, n), "cells": [{"key": key} for key, _ in cells]}
-    (folder / "ledger.json").write_text(json.dumps({"schema": 1, "underfire": "0.1.0", **head}))
-    for key, parts in cells[: len(cells) - missing]:
-        place = folder / "cells" / key
-        place.mkdir()
-        for name, part in parts.items():
-            if name == "gallery":
-                tensors, metadata = part
-                save_file(tensors, place / "gallery.safetensors", metadata)
-            elif part:
-                pq.write_table(pa.Table.from_pylist(part, schema=TABLES[name]), place / f"{name}.parquet")
+    store = Store(folder)
+    planned = [cell.as_dict() for group in groups for cell, _ in group]
+    head = {"underfire": "0.1.0", "spec": spec, "environment": environment(labels, n), "cells": planned}
+    write_head(store, head)
+    for group in groups[: len(groups) - missing]:
+        for cell, result in group:
+            result.write(store, cell, KINDS[cell.kind].schema)
     return folder
 
 
@@ -161,76 +164,53 @@ def _entry(attack: Attack) -> dict[str, Any]:
     return entry
 
 
-def _check(check: tuple[str, bool, float, float, str]) -> dict[str, Any]:
-    return dict(zip(("name", "passed", "value", "limit", "detail"), check, strict=True))
-
-
-def _cell(
-    key: str,
-    attack: Attack,
-    eps: float,
-    classes: list[int],
-    right: list[bool],
-    interpreters: Sequence[str],
-    masks: bool,
-) -> dict[str, Any]:
-    n, top = len(classes), max(attack.sizes)
-    shared = {"cell": key, "attack": attack.attack, "label": attack.label, "norm": attack.norm, "eps": eps, "seed": 0}
-    rows: list[dict[str, Any]] = []
-    maps: list[dict[str, Any]] = []
+def _craft(attack: Attack, eps: float, clean: Cell, classes: list[int]) -> tuple[Cell, Result]:
+    n, top, result = len(classes), max(attack.sizes), Result()
+    about = {"clean": clean.key, "attack": attack.attack, "label": attack.label, "norm": attack.norm, "seed": 0}
+    about |= {"targeted": attack.targeted, "attacked": attack.attacked, "params": json.dumps({"steps": 40})}
     for i, c in enumerate(classes):
         won = i / n < attack.strength * eps / top
-        moved = {
-            "pred_adv": (c + 3) % 10 if won else c,
-            "conf_adv": 0.91 if won else 0.6,
-            "success": won,
-            "linf": min(eps, 1.0),
-        }
+        moved = {"pred_adv": (c + 3) % 10 if won else c, "conf_adv": 0.91 if won else 0.6, "success": won}
+        sizes = {"linf": min(eps, 1.0), "l2": 12 * eps, "l1": 400 * eps, "l0": 4096.0}
+        cost = {"forwards": 40.0, "backwards": 40.0, "seconds": 0.02}
         goal = (c + 3) % 10 if attack.targeted else -1
-        before = {
-            "id": f"s{i}",
-            "y": c,
-            "goal": goal,
-            "pred_clean": c if right[i] else (c + 1) % 10,
-            "conf_clean": 0.97,
+        result.add(1, id=f"s{i}", eps=eps, goal=goal, in_box=True, within_eps=True, **moved, **sizes, **cost)
+    return Cell("craft", {"label": attack.label, "eps": eps}, {"clean": clean}, about), result
+
+
+def _maps(
+    attack: Attack, interpreter: str, craft: tuple[Cell, Result], masks: bool, measures: Sequence[str]
+) -> tuple[Cell, Result]:
+    cell, result = craft[0], Result()
+    for i, name in enumerate(craft[1].table["id"]):
+        kept = attack.attacked == interpreter
+        near = 0.9 + 0.05 * (i % 2) if kept else 0.25 + 0.1 * (i % 3)
+        values = {
+            "map_iou": (nan, near),
+            "map_l1": (nan, (1 - near) / 3),
+            "map_l2": (nan, (1 - near) / 6),
+            "mass_inside": (0.8, 0.3 + 0.5 * near) if masks else (nan, nan),
+            "insertion": (0.7, 0.4),
         }
-        sizes = {"l2": 12 * eps, "l1": 400 * eps, "l0": 4096.0, "in_box": True, "within_eps": True}
-        cost = {
-            "forwards": 40.0,
-            "backwards": 40.0,
-            "seconds": 0.02,
-            "params": json.dumps({"steps": 40}),
-            "targeted": attack.targeted,
-        }
-        rows.append({**shared, **before, **moved, **sizes, **cost})
-        for interpreter in interpreters:
-            kept = attack.attacked == interpreter
-            near = 0.9 + 0.05 * (i % 2) if kept else 0.25 + 0.1 * (i % 3)
-            held = {
-                "iou": near,
-                "l1": (1 - near) / 3,
-                "l2": (1 - near) / 6,
-                "success": won,
-                "attacked": attack.attacked,
-            }
-            inside = {
-                "localisation_clean": 0.8 if masks else float("nan"),
-                "localisation_adv": 0.3 + 0.5 * near if masks else float("nan"),
-            }
-            maps.append({**shared, "id": f"s{i}", "interpreter": interpreter, **held, **inside})
-    return {"rows": rows, "maps": maps}
+        for measure in dict.fromkeys([*measures, "map_iou", "map_l1"]):
+            clean, value = values[measure]
+            result.add(1, id=name, eps=craft[1].table["eps"][i], measure=measure, clean=clean, value=value)
+    about = {"craft": cell.key, "label": attack.label, "seed": 0, "interpreter": interpreter}
+    return Cell("measure", {"interpreter": interpreter}, {"craft": cell}, about), result
 
 
 def _gallery(
-    attack: Attack, eps: float, x: Tensor, y: Tensor, where: Tensor, interpreters: Sequence[str]
-) -> tuple[dict[str, Tensor], dict[str, str]]:
+    attack: Attack, eps: float, craft: Cell, x: Tensor, where: Tensor, interpreters: Sequence[str]
+) -> tuple[Cell, Result]:
     random = torch.Generator().manual_seed(len(attack.label))
     noise = (torch.randint(0, 2, x.shape, generator=random) * 2.0 - 1.0) * min(eps, 8 / 255)
-    tensors = {"x": x, "x_adv": (x + noise).clamp(0, 1), "y": y, "pred_clean": y.clone(), "pred_adv": (y + 3) % 10}
-    for interpreter in interpreters:
+    tensors = {"x": x, "x_adv": (x + noise).clamp(0, 1)}
+    for i, interpreter in enumerate(interpreters):
         shape = (8, 8) if interpreter == "grad_cam" else (64, 64)
         benign = interpolate(where, shape, mode="area") + 0.1 * torch.rand(len(x), 1, *shape, generator=random)
         other = torch.rand(len(x), 1, *shape, generator=random) + 0.8 * benign.roll(3, -1)
-        tensors[f"map_clean.{interpreter}"] = benign
-        tensors[f"map_adv.{interpreter}"] = benign * 0.95 if attack.attacked == interpreter else other
-    return tensors, {"ids": json.dumps([f"s{i}" for i in range(len(x))])}
+        tensors[f"map_clean.{i}"] = benign
+        tensors[f"map_adv.{i}"] = benign * 0.95 if attack.attacked == interpreter else other
+    result = Result(arrays=tensors)
+    result.add(len(x), id=[f"s{i}" for i in range(len(x))])
+    return Cell("gallery", {}, {"craft": craft}, {"craft": craft.key, "interpreters": list(interpreters)}), result

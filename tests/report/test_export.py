@@ -17,9 +17,9 @@ Synthetic = Callable[..., Ledger]
 
 def test_json_has_every_number_with_its_interval(synthetic: Synthetic) -> None:
     content = json.loads(json.dumps(report.to_json(synthetic(missing=1)), allow_nan=False))
-    assert (content["missing"], content["planned"]) == (1, 15)
+    assert (content["missing"], content["planned"]) == (1, 54)
     assert content["clean"] == pytest.approx({"value": 0.95, "low": 0.8872, "high": 0.9836, "n": 100}, abs=1e-4)
-    worst = next(left for left in content["left"] if left["norm"] == "linf" and left["eps"] == 8 / 255)
+    worst = next(result for result in content["robust"] if result["norm"] == "linf" and result["eps"] == 8 / 255)
     assert worst["worst"] == "pgd linf"
     assert worst["robust"]["value"] == pytest.approx(0.02)
     forged = next(s for s in content["shifts"] if s["attacked"] == s["interpreter"])["forged"]
@@ -42,7 +42,7 @@ def test_csv_has_every_table_in_a_folder(synthetic: Synthetic, tmp_path: Path) -
     with (tmp_path / "out" / "rows.csv").open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert len(rows) == 13 * 100
-    assert list(rows[0]) == TABLES["rows"].names
+    assert list(rows[0])[:7] == ["cell", "attack", "label", "attacked", "norm", "eps", "seed"]
     assert (
         sum(row["success"] == "true" for row in rows if row["label"] == "pgd linf" and row["eps"] == str(8 / 255)) == 93
     )

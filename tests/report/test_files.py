@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from underfire.errors import InputError
-from underfire.report.files import whole
+from underfire.report.files import atomic_write
 
 
 def test_a_file_takes_its_place_at_the_end(tmp_path: Path) -> None:
     place = tmp_path / "deep" / "a.txt"
-    with whole(place) as part:
+    with atomic_write(place) as part:
         part.write_text("new")
         assert not place.exists()
     assert place.read_text() == "new"
@@ -22,7 +22,7 @@ def test_a_file_takes_its_place_at_the_end(tmp_path: Path) -> None:
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     place = tmp_path / "a.txt"
     place.write_text("old")
-    with pytest.raises(ZeroDivisionError), whole(place) as part:
+    with pytest.raises(ZeroDivisionError), atomic_write(place) as part:
         part.write_text("half")
         raise ZeroDivisionError
     assert place.read_text() == "old"
@@ -31,7 +31,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     tmp_path.joinpath("file").write_text("")
-    with pytest.raises(InputError, match=r"cannot write '.*file/a.txt'"), whole(tmp_path / "file" / "a.txt") as part:
+    with pytest.raises(InputError, match=r"cannot write '.*file/a.txt'"), atomic_write(tmp_path / "file" / "a.txt") as part:
         part.write_text("never")
-    with pytest.raises(InputError, match="cannot write"), whole(tmp_path) as part:
+    with pytest.raises(InputError, match="cannot write"), atomic_write(tmp_path) as part:
         part.write_text("a folder is there")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from underfire.audit.reading import Left, Shift
+from underfire.audit.reading import RobustAccuracy, MapShift
 from underfire.audit.summary import Difference, Findings
 from underfire.records import Check, Interval
 from underfire.report import verdict
@@ -16,12 +16,12 @@ def rate(value: float) -> Interval:
     return Interval(value, max(value - 0.1, 0.0), min(value + 0.1, 1.0), 100)
 
 
-def shift(forged: float, attacked: str = "cam", interpreter: str = "cam") -> Shift:
-    return Shift("adv2", "linf", 0.03, interpreter, attacked, rate(0.1), rate(0.8), rate(forged), None)
+def shift(forged: float, attacked: str = "cam", interpreter: str = "cam") -> MapShift:
+    return MapShift("adv2", "linf", 0.03, interpreter, attacked, rate(0.1), rate(0.8), rate(forged), {})
 
 
-def findings(robust: float, *shifts: Shift, checks: tuple[bool, ...] = (True,)) -> Findings:
-    left = (Left("linf", 0.03, rate(robust), "pgd"), Left("linf", 0.01, rate(robust), "pgd"))
+def findings(robust: float, *shifts: MapShift, checks: tuple[bool, ...] = (True,)) -> Findings:
+    left = (RobustAccuracy("linf", 0.03, rate(robust), "pgd"), RobustAccuracy("linf", 0.01, rate(robust), "pgd"))
     asked = tuple(Check("more_steps", ok, 0.0, 0.0, "a sentence") for ok in checks)
     return Findings(rate(0.9), (), left, shifts, (), asked, (), 0, "")
 
@@ -58,7 +58,7 @@ def test_belief(checks: tuple[bool, ...], answer: str) -> None:
 
 
 def test_of_equal_sizes_the_smallest_is_told() -> None:
-    worst = verdict.worst_left(findings(0.0).left)
+    worst = verdict.worst_accuracy(findings(0.0).robust)
     assert worst is not None and worst.eps == 0.01
 
 

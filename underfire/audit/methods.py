@@ -46,10 +46,10 @@ def complete_interpreter(entry: InterpreterSpec, path: str, *, maps_only: bool =
     Raises:
         SpecError: it is unknown, has other options, or gives no map where `maps_only` asks for one.
     """
-    method = _card(f"{path}.name", "interpreter", entry.name)
+    method = _card(key_path(path, "name"), "interpreter", entry.name)
     gives = method.facts.gives
     if maps_only and gives != "map":
-        raise SpecError(f"{f'{path}.name'!r}: {entry.name} gives {gives}, and only maps can be used here")
+        raise SpecError(f"{key_path(path, 'name')!r}: {entry.name} gives {gives}, and only maps can be used here")
     return InterpreterSpec(name=entry.name, label=entry.title, **_options(path, method, entry.options, ("label",)))
 
 
@@ -64,21 +64,21 @@ def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], pat
     Raises:
         SpecError: it is unknown, or has no such norm, mode, interpreter or option.
     """
-    method = _card(f"{path}.name", "attack", entry.name)
+    method = _card(key_path(path, "name"), "attack", entry.name)
     fields = [name for name in _OF_THE_ENTRY if name in ("label", "goal") or name in method.options]
     options = _options(path, method, entry.options, fields)
     norms = method.facts.norms
     norm = entry.norm or (_default(method, "norm") or norms[0])
     if norm not in norms:
-        raise SpecError(f"{f'{path}.norm'!r}: {entry.name} has no norm {norm!r}; {nearest(norm, norms)}")
+        raise SpecError(f"{key_path(path, 'norm')!r}: {entry.name} has no norm {norm!r}; {nearest(norm, norms)}")
     if "eps" not in method.options:
-        raise SpecError(f"{f'{path}.name'!r}: {entry.name} has no eps, and an audit compares attacks at a given size")
+        raise SpecError(f"{key_path(path, 'name')!r}: {entry.name} has no eps, and an audit compares attacks at a given size")
     eps = entry.eps or [_default(method, "eps") or STANDARD_EPS[norm]]
     if len(set(eps)) < len(eps):
-        raise SpecError(f"{f'{path}.eps'!r} holds a size twice: {eps}")
+        raise SpecError(f"{key_path(path, 'eps')!r} holds a size twice: {eps}")
     if (mode := "untargeted" if entry.goal == "untargeted" else "targeted") not in method.facts.goals:
-        raise SpecError(f"{f'{path}.goal'!r}: {entry.name} has no {mode} mode, got {entry.goal!r}")
-    aim = _aim(f"{path}.interpreter", method, entry.interpreter, known)
+        raise SpecError(f"{key_path(path, 'goal')!r}: {entry.name} has no {mode} mode, got {entry.goal!r}")
+    aim = _aim(key_path(path, "interpreter"), method, entry.interpreter, known)
     parts = [entry.name, aim.title if aim else "", norm, "" if entry.goal == "untargeted" else entry.goal]
     label = entry.label or " ".join(filter(None, parts))
     return AttackSpec(name=entry.name, label=label, norm=norm, eps=eps, goal=entry.goal, interpreter=aim, **options)
@@ -117,7 +117,7 @@ def _card(path: str, kind: str, name: str) -> Card[Any]:
 def _options(path: str, method: Card[Any], given: Mapping[str, Any], elsewhere: Collection[str]) -> dict[str, Any]:
     """Return the options of an entry as plain values, numbers as numbers; each must fit its method."""
     try:
-        checked = method.check(given, path=f"{path}.", elsewhere=elsewhere)
+        checked = method.check(given, path=f"{path}." if path else "", elsewhere=elsewhere)
     except InputError as error:
         raise SpecError(str(error)) from None
     return {name: _plain(value, given[name]) for name, value in checked.items()}
@@ -134,7 +134,7 @@ def _plain(value: Any, given: Any) -> Any:
 def _measure(entry: MeasureSpec, path: str) -> MeasureSpec:
     names = usable()
     if entry.name not in names:
-        raise SpecError(f"{f'{path}.name'!r}: no audit can compute {entry.name!r}; {nearest(entry.name, names)}")
+        raise SpecError(f"{key_path(path, 'name')!r}: no audit can compute {entry.name!r}; {nearest(entry.name, names)}")
     method = find("measure", entry.name)
     options = _options(path, method, entry.options, ("label",))
     if entry.title in VERDICT and (options or entry.title != entry.name):
@@ -169,29 +169,29 @@ def _gate(path: str, gate: GateSpec, spec: AuditSpec) -> None:
         value, needed = getattr(gate, key), key in NEEDS[gate.measure]
         if (value is not None) != needed:
             what = "is missing, the gate needs it" if needed else f"means nothing for {gate.measure}; leave it out"
-            raise SpecError(f"{f'{path}.{key}'!r} {what}")
+            raise SpecError(f"{key_path(path, key)!r} {what}")
     by_label = {entry.title: entry for entry in spec.attacks}
     if gate.attack is not None and gate.attack not in by_label:
         hint = nearest(gate.attack, by_label)
-        raise SpecError(f"{f'{path}.attack'!r}: no attack has the label {gate.attack!r}; {hint}")
+        raise SpecError(f"{key_path(path, 'attack')!r}: no attack has the label {gate.attack!r}; {hint}")
     titles = [entry.title for entry in spec.interpreters]
     if gate.interpreter is not None and gate.interpreter not in titles:
         hint = nearest(gate.interpreter, titles)
-        raise SpecError(f"{f'{path}.interpreter'!r}: no interpreter has the label {gate.interpreter!r}; {hint}")
+        raise SpecError(f"{key_path(path, 'interpreter')!r}: no interpreter has the label {gate.interpreter!r}; {hint}")
     entries = [by_label[gate.attack]] if gate.attack else [entry for entry in spec.attacks if entry.norm == gate.norm]
     sizes = sorted({size for entry in entries for size in entry.eps})
     if gate.norm is not None and not entries:
-        raise SpecError(f"{f'{path}.norm'!r}: no attack has norm {gate.norm!r}")
+        raise SpecError(f"{key_path(path, 'norm')!r}: no attack has norm {gate.norm!r}")
     if gate.eps is not None and gate.eps not in sizes:
         choices = ", ".join(f"{size:g}" for size in sizes)
-        raise SpecError(f"{f'{path}.eps'!r}: {gate.eps:g} is not attacked; choices: {choices}")
+        raise SpecError(f"{key_path(path, 'eps')!r}: {gate.eps:g} is not attacked; choices: {choices}")
 
 
 def _distinct(path: str, labels: Sequence[str]) -> None:
     for i, label in enumerate(labels):
         if label in labels[:i]:
             other = f"{path}[{labels.index(label)}]"
-            raise SpecError(f"{f'{path}[{i}].label'!r}: {label!r} is taken by {other}; give one another label")
+            raise SpecError(f"{key_path(path, i, 'label')!r}: {label!r} is taken by {other}; give one another label")
 
 
 def _default(method: Card[Any], name: str) -> Any:

@@ -6,12 +6,13 @@ Paths inside a spec are relative to the current folder.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from underfire.audit.methods import complete
+from underfire.audit.methods import complete, complete_attack, complete_interpreter
 from underfire.audit.schema import (
     PARTS,
     AttackSpec,
@@ -36,6 +37,8 @@ __all__ = [
     "ModelSpec",
     "load_spec",
     "number",
+    "parse_attack",
+    "parse_interpreter",
     "parse_spec",
 ]
 
@@ -75,6 +78,28 @@ def parse_spec(content: Any) -> AuditSpec:
     except ValidationError as error:
         raise SpecError(_one_line(error)) from None
     return complete(spec)
+
+
+def parse_attack(content: Mapping[str, Any]) -> AttackSpec:
+    """Check one attack given as plain values, as an entry of a spec, and fill in what it left to defaults.
+
+    Raises:
+        SpecError: a key or value is wrong; one line that names the key.
+    """
+    try:
+        entry = AttackSpec.model_validate(content)
+    except ValidationError as error:
+        raise SpecError(_one_line(error)) from None
+    return complete_attack(entry, {}, "")
+
+
+def parse_interpreter(content: Mapping[str, Any], *, maps_only: bool = True) -> InterpreterSpec:
+    """Check one interpreter likewise; `maps_only` refuses one that gives something else than a map."""
+    try:
+        entry = InterpreterSpec.model_validate(content)
+    except ValidationError as error:
+        raise SpecError(_one_line(error)) from None
+    return complete_interpreter(entry, "", maps_only=maps_only)
 
 
 def _read(text: str) -> Any:

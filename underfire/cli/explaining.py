@@ -101,7 +101,7 @@ def prepare(job: Job, name: str, settings: tuple[str, ...], reference: str | Non
     entry = options.interpreter(name, settings, maps_only=False)
     call = interpreter_of(entry)
     if card.facts.detailed is not None:
-        call = partial(card.facts.detailed, **values_of(entry))
+        call = partial(card.facts.detailed, **values_of("interpreter", entry))
     values = {n: p.default for n, p in card.options.items()} | entry.options
     passes = prod(
         max(v, 1)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from underfire.catalog import Card, find
-from underfire.errors import InputError, SpecError
+from underfire.errors import InputError
 
 if TYPE_CHECKING:
-    from underfire.audit.spec import AttackSpec, AuditSpec, InterpreterSpec
+    from underfire.audit.spec import AttackSpec, InterpreterSpec
 
 _FLAGS = ("goal", "interpreter", "label", "name")  # these are not options of a method
 _TEXTS = (str, str | None)
@@ -50,23 +50,24 @@ def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
 
 
 def attack(name: str, settings: Sequence[str], **flags: Any) -> AttackSpec:
-    """The attack `name` at one size; `flags` are `norm eps steps goal interpreter`, None where not given.
+    """Return the attack `name` at one size; `flags` are `norm eps steps goal interpreter`, None where not given.
 
     Raises:
         InputError: there is no such attack or option, or a value is wrong; the message suggests the nearest.
     """
-    entry = _joined(find("attack", name), settings, flags)
-    done = _checked({"attacks": [entry]}, "attacks[0].").attacks[0]
+    from underfire.audit.spec import parse_attack
+
+    done = parse_attack(_joined(find("attack", name), settings, flags))
     if len(done.eps) != 1:
         raise InputError(f"eps must be one size here, got {len(done.eps)}: {done.eps}")
     return done
 
 
 def interpreter(name: str, settings: Sequence[str] = (), *, maps_only: bool = True) -> InterpreterSpec:
-    """The interpreter `name`, checked likewise; `maps_only` refuses one that gives something else than a map."""
-    entry = _joined(find("interpreter", name), settings, {})
-    content = {"attacks": ["fgsm"], "interpreters": [entry]}
-    return _checked(content, "interpreters[0].", maps_only=maps_only).interpreters[0]
+    """Return the interpreter `name`, checked likewise; `maps_only` refuses one that gives something else than a map."""
+    from underfire.audit.spec import parse_interpreter
+
+    return parse_interpreter(_joined(find("interpreter", name), settings, {}), maps_only=maps_only)
 
 
 def _joined(card: Card, settings: Sequence[str], flags: dict[str, Any]) -> dict[str, Any]:
@@ -78,12 +79,3 @@ def _joined(card: Card, settings: Sequence[str], flags: dict[str, Any]) -> dict[
             raise InputError(f"option {flag!r} is given twice, by --{flag} and by --set")
         given[flag] = value
     return {"name": card.name, **given}
-
-
-def _checked(content: dict[str, Any], prefix: str, *, maps_only: bool = True) -> AuditSpec:
-    from underfire.audit.spec import parse_spec
-
-    try:
-        return parse_spec({"model": "none", "data": "none", **content}, maps_only=maps_only)
-    except SpecError as error:
-        raise InputError(str(error).replace(prefix, "")) from None

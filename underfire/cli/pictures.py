@@ -145,7 +145,7 @@ def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | Non
     import torch
 
     from underfire.ascent.threats import BALLS
-    from underfire.audit.cells import choose_goal
+    from underfire.audit.goals import choose_goal
     from underfire.audit.methods import attack_of, interpreter_of
 
     method = attack_of(entry, entry.eps[0])
@@ -156,7 +156,7 @@ def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | Non
     with atomic_write_all(job.out, [*files, "results.json"], force=job.force) as staging:
         for batch, logits, names in job.batches(entry.name, _passes(entry)):
             if goal is None:
-                wanted = choose_goal(entry, logits, batch, job.seed)
+                wanted = choose_goal(entry.goal, logits, batch, job.seed)
             else:
                 wanted = torch.full_like(batch.y, class_of(job.model, logits.shape[1], goal))
             generator = torch.Generator(batch.x.device).manual_seed(job.seed)

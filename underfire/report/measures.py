@@ -38,7 +38,7 @@ def columns(spec: AuditSpec, table: str) -> list[Column]:
         card = find("measure", entry.name)
         if table_of(card) == table:
             better = "higher is better" if card.facts.higher_is_better else "lower is better"
-            about = card.summary.replace(", `[B]`", "").replace("`[B]`", "").replace("`", "")
+            about = card.summary.partition("; nan")[0].replace(", `[B]`", "").replace("`", "").rstrip(".") + "."
             unit = card.facts.limits == (0.0, 1.0)
             found.append(Column(entry.title, words.heading(entry.title), better, unit, about, card.source))
     return found

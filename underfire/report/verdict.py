@@ -70,7 +70,7 @@ def gain_tone(gap: Difference) -> str:
     return "good" if not gap.forged else "bad" if gap.plausible[0].value >= 0.5 else "warn"
 
 
-def worst_left(found: Sequence[RobustAccuracy]) -> RobustAccuracy | None:
+def worst_accuracy(found: Sequence[RobustAccuracy]) -> RobustAccuracy | None:
     """The norm and size that leave least; of equals, the one with the smallest size relative to its norm's largest."""
     return min(found, key=lambda f: (f.robust.value, f.norm, f.eps), default=None)
 
@@ -83,7 +83,7 @@ def worst_shift(found: Sequence[MapShift]) -> MapShift | None:
 
 def judge(found: Findings) -> Verdict:
     """Say what survives, in words."""
-    model = _accuracy(found.clean, worst_left(found.robust))
+    model = _accuracy(found.clean, worst_accuracy(found.robust))
     gap = next(iter(leading(found.differences)), None)
     explanation = _forgery(gap) if gap else _explanations(worst_shift(found.shifts))
     belief = _belief(found.checks)
@@ -105,7 +105,7 @@ def judge(found: Findings) -> Verdict:
 
 def _lead(found: Findings, gap: Difference | None) -> Markup:
     parts = []
-    worst, shift, checks = worst_left(found.robust), worst_shift(found.shifts), found.checks
+    worst, shift, checks = worst_accuracy(found.robust), worst_shift(found.shifts), found.checks
     if found.clean and worst:
         parts.append(
             Markup(
