@@ -22,7 +22,7 @@ import torch
 import yaml
 from PIL import Image
 
-from underfire.audit.ledger import Ledger, writing
+from underfire.audit.ledger import Ledger
 from underfire.cli import main
 
 VICTIMS = Path(__file__).parent / "cli"
@@ -370,12 +370,6 @@ def test_a_damaged_ledger(fails: Fails) -> None:
     for content in ("", "{", "[]", '{"schema": "new"}'):
         Path("run/ledger.json").write_text(content)
         assert "'run' is damaged" in fails("report", "run")
-
-
-def test_two_runs_in_one_folder(fails: Fails) -> None:
-    with writing(Path("run")):
-        says = fails("audit", spec(), "--out", "run", "--quiet")
-    assert f"another run is writing to 'run' (process {os.getpid()})" in says
 
 
 def test_a_run_folder_that_cannot_be_made(fails: Fails) -> None:

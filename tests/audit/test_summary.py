@@ -52,8 +52,13 @@ def _craft(label: str, eps: float, seed: int, fooled: set[int], attacked: str = 
             success=i in fooled or i == 9,
             in_box=True,
             within_eps=i != 0,
-            **{"linf": eps, "l2": 2 * eps, "l1": 3 * eps, "l0": 4.0},
-            **{"forwards": 11.0, "backwards": 10.0, "seconds": 0.5},
+            linf=eps,
+            l2=2 * eps,
+            l1=3 * eps,
+            l0=4.0,
+            forwards=11.0,
+            backwards=10.0,
+            seconds=0.5,
         )
     return cell, result
 

@@ -37,7 +37,9 @@ def findings(**changes: object) -> Findings:
 def test_the_largest_size_of_each_attack_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     checks = (Check("more_steps", False, 0.1, 0.0, "80 steps fool more."), Check("restarts", True, 0.0, 0.1, ""))
     maps = (shift("cam", "cam", HALF, HALF), shift("gradient", "cam", UNKNOWN, HALF))
-    print_summary(findings(clean=HALF, attacks=(result(0.2, 0.1), result(0.1, 0.3)), shifts=maps, checks=checks, missing=3))
+    print_summary(
+        findings(clean=HALF, attacks=(result(0.2, 0.1), result(0.1, 0.3)), shifts=maps, checks=checks, missing=3)
+    )
     text = capsys.readouterr().out
     assert text.startswith("All is said.\n")
     assert "50.0 % [40.0, 60.0]" in text and "10.0 % [5.0, 100.0]" in text and "30.0 %" not in text

@@ -31,7 +31,10 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     tmp_path.joinpath("file").write_text("")
-    with pytest.raises(InputError, match=r"cannot write '.*file/a.txt'"), atomic_write(tmp_path / "file" / "a.txt") as part:
+    with (
+        pytest.raises(InputError, match=r"cannot write '.*file/a.txt'"),
+        atomic_write(tmp_path / "file" / "a.txt") as part,
+    ):
         part.write_text("never")
     with pytest.raises(InputError, match="cannot write"), atomic_write(tmp_path) as part:
         part.write_text("a folder is there")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from underfire.audit.reading import RobustAccuracy, MapShift
+from underfire.audit.reading import MapShift, RobustAccuracy
 from underfire.audit.summary import Difference, Findings
 from underfire.records import Check, Interval
 from underfire.report import verdict

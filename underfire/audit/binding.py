@@ -1,8 +1,8 @@
 """Measures by name: which table a measure adds to, and how its parameters find their values.
 
-The parameters of a measure are named from one vocabulary, `model, interpreter, x, x_adv, y, goal, logits, logits_adv, m,
-n, mask`. A measure that sees both sides at once (`x` and `x_adv`, `logits` and `logits_adv`, or two maps `m` and `n`)
-has one value per sample. Any other has two, one of the clean sample and one of the adversarial.
+The parameters of a measure are named from one vocabulary, `model, interpreter, x, x_adv, y, goal, logits, logits_adv,
+m, n, mask`. A measure that sees both sides at once (`x` and `x_adv`, `logits` and `logits_adv`, or the maps `m` and
+`n`) has one value per sample. Any other has two, one of the clean sample and one of the adversarial.
 """
 
 from __future__ import annotations

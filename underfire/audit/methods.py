@@ -72,7 +72,9 @@ def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], pat
     if norm not in norms:
         raise SpecError(f"{key_path(path, 'norm')!r}: {entry.name} has no norm {norm!r}; {nearest(norm, norms)}")
     if "eps" not in method.options:
-        raise SpecError(f"{key_path(path, 'name')!r}: {entry.name} has no eps, and an audit compares attacks at a given size")
+        raise SpecError(
+            f"{key_path(path, 'name')!r}: {entry.name} has no eps, and an audit compares attacks at a given size"
+        )
     eps = entry.eps or [_default(method, "eps") or STANDARD_EPS[norm]]
     if len(set(eps)) < len(eps):
         raise SpecError(f"{key_path(path, 'eps')!r} holds a size twice: {eps}")
@@ -134,7 +136,9 @@ def _plain(value: Any, given: Any) -> Any:
 def _measure(entry: MeasureSpec, path: str) -> MeasureSpec:
     names = usable()
     if entry.name not in names:
-        raise SpecError(f"{key_path(path, 'name')!r}: no audit can compute {entry.name!r}; {nearest(entry.name, names)}")
+        raise SpecError(
+            f"{key_path(path, 'name')!r}: no audit can compute {entry.name!r}; {nearest(entry.name, names)}"
+        )
     method = find("measure", entry.name)
     options = _options(path, method, entry.options, ("label",))
     if entry.title in VERDICT and (options or entry.title != entry.name):

@@ -226,7 +226,8 @@ def verdict(
         if len(ranked) > 1:
             said.append(f"So forged: {sum(gap.forged for gap in ranked)} of the {len(ranked)} maps that were attacked.")
     elif alone:
-        told = f"{alone.label} changes the class and the {alone.interpreter} map stays plausible (IoU at least {PLAUSIBLE_IOU})"
+        told = f"{alone.label} changes the class and the {alone.interpreter} map stays plausible"
+        told += f" (IoU at least {PLAUSIBLE_IOU})"
         lack = "no plain attack of the same norm and size fools the same images, so nothing can be compared with it"
         said.append(f"In {alone.forged.value:.1%} of {alone.forged.n} images {told}; {lack}.")
     failed = [check.name for check in asked if not check.passed]

@@ -77,16 +77,13 @@ def render(ledger: Ledger) -> str:
             samples=samples,
             columns=columns,
             picture=128 if columns < 4 else 96,  # pixels: two samples side by side on a wide page
-<<<<<<< HEAD
-            maps=[_maps(name, found) for name in dict.fromkeys(s.interpreter for s in found.shifts)],
-            kept=KEPT,
-            strongest=1 - signature(map_iou).parameters["quantile"].default,
-=======
-            maps=[_maps(name, found, measures.columns(ledger.spec, "maps")) for name in dict.fromkeys(s.interpreter for s in found.shifts)],
+            maps=[
+                _maps(name, found, measures.columns(ledger.spec, "maps"))
+                for name in dict.fromkeys(s.interpreter for s in found.shifts)
+            ],
             kept=PLAUSIBLE_IOU,
             map_columns=measures.columns(ledger.spec, "maps"),
             row_columns=measures.columns(ledger.spec, "rows"),
->>>>>>> 40f60a7 (audit: a graph of cells, each kind in one file; x' kept exactly under a budget; measures by name)
             checks=found.checks,
             gates=found.gates,
             sections=[s for s in _SECTIONS if s[0] != "gates" or found.gates],

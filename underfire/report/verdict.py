@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from underfire.audit.reading import PLAUSIBLE_IOU, RobustAccuracy, MapShift, largest
+from underfire.audit.reading import PLAUSIBLE_IOU, MapShift, RobustAccuracy, largest
 from underfire.audit.summary import Difference, Findings, leading
 from underfire.records import Check, Interval
 from underfire.report import plots, words
@@ -177,7 +177,8 @@ def _forgery(gap: Difference) -> Answer:
         tone,
         _ANSWERS[tone],
         f"Looks as before in {words.percent(kept.value)}, {_interval(kept)}",
-        f"{gap.label} makes the class wrong and leaves a {gap.interpreter} map that warns nobody (IoU {PLAUSIBLE_IOU} or more). "
+        f"{gap.label} makes the class wrong and leaves a {gap.interpreter} map that warns nobody "
+        f"(IoU {PLAUSIBLE_IOU} or more). "
         f"After {gap.baseline}, a plain attack: {words.percent(plain.value)}, the upright line.",
         plots.meter(kept.value, kept.low, kept.high, plain.value, length=_LONG),
     )

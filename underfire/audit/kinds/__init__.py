@@ -6,8 +6,8 @@ Every kind has the same parts:
 * `about`: the columns that the plan knows of each cell, such as a label, which no result contains;
 * `cells(spec, target, before)`: its cells in the plan, given those of the kinds before it;
 * `compute(cell, inputs)`: the result of one cell;
-* `views(spec)`: how the ledger shows its results, SQL queries by the name of their table. In them, `KIND_written` has the
-  columns of `schema`, `KIND_cells` has those of `about`, and both have the key of the cell as `cell`.
+* `views(spec)`: how the ledger shows its results: SQL queries by the name of their table. In them, `KIND_written` has
+  the columns of `schema`, `KIND_cells` has those of `about`, and both have the key of the cell as `cell`.
 """
 
 from __future__ import annotations
