@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire import catalog
 from underfire.audit import graph
 from underfire.audit.graph import Cell, next_wave, to_compute
 from underfire.audit.plan import plan
@@ -20,6 +19,7 @@ from underfire.audit.run import Event, run
 from underfire.audit.spec import AuditSpec
 from underfire.audit.store import Store
 from underfire.catalog import Card, InterpreterFacts
+from underfire.catalog.registry import _CARDS
 from underfire.interpreters.gradient import gradient
 
 Small = Callable[..., AuditSpec]
@@ -130,7 +130,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
             calls.append(tuple((x * 16).flatten(1).sum(1).long().tolist()))
         return gradient(model, x, y)
 
-    monkeypatch.setitem(catalog._CARDS, ("interpreter", "counted"), _card(counted))
+    monkeypatch.setitem(_CARDS, ("interpreter", "counted"), _card(counted))
     return calls
 
 

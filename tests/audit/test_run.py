@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire import catalog, data
+from underfire import data
 from underfire.audit import store as stores
 from underfire.audit.executors import Executor
 from underfire.audit.goals import choose_goal
@@ -27,6 +27,7 @@ from underfire.audit.reading import attack_results
 from underfire.audit.run import Event, run
 from underfire.audit.spec import AuditSpec
 from underfire.catalog import AttackFacts, Card
+from underfire.catalog.registry import _CARDS
 from underfire.errors import InputError, LedgerError, ModelError, UnderfireError
 
 Small = Callable[..., AuditSpec]
@@ -117,7 +118,7 @@ def _liar(change: Callable[[Tensor, float], Tensor]) -> Card:
 def test_an_attack_that_breaks_its_bounds_has_no_success(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, in_box: bool, within: bool
 ) -> None:
-    monkeypatch.setitem(catalog._CARDS, ("attack", "liar"), _liar(change))
+    monkeypatch.setitem(_CARDS, ("attack", "liar"), _liar(change))
     ledger = run(small(attacks=["liar"]), tmp_path / "run")
     rows = ledger.sql(
         "SELECT bool_or(success) AS success, bool_and(in_box) AS box, bool_or(within_eps) AS eps FROM rows"
@@ -129,7 +130,7 @@ def test_an_attack_that_breaks_its_bounds_has_no_success(
 def test_an_attack_that_returns_no_numbers_is_named(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(catalog._CARDS, ("attack", "liar"), _liar(lambda x, eps: x * torch.nan))
+    monkeypatch.setitem(_CARDS, ("attack", "liar"), _liar(lambda x, eps: x * torch.nan))
     with pytest.raises(InputError, match="liar linf at eps 0.1: the attack returned pixels that are not finite"):
         run(small(attacks=["liar"]), tmp_path / "run")
     assert [cell["kind"] for cell in Ledger(tmp_path / "run").cells if cell["done"]] == ["clean"]
