@@ -12,7 +12,7 @@ from underfire.errors import DataError, InputError, ModelError, Unsupported
 from underfire.hooks import deconv_relu, guided_relu, shared_forward, smooth_relu
 from underfire.interpreters import deconvnet, gradient, gradient_input, guided_backprop, integrated_gradients
 from underfire.interpreters import smooth_grad as smoothed
-from underfire.interpreters.integrated_gradients import QUADRATURES, baselines, completeness_gap, nodes
+from underfire.interpreters.integrated_gradients import QUADRATURES, baselines, quadrature_error, nodes
 
 BENT = {guided_backprop: guided_relu, deconvnet: deconv_relu}
 
@@ -113,10 +113,10 @@ def test_integrated_gradients_are_complete(network, case, baseline, neuron):
     gaps = {}
     for steps in (2, 12):
         shown = integrated_gradients(model, x, y, baseline=baseline, steps=steps, neuron=neuron)
-        gaps[steps] = completeness_gap(model, x, y, shown, baseline=baseline, neuron=neuron)
+        gaps[steps] = quadrature_error(model, x, y, shown, baseline=baseline, neuron=neuron)
     assert (gaps[12] < 1e-6).all() and (gaps[12] < gaps[2]).all()
     assert torch.allclose(
-        completeness_gap(model, x, y, 0 * shown, baseline=baseline, neuron=neuron), torch.ones(4).double()
+        quadrature_error(model, x, y, 0 * shown, baseline=baseline, neuron=neuron), torch.ones(4).double()
     )
 
 
@@ -124,7 +124,7 @@ def test_the_gap_is_the_measures(case):
     model, x, y = case
     shown = integrated_gradients(model, x, y, steps=3, quadrature="left")
     told = uf.measures.completeness_gap(model, x, y, shown, baseline="black")
-    assert torch.allclose(completeness_gap(model, x, y, shown), told) and (told > 0).all()
+    assert torch.allclose(quadrature_error(model, x, y, shown), told) and (told > 0).all()
 
 
 @pytest.mark.parametrize("quadrature", QUADRATURES)

@@ -87,7 +87,7 @@ def test_bad_input_is_named(model):
     with pytest.raises(Unsupported, match="features 'pixels' is unknown"):
         Surrogate(features="pixels").fit(model, data)
     with pytest.raises(InputError, match="aside .* got 1"):
-        Surrogate(aside=1.0).fit(model, data)
+        Surrogate(held_out=1.0).fit(model, data)
     with pytest.raises(InputError, match="depth .* got 0"):
         Surrogate(depth=0).fit(model, data)
     with pytest.raises(DataError, match="1 images, 0"):

@@ -1,4 +1,4 @@
-"""Which parts of an image are shown together: plans for regressions on parts shown and hidden."""
+"""Designs of experiments for regressions on parts of an image that are shown or hidden."""
 
 from __future__ import annotations
 
@@ -11,51 +11,54 @@ DESIGNS = ("orthogonal", "paired", "independent")
 
 
 def coalitions(samples: int, parts: int, design: str, generator: Generator) -> Tensor:
-    """A plan, bool `[samples, parts]`: True shows a part. The first sample shows all.
+    """Return which parts every sample shows, bool `[samples, parts]`; the first sample shows all.
 
-    Every other sample by itself is a fair coin for every part, in all designs.
+    In every design, each other sample shows each part with probability one half.
 
-    `"independent"` tosses them all. `"paired"` follows each by its opposite: what depends on two parts together, or
-    four, is the same in both and falls out of their difference, so that only odd interactions disturb the weights.
-    `"orthogonal"` takes the pairs from Hadamard matrices with rows and columns drawn and signs tossed: within a block
-    no weight disturbs another either. Such folded blocks are orthogonal arrays of strength 3 (Box and Wilson, On the
-    Experimental Attainment of Optimum Conditions, JRSS B 1951).
+    * `"independent"` draws all entries independently.
+    * `"paired"` follows each sample by its complement. Interactions of even order (of two parts, or four) are equal in
+      both and cancel, so that only interactions of odd order disturb the weights.
+    * `"orthogonal"` takes the pairs from Hadamard matrices with permuted rows and columns and random signs. Within a
+      block, the weight of one part does not disturb that of another. Such folded blocks are orthogonal arrays of
+      strength 3 (Box and Wilson, On the Experimental Attainment of Optimum Conditions, JRSS B 1951).
 
     Args:
-        samples: rows of the plan; the second is the opposite of the first where there are pairs.
-        parts: columns of the plan.
+        samples: rows; with pairs, the second row is the complement of the first.
+        parts: columns.
         design: one of `DESIGNS`.
-        generator: source of all draws, on the CPU.
+        generator: on the CPU.
 
     Raises:
         Unsupported: the design is unknown.
     """
     if design not in DESIGNS:
         raise Unsupported(f"design {design!r} is unknown; choices: {', '.join(DESIGNS)}")
-    whole = torch.ones(1, parts, dtype=torch.bool)
+    everything = torch.ones(1, parts, dtype=torch.bool)
     if design == "independent":
-        tossed = torch.randint(0, 2, (samples - 1, parts), generator=generator).bool()
-        return torch.cat([whole, tossed])
+        drawn = torch.randint(0, 2, (samples - 1, parts), generator=generator).bool()
+        return torch.cat([everything, drawn])
     pairs = -(-samples // 2) - 1
     if design == "paired":
         first = torch.randint(0, 2, (pairs, parts), generator=generator).bool()
     else:
-        first = torch.cat([whole[:0], *_blocks(pairs, parts, generator)])[:pairs]
-    first = torch.cat([whole, first])
+        first = torch.cat([everything[:0], *_hadamard_blocks(pairs, parts, generator)])[:pairs]
+    first = torch.cat([everything, first])
     return torch.stack([first, ~first], 1).flatten(0, 1)[:samples]
 
 
-def _blocks(rows: int, parts: int, generator: Generator) -> list[Tensor]:
-    """Blocks that together have at least so many rows, each a Hadamard matrix in another order."""
+def _hadamard_blocks(rows: int, parts: int, generator: Generator) -> list[Tensor]:
+    """Return permuted Hadamard matrices, bool, that together have at least `rows` rows."""
     order = 1 << max(parts - 1, 0).bit_length()
+    # Sylvester's matrix: the parity of the bits that the row number and the column number have in common
     index = torch.arange(order)
-    both = index[:, None] & index
-    odd = torch.zeros_like(both)
+    common = index[:, None] & index
+    odd = torch.zeros_like(common)
     for bit in range(order.bit_length()):
-        odd ^= both >> bit & 1  # Sylvester's matrix: the parity of the bits that row and column share
+        odd ^= common >> bit & 1
     blocks = []
     for _ in range(-(-rows // order)):
-        down, across = (torch.randperm(order, generator=generator) for _ in range(2))
+        # permute rows and columns, flip the signs of columns
+        row_order, column_order = (torch.randperm(order, generator=generator) for _ in range(2))
         signs = torch.randint(0, 2, (parts,), generator=generator).bool()
-        blocks.append(odd.bool()[down][:, across[:parts]] ^ signs)
+        blocks.append(odd.bool()[row_order][:, column_order[:parts]] ^ signs)
     return blocks

@@ -1,4 +1,4 @@
-"""Every interpreter that gives a map on the same images, for figures that set them side by side."""
+"""Run every interpreter that gives a map on the same images, for figures that show them side by side."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from underfire.catalog import Card, cards
 from underfire.errors import UnderfireError, Unsupported
 
 FAMILIES = ("back-propagation", "representation", "perturbation", "model-guided")
-MOST_PIXELS = 10_000  # of an image, for a method that asks once for each of them
+MOST_PIXELS = 10_000  # of an image, for a method that asks the model once for each pixel
 
 
 def map_cards() -> list[Card]:
-    """The interpreters of the catalogue that give maps, sorted by family and name."""
+    """Return the cards of the interpreters that give maps, sorted by family and name."""
     maps = [card for card in cards("interpreter") if card.facts.gives == "map"]
     place: dict[Any, int] = {family: number for number, family in enumerate(FAMILIES)}
     return sorted(maps, key=lambda card: (place.get(card.facts.family, len(place)), card.name))
 
 
 def refuse_large(card: Card, x: Tensor) -> None:
-    """Raise Unsupported where a comparison of all would wait for one method that asks once for every pixel."""
+    """Raise Unsupported if the method asks the model once for each pixel and the images are large."""
     pixels = x.shape[2] * x.shape[3]
     if card.facts.per_pixel and pixels > MOST_PIXELS:
         raise Unsupported(f"it asks once for each of the {pixels} pixels of an image; occlusion asks for patches")
@@ -36,14 +36,11 @@ def run_all_interpreters(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     only: Collection[str] = (),
 ) -> Iterator[tuple[Card, Tensor | UnderfireError]]:
-    """The maps `[B, 1, h, w]` of one interpreter after the other, or why it gives none for this model.
+    """Yield each interpreter's card with its map `[B, 1, h, w]`, or with the error that it raises for this model.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class to explain, int64 `[B]`.
-        options: by the name of an interpreter, what differs from its defaults.
-        only: the names of those that are wanted; none are all.
+        options: options that differ from the defaults, by the name of the interpreter.
+        only: the names of the interpreters to run; empty runs all.
     """
     for card in map_cards():
         if only and card.name not in only:

@@ -1,4 +1,4 @@
-"""The feature space of a classifier, and known images in it: what the methods that explain by example share."""
+"""Known images in the feature space of a classifier: what the methods that explain by example share."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from underfire.records import Examples
 if TYPE_CHECKING:
     from underfire.data import Dataset
 
-_DECODED = 256  # images held at once while data are read
+_DECODED = 256  # images that are held at once while data are read
 
 
-def pooled(model: nn.Module, x: Tensor, layer: str) -> tuple[Tensor, Tensor]:
-    """Logits `[B, K]`, and the features `[B, D]` of images: the mean over space (or tokens) of what a layer gives.
+def pooled_features(model: nn.Module, x: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+    """Return the logits `[B, K]` and the features `[B, D]` of images: a layer's output, averaged over space or tokens.
 
-    Features are float32 at least, of which distances are known also where the model computes with less.
+    Features are float32 or wider, so that their distances are exact where the model computes in half precision.
 
     Raises:
-        ModelError: there is no such layer. Unsupported: it gives no features of each image.
+        ModelError: there is no such layer. Unsupported: it gives no features for each image.
     """
     logits, outputs = activations(model, x, [layer])
     output = outputs[layer]
@@ -45,11 +45,11 @@ class Known:
     """Known images in the feature space of a model.
 
     Attributes:
-        data: the images themselves, decoded when they are asked for.
-        layer: where the features were read.
+        data: the images, decoded when they are needed.
+        layer: the layer whose output the features are.
         features: `[N, D]`.
         y: their labels, int64 `[N]`.
-        answers: the classes that the model gives them, int64 `[N]`.
+        answers: the classes that the model predicts, int64 `[N]`.
     """
 
     data: Dataset
@@ -59,13 +59,14 @@ class Known:
     answers: Tensor
 
     def seen(self, model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and features of other images, without a graph.
+        """Return the logits and the features of other images, without a graph.
 
         Raises:
-            InputError: the model is not the one that the known images went through.
+            InputError: the layer has another number of features than it had for the known images. ModelError: features
+                are not finite.
         """
         with torch.no_grad(), frozen(model):
-            logits, features = pooled(model, x, self.layer)
+            logits, features = pooled_features(model, x, self.layer)
         if features.shape[1] != self.features.shape[1]:
             count = f"{features.shape[1]} features, those of the known images are {self.features.shape[1]}"
             raise InputError(f"layer {self.layer!r} gives {count}; call fit with this model and this size of images")
@@ -75,7 +76,7 @@ class Known:
         return logits, features
 
     def examples(self, index: Tensor, distance: Tensor, notes: tuple[str, ...]) -> Examples:
-        """The known images at `index` `[B, k]`, -1 for none, as what explains `B` images; a note for each column."""
+        """Return the known images at `index` `[B, k]` as examples; -1 is none, `notes` has a word a column."""
         wanted, place = index.clamp_min(0).unique(return_inverse=True)
         batch = self.data[wanted.cpu()]
         none = index < 0
@@ -92,16 +93,10 @@ def _rows(place: Tensor, index: Tensor) -> Iterator[tuple[list[int], list[int]]]
 
 
 def read_known_images(model: nn.Module, data: Dataset, layer: str | None, memory: float = MEMORY) -> Known:
-    """Send known images through the model, as many at once as the memory allows, and keep their features.
-
-    Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        data: the known images.
-        layer: where features are read; None is the last layer with space.
-        memory: what the layers' outputs may take, in MiB.
+    """Return the features of all images of `data`, read from a layer; None is the last layer with space.
 
     Raises:
-        DataError: there are no images. ModelError: there is no such layer, or features are not numbers.
+        DataError: there are no images. ModelError: there is no such layer, or features are not finite.
     """
     if not len(data):
         raise DataError(f"{data.name}: there are no images to fit to")
@@ -112,7 +107,7 @@ def read_known_images(model: nn.Module, data: Dataset, layer: str | None, memory
     features, labels, answers = [], [], []
     with torch.no_grad(), frozen(model):
         for batch in data.batches(min(room, _DECODED)):
-            logits, found = pooled(model, batch.x.to(place), name)
+            logits, found = pooled_features(model, batch.x.to(place), name)
             features.append(found)
             labels.append(batch.y.to(place))
             answers.append(logits.argmax(1))
@@ -123,7 +118,7 @@ def read_known_images(model: nn.Module, data: Dataset, layer: str | None, memory
     return known
 
 
-def nearest(
+def nearest_known(
     features: Tensor,
     known: Tensor,
     k: int,
@@ -132,17 +127,17 @@ def nearest(
     cosine: bool = False,
     memory: float = MEMORY,
 ) -> tuple[Tensor, Tensor]:
-    """The `k` nearest known features of each, exactly: their distance and place `[B, k]`, nearest first.
+    """Return distance and index `[B, k]` of the `k` nearest known features, nearest first, by exhaustive search.
 
-    Where there are fewer, the distance is infinite and the place -1.
+    Where there are fewer than `k`, the distance is infinite and the index -1.
 
     Args:
         features: `[B, D]`.
         known: `[N, D]`.
-        k: how many.
-        allowed: classes `[B]` and `[N]`, only those that agree are compared; None is all.
-        cosine: one minus the cosine of the angle, instead of the Euclidean distance.
-        memory: what the distances that are computed at once may take, in MiB.
+        k: number of neighbours.
+        allowed: classes `[B]` and `[N]`; only features of equal classes are compared. None compares all.
+        cosine: use one minus the cosine of the angle instead of the Euclidean distance.
+        memory: MiB of the distances that are computed at once.
     """
     known = known.to(features)
     if cosine:
@@ -152,7 +147,7 @@ def nearest(
     for part in torch.arange(len(features), device=features.device).split(rows):
         if cosine:
             far = 1 - features[part] @ known.T
-        else:  # not by the product of matrices, which rounds small distances away
+        else:  # a product of matrices would round small distances to zero
             far = torch.cdist(features[part], known, compute_mode="donot_use_mm_for_euclid_dist")
         if allowed is not None:
             far = far.masked_fill(allowed[0][part, None] != allowed[1], float("inf"))
@@ -165,11 +160,7 @@ def nearest(
 
 
 def require_fitted(known: Known | None, name: str) -> Known:
-    """What a method was fitted to.
-
-    Raises:
-        NotFitted: it was not.
-    """
+    """Return what a method was fitted to, or raise NotFitted."""
     if known is None:
         raise NotFitted(f"{name} explains by known images and has none: call fit(model, data) first")
     return known

@@ -1,19 +1,18 @@
-"""What the class loses when a rectangle of the image is filled in, for many rectangles: occlusion and leave-one-out."""
+"""How much the output for a class drops when a rectangle of the image is replaced, for many rectangles."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from underfire.attribution.chunks import MEMORY, chunk_within, fast_memory
-from underfire.attribution.variants import answers, class_answer, fill_image, finite
-from underfire.errors import InputError
+from underfire.attribution.chunks import MEMORY, fast_memory, resolve_chunk
+from underfire.attribution.fills import fill_image
+from underfire.attribution.variants import Read, ask_variants, class_output, require_finite_answers
 from underfire.hooks import frozen
-from underfire.incremental.intervals import Intervals
-from underfire.incremental.passes import IncrementalForward, NotReusable
+from underfire.incremental import IncrementalForward, Intervals, NotReusable
 
 Edges = tuple[Tensor, Tensor]
-"""First row or column of every rectangle and one past the last, each int64 `[P]`."""
+"""The first row (or column) of every rectangle and one past its last, each int64 `[P]`."""
 
 
 def score_drops(
@@ -29,95 +28,98 @@ def score_drops(
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
-    """How much lower the answer for class `y` is without each rectangle, `[B, P]`.
+    """Return how much lower the output for class `y` is without each of `P` rectangles, `[B, P]`.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class of each, int64 `[B]`.
-        rows: of the rectangles.
-        columns: of the rectangles.
-        fill: what stands in them (see `asking.fill_image`).
-        output: `"logit"` or `"probability"`.
-        reuse: compute only what a rectangle can have changed (see `hooks.reuse`), where no graph is wanted.
-        chunk: how many changed images go through the model at once; None is what suits.
+        rows: rows of the rectangles.
+        columns: columns of the rectangles.
+        reuse: compute only what a rectangle can have changed (see `incremental`); not where a graph is wanted.
         memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
     """
-    if chunk is not None and chunk < 1:
-        raise InputError(f"chunk must be at least 1 image, got {chunk}")
     attached = torch.is_grad_enabled() and x.requires_grad
-    instead = fill_image(x, fill)
+    fill_with, read = fill_image(x, fill), class_output(output)
+    size = resolve_chunk(model, x, chunk, memory, gradients=attached)
     with torch.set_grad_enabled(attached):
         if reuse and not attached and len(x):
             try:
                 with frozen(model):
-                    return _by_reuse(model, x.detach(), y, rows, columns, instead, output, chunk, memory)
-            except NotReusable:  # a network that is not the same each time goes through as a whole
+                    room = fast_memory(memory, x.device) * 2**20 if chunk is None else None
+                    return _incremental_drops(model, x.detach(), y, rows, columns, fill_with, read, size, room)
+            except NotReusable:  # a network that differs from pass to pass is asked about whole images
                 pass
-        (top, bottom), (left, right) = (_with_nothing(edges, x.device) for edges in (rows, columns))
-        down, across = (torch.arange(size, device=x.device) for size in x.shape[2:])
+        # the first rectangle is empty, which is the image itself
+        (top, bottom), (left, right) = (_with_empty(edges, x.device) for edges in (rows, columns))
+        row, column = (torch.arange(side, device=x.device) for side in x.shape[2:])
 
-        def show(image: Tensor, look: Tensor) -> Tensor:
-            r = (down >= top[look, None]) & (down < bottom[look, None])
-            c = (across >= left[look, None]) & (across < right[look, None])
-            return torch.where((r[:, :, None] & c[:, None, :])[:, None], instead[image], x[image])
+        def make(image: Tensor, rectangle: Tensor) -> Tensor:
+            r = (row >= top[rectangle, None]) & (row < bottom[rectangle, None])
+            c = (column >= left[rectangle, None]) & (column < right[rectangle, None])
+            return torch.where((r[:, :, None] & c[:, None, :])[:, None], fill_with[image], x[image])
 
-        found = answers(model, x, y, len(top), show, output=output, chunk=chunk, memory=memory)
-    return found[:, :1] - found[:, 1:]
+        answers = ask_variants(model, x, y, len(top), make, read, chunk=size)
+    return answers[:, :1] - answers[:, 1:]
 
 
-def _with_nothing(edges: Edges, device: torch.device) -> Edges:
-    """With an empty rectangle in front, that is, the image itself."""
+def _with_empty(edges: Edges, device: torch.device) -> Edges:
+    """Return the edges with those of an empty rectangle in front."""
     first, last = (torch.cat([e.new_zeros(1), e]).to(device) for e in edges)
     return first, last
 
 
-def _by_reuse(
+def _incremental_drops(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
     rows: Edges,
     columns: Edges,
-    instead: Tensor,
-    output: str,
-    chunk: int | None,
-    memory: float,
+    fill_with: Tensor,
+    read: Read,
+    size: int,
+    room: float | None,
 ) -> Tensor:
-    """The drops, `[B, P]`: as many whole images at a time as make a chunk, or the rectangles of one in several."""
-    positions = len(rows[0])
-    size = chunk if chunk is not None else chunk_within(model, x, memory, gradients=False)
-    room = fast_memory(memory, x.device) * 2**20
-    made, done, needed = [], 0, 1
+    """Return the drops `[B, P]`, by passes that compute only what a rectangle can have changed.
+
+    Args:
+        size: how many variants go at once in the first chunk.
+        room: bytes that an operation may read and write; later chunks are sized by it. None keeps `size`.
+    """
+    rectangles = len(rows[0])
+    drops, done, needed = [], 0, 1
     while done < len(x):
-        images = slice(done, done + max(size // positions, 1))
+        # take as many images as make one chunk, or one image in several chunks
+        images = slice(done, done + max(size // rectangles, 1))
         known = IncrementalForward(model, x[images])
-        whole = class_answer(known.logits[:1].expand(len(x), -1), y, output)  # raises where y does not fit
-        whole = class_answer(known.logits, y[images], output)
-        # The middle comes first: there a rectangle reaches most, which tells how many of them fit.
-        middle = len(whole) * positions // 2
-        parts, place = [], torch.arange(len(whole) * positions).roll(-middle)
-        while len(place):
-            now, place = place[:size], place[size:]
-            image, p = now // positions, now % positions
-            r, c = (Intervals(first[p], last[p], n) for (first, last), n in ((rows, x.shape[2]), (columns, x.shape[3])))
-            patch = _rectangles(x[images], instead[images], image, r, c)
-            logits = known(patch, image, r, c)
-            parts.append(class_answer(logits, y[images][image.to(y.device)], output))
-            if chunk is None:  # rectangles take less than whole images do, so more of them go at once
+        read(known.logits[:1].expand(len(x), -1), y)  # check the classes of all images
+        whole = read(known.logits, y[images])
+        # begin in the middle: rectangles there reach most, which tells how many of them fit into the room
+        middle = len(whole) * rectangles // 2
+        answers, index = [], torch.arange(len(whole) * rectangles).roll(-middle)
+        while len(index):
+            # forward pass of the next chunk
+            now, index = index[:size], index[size:]
+            image, p = now // rectangles, now % rectangles
+            r, c = (
+                Intervals(first[p], last[p], side)
+                for (first, last), side in ((rows, x.shape[2]), (columns, x.shape[3]))
+            )
+            logits = known(_patches(x[images], fill_with[images], image, r, c), image, r, c)
+            answers.append(read(logits, y[images][image.to(y.device)]))
+            # rectangles take less memory than whole images, so more of them go at once
+            if room is not None:
                 needed = max(needed, known.needed)
-                size = _even(max(len(place), 1), max(int(room // needed), 1))
-        made.append(whole[:, None] - torch.cat(parts).roll(middle).view(len(whole), positions))
+                size = _even(max(len(index), 1), max(int(room // needed), 1))
+        drops.append(whole[:, None] - torch.cat(answers).roll(middle).view(len(whole), rectangles))
         done = images.stop
-    return finite(torch.cat(made))
+    return require_finite_answers(torch.cat(drops))
 
 
 def _even(total: int, most: int) -> int:
-    """The size of equal parts of `total`, none larger than `most`."""
+    """Return the size of equal parts of `total`, none larger than `most`."""
     return -(-total // -(-total // most))
 
 
-def _rectangles(x: Tensor, instead: Tensor, image: Tensor, rows: Intervals, columns: Intervals) -> Tensor:
-    """What the windows of the spans show, `[S, C, h, w]`: the fill where something is removed, else the image."""
+def _patches(x: Tensor, fill_with: Tensor, image: Tensor, rows: Intervals, columns: Intervals) -> Tensor:
+    """Return the windows of the intervals, `[S, C, h, w]`: the fill where a pixel is removed, else the image."""
     image, device = image.to(x.device), x.device
     i = (rows.start[:, None] + torch.arange(rows.size)).to(device)
     j = (columns.start[:, None] + torch.arange(columns.size)).to(device)
@@ -125,4 +127,4 @@ def _rectangles(x: Tensor, instead: Tensor, image: Tensor, rows: Intervals, colu
     c = (j >= columns.low.to(device)[:, None]) & (j < columns.high.to(device)[:, None])
     place = image[:, None, None], slice(None), i[:, :, None], j[:, None, :]
     removed = (r[:, :, None] & c[:, None, :])[..., None]
-    return torch.where(removed, instead[place], x[place]).permute(0, 3, 1, 2)
+    return torch.where(removed, fill_with[place], x[place]).permute(0, 3, 1, 2)

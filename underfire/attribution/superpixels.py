@@ -1,4 +1,4 @@
-"""Images in pieces: superpixels, their mean colours, and numbers of theirs painted back onto the image."""
+"""Superpixels: cut images into them, average colours over them, and paint numbers of superpixels onto the image."""
 
 from __future__ import annotations
 
@@ -11,32 +11,26 @@ SUPERPIXELS = ("quickshift", "slic", "grid")
 
 
 def segment(x: Tensor, superpixels: str | Tensor = "quickshift", segments: int = 50) -> Tensor:
-    """The superpixel of every pixel, int64 `[B, H, W]`, numbered from 0 without gaps in every image.
+    """Return the superpixel of every pixel, int64 `[B, H, W]`, numbered from 0 without gaps in every image.
 
-    The first two are scikit-image's, on the CPU, one image after the other, and see no gradient. Quickshift has the
-    constants of the lime package (kernel 4, distance 200, ratio 0.2) and finds by itself how many there are. Its kernel
-    follows the shorter side of the image, 4 pixels at 224 and never below 1: with 4, small images stay in one piece.
+    Quickshift and SLIC are those of scikit-image; they run on the CPU, one image after the other, without a gradient.
+    Quickshift has the constants of the lime package (kernel 4, distance 200, ratio 0.2) and decides itself how many
+    superpixels there are. Its kernel follows the shorter side of the image, 4 pixels at 224 and never below 1, because
+    a kernel of 4 leaves small images in one piece.
 
     Args:
         x: images `[B, C, H, W]` in `[0, 1]`.
-        superpixels: `"quickshift"`, `"slic"`, `"grid"`, or a segmentation of one's own, integers `[H, W]` for all
-            images or `[B, H, W]`.
-        segments: about how many to make, for `"slic"` and `"grid"`.
+        superpixels: `"quickshift"`, `"slic"`, `"grid"`, or a segmentation: integers `[H, W]` for all images, or
+            `[B, H, W]`.
+        segments: about how many superpixels, for `"slic"` and `"grid"`.
 
     Raises:
         InputError: more superpixels than pixels, a segmentation that does not fit, or an image that quickshift leaves
-            whole. Unsupported: another name.
+            in one piece. Unsupported: the name is unknown.
     """
     height, width = x.shape[2:]
     if isinstance(superpixels, Tensor):
-        given = superpixels.expand(len(x), -1, -1) if superpixels.dim() == 2 else superpixels
-        if given.shape != (len(x), height, width) or given.is_floating_point() or given.is_complex():
-            raise InputError(
-                f"superpixels must be integers [{height}, {width}] or [{len(x)}, {height}, {width}], got "
-                f"{superpixels.dtype} {tuple(superpixels.shape)}"
-            )
-        numbered = [torch.unique(one, return_inverse=True)[1] for one in given]
-        return torch.stack(numbered).to(x.device) if numbered else given.long()
+        return _renumbered(x, superpixels)
     if superpixels not in SUPERPIXELS:
         raise Unsupported(f"superpixels {superpixels!r} are unknown; choices: {', '.join(SUPERPIXELS)}, or a tensor")
     if not 1 <= segments <= height * width:
@@ -44,9 +38,9 @@ def segment(x: Tensor, superpixels: str | Tensor = "quickshift", segments: int =
     if superpixels == "grid":
         rows = min(max(round((segments * height / width) ** 0.5), -(-segments // width), 1), height)
         columns = min(max(round(segments / rows), 1), width)
-        down, across = torch.arange(height) * rows // height, torch.arange(width) * columns // width
-        return (down[:, None] * columns + across).to(x.device).expand(len(x), -1, -1)
-    pieces = torch.stack([_one(image, superpixels, segments) for image in x.detach()]).to(x.device)
+        row, column = torch.arange(height) * rows // height, torch.arange(width) * columns // width
+        return (row[:, None] * columns + column).to(x.device).expand(len(x), -1, -1)
+    pieces = torch.stack([_segment_one(image, superpixels, segments) for image in x.detach()]).to(x.device)
     whole = int((pieces.flatten(1).amax(1) == 0).sum())
     if superpixels == "quickshift" and whole:
         raise InputError(
@@ -55,21 +49,35 @@ def segment(x: Tensor, superpixels: str | Tensor = "quickshift", segments: int =
     return pieces
 
 
-def _one(image: Tensor, kind: str, segments: int) -> Tensor:
+def _renumbered(x: Tensor, given: Tensor) -> Tensor:
+    """Return a segmentation for all images `x`, numbered from 0 without gaps."""
+    height, width = x.shape[2:]
+    pieces = given.expand(len(x), -1, -1) if given.dim() == 2 else given
+    if pieces.shape != (len(x), height, width) or pieces.is_floating_point() or pieces.is_complex():
+        raise InputError(
+            f"superpixels must be integers [{height}, {width}] or [{len(x)}, {height}, {width}], got "
+            f"{given.dtype} {tuple(given.shape)}"
+        )
+    numbered = [torch.unique(one, return_inverse=True)[1] for one in pieces]
+    return torch.stack(numbered).to(x.device) if numbered else pieces.long()
+
+
+def _segment_one(image: Tensor, kind: str, segments: int) -> Tensor:
+    """Return the superpixel of every pixel of one image, `[H, W]`, by scikit-image."""
     from skimage.segmentation import quickshift, slic
 
-    colours = image.expand(3, -1, -1) if len(image) == 1 else image
-    pixels, colour = colours.permute(1, 2, 0).double().cpu().numpy(), len(colours) == 3
+    image = image.expand(3, -1, -1) if len(image) == 1 else image
+    pixels, colour = image.permute(1, 2, 0).double().cpu().numpy(), len(image) == 3
     if kind == "quickshift":
         kernel = max(1.0, 4 * min(image.shape[1:]) / 224)
-        found = quickshift(pixels, kernel_size=kernel, max_dist=200, ratio=0.2, convert2lab=colour)
+        pieces = quickshift(pixels, kernel_size=kernel, max_dist=200, ratio=0.2, convert2lab=colour)
     else:
-        found = slic(pixels, n_segments=segments, start_label=0, convert2lab=colour)
-    return torch.unique(torch.from_numpy(found).long(), return_inverse=True)[1]
+        pieces = slic(pixels, n_segments=segments, start_label=0, convert2lab=colour)
+    return torch.unique(torch.from_numpy(pieces).long(), return_inverse=True)[1]
 
 
 def mean_colours(x: Tensor, pieces: Tensor) -> Tensor:
-    """The images with every pixel in the mean colour of its superpixel, `[B, C, H, W]`; differentiable."""
+    """Return the images with every pixel in the mean colour of its superpixel, `[B, C, H, W]`; differentiable."""
     place = pieces.flatten(1)[:, None].expand(-1, x.shape[1], -1)
     empty = x.new_zeros(*x.shape[:2], int(pieces.max()) + 1)
     total = empty.scatter_add(2, place, x.flatten(2))
@@ -78,5 +86,5 @@ def mean_colours(x: Tensor, pieces: Tensor) -> Tensor:
 
 
 def paint_segments(weights: Tensor, pieces: Tensor) -> Tensor:
-    """Numbers of superpixels `[B, S]` as maps `[B, 1, H, W]`."""
+    """Return the weights of superpixels `[B, S]` as maps `[B, 1, H, W]`."""
     return weights.gather(1, pieces.flatten(1)).view(len(pieces), 1, *pieces.shape[1:])

@@ -1,57 +1,107 @@
-"""What methods share that change an image many times and ask the model about every change."""
+"""Ask a model about many variants of every image, in as few passes as the memory allows.
+
+Perturbation interpreters and the measures of explanations share this engine. A variant is the image with something
+removed, hidden or added.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from underfire.attribution.chunks import MEMORY, chunk_within, in_chunks
+from underfire.attribution.chunks import MEMORY, in_chunks, resolve_chunk
 from underfire.attribution.scores import class_score
-from underfire.errors import InputError, ModelError, Unsupported
+from underfire.errors import ModelError, Unsupported
 from underfire.hooks import frozen
-from underfire.transforms.blur import gaussian_blur
 
-FILLS = ("black", "mean", "blur")
+Model = Callable[[Tensor], Tensor]
+"""Maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`; any callable."""
+Interpreter = Callable[[Any, Tensor, Tensor], Tensor]
+"""`(model, x, y) -> [B, 1, h, w]`."""
+Read = Callable[[Tensor, Tensor], Tensor]
+"""`(logits [n, K], y [n]) -> [n, ...]`: what is kept of the answer to a variant."""
+
 OUTPUTS = ("logit", "probability")
 
 
-def fill_image(x: Tensor, fill: str | float) -> Tensor:
-    """What stands in for removed pixels, shaped like `x`.
-
-    Args:
-        x: images `[B, C, H, W]`.
-        fill: `"black"`; `"mean"`, the mean colour of each image; `"blur"`, the image under a Gaussian of 10 pixels at a
-            side of 224; or a number in `[0, 1]`, one grey for all.
+def class_output(output: str) -> Read:
+    """Return the function that reads the `"logit"` or the `"probability"` of class `y`, `[n]`.
 
     Raises:
-        Unsupported: there is no such fill. InputError: the number is outside the box.
-    """
-    if isinstance(fill, str):
-        if fill not in FILLS:
-            raise Unsupported(f"fill {fill!r} is unknown; choices: {', '.join(FILLS)}, or a number")
-        if fill == "mean":
-            return x.mean((2, 3), keepdim=True).expand_as(x)
-        return gaussian_blur(x, 10 * min(x.shape[2:]) / 224) if fill == "blur" else torch.zeros_like(x)
-    if not 0 <= fill <= 1:
-        raise InputError(f"fill must be {', '.join(FILLS)} or a number in [0, 1], got {fill}")
-    return torch.full_like(x, fill)
-
-
-def class_answer(logits: Tensor, y: Tensor, output: str) -> Tensor:
-    """The `"logit"` or the `"probability"` of class `y` of every sample, `[B]`.
-
-    Raises:
-        Unsupported: `output` is neither. DataError: `y` does not fit the logits.
+        Unsupported: `output` is neither.
     """
     if output not in OUTPUTS:
         raise Unsupported(f"output {output!r} is unknown; choices: {', '.join(OUTPUTS)}")
-    return class_score(logits if output == "logit" else logits.softmax(1), y)
+    if output == "logit":
+        return class_score
+    return lambda logits, y: class_score(logits.softmax(1), y)
 
 
-def fast_layout(model: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The model, given images in the layout in which convolutions are faster, unless it cannot take it."""
+def logit_and_probability(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the logit and the probability of class `y`, `[n, 2]`, in float32 or wider."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return torch.stack([class_score(logits, y), class_score(logits.softmax(1), y)], 1)
+
+
+def ask_variants(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    count: int,
+    make: Callable[[Tensor, Tensor], Tensor],
+    read: Read,
+    *,
+    chunk: int | None = None,
+    memory: float = MEMORY,
+) -> Tensor:
+    """Return what `read` keeps of the model's answers to `count` variants of every image, `[B, count, ...]`.
+
+    All variants of all images form one batch, which goes through the model chunk by chunk. The result carries a graph
+    to `x` where gradients are enabled and `x` requires one; the passes are then repeated in the backward pass.
+
+    Args:
+        count: number of variants of each image.
+        make: `(image, variant) -> [n, C, H, W]` makes variants from the indices of the images and of the variants, each
+            int64 `[n]`. The first variant of every image comes before the second of any.
+        read: see `class_output` and `logit_and_probability`.
+
+    Raises:
+        DataError: `y` does not fit the model. ModelError: the model returns no `[n, K]`, or NaN.
+    """
+    attached = torch.is_grad_enabled() and x.requires_grad
+    chunk = resolve_chunk(model, x, chunk, memory, gradients=attached)
+    ask, images = fast_layout(model), max(len(x), 1)
+
+    def ask_chunk(index: Tensor) -> Tensor:
+        index = index.to(x.device)
+        image, variant = index % images, index // images
+        batch = make(image, variant)
+        with frozen(model):  # also when this pass is repeated in the backward pass
+            logits = ask(batch)
+        if logits.dim() != 2 or len(logits) != len(batch):
+            raise ModelError(f"the model must give logits [{len(batch)}, K], got {tuple(logits.shape)}")
+        class_score(logits[:1].expand(len(x), -1), y)  # check the classes of all images, not only of this chunk
+        return read(logits, y[image])
+
+    answers = in_chunks(ask_chunk, len(x) * count, chunk, attached=attached)
+    return require_finite_answers(answers.unflatten(0, (count, len(x))).transpose(0, 1))
+
+
+def require_finite_answers(answers: Tensor) -> Tensor:
+    """Return the answers `[B, count, ...]`, or raise ModelError if one is NaN or infinite."""
+    bad = int((~torch.isfinite(answers)).flatten(1).any(1).sum())
+    if bad:
+        raise ModelError(
+            f"the model returns NaN or infinite logits for {bad} of {len(answers)} images, or variants of them"
+        )
+    return answers
+
+
+def fast_layout(model: Model) -> Model:
+    """Return the model as a function that passes images channels last, which is faster, unless the model refuses it."""
     layouts = [torch.contiguous_format, torch.channels_last]
 
     def ask(images: Tensor) -> Tensor:
@@ -60,70 +110,7 @@ def fast_layout(model: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
         except RuntimeError as error:
             if len(layouts) < 2 or "view size is not compatible" not in str(error):
                 raise
-            layouts.pop()  # the network makes a `view` of an activation, which only the first allows
+            layouts.pop()  # the network calls `view` on an activation, which needs contiguous channels first
             return model(images.contiguous())
 
     return ask
-
-
-def answers(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    looks: int,
-    show: Callable[[Tensor, Tensor], Tensor],
-    *,
-    output: str,
-    chunk: int | None = None,
-    memory: float = MEMORY,
-) -> Tensor:
-    """What the model says of `looks` variants of every image, all of them folded into one batch, chunk by chunk.
-
-    With a graph where gradients are enabled and `x` requires one.
-
-    Args:
-        model: maps images to logits `[B, K]`.
-        x: images `[B, C, H, W]`.
-        y: the class of each, int64 `[B]`.
-        looks: how many variants of each image there are.
-        show: makes variants `[n, C, H, W]` from places in the batch and in the looks, each int64 `[n]`; one look at all
-            images comes before the next look.
-        output: `"logit"` or `"probability"` of the class.
-        chunk: how many variants go through the model at once; None is what `memory` allows and suits the device.
-        memory: see `chunk_within`.
-
-    Returns:
-        The answers, `[B, looks]`.
-
-    Raises:
-        ModelError: one is NaN or infinite.
-    """
-    attached = torch.is_grad_enabled() and x.requires_grad
-    if chunk is None:
-        chunk = chunk_within(model, x, memory, gradients=attached)
-
-    fast = fast_layout(model)
-
-    def ask(index: Tensor) -> Tensor:
-        index = index.to(x.device)
-        image, look = index % max(len(x), 1), index // max(len(x), 1)
-        shown = show(image, look)
-        with frozen(model):  # also when a pass is made again on the way back, which is later
-            logits = fast(shown)
-        class_score(logits[:1].expand(len(x), -1), y)  # raises where y does not fit, which a part of it might not
-        return class_answer(logits, y[image], output)
-
-    found = in_chunks(ask, len(x) * looks, chunk, attached=attached).view(looks, len(x)).T
-    return finite(found)
-
-
-def finite(found: Tensor) -> Tensor:
-    """The answers `[B, looks]`, if they are numbers.
-
-    Raises:
-        ModelError: one is NaN or infinite.
-    """
-    bad = int((~torch.isfinite(found)).any(1).sum())
-    if bad:
-        raise ModelError(f"the model returns NaN or infinite logits for {bad} of {len(found)} images, or parts of them")
-    return found

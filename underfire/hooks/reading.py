@@ -26,10 +26,14 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no weight gradients inside; every mode and flag as it was found outside."""
-    modes = [(module, module.training) for module in model.modules()]
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def frozen(model: object) -> Iterator[None]:
+    """Set evaluation mode and switch off weight gradients; at the end restore every mode and flag.
+
+    A model that is no module is left alone.
+    """
+    root = model if isinstance(model, nn.Module) else nn.Identity()
+    modes = [(module, module.training) for module in root.modules()]
+    wanted = [parameter for parameter in root.parameters() if parameter.requires_grad]
     try:
         for module, _ in modes:
             module.training = False

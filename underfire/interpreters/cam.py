@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from underfire.attribution.scores import class_score, require_finite
+from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.hooks import activations, frozen, layout_of, pooled_head
+from underfire.validate import require_finite
 
 
 @card(
@@ -19,17 +20,10 @@ from underfire.hooks import activations, frozen, layout_of, pooled_head
     second_order=False,
 )
 def cam(model: nn.Module, x: Tensor, y: Tensor, *, grid: tuple[int, int] | None = None) -> Tensor:
-    """The feature maps before global average pooling, weighted by the last layer's weights of class `y`; signed.
+    """Weight the feature maps before global average pooling by the last layer's weights of class `y`; signed.
 
-    The map's mean plus the class's bias is the logit (its completeness).
-
-    Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`; ends in global average pooling and a linear
-            layer.
-        x: images.
-        y: the class to explain, int64 `[B]`.
-        grid: rows and columns of a transformer's tokens, where their mean is what the linear layer reads; None finds
-            them.
+    The mean of the map plus the bias of the class is the logit. The model must end in global average pooling (or the
+    mean of a transformer's tokens) and one linear layer.
 
     Returns:
         The map, `[B, 1, h, w]`, at the size of those feature maps, in logits.
@@ -40,7 +34,7 @@ def cam(model: nn.Module, x: Tensor, y: Tensor, *, grid: tuple[int, int] | None 
     with frozen(model):
         name, weight, _ = pooled_head(model, x, grid)
         logits, outputs = activations(model, x, [name])
-        class_score(logits, y)  # raises where y does not fit
+        class_score(logits, y)  # check the classes
         features = layout_of(model, x, name, grid).maps(require_finite(outputs[name], f"what layer {name!r} gives"))
         weighted = torch.einsum("bk,bkhw->bhw", weight.detach()[y].to(features.dtype), features)
     return weighted.unsqueeze(1).to(x.dtype)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from underfire.attribution.scores import back_propagated, reduce_channels, require_finite
+from underfire.attribution.gradients import backward_to_input, reduce_channels
 from underfire.catalog import card
 from underfire.hooks import bypass_cache, deconv_relu
+from underfire.validate import require_finite
 
 
 @card(
@@ -25,26 +26,18 @@ def deconvnet(
     channels: bool = False,
     neuron: str | None = None,
 ) -> Tensor:
-    """The logit of class `y` projected back to the image: a ReLU rectifies what comes back, not where it was open.
+    """Project the logit of class `y` back to the image: every ReLU passes back what is positive, open or not.
 
-    Max-pooling goes back to where its maximum was. All else goes back as a gradient does. Without max-pooling, the map
-    of a ReLU network does not depend on the image, and neither does it otherwise but by jumps: its derivative, taken by
-    back-propagating twice, is then zero.
-
-    Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class to explain, int64 `[B]`.
-        absolute: take absolute values before the largest channel; if False, the signed sum over channels.
-        channels: do not join the channels: signed, `[B, C, H, W]`.
-        neuron: explain this inner neuron instead, `"LAYER:UNIT"` (see `parts.score`).
+    Max-pooling passes back to where its maximum was; every other operation passes back a gradient. The map of a ReLU
+    network therefore changes with the image only by jumps, and without max-pooling not at all: its derivative, taken by
+    back-propagating twice, is zero.
 
     Returns:
         The map, `[B, 1, H, W]`, in logits per unit of the image.
 
     Raises:
-        ModelError: what comes back is NaN.
+        ModelError: the map is NaN.
     """
-    with deconv_relu(), bypass_cache(model):  # a pass shared with others would not be bent
-        g = require_finite(back_propagated(model, x, y, neuron, twice=True))
+    with deconv_relu(), bypass_cache(model):  # a pass that is shared would not follow the rule
+        g = require_finite(backward_to_input(model, x, y, neuron, twice=True))
     return g if channels else reduce_channels(g, absolute)

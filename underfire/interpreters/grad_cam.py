@@ -23,23 +23,19 @@ def grad_cam(
     layer: str | tuple[str, ...] | None = None,
     grid: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Feature maps weighted by the mean gradient of the logit of class `y` to them; negative parts cut off.
+    """Weight feature maps by the mean gradient of the logit of class `y`; negative parts are cut off.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class to explain, int64 `[B]`.
-        layer: whose output is weighted, one layer or several, whose maps are then each divided by their largest value,
-            resized to the largest grid and averaged; None is the last layer with space, of a transformer the last one
-            whose patches the logits depend on.
-        grid: rows and columns of a transformer's tokens; None finds them.
+        layer: one layer or several; the maps of several are each divided by their largest value, resized to the largest
+            grid and averaged. None is the last layer with space, of a transformer the last whose patches the logits
+            depend on.
 
     Returns:
         The map, `[B, 1, h, w]`, at the size of the layer's output, never negative; of one layer in logits.
 
     Raises:
-        ModelError: there is no such layer (the message lists them), or the gradient is NaN. Unsupported: its output has
-            no space, or its tokens have no grid that can be found.
+        ModelError: there is no such layer, or the gradient is NaN. Unsupported: the layer has no space, or tokens of no
+            grid that can be found.
     """
 
     def weigh(features: Tensor, gradient: Tensor) -> Tensor:

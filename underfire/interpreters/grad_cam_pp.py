@@ -23,30 +23,27 @@ def grad_cam_pp(
     layer: str | tuple[str, ...] | None = None,
     grid: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Feature maps weighted by the positive gradients, each place so that it counts as much as a whole object.
+    """Weight feature maps by positive gradients, each place so that every object counts alike, large or small.
 
-    The paper explains `Y = exp(S)` of the logit `S`, whose first three derivatives to a feature map are, where `S` is
-    piecewise linear in it, `exp(S)` times the powers of the gradient `g` of `S`. That factor is common to all channels
-    and left out. The map is `ReLU(Σ_k w_k A^k)` with (its equations 5, 6 and 19, `Σ A` over the places of channel k)
+    The paper explains `Y = exp(S)` of the logit `S`. Where `S` is piecewise linear in a feature map, the first three
+    derivatives of `Y` are `exp(S)` times the powers of the gradient `g` of `S`. That factor is common to all channels
+    and left out. The map is `ReLU(Σ_k w_k A^k)` with (equations 5, 6 and 19 of the paper; `Σ A` over the places of
+    channel k)
 
         w_k = Σ_ij α_ij ReLU(g_ij)        α_ij = g_ij² / (2 g_ij² + Σ A · g_ij³) = 1 / (2 + g_ij Σ A)
 
-    Only features that are not negative, as after a ReLU, keep α finite. Where `g_ij Σ A` is negative it counts as zero,
-    so that no weight can explode or change its sign.
+    α stays finite only for features that are not negative, as after a ReLU. Where `g_ij Σ A` is negative it counts as
+    zero, so that no weight explodes or changes its sign.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class to explain, int64 `[B]`.
-        layer: whose output is weighted, one layer or several, see `grad_cam`; None is the last layer with space.
-        grid: rows and columns of a transformer's tokens; None finds them.
+        layer: one layer or several (see `grad_cam`).
 
     Returns:
         The map, `[B, 1, h, w]`, at the size of the layer's output, never negative.
 
     Raises:
-        ModelError: there is no such layer, or the gradient is NaN. Unsupported: its output has no space, or its tokens
-            have no grid that can be found.
+        ModelError: there is no such layer, or the gradient is NaN. Unsupported: the layer has no space, or tokens of no
+            grid that can be found.
     """
 
     def weigh(features: Tensor, gradient: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from underfire.attribution.scores import input_gradient, reduce_channels
+from underfire.attribution.gradients import input_gradient, reduce_channels
 from underfire.catalog import card
 from underfire.errors import InputError
 
@@ -28,18 +28,10 @@ def gradient(
     neuron: str | None = None,
     double_backward: str = "finite_difference",
 ) -> Tensor:
-    """The gradient of the logit of class `y`, how much each pixel would change it: largest absolute value of a channel.
+    """Return the gradient of the logit of class `y` to the image: the largest absolute value over channels.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class to explain, int64 `[B]`.
-        absolute: take absolute values before the largest channel; if False, the signed sum over channels.
-        channels: do not join the channels: signed, `[B, C, H, W]`.
-        pool: average over squares of this side, which the ADV² authors do with 4.
-        neuron: explain this inner neuron instead, `"LAYER:UNIT"` (see `parts.score`).
-        double_backward: how the map's own derivative is taken, `"finite_difference"`, `"smooth"` or `"exact"` (see
-            `parts.input_gradient`).
+        pool: average the map over squares of this side; the authors of ADV² use 4.
 
     Returns:
         The map, `[B, 1, ceil(H / pool), ceil(W / pool)]`, in logits per unit of the image.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from underfire.attribution.scores import input_gradient
+from underfire.attribution.gradients import input_gradient
 from underfire.catalog import card
 
 
@@ -19,17 +19,9 @@ from underfire.catalog import card
 def gradient_input(
     model: nn.Module, x: Tensor, y: Tensor, *, neuron: str | None = None, double_backward: str = "finite_difference"
 ) -> Tensor:
-    """Each pixel times the gradient of the logit of class `y`, summed over channels; signed.
+    """Return each pixel times the gradient of the logit of class `y`, summed over channels; signed.
 
     For a network that is linear in `x` without bias, the map sums to the logit.
-
-    Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class to explain, int64 `[B]`.
-        neuron: explain this inner neuron instead, `"LAYER:UNIT"` (see `parts.score`).
-        double_backward: how the map's own derivative is taken, `"finite_difference"`, `"smooth"` or `"exact"` (see
-            `parts.input_gradient`).
 
     Returns:
         The map, `[B, 1, H, W]`, in logits.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from underfire.attribution.feature_maps import resized
-from underfire.attribution.scores import reduce_channels
+from underfire.attribution.gradients import reduce_channels
 from underfire.catalog import card
 from underfire.interpreters.grad_cam import grad_cam
 from underfire.interpreters.guided_backprop import guided_backprop
@@ -28,24 +28,17 @@ def guided_grad_cam(
     absolute: bool = True,
     double_backward: str = "smooth",
 ) -> Tensor:
-    """Guided back-propagation where Grad-CAM points: their product, Grad-CAM spread over the image bilinearly.
+    """Multiply guided back-propagation by the Grad-CAM map, resized to the image bilinearly.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class to explain, int64 `[B]`.
-        layer: the layer or layers of `grad_cam`; None is the last layer with space.
-        grid: rows and columns of a transformer's tokens; None finds them.
-        absolute: the largest absolute value of a channel; if False, the signed sum over channels.
-        double_backward: how the derivative of guided back-propagation is taken, `"smooth"` or `"exact"`, see
-            `guided_backprop`.
+        double_backward: of guided back-propagation, `"smooth"` or `"exact"` (see `guided_backprop`).
 
     Returns:
         The map, `[B, 1, H, W]`, in squared logits per unit of the image.
 
     Raises:
-        ModelError: there is no such layer, or the gradient is NaN. Unsupported: its output has no space, or its tokens
-            have no grid that can be found.
+        ModelError: there is no such layer, or the gradient is NaN. Unsupported: the layer has no space, or tokens of no
+            grid that can be found.
     """
     heat = grad_cam(model, x, y, layer=layer, grid=grid)
     guided = guided_backprop(model, x, y, channels=True, double_backward=double_backward)

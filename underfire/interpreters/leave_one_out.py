@@ -30,27 +30,22 @@ def leave_one_out(
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
-    """How much the probability of class `y` falls when one pixel is masked: `phi_i = f(x)_c - f(x_(i))_c`.
+    """Return how much the probability of class `y` drops when one pixel is replaced: `phi_i = f(x)_c - f(x_(i))_c`.
 
-    A pixel is masked in all channels at once, so an image costs as many passes as it has pixels; `reuse` makes each of
-    them a fraction of one.
+    A pixel is replaced in all channels at once, so that an image costs as many passes as it has pixels; `reuse` makes
+    each a fraction of a pass. In the paper, `y` is the predicted class.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class to explain, int64 `[B]`; in the paper the predicted one.
-        fill: what stands in the pixel: `"black"`, the image's `"mean"` colour, the `"blur"` of the image, or a number.
         output: `"probability"`, or `"logit"`, which does not saturate.
         reuse: compute only what a pixel can have changed, which gives the same numbers up to rounding; without effect
             where a graph is wanted.
-        chunk: how many images go through the model at once; None is what suits.
         memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
 
     Returns:
         The map, `[B, 1, H, W]`, in probability or logits.
 
     Raises:
-        InputError: the fill is outside the box. Unsupported: there is no such fill. ModelError: an answer is NaN.
+        InputError: the fill is outside the box. Unsupported: the fill is unknown. ModelError: an answer is NaN.
     """
     h, w = x.shape[2:]
     i, j = torch.arange(h).repeat_interleave(w), torch.arange(w).repeat(h)

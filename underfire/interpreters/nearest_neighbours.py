@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY
-from underfire.attribution.feature_space import Known, nearest, read_known_images, require_fitted
+from underfire.attribution.feature_space import Known, nearest_known, read_known_images, require_fitted
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.records import Examples
@@ -28,16 +28,14 @@ if TYPE_CHECKING:
     second_order=False,
 )
 class NearestNeighbours:
-    """The `k` known images that the network sees as most like this one: the nearest in the space of a layer.
-
-    The search is exact, by comparing with all of them.
+    """Show the `k` known images that are nearest to an image in the space of a layer, by exhaustive search.
 
     Args:
         k: how many are shown.
-        layer: whose output, averaged over space, is compared; None is the last layer with space.
-        cosine: compare the directions of the features, by one minus the cosine, instead of their Euclidean distance.
+        layer: the layer whose output, averaged over space, is compared; None is the last layer with space.
+        cosine: compare by one minus the cosine instead of the Euclidean distance.
         same_class: only among known images labelled with the class that is explained.
-        memory: what the layers' outputs may take while the known images are read, in MiB.
+        memory: MiB for the outputs of the layers while the known images are read.
     """
 
     def __init__(
@@ -56,14 +54,14 @@ class NearestNeighbours:
         """Read the features of the known images.
 
         Raises:
-            DataError: there are none. ModelError: there is no such layer, or features are not numbers.
+            DataError: there are no images. ModelError: there is no such layer, or features are not finite.
         """
         at_least_one(k=self.k)
         self._known = read_known_images(model, data, self.layer, self.memory)
         return self
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
-        """The examples of images `[B, C, H, W]`; `y` `[B]` is the class output, and matters with `same_class`.
+        """Return the examples of images `[B, C, H, W]`; the class `y` `[B]` matters only with `same_class`.
 
         Raises:
             NotFitted: `fit` was not called. DataError: `y` is wrong.
@@ -72,7 +70,7 @@ class NearestNeighbours:
         logits, features = known.seen(model, x)
         class_score(logits, y)
         allowed = (y, known.y) if self.same_class else None
-        distance, index = nearest(
+        distance, index = nearest_known(
             features, known.features, self.k, allowed=allowed, cosine=self.cosine, memory=self.memory
         )
         return known.examples(index, distance, ("neighbour",) * self.k)

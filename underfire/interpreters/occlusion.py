@@ -31,21 +31,16 @@ def occlusion(
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
-    """How much the answer for class `y` falls when a patch covers the pixel: the mean over all that do.
+    """Return how much the output for class `y` drops when a patch covers a pixel: the mean over all such patches.
 
-    The patches begin every `stride` pixels; the last of a row or column is cut off where the image ends.
+    Patches begin every `stride` pixels; the last of a row or column is cut off at the border of the image.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class to explain, int64 `[B]`.
-        patch: the side of a patch, in pixels; None is a seventh of the image's shorter side, 32 of 224.
-        stride: how far it moves, in pixels, at most its side; None is half its side.
-        fill: what stands in it: `"black"`, the image's `"mean"` colour, the `"blur"` of the image, or a number.
+        patch: side of a patch; None is a seventh of the image's shorter side, 32 of 224.
+        stride: at most the side of a patch; None is half of it.
         output: `"logit"`, or `"probability"` as in the paper, which moves little once the model is certain.
         reuse: compute only what a patch can have changed, which gives the same numbers up to rounding; without effect
             where a graph is wanted.
-        chunk: how many images go through the model at once; None is what suits.
         memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
 
     Returns:
@@ -53,7 +48,7 @@ def occlusion(
 
     Raises:
         InputError: patch and stride do not fit each other or the image, or the fill is outside the box. Unsupported:
-            there is no such fill. ModelError: an answer is NaN.
+            the fill is unknown. ModelError: an answer is NaN.
     """
     shorter = min(x.shape[2:])
     side = patch if patch is not None else max(shorter // 7, 1)
@@ -74,12 +69,12 @@ def occlusion(
 
 
 def _edges(size: int, side: int, step: int) -> Edges:
-    """Where the patches of one axis begin and end: as many as it takes to reach the end of the image."""
+    """Return where the patches of one axis begin and end; they reach the end of the image."""
     begin = torch.arange(-(-(size - side) // step) + 1) * step
     return begin, (begin + side).clamp(max=size)
 
 
 def _covers(edges: Edges, size: int, like: Tensor) -> Tensor:
-    """1 where a patch of an axis covers a pixel of it, `[patches, size]`."""
+    """Return 1 where a patch of an axis covers a pixel of it, `[patches, size]`."""
     pixel = torch.arange(size)
     return ((pixel >= edges[0][:, None]) & (pixel < edges[1][:, None])).to(like)

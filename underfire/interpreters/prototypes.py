@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY
-from underfire.attribution.feature_space import Known, nearest, read_known_images, require_fitted
+from underfire.attribution.feature_space import Known, nearest_known, read_known_images, require_fitted
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.errors import InputError
@@ -18,7 +18,7 @@ from underfire.validate import at_least_one
 if TYPE_CHECKING:
     from underfire.data import Dataset
 
-_COMPARED = 1000  # features of which the median distance is taken
+_COMPARED = 1000  # features whose median distance is taken
 
 
 @card(
@@ -32,24 +32,24 @@ _COMPARED = 1000  # features of which the median distance is taken
     second_order=False,
 )
 class Prototypes:
-    """The typical images of the class and those that its typical images leave out, of each the nearest to this one.
+    """Show the nearest typical images of the class, and the nearest images that its typical images do not represent.
 
-    Prototypes are chosen greedily so that their distribution comes as near as possible (in maximum mean discrepancy) to
-    that of all known images of the class; criticisms where the two differ most, and unlike each other.
+    Prototypes are chosen greedily so that the maximum mean discrepancy between them and all known images of the class
+    is smallest; criticisms where the two distributions differ most, and unlike each other.
 
     Args:
-        count: how many prototypes of each class (or in all) are chosen.
-        criticisms: how many criticisms of each class (or in all).
-        k: how many of each kind are shown for an image, the nearest in feature space first.
-        per_class: choose and show by class, by the labels of the data; if False, of all classes together.
+        count: prototypes that are chosen for each class (or in all).
+        criticisms: criticisms that are chosen for each class (or in all).
+        k: how many of each kind are shown for an image, the nearest first.
+        per_class: choose and show by class, by the labels of the data; if False, over all classes.
         bandwidth: `m` of the kernel `exp(-gamma |a - b|²)` with `gamma = 1 / (2 m²)`; None is the median distance of
             known images.
-        layer: whose output, averaged over space, is the feature space; None is the last layer with space.
-        memory: what the layers' outputs, or the kernel's entries computed at once, may take, in MiB.
+        layer: the layer whose output, averaged over space, is the feature space; None is the last layer with space.
+        memory: MiB for the outputs of the layers, or for the entries of the kernel that are computed at once.
 
     Attributes:
-        prototypes_: places in the data of all prototypes, class by class in the order they were chosen, int64.
-        criticisms_: likewise of all criticisms.
+        prototypes_: indices of all prototypes in the data, class by class in the order of their choice, int64.
+        criticisms_: the same of all criticisms.
         gamma_: the gamma in use.
     """
 
@@ -78,12 +78,12 @@ class Prototypes:
         if self.criticisms < 0 or (self.bandwidth is not None and not self.bandwidth > 0):
             raise InputError(f"criticisms must be >= 0 and bandwidth > 0, got {self.criticisms} and {self.bandwidth}")
         known = read_known_images(model, data, self.layer, self.memory)
-        features = known.features - known.features.mean(0)  # nearer to zero, squares lose less to rounding
+        features = known.features - known.features.mean(0)  # closer to zero, where squares lose less to rounding
         self.gamma_ = median_gamma(features) if self.bandwidth is None else 1 / (2 * self.bandwidth**2)
         everything = torch.arange(len(features), device=features.device)
         groups = [everything[known.y == k] for k in known.y.unique()] if self.per_class else [everything]
         typical, critical = [], []
-        for rows in groups:
+        for rows in groups:  # one class, or all images
             part = features[rows]
             closeness = mean_kernel(part, self.gamma_, self.memory)
             chosen = choose_prototypes(part, closeness, self.count, self.gamma_)
@@ -94,7 +94,7 @@ class Prototypes:
         return self
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
-        """Of images `[B, C, H, W]` the `k` nearest prototypes of class `y` `[B]`, then its `k` nearest criticisms.
+        """Return the `k` nearest prototypes of class `y` `[B]`, then its `k` nearest criticisms, for each image.
 
         Raises:
             NotFitted: `fit` was not called. DataError: `y` is wrong.
@@ -107,7 +107,7 @@ class Prototypes:
         for note, chosen in (("prototype", self.prototypes_), ("criticism", self.criticisms_)):
             if len(chosen):
                 allowed = (y, known.y[chosen]) if self.per_class else None
-                distance, place = nearest(features, known.features[chosen], self.k, allowed=allowed)
+                distance, place = nearest_known(features, known.features[chosen], self.k, allowed=allowed)
                 distances.append(distance)
                 places.append(torch.where(place < 0, place, chosen[place]))
                 notes += (note,) * self.k
@@ -115,7 +115,7 @@ class Prototypes:
 
 
 def median_gamma(features: Tensor) -> float:
-    """`1 / (2 m²)`, `m` the median distance between features, of evenly spaced ones where there are very many."""
+    """Return `1 / (2 m²)` with `m` the median distance, of evenly spaced features where there are very many."""
     some = features[:: -(-len(features) // _COMPARED)]
     distances = torch.pdist(some)
     middle = float(distances.median()) if len(distances) else 0.0
@@ -123,35 +123,37 @@ def median_gamma(features: Tensor) -> float:
 
 
 def kernel(a: Tensor, b: Tensor, gamma: float) -> Tensor:
-    """`exp(-gamma |a_i - b_j|²)`, `[N, M]`."""
+    """Return `exp(-gamma |a_i - b_j|²)`, `[N, M]`."""
     squares = a.square().sum(1, keepdim=True) - 2 * a @ b.T + b.square().sum(1)
     return squares.clamp_min_(0).mul_(-gamma).exp_()
 
 
 def mean_kernel(features: Tensor, gamma: float, memory: float = MEMORY) -> Tensor:
-    """The mean of the kernel between each image and all, `[N]`; no more than `memory` MiB of it at once."""
+    """Return the mean of the kernel between each image and all, `[N]`; at most `memory` MiB of it at once."""
     rows = max(1, int(memory * 2**20 // (2 * len(features) * features.element_size())))
     return torch.cat([kernel(part, features, gamma).mean(1) for part in features.split(rows)])
 
 
 def choose_prototypes(features: Tensor, closeness: Tensor, count: int, gamma: float) -> Tensor:
-    """Greedily the set S of largest `J(S) = 2 / (n |S|) sum k(x_i, s) - 1 / |S|² sum k(s, s')`, places int64 `[count]`.
+    """Choose greedily the set S of largest `J(S) = 2 / (n |S|) Σ k(x_i, s) - 1 / |S|² Σ k(s, s')`, int64 `[count]`.
 
-    `J` is minus the squared maximum mean discrepancy between S and all, up to a constant.
+    Up to a constant, `J` is minus the squared maximum mean discrepancy between S and all images.
 
     Args:
         features: `[N, D]`.
-        closeness: `mean_kernel` of them, `[N]`.
-        count: size of S, or all where there are fewer.
+        closeness: their `mean_kernel`, `[N]`.
+        count: size of S, or all images where there are fewer.
         gamma: of the kernel.
     """
     chosen: list[Tensor] = []
     free = torch.ones_like(closeness, dtype=torch.bool)
-    to_chosen = torch.zeros_like(closeness)  # of every image the sum of the kernel over S
-    among, to_all = closeness.new_zeros(()), closeness.new_zeros(())  # the two sums of J for S as it is
+    to_chosen = torch.zeros_like(closeness)  # the sum of the kernel between each image and S
+    among, to_all = closeness.new_zeros(()), closeness.new_zeros(())  # the two sums of J(S)
     for size in range(1, min(count, len(features)) + 1):
+        # J of S with each image added
         gain = 2 / size * (to_all + closeness) - (among + 2 * to_chosen + 1) / size**2
         best = torch.where(free, gain, float("-inf")).argmax()
+        # add the best image and update the sums
         among, to_all = among + 2 * to_chosen[best] + 1, to_all + closeness[best]
         to_chosen = to_chosen + kernel(features, features[best, None], gamma).squeeze(1)
         free[best] = False
@@ -160,27 +162,29 @@ def choose_prototypes(features: Tensor, closeness: Tensor, count: int, gamma: fl
 
 
 def choose_criticisms(features: Tensor, closeness: Tensor, chosen: Tensor, count: int, gamma: float) -> Tensor:
-    """Greedily the set C of largest `sum |witness(c)| + log det K_CC`, apart from the prototypes, int64 `[count]`.
+    """Choose greedily the set C of largest `Σ |witness(c)| + log det K_CC` beside the prototypes, int64 `[count]`.
 
-    `witness(c)` is the mean of the kernel to all minus that to the prototypes.
+    `witness(c)` is the mean of the kernel to all images minus the mean to the prototypes.
 
     Args:
         features: `[N, D]`.
-        closeness: `mean_kernel` of them, `[N]`.
-        chosen: places of the prototypes.
-        count: size of C, or all that are left.
+        closeness: their `mean_kernel`, `[N]`.
+        chosen: indices of the prototypes.
+        count: size of C, or all images that are left.
         gamma: of the kernel.
     """
     witness = (closeness - kernel(features, features[chosen], gamma).mean(1)).abs()
     free = torch.ones_like(closeness, dtype=torch.bool)
     free[chosen] = False
     count = min(count, len(features) - len(chosen))
-    # What log det gains by c is the log of its variance given C, which one column of a Cholesky factor at a time keeps.
+    # An added image c raises log det K_CC by the log of its variance given C, which a Cholesky factor keeps.
     variance, factor = torch.ones_like(closeness), features.new_zeros(count, len(features))
     found: list[Tensor] = []
     for step in range(count):
+        # gain of each image
         gain = witness + variance.clamp_min(torch.finfo(variance.dtype).eps).log()
         best = torch.where(free, gain, float("-inf")).argmax()
+        # add the best image and update the factor
         column = kernel(features[best, None], features, gamma).squeeze(0) - factor[:step, best] @ factor[:step]
         factor[step] = column / variance[best].clamp_min(torch.finfo(variance.dtype).eps).sqrt()
         variance = variance - factor[step].square()

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY
-from underfire.attribution.scores import default_generator
-from underfire.attribution.variants import answers
+from underfire.attribution.variants import ask_variants, class_output
 from underfire.catalog import card
 from underfire.errors import InputError
+from underfire.validate import default_generator
 
 
 @card(
@@ -34,24 +34,18 @@ def rise(
     memory: float = MEMORY,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Random masks, each weighted by the probability of class `y` of the image under it: `sum_i f(x M_i) M_i / (p N)`.
+    """Average random masks, each weighted by the probability of class `y` under it: `sum_i f(x M_i) M_i / (p N)`.
 
-    A mask is a coarse grid of zeros and ones, enlarged bilinearly to a little more than the image and cut at a random
-    place. All images see the same masks. The defaults are those of the re-implementation in TorchRay, with half its
-    masks; the authors' own code takes 6,000 of 8 × 8 cells and shows a tenth of them, so little that a small network
-    often sees nothing.
+    A mask is a coarse grid of zeros and ones, enlarged bilinearly to a little more than the image and cropped at a
+    random place. All images share the masks. The defaults are those of the re-implementation in TorchRay, with half its
+    masks. The authors' code takes 6,000 masks of 8 × 8 cells and shows a tenth of the cells, so few that a small
+    network often sees nothing.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class to explain, int64 `[B]`.
-        samples: how many masks, N.
+        samples: number of masks, N.
         cells: rows and columns of the coarse grid, s.
         shown: the probability p that a cell shows the image, which is also the expectation of a mask.
-        output: `"probability"` or `"logit"`.
-        chunk: how many images go through the model at once; None is what suits.
         memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
-        generator: draws the masks.
 
     Returns:
         The map, `[B, 1, H, W]`: the mean answer given that the pixel is shown.
@@ -63,31 +57,33 @@ def rise(
         raise InputError(f"samples and cells must be at least 1, got {samples} and {cells}")
     if not 0 < shown <= 1:
         raise InputError(f"shown must be above 0 and at most 1, got {shown}")
+    # draw the masks
     draw = default_generator(generator, x.device)
     coarse = (torch.rand(samples, cells, cells, generator=draw, device=draw.device) < shown).to(x)
     cell = [math.ceil(size / cells) for size in x.shape[2:]]
     i, j = (torch.randint(c, (samples,), generator=draw, device=draw.device).to(x.device) for c in cell)
     down, across = (_enlarge(cells, *sizes, like=x) for sizes in zip(x.shape[2:], cell, strict=True))
 
-    def show(image: Tensor, look: Tensor) -> Tensor:
-        masks, which = look.unique_consecutive(return_inverse=True)
+    def make(image: Tensor, sample: Tensor) -> Tensor:
+        masks, which = sample.unique_consecutive(return_inverse=True)
         m = down[i[masks]] @ coarse[masks] @ across[j[masks]].mT
         return x[image] * m[which, None]
 
     with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
-        f = answers(model, x, y, samples, show, output=output, chunk=chunk, memory=memory)
-        # Masks that are cut at the same place are enlarged by the same linear map, so their grids are summed before.
+        # forward passes
+        f = ask_variants(model, x, y, samples, make, class_output(output), chunk=chunk, memory=memory)
+        # sum the coarse grids of all masks that are cropped at the same place: one linear map enlarges them
         empty, place = f.new_zeros(cell[0] * cell[1], cells * cells), i * cell[1] + j
         rows, columns = (enlarge.permute(1, 0, 2).flatten(1) for enlarge in (down, across))
         maps = x.new_zeros(len(x), *x.shape[2:])
         for b, weight in enumerate(f / (shown * samples)):
-            summed = empty.index_add(0, place, weight[:, None] * coarse.flatten(1)).view(*cell, cells, cells)
-            maps[b] = rows @ summed.transpose(1, 2).reshape(cell[0] * cells, -1) @ columns.T
+            total = empty.index_add(0, place, weight[:, None] * coarse.flatten(1)).view(*cell, cells, cells)
+            maps[b] = rows @ total.transpose(1, 2).reshape(cell[0] * cells, -1) @ columns.T
         return maps[:, None]
 
 
 def _enlarge(cells: int, size: int, cell: int, *, like: Tensor) -> Tensor:
-    """Bilinear enlargement to the length of `cells + 1` cells, cut at every place of one: `[cell, size, cells]`."""
+    """Return the bilinear enlargement to `cells + 1` cells, cropped at every place of one: `[cell, size, cells]`."""
     places = torch.arange(cell)[:, None] + torch.arange(size)
     source = (places + 0.5) * cells / ((cells + 1) * cell) - 0.5
     nearness = 1 - (source.clamp(0, cells - 1)[..., None] - torch.arange(cells)).abs()

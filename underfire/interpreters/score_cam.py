@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from underfire.attribution.chunks import MEMORY, chunk_within, in_chunks
-from underfire.attribution.feature_maps import average_layers, feature_maps, layouts_of, positive
-from underfire.attribution.scores import class_score, differentiable_input, require_finite
+from underfire.attribution.chunks import MEMORY, in_chunks, resolve_chunk
+from underfire.attribution.feature_maps import average_layers, feature_maps, layouts_of, positive_sum
+from underfire.attribution.gradients import differentiable_input
+from underfire.attribution.scores import class_score
 from underfire.attribution.variants import fast_layout
 from underfire.catalog import card
 from underfire.hooks import frozen, uncached
+from underfire.validate import require_finite
 
 
 @card(
@@ -32,57 +34,53 @@ def score_cam(
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
-    """Feature maps weighted by the logit of class `y` of the image seen through each of them; negative parts cut off.
+    """Weight feature maps by the logit of class `y` of the image seen through each of them; negative parts cut off.
 
-    Every channel `A^k` of the layer is spread over the image (bilinearly, corner on corner), scaled from 0 to 1 and
-    multiplied with it: `S_k = f_y(x · H^k)`. The map is `ReLU(Σ_k α_k A^k)`, with `α` the softmax of `S` over the
-    channels (the paper's algorithm 1; that it subtracts the score of a black image from all makes no difference then),
-    or that increase over the black image itself. A constant channel makes a black image. Costs one pass of the image
-    and one for each channel.
+    Every channel `A^k` of the layer is resized to the image (bilinearly, corners aligned), scaled to [0, 1] as `H^k`
+    and
+    multiplied with the image: `S_k = f_y(x · H^k)`. The map is `ReLU(Σ_k α_k A^k)`, with `α` the softmax of `S` over
+        the
+    channels (algorithm 1 of the paper; the score of a black image, which it subtracts from all, makes no difference
+    then), or the increase over the black image. A constant channel makes a black image. Costs one pass of the image and
+    one for each channel.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images; black is 0.
-        y: the class to explain, int64 `[B]`.
-        layer: whose output is weighted, one layer or several, see `grad_cam`; None is the last layer with space.
-        grid: rows and columns of a transformer's tokens; None finds them.
-        softmax: if False, a channel's weight is its increase over the black image, `S_k - f_y(0)`.
-        chunk: how many masked images go through the model at once; None is as many as the memory allows.
-        memory: what the layers' outputs may take then, in MiB.
+        layer: one layer or several (see `grad_cam`).
+        softmax: if False, the weight of a channel is its increase over the black image, `S_k - f_y(0)`.
 
     Returns:
         The map, `[B, 1, h, w]`, at the size of the layer's output, never negative.
 
     Raises:
         InputError: the chunk is below 1, or the memory too small for one image. ModelError: there is no such layer, or
-            a score is NaN. Unsupported: its output has no space, or its tokens have no grid that can be found.
+            a score is NaN. Unsupported: the layer has no space, or tokens of no grid that can be found.
     """
     with differentiable_input(model, x) as (point, attached), torch.set_grad_enabled(attached):
         layers = layouts_of(model, point, layer, grid)
         _, outputs = feature_maps(model, point, y, layers, attached=attached)
-        room = chunk if chunk is not None else chunk_within(model, point, memory, gradients=attached)
+        room = resolve_chunk(model, point, chunk, memory, gradients=attached)
         maps = []
-        for name, space in layers.items():
-            features = space.maps(outputs[name]).to(x.dtype)
+        for name, layout in layers.items():
+            features = layout.maps(outputs[name]).to(x.dtype)
             scores = _scores(model, point, y, features, room, attached)
             if softmax:
                 weights = scores.softmax(1)
             else:
                 black = class_score(uncached(model)(torch.zeros_like(point[:1])).expand(len(y), -1), y)
                 weights = scores - black[:, None]
-            maps.append(positive(weights[:, :, None, None], features))
+            maps.append(positive_sum(weights[:, :, None, None], features))
         return average_layers(maps)
 
 
 def _scores(model: nn.Module, x: Tensor, y: Tensor, features: Tensor, chunk: int, attached: bool) -> Tensor:
-    """`S`, `[B, C]`: the logit of class `y` of every image seen through every channel of its features."""
+    """Return `S`, `[B, C]`: the logit of class `y` of every image seen through every channel of its features."""
     fast = fast_layout(lambda images: uncached(model)(images))
 
     def of_images(images: Tensor) -> Tensor:
         seen, through, classes = x[images], features[images], y[images]
 
         def of_channels(channels: Tensor) -> Tensor:
-            with frozen(model):  # also when the pass is made again on the way back
+            with frozen(model):  # also when this pass is repeated in the backward pass
                 logits = fast(masked(seen, through[:, channels]))
             return class_score(logits, classes.repeat_interleave(len(channels))).view(len(images), len(channels)).T
 
@@ -92,12 +90,12 @@ def _scores(model: nn.Module, x: Tensor, y: Tensor, features: Tensor, chunk: int
 
 
 def masked(x: Tensor, features: Tensor) -> Tensor:
-    """Images `[b, C, H, W]` seen through features `[b, c, h, w]`: `[b · c, C, H, W]`."""
+    """Return images `[b, C, H, W]` seen through features `[b, c, h, w]`: `[b · c, C, H, W]`."""
     spread = F.interpolate(features, x.shape[2:], mode="bilinear", align_corners=True)
     least, most = spread.amin((2, 3), keepdim=True), spread.amax((2, 3), keepdim=True)
     width = most - least
     rounding = 8 * torch.finfo(spread.dtype).eps * torch.maximum(most.abs(), least.abs())  # of a constant channel
     varies = width > rounding
     h = (spread - least) * (varies / torch.where(varies, width, torch.ones_like(width)))
-    last = x.permute(0, 2, 3, 1).unsqueeze(1) * h.unsqueeze(4)  # made in the layout in which it is passed
-    return last.flatten(0, 1).permute(0, 3, 1, 2)
+    channels_last = x.permute(0, 2, 3, 1).unsqueeze(1) * h.unsqueeze(4)  # the layout in which they are passed
+    return channels_last.flatten(0, 1).permute(0, 3, 1, 2)

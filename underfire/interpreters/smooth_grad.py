@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from underfire.attribution.chunks import MEMORY, chunk_within, sum_in_chunks
-from underfire.attribution.scores import check_classes, default_generator, reduce_channels
+from underfire.attribution.chunks import MEMORY, resolve_chunk, sum_in_chunks
+from underfire.attribution.gradients import reduce_channels
+from underfire.attribution.scores import check_y
+from underfire.attribution.variants import Interpreter
 from underfire.catalog import Card, InterpreterFacts, card, facts_of, find
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import bypass_cache
-
-Interpreter = Callable[[nn.Module, Tensor, Tensor], Tensor]
+from underfire.validate import default_generator
 
 
 @card(
@@ -42,59 +42,53 @@ def smooth_grad(
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
-    """The mean map of an image under Gaussian noise, of any method that gives maps.
+    """Average the maps of an image under Gaussian noise, made by any method that gives maps.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class to explain, int64 `[B]`.
-        interpreter: the name of a method: one that joins its channels in the end, such as `"gradient"`, is averaged
-            before that, as in the paper; or a callable `(model, x, y) -> [B, 1, h, w]`, whose maps are averaged as they
-            are.
-        samples: noisy copies of each image; the paper's authors see little gain past 50.
-        noise: its standard deviation, as a share of each image's largest less its smallest value; in the paper 0.1 to
-            0.2. Noisy images are not cut off at the box.
+        interpreter: the name of a method, or a callable `(model, x, y) -> [B, 1, h, w]`. A named method that reduces
+            its channels in the end, such as `"gradient"`, is averaged before that, as in the paper.
+        samples: noisy copies of each image, which all images share; the authors see little gain past 50.
+        noise: in the paper 0.1 to 0.2; noisy images are not clipped to the box.
         squared: average the squares (SmoothGrad-Squared; Hooker et al., A Benchmark for Interpretability Methods,
             NeurIPS 2019).
-        absolute: how averaged channels are joined: the largest absolute value, or the sum.
-        neuron: explain this inner neuron instead, where the method can (see `parts.score`).
-        double_backward: how a map that is itself a gradient is differentiated, where the method can; None is its own.
-        generator: the source of the noise, which all images share; None draws the same every time.
-        chunk: how many noisy copies go through the model at once; None is as many as `memory` allows.
-        memory: for what the layers put out, in MiB; a method that bends rectifiers, such as `"guided_backprop"`, takes
-            up to twice as much.
+        neuron: passed to the method, where it has this option.
+        double_backward: passed to the method, where it has this option; None is the method's default.
+        memory: a method with ReLU rules, such as `"guided_backprop"`, takes up to twice as much.
 
     Returns:
-        The map, `[B, 1, h, w]`, in what the method gives, or its square.
+        The map, `[B, 1, h, w]`, in the unit of the method, or its square.
 
     Raises:
         InputError: an option is wrong. Unsupported: the method has no such option, or gives no map.
     """
     if samples < 1 or noise < 0:
         raise InputError(f"samples must be at least 1 and noise not negative, got {samples} and {noise:g}")
-    check_classes(x, y)
-    apart, explain = _resolved(interpreter, {"neuron": neuron, "double_backward": double_backward})
+    check_y(x, y)
+    # bind the method's options
+    separate, explain = _resolved(interpreter, {"neuron": neuron, "double_backward": double_backward})
     facts = facts_of(explain, InterpreterFacts(differentiable=True, second_order=True))
     attached = torch.is_grad_enabled() and x.requires_grad and facts.differentiable
     if not attached:
         x = x.detach()
-    lots = default_generator(generator, x.device)
-    draws = torch.randn(samples, *x.shape[1:], generator=lots, device=lots.device, dtype=x.dtype).to(x.device)
+    # draw the noise
+    source = default_generator(generator, x.device)
+    draws = torch.randn(samples, *x.shape[1:], generator=source, device=source.device, dtype=x.dtype).to(x.device)
     sigma = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
 
     def noisy(image: Tensor, sample: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-        with bypass_cache(model):  # also when the pass is made again on the way back
-            shown = explain(model, x[image] + sigma[image] * draws[sample], y[image])
-        return (shown.square() if squared else shown) / samples
+        with bypass_cache(model):  # also when this pass is repeated in the backward pass
+            heat = explain(model, x[image] + sigma[image] * draws[sample], y[image])
+        return (heat.square() if squared else heat) / samples
 
     twice = attached and facts.second_order
-    at_once = chunk_within(model, x, memory, gradients=True, twice=twice) if chunk is None else chunk
-    mean = sum_in_chunks(noisy, samples, at_once, x, sigma)
-    return reduce_channels(mean, absolute) if apart else mean
+    room = resolve_chunk(model, x, chunk, memory, gradients=True, twice=twice)
+    # average over the noisy copies
+    mean = sum_in_chunks(noisy, samples, room, x, sigma)
+    return reduce_channels(mean, absolute) if separate else mean
 
 
 def _resolved(interpreter: str | Interpreter, options: dict[str, Any]) -> tuple[bool, Interpreter]:
-    """Whether the channels come apart, and the method with those of the options bound that are given."""
+    """Return whether the channels are averaged before they are reduced, and the method with its options bound."""
     method = find("interpreter", interpreter) if isinstance(interpreter, str) else interpreter
     known = method.options if isinstance(method, Card) else inspect.signature(method).parameters
     given = {name: value for name, value in options.items() if value is not None}
@@ -102,6 +96,6 @@ def _resolved(interpreter: str | Interpreter, options: dict[str, Any]) -> tuple[
         raise Unsupported(f"interpreter {interpreter!r} has no option {name!r}")
     if (gives := facts_of(method, InterpreterFacts()).gives) != "map":
         raise Unsupported(f"interpreter {interpreter!r} gives {gives}, which have no mean; choose one that gives a map")
-    apart = isinstance(interpreter, str) and "channels" in known
-    bound = given | {"channels": True} if apart else given
-    return apart, partial(method, **bound) if bound else method
+    separate = isinstance(interpreter, str) and "channels" in known
+    bound = given | {"channels": True} if separate else given
+    return separate, partial(method, **bound) if bound else method

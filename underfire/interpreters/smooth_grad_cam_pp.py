@@ -5,18 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from underfire.attribution.chunks import MEMORY, chunk_within, sum_in_chunks
+from underfire.attribution.chunks import MEMORY, resolve_chunk, sum_in_chunks
 from underfire.attribution.feature_maps import (
     average_layers,
     feature_maps,
     features_and_gradients,
     layouts_of,
-    positive,
+    positive_sum,
 )
-from underfire.attribution.scores import default_generator, differentiable_input
+from underfire.attribution.gradients import differentiable_input
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.hooks import bypass_cache
+from underfire.validate import default_generator
 
 
 @card(
@@ -39,35 +40,28 @@ def smooth_grad_cam_pp(
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
-    """Grad-CAM++ with derivatives that are averages over noisy copies of the image.
+    """Compute Grad-CAM++ from derivatives that are averaged over noisy copies of the image.
 
-    With `D1 D2 D3` the averages of `g`, `g²` and `g³`, where `g` is the gradient of the logit to the feature maps of a
-    noisy copy, and the feature maps `A` of the image itself, the map is `ReLU(Σ_k w_k A^k)`,
+    `D1 D2 D3` are the averages of `g`, `g²` and `g³`, where `g` is the gradient of the logit to the feature maps of a
+    noisy copy. With the feature maps `A` of the image itself, the map is `ReLU(Σ_k w_k A^k)`,
 
         w_k = Σ_ij α_ij ReLU(D1_ij)        α_ij = D2_ij / (2 D2_ij + Σ A · D3_ij)
 
-    As in `grad_cam_pp`, `Σ A · D3` counts as zero where it is negative. Without noise the two are the same, and they
-    also are for the last feature maps before global average pooling, whose gradient does not depend on the image.
+    As in `grad_cam_pp`, `Σ A · D3` counts as zero where it is negative. The two methods are equal without noise, and
+    also for the last feature maps before global average pooling, whose gradient does not depend on the image.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class to explain, int64 `[B]`.
-        layer: whose output is weighted, one layer or several, see `grad_cam`; None is the last layer with space.
-        grid: rows and columns of a transformer's tokens; None finds them.
-        samples: how many noisy copies of each image.
-        noise: standard deviation of the noise, as a share of the range of values in the image; it may leave the box.
-        generator: what the noise is drawn from, the same for all images; without one it is always the same.
-        chunk: how many copies go through the model at once; None is as many as the memory allows.
-        memory: what the layers' outputs may take then, in MiB.
+        layer: one layer or several (see `grad_cam`).
+        samples: noisy copies of each image; all images share the noise.
+        noise: may take pixels out of the box.
 
     Returns:
         The map, `[B, 1, h, w]`, at the size of the layer's output, never negative.
 
     Raises:
         InputError: there are no samples, the noise is negative, the chunk below 1, or the memory too small. ModelError:
-            there is no such layer, or the gradient is NaN. Unsupported: its output has no space, or its tokens have no
-            grid that can be found.
+            there is no such layer, or the gradient is NaN. Unsupported: the layer has no space, or tokens of no grid
+            that can be found.
     """
     if samples < 1 or noise < 0:
         raise InputError(f"samples must be at least 1 and noise not negative, got {samples} and {noise:g}")
@@ -75,12 +69,13 @@ def smooth_grad_cam_pp(
         layers = layouts_of(model, point, layer, grid)
         with torch.set_grad_enabled(attached):
             _, outputs = feature_maps(model, point, y, layers, attached=attached)
+        # draw the noise
         source = default_generator(generator, x.device)
         half = x.dtype in (torch.float16, torch.bfloat16)  # where third powers vanish
         z = torch.randn(samples, *x.shape[1:], generator=source, device=source.device, dtype=x.dtype).to(x.device)
 
         def powers(image: Tensor, sample: Tensor, wide: Tensor) -> Tensor:
-            """`g g² g³` of noisy copies, `[n, 3, places and channels of all layers]`."""
+            """Return `g g² g³` of noisy copies, `[n, 3, D]`, with the entries of all layers in one row."""
             x = wide.to(point.dtype)
             sigma = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
             noisy = x[image] + sigma[image] * z[sample]
@@ -89,19 +84,21 @@ def smooth_grad_cam_pp(
             g = torch.cat([gradient.flatten(1) for _, gradient in pairs], 1).to(wide.dtype)
             return torch.stack([g, g**2, g**3], 1)
 
-        room = chunk if chunk is not None else chunk_within(model, point, memory, gradients=True)
+        room = resolve_chunk(model, point, chunk, memory, gradients=True)
+        # average over the noisy copies
         images = point if attached else point.detach()
         means = sum_in_chunks(powers, samples, room, images.float() if half else images) / samples
-        features = [space.maps(outputs[name]).to(means.dtype) for name, space in layers.items()]
+        # weight the feature maps of the image itself
+        features = [layout.maps(outputs[name]).to(means.dtype) for name, layout in layers.items()]
         each = means.split([f.shape[1:].numel() for f in features], 2)
-        maps = [positive(_weights(f, d.unflatten(2, f.shape[1:])), f) for f, d in zip(features, each, strict=True)]
-        shown = average_layers(maps).to(x.dtype)
-    return shown if attached else shown.detach()
+        maps = [positive_sum(_weights(f, d.unflatten(2, f.shape[1:])), f) for f, d in zip(features, each, strict=True)]
+        heat = average_layers(maps).to(x.dtype)
+    return heat if attached else heat.detach()
 
 
 def _weights(features: Tensor, means: Tensor) -> Tensor:
-    """`w`, `[B, C, 1, 1]`, of feature maps `[B, C, h, w]` and of `D1 D2 D3`, `[B, 3, C, h, w]`."""
+    """Return `w`, `[B, C, 1, 1]`, for feature maps `[B, C, h, w]` and `D1 D2 D3`, `[B, 3, C, h, w]`."""
     d1, d2, d3 = means.unbind(1)
-    bend = (features.sum((2, 3), keepdim=True) * d3).clamp_min(0)
-    alpha = d2 / torch.where(d2 > 0, 2 * d2 + bend, torch.ones_like(d2))
+    curvature = (features.sum((2, 3), keepdim=True) * d3).clamp_min(0)
+    alpha = d2 / torch.where(d2 > 0, 2 * d2 + curvature, torch.ones_like(d2))
     return (alpha * d1.clamp_min(0)).sum((2, 3), keepdim=True)

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from underfire.attribution.chunks import MEMORY
 from underfire.attribution.feature_space import Known, read_known_images, require_fitted
-from underfire.attribution.scores import class_score, default_generator
+from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.errors import DataError, InputError, Unsupported, nearest
 from underfire.measures.statistics import rate
-from underfire.validate import at_least_one
+from underfire.validate import at_least_one, default_generator
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,24 +36,24 @@ _COLOURS = {1: ("brightness",), 3: ("red", "green", "blue")}
     second_order=False,
 )
 class Surrogate:
-    """A small decision tree that answers as the network does, in words; and how often it does.
+    """Explain a network by a small decision tree that predicts its answers, in words, and measure how often it does.
 
-    The tree is scikit-learn's, grown on the known images and the network's answers to them, and not, as in the paper,
-    on images that it asks for itself. Its fidelity is measured on images that it was not grown on.
+    The tree is scikit-learn's. It is grown on the known images and the network's answers to them, not on images that it
+    requests itself as in the paper. Its fidelity is measured on images that are held out.
 
     Args:
-        features: what it may ask about: `"layer"`, the channels of a layer, each averaged over space; or `"parts"`, the
-            mean colours of the image's parts.
-        layer: whose channels; None is the last layer with space.
-        parts: rows and columns that the image is cut into.
+        features: what the tree asks about: `"layer"`, the channels of a layer, averaged over space; or `"parts"`, the
+            mean colours of parts of the image.
+        layer: the layer for `"layer"`; None is the last layer with space.
+        parts: rows and columns of parts that the image is cut into.
         depth: most questions on one path.
-        aside: the share of the known images that is kept to measure fidelity.
-        memory: what the layers' outputs may take while the known images are read, in MiB.
-        generator: draws which images are kept; None draws the same every time.
+        held_out: the share of the known images that is kept to measure fidelity.
+        memory: MiB for the outputs of the layers while the known images are read.
+        generator: draws which images are held out.
 
     Attributes:
-        fidelity: how often tree and network agree on images held out, with its interval.
-        constant: the same of a tree that always gives the network's commonest answer.
+        fidelity: how often tree and network agree on held-out images, with its interval.
+        constant: the same for a tree that always gives the network's commonest answer.
         tree: the fitted `DecisionTreeClassifier`.
         text: the whole tree in words.
     """
@@ -70,38 +70,41 @@ class Surrogate:
         layer: str | None = None,
         parts: int = 4,
         depth: int = 5,
-        aside: float = 0.25,
+        held_out: float = 0.25,
         memory: float = MEMORY,
         generator: torch.Generator | None = None,
     ) -> None:
         self.features, self.layer, self.parts, self.depth = features, layer, parts, depth
-        self.aside, self.memory, self.generator = aside, memory, generator
+        self.held_out, self.memory, self.generator = held_out, memory, generator
         self._known: Known | None = None
 
     def fit(self, model: nn.Module, data: Dataset) -> Surrogate:
-        """Grow the tree, and measure how faithful it is.
+        """Grow the tree and measure its fidelity.
 
         Raises:
-            InputError: an option is out of its range. DataError: there are too few images to hold some out.
-            ModelError: there is no such layer, or features are not numbers.
+            InputError: an option is out of range. DataError: there are too few images to hold some out. ModelError:
+                there is no such layer, or features are not finite.
         """
         from sklearn.tree import DecisionTreeClassifier, export_text
 
         if self.features not in FEATURES:
             raise Unsupported(f"features {self.features!r} is unknown; {nearest(self.features, FEATURES)}")
         at_least_one(depth=self.depth, parts=self.parts)
-        if not 0 < self.aside < 1:
-            raise InputError(f"aside must lie between 0 and 1, such as 0.25, got {self.aside}")
+        if not 0 < self.held_out < 1:
+            raise InputError(f"held_out must lie between 0 and 1, such as 0.25, got {self.held_out}")
         known = read_known_images(model, data, self.layer, self.memory)
-        held = round(self.aside * len(data))
+        held = round(self.held_out * len(data))
         if not 0 < held < len(data):
             raise DataError(f"{data.name}: of {len(data)} images, {held} would be held out; give more images")
+        # split the known images
         order = torch.randperm(len(data), generator=default_generator(self.generator, torch.device("cpu")))
         asked = _array(known.features if self.features == "layer" else self._read(data))
         answers = known.answers.cpu().numpy()
         kept, grown = order[:held].numpy(), order[held:].numpy()
+        # grow the tree
         tree = DecisionTreeClassifier(max_depth=self.depth, random_state=0).fit(asked[grown], answers[grown])
         self.tree, self._known = tree, known
+        # measure its fidelity
         self.fidelity = rate(tree.predict(asked[kept]) == answers[kept])
         values, counts = known.answers.cpu()[order[held:]].unique(return_counts=True)
         self.constant = rate(answers[kept] == int(values[counts.argmax()]))
@@ -111,10 +114,10 @@ class Surrogate:
         return self
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> list[list[str]]:
-        """For each image `[B, C, H, W]` its path down the tree in words, one string for each question and the answer.
+        """Return the path of each image down the tree in words, one string for each question and one for the answer.
 
-        The answer says how many images of the leaf the network gave that class, whether it gives it to this one, and
-        if class `y` `[B]` is another, how many of the leaf have that.
+        The answer says how many known images of the leaf the network gave that class, and whether it gives it to this
+        image. If class `y` `[B]` is another class, it also says how many images of the leaf have class `y`.
 
         Raises:
             NotFitted: `fit` was not called. DataError: `y` is wrong.
@@ -130,7 +133,7 @@ class Surrogate:
         for i, (leaf, answer) in enumerate(zip(leaves.tolist(), logits.argmax(1).tolist(), strict=True)):
             nodes = paths.indices[paths.indptr[i] : paths.indptr[i + 1]]
             lines = []
-            for node in sorted(set(nodes.tolist()) - {leaf}):  # a child has a larger number than its parent
+            for node in sorted(set(nodes.tolist()) - {leaf}):  # in the order of the path: children have larger numbers
                 value, threshold = asked[i, inner.feature[node]], inner.threshold[node]
                 how = "at most" if value <= threshold else "above"
                 lines.append(f"{self._names[inner.feature[node]]} is {value:.3g}, {how} {threshold:.3g}")
@@ -163,7 +166,7 @@ class Surrogate:
 
 
 def _means(x: Tensor, parts: int) -> Tensor:
-    """The mean of each channel in each of `parts` x `parts` parts of the image, `[B, C * parts²]`."""
+    """Return the mean of each channel in each of `parts` x `parts` parts of the image, `[B, C * parts²]`."""
     return F.adaptive_avg_pool2d(x.detach(), parts).flatten(1)
 
 

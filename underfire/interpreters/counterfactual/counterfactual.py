@@ -48,49 +48,42 @@ def counterfactual(
     binary_search_steps: int = 5,
     step_size: float = 0.1,
 ) -> Tensor:
-    """The smallest change of an image, sparse and plausible, that makes the model answer another class.
+    """Find the smallest change of an image, sparse and plausible, that makes the model predict another class.
 
-    Minimises `c * hinge + sparsity * L1 + L2² + smoothness * TV + theta * prototype` by proximal gradient steps inside
-    the box, with a binary search over `c` for each image: the hinge is by how much the class is not yet the leading
-    one, TV the total variation of the change, and the prototype term the squared distance, in feature space, to the
-    mean of the `k` nearest known images of the class, in units of the image's own. Last, the change is shortened as far
-    as it goes.
+    Minimises `c * hinge + sparsity * L1 + L2² + smoothness * TV + theta * prototype` by proximal gradient steps in the
+    box, with a binary search over `c` for each image. The hinge is by how much, in logits, the class is not yet the
+    predicted one; TV is the total variation of the change; the prototype term is the squared distance in feature space
+    to the mean of the `k` nearest known images of the class, divided by that of the image itself. At the end the change
+    is shortened as far as it stays a success.
 
-    What comes out shows what the model heeds. Of a network that was not trained to resist attacks this is often noise,
-    whatever is asked for plausibility; that is a finding about the network.
+    The result shows what the model relies on. For a network that is not trained to resist attacks this is often noise,
+    however plausible the image is asked to be.
 
-    Unlike the paper: the hinge is of logits, not of probabilities; the encoder is a layer of the model under test,
-    averaged over space; total variation stands in for the autoencoder; `c` counts in the weight that would do if the
-    model were linear; the steps have no momentum.
+    Unlike the paper, the hinge is of logits instead of probabilities, the encoder is a layer of the model itself, total
+    variation replaces the autoencoder, `c` is in units of the weight that suffices for a linear model, and the steps
+    have no momentum.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class that is explained away, int64 `[B]`.
-        goal: the class to reach instead, int64 `[B]`; None is any other: at every step the likeliest, and of the
-            prototypes the nearest.
-        known: images `[N, C, H, W]` that count as plausible, in the classes that the model gives them; None leaves the
+        y: the class that is explained away.
+        goal: the class to reach; None is any other: at every step the likeliest, and of the prototypes the nearest.
+        known: images `[N, C, H, W]` that count as plausible, in the classes that the model predicts; None leaves the
             prototypes out.
-        layer: the feature space, averaged over space; None is the last layer with space.
-        k: how many known images make a prototype, or all there are of the class.
+        layer: the layer of the feature space, averaged over space; None is the last layer with space.
         sparsity: weight of the sum of absolute changes: the larger, the fewer pixels change.
-        smoothness: weight of the total variation of the change: the larger, the less it looks like noise.
+        smoothness: weight of the total variation: the larger, the less the change looks like noise.
         theta: weight of the prototype term.
-        c: the first weight of the hinge; times ten after each failure until there is a success, then bisected.
-        confidence: by how much, in logits, another class must lead over `y`, or the goal over all others.
-        steps: most steps for one `c`, a pass each way each; an image that has ceased to gain is left out before.
-        binary_search_steps: values of `c` that are tried.
-        step_size: length of the first step, as a share of the gradient, and less where `sparsity` or `smoothness` are
-            large; it falls with the square root of what is left.
+        c: times ten after each failure until there is a success, then bisected.
+        steps: most steps for one `c`; an image that no longer improves stops before.
+        step_size: of the first step, as a share of the gradient; smaller where `sparsity` or `smoothness` are large. It
+            falls with the square root of the remaining steps.
 
     Returns:
-        The changed images, shaped like `x`, in the box. As in all methods that look for the smallest change, an image
-        comes back as it is where the model answers so already, and where nothing was found: who measures sees a model
-        that still answers `y`.
+        The changed images, shaped like `x`, in the box. An image comes back unchanged where the model already predicts
+        another class (or the goal), and where nothing was found.
 
     Raises:
-        InputError: an argument is out of its range, or `goal` is `y`. DataError: images or classes are wrong, or no
-            known image has the class. ModelError: logits or their gradient are not numbers.
+        InputError: an argument is out of range, or `goal` is `y`. DataError: images or classes are wrong, or no known
+            image has the class. ModelError: logits or their gradient are not finite.
     """
     at_least_one(steps=steps, binary_search_steps=binary_search_steps, k=k)
     if not (0 < step_size < 0.5 and c > 0) or min(sparsity, smoothness, theta, confidence) < 0:

@@ -1,4 +1,4 @@
-"""What makes a changed image plausible: near known images in feature space, without noise.
+"""Terms that make a changed image plausible: closeness to known images in feature space, and smoothness.
 
 Source: Van Looveren and Klaise, Interpretable Counterfactual Explanations Guided by Prototypes, ECML PKDD 2021, section
 3, with the classifier's own layers as the encoder.
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from underfire.ascent.objectives import Objective, Targets, objective
-from underfire.attribution.feature_space import nearest, pooled
+from underfire.attribution.feature_space import nearest_known, pooled_features
 from underfire.errors import DataError
 from underfire.hooks import last_spatial_layer
 
-KINK = 0.02  # differences of neighbouring pixels below this count by their square
+KINK = 0.02  # smaller differences of neighbouring pixels count by their square
 
 
 def plausible(
@@ -55,7 +55,9 @@ def plausible(
         start = x.new_ones(len(x))
 
         def away(_: nn.Module, z: Tensor, __: Tensor, targets: Targets) -> Tensor:
-            return (pooled(model, z, name)[1] - prototype[targets.index]).square().sum(1) / start[targets.index]
+            return (pooled_features(model, z, name)[1] - prototype[targets.index]).square().sum(1) / start[
+                targets.index
+            ]
 
         with torch.no_grad():
             start[targets.index] = away(model, x[targets.index], x, targets).clamp_min(1e-12).to(x.dtype)
@@ -75,12 +77,12 @@ def _prototypes(model: nn.Module, x: Tensor, targets: Targets, known: Tensor, la
     """The prototype of each image's other class, `[B, D]`: the mean features of its nearest known images there."""
     if known.shape[1:] != x.shape[1:]:
         raise DataError(f"known images must be [N, {', '.join(map(str, x.shape[1:]))}], got {tuple(known.shape)}")
-    seen = [pooled(model, part, layer) for part in known.to(x).split(max(len(x), 32))]
+    seen = [pooled_features(model, part, layer) for part in known.to(x).split(max(len(x), 32))]
     bad = sum(int((~s[1].isfinite().all(1)).sum()) for s in seen)
     if bad:
         raise DataError(f"layer {layer!r} gives NaN or infinite features for {bad} of {len(known)} known images")
     answers, features = torch.cat([s[0] for s in seen]).argmax(1), torch.cat([s[1] for s in seen])
-    _, own = pooled(model, x[targets.index], layer)
+    _, own = pooled_features(model, x[targets.index], layer)
     result = features.new_zeros(len(x), features.shape[1])
     for i, (row, y) in enumerate(zip(targets.index.tolist(), targets.y.tolist(), strict=True)):
         classes = [c for c in answers.unique().tolist() if c != y] if targets.goal is None else [int(targets.goal[i])]
@@ -88,7 +90,7 @@ def _prototypes(model: nn.Module, x: Tensor, targets: Targets, known: Tensor, la
         for c in classes:
             of_class = features[answers == c]
             if len(of_class):
-                _, places = nearest(own[i : i + 1], of_class, min(k, len(of_class)))
+                _, places = nearest_known(own[i : i + 1], of_class, min(k, len(of_class)))
                 means.append(of_class[places[0]].mean(0))
         if not means:
             wanted = f"a class other than {y}" if targets.goal is None else f"class {classes[0]}"

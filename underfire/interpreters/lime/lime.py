@@ -14,7 +14,7 @@ from underfire.interpreters.lime.regression import lime_fit
 
 
 def detailed(model: nn.Module, x: Tensor, y: Tensor, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
-    """The map of `lime`, and how much of the answers its regression explains (R², weighted), `[B]`."""
+    """Return the map of `lime`, and how much of the answers its regression explains (weighted R²), `[B]`."""
     fit = lime_fit(model, x, y, **options)
     return paint_segments(fit.weights, fit.segments).to(x.dtype), {"r2": fit.r2}
 
@@ -42,26 +42,20 @@ def lime(
     memory: float = MEMORY,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """What showing each superpixel adds to the answer for class `y`, by a weighted ridge regression; signed.
+    """Return the weight of each superpixel in a weighted ridge regression of the output for class `y`; signed.
 
-    Kernel, penalty and superpixels are those of the lime package. What is drawn is steadier: superpixels are hidden in
-    pairs of opposites, which cancels what two of them do together, and in orthogonal plans (see `coalitions`). The
-    explanation is differentiable with the superpixels held still.
+    Kernel, penalty and superpixels are those of the lime package. The samples differ: superpixels are hidden in pairs
+    of complements, which cancels the interactions of two superpixels, and by orthogonal designs (see
+    `attribution.coalitions`), so that the explanation depends less on the generator. It is differentiable with the
+    superpixels held fixed.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: the class to explain, int64 `[B]`.
-        superpixels: `"quickshift"`, `"slic"`, `"grid"`, or integers `[H, W]` or `[B, H, W]` (see `superpixels.cut`).
-        segments: about how many, for `"slic"` and `"grid"`; quickshift finds out by itself.
-        samples: how many ways of hiding are tried, the same number of passes.
-        fill: what hidden superpixels show: their own `"mean"` colour, `"black"`, the image under a `"blur"`, or a
-            grey (see `asking.filling`).
+        superpixels: `"quickshift"`, `"slic"`, `"grid"`, or integers `[H, W]` or `[B, H, W]`.
+        segments: about how many superpixels, for `"slic"` and `"grid"`; quickshift decides itself.
+        samples: number of samples, each one pass.
+        fill: what hidden superpixels show; `"mean"` is the mean colour of each superpixel.
         output: `"logit"`, which is closer to a sum over superpixels, or `"probability"`, as in the paper.
         design: `"orthogonal"`, `"paired"`, or `"independent"`, as in the lime package.
-        chunk: how many images go through the model at once; None is what `memory` allows.
-        memory: what their layers' outputs may take, in MiB.
-        generator: source of what is hidden, the same for all images with as many superpixels.
 
     Returns:
         The map, `[B, 1, H, W]`, constant on every superpixel, in logits or in probability.

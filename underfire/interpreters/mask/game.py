@@ -1,9 +1,9 @@
 """The objective of meaningful perturbations and one step of its optimiser, for `mask` and for attacks on it.
 
-A mask `m` is what is kept: 1 keeps a pixel, 0 replaces it by a blurred image. In the deletion game as little as
-possible is deleted that makes the class improbable, in the preservation game as little as possible is kept that leaves
-it probable. Sources: Fong and Vedaldi, Interpretable Explanations of Black Boxes by Meaningful Perturbation, ICCV 2017,
-equations 3 to 5; Zhang et al., Interpretable Deep Learning under Fire, USENIX Security 2020, equations 9 and 10.
+A mask `m` of 1 keeps a pixel; 0 replaces it by the blurred image. The deletion game deletes as little as possible to
+make the class improbable; the preservation game keeps as little as possible to leave it probable. Sources: Fong and
+Vedaldi, Interpretable Explanations of Black Boxes by Meaningful Perturbation, ICCV 2017, equations 3 to 5; Zhang et
+al., Interpretable Deep Learning under Fire, USENIX Security 2020, equations 9 and 10.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from underfire.ascent.moves import Move, adam
+from underfire.attribution.fills import fill_image
 from underfire.attribution.scores import class_score
-from underfire.attribution.variants import fill_image
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen
-from underfire.interpreters.mask.variants import CELLS, SIDE, VARIANTS, Variant
+from underfire.interpreters.mask.variants import CELLS, SIDE, VARIANTS, MaskVariant
 from underfire.transforms.blur import blur_matrix, gaussian_blur, median_blur
 
 GAMES = ("deletion", "preservation")
-_FEWEST = 7  # cells of a side: an eighth of a small image would say nothing
-_RADII = 16  # circles that a start tries
+_FEWEST = 7  # cells of a side; an eighth of a small image would be too coarse
+_RADII = 16  # circles that are tried as the first mask
 ADAM = adam()
 
 
 @dataclass(frozen=True)
 class MaskGame:
-    """What the masks of some images are judged by; made by `mask_game`.
+    """The objective of the masks of some images; `mask_game` makes it.
 
     Attributes:
         model: the classifier.
         x: images `[B, C, H, W]`.
         y: classes, int64 `[B]`.
-        null: what replaces them, blurred images.
-        rows: from a column of a mask to one of the image, `[H, h]`: bilinear, then blurred.
+        null: the blurred images, which replace what is deleted.
+        rows: the matrix `[H, h]` from a column of a mask to a column of the image: bilinear enlargement, then blur.
         columns: the same for rows of a mask, `[W, w]`.
         variant: weights and constants.
         preserve: whether the game is preservation.
@@ -50,16 +50,16 @@ class MaskGame:
     null: Tensor
     rows: Tensor
     columns: Tensor
-    variant: Variant
+    variant: MaskVariant
     preserve: bool
 
     @property
     def jitter(self) -> int:
-        """By how many pixels the image moves at this size."""
+        """Return the largest shift of the image in pixels, at its size."""
         return round(self.variant.jitter * _scale(self.x))
 
     def draw(self, generator: torch.Generator) -> tuple[int, int, Tensor | None]:
-        """The chance in one step, shared by all images: where the image is moved to, and the noise on it."""
+        """Draw the shift of the image and the noise for one step; all images share them."""
         where = generator.device
         down, across = torch.randint(0, self.jitter + 1, (2,), generator=generator, device=where).tolist()
         if not self.variant.noise:
@@ -68,7 +68,7 @@ class MaskGame:
         return down, across, self.variant.noise * noise.to(self.x.device)
 
     def perturbed(self, m: Tensor, drawn: tuple[int, int, Tensor | None] | None = None) -> Tensor:
-        """The images seen through masks `[B, 1, h, w]`: kept where 1, blurred where 0."""
+        """Return the images seen through masks `[B, 1, h, w]`: kept where 1, blurred where 0."""
         enlarged = self.rows @ m @ self.columns.T
         x, null = self.x, self.null
         down, across, noise = drawn if drawn is not None else (0, 0, None)
@@ -78,22 +78,22 @@ class MaskGame:
         return seen if noise is None else seen + noise
 
     def probability(self, m: Tensor, drawn: tuple[int, int, Tensor | None] | None = None) -> Tensor:
-        """How probable the class still is, `[B]`."""
+        """Return the probability of the class under the masks, `[B]`."""
         return class_score(self.model(self.perturbed(m, drawn)).softmax(1), self.y)
 
     def objective(self, m: Tensor, drawn: tuple[int, int, Tensor | None] | None = None) -> Tensor:
-        """What the mask of each image makes small, `[B]`; without what is drawn, the image stays as it is."""
+        """Return the objective of every mask, `[B]`, to be minimised; `drawn` None is no jitter and no noise."""
         p = self.probability(m, drawn)
         cubes = m.diff(dim=2).abs().pow(3).sum((1, 2, 3)) + m.diff(dim=3).abs().pow(3).sum((1, 2, 3))
-        paid, decided = (m, 1 - p) if self.preserve else (1 - m, p)
-        return self.variant.area * paid.mean((1, 2, 3)) + self.variant.smooth * cubes + decided
+        area, score = (m, 1 - p) if self.preserve else (1 - m, p)
+        return self.variant.area * area.mean((1, 2, 3)) + self.variant.smooth * cubes + score
 
     @torch.no_grad()
     def start(self) -> Tensor:
-        """The masks to begin with, `[B, 1, h, w]`.
+        """Return the first masks, `[B, 1, h, w]`.
 
-        The circle is the smallest of 16 in the middle that takes away (or brings back) 99 % of the probability that the
-        blurred image lacks.
+        Where the variant starts with a circle, it is the smallest of 16 around the middle that takes away (or brings
+        back) 99 % of the probability that the blurred image lacks.
         """
         height, width = self.rows.shape[1], self.columns.shape[1]
         keep = torch.ones(len(self.x), 1, height, width, dtype=self.x.dtype, device=self.x.device)
@@ -124,15 +124,12 @@ def mask_game(
     fill: str | float | None = None,
     cells: int | None = None,
 ) -> MaskGame:
-    """The game for these images; carries a graph to `x` where `x` requires a gradient.
+    """Return the game for these images; it carries a graph to `x` where `x` requires a gradient.
 
     Args:
-        model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
-        x: images.
-        y: classes, int64 `[B]`.
         variant: one of `VARIANTS`.
         game: `"deletion"` or `"preservation"`.
-        fill: what replaces the image instead of the variant's blurred one (see `asking.fill_image`).
+        fill: what replaces the image (see `attribution.fills.fill_image`); None is the variant's blurred image.
         cells: rows of a mask; None is an eighth of the image's, at least 7. Columns follow.
 
     Raises:
@@ -167,26 +164,26 @@ def mask_game(
 def mask_step(
     game: MaskGame, m: Tensor, state: Any = None, *, drawn: Any = None, step_size: float = 0.1, move: Move = ADAM
 ) -> tuple[Tensor, Any]:
-    """One step on the masks, each image's for itself, and back into `[0, 1]`.
+    """Take one step on the masks, each image by itself, and clip them to `[0, 1]`.
 
-    Where the images of the game, `m` or the memory require a gradient, the step carries a graph to them: unrolled, it
-    is how ADV² reaches the image. Detach what shall count as given.
+    Where the images of the game, `m` or the state require a gradient, the step carries a graph to them. ADV² unrolls it
+    to reach the image. Detach what counts as constant.
 
     Args:
-        game: what judges the masks.
+        game: the objective.
         m: masks `[B, 1, h, w]`.
-        state: the memory of the move after the last step; None before the first.
-        drawn: what `game.draw` gave; None is no jitter and no noise.
+        state: the state of the move after the last step; None before the first.
+        drawn: what `game.draw` returned; None is no jitter and no noise.
         step_size: length of the step.
-        move: what is done with the gradient: Adam, or `moves.plain()` for the virtual step of ADV².
+        move: Adam, or `moves.plain()` for the virtual step of ADV².
 
     Returns:
-        The new masks and the new memory.
+        The new masks and the new state.
     """
     attached = torch.is_grad_enabled() and (game.x.requires_grad or m.requires_grad)
     with frozen(game.model), torch.enable_grad():
         point = m if attached and m.requires_grad else m.detach().requires_grad_(True)
-        # Images do not meet: the gradient of the sum is each image's own.
+        # The objectives are independent, so the gradient of their sum is that of each image.
         (g,) = torch.autograd.grad(game.objective(point, drawn).sum(), point, create_graph=attached)
         direction, state = move.update(g, state if state is not None else move.init(point.detach()))
         start = point if attached and m.requires_grad else point.detach()
@@ -198,7 +195,7 @@ def _scale(x: Tensor) -> float:
 
 
 def _moved(image: Tensor, jitter: int, down: int, across: int) -> Tensor:
-    """The image moved by up to half the jitter either way; its edge is repeated."""
+    """Return the image shifted by up to half the jitter either way; its border is repeated."""
     before, after = jitter // 2, jitter - jitter // 2
     padded = F.pad(image, (before, after, before, after), mode="replicate")
     return padded[:, :, down : down + image.shape[2], across : across + image.shape[3]]

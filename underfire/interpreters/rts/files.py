@@ -1,4 +1,4 @@
-"""What real-time saliency has learned, as safetensors files: for which classifier, and of which shape."""
+"""Read and write masking models of real-time saliency, and checkpoints of their training, as safetensors files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SEEN: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], str]] = WeakKeyDictio
 
 @dataclass(frozen=True)
 class Trained:
-    """A masking model, the layers that it reads (the coarsest first), and the sha256 of its classifier."""
+    """A masking model, the layers that it reads (the coarsest first), and the fingerprint of its classifier."""
 
     network: MaskingModel
     layers: tuple[str, ...]
@@ -36,7 +36,7 @@ class Trained:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A sha256 of a classifier's parameters and normalisation; the same in float32 and float64.
+    """Return a sha256 of a classifier's parameters and normalisation; the same in float32 and float64.
 
     It is remembered until a tensor of the model changes.
     """
@@ -52,7 +52,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-    """A safetensors file, there as a whole or not at all."""
+    """Write a safetensors file; it exists complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, part, metadata=dict(facts))
@@ -85,10 +85,10 @@ def save(trained: Trained, path: Path) -> None:
 
 
 def load(path: Path) -> Trained:
-    """The masking model of a file that `save` wrote, in evaluation mode.
+    """Return the masking model of a file that `save` wrote, in evaluation mode.
 
     Raises:
-        InputError: there is no such file, or it is damaged or of something else.
+        InputError: there is no such file, or it is damaged or of another kind.
     """
     with _opened(path) as file:
         facts = file.metadata() or {}
@@ -109,7 +109,7 @@ def load(path: Path) -> Trained:
 
 
 def embedded(mark: str) -> Trained | None:
-    """The masking model that comes with the package for the classifier with this fingerprint, or None."""
+    """Return the masking model that comes with the package for the classifier with this fingerprint, or None."""
     for path in sorted(EMBEDDED.glob("rts_*.safetensors")):
         with _opened(path) as file:
             fits = (file.metadata() or {}).get("fingerprint") == mark
@@ -119,11 +119,7 @@ def embedded(mark: str) -> Trained | None:
 
 
 def expect(trained: Trained, model: nn.Module, source: str) -> None:
-    """Say so if a masking model is of another classifier than this one.
-
-    Raises:
-        ModelError: it is.
-    """
+    """Raise ModelError if a masking model is not of this classifier."""
     mark = fingerprint(model)
     if mark != trained.fingerprint:
         raise ModelError(
@@ -136,7 +132,7 @@ def expect(trained: Trained, model: nn.Module, source: str) -> None:
 
 
 def keep(path: Path, network: nn.Module, adam: torch.optim.Adam, step: int, facts: Mapping[str, str]) -> None:
-    """Write all that is needed to go on training after `step` steps."""
+    """Write the state of a training after `step` steps."""
     memory = {
         f"adam.{i}.{name}": value for i, state in adam.state_dict()["state"].items() for name, value in state.items()
     }
@@ -145,7 +141,7 @@ def keep(path: Path, network: nn.Module, adam: torch.optim.Adam, step: int, fact
 
 
 def resume(path: Path, network: nn.Module, adam: torch.optim.Adam, facts: Mapping[str, str]) -> int:
-    """Read what `keep` wrote into the network and its optimizer, and return the number of steps done.
+    """Read the state that `keep` wrote into the network and its optimizer; return the number of steps done.
 
     Raises:
         InputError: it is damaged, or of a training with other facts.

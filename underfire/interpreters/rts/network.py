@@ -1,7 +1,7 @@
 """The network of real-time saliency: a class selector and a U-Net decoder over a classifier's feature maps.
 
 Source: Dabkowski and Gal, Real Time Image Saliency for Black Box Classifiers, NeurIPS 2017, section 4. Its encoder is
-the classifier itself, which stays as it is and is not part of this module.
+the classifier itself, which is not changed and not part of this module.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTH = 32  # channels of the finest step; the published network, on a larger classifier, has 64
+WIDTH = 32  # channels of the finest level; the published network, on a larger classifier, has 64
 
 
 class ClassSelector(nn.Module):
-    """Asks at every place of the coarsest features whether class `y` is there, and lets pass what says yes."""
+    """Decide at every place of the coarsest features whether class `y` is there, and attenuate the other places."""
 
     def __init__(self, classes: int, channels: int) -> None:
         super().__init__()
@@ -25,17 +25,17 @@ class ClassSelector(nn.Module):
         nn.init.normal_(self.embedding.weight, std=channels**-0.5)
 
     def forward(self, features: Tensor, y: Tensor, threshold: float = 0.0) -> Tensor:
-        """Features `[B, D, h, w]` times sigmoid(act - threshold), `act` `[B, 1, h, w]` their product with the class."""
+        """Return features `[B, D, h, w]` times sigmoid(act - threshold), with `act` their product with the class."""
         act = torch.einsum("bdhw,bd->bhw", features, self.embedding(y)).unsqueeze(1)
         return features * torch.sigmoid(act - threshold)
 
     def exists(self, pooled: Tensor, y: Tensor) -> Tensor:
-        """The logit of "class `y` is in the image", `[B]`: the mean of `act`, which the mean features `[B, D]` give."""
+        """Return the logit of "class `y` is in the image", `[B]`, from the features averaged over space `[B, D]`."""
         return (pooled * self.embedding(y)).sum(1)
 
 
 class Bottleneck(nn.Module):
-    """Convolutions 1x1, 3x3, 1x1 around a shortcut (He et al. 2016)."""
+    """A residual block of convolutions 1x1, 3x3, 1x1 (He et al. 2016)."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
@@ -53,12 +53,12 @@ class Bottleneck(nn.Module):
         self.shortcut = nn.Sequential(nn.Conv2d(channels_in, channels, 1, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Maps `[B, C, h, w]` to `[B, D, h, w]`."""
+        """Map `[B, C, h, w]` to `[B, D, h, w]`."""
         return F.relu(self.block(z) + self.shortcut(z))
 
 
 class Upsampler(nn.Module):
-    """One step of the U-Net: twice as fine by a pixel shuffle, joined with the encoder's features of that size."""
+    """One level of the U-Net: a pixel shuffle to twice the size, joined with the encoder's features of that size."""
 
     def __init__(self, channels_in: int, passed: int, channels: int) -> None:
         super().__init__()
@@ -67,23 +67,23 @@ class Upsampler(nn.Module):
         self.join = Bottleneck(channels + passed, channels)
 
     def forward(self, z: Tensor, beside: Tensor) -> Tensor:
-        """Maps `[B, C, h, w]` and features `[B, P, H, W]` to `[B, D, H, W]`."""
+        """Map `[B, C, h, w]` and features `[B, P, H, W]` to `[B, D, H, W]`."""
         z = F.relu(self.norm(F.pixel_shuffle(self.enlarge(z), 2)))
         height, width = beside.shape[2:]
         if z.shape[2] - height in (0, 1) and z.shape[3] - width in (0, 1):
-            z = z[:, :, :height, :width]  # an odd side was rounded up on the way down
-        else:  # the encoder went down by more than two at once
+            z = z[:, :, :height, :width]  # the encoder rounded an odd side up
+        else:  # the encoder's size falls by more than two here
             z = F.interpolate(z, size=(height, width), mode="bilinear", align_corners=False)
         return self.join(torch.cat([z, beside], 1))
 
 
 class MaskingModel(nn.Module):
-    """From the feature maps of an image and a class to the mask of what makes the classifier say that class.
+    """The network from the feature maps of an image and a class to the mask of the evidence for the class.
 
     Args:
         channels: of the feature maps, the coarsest first.
-        classes: how many there are.
-        width: channels of the finest step; each coarser one has twice as many.
+        classes: number of classes.
+        width: channels of the finest level; each coarser level has twice as many.
     """
 
     def __init__(self, channels: Sequence[int], classes: int, width: int = WIDTH) -> None:
@@ -96,7 +96,7 @@ class MaskingModel(nn.Module):
         self.head = nn.Conv2d(widths[-1], 2, 1)
 
     def forward(self, features: Sequence[Tensor], y: Tensor, threshold: float = 0.0) -> Tensor:
-        """The mask `[B, 1, h, w]` in `[0, 1]`, at the size of the last of `features`, which come the coarsest first."""
+        """Return the mask `[B, 1, h, w]` in `[0, 1]`, at the size of the last of `features` (the coarsest is first)."""
         z = self.selector(features[0], y, threshold)
         for up, beside in zip(self.up, features[1:], strict=True):
             z = up(z, beside)

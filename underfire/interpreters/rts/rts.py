@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor, nn
 
-from underfire.attribution.scores import class_score, default_generator
+from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.errors import InputError, ModelError, NotFitted
 from underfire.hooks import activations, frozen
@@ -19,6 +19,7 @@ from underfire.interpreters.rts import files as rts_files
 from underfire.interpreters.rts.loss import Terms, loss
 from underfire.interpreters.rts.network import WIDTH
 from underfire.interpreters.rts.training import Plan, check, train
+from underfire.validate import default_generator
 
 if TYPE_CHECKING:
     from underfire.data import Dataset
@@ -33,19 +34,19 @@ if TYPE_CHECKING:
     second_order=False,
 )
 class RTS:
-    """A network, trained once, that says in one pass which part of an image makes the classifier see a class.
+    """Explain with a network, trained once, that returns the map of an image in one pass.
 
-    The encoder is the classifier under test itself, frozen; a class selector and a U-Net decoder on its feature maps
-    give the mask. For `zoo:cluttered_digits` and `zoo:resnet56_cifar10`, weights come with the package.
+    The encoder is the classifier under test itself, frozen. A class selector and a U-Net decoder on its feature maps
+    return the mask. Weights for `zoo:cluttered_digits` and `zoo:resnet56_cifar10` come with the package.
 
     Args:
-        weights: a file that `save` or `underfire train rts` wrote; None takes what was fitted, else the weights that
+        weights: a file that `save` or `underfire train rts` wrote. None uses what was fitted, or else the weights that
             come with the package for the model.
-        threshold: how sure the selector must be at a place, in logits; the authors' demonstration and ADV² have 6,
-            training has 0.
+        threshold: how sure the selector must be at a place, in logits; 6 in the authors' demonstration and in ADV², 0
+            in training.
 
     Raises:
-        InputError: the threshold is no number.
+        InputError: the threshold is not finite.
     """
 
     def __init__(self, *, weights: str | None = None, threshold: float = 0.0) -> None:
@@ -76,32 +77,32 @@ class RTS:
         progress: Callable[[int, int], None] | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
     ) -> Self:
-        """Train selector and decoder for `model`; by Adam with rate 0.001 and decay 0.0001.
+        """Train selector and decoder for `model`, with Adam (rate 0.001, weight decay 0.0001).
 
         Args:
-            model: the classifier, which stays as it is.
+            model: the classifier; it is not changed.
             data: images with labels.
-            selector_steps: of the first phase, in which the selector learns which classes are in an image.
-            steps: of the second phase, in which the decoder learns the objective.
+            selector_steps: steps of the first phase, in which the selector learns which classes are in an image.
+            steps: steps of the second phase, in which the decoder learns the objective.
             selector_batch: images in a step of the first phase.
             batch_size: images in a step of the second phase.
-            width: channels of the decoder's finest step.
-            smooth: λ1, weight of the total variation of the mask (see `rts_loss.Terms`).
-            area: λ2, weight of its mean.
-            area_power: power of its entries in that mean.
-            destroy: λ3, weight of the class's probability without the evidence.
-            destroy_power: λ4, its power.
-            noise: standard deviation of what is added to the image behind a mask, as a share of its range.
-            generator: source of all chance; without one, the same every time.
-            progress: called with the number of passes done, and of all.
-            checkpoint: a file to keep the state of training in; if it is there, training goes on from it.
+            width: channels of the decoder's finest level.
+            smooth: λ1, weight of the total variation of the mask (see `loss.Terms`).
+            area: λ2, weight of the mean of the mask.
+            area_power: power of the mask's entries in that mean.
+            destroy: λ3, weight of the probability of the class without the evidence.
+            destroy_power: λ4, power of that probability.
+            noise: standard deviation of the noise on the image behind a mask.
+            generator: the source of all random numbers.
+            progress: called with the number of passes done and the number of all passes.
+            checkpoint: a file for the state of the training; if it exists, training continues from it.
 
         Raises:
-            InputError: a number is out of its range, or the checkpoint is of another training. DataError: labels do not
-                fit the model. Unsupported: the model has no feature maps. ModelError: it gives NaN.
+            InputError: a number is out of range, or the checkpoint is of another training. DataError: labels do not fit
+                the model. Unsupported: the model has no feature maps. ModelError: the model returns NaN.
         """
-        chance = default_generator(generator, torch.device("cpu"))
-        seed = int(torch.randint(2**40, (1,), generator=chance, device=chance.device))
+        source = default_generator(generator, torch.device("cpu"))
+        seed = int(torch.randint(2**40, (1,), generator=source, device=source.device))
         self._terms = terms = Terms(smooth, area, area_power, destroy, destroy_power, noise)
         plan = Plan(selector_steps, selector_batch, steps, batch_size, width, terms, seed)
         check(plan)
@@ -109,51 +110,46 @@ class RTS:
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write what was fitted as safetensors, with the classifier's fingerprint in its metadata.
+        """Write the fitted network as safetensors, with the classifier's fingerprint in the metadata.
 
         Raises:
-            NotFitted: nothing was.
+            NotFitted: `fit` was not called.
         """
         if self._trained is None:
             raise NotFitted("rts has nothing to save; call fit(model, data) first")
         rts_files.save(self._trained, Path(path))
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The mask of the evidence for class `y`: one pass through the classifier and the decoder.
-
-        Args:
-            model: the classifier that the mask network was trained for.
-            x: images `[B, C, H, W]` in `[0, 1]`.
-            y: the class to explain, int64 `[B]`.
+        """Return the mask of the evidence for class `y`, by one pass through the classifier and the decoder.
 
         Returns:
-            The map, `[B, 1, h, w]`, in `[0, 1]`; a quarter of the image's size where the classifier has such features.
+            The map, `[B, 1, h, w]`, in `[0, 1]`, at a quarter of the image's size where the classifier has such
+            features.
 
         Raises:
-            NotFitted: there are no weights for the model. ModelError: those given are of another one; or it gives NaN.
+            NotFitted: there are no weights for the model. ModelError: the weights are of another model, or the model
+                returns NaN.
         """
         trained = self._for(model)
         with frozen(model):
             logits, outputs = activations(model, x, trained.layers)
-            class_score(logits, y)  # raises where y does not fit
+            class_score(logits, y)  # check the classes
             network = trained.network
-            wide = torch.promote_types(torch.float32, x.dtype)  # not what an earlier call left it in
+            wide = torch.promote_types(torch.float32, x.dtype)  # an earlier call may have left another dtype
             network.to(x.device, wide)
             m: Tensor = network([outputs[name].to(wide) for name in trained.layers], y, self.threshold)
-        if not bool((seen := torch.isfinite(m).flatten(1).all(1)).all()):
-            raise ModelError(f"the model's features are NaN or infinite for {int((~seen).sum())} of {len(x)} images")
+        finite = torch.isfinite(m).flatten(1).all(1)
+        if not bool(finite.all()):
+            raise ModelError(f"the model's features are NaN or infinite for {int((~finite).sum())} of {len(x)} images")
         return m.to(x.dtype)
 
     def loss(
         self, model: nn.Module, x: Tensor, y: Tensor, *, terms: Terms | None = None, generator: torch.Generator
     ) -> Tensor:
-        """The training objective of the masks that it gives, `[B]`: lower is better; for images not trained on.
+        """Return the training objective of the masks of images, `[B]`; lower is better.
 
         Args:
-            model: the classifier.
-            x: images.
-            y: their classes, int64 `[B]`.
-            terms: the weights of the objective; None is those of the last `fit`, or else its defaults.
+            terms: the weights of the objective; None is those of the last `fit`, or else the defaults.
             generator: draws the backgrounds; on the CPU.
         """
         m = self(model, x, y)
@@ -161,7 +157,7 @@ class RTS:
             return loss(model, x, y, m, torch.ones_like(y, dtype=torch.bool), terms or self._terms, generator)
 
     def _for(self, model: nn.Module) -> rts_files.Trained:
-        """What was learned for this model."""
+        """Return the trained network for this model."""
         if self.weights is not None and self._trained is None:
             self._trained = rts_files.load(Path(self.weights))
         if self._trained is not None:

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from underfire.data import Dataset
 
 RATE, DECAY = 1e-3, 1e-4
-SELECTOR_DROP = 4000  # steps after which the selector's rate falls to a tenth, again and again
-FAKE_FIRST, FAKE = 0.5, 0.3  # how often a class is asked for that is not in the image, in the two phases
+SELECTOR_DROP = 4000  # the selector's rate is divided by ten after every so many steps
+ABSENT_FIRST, ABSENT = 0.5, 0.3  # how often a class is drawn that is not in the image, in the two phases
 EVERY = 50  # steps between two checkpoints
-_PASSES = 5  # of an image in the second phase: once for its features, twice forward and back with a mask
+_PASSES = 5  # of an image in the second phase: one for its features, two forward and two backward with a mask
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides what is learned, besides the model and the data."""
+    """The settings of a training: with the model and the data, they determine the weights."""
 
     selector_steps: int
     selector_batch: int
@@ -46,9 +46,10 @@ class Plan:
 
 
 def layers_of(model: nn.Module, x: Tensor) -> list[PyramidLevel]:
-    """The feature maps that the decoder reads, the coarsest first, for images of the size of `x`.
+    """Return the feature maps that the decoder reads, the coarsest first, for images of the size of `x`.
 
-    Up to a quarter of the image, as published; at least two, where the network has two, so that there is one step up.
+    They reach up to a quarter of the image, as published; there are at least two where the network has two, so that the
+    decoder has one level.
     """
     found = feature_pyramid(model, x)
     coarse = [s for s in found if 4 * s.size[0] <= x.shape[2] and 4 * s.size[1] <= x.shape[3]]
@@ -62,17 +63,19 @@ def train(
     progress: Callable[[int, int], None] | None = None,
     checkpoint: Path | None = None,
 ) -> rts_files.Trained:
-    """A masking model for `model`, in evaluation mode.
+    """Train a masking model for `model` and return it in evaluation mode.
 
     Args:
         model: the classifier; it is not changed.
-        data: its images and labels.
+        data: images and labels.
         plan: the settings.
-        progress: told how many passes of an image are done, and how many there are in all.
-        checkpoint: kept here every 50 steps; if it is there already, training goes on from it, to the same weights.
+        progress: called with the number of passes done and the number of all passes.
+        checkpoint: a file that is written every 50 steps; if it exists, training continues from it, to the same
+            weights.
 
     Raises:
-        DataError: labels do not fit the model. InputError: the checkpoint is of another training. ModelError: NaN.
+        DataError: labels do not fit the model. InputError: the checkpoint is of another training. ModelError: the loss
+            or the features are NaN.
     """
     like = next(model.parameters())
     x = data[:1].x.to(like.device)
@@ -88,11 +91,11 @@ def train(
     trained = rts_files.Trained(network, tuple(names), rts_files.fingerprint(model))
     decoder = [p for name, p in network.named_parameters() if not name.startswith("selector.")]
     adam = torch.optim.Adam(decoder, RATE, weight_decay=DECAY)
-    settings = {key: value for key, value in asdict(plan).items() if key != "steps"}  # more may be wanted later
+    settings = {key: value for key, value in asdict(plan).items() if key != "steps"}  # more steps may be added later
     facts = {"plan": json.dumps(settings), "data": data.fingerprint(), "fingerprint": trained.fingerprint}
     total, done = len(data) + _PASSES * plan.steps * plan.batch_size, len(data)
 
-    def tell(passes: int) -> None:
+    def report(passes: int) -> None:
         if progress is not None:
             progress(passes, total)
 
@@ -103,30 +106,35 @@ def train(
             raise InputError(f"checkpoint {str(checkpoint)!r} has {start} steps done, more than steps={plan.steps}")
     with frozen(model):
         if start < 0:
-            _train_selector(model, data, network, names[0], plan, tell)
+            # first phase: the selector
+            _train_selector(model, data, network, names[0], plan, report)
             start = 0
             _keep(checkpoint, network, adam, 0, facts)
+        # second phase: the decoder
         network.requires_grad_(True).train()
         network.selector.requires_grad_(False)
         for step in range(start, plan.steps):
-            tell(done + _PASSES * step * plan.batch_size)
+            report(done + _PASSES * step * plan.batch_size)
             generator = Generator().manual_seed((plan.seed * 1_000_003 + step) % 2**63)
             batch = data[torch.randint(len(data), (plan.batch_size,), generator=generator)].to(str(like.device))
+            # draw the classes and read the features
             with torch.no_grad():
                 features = _features(model, batch.x, names, dtype)
-            y, real = _asked(batch.y, classes, FAKE, generator)
+            y, present = _draw_classes(batch.y, classes, ABSENT, generator)
+            # forward and backward pass
             with torch.enable_grad():
                 m = network(features, y)
-                each = loss(model, batch.x, y, m, real, plan.terms, generator)
+                each = loss(model, batch.x, y, m, present, plan.terms, generator)
                 if not bool(torch.isfinite(each).all()):
                     bad = int((~torch.isfinite(each)).sum())
                     raise ModelError(f"the loss is NaN or infinite for {bad} of {len(each)} images at step {step}")
                 adam.zero_grad()
                 each.mean().backward()
             adam.step()
+            # write a checkpoint
             if (step + 1) % EVERY == 0 or step + 1 == plan.steps:
                 _keep(checkpoint, network, adam, step + 1, facts)
-        tell(total)
+        report(total)
     network.requires_grad_(False).eval()
     adam.zero_grad()
     return trained
@@ -137,13 +145,13 @@ def _features(model: nn.Module, x: Tensor, names: list[str], dtype: torch.dtype)
     return [outputs[name].to(dtype) for name in names]
 
 
-def _asked(y: Tensor, classes: int, fake: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """The class to ask for, `[B]`: mostly the image's own, else another at random; and whether it is its own."""
+def _draw_classes(y: Tensor, classes: int, absent: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return the class to explain, `[B]`, mostly the image's own and else another, and whether it is its own."""
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
         raise DataError(f"label {int(y.max())} is outside the model's {classes} classes")
-    real = (torch.rand(len(y), generator=generator) >= fake).to(y.device)
+    present = (torch.rand(len(y), generator=generator) >= absent).to(y.device)
     other = (y + torch.randint(1, max(classes, 2), (len(y),), generator=generator).to(y.device)) % classes
-    return torch.where(real, y, other), real
+    return torch.where(present, y, other), present
 
 
 def _train_selector(
@@ -152,12 +160,11 @@ def _train_selector(
     network: MaskingModel,
     layer: str,
     plan: Plan,
-    tell: Callable[[int], None],
+    report: Callable[[int], None],
 ) -> None:
-    """Tell the classes that are in an image from those that are not, by cross-entropy.
+    """Train the selector by cross-entropy to tell the classes that are in an image from those that are not.
 
-    What the selector says of an image is linear in its features, so only their means over space are needed, and they
-    are computed once.
+    Its logit is linear in the features, so only their means over space are needed, which are computed once.
     """
     weight = network.selector.embedding.weight
     device, dtype = weight.device, weight.dtype
@@ -165,7 +172,7 @@ def _train_selector(
     def pooled() -> Iterator[tuple[Tensor, Tensor]]:
         seen = 0
         for batch in data.batches(plan.batch_size):
-            tell(seen)
+            report(seen)
             with torch.no_grad():
                 (features,) = _features(model, batch.x.to(device), [layer], dtype)
             yield features.mean((2, 3)), batch.y.to(device)
@@ -181,10 +188,10 @@ def _train_selector(
         for step in range(plan.selector_steps):
             generator = Generator().manual_seed((plan.seed * 1_000_003 + step + 2**40) % 2**63)
             rows = torch.randint(len(means), (plan.selector_batch,), generator=generator).to(device)
-            y, real = _asked(labels[rows], len(weight), FAKE_FIRST, generator)
-            says = network.selector.exists(means[rows], y)
+            y, present = _draw_classes(labels[rows], len(weight), ABSENT_FIRST, generator)
+            logit = network.selector.exists(means[rows], y)
             adam.zero_grad()
-            F.binary_cross_entropy_with_logits(says, real.to(dtype)).backward()
+            F.binary_cross_entropy_with_logits(logit, present.to(dtype)).backward()
             adam.step()
             slower.step()
     adam.zero_grad()
@@ -196,11 +203,7 @@ def _keep(path: Path | None, network: nn.Module, adam: torch.optim.Adam, step: i
 
 
 def check(plan: Plan) -> None:
-    """Say what is wrong with a plan.
-
-    Raises:
-        InputError: a number is out of its range.
-    """
+    """Raise InputError if a number of the plan is out of range."""
     for name in ("selector_steps", "selector_batch", "steps", "batch_size", "width"):
         low = 0 if name.endswith("steps") else 1
         if getattr(plan, name) < low:
