@@ -1,1 +1,1 @@
-"""Speed and memory against a bare loop and the peers, each comparison in one run: `make bench`."""
+"""Measure speed, memory and quality against a bare loop and other libraries: `make bench`."""

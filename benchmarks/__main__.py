@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: measure, write `benchmarks/results/NAME.json`, and redraw `docs/benchmarks.md`."""
+"""`python -m benchmarks [NAME ...]`: measure, write `benchmarks/results/NAME.json` and `docs/benchmarks.md`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ MEASURED = {
 
 
 def environment() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """Return the software and the processor of the measurement."""
     processor = next(
         (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.machine(),
@@ -83,12 +83,12 @@ def _lines(path: str) -> list[str]:
 
 
 def _images(document: dict[str, Any]) -> str:
-    """The image sets of a measurement, as the table names them; without their fingerprints."""
+    """Return the image sets of a measurement for the table, without their fingerprints."""
     return ", ".join(f"{name}, {what.split(', sha256')[0]}" for name, what in document["images"].items())
 
 
 def write_table() -> None:
-    """Draw `docs/benchmarks.md` from what lies in `benchmarks/results`."""
+    """Write `docs/benchmarks.md` from the files in `benchmarks/results`."""
     documents = {
         name: json.loads((RESULTS / f"{name}.json").read_text())
         for name in MEASURED
@@ -119,10 +119,10 @@ def write_table() -> None:
         shares = step["share of the map loss that one step of 0.25/255 takes away"]
         told = ", ".join(f"{name}: {share:.1%}" for name, share in shares.items())
         lines += [
-            "Gradient maps are steered by differences of gradients, not by back-propagating twice under smoothed",
-            "activations. What one signed step of a quarter grey level takes away of the untouched map loss,",
-            f"after plain PGD (mean of {step['images']} images), by the direction of each: {told}.",
-            "On a network that is smooth by itself the two directions agree (a cosine above 0.99, tested).",
+            "Gradient maps are attacked with finite differences of gradients, not by back-propagating twice through",
+            "smoothed activations. The share of the map loss of the unmodified network that one signed step of a",
+            f"quarter grey level removes after PGD (mean of {step['images']} images), by direction: {told}.",
+            "On a smooth network the two directions agree (a cosine above 0.99, tested).",
             "",
         ]
     lines += ["Made by `make bench`, on:", ""]
@@ -133,7 +133,7 @@ def write_table() -> None:
 
 
 def main(names: list[str]) -> None:
-    """Measure those named, or all, and redraw the table."""
+    """Measure the named benchmarks, or all, and write the table."""
     unknown = [name for name in names if name not in MEASURED]
     if unknown:
         sys.exit(f"unknown benchmark {unknown[0]!r}; choices: {', '.join(MEASURED)}")

@@ -1,4 +1,4 @@
-"""One step of ADV² against one step of PGD, MobileNet at 224 pixels: what an attacked explanation costs."""
+"""Measure what attacking an explanation costs: one step of ADV² over one step of PGD, MobileNet at 224 pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS, IMAGES = 15, 8
 
 
 def steps() -> dict[str, Any]:
-    """Seconds of `STEPS` steps, in turn, and each over PGD's."""
+    """Measure the seconds of `STEPS` steps, and their ratio to PGD's."""
     model, x, y = mobilenet(IMAGES)
     goal = (y + 1) % 1000
 
@@ -57,9 +57,9 @@ def steps() -> dict[str, Any]:
 
 
 def descent() -> dict[str, float]:
-    """How much of the map loss one small signed step takes away, by the direction of either double_backward (a mean).
+    """Return the share of the map loss that one small signed step removes, for two values of `double_backward`.
 
-    The loss is that of the untouched network, at images that plain PGD has already moved to another class.
+    The loss is that of the unmodified network, at images that PGD has already moved to another class.
     """
     model, x, y = mobilenet(IMAGES)
     goal = (y + 1) % 1000
@@ -84,7 +84,7 @@ def descent() -> dict[str, float]:
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """The cost of a step, by interpreter."""
+    """Return the cost of a step by interpreter."""
     wanted = {"CAM": "≤ 1.15", "Grad-CAM": "≤ 2.2", "GRAD": "≤ 3.5"}
     return [
         (

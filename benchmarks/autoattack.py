@@ -1,4 +1,4 @@
-"""Standard AutoAttack at 8/255 on CIFAR-10, against torchattacks with the standard's 100 steps set."""
+"""Compare standard AutoAttack at 8/255 on CIFAR-10 with torchattacks at the standard's 100 steps."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ EPS = 8 / 255
 
 
 def adversarially_trained(n: int) -> tuple[models.Classifier, Tensor, Tensor]:
-    """The adversarially trained `WResnet` and the first `n` CIFAR-10 test images that it classifies correctly."""
+    """Return the adversarially trained `WResnet` and `n` CIFAR-10 test images that it classifies correctly."""
     return correct(zoo("cifar10_wresnet_adv", "interpretability_aware"), n)
 
 
 def standard(model: nn.Module) -> Any:
-    """The ensemble of torchattacks; its own `AutoAttack` leaves APGD, APGD-T and FAB at ten steps."""
+    """Build the ensemble of torchattacks, whose own `AutoAttack` runs APGD, APGD-T and FAB for ten steps only."""
     declare_missing_operators()
     import torchattacks
 
@@ -40,17 +40,17 @@ def standard(model: nn.Module) -> Any:
 
 
 def undefended(n: int = 128) -> dict[str, Any]:
-    """ResNet-20."""
+    """Compare on ResNet-20."""
     return _compare(*cifar_resnet20(n))
 
 
 def trained(n: int = 40) -> dict[str, Any]:
-    """The adversarially trained network."""
+    """Compare on the adversarially trained network."""
     return _compare(*adversarially_trained(n))
 
 
 def _compare(model: models.Classifier, x: Tensor, y: Tensor) -> dict[str, Any]:
-    """One run of each: passes, seconds, and what is left, judged from the images that come back."""
+    """Run each once; measure passes, seconds, and the robust accuracy from the returned images."""
 
     def unit() -> None:
         with frozen(model):
@@ -97,10 +97,10 @@ def _rows(setting: str, wanted: str, found: dict[str, Any]) -> list[Row]:
 
 
 def rows_undefended(found: dict[str, Any]) -> list[Row]:
-    """How much faster, and what is left."""
+    """Return the speed-up and the robust accuracies."""
     return _rows("ResNet-20", "≥ 10", found)
 
 
 def rows_trained(found: dict[str, Any]) -> list[Row]:
-    """How much faster, and what is left."""
+    """Return the speed-up and the robust accuracies."""
     return _rows("adversarially trained WResnet", "≥ 1.5", found)

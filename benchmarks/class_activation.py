@@ -1,4 +1,4 @@
-"""Score-CAM and Grad-CAM on MobileNet at 224 pixels, against the bare passes they need and against their peers."""
+"""Compare Score-CAM and Grad-CAM on MobileNet 224 with bare passes and other libraries."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _score_cam_of_the_peer(model: Classifier, x: Tensor, y: Tensor) -> Callable[
 
 
 def score_cam_of_one_image() -> dict[str, Any]:
-    """Seconds of one image, in turn, over those of the bare passes; and the peak memory for two, in own processes."""
+    """Measure the seconds of one image over those of bare passes, and the peak memory for two, in own processes."""
     model, x, y = mobilenet(1)
     channels = _channels(model, x)
     chunk = chunk_within(model, x, gradients=False)
@@ -77,7 +77,7 @@ def _channels(model: Classifier, x: Tensor) -> int:
 
 
 def grad_cam_of_a_batch() -> dict[str, Any]:
-    """Seconds of a batch, in turn, over those of one forward pass and the way back to the layer."""
+    """Measure the seconds of a batch over those of a forward pass and a backward pass to the layer."""
     from captum.attr import LayerGradCam
 
     model, x, y = mobilenet(IMAGES)
@@ -112,7 +112,7 @@ def grad_cam_of_a_batch() -> dict[str, Any]:
 
 
 def rows_score_cam(found: dict[str, Any]) -> list[Row]:
-    """Time and memory."""
+    """Return time and memory."""
     what = f"Score-CAM, MobileNet 224, {found['channels']} channels, one image"
     over, peaks = found["over the bare passes"], found["peak MB above start"]
     memory = found["memory over the peer's"]
@@ -129,11 +129,11 @@ def rows_score_cam(found: dict[str, Any]) -> list[Row]:
 
 
 def rows_grad_cam(found: dict[str, Any]) -> list[Row]:
-    """Time."""
+    """Return the time."""
     what = f"Grad-CAM, MobileNet 224, {found['images']} images"
     over = found["over forward and tail backward"]
     return [
-        (f"{what}: over a forward pass and the way back to the layer", spread(over["underfire"]), "≤ 1.1"),
+        (f"{what}: over a forward pass and the backward pass to the layer", spread(over["underfire"]), "≤ 1.1"),
         (f"{what}: Captum over the same", spread(over["captum"]), ""),
     ]
 

@@ -1,4 +1,4 @@
-"""Deletion and insertion curves, 224 steps, MobileNet: against the bare passes, and against Quantus' PixelFlipping.
+"""Compare deletion and insertion curves, 224 steps, MobileNet, with bare passes and Quantus' PixelFlipping.
 
 Quantus steps through single values of the image by default, 150,528 of them; that run is begun and extrapolated. At our
 number of steps it is timed whole: it wants values per step that divide height times width, which 3 x 224 does not, so
@@ -26,11 +26,11 @@ BEGUN = 60  # steps of Quantus' default run that are timed
 
 
 class _EnoughError(Exception):
-    """The model was asked as often as wanted."""
+    """Raised when the model was called as often as wanted."""
 
 
 class Stopping(nn.Module):
-    """A model that notes when it is asked, and stops after `asked` times."""
+    """Record the times of calls to a model, and stop after `asked` calls."""
 
     def __init__(self, model: nn.Module, asked: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Stopping(nn.Module):
 
 
 def quantus_curve(model: nn.Module, x: Tensor, y: Tensor, m: Tensor, features: int) -> Tensor:
-    """The probabilities after each step of `features` values, `[B, steps]`."""
+    """Return the probabilities after each step of `features` values, `[B, steps]`."""
     import quantus
 
     with warnings.catch_warnings():
@@ -58,7 +58,7 @@ def quantus_curve(model: nn.Module, x: Tensor, y: Tensor, m: Tensor, features: i
 
 
 def quantus_default_seconds(model: nn.Module, x: Tensor, y: Tensor, m: Tensor, steps: int = BEGUN) -> float:
-    """Seconds of the default run of the whole batch: its beginning, timed, and the rest at the same pace."""
+    """Extrapolate the seconds of the default run of the batch from its beginning."""
     stopping, start = Stopping(model, steps).eval(), time.perf_counter()
     with contextlib.suppress(_EnoughError):
         quantus_curve(stopping, x, y, m, features=1)
@@ -67,7 +67,7 @@ def quantus_default_seconds(model: nn.Module, x: Tensor, y: Tensor, m: Tensor, s
 
 
 def measure(images: int = 2, rounds: int = 2, steps: int = STEPS, begun: int = BEGUN) -> dict[str, Any]:
-    """Seconds of each, and whether the curves are one."""
+    """Measure seconds, and the difference of the curves."""
     declare_missing_operators()
     model, x, y = mobilenet(images)
     m = nn.functional.interpolate(grad_cam(model, x, y), size=x.shape[2:], mode="bicubic")  # no two pixels alike
@@ -119,7 +119,7 @@ def measure(images: int = 2, rounds: int = 2, steps: int = STEPS, begun: int = B
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """How many times as fast as Quantus, over the bare passes, and whether it is the same curve."""
+    """Return the speed relative to Quantus and to bare passes, and the difference of the curves."""
     setting = f"deletion curve, {found['points']} points, MobileNet 224, {found['images']} images"
     apart = found["largest difference of the curves"]
     faster, bare = found["faster than quantus"], found["over the bare passes"]

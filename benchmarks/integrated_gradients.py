@@ -1,4 +1,4 @@
-"""Integrated gradients, 50 steps, MobileNet at 224: against the bare passes and Captum, each at its best chunk."""
+"""Compare integrated gradients, 50 steps, MobileNet 224, with bare passes and Captum, each with its best chunk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEPS, IMAGES, CHUNKS = 50, 4, (4, 8, 12, 16)
 
 
 def bare(model: nn.Module, x: Tensor, y: Tensor, chunk: int) -> None:
-    """As many passes forward and back, and nothing else."""
+    """Run the same number of forward and backward passes, and nothing else."""
     points, classes = x.repeat_interleave(STEPS, 0), y.repeat_interleave(STEPS)
     with frozen(model):
         for point, k in zip(points.split(chunk), classes.split(chunk), strict=True):
@@ -29,12 +29,12 @@ def bare(model: nn.Module, x: Tensor, y: Tensor, chunk: int) -> None:
 
 
 def ours(model: nn.Module, x: Tensor, y: Tensor, chunk: int | None = None) -> Tensor:
-    """The default: as many points at once as 512 MiB allow."""
+    """Run the default: the chunk is as large as 512 MiB allow."""
     return uf.interpreters.integrated_gradients(model, x, y, steps=STEPS, chunk=chunk)
 
 
 def captums(model: nn.Module, x: Tensor, y: Tensor, chunk: int) -> Tensor:
-    """The same quadrature and baseline, with weights as frozen as ours."""
+    """Run Captum with the same quadrature, baseline and frozen weights."""
     from captum.attr import IntegratedGradients
 
     with frozen(model):
@@ -46,7 +46,7 @@ VARIANTS: dict[str, Callable[..., Any]] = {"bare": bare, "ours": ours, "Captum":
 
 
 def seconds_by_chunk(run: Callable[..., Any], model: nn.Module, x: Tensor, y: Tensor) -> dict[int, float]:
-    """The faster of two runs with one image, for every size of a chunk."""
+    """Return the faster of two runs with one image, for every chunk."""
     found = dict.fromkeys(CHUNKS, float("inf"))
     for _ in range(2):
         for chunk in CHUNKS:
@@ -57,7 +57,7 @@ def seconds_by_chunk(run: Callable[..., Any], model: nn.Module, x: Tensor, y: Te
 
 
 def measure() -> dict[str, Any]:
-    """Time, passes and memory of the same maps."""
+    """Measure time, passes and memory of the same maps."""
     model, x, y = mobilenet(IMAGES)
     by_chunk = {name: seconds_by_chunk(VARIANTS[name], model, x, y) for name in ("bare", "Captum")}
     best = {name: min(seconds, key=seconds.__getitem__) for name, seconds in by_chunk.items()}
@@ -89,7 +89,7 @@ def measure() -> dict[str, Any]:
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """Time over the bare passes and over Captum, and memory."""
+    """Return time over bare passes and over Captum, and memory."""
     setting = f"integrated gradients, {STEPS} steps, MobileNet 224, {found['images']} images"
     memory = ", ".join(f"{name} {mb:.0f} MB" for name, mb in found["peak MB above start"].items())
     return [

@@ -1,4 +1,4 @@
-"""JSMA with a tenth of the entries, ResNet-20: 256 CIFAR-10 images of ours, and a few that torchattacks takes too."""
+"""Compare JSMA with 10 % of the entries on ResNet-20: 256 images, and a few for torchattacks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SHARE = 0.1
 
 
 def against_torchattacks(n: int = 256, peers: int = 2) -> dict[str, Any]:
-    """Units of the whole batch of each contestant; the goal is the next class, as torchattacks chooses by itself.
+    """Measure the units of the whole batch; the goal is the next class, the default of torchattacks.
 
-    A unit is one forward and backward pass of all images; what torchattacks needs for its few, which it takes one by
-    one, is scaled up to as many.
+    A unit is one forward and backward pass of all images. The time of torchattacks, which handles single images, is
+    scaled from a few images to all.
     """
     declare_missing_operators()
     import torchattacks
@@ -74,7 +74,7 @@ def against_torchattacks(n: int = 256, peers: int = 2) -> dict[str, Any]:
 
 
 def rows_against_torchattacks(found: dict[str, Any]) -> list[Row]:
-    """Units, success and entries of each."""
+    """Return units, success and entries."""
     setting = f"JSMA, 10 % of the entries, goal the next class, ResNet-20, {found['images']} images"
     ours, few, passes = found["underfire"], found["the same few images"], found["passes per image"]
     units = found["units"]

@@ -1,4 +1,4 @@
-"""LIME and the lime package on the same superpixels: seconds, R², and how much of it another seed says again."""
+"""Compare LIME with the lime package on the same superpixels: seconds, R², and agreement between seeds."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from underfire.measures.statistics import paired_difference
 
 PACKAGE = "lime package"
 TOP = 5
-HELD_OUT = 400  # coalitions that no explanation has seen
+HELD_OUT = 400  # coalitions that no fit has used
 QUANTITIES = ("logit", "probability")
 Timed = tuple[dict[str, LimeFit], float]
 
 
 class _Recorded(nn.Module):
-    """A model that can be asked the same again, and then repeats its answers instead of making the passes twice."""
+    """Record the answers of a model, and repeat them instead of running the passes again."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class _Recorded(nn.Module):
 
 
 class _Package:
-    """What the lime package finds: logit and probability from the same passes, which it takes ten at a time."""
+    """Explain logit and probability with the lime package, from the same passes in batches of ten."""
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor, pieces: Tensor) -> None:
         from lime.lime_image import LimeImageExplainer
@@ -90,7 +90,7 @@ def _padded(rows: list[tuple[Tensor, float, float]], pieces: Tensor) -> LimeFit:
 
 
 def against_package() -> dict[str, Any]:
-    """MobileNet for the time, ResNet-20 for more images and seeds."""
+    """Compare on MobileNet for the time, and on ResNet-20 with more images and seeds."""
     return {
         "MobileNet": _compare(*mobilenet(2), "quickshift", seeds=3),
         "ResNet-20": _compare(*cifar_resnet20(10), "slic", seeds=4),
@@ -110,7 +110,7 @@ def _compare(
     chunk_within(recorded, x, gradients=False)  # makes a pass of its own the first time
 
     def ours(number: int, seed: int) -> Timed:
-        """The time is that of the logits alone; the probabilities are of the same passes, as in the package."""
+        """Explain both quantities from the same passes, as the package does; the time is that of the logits."""
         recorded.answers.clear()
         fits, seconds = {}, []
         for quantity in QUANTITIES:
@@ -151,7 +151,7 @@ def _compare(
 
 
 def _held_out(recorded: _Recorded, x: Tensor, y: Tensor, pieces: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Coalitions of independent coins that nobody was fitted to, and the answers."""
+    """Draw coalitions by independent coin flips that no fit has used, with the answers of the model."""
     shown = draw_plan(pieces, HELD_OUT, "independent", torch.Generator().manual_seed(10**6))
     fresh = {}
     recorded.answers.clear()
@@ -162,7 +162,7 @@ def _held_out(recorded: _Recorded, x: Tensor, y: Tensor, pieces: Tensor) -> dict
 
 
 def _judged(fits: list[LimeFit], fresh: dict[str, tuple[Tensor, Tensor]], quantity: str) -> dict[str, Any]:
-    """Means over images and seeds: R² as told, R² on fresh samples, shared top superpixels, spread of a weight."""
+    """Return means over images and seeds: R², R² on fresh samples, shared top superpixels, spread of a weight."""
     shown, said = fresh[quantity]
     weights = torch.stack([fit.weights for fit in fits])
     absent = torch.arange(weights.shape[2]) > fits[0].segments.flatten(1).amax(1)[:, None]
@@ -181,12 +181,12 @@ def _judged(fits: list[LimeFit], fresh: dict[str, tuple[Tensor, Tensor]], quanti
 
 
 def _top(weights: Tensor) -> Tensor:
-    """Which superpixels have the largest weights, bool `[B, S]`."""
+    """Return which superpixels have the largest weights, bool `[B, S]`."""
     return torch.zeros_like(weights, dtype=torch.bool).scatter(1, weights.topk(TOP, dim=1).indices, True)
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """Time on photographs, and R² and agreement on both."""
+    """Return times, R² and agreement."""
     table: list[Row] = []
     for network, result in found.items():
         seconds = result["seconds"]
@@ -208,7 +208,7 @@ def rows(found: dict[str, Any]) -> list[Row]:
 
 
 def _told(name: str, judged: dict[str, Any], package: dict[str, Any]) -> str:
-    """One contestant's R² and agreement, and how much more of the top it has in common than the package."""
+    """Return one contestant's R² and agreement, and the difference of the agreement from the package's."""
     own = f"{judged['R2']:.3f}, " if "R2" in judged else ""
     text = f"{name}: R² {own}on fresh samples {judged['fresh R2']:.3f}, {judged['top 5 in common']:.0%} in common"
     if name != PACKAGE:

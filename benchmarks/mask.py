@@ -1,4 +1,4 @@
-"""MASK, 300 iterations: images together, one at a time, and one at a time as the paper would be written in PyTorch."""
+"""Measure MASK with 300 iterations: batched, one image at a time, and a direct PyTorch version of the paper."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from underfire.hooks import frozen
 from underfire.interpreters import mask, mask_game
 
 VARIANT = "adv2_v2"
-STEPS = 300  # of the objectives; the times are of fewer, for every step takes as long
+STEPS = 300  # steps for the objectives; times are measured on fewer, because all steps take equally long
 TIMED_STEPS = 5
 
 
 def _plainly(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
-    """One image after the other with torch's Adam, its resizing and a convolution; what is kept, `[B, 1, 28, 28]`."""
+    """Return the masks `[B, 1, 28, 28]` of a direct version with torch's Adam, resizing and convolution."""
     line = torch.exp(-0.5 * (torch.arange(-5.0, 6) / 2.0) ** 2)
     kernel = (torch.outer(line, line) / line.sum() ** 2)[None, None]
     seed = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(0)))  # the same jitter as ours
@@ -51,7 +51,7 @@ def _plainly(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
 
 
 def batched(n: int = 16, compared: int = 2, steps: int = STEPS, rounds: int = 5) -> dict[str, Any]:
-    """Seconds of every contestant, and the objective of a few images after all iterations."""
+    """Measure the seconds of every contestant, and the objective of a few images after all iterations."""
     model, x, _ = mobilenet(n)
     y = model.predict(x).argmax(1)
 
@@ -89,7 +89,7 @@ def batched(n: int = 16, compared: int = 2, steps: int = STEPS, rounds: int = 5)
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """Throughput over single images, and the objectives."""
+    """Return throughput over single images, and the objectives."""
     setting = f"MASK, {found['images']} images of 224, MobileNet"
     told = "; ".join(
         f"{name} {', '.join(f'{value:.4f}' for value in values)}" for name, values in found["objectives"].items()

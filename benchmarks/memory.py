@@ -1,4 +1,4 @@
-"""Peak memory of every attack, over that of PGD on the same batch; each in a process of its own (Linux)."""
+"""Measure the peak memory of every attack over that of PGD on the same batch, each in its own process (Linux)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from benchmarks.setting import cifar_resnet20
 from benchmarks.timing import Row
 from underfire.interpreters import cam
 
-#: What shortens an attack without changing how much it holds at once.
+#: Options that shorten an attack without changing its peak memory.
 SHORT: dict[str, dict[str, Any]] = {"adv2": {"interpreter": cam, "warm_steps": 3}}
 IMAGES = 256
 
 
 def in_own_process(module: str, *words: str) -> float:
-    """What `python -m MODULE WORDS` prints last, a number of MB."""
+    """Run `python -m MODULE WORDS` and return the number of MB that it prints last."""
     done = subprocess.run([sys.executable, "-m", module, *words], check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
 
 
 def highest(call: Callable[[], object]) -> float:
-    """The peak memory of a call, in MB above what the process held before."""
-    # What was freed goes back to the system, and the highest point is forgotten: only the call counts.
+    """Return the peak memory of a call in MB above that of the process before."""
+    # return freed memory to the system and reset the recorded peak, so that only the call counts
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
@@ -45,14 +45,14 @@ def _status(field: str) -> float:
 
 
 def attacks() -> dict[str, Any]:
-    """The peak of every image attack of the catalogue that takes any classifier, on the same 256 images."""
+    """Measure every image attack of the catalogue that takes any classifier, on the same 256 images."""
     names = [card.name for card in uf.cards("attack") if not card.facts.models]
     peaks = {name: in_own_process("benchmarks.memory", name) for name in names}
     return {"images": IMAGES, "peak MB above start": peaks, "over PGD": {k: v / peaks["pgd"] for k, v in peaks.items()}}
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """The largest few, and how many stay below the limit."""
+    """Return the largest values, and how many attacks are below the limit."""
     shares = sorted(found["over PGD"].items(), key=lambda item: -item[1])
     told = ", ".join(f"{name} {share:.2f}" for name, share in shares[:4])
     below = sum(share <= 3 for _, share in shares)

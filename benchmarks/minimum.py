@@ -1,4 +1,4 @@
-"""Attacks of minimum size at the usual settings: ResNet-20, 256 CIFAR-10 images, against foolbox and torchattacks."""
+"""Compare attacks of minimum size at usual settings, ResNet-20, 256 images, with foolbox and torchattacks."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def _foolbox(attack: Any) -> Contestant:
 
 
 def _compare(n: int, rounds: int, few: int, full: dict[str, Contestant], slow: dict[str, Contestant]) -> dict[str, Any]:
-    """Units of the whole batch, passes an image, and what the images that came back are worth, for each contestant.
+    """Measure units of the whole batch, passes per image, success and median size for each contestant.
 
-    Those in `slow` get `few` of the images, once; their units are scaled up to the whole batch.
+    Contestants in `slow` run once on `few` images; their units are scaled to the whole batch.
     """
     model, x, y = cifar_resnet20(n)
 
@@ -55,7 +55,7 @@ def _compare(n: int, rounds: int, few: int, full: dict[str, Contestant], slow: d
         found[name] = contestant(model, x, y)
 
     turns = {name: lambda name=name, contestant=contestant: keep(name, contestant) for name, contestant in full.items()}
-    # One unit is too short to stand beside minutes: the median of several, taken before every contestant.
+    # one unit is short, so the median of several is measured before every contestant
     seconds: dict[str, list[float]] = {name: [] for name in full}
     units: dict[str, list[float]] = {name: [] for name in full}
     unit()
@@ -83,7 +83,7 @@ def _compare(n: int, rounds: int, few: int, full: dict[str, Contestant], slow: d
 
 
 def deepfool(n: int = 256, rounds: int = 3, few: int = 4) -> dict[str, Any]:
-    """DeepFool L2, at most 50 steps, overshoot 0.02; torchattacks, which takes images one by one, on a few."""
+    """Compare DeepFool L2, at most 50 steps, overshoot 0.02; torchattacks handles single images, so it gets a few."""
     declare_missing_operators()
     import foolbox
     import torchattacks
@@ -101,7 +101,7 @@ def deepfool(n: int = 256, rounds: int = 3, few: int = 4) -> dict[str, Any]:
 
 
 def carlini_wagner(n: int = 256, rounds: int = 1) -> dict[str, Any]:
-    """C&W L2, three values of c, at most 200 steps each, first c 1e-3; step sizes are each one's default."""
+    """Compare C&W L2 with three values of c, at most 200 steps each, first c 1e-3, default step sizes."""
     declare_missing_operators()
     import foolbox
 
@@ -132,10 +132,10 @@ def _rows(setting: str, wanted: str, found: dict[str, Any]) -> list[Row]:
 
 
 def rows_deepfool(found: dict[str, Any]) -> list[Row]:
-    """Units, passes and sizes of each."""
+    """Return units, passes and sizes."""
     return _rows("DeepFool L2, 50 steps, ResNet-20", "≤ 20 units, median ≤ 0.061", found)
 
 
 def rows_carlini_wagner(found: dict[str, Any]) -> list[Row]:
-    """Units, passes and sizes of each."""
+    """Return units, passes and sizes."""
     return _rows("C&W L2, 3 x 200 steps, ResNet-20", "≤ 165 units, median ≤ 0.056", found)

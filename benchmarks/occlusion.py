@@ -1,4 +1,4 @@
-"""Occlusion with patches of 32 pixels every 16 and RISE, MobileNet 224: over the bare forward passes, and Captum."""
+"""Compare occlusion (patch 32, stride 16) and RISE on MobileNet 224 with bare forward passes and Captum."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHUNKS = (1, 2, 4, 8, 16, 32)
 
 
 def against_bare_passes(rounds: int = 5) -> dict[str, Any]:
-    """Seconds of 169 bare forward passes, of occlusion three ways, and of RISE with as many masks; one image.
+    """Measure seconds of 169 bare forward passes, of occlusion in three ways, and of RISE with 169 masks; one image.
 
     The bare passes and Captum get the number of images at once that is fastest for them; what they put through is
     there already, so making it costs nothing.
@@ -83,7 +83,7 @@ def _bare(model: nn.Module, x: Tensor, chunk: int, layout: torch.memory_format =
 
 
 def _fastest(call: Callable[[int], None]) -> int:
-    """The number of images at once with which a contestant is fastest, twice each."""
+    """Return the batch size with which a contestant is fastest, of two runs each."""
 
     def seconds(chunk: int) -> float:
         start = time.perf_counter()
@@ -104,7 +104,7 @@ def _gap(a: Tensor, b: Tensor) -> float:
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """Each contestant over the bare passes."""
+    """Return each contestant over the bare passes."""
     over, operations, gap = (
         found[key] for key in ("over the bare passes", "operations over the bare passes", "largest difference")
     )

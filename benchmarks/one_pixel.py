@@ -1,4 +1,4 @@
-"""One pixel by differential evolution: ten generations of ten after the first, ResNet-20, CIFAR-10 images."""
+"""Compare the one-pixel attack: ten generations of ten after the first, ResNet-20, CIFAR-10 images."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ POPULATION, GENERATIONS = 10, 10
 
 
 def against_peers(n: int = 256, n_peer: int = 6) -> dict[str, Any]:
-    """Units (one forward and backward pass of the same full batch of `n`) and success, at the same evaluations.
+    """Measure units (one forward and backward pass of the batch of `n`) and success at equal evaluations.
 
-    The peer goes image by image, so its time on `n_peer` images is multiplied up to `n`; its success there stands
-    beside ours on the same images, and ours with more seeds says how much of that is luck.
+    The peer handles single images, so its time on `n_peer` images is scaled to `n`. Its success is compared with ours
+    on the same images, for several seeds, which shows the random variation.
     """
     declare_missing_operators()
     import numpy as np
@@ -42,7 +42,7 @@ def against_peers(n: int = 256, n_peer: int = 6) -> dict[str, Any]:
         )
 
     def peer(count: int) -> Tensor:
-        np.random.seed(0)  # noqa: NPY002 (the global one is what it draws from)
+        np.random.seed(0)  # noqa: NPY002 (torchattacks draws from the global generator)
         attack = torchattacks.OnePixel(model, pixels=1, steps=GENERATIONS, popsize=POPULATION, inf_batch=128)
         return attack(x[:count], y[:count])
 
@@ -54,7 +54,7 @@ def against_peers(n: int = 256, n_peer: int = 6) -> dict[str, Any]:
     found, units, queries = {}, {}, {}
     for name, contestant in contestants.items():
         images = n_peer if name == "torchattacks" else n
-        contestant(1)  # pays for what any first run needs
+        contestant(1)  # warm-up
         before = in_turn({"unit": unit}, rounds=2)["unit"]
         start = time.perf_counter()
         with model.counting() as passes:
@@ -83,7 +83,7 @@ def against_peers(n: int = 256, n_peer: int = 6) -> dict[str, Any]:
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """Units, queries and success of each."""
+    """Return units, queries and success."""
     table: list[Row] = []
     for name, units in found["units"].items():
         images = found["images of torchattacks" if name == "torchattacks" else "images"]

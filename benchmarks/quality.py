@@ -1,9 +1,9 @@
-"""Attacks of minimum size at a matched budget, after AttackBench: how near each comes to the best of all, by norm.
+"""Compare attacks of minimum size at equal budget, as AttackBench does: how close each is to the best, by norm.
 
-ResNet-20 on CIFAR-10, 2,000 propagations an image at most (a forward pass is one, a backward pass is one; what an
-attack really took is counted). Every attack of underfire is run beside adv_lib's, and judged from the images that it
-returns. `python -m benchmarks.quality FOLDER 32x2000 [NORM ...]` runs what `FOLDER` lacks (32 images,
-2,000 propagations), two at a time, one thread each.
+The network is ResNet-20 on CIFAR-10, with at most 2,000 propagations per image. A forward pass is one propagation, a
+backward pass is one, and the passes are counted. The attacks of underfire and of adv_lib are evaluated from the images
+that they return. `python -m benchmarks.quality FOLDER 32x2000 [NORM ...]` runs the missing results of `FOLDER`
+(32 images, 2,000 propagations), two at a time with one thread each.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from underfire.measures.curves import optimality
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 ORDERS = {"l2": 2.0, "linf": float("inf"), "l1": 1.0, "l0": 0.0}
-#: The first size that attacks of fixed size are tried at, and how many sizes.
+#: The first size at which attacks of fixed size are run, and the number of sizes.
 FIRST, ROUNDS = {"l2": 0.5, "linf": 0.01, "l1": 5.0}, 10
 BOTH = ("carlini_wagner", "fmn", "ddn", "apgd", "sigma_zero")
 
 
 def bisected(attack: Callable[..., Tensor], norm: str, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The nearest success of an attack of fixed size, whose size is bisected for every image by itself."""
+    """Find the nearest success of an attack of fixed size by bisection of the size, for every image alone."""
     nearest = Nearest(x, norm)
     low, eps = torch.zeros(len(x)), torch.full((len(x),), FIRST[norm])
     high = 2 * eps
@@ -53,15 +53,15 @@ def bisected(attack: Callable[..., Tensor], norm: str, model: nn.Module, x: Tens
 
 
 def ours(norm: str, budget: int) -> dict[str, Attack]:
-    """The attacks of underfire that have the norm, each with settings that spend the budget."""
+    """Return the attacks of underfire for a norm, with settings that spend the budget."""
     attacks = {card.name: card for card in uf.cards("attack")}
     passes = budget // 2 - 1  # forward and backward; one forward pass before the first step and one after the last
     settings: dict[str, dict[str, Any]] = {
         "fmn": {"steps": passes},
         "ddn": {"steps": passes},
-        # Without giving up on a run, which would leave most of the budget unspent; steps of one run, by experiment.
-        "carlini_wagner": {"steps": passes // {"l2": 9, "linf": 22, "l0": 30}.get(norm, 1), "abort": False},
-        "ead": {"steps": budget // 3 // 9, "rule": "L1", "abort": False},
+        # without aborting early, which would leave most of the budget; the steps of one run were found by experiment
+        "carlini_wagner": {"steps": passes // {"l2": 9, "linf": 22, "l0": 30}.get(norm, 1), "abort_early": False},
+        "ead": {"steps": budget // 3 // 9, "rule": "L1", "abort_early": False},
         "fab": {"steps": budget // 11 - 1},
         "sigma_zero": {"steps": passes},
         "deepfool": {"steps": 50},
@@ -79,9 +79,9 @@ def ours(norm: str, budget: int) -> dict[str, Attack]:
 
 
 def theirs(norm: str, budget: int) -> dict[str, Attack]:
-    """The attacks of adv_lib that have the norm, each with settings that spend the budget."""
+    """Return the attacks of adv_lib for a norm, with settings that spend the budget."""
     declare_missing_operators()
-    sys.modules.setdefault("visdom", types.ModuleType("visdom"))  # imported for plots that nobody asks for
+    sys.modules.setdefault("visdom", types.ModuleType("visdom"))  # adv_lib imports it for plots
     from adv_lib import attacks as adv
     from adv_lib.attacks.auto_pgd import minimal_apgd
 
@@ -117,8 +117,8 @@ LIBRARIES = {"underfire": ours, "adv_lib": theirs}
 
 
 def run(norm: str, library: str, attack: str, n: int, budget: int) -> dict[str, Any]:
-    """One attack on `n` images: the size of every success (None where there is none), what it took, how long."""
-    torch.manual_seed(0)  # adv_lib's random starts
+    """Run one attack on `n` images; return the size of every success (or None), the passes and the seconds."""
+    torch.manual_seed(0)  # for the random starts of adv_lib
     model, x, y = cifar_resnet20(n)
     method = LIBRARIES[library](norm, budget)[attack]
     start = time.perf_counter()
@@ -147,7 +147,7 @@ def _saved(folder: Path, norm: str, library: str, attack: str, n: int, budget: i
 
 
 def compared(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """For every norm its attacks, the most optimal first; the best curve is that of all of them together."""
+    """Return the attacks of every norm, sorted by optimality relative to the best size of all attacks."""
     tables: dict[str, list[dict[str, Any]]] = {}
     for norm in ORDERS:
         runs = [result for result in results if result["norm"] == norm]
@@ -177,7 +177,7 @@ def quality(
     folder: Path | None = None,
     norms: tuple[str, ...] = tuple(ORDERS),
 ) -> dict[str, Any]:
-    """All attacks in all norms; results go to `folder` as they finish, and what lies there is not run again."""
+    """Run all attacks in all norms; results are written to `folder`, and existing results are not run again."""
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
             return quality(n, budget, workers, Path(temporary), norms)
@@ -190,7 +190,7 @@ def quality(
     ]
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         runs = {" ".join(job[:3]): pool.submit(_saved, folder, *job) for job in jobs}
-        # One attack that breaks must not cost the others.
+        # an error in one attack must not stop the others
         failed = {name: repr(error) for name, done in runs.items() if (error := done.exception()) is not None}
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     return {
@@ -202,10 +202,10 @@ def quality(
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """The best of each library by norm, and the attacks that both have."""
+    """Return the best attack of each library by norm, and the attacks that both have."""
     table: list[Row] = []
     for norm, attacks in found["norms"].items():
-        # An attack whose steps are not known beforehand may spend more than it should; it does not compete then.
+        # attacks that exceeded the budget, because their steps cannot be set in advance, do not compete
         fair = [row for row in attacks if row["forwards"] + row["backwards"] <= 1.01 * found["budget"]]
         best = {library: [row for row in fair if row["library"] == library] for library in LIBRARIES}
         for library, names in best.items():

@@ -1,4 +1,4 @@
-"""Real-time saliency: encoder and decoder over one forward pass of the classifier."""
+"""Measure real-time saliency: encoder and decoder over one forward pass of the classifier."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGES = {"MobileNet 224": 8, "ResNet-56": 64}
 
 
 def forwards(images: dict[str, int] = IMAGES, rounds: int = 7) -> dict[str, Any]:
-    """MobileNet with a decoder of random weights (its cost is that of a trained one); ResNet-56 with the package's."""
+    """Measure MobileNet with a decoder of random weights (equal cost) and ResNet-56 with the weights of the package."""
     found: dict[str, Any] = {"images": images, "decoder parameters": {}, "time": {}, "seconds": {}}
     for name, n in images.items():
         if name == "ResNet-56":
@@ -44,7 +44,7 @@ def forwards(images: dict[str, int] = IMAGES, rounds: int = 7) -> dict[str, Any]
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """One row for each classifier."""
+    """Return one row for each classifier."""
     return [
         (f"RTS, {name}, {found['images'][name]} images: over one forward pass", spread(share), "≤ 3")
         for name, share in found["time"].items()

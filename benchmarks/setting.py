@@ -1,4 +1,4 @@
-"""The networks and images that the benchmarks use."""
+"""Load the networks and images of the benchmarks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from underfire.errors import DataError
 
 
 def data_root() -> Path:
-    """The folder of real data and weights."""
+    """Return the folder of real data and weights."""
     root = Path(os.environ.get("UNDERFIRE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     if not root.is_dir():
         raise DataError(f"the benchmarks need real data and weights; set UNDERFIRE_DATA (no folder {root})")
@@ -23,17 +23,17 @@ def data_root() -> Path:
 
 
 def cifar10() -> data.Dataset:
-    """The 10,000 test images of CIFAR-10."""
+    """Return the 10,000 test images of CIFAR-10."""
     return data.load(f"parquet:{data_root() / 'cifar10-test.parquet'}")
 
 
 def photographs(n: int) -> data.Dataset:
-    """`n` photographs of ImageNet, 224 pixels a side."""
+    """Return `n` photographs of ImageNet, 224 pixels a side."""
     return data.load(f"folder:{data_root() / 'imagenet_sample'}?size=224", n=n)
 
 
 def describe(images: tuple[str, ...]) -> dict[str, str]:
-    """Say for each of the named image sets which files they are, for the record of a measurement."""
+    """Return a description of each of the named image sets, for the record of a measurement."""
     return {name: IMAGES[name]() for name in images}
 
 
@@ -52,30 +52,30 @@ IMAGES: dict[str, Callable[[], str]] = {"CIFAR-10": _describe_cifar10, "ImageNet
 
 
 def correct(model: models.Classifier, n: int) -> tuple[models.Classifier, Tensor, Tensor]:
-    """The model, and the first `n` CIFAR-10 test images that it classifies correctly with their labels."""
+    """Return the model, and the first `n` CIFAR-10 test images that it classifies correctly with their labels."""
     batch = cifar10()[: 2 * n]
     right = (model.predict(batch.x).argmax(1) == batch.y).nonzero().squeeze(1)[:n]
     return model, batch.x[right], batch.y[right]
 
 
 def cifar_resnet20(n: int) -> tuple[models.Classifier, Tensor, Tensor]:
-    """ResNet-20 and the first `n` CIFAR-10 test images that it classifies correctly."""
+    """Return ResNet-20 and the first `n` CIFAR-10 test images that it classifies correctly."""
     return correct(zoo("resnet20_cifar10"), n)
 
 
 def zoo(name: str, folder: str = "") -> models.Classifier:
-    """A network of the zoo with its published weights, which lie in `folder` below the weights."""
+    """Load a network of the zoo with its published weights, from `folder` below the weights."""
     return models.load(f"{data_root() / 'weights' / folder / name}.safetensors?arch={name}")
 
 
 def mobilenet(n: int) -> tuple[models.Classifier, Tensor, Tensor]:
-    """MobileNet v1 0.75 and `n` ImageNet photographs."""
+    """Return MobileNet v1 0.75 and `n` ImageNet photographs."""
     batch = photographs(n)[:]
     return zoo("mobilenet_v1_075_imagenet"), batch.x, batch.y
 
 
 def declare_missing_operators() -> None:
-    """Let torchvision import beside a CPU build of torch, whose registry wheel lacks these two operators."""
+    """Declare two operators that a CPU build of torch lacks, so that torchvision can be imported."""
     if _KEPT:
         return
     library = torch.library.Library("torchvision", "DEF")

@@ -1,4 +1,4 @@
-"""How long it takes until anything happens: a bare import, and the command line's help."""
+"""Measure the start-up time of a bare import and of the command line's help."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.timing import Row, in_turn
 
 
 def seconds() -> dict[str, Any]:
-    """Seconds of whole processes, five rounds."""
+    """Measure the seconds of whole processes, five rounds."""
     command = str(Path(sys.executable).with_name("underfire"))
 
     def run(*words: str) -> None:
@@ -29,8 +29,8 @@ def seconds() -> dict[str, Any]:
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """The median second of each."""
-    wanted = {"import underfire": "< 2.5", "underfire --help": "< 1"}
+    """Return the median seconds."""
+    wanted = {"import underfire": "≤ 0.05", "underfire --help": "≤ 0.3"}
     return [
         (f"{name}: seconds", f"{sorted(seconds)[len(seconds) // 2]:.2f}", wanted.get(name, "for comparison"))
         for name, seconds in found.items()

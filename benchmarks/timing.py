@@ -1,4 +1,4 @@
-"""Timing that holds when the machine's speed drifts: contestants take turns, and ratios are taken round by round."""
+"""Time contestants in turn, and take ratios round by round, so that a drifting machine speed cancels."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Benchmark:
     """One thing to measure.
 
     Attributes:
-        measure: does it and returns the numbers.
+        measure: runs the measurement and returns the numbers.
         rows: turns the numbers into rows of the table.
-        images: the image sets that it measures on, names of `setting.IMAGES`.
+        images: the image sets of the measurement, names in `setting.IMAGES`.
     """
 
     measure: Callable[[], dict[str, Any]]
@@ -28,7 +28,7 @@ class Benchmark:
 
 
 def in_turn(contestants: Mapping[str, Callable[[], object]], *, rounds: int = 5) -> dict[str, list[float]]:
-    """Seconds of every contestant in every round, after one round that is not counted."""
+    """Return the seconds of every contestant in every round, after one round that is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):
         for name, contestant in contestants.items():
@@ -40,11 +40,11 @@ def in_turn(contestants: Mapping[str, Callable[[], object]], *, rounds: int = 5)
 
 
 def ratio(above: list[float], below: list[float]) -> dict[str, float]:
-    """Median, smallest and largest ratio over the rounds."""
+    """Return the median, smallest and largest ratio over the rounds."""
     ratios = [a / b for a, b in zip(above, below, strict=True)]
     return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
 
 
 def spread(value: Mapping[str, float], places: int = 2) -> str:
-    """A median with the smallest and the largest value, for a reader."""
+    """Format a median with the smallest and the largest value."""
     return f"{value['median']:.{places}f} ({value['min']:.{places}f} to {value['max']:.{places}f})"

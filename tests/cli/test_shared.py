@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from underfire.cli.shared import ERR, OUT, atomic_write_all, device, one_line, progress, to_json
+from underfire.cli.progress import progress
+from underfire.cli.shared import ERR, OUT, atomic_write_all, device, one_line, to_json
 from underfire.errors import InputError
 from underfire.records import Interval
 

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from underfire.catalog import find
 from underfire.cli.flags import (
     BatchSize,
     Device,
@@ -121,6 +120,7 @@ def attack(
     as_json: Json = False,
 ) -> None:
     """Attack images; write adversarial images, magnified perturbations, figures and a table of measurements."""
+    from underfire.catalog import find
     from underfire.cli import options, pictures
 
     aimed = "interpreter" in find("attack", name).options

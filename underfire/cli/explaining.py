@@ -13,7 +13,8 @@ from underfire.catalog import Card, find
 from underfire.cli import options
 from underfire.cli.images import class_of
 from underfire.cli.pictures import Job, Row, rows_of
-from underfire.cli.shared import ERR, atomic_write_all, progress, to_json
+from underfire.cli.progress import progress
+from underfire.cli.shared import ERR, atomic_write_all, to_json
 from underfire.errors import InputError, NotFitted
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from rich.table import Table
 from underfire.catalog import find
 from underfire.cli import options
 from underfire.cli.images import ImageInput, channels_of, class_of, open_images
-from underfire.cli.shared import ERR, OUT, atomic_write_all, device, print_json, progress, to_json
+from underfire.cli.progress import progress
+from underfire.cli.shared import ERR, OUT, atomic_write_all, device, print_json, to_json
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from underfire.cli.gates import Gate, failures, known_names, parse
-from underfire.cli.shared import ERR, OUT, atomic_write_all, device, print_json, progress, to_json
+from underfire.cli.progress import progress
+from underfire.cli.shared import ERR, OUT, atomic_write_all, device, print_json, to_json
 from underfire.cli.summary import print_summary
 from underfire.errors import InputError
 

@@ -10,7 +10,7 @@ import typer
 
 from underfire.cli import shared
 from underfire.cli.flags import BatchSize, Device, Force, Images, Json, Model, Quiet, Seed, Settings, Size
-from underfire.cli.shared import ERR, OUT, atomic_write_all, print_json, progress
+from underfire.cli.shared import ERR, OUT, atomic_write_all, print_json
 from underfire.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
@@ -189,6 +189,7 @@ class _StudyImages:
 
     def batches(self, what: str) -> Iterator[Batch]:
         """Yield all images in batches on the device, under a progress bar."""
+        from underfire.cli.progress import progress
         from underfire.domains import check_inputs
 
         source, done = self._open(), 0

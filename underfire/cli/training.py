@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from underfire.catalog import Card, cards, find
 from underfire.catalog.options import check_options
 from underfire.cli.options import typed
-from underfire.cli.shared import ERR, OUT, device, print_json, progress
+from underfire.cli.progress import progress
+from underfire.cli.shared import ERR, OUT, device, print_json
 from underfire.errors import InputError, Unsupported
 
 if TYPE_CHECKING:

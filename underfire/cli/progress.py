@@ -1,0 +1,69 @@
+"""Show how far a job is: a bar with a count, a rate and the remaining time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from underfire.cli.shared import ERR
+
+
+class _Count(ProgressColumn):
+    """Show how much is done, and of how much."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{_number(task.completed)}/{_number(task.total or 0)} {task.fields['unit']}")
+
+
+class _Pace(ProgressColumn):
+    """Show the mean rate since the start, and how long the rest takes at that rate."""
+
+    def render(self, task: Task) -> Text:
+        seconds, new = task.elapsed or 0.0, task.completed - task.fields["first"]
+        if new <= 0 or seconds <= 0:
+            return Text("")
+        pace = f"{_number(new / seconds)} {task.fields['unit']}/s"
+        if task.finished:
+            return Text(f"{pace}, took {_clock(seconds)}")
+        left = ((task.total or 0) - task.completed) * seconds / new
+        return Text(f"{pace}, ETA {_clock(left)}")
+
+
+def _number(value: float) -> str:
+    """Format whole numbers in full and others with three digits, without exponents."""
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@contextmanager
+def progress(
+    what: str, total: float, *, unit: str, start: float = 0, quiet: bool = False
+) -> Iterator[Callable[[float], None]]:
+    """Show a progress bar on stderr that begins at `start`; yield `show(done)`, which sets how much is done in all."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        _Count(Column(no_wrap=True)),
+        _Pace(Column(no_wrap=True)),  # in a narrow window the bar gets shorter
+    )
+    bars = Progress(*columns, console=ERR, disable=quiet)
+    task = bars.add_task(what, total=total, unit=unit, first=start)
+    bars.update(task, completed=start)
+    bars.start()
+    try:
+        yield lambda done: bars.update(task, completed=done)
+    except BaseException:
+        bars.remove_task(task)  # leave room for the error message
+        bars.live.transient = True
+        bars.live.stop()  # not `bars.stop`, which would print an empty line
+        raise
+    bars.stop()
