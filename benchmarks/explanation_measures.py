@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from benchmarks.setting import declare_missing_operators, mobilenet
 from benchmarks.timing import Row, in_turn, ratio, spread
+from underfire.attribution.chunks import image_chunk
 from underfire.interpreters import grad_cam
 from underfire.measures.deletion_insertion import deletion_curve, insertion_curve
-from underfire.measures.passes import chunk_of
 
 STEPS = 224
 BEGUN = 60  # steps of Quantus' default run that are timed
@@ -77,7 +77,7 @@ def measure(images: int = 2, rounds: int = 2, steps: int = STEPS, begun: int = B
     @torch.no_grad()
     def bare() -> None:
         for image in x:
-            for part in image.expand(steps + 1, -1, -1, -1).split(chunk_of(x, None)):
+            for part in image.expand(steps + 1, -1, -1, -1).split(image_chunk(x, None)):
                 model(part)
 
     def ours() -> None:
@@ -102,7 +102,7 @@ def measure(images: int = 2, rounds: int = 2, steps: int = STEPS, begun: int = B
     return {
         "images": images,
         "points": steps + 1,
-        "chunk": chunk_of(x, None),
+        "chunk": image_chunk(x, None),
         "seconds": seconds,
         "seconds of quantus' default run, extrapolated": defaults[1:],
         "forward passes an image": {"underfire": count.forwards / images, "quantus, default": x[0].numel()},

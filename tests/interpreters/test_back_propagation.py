@@ -12,7 +12,7 @@ from underfire.errors import DataError, InputError, ModelError, Unsupported
 from underfire.hooks import deconv_relu, guided_relu, shared_forward, smooth_relu
 from underfire.interpreters import deconvnet, gradient, gradient_input, guided_backprop, integrated_gradients
 from underfire.interpreters import smooth_grad as smoothed
-from underfire.interpreters.integrated_gradients import QUADRATURES, baselines, quadrature_error, nodes
+from underfire.interpreters.integrated_gradients import QUADRATURES, baselines, nodes, quadrature_error
 
 BENT = {guided_backprop: guided_relu, deconvnet: deconv_relu}
 

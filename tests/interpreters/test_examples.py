@@ -7,7 +7,7 @@ import torch
 
 import underfire as uf
 from tests.networks import rand
-from underfire.attribution.feature_space import nearest
+from underfire.attribution.feature_space import nearest_known
 from underfire.data import Dataset
 from underfire.errors import DataError, InputError, ModelError
 from underfire.interpreters import NearestNeighbours, Prototypes
@@ -156,7 +156,7 @@ def test_neighbours_are_those_of_scikit_learn(network, generator):
 def test_a_known_image_is_its_own_nearest_neighbour_however_little_memory_there_is(generator):
     features = torch.randn(40, 6, generator=generator)
     features = features + 100  # where squares of float32 would hide small distances
-    distance, index = nearest(features, features, 2, memory=1e-3)
+    distance, index = nearest_known(features, features, 2, memory=1e-3)
     assert index[:, 0].tolist() == list(range(40)) and distance[:, 0].tolist() == [0] * 40
     assert bool((distance[:, 1] > 0).all())
 

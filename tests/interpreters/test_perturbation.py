@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import underfire as uf
 from tests.networks import rand
-from underfire.attribution.variants import fill_image
+from underfire.attribution.fills import fill_image
 from underfire.errors import InputError, ModelError, Unsupported
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import underfire as uf
 from tests.networks import rand, randn
-from underfire.attribution.feature_space import pooled
+from underfire.attribution.feature_space import pooled_features
 from underfire.attribution.scores import score
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import Layout, last_spatial_layer, layout_of, pooled_head
@@ -198,8 +198,8 @@ def test_neurons_and_pooled_features_have_their_channels_where_they_are(x):
     normed = model.module.norm(z + model.module.block(z))
     assert torch.allclose(score(model, x, y, "norm:5"), normed[..., 5].mean((1, 2)))
     assert torch.allclose(score(model, x, y, "norm:5,1,4"), normed[:, 1, 4, 5])
-    assert torch.allclose(pooled(model, x, "norm")[1], normed.mean((1, 2)))
-    assert torch.allclose(pooled(model, x, "embed")[1], z.mean((1, 2)))
+    assert torch.allclose(pooled_features(model, x, "norm")[1], normed.mean((1, 2)))
+    assert torch.allclose(pooled_features(model, x, "embed")[1], z.mean((1, 2)))
     model = build()
     tokens = model.module.embed(x).flatten(2).transpose(1, 2) + model.module.places[:, 1:]
     with_class = torch.cat([(model.module.first + model.module.places[:, :1]).expand(2, -1, -1), tokens], 1)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests.networks import rand
+from underfire.attribution.fills import fill_image
 from underfire.errors import InputError
 from underfire.measures import fidelities as removals
-from underfire.measures.passes import filled
 from underfire.measures.removal import pixel_order
 
 
@@ -28,7 +28,7 @@ def test_the_table_against_a_loop(case):
             order = m[i].flatten().argsort(descending=True)
             for q, share in enumerate(shares):
                 for f, fill in enumerate(fills):
-                    image, other = x[i : i + 1].clone(), filled(x[i : i + 1], fill)
+                    image, other = x[i : i + 1].clone(), fill_image(x[i : i + 1], fill)
                     top = order[: round(share * 100)]
                     image.view(3, -1)[:, top] = other.reshape(3, -1)[:, top]
                     drop = clean - model(image).softmax(1)[0, y[i]]

@@ -38,14 +38,23 @@ def resolve_chunk(
     Raises:
         InputError: the chunk is below 1, or the memory is too small for one image.
     """
-    if chunk is not None:
-        if chunk < 1:
-            raise InputError(f"chunk must be at least 1 image, got {chunk}")
-        return chunk
-    if isinstance(model, nn.Module):
+    if chunk is None and isinstance(model, nn.Module):
         return chunk_within(model, x, memory, gradients=gradients, twice=twice)
-    room = _IMAGES.get(x.device.type, _IMAGES["other"]) * 2**20
-    return max(1, int(room // max(1, x.shape[1:].numel() * x.element_size())))
+    return image_chunk(x, chunk)
+
+
+def image_chunk(x: Tensor, chunk: int | None = None) -> int:
+    """Return how many images go through an unknown model at once: `chunk`, or where it is None what suits the device.
+
+    Raises:
+        InputError: the chunk is below 1.
+    """
+    if chunk is None:
+        room = _IMAGES.get(x.device.type, _IMAGES["other"]) * 2**20
+        return max(1, int(room // max(1, x.shape[1:].numel() * x.element_size())))
+    if chunk < 1:
+        raise InputError(f"chunk must be at least 1 image, got {chunk}")
+    return chunk
 
 
 def chunk_within(model: nn.Module, x: Tensor, memory: float = MEMORY, *, gradients: bool, twice: bool = False) -> int:

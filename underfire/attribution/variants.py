@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from underfire.attribution.chunks import MEMORY, in_chunks, resolve_chunk
+from underfire.attribution.chunks import MEMORY, image_chunk, in_chunks, resolve_chunk
 from underfire.attribution.scores import class_score
 from underfire.errors import ModelError, Unsupported
 from underfire.hooks import frozen
@@ -88,6 +88,20 @@ def ask_variants(
 
     answers = in_chunks(ask_chunk, len(x) * count, chunk, attached=attached)
     return require_finite_answers(answers.unflatten(0, (count, len(x))).transpose(0, 1))
+
+
+@torch.no_grad()
+def class_answers(
+    model: Model, x: Tensor, y: Tensor, count: int, make: Callable[[Tensor, Tensor], Tensor], chunk: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the logit and the probability of class `y` for all variants, each `[B, count]`, without a graph.
+
+    Where `chunk` is None, its size follows that of the images, so that the model is asked about nothing but variants.
+    Arguments and errors are those of `ask_variants`.
+    """
+    chunk = image_chunk(x, chunk)
+    answers = ask_variants(model, x, y.to(x.device), count, make, logit_and_probability, chunk=chunk)
+    return answers[..., 0], answers[..., 1]
 
 
 def require_finite_answers(answers: Tensor) -> Tensor:

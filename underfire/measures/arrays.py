@@ -34,3 +34,11 @@ def ratio(part: Tensor, whole: Tensor) -> Tensor:
     """Return `part / whole`, and nan where `whole` is not positive; gradients stay finite."""
     positive = whole > 0
     return torch.where(positive, part / torch.where(positive, whole, 1), torch.nan)
+
+
+def check_images(x: Tensor, y: Tensor) -> None:
+    """Raise InputError unless `x` is `[B, C, H, W]` and `y` int64 `[B]`."""
+    if x.dim() != 4:
+        raise InputError(f"images must be [B, C, H, W], got {tuple(x.shape)}")
+    if y.shape != x.shape[:1] or y.dtype != torch.int64:
+        raise InputError(f"classes must be int64 [{len(x)}], one for each image, got {y.dtype} {tuple(y.shape)}")

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from underfire.attribution.variants import Model
 from underfire.catalog import card
 from underfire.measures.maps import informative
-from underfire.measures.passes import Model
 from underfire.measures.removal import Answers, Variant, answers, counts, pixel_order
 
 _PAPER = "Petsiuk, Das and Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018"
@@ -67,7 +67,7 @@ def insertion_curve(
 ) -> Tensor:
     """Return the probability of class `y` as pixels are put back into a blurred image, the most relevant first.
 
-    See `passes.filled` for the blur.
+    See `attribution.fills.fill_image` for the blur.
     """
     orders = pixel_order(m, x)
     variants = insertion_variants(orders.shape[2], steps, fill)

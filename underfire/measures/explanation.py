@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from underfire.attribution.fills import FILLS, fill_image
+from underfire.attribution.variants import Interpreter, Model, class_answers
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures import deletion_insertion as curves
@@ -22,7 +24,6 @@ from underfire.measures.arrays import is_map, ratio
 from underfire.measures.deletion_insertion import deletion, deletion_curve, insertion, insertion_curve
 from underfire.measures.fidelities import fidelity, fidelity_over_chance, removal
 from underfire.measures.maps import informative
-from underfire.measures.passes import FILLS, Interpreter, Model, ask, filled
 from underfire.measures.removal import Variant, answers, pixel_order
 from underfire.measures.score_changes import infidelity
 from underfire.measures.sensitivity import sensitivity_max
@@ -90,9 +91,9 @@ def completeness_gap(
     if not isinstance(baseline, str) and baseline.shape not in (x.shape, x.shape[1:]):
         wanted = tuple(x.shape[1:])
         raise InputError(f"the baseline must be {wanted}, or one for each image, got {tuple(baseline.shape)}")
-    empty = (filled(x, baseline) if isinstance(baseline, str) else baseline.to(x)).expand_as(x)
+    empty = (fill_image(x, baseline) if isinstance(baseline, str) else baseline.to(x)).expand_as(x)
     both = torch.stack([x, empty])
-    logit, _ = ask(model, x, y, 2, lambda image, variant: both[variant, image], chunk)
+    logit, _ = class_answers(model, x, y, 2, lambda image, variant: both[variant, image], chunk)
     return gap(m, logit[:, 0], logit[:, 1])
 
 

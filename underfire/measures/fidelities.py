@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from underfire.attribution.fills import FILLS
+from underfire.attribution.variants import Model
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures.maps import informative
-from underfire.measures.passes import FILLS, Model, default_generator
 from underfire.measures.removal import Answers, Variant, answers, pixel_order
+from underfire.validate import default_generator
 
 _PAPER = (
     "Samek, Binder, Montavon, Lapuschkin and Müller, Evaluating the Visualization of What a Deep Neural Network Has "

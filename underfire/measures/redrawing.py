@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import Unsupported
-from underfire.measures.passes import undisturbed
+from underfire.hooks import frozen
 
 
 def _rule(layer: nn.Module) -> Callable[[], None] | None:
@@ -31,7 +31,7 @@ def weight_layers(model: nn.Module, x: Tensor) -> tuple[list[str], list[str]]:
         layer.register_forward_pre_hook(lambda _, __, name=name: seen.append(name)) for name, layer in owners.items()
     ]
     try:
-        with undisturbed(model):
+        with frozen(model), torch.no_grad():
             model(x[:1])
     finally:
         for handle in handles:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from underfire.attribution.fills import fill_image
+from underfire.attribution.variants import Model, class_answers
 from underfire.errors import InputError
-from underfire.measures.arrays import is_map
+from underfire.measures.arrays import check_images, is_map
 from underfire.measures.maps import ranks, resize
-from underfire.measures.passes import Model, ask, check_images, filled
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def answers(
     pixels, wanted = orders.shape[2], list(variants)
     asked = list(dict.fromkeys(variant.plain(pixels) for variant in wanted))
     names = list(dict.fromkeys(variant.fill for variant in asked if variant.fill))
-    fills = torch.stack([filled(x, name) for name in names]) if names else x[None]
+    fills = torch.stack([fill_image(x, name) for name in names]) if names else x[None]
     place = torch.tensor([names.index(variant.fill) if variant.fill else 0 for variant in asked], device=x.device)
     k, order = (torch.tensor([getattr(variant, word) for variant in asked], device=x.device) for word in ("k", "order"))
     keep = torch.tensor([variant.keep for variant in asked], device=x.device)
@@ -93,6 +94,6 @@ def answers(
         gone = (orders[order[variant], image] < k[variant, None]) ^ keep[variant, None]
         return torch.where(gone.view(-1, 1, *x.shape[2:]), fills[place[variant], image], x[image])
 
-    logit, probability = ask(model, x, y, len(asked), show, chunk)
+    logit, probability = class_answers(model, x, y, len(asked), show, chunk)
     found = {variant: (logit[:, i], probability[:, i]) for i, variant in enumerate(asked)}
     return {variant: found[variant.plain(pixels)] for variant in wanted}

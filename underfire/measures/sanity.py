@@ -12,14 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from underfire.attribution.chunks import image_chunk
+from underfire.attribution.variants import Interpreter
 from underfire.catalog import card
 from underfire.errors import InputError, nearest
 from underfire.measures.agreement import map_rank_correlation, map_top_overlap
-from underfire.measures.arrays import is_map
-from underfire.measures.passes import Interpreter, check_images, chunk_of, default_generator
+from underfire.measures.arrays import check_images, is_map
 from underfire.measures.redrawing import copy_for_randomisation, redraw, restore_weights
 from underfire.measures.sensitivity import maps_in_chunks
 from underfire.measures.ssim import map_ssim
+from underfire.validate import default_generator
 
 _PAPER = "Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, Sanity Checks for Saliency Maps, NeurIPS 2018"
 
@@ -78,7 +80,7 @@ def randomisation(
     """
     check_images(x, y)
     other, known, kept = copy_for_randomisation(model, x)
-    generator, room = default_generator(generator, torch.device("cpu")), chunk_of(x, chunk)
+    generator, room = default_generator(generator, torch.device("cpu")), image_chunk(x, chunk)
     chosen = known if layers is None else list(layers)
     if not chosen:
         raise InputError(f"layers must name at least one layer, such as {known[0]!r}, got none")
@@ -114,7 +116,7 @@ def random_weights(
     """
     check_images(x, y)
     other, known, _ = copy_for_randomisation(model, x)
-    generator, room = default_generator(generator, torch.device("cpu")), chunk_of(x, chunk)
+    generator, room = default_generator(generator, torch.device("cpu")), image_chunk(x, chunk)
     for name in known:
         redraw(other.get_submodule(name), generator)
     return map_rank_correlation(
@@ -137,7 +139,7 @@ def random_labels(
         not finite.
     """
     check_images(x, y)
-    room = chunk_of(x, chunk)
+    room = image_chunk(x, chunk)
     return map_rank_correlation(
         maps_in_chunks(interpreter, model, x, y, room), maps_in_chunks(interpreter, other, x, y, room)
     )

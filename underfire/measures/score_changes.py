@@ -9,11 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from underfire.attribution.fills import fill_image
+from underfire.attribution.variants import Model, class_answers
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures.arrays import is_map, ratio, wide
 from underfire.measures.maps import resize
-from underfire.measures.passes import Model, ask, default_generator, filled
+from underfire.validate import default_generator
 
 _PAPER = "Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019"
 PERTURBATIONS = ("noise", "squares")
@@ -92,14 +94,14 @@ def infidelity(
         side = patch if patch is not None else max(1, min(size) // 4)
         changes = squares(samples, size, side, generator).to(x.device, wide(x).dtype)
     changes = torch.cat([torch.zeros_like(changes[:1]), changes])  # the first variant is the image itself
-    empty = filled(x, fill)
+    empty = fill_image(x, fill)
 
     def show(image: Tensor, variant: Tensor) -> Tensor:
         if perturbation == "noise":
             return x[image] - changes[variant].to(x.dtype)
         return torch.where(changes[variant] > 0, empty[image], x[image])
 
-    logit, chance = ask(model, x, y, len(changes), show, chunk)
+    logit, chance = class_answers(model, x, y, len(changes), show, chunk)
     f = chance if probability else logit
     fell = f[:, :1] - f[:, 1:]
     predicted = (resize(m, size).flatten(1) @ changes[1:].flatten(1).to(wide(m).dtype).T).to(fell.dtype)

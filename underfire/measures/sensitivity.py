@@ -9,15 +9,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from underfire.attribution.chunks import image_chunk
+from underfire.attribution.variants import Interpreter, Model
 from underfire.catalog import card
 from underfire.errors import InputError
-from underfire.measures.arrays import is_map, ratio
-from underfire.measures.passes import Interpreter, Model, check_images, chunk_of, default_generator, undisturbed
+from underfire.hooks import frozen
+from underfire.measures.arrays import check_images, is_map, ratio
+from underfire.validate import default_generator
 
 
 def maps_in_chunks(interpreter: Interpreter, model: Model, x: Tensor, y: Tensor, chunk: int) -> Tensor:
     """Return the maps of the images, `[B, 1, h, w]`, without a graph, `chunk` images at a time."""
-    with undisturbed(model):
+    with frozen(model), torch.no_grad():
         parts = zip(x.detach().split(chunk), y.split(chunk), strict=True)
         return torch.cat([is_map(interpreter(model, images, classes)) for images, classes in parts])
 
@@ -58,7 +61,7 @@ def sensitivity_max(
     check_images(x, y)
     if eps <= 0 or samples < 1:
         raise InputError(f"eps must be positive and samples at least 1, got {eps} and {samples}")
-    generator, room = default_generator(generator, x.device), chunk_of(x, chunk)
+    generator, room = default_generator(generator, x.device), image_chunk(x, chunk)
     uniform = torch.rand(samples, *x.shape[1:], generator=generator, device=generator.device)
     changes = (eps * (2 * uniform - 1)).to(x)
     first = maps_in_chunks(interpreter, model, x, y, room).flatten(1)
