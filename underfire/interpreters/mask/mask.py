@@ -49,6 +49,7 @@ def mask(
     pair of cells. The authors crop the jittered image from a larger one; here the border is repeated.
 
     Args:
+        variant: the published implementation to follow.
         game: `"deletion"` or `"preservation"`.
         steps: None is the number of the variant, 300 to 500.
         step_size: of Adam.
