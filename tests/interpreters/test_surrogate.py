@@ -86,7 +86,7 @@ def test_bad_input_is_named(model):
     data = Dataset("images", Images())
     with pytest.raises(Unsupported, match="features 'pixels' is unknown"):
         Surrogate(features="pixels").fit(model, data)
-    with pytest.raises(InputError, match="aside .* got 1"):
+    with pytest.raises(InputError, match="held_out .* got 1"):
         Surrogate(held_out=1.0).fit(model, data)
     with pytest.raises(InputError, match="depth .* got 0"):
         Surrogate(depth=0).fit(model, data)
