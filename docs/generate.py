@@ -9,7 +9,9 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +27,9 @@ PLURAL = {
     "measure": "Measures",
     "part": "Parts of a recipe",
 }
+
+#: Modules and packages that serve the others and are no part of the Python interface.
+INTERNAL = ("cli", "incremental", "reproductions", "validate")
 
 #: Facts that only the machinery reads.
 INNER = ("quick", "timed", "per_pixel", "detailed")
@@ -175,11 +180,32 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def api_pages() -> dict[str, str]:
-    """Path and text of one API page for every module and folder of the package."""
-    names = (
+    """Return path and text of one API page for every public module and package; `INTERNAL` names the others."""
+    found = (
         p.stem for p in sorted((ROOT / "underfire").iterdir()) if p.suffix == ".py" or (p / "__init__.py").exists()
     )
-    return {f"api/{name}.md": f"::: underfire.{name}\n" for name in names if not name.startswith("_")}
+    names = [name for name in found if not name.startswith("_") and name not in INTERNAL]
+    return {f"api/{name}.md": _api_page(f"underfire.{name}") for name in names}
+
+
+def _api_page(name: str) -> str:
+    parts = [f"::: {name}\n    options: {{show_submodules: false}}\n"]
+    parts += [
+        f"::: {part}\n    options: {{heading_level: 2, show_submodules: false}}\n" for part in public_modules(name)
+    ]
+    return "\n".join(parts)
+
+
+def public_modules(package: str) -> list[str]:
+    """Return the public modules of a package: those that define a name of its `__all__`, or all if it has none."""
+    module = import_module(package)
+    if not hasattr(module, "__path__"):
+        return []
+    if not hasattr(module, "__all__"):
+        return sorted(info.name for info in iter_modules(module.__path__, f"{package}.") if "._" not in info.name)
+    named = [getattr(module, name) for name in module.__all__]
+    homes = {getattr(value, "__module__", getattr(value, "__name__", package)) for value in named}
+    return sorted(home for home in homes if home.startswith(f"{package}."))
 
 
 def on_config(config: Any) -> Any:
