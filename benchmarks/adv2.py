@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.setting import mobilenet
 from benchmarks.timing import Row, in_turn, ratio, spread
-from underfire.ascent.loop import ascend
+from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.objectives import Objective, cross_entropy, keep_map
 from underfire.ascent.threats import Linf
 from underfire.hooks import smooth_relu
@@ -28,7 +28,7 @@ def steps() -> dict[str, Any]:
     goal = (y + 1) % 1000
 
     def attack(objective: Objective) -> None:
-        ascend(model, x, y, objective, Linf(0.031), goal=goal, steps=STEPS, step_size=1 / 255, keep="last")
+        ascend(model, x, y, Recipe(objective, Linf(0.031), step_rule=1 / 255, keep="last"), goal=goal, steps=STEPS)
 
     def on(interpreter: Callable[..., Tensor]) -> Callable[[], None]:
         objective = cross_entropy(0.05) + 50 * keep_map(interpreter, interpreter(model, x, y))
@@ -63,7 +63,9 @@ def descent() -> dict[str, float]:
     """
     model, x, y = mobilenet(IMAGES)
     goal = (y + 1) % 1000
-    x_adv = ascend(model, x, y, cross_entropy(0.01), Linf(0.031), goal=goal, steps=30, step_size=1 / 255, keep="last")
+    x_adv = ascend(
+        model, x, y, Recipe(cross_entropy(0.01), Linf(0.031), step_rule=1 / 255, keep="last"), goal=goal, steps=30
+    )
     target = maps.normalise(gradient(model, x, y, pool=4))
 
     def loss(point: Tensor, double_backward: str) -> Tensor:

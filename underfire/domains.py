@@ -88,7 +88,7 @@ class Domain:
 
     def contains(self, x: Tensor) -> Tensor:
         """Return which entries lie in the box, bool like `x`; NaN lies outside."""
-        low, high = (self.low, self.high) if self.unit_box else self.box(x)
+        low, high = self.box(x)
         return (x >= low) & (x <= high)
 
     def require_images(self, what: str) -> None:

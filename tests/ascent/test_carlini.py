@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire.ascent.objectives import Targets, carlini
+from underfire.ascent.objectives import carlini
+from underfire.ascent.step import Targets
 from underfire.errors import InputError
 
 ALL = pytest.mark.parametrize("f", range(1, 8))
@@ -23,7 +24,7 @@ def value(f: int, logits: Tensor, goal: int | None = None, confidence: float = 0
     """f(x') itself, for the label 0."""
     y = torch.zeros(len(logits), dtype=torch.int64)
     targets = Targets(y, None if goal is None else torch.full_like(y, goal), torch.arange(len(y)))
-    return -carlini(f, confidence)(None, None, logits, targets)
+    return -carlini(f, confidence)(targets.step(None, None, logits))
 
 
 def printed(f: int, z: list[float], t: int, rival: int | None) -> float:

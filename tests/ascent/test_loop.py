@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from underfire.ascent import moves, objectives
-from underfire.ascent.loop import ascend
+from underfire.ascent import moves, objectives, step_rules
+from underfire.ascent.loop import Recipe, ascend
+from underfire.ascent.step import Targets
 from underfire.ascent.threats import BALLS, L2, Linf, ball
 from underfire.errors import InputError, Unsupported
 from underfire.gradients import estimators, smoothing, views
@@ -25,6 +26,12 @@ class Planes(nn.Module):
         return (x.flatten(1) - 0.5) @ self.weight.T
 
 
+def ascend_with(model, x, y, objective, threat, *, step_size, **options):
+    """`ascend` with the fields of the recipe among the options."""
+    fields = {name: options.pop(name) for name in ("move", "views", "keep", "rank") if name in options}
+    return ascend(model, x, y, Recipe(objective, threat, step_rule=step_size, **fields), **options)
+
+
 @pytest.fixture
 def planes():
     return Classifier(Planes())
@@ -40,11 +47,11 @@ def test_reaches_the_exact_optimum_of_a_linear_model(x, norm, dual):
     """With two classes the best margin in the ball is margin + eps * |w_0 - w_1|_dual; the box is far away."""
     model, eps = Classifier(Planes(classes=2)), 0.1
     y, w = model(x).argmax(1), model.module.weight.detach()
-    targets = objectives.Targets(y, None, torch.arange(6))
-    best = objectives.margin()(model, x, model(x), targets) + eps * torch.linalg.vector_norm(w[0] - w[1], dual)
+    targets = Targets(y, None, torch.arange(6))
+    best = objectives.margin()(targets.step(model, x, model(x))) + eps * torch.linalg.vector_norm(w[0] - w[1], dual)
     threat = BALLS[norm](eps) if norm != "l1" else BALLS[norm](eps, sparsity=0.0)
-    x_adv = ascend(model, x, y, objectives.margin(), threat, steps=60, step_size=moves.linear(0.05, 0.001))
-    reached = objectives.margin()(model, x_adv, model(x_adv), targets)
+    x_adv = ascend(model, x, y, Recipe(objectives.margin(), threat, step_rule=step_rules.linear(0.05, 0.001)), steps=60)
+    reached = objectives.margin()(targets.step(model, x_adv, model(x_adv)))
     assert torch.allclose(reached, best, rtol=1e-3, atol=1e-4)
     assert (reached <= best + 1e-9).all()
 
@@ -55,9 +62,9 @@ def test_retirement_finds_the_same_images_with_fewer_passes(network):
     y = model(x).argmax(1)
     run = {"steps": 20, "step_size": 0.01}
     with model.counting() as full:
-        best = ascend(model, x, y, objectives.margin(), Linf(0.1), keep="best", **run)
+        best = ascend_with(model, x, y, objectives.margin(), Linf(0.1), keep="best", **run)
     with model.counting() as retired:
-        first = ascend(model, x, y, objectives.margin(), Linf(0.1), keep="success", **run)
+        first = ascend_with(model, x, y, objectives.margin(), Linf(0.1), keep="success", **run)
     fooled = model(best).argmax(1) != y
     assert torch.equal(model(first).argmax(1) != y, fooled)
     assert fooled.any()
@@ -66,7 +73,7 @@ def test_retirement_finds_the_same_images_with_fewer_passes(network):
     assert retired.backwards < full.backwards
     # A sample leaves at its own first success: alone it gives the same image.
     for i in range(4):
-        alone = ascend(model, x[i : i + 1], y[i : i + 1], objectives.margin(), Linf(0.1), keep="success", **run)
+        alone = ascend_with(model, x[i : i + 1], y[i : i + 1], objectives.margin(), Linf(0.1), keep="success", **run)
         assert torch.allclose(alone, first[i : i + 1], atol=1e-12)
 
 
@@ -92,7 +99,7 @@ def test_retirement_with_everything_per_sample(network):
             "move": moves.momentum(0.9),
             "keep": "success",
         }
-        return ascend(model, x[rows], y[rows], objective, threat, **options)
+        return ascend_with(model, x[rows], y[rows], objective, threat, **options)
 
     together = run(torch.arange(8))
     fooled = model(together).argmax(1) == goal
@@ -108,15 +115,15 @@ def test_best_never_returns_less_than_any_iterate(network):
     y = model(x).argmax(1)
     seen = []
 
-    def spied(model, x, logits, targets):
-        value = objectives.margin()(model, x, logits, targets)
+    def spied(step):
+        value = objectives.margin()(step)
         seen.append(value.detach())
         return value
 
-    x_adv = ascend(model, x, y, objectives.objective(spied), Linf(0.05), steps=15, step_size=0.04)
-    targets = objectives.Targets(y, None, torch.arange(8))
+    x_adv = ascend(model, x, y, Recipe(objectives.objective(spied), Linf(0.05), step_rule=0.04), steps=15)
+    targets = Targets(y, None, torch.arange(8))
     assert torch.allclose(
-        objectives.margin()(model, x_adv, model(x_adv), targets), torch.stack(seen).amax(0), atol=1e-12
+        objectives.margin()(targets.step(model, x_adv, model(x_adv))), torch.stack(seen).amax(0), atol=1e-12
     )
 
 
@@ -127,11 +134,17 @@ def test_restarts_only_help(network):
     rates = []
     for restarts in (1, 4):
         x_adv = ascend(
-            model, x, y, objectives.margin(), L2(0.25), steps=3, step_size=0.1, restarts=restarts, random_start=True,
+            model,
+            x,
+            y,
+            Recipe(objectives.margin(), L2(0.25), step_rule=0.1),
+            steps=3,
+            restarts=restarts,
+            random_start=True,
             generator=torch.Generator().manual_seed(0),
-        )  # fmt: skip
-        targets = objectives.Targets(y, None, torch.arange(32))
-        rates.append(objectives.margin()(model, x_adv, model(x_adv), targets))
+        )
+        targets = Targets(y, None, torch.arange(32))
+        rates.append(objectives.margin()(targets.step(model, x_adv, model(x_adv))))
     assert (rates[1] >= rates[0] - 1e-6).all()
     assert (rates[1] > rates[0] + 1e-6).any()
 
@@ -139,7 +152,7 @@ def test_restarts_only_help(network):
 def test_a_warm_start_begins_where_it_is_told(planes, x):
     z = (x + 0.03).clamp(0, 1)
     x_adv = ascend(
-        planes, x, planes(x).argmax(1), objectives.margin(), Linf(0.1), steps=1, step_size=0.0, z=z, keep="last"
+        planes, x, planes(x).argmax(1), Recipe(objectives.margin(), Linf(0.1), step_rule=0.0, keep="last"), steps=1, z=z
     )
     assert torch.allclose(x_adv, z)
 
@@ -154,14 +167,16 @@ def si_ni_ti_dim(model, x, y, eps, steps, generator):
         model,
         x,
         y,
-        objectives.cross_entropy(),
-        Linf(eps),
+        Recipe(
+            objectives.cross_entropy(),
+            Linf(eps),
+            step_rule=size,
+            views=views.compose(views.scale_copies(5), views.input_diversity(0.5, rate=1.25)),
+            smooth=smoothing.translation_kernel(7),
+            move=moves.look_ahead(1.0),
+            keep="last",
+        ),
         steps=steps,
-        step_size=size,
-        view=views.compose(views.scale_copies(5), views.input_diversity(0.5, rate=1.25)),
-        smooth=smoothing.translation(7),
-        move=moves.look_ahead(1.0, step_size=size),
-        keep="last",
         generator=generator,
     )
 
@@ -204,17 +219,13 @@ def test_si_ni_ti_dim_is_one_recipe(network):
 
 def test_black_box_estimates_drive_the_same_loop(planes, x):
     y = planes(x).argmax(1)
-    exact = ascend(planes, x, y, objectives.margin(), L2(0.2), steps=5, step_size=0.1, keep="last")
+    exact = ascend(planes, x, y, Recipe(objectives.margin(), L2(0.2), step_rule=0.1, keep="last"), steps=5)
     measured = ascend(
         planes,
         x,
         y,
-        objectives.margin(),
-        L2(0.2),
+        Recipe(objectives.margin(), L2(0.2), step_rule=0.1, keep="last", estimate=estimators.finite_differences(1e-4)),
         steps=5,
-        step_size=0.1,
-        keep="last",
-        estimate=estimators.finite_differences(1e-4),
     )
     assert torch.allclose(exact, measured, atol=1e-5)
 
@@ -228,7 +239,7 @@ def test_bad_settings_are_named(planes, x):
         ({"keep": "last", "restarts": 2}, Unsupported, "restarts need"),
     ):
         with pytest.raises(error, match=words):
-            ascend(planes, x, y, objectives.margin(), Linf(0.1), **{"steps": 1, "step_size": 0.1, **options})
+            ascend_with(planes, x, y, objectives.margin(), Linf(0.1), **{"steps": 1, "step_size": 0.1, **options})
     with pytest.raises(Unsupported, match="norm 'l9'"):
         ball("l9", 0.1)
 
@@ -244,15 +255,15 @@ def curved(network):
 
 
 def margins(model, x, y):
-    return objectives.margin()(model, x, model(x), objectives.Targets(y, None, torch.arange(len(x)))).detach()
+    return objectives.margin()(Targets(y, None, torch.arange(len(x))).step(model, x, model(x))).detach()
 
 
 def test_look_ahead_is_judged_where_it_stands_not_where_it_peeks(curved):
     model, x, y = curved
-    move = moves.look_ahead(0.9, step_size=0.02)
-    best = ascend(model, x, y, objectives.margin(), Linf(0.1), steps=8, step_size=0.02, move=move)
+    move = moves.look_ahead(0.9)
+    best = ascend(model, x, y, Recipe(objectives.margin(), Linf(0.1), step_rule=0.02, move=move), steps=8)
     lasts = [
-        ascend(model, x, y, objectives.margin(), Linf(0.1), steps=n, step_size=0.02, move=move, keep="last")
+        ascend(model, x, y, Recipe(objectives.margin(), Linf(0.1), step_rule=0.02, move=move, keep="last"), steps=n)
         for n in range(1, 9)
     ]
     iterates = torch.stack([margins(model, v, y) for v in (x, *lasts)]).amax(0)
@@ -262,10 +273,11 @@ def test_look_ahead_is_judged_where_it_stands_not_where_it_peeks(curved):
 def test_views_are_not_what_is_judged(curved):
     """The best iterate is the one that is best as itself, not at its first look."""
     model, x, y = curved
-    run = {"steps": 6, "step_size": 0.04, "view": lambda v, g: iter([1 - v])}
-    best = ascend(model, x, y, objectives.margin(), Linf(0.2), **run)
+    run = {"steps": 6, "step_size": 0.04, "views": lambda v, g: iter([1 - v])}
+    best = ascend_with(model, x, y, objectives.margin(), Linf(0.2), **run)
     lasts = [
-        ascend(model, x, y, objectives.margin(), Linf(0.2), **{**run, "steps": n}, keep="last") for n in range(1, 7)
+        ascend_with(model, x, y, objectives.margin(), Linf(0.2), **{**run, "steps": n}, keep="last")
+        for n in range(1, 7)
     ]
     assert torch.allclose(margins(model, best, y), torch.stack([margins(model, v, y) for v in (x, *lasts)]).amax(0))
 
@@ -275,24 +287,30 @@ def test_every_look_at_a_random_model_is_a_draw_of_its_own(network):
     model.module[0].register_forward_hook(lambda *_: calls.append(1))
     x = torch.rand(1, 3, 8, 8)
     view = views.eot(lambda v, g: v, samples=10)
-    ascend(model, x, torch.tensor([0]), objectives.margin(), Linf(0.1), steps=3, step_size=0.01, view=view, keep="last")
+    ascend(
+        model,
+        x,
+        torch.tensor([0]),
+        Recipe(objectives.margin(), Linf(0.1), step_rule=0.01, views=view, keep="last"),
+        steps=3,
+    )
     assert len(calls) == 30
 
 
 def test_iterates_of_a_changing_objective_are_compared_by_its_last_weights(curved):
     model, x, y = curved
 
-    def darkness(model, x, logits, targets):
-        return -x.flatten(1).mean(1)
+    def darkness(step):
+        return -step.x.flatten(1).mean(1)
 
     both = objectives.margin() + (lambda progress: 1 + 100 * progress) * objectives.objective(darkness)
-    targets = objectives.Targets(y, None, torch.arange(6), progress=1.0)
+    targets = Targets(y, None, torch.arange(6))
     run = {"steps": 15, "step_size": 0.0005}
-    best = ascend(model, x, y, both, Linf(0.005), **run)
-    last = ascend(model, x, y, both, Linf(0.005), **run, keep="last")
+    best = ascend_with(model, x, y, both, Linf(0.005), **run)
+    last = ascend_with(model, x, y, both, Linf(0.005), **run, keep="last")
     still = model(best).argmax(1) == y  # a success would come before any value
     assert still.sum() >= 4
-    found, end, start = (both(model, v, model(v), targets)[still] for v in (best, last, x))
+    found, end, start = (both(targets.step(model, v, model(v), 1.0))[still] for v in (best, last, x))
     assert (found >= end - 1e-9).all()
     assert (found > start).all()
 
@@ -304,27 +322,29 @@ def test_later_success_beats_a_better_failure(curved):
         model,
         x,
         y,
-        objectives.margin(),
-        Linf(0.3),
+        Recipe(objectives.margin(), Linf(0.3), step_rule=0.05, rank=lambda step, value: -value),
         steps=12,
-        step_size=0.05,
-        rank=lambda v, logits, targets, value: -value,
     )
-    fooled = ascend(model, x, y, objectives.margin(), Linf(0.3), steps=12, step_size=0.05)
+    fooled = ascend(model, x, y, Recipe(objectives.margin(), Linf(0.3), step_rule=0.05), steps=12)
     assert torch.equal(model(x_adv).argmax(1) != y, model(fooled).argmax(1) != y)
     assert (model(x_adv).argmax(1) != y).any()
 
 
 def test_restarts_leave_alone_what_has_succeeded(curved):
     model, x, y = curved
-    once = ascend(model, x, y, objectives.margin(), Linf(0.08), steps=8, step_size=0.02, keep="success")
+    once = ascend(model, x, y, Recipe(objectives.margin(), Linf(0.08), step_rule=0.02, keep="success"), steps=8)
     done = model(once).argmax(1) != y
     assert done.any()
     with model.counting() as count:
         again = ascend(
-            model, x, y, objectives.margin(), Linf(0.08), steps=8, step_size=0.02, keep="success", restarts=2,
+            model,
+            x,
+            y,
+            Recipe(objectives.margin(), Linf(0.08), step_rule=0.02, keep="success"),
+            steps=8,
+            restarts=2,
             generator=torch.Generator().manual_seed(0),
-        )  # fmt: skip
+        )
     assert torch.equal(again[done], once[done])
     assert count.backwards < 2 * 8 * len(x)
 
@@ -332,18 +352,20 @@ def test_restarts_leave_alone_what_has_succeeded(curved):
 def test_a_random_start_is_taken_when_asked(planes, x):
     y = planes(x).argmax(1)
     run = {"steps": 1, "step_size": 0.0, "keep": "last"}
-    still = ascend(planes, x, y, objectives.margin(), Linf(0.1), **run)
-    moved = ascend(planes, x, y, objectives.margin(), Linf(0.1), **run, random_start=True, generator=torch.Generator())
+    still = ascend_with(planes, x, y, objectives.margin(), Linf(0.1), **run)
+    moved = ascend_with(
+        planes, x, y, objectives.margin(), Linf(0.1), **run, random_start=True, generator=torch.Generator()
+    )
     assert torch.equal(still, x)
     assert ((moved - x).abs().flatten(1).amax(1) > 0.05).all()
 
 
 def test_gradients_that_are_no_numbers_move_nothing(planes, x):
-    def broken(model, x, logits, targets):
-        return (x.flatten(1).sum(1) * 0).sqrt() + logits[:, 0] * float("nan")
+    def broken(step):
+        return (step.x.flatten(1).sum(1) * 0).sqrt() + step.logits[:, 0] * float("nan")
 
     y = planes(x).argmax(1)
-    x_adv = ascend(planes, x, y, objectives.objective(broken), Linf(0.1), steps=2, step_size=0.1, keep="last")
+    x_adv = ascend(planes, x, y, Recipe(objectives.objective(broken), Linf(0.1), step_rule=0.1, keep="last"), steps=2)
     assert torch.equal(x_adv, x)
 
 
@@ -354,14 +376,14 @@ def test_a_model_without_gradient_moves_nothing_and_does_not_crash(x):
 
     model = Classifier(Detached())
     y = model(x).argmax(1)
-    assert torch.equal(ascend(model, x, y, objectives.margin(), Linf(0.1), steps=2, step_size=0.1), x)
+    assert torch.equal(ascend(model, x, y, Recipe(objectives.margin(), Linf(0.1), step_rule=0.1), steps=2), x)
 
 
 def test_tiny_gradients_are_directions_too(planes, x):
     x, model = x.float(), Classifier(Planes(classes=2).float())
     y = model(x).argmax(1)
     faint = 1e-25 * objectives.margin()
-    x_adv = ascend(model, x, y, faint, L2(1.0), steps=1, step_size=0.01, keep="last")
+    x_adv = ascend(model, x, y, Recipe(faint, L2(1.0), step_rule=0.01, keep="last"), steps=1)
     assert torch.allclose((x_adv - x).flatten(1).norm(dim=1), torch.full((6,), 0.01), rtol=1e-3)
 
 
@@ -371,11 +393,11 @@ def test_maps_without_a_gradient_cannot_be_steered(network):
     model, x = network(), torch.rand(2, 3, 8, 8)
     objective = objectives.keep_map(lambda m, v, c: cam(m, v.detach(), c), torch.rand(2, 1, 4, 4))
     with pytest.raises(Unsupported, match="not differentiable"):
-        ascend(model, x, torch.tensor([0, 1]), objective, Linf(0.1), steps=1, step_size=0.1)
+        ascend(model, x, torch.tensor([0, 1]), Recipe(objective, Linf(0.1), step_rule=0.1), steps=1)
 
 
 def test_sizes_of_the_wrong_length_or_no_number_are_named(planes, x):
     y = planes(x).argmax(1)
     for size, words in ((torch.ones(2), "one per sample"), (float("nan"), "finite")):
         with pytest.raises(InputError, match=words):
-            ascend(planes, x, y, objectives.margin(), Linf(0.1), steps=1, step_size=size)
+            ascend(planes, x, y, Recipe(objectives.margin(), Linf(0.1), step_rule=size), steps=1)

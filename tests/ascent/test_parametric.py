@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from underfire.ascent.loop import ascend
+from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.objectives import margin
 from underfire.ascent.parametric import Affine, Photometric
 from underfire.ascent.search import worst_of
@@ -126,7 +126,7 @@ def test_the_worst_of_a_grid(network, x, keep):
 def test_a_threat_of_parameters_goes_with_the_loop(network, x):
     model = network("smooth", torch.float64)
     y = model(x).argmax(1)
-    x_adv = ascend(model, x, y, margin(), WIDE, steps=15, step_size=0.05)
+    x_adv = ascend(model, x, y, Recipe(margin(), WIDE, step_rule=0.05), steps=15)
 
     def lead(logits):
         return logits.gather(1, y[:, None]).squeeze(1) - logits.scatter(1, y[:, None], -math.inf).amax(1)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from underfire.ascent import moves, objectives
-from underfire.ascent.objectives import Targets
+from underfire.ascent import moves, objectives, step_rules
+from underfire.ascent.step import Targets, take
 from underfire.errors import InputError, Unsupported
 from underfire.interpreters import cam
 from underfire.measures.maps import map_l2
@@ -24,7 +24,7 @@ Y, GOAL = [0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 2]
 
 
 def value(objective, logits, goal=None):
-    return objective(None, None, logits, targets(Y, goal))
+    return objective(targets(Y, goal).step(None, None, logits))
 
 
 def test_margin_is_by_how_much_the_wrong_class_leads(logits):
@@ -67,18 +67,18 @@ def test_dlr_is_the_papers_and_ignores_shift_and_scale(logits):
         assert value(objectives.dlr(), logits, GOAL)[i] == pytest.approx(wanted)
     assert torch.allclose(value(objectives.dlr(), 7 * logits + 3), value(objectives.dlr(), logits))
     with pytest.raises(Unsupported, match="at least 3 classes"):
-        objectives.dlr()(None, None, logits[:, :2], targets([0] * 6))
+        objectives.dlr()(targets([0] * 6).step(None, None, logits[:, :2]))
     with pytest.raises(Unsupported, match="at least 4 classes"):
-        objectives.dlr()(None, None, logits[:, :3], targets([0] * 6, [1] * 6))
+        objectives.dlr()(targets([0] * 6, [1] * 6).step(None, None, logits[:, :3]))
 
 
 def test_sums_scales_and_schedules(logits):
     one, two = objectives.margin(), objectives.cross_entropy()
     less = -one
     both = 2 * one + two * (lambda progress: 10 * progress) + -less
-    where = Targets(torch.tensor(Y), None, torch.arange(6), progress=0.3)
-    wanted = 3 * one(None, None, logits, where) + 3 * two(None, None, logits, where)
-    assert torch.allclose(both(None, None, logits, where), wanted)
+    where = Targets(torch.tensor(Y), None, torch.arange(6)).step(None, None, logits, 0.3)
+    wanted = 3 * one(where) + 3 * two(where)
+    assert torch.allclose(both(where), wanted)
 
 
 def test_keep_map_is_the_squared_distance_of_normalised_maps(network):
@@ -88,10 +88,10 @@ def test_keep_map_is_the_squared_distance_of_normalised_maps(network):
     target = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     term = objectives.keep_map(cam, target)
     where = Targets(torch.zeros(3, dtype=torch.int64), goal, torch.arange(3))
-    assert torch.allclose(-term(model, x, model(x), where), map_l2(cam(model, x, goal), target) ** 2)
+    assert torch.allclose(-term(where.step(model, x, model(x))), map_l2(cam(model, x, goal), target) ** 2)
     rows = torch.tensor([2, 0])
-    part = term(model, x[rows], model(x[rows]), where.take(rows))
-    assert torch.allclose(part, term(model, x, model(x), where)[rows])
+    part = term(where.take(rows).step(model, x[rows], model(x[rows])))
+    assert torch.allclose(part, term(where.step(model, x, model(x)))[rows])
     with pytest.raises(InputError, match="pool"):
         objectives.keep_map(cam, target, pool=0)
 
@@ -117,9 +117,9 @@ def test_momentum_accumulates_unit_gradients():
 
 
 def test_look_ahead_peeks_along_the_momentum():
-    move = moves.look_ahead(0.9, step_size=0.1)
+    move = moves.look_ahead(0.9)
     _, state = move.update(gradients()[0], move.init(torch.zeros(4, 3, 5, 5, dtype=torch.float64)))
-    assert torch.allclose(move.peek(state), 0.1 * 0.9 * state)
+    assert torch.allclose(move.peek(state, 0.1), 0.1 * 0.9 * state)
 
 
 def test_adam_is_torchs():
@@ -136,17 +136,17 @@ def test_adam_is_torchs():
 
 def test_states_follow_their_samples():
     state = (torch.arange(4.0), 7, None, (torch.eye(4),))
-    taken = moves.take(state, torch.tensor([2, 0]))
+    taken = take(state, torch.tensor([2, 0]))
     assert taken[0].tolist() == [2, 0]
     assert taken[1:3] == (7, None)
     assert torch.equal(taken[3][0], torch.eye(4)[[2, 0]])
 
 
 def test_schedules():
-    assert [moves.linear(1.0, 0.0)(i, 5) for i in range(5)] == [1, 0.75, 0.5, 0.25, 0]
-    assert [moves.cosine(1.0, 0.0)(i, 3) for i in range(3)] == pytest.approx([1, 0.5, 0])
-    assert [moves.staircase({0: 1.0, 0.5: 0.1})(i, 4) for i in range(4)] == [1, 1, 0.1, 0.1]
-    assert moves.linear(1.0)(0, 1) == 1
-    assert moves.current_step_size(0.3, 0, 1) == 0.3
+    assert [step_rules.linear(1.0, 0.0)(i, 5) for i in range(5)] == [1, 0.75, 0.5, 0.25, 0]
+    assert [step_rules.cosine(1.0, 0.0)(i, 3) for i in range(3)] == pytest.approx([1, 0.5, 0])
+    assert [step_rules.staircase({0: 1.0, 0.5: 0.1})(i, 4) for i in range(4)] == [1, 1, 0.1, 0.1]
+    assert step_rules.linear(1.0)(0, 1) == 1
+    assert step_rules.current_step_size(0.3, 0, 1) == 0.3
     with pytest.raises(InputError, match="key 0"):
-        moves.staircase({0.5: 1.0})
+        step_rules.staircase({0.5: 1.0})

@@ -5,7 +5,8 @@ import torch
 
 import underfire as uf
 from tests.networks import rand
-from underfire.ascent.moves import linear
+from underfire.ascent.loop import Recipe
+from underfire.ascent.step_rules import linear
 from underfire.errors import InputError
 from underfire.measures.maps import map_l1
 
@@ -162,7 +163,7 @@ def test_untargeted_follows_the_class_that_the_warm_start_reached(case):
     from underfire.ascent.objectives import margin
     from underfire.ascent.threats import Linf
 
-    warm = ascend(model, x, y, margin(), Linf(0.3), steps=40, step_size=1 / 255, keep="last")
+    warm = ascend(model, x, y, Recipe(margin(), Linf(0.3), step_rule=1 / 255, keep="last"), steps=40)
     reached = model(warm).scatter(1, y[:, None], float("-inf")).argmax(1)
     assert torch.equal(explained[0], y)  # the benign map
     assert all(torch.equal(classes, reached) for classes in explained[1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from unittest.mock import MagicMock
 
 import pytest
@@ -13,8 +14,9 @@ from torch.nn import functional as F
 
 import underfire as uf
 from tests.networks import rand
-from underfire.ascent.adaptive import checkpoints
-from underfire.ascent.objectives import Targets, dlr, margin
+from underfire.ascent.objectives import dlr, margin
+from underfire.ascent.step import Targets
+from underfire.ascent.step_rules import checkpoints
 from underfire.ascent.threats import ball
 from underfire.errors import InputError, Unsupported
 
@@ -140,7 +142,9 @@ def test_a_saturated_model_is_climbed_like_its_calm_twin(case):
         model.module[-1].bias.mul_(1e4)
     model, x = model.float(), x.float()
     x_adv = uf.attacks.apgd(model, x, y, steps=15, random_start=False)
-    lead = [float(margin()(model, z, model.predict(z), Targets(y, None, y)).mean()) for z in (x, x_adv, calm.float())]
+    lead = [
+        float(margin()(Targets(y, None, y).step(model, z, model.predict(z))).mean()) for z in (x, x_adv, calm.float())
+    ]
     assert lead[1] - lead[0] > 0.9 * (lead[2] - lead[0])
 
 
@@ -161,14 +165,14 @@ def test_candidates_are_gone_for_one_by_one(case):
                 steps=12,
                 random_start=False,
                 objective=uf.ascent.objectives.objective(
-                    lambda m, z, logits, targets, goal=goal: dlr()(
-                        m, z, logits, Targets(targets.y, goal.expand(len(z)), targets.index)
-                    )
+                    lambda step, goal=goal: dlr()(replace(step, goal=goal.expand(len(step.x))))
                 ),
             )
             targets = Targets(y[i : i + 1], goal[None], index[:1])
             logits = model(one)
-            values.append((int(logits.argmax()) != int(y[i]), float(dlr()(model, one, logits, targets).detach()), one))
+            values.append(
+                (int(logits.argmax()) != int(y[i]), float(dlr()(targets.step(model, one, logits)).detach()), one)
+            )
         best = max(values, key=lambda entry: entry[:2])
         assert torch.allclose(fast[i : i + 1], best[2], atol=1e-9)
 
@@ -212,7 +216,7 @@ def test_as_strong_as_adv_lib(network, monkeypatch, norm, order, eps):
         theirs = auto_pgd.apgd(model, x, y, eps, order, **options)
     ours = uf.attacks.apgd(model, x, y, norm=norm, eps=eps, steps=30, generator=torch.Generator().manual_seed(0))
     fooled = [int((model(z).argmax(1) != y).sum()) for z in (ours, theirs)]
-    lead = [float(margin()(model, z, model.predict(z), targets).mean()) for z in (ours, theirs)]
+    lead = [float(margin()(targets.step(model, z, model.predict(z))).mean()) for z in (ours, theirs)]
     assert fooled[0] >= fooled[1] - 1  # their starts are others
     assert norm == "l1" or lead[0] >= lead[1] - 0.01  # under L1 adv_lib has no best iterate
 

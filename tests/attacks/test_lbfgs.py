@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from torch.nn import functional as F
 
 from underfire.ascent.nearest import Nearest
-from underfire.ascent.objectives import Targets
+from underfire.ascent.step import Targets
 from underfire.ascent.threats import ball
 from underfire.attacks import lbfgs
 from underfire.attacks.lbfgs import minimise

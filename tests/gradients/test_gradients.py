@@ -65,7 +65,7 @@ def test_translation_is_the_papers_convolution(x, kind):
     kernel = torch.outer(line, line)
     kernel = kernel / kernel.sum()
     slow = F.conv2d(x, kernel.expand(3, 1, size, size), padding=size // 2, groups=3)
-    assert torch.allclose(smoothing.translation(size, kind=kind)(x), slow, atol=1e-6)
+    assert torch.allclose(smoothing.translation_kernel(size, kind=kind)(x), slow, atol=1e-6)
 
 
 def test_normalise_makes_unit_samples_and_leaves_zero_alone():
@@ -165,8 +165,8 @@ def test_bad_settings_are_named():
         (lambda: views.scale_copies(0), "copies >= 1"),
         (lambda: views.input_diversity(1.5), "probability"),
         (lambda: views.input_diversity(rate=1.0), "rate > 1"),
-        (lambda: smoothing.translation(4), "odd size"),
-        (lambda: smoothing.translation(3, kind="box"), "unknown translation kernel"),
+        (lambda: smoothing.translation_kernel(4), "odd size"),
+        (lambda: smoothing.translation_kernel(3, kind="box"), "unknown translation kernel"),
         (lambda: estimators.nes(0), "samples >= 1"),
         (lambda: estimators.finite_differences(0), "step > 0"),
         (lambda: estimators.finite_differences(groups=0), "groups >= 1"),

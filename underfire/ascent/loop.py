@@ -1,258 +1,277 @@
-"""The one loop that every gradient attack of fixed size shares: attack = objective x threat x gradient x move."""
+"""The one loop that gradient attacks of fixed size share: attack = objective x threat x gradient x move."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent import moves
-from underfire.ascent.moves import Move, StepSize
-from underfire.ascent.objectives import Objective, Targets
+from underfire.ascent.moves import Move
+from underfire.ascent.objectives import Objective
+from underfire.ascent.step import Best, State, Step, Targets, choose, succeeded, take
+from underfire.ascent.step_rules import Position, Progress, StepRule, StepSize, scheduled
 from underfire.ascent.threats import Threat
-from underfire.domains import check_inputs
+from underfire.domains import check_inputs, domain_of
 from underfire.errors import InputError, Unsupported
 from underfire.gradients import estimators, smoothing, views
 from underfire.hooks import frozen, shared_forward
-from underfire.validate import check_classes
+from underfire.validate import at_least_one, check_classes
 
 Keep = Literal["last", "best", "success"]
-Rank = Callable[[Tensor, Tensor, Targets, Tensor], Tensor]
+Rank = Callable[[Step, Tensor], Tensor]
 
 
-def succeeded(logits: Tensor, targets: Targets) -> Tensor:
-    """Whether each sample is where the attacker wants it, bool `[B]`."""
-    predicted = logits.argmax(1)
-    return predicted != targets.y if targets.goal is None else predicted == targets.goal
+@dataclass(frozen=True)
+class Recipe:
+    """An attack of fixed size as a value: what it makes large, what it may change, and how it moves.
+
+    Attributes:
+        objective: what to make large.
+        threat: what may change.
+        step_rule: how far a step goes; a number, one per sample `[B]` or a schedule `(step, steps) -> size` is a
+            length in the threat's norm.
+        views: the looks at an image that the objective is averaged over.
+        estimate: how the gradient is obtained.
+        smooth: what is done to the gradient before the move uses it.
+        move: memory and direction.
+        keep: `"last"` returns the last iterate; `"best"` the best one seen, a success before any failure and then by
+            the objective (with its last weights, if they change); `"success"` the first success, and takes the sample
+            out of the batch there, so that it costs nothing more (a sample that never succeeds gives its best iterate).
+        rank: `(step, value) -> [B]`, which decides between two successes or two failures instead of the objective.
+    """
+
+    objective: Objective
+    threat: Threat
+    step_rule: StepRule | StepSize
+    views: views.View = views.identity
+    estimate: estimators.Estimator = estimators.autograd
+    smooth: smoothing.Smoothing = smoothing.none
+    move: Move = moves.plain()  # noqa: RUF009  a Move is frozen
+    keep: Keep = "best"
+    rank: Rank | None = None
+
+    def check(self, x: Tensor) -> None:
+        """Raise an error unless the recipe fits the clean images `x`."""
+        self.threat.check(x)
+        if self.keep not in get_args(Keep):
+            raise Unsupported(f"keep={self.keep!r} is unknown; choices: {', '.join(get_args(Keep))}")
+        size = self.step_rule
+        if isinstance(size, StepRule) or callable(size):
+            return
+        if isinstance(size, Tensor) and size.shape not in ((), (len(x),)):
+            raise InputError(f"step_size must be one number or one per sample [{len(x)}], got {tuple(size.shape)}")
+        if not bool(torch.isfinite(torch.as_tensor(size)).all()):
+            raise InputError(f"step_size must be finite, got {size}")
 
 
 def ascend(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
-    objective: Objective,
-    threat: Threat,
+    recipe: Recipe,
     *,
     steps: int,
-    step_size: StepSize,
     goal: Tensor | None = None,
-    move: Move | None = None,
-    view: views.View = views.identity,
-    estimate: estimators.Estimator = estimators.autograd,
-    smooth: smoothing.Smoothing = smoothing.none,
-    keep: Keep = "best",
-    rank: Rank | None = None,
     restarts: int = 1,
     random_start: bool = False,
     z: Tensor | None = None,
     generator: Generator | None = None,
+    watch: Callable[[Step], None] | None = None,
 ) -> Tensor:
-    """Make `objective` large inside `threat`, and return the perturbed images, shaped like `x`.
+    """Make the objective of a recipe large inside its threat, and return the perturbed images, shaped like `x`.
 
-    Every step looks at `z` (where the move peeks), estimates the gradient of the objective averaged over the views,
+    Every step looks at `z` (or where the move peeks), estimates the gradient of the objective averaged over the views,
     smooths it, moves, and projects. The model is left as it was found.
 
     Args:
-        model: maps images `[B, C, H, W]` to logits `[B, K]`.
-        x: clean images in `[0, 1]`.
+        model: maps `x` to logits `[B, K]`; its domain says what `x` is.
+        x: clean inputs.
         y: labels, int64 `[B]`.
-        objective: what to make large.
-        threat: what may change.
-        steps: number of gradient steps, at least 1.
-        step_size: length of a step in the threat's norm: a number, one per sample `[B]`, or a schedule
-            `(step, steps) -> number`.
+        recipe: the attack.
+        steps: number of gradient steps.
         goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        move: memory and direction; None is the plain gradient.
-        view: looks at the image that the objective is averaged over.
-        estimate: how the gradient is obtained.
-        smooth: what is done to the gradient first.
-        keep: `"last"` returns the last iterate; `"best"` the best one seen, a success before any failure and then by
-            the objective (with its last weights, where they change); `"success"` the first success, and takes the
-            sample out of the batch there, so that it costs nothing more (a sample that never succeeds gives its best
-            iterate).
-        rank: `(x', logits, at, value) -> [B]`, what decides between two successes or two failures, instead of the
-            objective.
-        restarts: runs; those after the first start at random. Under `"success"`, only for samples that have not
-            succeeded.
+        restarts: number of runs; those after the first start at random, and under `keep="success"` only samples that
+            have not succeeded take part.
         random_start: whether the first run starts at random too.
-        z: the variable to start the first run from (a warm start), instead of the clean image.
+        z: the variable that the first run starts from, instead of the clean image.
         generator: source of every random number, on the device of `x`.
+        watch: called with every step that is evaluated; it must not change anything.
 
     Raises:
-        InputError: an argument is out of its range; DataError: images or labels are.
+        InputError: an argument is out of its range. DataError: images or labels are wrong. Unsupported: the recipe
+            does not go with the restarts, or with the model's domain.
     """
     check_inputs(model, x, y, goal)
-    threat.check(x)
-    if steps < 1 or restarts < 1:
-        raise InputError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
-    if keep not in get_args(Keep):
-        raise Unsupported(f"keep={keep!r} is unknown; choices: {', '.join(get_args(Keep))}")
-    if keep == "last" and restarts > 1:
+    recipe.check(x)
+    at_least_one(steps=steps, restarts=restarts)
+    if recipe.keep == "last" and restarts > 1:
         raise Unsupported("restarts need something to choose by: use keep='best' or keep='success'")
     if len(x) == 0:
         return x.clone()
     x = x.detach()
-    if isinstance(step_size, Tensor):
-        if step_size.shape not in ((), (len(x),)):
-            raise InputError(
-                f"step_size must be one number or one per sample [{len(x)}], got shape {tuple(step_size.shape)}"
-            )
-        step_size = step_size.to(x)
-    if not callable(step_size) and not bool(torch.isfinite(torch.as_tensor(step_size)).all()):
-        raise InputError(f"step_size must be finite, got {step_size}")
-    if z is not None:
-        z = z.detach().to(x)
-    run = _Run(
-        model,
-        x,
-        y,
-        goal,
-        objective,
-        threat,
-        steps,
-        step_size,
-        move or moves.plain(),
-        view,
-        estimate,
-        smooth,
-        keep,
-        rank,
-    )
+    run = _Run(model, x, Targets(y, goal, torch.arange(len(x), device=x.device)), recipe, steps, generator, watch)
     with frozen(model), shared_forward(model) as forget:
+        run.forget = forget
         for restart in range(restarts):
-            index = torch.arange(len(x), device=x.device)
-            if keep == "success":
-                index = index[~run.found]
-            if len(index) == 0:
+            rows = run.targets.index
+            if recipe.keep == "success":
+                rows = rows[~run.best.found]
+            if len(rows) == 0:
                 break
             if z is not None and restart == 0:
-                start = threat.project(x, z)
+                start = run.threat.project(x, z.detach().to(x))
             elif random_start or restart > 0:
-                start = threat.take(index).random_start(x[index], generator)
+                start = run.threat.take(rows).random_start(x[rows], generator)
             else:
-                start = threat.take(index).start(x[index])
-            run.ascend(start, index, generator, forget)
-    return run.best
+                start = run.threat.take(rows).start(x[rows])
+            run.climb(start, rows)
+    return run.best.x_adv
 
 
 class _Run:
-    """The state of one call of `ascend`: what it was asked for, and the best images so far."""
+    """One call of `ascend`: what it was asked for, and the best images so far."""
 
     def __init__(
         self,
         model: nn.Module,
         x: Tensor,
-        y: Tensor,
-        goal: Tensor | None,
-        objective: Objective,
-        threat: Threat,
+        targets: Targets,
+        recipe: Recipe,
         steps: int,
-        step_size: StepSize,
-        move: Move,
-        view: views.View,
-        estimate: estimators.Estimator,
-        smooth: smoothing.Smoothing,
-        keep: Keep,
-        rank: Rank | None,
+        generator: Generator | None,
+        watch: Callable[[Step], None] | None,
     ) -> None:
-        self.model, self.x, self.y, self.goal, self.objective, self.threat = model, x, y, goal, objective, threat
-        self.steps, self.step_size, self.move = steps, step_size, move
-        self.view, self.estimate, self.smooth = view, estimate, smooth
-        self.keep, self.rank = keep, rank
-        self.best = x.clone()
-        self.found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.score = torch.full((len(x),), float("-inf"), dtype=x.dtype, device=x.device)
+        self.model, self.x, self.targets, self.recipe, self.steps = model, x, targets, recipe, steps
+        self.threat = recipe.threat.in_domain(domain_of(model))
+        self.rule = recipe.step_rule if isinstance(recipe.step_rule, StepRule) else scheduled(recipe.step_rule)
+        self.generator, self.watch = generator, watch
+        self.evaluates = recipe.keep != "last" or self.rule.judge is not None or watch is not None
+        self.best = Best(x)
+        self.forget: Callable[[], None] = lambda: None
 
-    def ascend(self, z: Tensor, index: Tensor, generator: Generator | None, forget: Callable[[], None]) -> None:
-        """One run from `z` for the samples at `index`."""
-        x, threat = self.x[index], self.threat.take(index)
-        targets = Targets(self.y[index], None if self.goal is None else self.goal[index], index)
-        state = self.move.init(z)
-        for step in range(self.steps):
-            targets = Targets(targets.y, targets.goal, targets.index, step / self.steps)
-            offset = None if self.move.peek is None else self.move.peek(state)
-            seen, g = self._gradient(x, z if offset is None else z + offset, threat, targets, generator, forget)
-            if self.keep != "last":
-                x_adv = threat.apply(x, z)
-                if seen is None or offset is not None:  # what was seen, if anything, is not z
-                    seen = self._evaluate(x_adv, targets)
-                stays = self._remember(x_adv, *seen, targets)
+    def climb(self, z: Tensor, rows: Tensor) -> None:
+        """Take all steps from `z`, for some samples of the batch."""
+        move, rule, estimate = self.recipe.move, self.rule, self.recipe.estimate
+        x, threat, targets = self.x[rows], self.threat.take(rows), self.targets.take(rows)
+        position = Position(threat, x, targets.index, 0, self.steps)
+        memory, pace, known = move.init(z), rule.init(position, z), estimate.init(z)
+        leader: _Leader | None = None
+        for number in range(self.steps):
+            position = Position(threat, x, targets.index, number, self.steps)
+            progress = number / self.steps
+            # where the gradient is taken
+            offset = None if move.peek is None else move.peek(memory, rule.size(position, pace))
+            # forward and backward pass
+            step, value, g, known = self._gradient(position, z if offset is None else z + offset, targets, known)
+            if self.evaluates:
+                if step is None or offset is not None:  # what was seen, if anything, is not z
+                    step, value = self._evaluate(threat.apply(x, z), targets, progress)
+                # keep the best; successes may leave the batch
+                stays = self._remember(step, value)
                 if stays is not None:
                     if len(stays) == 0:
                         return
-                    x, z, g, threat, targets = x[stays], z[stays], g[stays], threat.take(stays), targets.take(stays)
-                    state = moves.take(state, stays)
-            direction, state = self.move.update(self.smooth(g), state)
-            if self.move.steepest:
+                    x, z, g, value, memory, pace, known = take((x, z, g, value, memory, pace, known), stays)
+                    threat, targets = threat.take(stays), targets.take(stays)
+                    leader = None if leader is None else leader.take(stays)
+                    position = Position(threat, x, targets.index, number, self.steps)
+                # rows whose steps bring too little go back to their best iterate
+                if rule.judge is not None:
+                    here = _Leader(value, value, z, g, memory)
+                    leader, rose = (here, None) if leader is None else leader.follow(here)
+                    if rose is not None:
+                        pace, back = rule.judge(position, Progress(rose, leader.top, leader.z), pace)
+                        if back is not None:
+                            z, g, memory = choose(back, (leader.z, leader.g, leader.memory), (z, g, memory))
+            # step and project
+            direction, memory = move.update(self.recipe.smooth(g), memory)
+            if move.steepest:
                 direction = threat.steepest(direction, x, z)
-            length = moves.current_step_size(self.step_size, step, self.steps)
-            if isinstance(length, Tensor) and length.dim():
-                length = length.to(z)[targets.index].reshape(-1, *[1] * (z.dim() - 1))
-            z = threat.project(x, z + length * direction)
+            z, pace = rule.update(position, z, direction, pace)
         x_adv = threat.apply(x, z)
-        if self.keep == "last":
-            self.best[index] = x_adv
-            return
-        forget()
-        targets = Targets(targets.y, targets.goal, targets.index, 1.0)
-        self._remember(x_adv, *self._evaluate(x_adv, targets), targets)
+        if self.recipe.keep == "last":
+            self.best.x_adv[targets.index] = x_adv
+        if self.evaluates:
+            self.forget()
+            step, value = self._evaluate(x_adv, targets, 1.0)
+            self._remember(step, value)
 
     def _gradient(
-        self,
-        x: Tensor,
-        z: Tensor,
-        threat: Threat,
-        targets: Targets,
-        generator: Generator | None,
-        forget: Callable[[], None],
-    ) -> tuple[tuple[Tensor, Tensor] | None, Tensor]:
-        """Logits and objective of the image itself where they cost nothing, and the gradient at `z`."""
-        seen: list[tuple[Tensor, Tensor]] = []
+        self, position: Position, z: Tensor, targets: Targets, known: State
+    ) -> tuple[Step | None, Tensor, Tensor, State]:
+        """Return the step and its objective where they cost nothing, the gradient at `z`, and the new memory."""
+        view, plain = self.recipe.views, self.recipe.views is views.identity
+        seen: list[tuple[Step, Tensor]] = []
 
-        def loss(z: Tensor, x: Tensor = x, threat: Threat = threat, targets: Targets = targets) -> Tensor:
+        def loss(z: Tensor, x: Tensor = position.x, threat: Threat = position.threat) -> Tensor:
+            asked = targets
             if len(z) > len(x):  # an estimator asks about several copies of the batch at once
                 rows = torch.arange(len(x), device=x.device).repeat(len(z) // len(x))
-                x, threat, targets = x[rows], threat.take(rows), targets.take(rows)
+                x, threat, asked = x[rows], threat.take(rows), targets.take(rows)
 
             def value(look: Tensor) -> Tensor:
-                forget()  # a view may show the same tensor twice, and the model may be random
+                self.forget()  # a view may show the same tensor twice, and the model may be random
                 logits = self.model(look)
-                if targets.progress == 0:
-                    check_classes(logits, targets.y, targets.goal)
-                parts = self.objective.parts(self.model, look, logits, targets)
-                if self.view is views.identity:
-                    seen[:] = [(logits.detach(), self._final([part.detach() for part in parts]))]
-                return self.objective.weigh(parts, targets.progress)
+                if position.step == 0:
+                    check_classes(logits, asked.y, asked.goal)
+                step = asked.step(self.model, look, logits, position.step / self.steps)
+                parts = self.recipe.objective.parts(step)
+                if plain:
+                    final = self._final([part.detach() for part in parts])
+                    seen[:] = [(asked.step(self.model, look.detach(), logits.detach(), step.progress), final)]
+                return self.recipe.objective.weigh(parts, step.progress)
 
             x_adv = threat.apply(x, z)
-            return value(x_adv) if self.view is views.identity else views.averaged(self.view, value, x_adv, generator)
+            return value(x_adv) if plain else views.averaged(view, value, x_adv, self.generator)
 
-        _, g = self.estimate(loss, z, generator)
-        # A direction that is not a number would poison the image; the masking checks report such gradients.
-        return seen[0] if seen else None, torch.nan_to_num_(g, 0.0, 0.0, 0.0)
+        total, g, known = self.recipe.estimate.update(loss, z, self.generator, known)
+        # A direction that is not a number would spoil the image; the masking checks report such gradients.
+        step, value = seen[0] if seen else (None, total)
+        return step, value, torch.nan_to_num_(g, 0.0, 0.0, 0.0), known
 
     def _final(self, parts: list[Tensor]) -> Tensor:
-        """The objective with the weights of the last step: only so can iterates of different steps be compared."""
-        return self.objective.weigh(parts, 1.0)
+        """Return the objective with the weights of the last step, so that iterates of all steps can be compared."""
+        return self.recipe.objective.weigh(parts, 1.0)
 
-    def _evaluate(self, x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            logits = self.model(x_adv)
-            return logits, self._final(
-                [part.detach() for part in self.objective.parts(self.model, x_adv, logits, targets)]
-            )
+    @torch.no_grad()
+    def _evaluate(self, x_adv: Tensor, targets: Targets, progress: float) -> tuple[Step, Tensor]:
+        """Return the step at `x_adv` and its objective."""
+        step = targets.step(self.model, x_adv, self.model(x_adv), progress)
+        return step, self._final([part.detach() for part in self.recipe.objective.parts(step)])
 
-    def _remember(self, x_adv: Tensor, logits: Tensor, value: Tensor, targets: Targets) -> Tensor | None:
-        """Keep what is better than before; return the rows that go on, or None where all do."""
-        success = succeeded(logits, targets)
-        score = (value if self.rank is None else self.rank(x_adv, logits, targets, value)).to(self.score.dtype)
-        found, best = self.found[targets.index], self.score[targets.index]
-        better = (success & ~found) | ((success == found) & (score > best))
-        if bool(better.any()):
-            rows = targets.index[better]
-            self.best[rows], self.score[rows], self.found[rows] = x_adv[better], score[better], success[better]
-        if self.keep != "success" or not bool(success.any()):
+    def _remember(self, step: Step, value: Tensor) -> Tensor | None:
+        """Keep what is better than before, and return the rows that go on; None means all of them."""
+        if self.watch is not None:
+            self.watch(step)
+        if self.recipe.keep == "last":
+            return None
+        success = succeeded(step.logits, step.y, step.goal)
+        score = value if self.recipe.rank is None else self.recipe.rank(step, value)
+        self.best.update(step.x, success, score, step.index)
+        if self.recipe.keep != "success" or not bool(success.any()):
             return None
         return (~success).nonzero().squeeze(1)
+
+
+@dataclass(frozen=True)
+class _Leader:
+    """The best iterate of a run and what is needed to go on from it, beside the value of the iterate before."""
+
+    before: Tensor
+    top: Tensor
+    z: Tensor
+    g: Tensor
+    memory: State
+
+    def take(self, rows: Tensor) -> _Leader:
+        return _Leader(*take((self.before, self.top, self.z, self.g, self.memory), rows))
+
+    def follow(self, here: _Leader) -> tuple[_Leader, Tensor]:
+        """Return the leader after one more iterate, and which rows rose against the iterate before, bool `[B]`."""
+        higher = here.top > self.top
+        ahead, behind = ((one.top, one.z, one.g, one.memory) for one in (here, self))
+        return _Leader(here.top, *choose(higher, ahead, behind)), here.top > self.before

@@ -1,24 +1,20 @@
-"""From a gradient to a direction: a move has a memory of its own, one entry per sample, and never sees the model.
+"""From a gradient to a direction: a move has a memory of its own, one entry per row, and never sees the model.
 
-`init(z) -> state`, `peek(state) -> offset` (where to look for the next gradient, relative to `z`),
-`update(g, state) -> (d, state)`. State is a tensor `[B, ...]`, a number, None, or a tuple of these.
+`init(z) -> state`, `update(g, state) -> (direction, state)`, and `peek(state, step_size) -> offset`: where the next
+gradient is taken, relative to `z`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from underfire.errors import InputError
+from underfire.ascent.step import State
 from underfire.gradients.smoothing import normalise
-
-State = Any
-StepSize = float | Tensor | Callable[[int, int], float | Tensor]
+from underfire.validate import per_sample
 
 
 @dataclass(frozen=True)
@@ -28,28 +24,25 @@ class Move:
     Attributes:
         init: memory for the variable `z`.
         update: from a gradient and the memory to a direction and the new memory.
-        peek: the offset of `z` at which the next gradient is taken; None is no offset.
-        steepest: whether the threat turns the direction into its steepest one; Adam's is final as it is.
+        peek: from the memory and the size of the next step to the offset of `z` at which the next gradient is taken;
+            None is no offset.
+        steepest: whether the threat turns the direction into its steepest one; Adam's is used as it is.
     """
 
     init: Callable[[Tensor], State]
     update: Callable[[Tensor, State], tuple[Tensor, State]]
-    peek: Callable[[State], Tensor] | None = None
+    peek: Callable[[State, float | Tensor], Tensor] | None = None
     steepest: bool = True
 
 
-def take(state: State, index: Tensor) -> State:
-    """The memory of the samples at `index`."""
-    if isinstance(state, Tensor) and state.dim():
-        return state[index]
-    if isinstance(state, tuple):
-        return tuple(take(part, index) for part in state)
-    return state
-
-
 def plain() -> Move:
-    """The gradient itself."""
+    """Use the gradient itself."""
     return Move(lambda z: None, lambda g, state: (g, state))
+
+
+def raw() -> Move:
+    """Use the gradient itself, and do not let the threat turn it into its steepest direction."""
+    return Move(lambda z: None, lambda g, state: (g, state), steepest=False)
 
 
 def momentum(decay: float = 1.0) -> Move:
@@ -66,52 +59,52 @@ def momentum(decay: float = 1.0) -> Move:
     return Move(torch.zeros_like, update)
 
 
-def look_ahead(decay: float = 1.0, *, step_size: float) -> Move:
-    """Momentum whose gradient is taken where the momentum is about to lead: `z + step_size * decay * memory` (NI).
+def look_ahead(decay: float = 1.0) -> Move:
+    """Accumulate gradients that are taken where the momentum leads: at `z + step_size * decay * memory` (NI).
 
     Source: Lin et al., Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks, ICLR 2020.
     """
     base = momentum(decay)
-    return Move(base.init, base.update, peek=lambda state: step_size * decay * state)
+    return Move(base.init, base.update, peek=lambda state, step_size: per_sample(step_size, state) * decay * state)
+
+
+def conjugate() -> Move:
+    """Use conjugate directions `s_k = g_k + beta_k s_{k-1}`, with the beta of Hestenes and Stiefel.
+
+    With `y = g_{k-1} - g_k`, beta is `-<g_k, y> / <s_{k-1}, y>`; it is 0 at the first step, and where the gradient has
+    not changed.
+
+    Source: Yamamura et al., Diversified Adversarial Attacks based on Conjugate Gradient Method, ICML 2022, (6) to (8).
+    """
+
+    def update(g: Tensor, state: State) -> tuple[Tensor, State]:
+        old, s = state
+        y = old - g
+        top, bottom = ((part * y).flatten(1).sum(1) for part in (-g, s))
+        beta = torch.where(bottom != 0, top / torch.where(bottom != 0, bottom, 1), 0)
+        s = g + per_sample(beta, s) * s
+        return s, (g, s)
+
+    return Move(lambda z: (torch.zeros_like(z), torch.zeros_like(z)), update)
 
 
 def adam(beta1: float = 0.9, beta2: float = 0.999, stability: float = 1e-8) -> Move:
-    """Adam's direction, of entries around one; the threat does not change it.
+    """Use Adam's direction, whose entries are around one; the threat does not change it.
+
+    Every row counts its own steps, so that one may begin anew beside others.
 
     Source: Kingma and Ba, Adam: A Method for Stochastic Optimization, ICLR 2015.
     """
 
     def init(z: Tensor) -> State:
-        return torch.zeros_like(z), torch.zeros_like(z), 0
+        return torch.zeros_like(z), torch.zeros_like(z), torch.zeros(len(z), dtype=torch.float64, device=z.device)
 
     def update(g: Tensor, state: State) -> tuple[Tensor, State]:
         mean, square, t = state
-        t += 1
+        t = t + 1
         mean = beta1 * mean + (1 - beta1) * g
         square = beta2 * square + (1 - beta2) * g * g
-        direction = (mean / (1 - beta1**t)) / ((square / (1 - beta2**t)).sqrt() + stability)
-        return direction, (mean, square, t)
+        first, second = (per_sample((1 - beta**t).to(g), g) for beta in (beta1, beta2))
+        return (mean / first) / ((square / second).sqrt() + stability), (mean, square, t)
 
     return Move(init, update, steepest=False)
-
-
-def current_step_size(step_size: StepSize, step: int, steps: int) -> float | Tensor:
-    """The size of step `step` of `steps` (counted from 0)."""
-    return step_size(step, steps) if callable(step_size) else step_size
-
-
-def linear(first: float | Tensor, last: float | Tensor = 0.0) -> Callable[[int, int], float | Tensor]:
-    """A size that goes from `first` at the first step to `last` at the last one in equal parts; each may be `[B]`."""
-    return lambda step, steps: first + (last - first) * step / max(steps - 1, 1)
-
-
-def cosine(first: float, last: float = 0.0) -> Callable[[int, int], float]:
-    """A size that goes from `first` to `last` along half a cosine."""
-    return lambda step, steps: last + (first - last) * (1 + math.cos(math.pi * step / max(steps - 1, 1))) / 2
-
-
-def staircase(sizes: dict[float, float]) -> Callable[[int, int], float]:
-    """A size that changes at given shares of the way, such as `{0: 0.1, 0.5: 0.01}`."""
-    if 0 not in sizes:
-        raise InputError(f"a staircase needs a size from the start on (key 0), got keys {sorted(sizes)}")
-    return lambda step, steps: sizes[max(share for share in sizes if share * steps <= step)]

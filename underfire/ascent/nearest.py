@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from underfire.ascent.objectives import Objective, Targets
 from underfire.ascent.rows import in_parts
+from underfire.ascent.step import Targets, succeeded
 from underfire.ascent.threats import BALLS, Threat, ball
-from underfire.domains import check_inputs
-from underfire.gradients.estimators import autograd
+from underfire.domains import check_inputs, domain_of
 from underfire.validate import check_classes
 
 
@@ -90,33 +89,19 @@ def evaluate_clean(
         DataError: images, labels or goals are wrong.
     """
     check_inputs(model, x, y, goal)
+    nearest.threat = nearest.threat.in_domain(domain_of(model))
     targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     if len(x) == 0:
         return x.new_zeros(0, 1), targets
     logits = in_parts(model, x, chunk)
     check_classes(logits, y, goal)
-    predicted = logits.argmax(1)
-    nearest.update(x, predicted != y if goal is None else predicted == goal)
+    nearest.update(x, succeeded(logits, y, goal))
     return logits, targets
-
-
-def value_and_grad(
-    model: nn.Module, objective: Objective, x_adv: Tensor, targets: Targets
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits `[B, K]`, the objective `[B]` and its gradient, all without a graph: one pass each way."""
-    seen: list[Tensor] = []
-
-    def value(z: Tensor) -> Tensor:
-        seen[:] = [model(z)]
-        return objective(model, z, seen[0], targets)
-
-    height, gradient = autograd(value, x_adv)
-    # One entry that is not a number would poison the image.
-    return seen[0].detach(), height.to(x_adv.dtype), torch.nan_to_num_(gradient, 0.0, 0.0, 0.0)
 
 
 def max_distance(nearest: Nearest) -> Tensor:
     """How far each sample can go at most, `[B]`: to the far corner of the box, and no farther than eps."""
-    x = nearest.x
-    corner = nearest.threat.size(x, (x < 0.5).to(x.dtype))
+    x, threat = nearest.x, nearest.threat
+    low, high = threat.room(x)
+    corner = threat.size(x, x + torch.where(high > -low, high, low))
     return corner.minimum(torch.as_tensor(nearest.threat.eps, dtype=x.dtype, device=x.device))

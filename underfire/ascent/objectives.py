@@ -10,51 +10,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from underfire.ascent.step import Step
 from underfire.errors import InputError, Unsupported
 from underfire.measures.maps import normalise, resize
 
-
-@dataclass(frozen=True)
-class Targets:
-    """Where the ascent stands, beside the image and its logits.
-
-    Attributes:
-        y: labels, int64 `[B]`.
-        goal: classes to reach, int64 `[B]`, or None where any class but `y` will do.
-        index: the rows of the attack's batch that these samples are, int64 `[B]`.
-        progress: share of the steps that are done, in `[0, 1]`.
-    """
-
-    y: Tensor
-    goal: Tensor | None
-    index: Tensor
-    progress: float = 0.0
-
-    def take(self, rows: Tensor) -> Targets:
-        """The same for some rows of it."""
-        return Targets(self.y[rows], None if self.goal is None else self.goal[rows], self.index[rows], self.progress)
-
-
-Term = Callable[[nn.Module, Tensor, Tensor, Targets], Tensor]
+Term = Callable[[Step], Tensor]
 Weight = float | Callable[[float], float]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A weighted sum of terms `(model, x', logits, at) -> [B]`; a weight is a number or a function of the progress."""
+    """A weighted sum of terms `step -> [B]`; a weight is a number or a function of the progress."""
 
     terms: tuple[tuple[Weight, Term], ...]
 
-    def __call__(self, model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
-        """The objective of every sample, `[B]`, with the weights of this moment."""
-        return self.weigh(self.parts(model, x, logits, targets), targets.progress)
+    def __call__(self, step: Step) -> Tensor:
+        """Return the objective of every row, `[B]`, with the weights of this step."""
+        return self.weigh(self.parts(step), step.progress)
 
-    def parts(self, model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> list[Tensor]:
-        """Every term by itself, `[B]` each."""
-        return [term(model, x, logits, targets) for _, term in self.terms]
+    def parts(self, step: Step) -> list[Tensor]:
+        """Return every term by itself, `[B]` each."""
+        return [term(step) for _, term in self.terms]
 
     def weigh(self, parts: list[Tensor], progress: float) -> Tensor:
         """The sum of `parts` with the weights that hold when this share of the steps is done."""
@@ -99,10 +78,11 @@ def margin() -> Objective:
     Untargeted, the best other logit minus that of `y`; targeted, the logit of the goal minus the best other.
     """
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
-        own = targets.y if targets.goal is None else targets.goal
+    def term(step: Step) -> Tensor:
+        logits = step.logits
+        own = step.y if step.goal is None else step.goal
         lead = _others(logits, own).amax(1) - _pick(logits, own)
-        return lead if targets.goal is None else -lead
+        return lead if step.goal is None else -lead
 
     return objective(term)
 
@@ -110,8 +90,9 @@ def margin() -> Objective:
 def logit() -> Objective:
     """The logit of `y` made small, or that of the goal made large; on a linear model its slope is a weight vector."""
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
-        return -_pick(logits, targets.y) if targets.goal is None else _pick(logits, targets.goal)
+    def term(step: Step) -> Tensor:
+        logits = step.logits
+        return -_pick(logits, step.y) if step.goal is None else _pick(logits, step.goal)
 
     return objective(term)
 
@@ -124,10 +105,11 @@ def log_odds() -> Objective:
     not need it.
     """
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
-        own = targets.y if targets.goal is None else targets.goal
+    def term(step: Step) -> Tensor:
+        logits = step.logits
+        own = step.y if step.goal is None else step.goal
         against = _others(logits, own).logsumexp(1) - _pick(logits, own)
-        return against if targets.goal is None else -against
+        return against if step.goal is None else -against
 
     return objective(term)
 
@@ -140,8 +122,8 @@ def log_success() -> Objective:
     """
     odds = log_odds()
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
-        return F.logsigmoid(odds(model, x, logits, targets))
+    def term(step: Step) -> Tensor:
+        return F.logsigmoid(odds(step))
 
     return objective(term)
 
@@ -155,12 +137,13 @@ def cross_entropy(smoothing: float = 0.0) -> Objective:
     if not 0 <= smoothing < 1:
         raise InputError(f"label smoothing must be in [0, 1), got {smoothing}")
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
-        if targets.goal is None:
+    def term(step: Step) -> Tensor:
+        logits = step.logits
+        if step.goal is None:
             if smoothing:
                 raise Unsupported("label smoothing needs a goal; use smoothing=0 for an untargeted attack")
-            return F.cross_entropy(logits, targets.y, reduction="none")
-        return -F.cross_entropy(logits, targets.goal, reduction="none", label_smoothing=smoothing)
+            return F.cross_entropy(logits, step.y, reduction="none")
+        return -F.cross_entropy(logits, step.goal, reduction="none", label_smoothing=smoothing)
 
     return objective(term)
 
@@ -174,17 +157,18 @@ def dlr() -> Objective:
         and (7).
     """
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
-        needed = 3 if targets.goal is None else 4
+    def term(step: Step) -> Tensor:
+        logits = step.logits
+        needed = 3 if step.goal is None else 4
         if logits.shape[1] < needed:
             raise Unsupported(f"dlr needs at least {needed} classes here, the model has {logits.shape[1]}; use margin")
         top = logits.topk(needed, dim=1).values
         tiny = torch.finfo(logits.dtype).tiny
-        if targets.goal is None:
-            lead = _others(logits, targets.y).amax(1) - _pick(logits, targets.y)
+        if step.goal is None:
+            lead = _others(logits, step.y).amax(1) - _pick(logits, step.y)
             return lead / (top[:, 0] - top[:, 2]).clamp_min(tiny)
         spread = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
-        return (_pick(logits, targets.goal) - _pick(logits, targets.y)) / spread.clamp_min(tiny)
+        return (_pick(logits, step.goal) - _pick(logits, step.y)) / spread.clamp_min(tiny)
 
     return objective(term)
 
@@ -217,12 +201,13 @@ def carlini(f: int = 6, confidence: float = 0.0) -> Objective:
     if f not in range(1, 8):
         raise InputError(f"f must be from 1 to 7, got {f}")
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
-        t = _others(logits, targets.y).argmax(1) if targets.goal is None else targets.goal
+    def term(step: Step) -> Tensor:
+        logits = step.logits
+        t = _others(logits, step.y).argmax(1) if step.goal is None else step.goal
         if confidence:
             logits = logits.scatter_add(1, t[:, None], torch.full_like(logits[:, :1], -confidence))
         seen = logits.softmax(1) if f in (2, 3, 4) else logits
-        rival = _pick(seen, targets.y) if targets.goal is None else _others(seen, t).amax(1)
+        rival = _pick(seen, step.y) if step.goal is None else _others(seen, t).amax(1)
         behind = rival - _pick(seen, t)
         if f in (1, 5):
             short = -_pick(logits.log_softmax(1), t) - math.log(2)
@@ -237,9 +222,9 @@ def carlini(f: int = 6, confidence: float = 0.0) -> Objective:
 Interpreter = Callable[..., Tensor]
 
 
-def explained_class(logits: Tensor, targets: Targets) -> Tensor:
+def explained_class(step: Step) -> Tensor:
     """The class that an attacked explanation speaks of: the goal, or whatever the model now predicts."""
-    return logits.detach().argmax(1) if targets.goal is None else targets.goal
+    return step.logits.detach().argmax(1) if step.goal is None else step.goal
 
 
 def keep_map(interpreter: Interpreter, target: Tensor, *, pool: int = 1) -> Objective:
@@ -261,13 +246,13 @@ def keep_map(interpreter: Interpreter, target: Tensor, *, pool: int = 1) -> Obje
     def prepared(m: Tensor) -> Tensor:
         return normalise(F.avg_pool2d(m, pool, ceil_mode=True) if pool > 1 else m)
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
-        shown = interpreter(model, x, explained_class(logits, targets))
-        if x.requires_grad and torch.is_grad_enabled() and not shown.requires_grad:
+    def term(step: Step) -> Tensor:
+        shown = interpreter(step.model, step.x, explained_class(step))
+        if step.x.requires_grad and torch.is_grad_enabled() and not shown.requires_grad:
             raise Unsupported("this interpreter's map is not differentiable in the image, so it cannot be steered")
         size = (shown.shape[2], shown.shape[3])
         if size not in wanted:
             wanted[size] = prepared(resize(target.detach().to(shown), size))
-        return -(prepared(shown) - wanted[size][targets.index]).square().flatten(1).mean(1)
+        return -(prepared(shown) - wanted[size][step.index]).square().flatten(1).mean(1)
 
     return objective(term)

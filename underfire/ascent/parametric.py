@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NoReturn
+from typing import ClassVar, NoReturn, Self
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from underfire.ascent.threats import Threat
+from underfire.domains import Domain
 from underfire.errors import InputError, Unsupported
 
 
@@ -29,6 +30,11 @@ class Transform(Threat):
     """
 
     parameters: ClassVar[tuple[str, ...]] = ()
+
+    def in_domain(self, domain: Domain) -> Self:
+        """Return the threat itself, or raise Unsupported unless the domain is images."""
+        domain.require_images(f"norm {self.norm!r}")
+        return self
 
     def ends(self) -> list[tuple[float, float]]:
         """The lowest and highest share of every parameter at `eps = 1`: 0 where the range has nothing on that side."""

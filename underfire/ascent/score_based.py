@@ -7,11 +7,14 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent import moves
 from underfire.ascent.moves import Move
-from underfire.ascent.objectives import Targets, margin
+from underfire.ascent.objectives import margin
 from underfire.ascent.queries import Queries, attach_partial_result
+from underfire.ascent.step import Best, Targets, succeeded, take
 from underfire.ascent.threats import Threat
+from underfire.domains import domain_of
 from underfire.gradients.estimators import Probes, slopes
 from underfire.hooks import frozen
+from underfire.validate import per_sample
 
 
 def ascend_from_scores(
@@ -55,25 +58,28 @@ def ascend_from_scores(
         The first success of every sample, or else its iterate of the largest margin.
     """
     threat.check(x)
+    domain = domain_of(model)
+    threat = threat.in_domain(domain)
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
-    best, top = x.clone(), x.new_full((len(x),), float("-inf"))
+    best = Best(x)
     lengths, most = (torch.as_tensor(v, device=x.device).expand(len(x)) for v in (step_size, pairs))
     objective, move = margin(), move or moves.plain()
     targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     z, state, step = x.detach().clone(), move.init(x), 0
-    with frozen(model), attach_partial_result(lambda: best), torch.no_grad():
+    with frozen(model), attach_partial_result(lambda: best.x_adv), torch.no_grad():
         while len(targets.index):
             logits = ask(z, targets.index)
-            value = objective(model, z, logits, targets).to(x.dtype)
-            reached = ask.reached(logits, targets.index)
-            better = reached | (value > top[targets.index])  # of two equal logits, the first is the class
-            best[targets.index[better]], top[targets.index[better]] = z[better], value[better]
-            # A step needs a pair of probes, and a query for where it leads.
+            value = objective(targets.step(model, z, logits)).to(x.dtype)
+            # keep the best
+            reached = succeeded(logits, targets.y, targets.goal)
+            best.update(z, reached, value, targets.index)
+            # rows that have not succeeded go on; a step needs a pair of probes, and a query for where it leads
             goes_on = ~reached & (ask.left[targets.index] >= 3)
             if step == steps or not bool(goes_on.any()):
                 break
             rows = goes_on.nonzero().squeeze(1)
-            targets, z, threat, state = targets.take(rows), z[rows], threat.take(rows), moves.take(state, rows)
+            targets, z, threat, state = targets.take(rows), z[rows], threat.take(rows), take(state, rows)
+            # estimate the gradient
             g = torch.empty_like(z)
             count = torch.minimum(most[targets.index], (ask.left[targets.index] - 1) // 2)
             for number in count.unique().tolist():
@@ -82,13 +88,15 @@ def ascend_from_scores(
 
                 def loss(points: Tensor, here: Targets = here) -> Tensor:
                     asked = here.take(torch.arange(len(here.index), device=x.device).repeat(len(points) // len(here.y)))
-                    points = points.clamp(0, 1)
-                    return objective(model, points, ask(points, asked.index), asked)
+                    points = domain.clip(points)
+                    return objective(asked.step(model, points, ask(points, asked.index)))
 
                 g[some] = slopes(loss, z[some], probes, number, generator, chunk=chunk)
+            # step and project
             direction, state = move.update(torch.nan_to_num_(g, 0.0, 0.0, 0.0), state)
             if move.steepest:
                 direction = threat.steepest(direction, x[targets.index], z)
-            z = threat.project(x[targets.index], z + lengths[targets.index].to(z).reshape(-1, 1, 1, 1) * direction)
+            length = per_sample(lengths[targets.index].to(z), z)
+            z = threat.project(x[targets.index], z + length * direction)
             step += 1
-    return best
+    return best.x_adv

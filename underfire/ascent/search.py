@@ -8,9 +8,10 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import Keep, ascend, succeeded
-from underfire.ascent.objectives import Targets, margin
+from underfire.ascent.loop import Keep, Recipe, ascend
+from underfire.ascent.objectives import margin
 from underfire.ascent.parametric import Transform
+from underfire.ascent.step import Best, Targets, succeeded
 from underfire.domains import check_inputs
 from underfire.errors import Unsupported
 from underfire.hooks import frozen
@@ -45,8 +46,7 @@ def worst_of(
     count = candidates.shape[1]
     objective = margin()
     candidates = candidates.expand(len(x), -1, -1)
-    best, score = x.clone(), x.new_full((len(x),), float("-inf"))
-    index, done = torch.arange(len(x), device=x.device), 0
+    best, index, done = Best(x), torch.arange(len(x), device=x.device), 0
     with torch.no_grad():
         while done < count and len(index):
             width = min(max(1, chunk // len(index)), count - done)
@@ -59,23 +59,19 @@ def worst_of(
                 targets = Targets(y[owner], None if goal is None else goal[owner], owner)
                 if done == 0:
                     check_classes(logits, targets.y, targets.goal)
-                value = objective(model, x_adv, logits, targets).to(x.dtype).view(len(rows), width)
-                success = succeeded(logits, targets).view(len(rows), width)
+                value = objective(targets.step(model, x_adv, logits)).to(x.dtype).view(len(rows), width)
+                success = succeeded(logits, targets.y, targets.goal).view(len(rows), width)
                 # Where one success is enough it is the first, else it is the worst change of all.
                 rank = torch.where(success, float("inf"), value) if keep == "success" else value
                 choice = rank.argmax(1)
                 chosen = choice + width * torch.arange(len(rows), device=x.device)
                 value, hit = value.flatten()[chosen], success.flatten()[chosen]
-                better = value > score[rows]
-                if keep == "success":
-                    better |= hit
-                best[rows[better]] = x_adv[chosen[better]]
-                score[rows[better]] = value[better]
+                best.update(x_adv[chosen], hit, value, rows)
                 found.append(hit)
             done += width
             if keep == "success":
                 index = index[~torch.cat(found)]
-    return best
+    return best.x_adv
 
 
 def search_parameters(
@@ -130,7 +126,7 @@ def _climb(
 ) -> Tensor:
     """Up the gradient of the margin, once for every state of the parameters that are on or off."""
     objective = margin()
-    best, score, index = x.clone(), x.new_full((len(x),), float("-inf")), torch.arange(len(x), device=x.device)
+    best, index = Best(x), torch.arange(len(x), device=x.device)
     for z in threat.switched(start):
         targets = Targets(y[index], None if goal is None else goal[index], index)
         rest = threat.take(index)
@@ -138,23 +134,20 @@ def _climb(
             model,
             x[index],
             targets.y,
-            objective,
-            rest,
+            Recipe(objective, rest, step_rule=torch.as_tensor(rest.eps) * step_size, keep=keep),
             goal=targets.goal,
             steps=steps,
-            step_size=torch.as_tensor(rest.eps) * step_size,
-            keep=keep,
             restarts=restarts,
             z=z[index],
             generator=generator,
         )
         with torch.no_grad():
             logits = model(x_adv)
-            value = objective(model, x_adv, logits, targets).to(x.dtype)
-        better = value > score[index]
-        best[index[better]], score[index[better]] = x_adv[better], value[better]
+            value = objective(targets.step(model, x_adv, logits)).to(x.dtype)
+        success = succeeded(logits, targets.y, targets.goal)
+        best.update(x_adv, success, value, index)
         if keep == "success":
-            index = index[~succeeded(logits, targets)]
+            index = index[~success]
         if len(index) == 0:
             break
-    return best
+    return best.x_adv

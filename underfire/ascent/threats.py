@@ -1,34 +1,38 @@
 """What an attacker may change, and by how much: a threat owns the variable `z` of the ascent.
 
 `start(x) -> z`, `random_start(x, generator) -> z`, `apply(x, z) -> x'`, `project(x, z) -> z`, `steepest(g, x, z) -> d`,
-`size(x, x') -> [B]`. For the norm balls of this file `z` is the perturbed image itself. Every projection is the nearest
-point (in L2) of the ball *and* the box `[0, 1]` together, not one after the other.
+`size(x, x') -> [B]`. For the norm balls of this file `z` is the perturbed input itself, of any number of dimensions.
+Every projection is the nearest point (in L2) of the intersection of the ball and the box of the domain.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
 
+from underfire.domains import IMAGES, Domain
 from underfire.errors import InputError, Unsupported
 from underfire.gradients.smoothing import norms, unit
+from underfire.validate import per_sample
 
 
 @dataclass(frozen=True)
 class Threat:
-    """A norm ball around the image, cut with the box `[0, 1]`.
+    """A norm ball around the input, intersected with the box of the domain.
 
     Attributes:
-        eps: radius, one number or one per sample `[B]`, in units of the image (for L0 a count of entries).
-        mask: where the image may change, 0 or 1, broadcastable to `[B, C, H, W]`; None is everywhere.
+        eps: radius, one number or one per sample `[B]`, in units of the input (for L0 a count of entries).
+        mask: where the input may change, 0 or 1, broadcastable to it; None is everywhere.
+        domain: the kind of input: its box, and the columns that never change.
     """
 
     eps: float | Tensor
     mask: Tensor | None = None
+    domain: Domain = field(default=IMAGES, kw_only=True)
     norm: ClassVar[str] = ""
 
     def check(self, x: Tensor) -> None:
@@ -45,12 +49,19 @@ class Threat:
             except RuntimeError:
                 fits = False
             if not fits:
-                raise InputError(f"mask {tuple(self.mask.shape)} does not fit images {tuple(x.shape)}")
+                raise InputError(f"mask {tuple(self.mask.shape)} does not fit inputs {tuple(x.shape)}")
+
+    def in_domain(self, domain: Domain) -> Self:
+        """Return the threat for inputs of a domain: in its box, and without its fixed columns."""
+        return self if domain == self.domain else replace(self, domain=domain)
 
     def take(self, index: Tensor) -> Self:
-        """The threat for the samples at `index`."""
-        eps = self.eps[index] if isinstance(self.eps, Tensor) and self.eps.dim() else self.eps
-        mask = self.mask[index] if self.mask is not None and self.mask.dim() == 4 and len(self.mask) > 1 else self.mask
+        """Return the threat for the samples at `index`."""
+        eps, mask = self.eps, self.mask
+        if isinstance(eps, Tensor) and eps.dim():
+            eps = eps[index]
+        if mask is not None and mask.dim() == self.domain.ndim and len(mask) > 1:
+            mask = mask[index]
         return replace(self, eps=eps, mask=mask)
 
     def start(self, x: Tensor) -> Tensor:
@@ -59,7 +70,8 @@ class Threat:
 
     def random_start(self, x: Tensor, generator: Generator | None = None) -> Tensor:
         """A random point of the ball, uniform but for what the box cuts off."""
-        allowed = torch.ones_like(x) if self.mask is None else self.mask.to(x).expand_as(x)
+        mask = self.allowed(x)
+        allowed = torch.ones_like(x) if mask is None else mask.to(x).expand_as(x)
         return self.project(x, x + self._random(x, allowed, generator))
 
     def apply(self, x: Tensor, z: Tensor) -> Tensor:
@@ -68,19 +80,34 @@ class Threat:
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
         """The nearest allowed point to `z`."""
-        shift = z - x
-        return x + self._project(x, shift if self.mask is None else shift * self.mask)
+        shift, mask = z - x, self.allowed(x)
+        return x + self._project(x, shift if mask is None else shift * mask)
 
     def steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
         """The direction of length one, in the threat's norm, along which a linear function of slope `g` grows most."""
-        return self._steepest(g if self.mask is None else g * self.mask, x, z)
+        mask = self.allowed(x)
+        return self._steepest(g if mask is None else g * mask, x, z)
 
     def size(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """How far `x_adv` is from `x`, `[B]`, in the units of eps."""
         return norms(x_adv - x, float(self.norm[1:])).flatten()
 
+    def allowed(self, x: Tensor) -> Tensor | None:
+        """Return where `x` may change, 0 or 1 and broadcastable to it; None is everywhere."""
+        mutable = None if self.domain is IMAGES else self.domain.mutable(x)
+        if mutable is None or self.mask is None:
+            return self.mask if mutable is None else mutable
+        return self.mask * mutable
+
+    def room(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how far every entry of `x` can go down (a number below 0) and up before it leaves the box."""
+        if self.domain.unit_box:
+            return -x, 1 - x
+        low, high = self.domain.box(x)
+        return low - x, high - x
+
     def _radius(self, x: Tensor) -> Tensor:
-        return torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.dim() - 1))
+        return per_sample(torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).reshape(-1), x)
 
     def _random(self, x: Tensor, allowed: Tensor, generator: Generator | None) -> Tensor:
         raise NotImplementedError
@@ -96,6 +123,11 @@ def _uniform(x: Tensor, generator: Generator | None) -> Tensor:
     return torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
 
+def _one_each(x: Tensor) -> tuple[int, ...]:
+    """Return the shape of one number per sample that broadcasts against `x`."""
+    return (len(x), *[1] * (x.dim() - 1))
+
+
 def _signs(x: Tensor, generator: Generator | None) -> Tensor:
     return _uniform(x, generator).sub_(0.5).sign_()
 
@@ -107,10 +139,11 @@ class Linf(Threat):
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
         """The nearest allowed point to `z`: every entry clipped to its interval."""
-        radius = self._radius(x)
-        if self.mask is not None:
-            radius = radius * self.mask
-        return torch.minimum(torch.maximum(z, (x - radius).clamp_min_(0)), (x + radius).clamp_max_(1))
+        radius, mask = self._radius(x), self.allowed(x)
+        if mask is not None:
+            radius = radius * mask
+        low, high = (0, 1) if self.domain.unit_box else self.domain.box(x)
+        return torch.minimum(torch.maximum(z, (x - radius).clamp_min_(low)), (x + radius).clamp_max_(high))
 
     def _steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
         return g.sign()
@@ -128,7 +161,7 @@ class L2(Threat):
         # The nearest point is clip(s * shift) for one s in [0, 1] per sample. Entries that the box clips leave room for
         # the others, so s only grows from eps / |shift|, and the set of clipped entries with it: it settles in a few
         # rounds.
-        radius, low, high = self._radius(x), -x, 1 - x
+        radius, (low, high) = self._radius(x), self.room(x)
         inside = torch.minimum(torch.maximum(shift, low), high)
         if bool((norms(inside, 2) <= radius).all()):
             return inside
@@ -150,7 +183,7 @@ class L2(Threat):
 
     def _random(self, x: Tensor, allowed: Tensor, generator: Generator | None) -> Tensor:
         direction = allowed * torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        depth = torch.rand((len(x), *[1] * (x.dim() - 1)), generator=generator, dtype=x.dtype, device=x.device)
+        depth = torch.rand(_one_each(x), generator=generator, dtype=x.dtype, device=x.device)
         return unit(direction, 2) * self._radius(x) * depth ** (1 / norms(allowed, 1).clamp_min(1))
 
 
@@ -169,7 +202,8 @@ class L1(Threat):
 
     def _project(self, x: Tensor, shift: Tensor) -> Tensor:
         # The nearest point is sign(shift) * min(max(|shift| - t, 0), room): find the t that uses up eps.
-        radius, room, length = self._radius(x), torch.where(shift > 0, 1 - x, x), shift.abs()
+        low, high = self.room(x)
+        radius, room, length = self._radius(x), torch.where(shift > 0, high, -low), shift.abs()
 
         def shrunk(t: Tensor) -> Tensor:
             return (length - t).clamp_min(0).minimum(room)
@@ -190,7 +224,8 @@ class L1(Threat):
         return shrunk(t) * shift.sign()
 
     def _steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
-        movable = torch.where(g > 0, z < 1, z > 0)
+        low, high = self.room(z)
+        movable = torch.where(g > 0, high > 0, low < 0)
         strength = (g.abs() * movable).flatten(1)
         count = max(1, round(self.sparsity * strength.shape[1]))
         best = strength.topk(count, dim=1).indices
@@ -200,18 +235,19 @@ class L1(Threat):
     def _random(self, x: Tensor, allowed: Tensor, generator: Generator | None) -> Tensor:
         # Exponential spacings are uniform on the simplex; one more of them is the distance to its surface.
         spacing = -torch.log1p(-_uniform(x, generator)) * allowed
-        spare = -torch.log1p(-_uniform(x[:, :1, :1, :1], generator))
+        spare = -torch.log1p(-torch.rand(_one_each(x), generator=generator, dtype=x.dtype, device=x.device))
         return spacing / (norms(spacing, 1) + spare) * _signs(x, generator) * self._radius(x)
 
 
 class L0(Threat):
-    """At most eps entries change (an entry is one channel of one pixel); each may take any value of the box."""
+    """At most eps entries change, each to any value of the box; an entry of an image is one channel of one pixel."""
 
     norm = "l0"
 
     def _project(self, x: Tensor, shift: Tensor) -> Tensor:
         # Keeping an entry saves shift² of the distance, but for what the box takes away from it.
-        clipped = torch.minimum(torch.maximum(shift, -x), 1 - x)
+        low, high = self.room(x)
+        clipped = torch.minimum(torch.maximum(shift, low), high)
         saved = (shift**2 - (shift - clipped) ** 2).flatten(1)
         order = saved.argsort(dim=1, descending=True)
         places = torch.arange(saved.shape[1], device=x.device).expand_as(order)
@@ -230,7 +266,8 @@ class L0(Threat):
     def _random(self, x: Tensor, allowed: Tensor, generator: Generator | None) -> Tensor:
         draw = _uniform(x, generator) + (1 - allowed)  # what is not allowed comes last
         chosen = draw.flatten(1).argsort(1).argsort(1).view_as(x) < self._radius(x).floor()
-        return (_uniform(x, generator) - x) * chosen
+        low, high = self.room(x)
+        return (low + (high - low) * _uniform(x, generator)) * chosen
 
 
 BALLS: dict[str, type[Threat]] = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}

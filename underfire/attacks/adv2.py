@@ -8,9 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import ascend
-from underfire.ascent.moves import Move, StepSize, linear
-from underfire.ascent.objectives import Interpreter, Objective, Targets, cross_entropy, keep_map, margin, objective
+from underfire.ascent.loop import Recipe, ascend
+from underfire.ascent.moves import Move, plain
+from underfire.ascent.objectives import Interpreter, Objective, cross_entropy, keep_map, margin, objective
+from underfire.ascent.step import Step
+from underfire.ascent.step_rules import StepSize, linear
 from underfire.ascent.threats import ball
 from underfire.catalog import InterpreterFacts, card, facts_of
 from underfire.domains import check_inputs
@@ -94,17 +96,19 @@ def adv2(
             raise InputError(f"target must be one map per image, [{len(x)}, 1, h, w], got {tuple(target.shape)}")
         z, prediction = x, cross_entropy(smoothing)
         if warm_steps:
-            plain = margin() if goal is None else prediction
-            z = ascend(model, x, y, plain, threat, goal=goal, steps=warm_steps, step_size=usual, keep="last")
+            first_aim = margin() if goal is None else prediction
+            z = ascend(
+                model, x, y, Recipe(first_aim, threat, step_rule=usual, keep="last"), goal=goal, steps=warm_steps
+            )
         if goal is None:
             with torch.no_grad():
                 goal = model(z).scatter(1, y[:, None], float("-inf")).argmax(1)
         map_term, closeness = _remembered(keep_map(interpreter, target, pool=pool))
 
-        def rank(x_adv: Tensor, logits: Tensor, targets: Targets, value: Tensor) -> Tensor:
-            assert targets.goal is not None  # set above
+        def rank(step: Step, value: Tensor) -> Tensor:
+            assert step.goal is not None  # set above
             # Below the wanted confidence, confidence counts; above it, the map alone (its distance is at most one).
-            fooled = logits.softmax(1).gather(1, targets.goal[:, None]).squeeze(1)
+            fooled = step.logits.softmax(1).gather(1, step.goal[:, None]).squeeze(1)
             return torch.where(fooled >= confidence, closeness(), fooled - 2)
 
         first, last = weight if isinstance(weight, tuple) else (weight, weight)
@@ -114,14 +118,16 @@ def adv2(
                 model,
                 x,
                 y,
-                both,
-                threat,
+                Recipe(
+                    both,
+                    threat,
+                    step_rule=linear(2 * usual, usual / 10) if step_size is None else step_size,
+                    move=move or plain(),
+                    rank=rank,
+                ),
                 goal=goal,
                 steps=steps,
-                step_size=linear(2 * usual, usual / 10) if step_size is None else step_size,
-                move=move,
                 z=z,
-                rank=rank,
             )
 
 
@@ -129,8 +135,8 @@ def _remembered(term: Objective) -> tuple[Objective, Callable[[], Tensor]]:
     """Return the objective, and a function that returns its last values, so that ranking explains nothing again."""
     last: list[Tensor] = []
 
-    def remember(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
-        value = term(model, x, logits, targets)
+    def remember(step: Step) -> Tensor:
+        value = term(step)
         last[:] = [value.detach()]
         return value
 

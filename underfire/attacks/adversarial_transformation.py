@@ -13,7 +13,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from underfire.ascent import moves
-from underfire.ascent.objectives import Targets, log_odds
+from underfire.ascent.objectives import log_odds
+from underfire.ascent.step import Targets
 from underfire.ascent.threats import Threat, ball
 from underfire.ascent.universal import cross_fit_halves
 from underfire.catalog import card
@@ -233,7 +234,7 @@ def train_generator(
                 logits = model(inside).to(x.dtype) / heat
                 if target is None:
                     here = Targets(y[rows], None, rows)
-                    misplaced = -odds(model, inside, logits, here).clamp_max(math.log(rerank)).mean()
+                    misplaced = -odds(here.step(model, inside, logits)).clamp_max(math.log(rerank)).mean()
                 else:
                     misplaced = F.cross_entropy(logits, target[rows])
                 loss = fidelity * (z - x[rows]).square().flatten(1).sum(1).mean() + misplaced

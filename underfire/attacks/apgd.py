@@ -12,19 +12,18 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.adaptive import Halving, Sparse
-from underfire.ascent.loop import succeeded
-from underfire.ascent.moves import take
-from underfire.ascent.objectives import Objective, Targets, dlr, log_odds, margin
+from underfire.ascent.objectives import Objective, dlr, log_odds, margin
 from underfire.ascent.objectives import objective as as_objective
 from underfire.ascent.rows import best_row, class_by_class, in_parts, likeliest_others
+from underfire.ascent.step import Best, Step, Targets, choose, succeeded, take
+from underfire.ascent.step_rules import Position, Progress, halving, sparse
 from underfire.ascent.threats import Threat, ball
 from underfire.catalog import card
 from underfire.domains import check_inputs
 from underfire.errors import InputError, Unsupported
 from underfire.gradients.estimators import autograd
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, check_classes, default_generator, per_sample
+from underfire.validate import at_least_one, check_classes, default_generator
 
 Loss = Literal["ce", "dlr"]
 KEEP = ("best", "success")
@@ -110,8 +109,8 @@ def apgd(
             at_random = random_start or restart > 0
             columns = y[:, None] if classes is None else classes
             for index, tried in class_by_class(columns, chunk or len(x), run.done):
-                run.ascend(Targets(y[index], None if classes is None else tried, index), at_random, generator)
-    return run.best
+                run.climb(Targets(y[index], None if classes is None else tried, index), at_random, generator)
+    return run.best.x_adv
 
 
 def _named(objective: Objective | Loss) -> Objective:
@@ -122,9 +121,9 @@ def _named(objective: Objective | Loss) -> Objective:
     if objective == "ce":
         return log_odds()
 
-    def term(model: nn.Module, x: Tensor, logits: Tensor, targets: Targets) -> Tensor:
-        enough = logits.shape[1] >= (3 if targets.goal is None else 4)
-        return (dlr() if enough else margin())(model, x, logits, targets)
+    def term(step: Step) -> Tensor:
+        enough = step.logits.shape[1] >= (3 if step.goal is None else 4)
+        return (dlr() if enough else margin())(step)
 
     return as_objective(term)
 
@@ -146,22 +145,21 @@ class _Run:
         rho: float,
     ) -> None:
         self.model, self.x, self.y, self.goal, self.objective = model, x, y, goal, objective
-        self.threat, self.steps, self.retire, self.momentum, self.rho = threat, steps, retire, momentum, rho
+        self.threat, self.steps, self.retire = threat, steps, retire
+        self.rule = sparse(steps) if threat.norm == "l1" else halving(momentum, rho)
         self.checked = False
-        self.best = x.clone()
-        self.found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.score = torch.full((len(x),), float("-inf"), dtype=x.dtype, device=x.device)
+        self.best = Best(x)
 
     def done(self) -> Tensor:
         """Which samples need no more runs."""
-        return self.found & self.retire
+        return self.best.found & self.retire
 
-    def ascend(self, targets: Targets, at_random: bool, generator: Generator | None) -> None:
+    def climb(self, targets: Targets, at_random: bool, generator: Generator | None) -> None:
         """One run for some rows, each a sample and the class it goes for."""
         x, threat = self.x[targets.index], self.threat.take(targets.index)
         if self.threat.norm != "l1":
             start = threat.random_start(x, generator) if at_random else threat.start(x)
-            self._phase(targets, x, threat, start, self.steps, Halving(threat, x, self.steps, self.momentum, self.rho))
+            self._phase(targets, x, threat, start, self.steps)
             return
         z = x
         if at_random:  # far outside, so that the projection is sparse
@@ -169,44 +167,39 @@ class _Run:
         for factor, steps in _shrinking(self.steps):
             ahead = replace(threat, eps=factor * torch.as_tensor(threat.eps))
             z = ahead.project(x, z)
-            z = self._phase(targets, x, ahead, z, steps, Sparse(ahead, x, steps, z), final=factor == 1)
+            z = self._phase(targets, x, ahead, z, steps, final=factor == 1)
 
-    def _phase(
-        self,
-        targets: Targets,
-        x: Tensor,
-        threat: Threat,
-        z: Tensor,
-        steps: int,
-        control: Halving | Sparse,
-        final: bool = True,
-    ) -> Tensor:
-        """The best iterate of some steps; in the final phase successes count, and may leave."""
-        old = z
+    def _phase(self, targets: Targets, x: Tensor, threat: Threat, z: Tensor, steps: int, final: bool = True) -> Tensor:
+        """Return the best iterate of some steps; in the final phase successes count, and may leave."""
+        rule, judge = self.rule, self.rule.judge
+        assert judge is not None
+        pace = rule.init(Position(threat, x, targets.index, 0, steps), z)
         logits, value, g = self._look(z, targets)
         top, best, best_g = value, z, g
         for step in range(steps + 1):
+            # keep the best; successes may leave the batch
             if final:
                 stays = self._remember(z, logits, value, targets)
                 if stays is not None:
                     if len(stays) == 0:
                         return z[:0]
-                    x, z, old, value, g, top, best, best_g = take((x, z, old, value, g, top, best, best_g), stays)
+                    x, z, value, g, top, best, best_g, pace = take((x, z, value, g, top, best, best_g, pace), stays)
                     targets, threat = targets.take(stays), threat.take(stays)
-                    control.take(stays)
             if step == steps:
                 break
-            old, z = z, control.move(threat, x, z, old, g, step)
+            # step and project
+            direction = g if threat.norm == "l1" else threat.steepest(g, x, z)
+            z, pace = rule.update(Position(threat, x, targets.index, step, steps), z, direction, pace)
+            # forward and backward pass
             before = value
             logits, value, g = self._look(z, targets, gradient=step + 1 < steps)
             higher = value > top
-            top = torch.where(higher, value, top)
-            wide = per_sample(higher, z)
-            best, best_g = torch.where(wide, z, best), torch.where(wide, g, best_g)
-            back = control.should_backtrack(step + 1, value > before, top, x, best)
+            top, best, best_g = choose(higher, (value, z, g), (top, best, best_g))
+            # rows whose steps bring too little go back to their best iterate
+            position = Position(threat, x, targets.index, step + 1, steps)
+            pace, back = judge(position, Progress(value > before, top, best), pace)
             if back is not None and step + 1 < steps:
-                wide = per_sample(back, z)
-                z, g = torch.where(wide, best, z), torch.where(wide, best_g, g)
+                z, g = choose(back, (best, best_g), (z, g))
         if final:
             self._keep(best, top, targets.index, torch.zeros_like(top, dtype=torch.bool))
         return best
@@ -221,7 +214,7 @@ class _Run:
                 check_classes(logits, targets.y, targets.goal)
                 self.checked = True
             seen[:] = [logits.detach()]
-            return self.objective(self.model, z, logits, targets)
+            return self.objective(targets.step(self.model, z, logits))
 
         if gradient:
             value, g = autograd(loss, z)
@@ -233,20 +226,16 @@ class _Run:
     def _remember(self, z: Tensor, logits: Tensor, value: Tensor, targets: Targets) -> Tensor | None:
         """Keep what succeeded; which rows go on, or None where all do."""
         goal = None if self.goal is None else self.goal[targets.index]
-        success = succeeded(logits, Targets(targets.y, goal, targets.index))
+        success = succeeded(logits, targets.y, goal)
         if not bool(success.any()):
             return None
         self._keep(z[success], value[success], targets.index[success], success[success])
-        return (~self.found[targets.index]).nonzero().squeeze(1) if self.retire else None
+        return (~self.best.found[targets.index]).nonzero().squeeze(1) if self.retire else None
 
     def _keep(self, z: Tensor, value: Tensor, index: Tensor, success: Tensor) -> None:
-        """Keep what is better than before; all of it succeeded, or none."""
+        """Keep what is better than before, of the best row of each sample."""
         rows = best_row(index, value)
-        z, value, index, success = take((z, value, index, success), rows)
-        found = self.found[index]
-        better = (success & ~found) | ((success == found) & (value > self.score[index]))
-        index = index[better]
-        self.best[index], self.score[index], self.found[index] = z[better], value[better], success[better]
+        self.best.update(z[rows], success[rows], value[rows], index[rows])
 
 
 def _shrinking(steps: int) -> Iterator[tuple[int, int]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import Keep, ascend
-from underfire.ascent.moves import StepSize
+from underfire.ascent.loop import Keep, Recipe, ascend
 from underfire.ascent.objectives import Objective, log_odds
+from underfire.ascent.step_rules import StepSize
 from underfire.ascent.threats import Linf
 from underfire.catalog import card
 from underfire.domains import check_inputs
@@ -62,4 +62,6 @@ def bim(
         steps = int(own.max()) if own.numel() else 1
         if own.dim():  # a sample with a smaller radius stands still after its own number of steps
             length = lambda step, steps: step_size * (step < own).to(x)  # noqa: E731
-    return ascend(model, x, y, objective or log_odds(), threat, goal=goal, steps=steps, step_size=length, keep=keep)
+    return ascend(
+        model, x, y, Recipe(objective or log_odds(), threat, step_rule=length, keep=keep), goal=goal, steps=steps
+    )

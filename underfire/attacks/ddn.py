@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import succeeded
-from underfire.ascent.moves import cosine
-from underfire.ascent.nearest import Nearest, evaluate_clean, max_distance, value_and_grad
+from underfire.ascent.nearest import Nearest, evaluate_clean, max_distance
 from underfire.ascent.objectives import log_odds
+from underfire.ascent.step import succeeded, value_and_grad
+from underfire.ascent.step_rules import cosine
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.smoothing import unit
@@ -70,7 +70,7 @@ def ddn(
         z, length, alpha = x, most.clamp_max(first), cosine(1.0, 0.01)
         for step in range(steps):
             logits, _, g = value_and_grad(model, log_odds(), z, at)
-            success = succeeded(logits, at)
+            success = succeeded(logits, at.y, at.goal)
             nearest.update(z, success, at.index)
             length = torch.where(success, length * (1 - gamma), length * (1 + gamma)).minimum(most)
             direction = z - x + alpha(step, steps) * unit(g, 2)
@@ -78,5 +78,5 @@ def ddn(
             if levels is not None:
                 z = (z * (levels - 1)).round_() / (levels - 1)
         with torch.no_grad():
-            nearest.update(z, succeeded(model(z), at), at.index)
+            nearest.update(z, succeeded(model(z), at.y, at.goal), at.index)
     return nearest.x_adv

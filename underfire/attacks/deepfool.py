@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import succeeded
 from underfire.ascent.nearest import Nearest, evaluate_clean
+from underfire.ascent.step import succeeded
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.classes import class_gradients
@@ -66,7 +66,7 @@ def deepfool(
             classes = goal[:, None]
         r = torch.zeros_like(x)  # the total perturbation, before the overshoot
         x_adv = x.detach()
-        rows = (~succeeded(logits, at)).nonzero().squeeze(1)
+        rows = (~succeeded(logits, at.y, at.goal)).nonzero().squeeze(1)
         for _ in range(steps):
             if len(rows) == 0:
                 break
@@ -77,7 +77,7 @@ def deepfool(
             # Those that are through leave after a forward pass of their own, before many backward passes are paid.
             with torch.no_grad():
                 logits = model(x_adv)
-            success = succeeded(logits, at)
+            success = succeeded(logits, at.y, at.goal)
             nearest.update(x_adv, success, at.index)
             rows = (~success).nonzero().squeeze(1)
     return nearest.x_adv

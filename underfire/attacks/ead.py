@@ -6,9 +6,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.binary_search import BinarySearch
-from underfire.ascent.loop import succeeded
-from underfire.ascent.nearest import Nearest, evaluate_clean, value_and_grad
-from underfire.ascent.objectives import Targets, carlini, margin
+from underfire.ascent.nearest import Nearest, evaluate_clean
+from underfire.ascent.objectives import carlini, margin
+from underfire.ascent.step import Targets, succeeded, value_and_grad
 from underfire.catalog import card
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen
@@ -106,13 +106,13 @@ def _descend(
             ahead = z + step / (step + 3) * (z - last)
             with torch.no_grad():
                 logits = model(z)
-                value = hinge(model, z, logits, targets)
+                value = hinge(targets.step(model, z, logits))
         else:
             ahead = z
             logits, value, g = value_and_grad(model, hinge, z, targets)
-        success = succeeded(logits, targets)
+        success = succeeded(logits, targets.y, targets.goal)
         if confidence:
-            success &= margin()(model, z, logits, targets) >= confidence
+            success &= margin()(targets.step(model, z, logits)) >= confidence
         nearest.update(z, success, targets.index)
         ever[rows] |= success
         if abort_early and step % max(steps // 10, 1) == 0:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from underfire.ascent import loop, moves
-from underfire.ascent.moves import StepSize
+from underfire.ascent import loop, step_rules
 from underfire.ascent.objectives import Objective, log_success
+from underfire.ascent.step_rules import StepSize
 from underfire.ascent.threats import ball
 from underfire.catalog import card
 from underfire.gradients import views
@@ -87,12 +87,14 @@ def eot(
         model,
         x,
         y,
-        objective or log_success(),
-        ball(norm, eps, mask, among=("linf", "l2")),
+        loop.Recipe(
+            objective or log_success(),
+            ball(norm, eps, mask, among=("linf", "l2")),
+            step_rule=step_rules.linear(first, first / 10) if step_size is None else step_size,
+            views=views.eot(photograph, samples),
+            keep=keep,
+        ),
         goal=goal,
         steps=steps,
-        step_size=moves.linear(first, first / 10) if step_size is None else step_size,
-        view=views.eot(photograph, samples),
-        keep=keep,
         generator=generator,
     )

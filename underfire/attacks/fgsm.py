@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import ascend
+from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.objectives import Objective, log_odds
 from underfire.ascent.threats import Linf
 from underfire.catalog import card
@@ -36,4 +36,4 @@ def fgsm(
         objective: None is `log_odds`, whose gradient has exactly the sign of the paper's cross-entropy.
     """
     objective = objective or log_odds()
-    return ascend(model, x, y, objective, Linf(eps, mask), goal=goal, steps=1, step_size=eps, keep="last")
+    return ascend(model, x, y, Recipe(objective, Linf(eps, mask), step_rule=eps, keep="last"), goal=goal, steps=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import ascend
+from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.moves import Move
 from underfire.ascent.objectives import Objective, log_odds
 from underfire.ascent.threats import ball
@@ -49,5 +49,5 @@ def fgvm(
     allowed = 1.0 if mask is None else mask
     value = Move(lambda z: None, lambda g, state: (unit(g * allowed), state), steepest=False)
     return ascend(
-        model, x, y, objective or log_odds(), threat, goal=goal, steps=1, step_size=eps, move=value, keep="last"
+        model, x, y, Recipe(objective or log_odds(), threat, step_rule=eps, move=value, keep="last"), goal=goal, steps=1
     )

@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import succeeded
-from underfire.ascent.moves import cosine
-from underfire.ascent.nearest import Nearest, evaluate_clean, max_distance, value_and_grad
-from underfire.ascent.objectives import Targets, margin
+from underfire.ascent.nearest import Nearest, evaluate_clean, max_distance
+from underfire.ascent.objectives import margin
+from underfire.ascent.step import Targets, succeeded, value_and_grad
+from underfire.ascent.step_rules import cosine
 from underfire.ascent.threats import Threat
 from underfire.catalog import card
 from underfire.errors import InputError
@@ -85,7 +85,7 @@ def fmn(
         ever = torch.zeros_like(targets.y, dtype=torch.bool)
         for step in range(steps):
             logits, loss, g = value_and_grad(model, margin(), z, targets)
-            success = succeeded(logits, targets)
+            success = succeeded(logits, targets.y, targets.goal)
             ever |= success
             nearest.update(z, success, targets.index)
             g_k = share(step, steps)
@@ -99,7 +99,7 @@ def fmn(
             eps = torch.where(success, smaller.minimum(nearest.size[targets.index]), larger).minimum(most)
             z = replace(threat, eps=eps).project(x, z + alpha(step, steps) * unit(g, 2))
         with torch.no_grad():
-            nearest.update(z, succeeded(model(z), targets), targets.index)
+            nearest.update(z, succeeded(model(z), targets.y, targets.goal), targets.index)
     return nearest.x_adv
 
 
@@ -107,10 +107,10 @@ def fmn(
 def _boundary(model: nn.Module, x: Tensor, start: Tensor, threat: Threat, targets: Targets) -> Tensor:
     """Return the nearest success among the projections of `start` onto balls around `x`, by bisection of the radius."""
     high = threat.size(x, start)
-    low, usable = torch.zeros_like(high), succeeded(model(start), targets)
+    low, usable = torch.zeros_like(high), succeeded(model(start), targets.y, targets.goal)
     for _ in range(10):
         middle = (low + high) / 2
-        success = succeeded(model(replace(threat, eps=middle).project(x, start)), targets)
+        success = succeeded(model(replace(threat, eps=middle).project(x, start)), targets.y, targets.goal)
         low, high = torch.where(success, low, middle), torch.where(success, middle, high)
     high = torch.where(usable, high, 0)
     return replace(threat, eps=high).project(x, start)

@@ -6,10 +6,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.binary_search import BinarySearch
-from underfire.ascent.loop import succeeded
-from underfire.ascent.nearest import Nearest, evaluate_clean, value_and_grad
-from underfire.ascent.objectives import Targets, cross_entropy
+from underfire.ascent.nearest import Nearest, evaluate_clean
+from underfire.ascent.objectives import cross_entropy
 from underfire.ascent.quasi_newton import QuasiNewton
+from underfire.ascent.step import Targets, succeeded, value_and_grad
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.hooks import frozen
@@ -71,7 +71,7 @@ def lbfgs(
             goals = others.topk(min(candidates, logits.shape[1] - 1), dim=1).indices
         else:
             goals = goal[:, None]
-        targets = targets.take((~succeeded(logits, targets)).nonzero().squeeze(1))
+        targets = targets.take((~succeeded(logits, targets.y, targets.goal)).nonzero().squeeze(1))
         for wanted in goals.unbind(1) if len(targets.index) else ():
             weights = BinarySearch(x, c)
             for _ in range(binary_search_steps):
@@ -93,7 +93,7 @@ def minimise(
         trial, before, clean = search.trial, search.value, x[rows]
         # The loss has a goal in any case; whether it was reached depends on what was asked for.
         logits, value, slope = value_and_grad(model, loss, trial, Targets(targets.y[rows], goal[rows], rows))
-        success = succeeded(logits, targets.take(rows))
+        success = succeeded(logits, targets.take(rows).y, targets.take(rows).goal)
         nearest.update(trial, success, targets.index[rows])
         weight = c[rows]
         search.tell(

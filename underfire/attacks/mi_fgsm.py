@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from underfire.ascent import moves
-from underfire.ascent.loop import Keep, ascend
+from underfire.ascent.loop import Keep, Recipe, ascend
 from underfire.ascent.objectives import Objective, log_odds
 from underfire.ascent.threats import ball
 from underfire.catalog import card
@@ -49,11 +49,13 @@ def mi_fgsm(
         model,
         x,
         y,
-        objective or log_odds(),
-        ball(norm, eps, mask, among=("linf", "l2")),
+        Recipe(
+            objective or log_odds(),
+            ball(norm, eps, mask, among=("linf", "l2")),
+            step_rule=eps / steps,
+            move=moves.momentum(decay),
+            keep=keep,
+        ),
         goal=goal,
         steps=steps,
-        step_size=eps / steps,
-        move=moves.momentum(decay),
-        keep=keep,
     )

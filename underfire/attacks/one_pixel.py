@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.objectives import Targets, log_odds
+from underfire.ascent.objectives import log_odds
 from underfire.ascent.queries import Queries, attach_partial_result
+from underfire.ascent.step import Targets
 from underfire.ascent.threats import L0
 from underfire.catalog import card
 from underfire.errors import InputError, Unsupported
@@ -78,7 +79,7 @@ def one_pixel(
         flat = genes.flatten(0, 1)
         logits = ask.each(lambda rows: paint(x[owner[rows]], flat[rows], pixels[owner[rows]]), owner)
         everyone = Targets(y[owner], None if goal is None else goal[owner], owner)
-        fitness = log_odds()(model, x, logits, everyone).to(x.dtype)
+        fitness = log_odds()(everyone.step(model, x, logits)).to(x.dtype)
         reached = ask.reached(logits, owner)
         # A success comes before any failure, whatever rounding does to its log-odds.
         return fitness.view(-1, population), reached.view(-1, population)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import Keep, ascend
-from underfire.ascent.moves import StepSize
+from underfire.ascent.loop import Keep, Recipe, ascend
 from underfire.ascent.objectives import Objective, margin
+from underfire.ascent.step_rules import StepSize
 from underfire.ascent.threats import ball
 from underfire.catalog import card
 from underfire.errors import InputError
@@ -54,13 +54,15 @@ def pgd(
         model,
         x,
         y,
-        objective or margin(),
-        ball(norm, eps, mask, among=("linf", "l2", "l1")),
+        Recipe(
+            objective or margin(),
+            ball(norm, eps, mask, among=("linf", "l2", "l1")),
+            step_rule=2.5 * eps / steps if step_size is None else step_size,
+            estimate=estimate,
+            keep=keep,
+        ),
         goal=goal,
         steps=steps,
-        step_size=2.5 * eps / steps if step_size is None else step_size,
-        estimate=estimate,
-        keep=keep,
         restarts=restarts,
         random_start=random_start,
         generator=generator,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import ascend
+from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.objectives import Objective, log_odds
 from underfire.ascent.threats import Linf
 from underfire.catalog import card
@@ -53,11 +53,8 @@ def rand_fgsm(
         model,
         x,
         y,
-        objective or log_odds(),
-        threat,
+        Recipe(objective or log_odds(), threat, step_rule=eps * (1 - start), keep="last"),
         goal=goal,
         steps=1,
-        step_size=eps * (1 - start),
-        keep="last",
         z=x + first * noise,
     )

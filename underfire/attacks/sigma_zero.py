@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import succeeded
-from underfire.ascent.moves import adam, cosine
-from underfire.ascent.nearest import Nearest, evaluate_clean, value_and_grad
+from underfire.ascent.moves import adam
+from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.ascent.objectives import carlini
+from underfire.ascent.step import succeeded, value_and_grad
+from underfire.ascent.step_rules import cosine
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.gradients.smoothing import unit
@@ -76,7 +77,7 @@ def sigma_zero(
         state, eta = move.init(x), cosine(step_size, step_size / 10)
         for step in range(steps):
             logits, _, g = value_and_grad(model, carlini(6), z, at)
-            success = succeeded(logits, at)
+            success = succeeded(logits, at.y, at.goal)
             nearest.update(z, success, at.index)
             d = z - x
             # Minus the gradient of the smooth count, as a share of the entries.
@@ -87,5 +88,5 @@ def sigma_zero(
             tau = (tau + torch.where(per_sample(success, z), change, -change).to(tau)).clamp(0, 1)
             z = torch.where((z - x).abs() < tau, x, z)
         with torch.no_grad():
-            nearest.update(z, succeeded(model(z), at), at.index)
+            nearest.update(z, succeeded(model(z), at.y, at.goal), at.index)
     return nearest.x_adv

@@ -9,8 +9,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from underfire.ascent.objectives import Objective, Targets, log_odds, margin
+from underfire.ascent.objectives import Objective, log_odds, margin
 from underfire.ascent.queries import Queries, attach_partial_result
+from underfire.ascent.step import Targets
 from underfire.ascent.threats import Threat, ball
 from underfire.catalog import card
 from underfire.errors import InputError
@@ -82,7 +83,7 @@ def square(
         while True:
             logits = asked(z, index).to(x.dtype)
             reached = asked.reached(logits, index)
-            value = objective(model, z, logits, targets).detach()
+            value = objective(targets.step(model, z, logits)).detach()
             better = (value > score[index]) | reached
             best[index[better]], score[index[better]] = z[better], value[better]
             stays = (~reached & (asked.left[index] > 0)).nonzero().squeeze(1)

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import succeeded
-from underfire.ascent.objectives import Targets, log_odds
+from underfire.ascent.objectives import log_odds
+from underfire.ascent.step import Targets, succeeded
 from underfire.ascent.threats import ball
 from underfire.ascent.universal import cross_fit_halves
 from underfire.attacks.deepfool import deepfool
@@ -170,14 +170,14 @@ def _fooled(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, chunk: int
     """Return the share of inputs that `v` fools."""
     logits = torch.cat([model((part + v).clamp(0, 1)) for part in x.split(chunk)])
     check_classes(logits, targets.y, targets.goal)
-    return float(succeeded(logits, targets).double().mean())
+    return float(succeeded(logits, targets.y, targets.goal).double().mean())
 
 
 def _to_boundaries(model: nn.Module, x: Tensor, v: Tensor, targets: Targets) -> Tensor:
     """Return the sum of the ways to the nearest boundary, over the inputs that `v` does not fool."""
     z = (x + v).clamp(0, 1)
     with torch.no_grad():
-        rows = (~succeeded(model(z), targets)).nonzero().squeeze(1)
+        rows = (~succeeded(model(z), targets.y, targets.goal)).nonzero().squeeze(1)
     if len(rows) == 0:
         return torch.zeros_like(v)
     way = deepfool(model, z[rows], targets.y[rows], norm="l2", steps=10) - z[rows]
@@ -190,7 +190,7 @@ def _steepest(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, norm: st
 
     def loss(v: Tensor) -> Tensor:
         z = (x + v).clamp(0, 1)
-        return objective(model, z, model(z), targets).clamp_max(ceiling)
+        return objective(targets.step(model, z, model(z))).clamp_max(ceiling)
 
     gradient = torch.nan_to_num(autograd(loss, v)[1], 0, 0, 0)
     return ball(norm, 0).steepest(gradient, v, v)

@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from underfire.ascent.binary_search import BinarySearch
 from underfire.ascent.nearest import Nearest
-from underfire.ascent.objectives import Targets, margin
+from underfire.ascent.objectives import margin
 from underfire.ascent.queries import Queries, attach_partial_result
+from underfire.ascent.step import Targets
 from underfire.catalog import card
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen
@@ -92,7 +93,7 @@ def zoo(
     def see(x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """How far the margin is from what is wanted, and whether the attacker has it."""
         logits = ask(x_adv, targets.index)
-        short = confidence - lead(model, x_adv, logits, targets).to(x.dtype)
+        short = confidence - lead(targets.step(model, x_adv, logits)).to(x.dtype)
         success = ask.reached(logits, targets.index) & (short <= 0)
         nearest.update(x_adv, success, targets.index)
         return short, success
@@ -195,7 +196,7 @@ class _Run:
             offset = offset.scatter_(1, chosen.flatten()[some, None], h).view_as(self.z[rows])
             ahead, middle, behind = (self.image(self.z[rows] + sign * offset, x) for sign in (1, 0, -1))
             both, twice = torch.cat([ahead, behind]), targets.take(torch.cat([rows, rows]))
-            value = confidence - lead(ask.model, both, ask(both, twice.index), twice).to(self.z.dtype)
+            value = confidence - lead(twice.step(ask.model, both, ask(both, twice.index))).to(self.z.dtype)
             rise, fall = value.clamp_min(0).chunk(2)
             # The squared distances differ by so little that rounding would hide it: a² - b² is (a - b) (a + b).
             up, down = (((a - b) * (a + b - 2 * x)).flatten(1).sum(1) for a, b in ((ahead, middle), (middle, behind)))

@@ -1,16 +1,20 @@
-"""The gradient of a loss that is known as a callable only.
+"""Obtain the gradient of a loss that is known as a callable only.
 
-An estimator is `(loss, z, generator) -> (value [B], gradient like z)`. `loss(z)` gives one value per sample, `[B]`, and
-depends on every sample of `z` alone; it also takes several copies of the batch at once, `[k * B, ...]`, one after the
-other. The value is the loss at `z` itself, and the last thing that is asked.
+An estimator has a memory, as moves and step rules have: `init(z) -> state` and
+`update(loss, z, generator, state) -> (value [B], gradient like z, state)`. Called as `estimator(loss, z, generator)` it
+gives value and gradient with a new memory. `loss(z)` gives one value per row, `[B]`, which depends on that row of `z`
+alone; it also takes several copies of the batch at once, `[k * B, ...]`, one after the other. The value is the loss at
+`z` itself, which is the last that an estimator asks for.
 
-Without a backward pass, all that differs is where the loss is probed: `Probes` are symmetric pairs of points, and
+Estimators without a backward pass differ only in where they probe the loss: `Probes` are symmetric pairs of points, and
 `slopes` turns the differences between them into a gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -18,14 +22,36 @@ from torch import Generator, Tensor
 from underfire.errors import InputError
 
 Loss = Callable[[Tensor], Tensor]
-Estimator = Callable[[Loss, Tensor, Generator | None], tuple[Tensor, Tensor]]
+State = Any
 #: `(z, pairs, block, generator)` to `pairs` offsets in blocks `[k, *z.shape]` of at most `block`, each block with its
 #: weights `[k, B]` or one number.
 Probes = Callable[[Tensor, int, int, Generator | None], Iterator[tuple[Tensor, Tensor | float]]]
 
 
-def autograd(loss: Loss, z: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-    """The exact gradient by back-propagation; one forward and one backward pass."""
+@dataclass(frozen=True)
+class Estimator:
+    """One way to obtain a gradient.
+
+    Attributes:
+        init: memory for the variable `z`.
+        update: from the loss, `z`, a generator and the memory to value, gradient and the new memory.
+    """
+
+    init: Callable[[Tensor], State]
+    update: Callable[[Loss, Tensor, Generator | None, State], tuple[Tensor, Tensor, State]]
+
+    def __call__(self, loss: Loss, z: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Return value `[B]` and gradient of the loss at `z`, with a new memory."""
+        value, gradient, _ = self.update(loss, z, generator, self.init(z))
+        return value, gradient
+
+
+def without_memory(estimate: Callable[[Loss, Tensor, Generator | None], tuple[Tensor, Tensor]]) -> Estimator:
+    """Return the estimator of a function `(loss, z, generator) -> (value, gradient)`."""
+    return Estimator(lambda z: None, lambda loss, z, generator, state: (*estimate(loss, z, generator), state))
+
+
+def _back_propagated(loss: Loss, z: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         z = z.detach().requires_grad_(True)
         value = loss(z)
@@ -33,6 +59,44 @@ def autograd(loss: Loss, z: Tensor, generator: Generator | None = None) -> tuple
             return value, torch.zeros_like(z)
         (gradient,) = torch.autograd.grad(value.sum(), z)
     return value.detach(), gradient
+
+
+#: The exact gradient by back-propagation: one forward and one backward pass.
+autograd = without_memory(_back_propagated)
+
+
+def exact() -> Estimator:
+    """Back-propagate: the exact gradient, by one forward and one backward pass."""
+    return autograd
+
+
+def variance_tuned(samples: int = 20, radius: float = 1.5 * 16 / 255) -> Estimator:
+    """Add to the exact gradient the variance at the iterate before: how the gradients around it differ from its own.
+
+    With `r_i` uniform in `[-radius, radius]`, the variance is `mean_i grad(z + r_i) - grad(z)`; it is 0 at the first
+    step. Costs `samples + 1` forward and backward passes.
+
+    Args:
+        samples: number of points around the iterate, the paper's N.
+        radius: half the side of the cube that they are drawn from, the paper's `beta * eps`.
+
+    Raises:
+        InputError: an argument is out of its range.
+
+    Source: Wang and He, Enhancing the Transferability of Adversarial Attacks through Variance Tuning, CVPR 2021.
+    """
+    if samples < 1 or radius < 0:
+        raise InputError(f"variance_tuned needs samples >= 1 and radius >= 0, got {samples} and {radius}")
+
+    def update(loss: Loss, z: Tensor, generator: Generator | None, variance: State) -> tuple[Tensor, Tensor, State]:
+        around = torch.zeros_like(z)
+        for _ in range(samples):
+            r = torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
+            around += autograd(loss, z + radius * (2 * r - 1))[1]
+        value, g = autograd(loss, z)
+        return value, g + variance, around / samples - g
+
+    return Estimator(torch.zeros_like, update)
 
 
 @torch.no_grad()
@@ -99,6 +163,7 @@ def grouped(step: float) -> Probes:
 
 
 def _estimator(probes: Probes, samples: int | None, chunk: int) -> Estimator:
+    @without_memory
     @torch.no_grad()
     def estimate(loss: Loss, z: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         pairs = z.flatten(1).shape[1] if samples is None else samples

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from underfire.errors import InputError
+from underfire.validate import per_sample
 
 Smoothing = Callable[[Tensor], Tensor]
 
@@ -21,8 +22,7 @@ def none(gradient: Tensor) -> Tensor:
 
 def norms(gradient: Tensor, order: float) -> Tensor:
     """The vector norm of every sample, shaped to broadcast against the gradient: `[B, 1, ...]`."""
-    flat = gradient.flatten(1)
-    return torch.linalg.vector_norm(flat, ord=order, dim=1).reshape(-1, *[1] * (gradient.dim() - 1))
+    return per_sample(torch.linalg.vector_norm(gradient.flatten(1), ord=order, dim=1), gradient)
 
 
 def normalise(order: float) -> Smoothing:
@@ -47,7 +47,7 @@ def sign(gradient: Tensor) -> Tensor:
     return gradient.sign()
 
 
-def translation(size: int = 15, sigma: float | None = None, kind: str = "gaussian") -> Smoothing:
+def translation_kernel(size: int = 15, sigma: float | None = None, kind: str = "gaussian") -> Smoothing:
     """Convolve every channel with a kernel that sums to one: the translation-invariant method (TI).
 
     The gradient averaged over shifted copies of the image is close to the gradient convolved with the kernel of the

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent import moves
-from underfire.ascent.objectives import Targets, log_success
+from underfire.ascent import moves, step_rules
+from underfire.ascent.objectives import log_success
+from underfire.ascent.step import Targets
 from underfire.ascent.threats import Threat
 from underfire.ascent.universal import cross_fit_halves
 from underfire.attacks.adversarial_patch.patches import (
@@ -125,7 +126,7 @@ def train_patch(
     if len(x) == 0 or not bool(pixels.any()):
         return patch[0], mask
     objective, move = log_success(), moves.adam()
-    state, length = move.init(patch), moves.linear(step_size, step_size / 10)
+    state, length = move.init(patch), step_rules.linear(step_size, step_size / 10)
     targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     with frozen(model), torch.enable_grad():
         for step in range(steps):
@@ -136,10 +137,10 @@ def train_patch(
             x_adv = paste(scene, patch[0], mask, places)
             logits = model(x_adv)
             check_classes(logits, here.y, here.goal)
-            loss = objective(model, x_adv, logits, here).mean()
+            loss = objective(here.step(model, x_adv, logits)).mean()
             (gradient,) = torch.autograd.grad(loss, patch)
             direction, state = move.update(torch.nan_to_num(gradient, 0.0, 0.0, 0.0), state)
-            patch = (patch.detach() + moves.current_step_size(length, step, steps) * direction).clamp(0, 1)
+            patch = (patch.detach() + step_rules.current_step_size(length, step, steps) * direction).clamp(0, 1)
     return patch[0], mask
 
 

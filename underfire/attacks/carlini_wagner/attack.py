@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import succeeded
 from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.ascent.objectives import Objective, carlini
+from underfire.ascent.step import succeeded
 from underfire.attacks.carlini_wagner.descent import Search, descend
 from underfire.attacks.carlini_wagner.searches import L0Search, L2Search, LinfSearch
 from underfire.catalog import card
@@ -89,6 +89,6 @@ def carlini_wagner(
             search = LinfSearch(clean, c, step_size)
         else:
             search = L0Search(clean, c, step_size, model)
-        at = at.take((~succeeded(logits, at)).nonzero().squeeze(1))
+        at = at.take((~succeeded(logits, at.y, at.goal)).nonzero().squeeze(1))
         descend(model, at, aim, search, nearest, steps=steps, confidence=confidence, abort_early=abort_early)
     return nearest.x_adv

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from underfire.ascent.loop import succeeded
-from underfire.ascent.nearest import Nearest, value_and_grad
-from underfire.ascent.objectives import Objective, Targets, margin
+from underfire.ascent.nearest import Nearest
+from underfire.ascent.objectives import Objective, margin
+from underfire.ascent.step import Targets, succeeded, value_and_grad
 from underfire.validate import per_sample
 
 #: The share of the range of tanh that is the box. With all of it black and white pixels would lie at infinity, and even
@@ -79,7 +79,7 @@ def descend(
         x_adv = search.shown((flat / SHARE + 1).div_(2).clamp_(0, 1), targets.index)
         logits, value, slope = value_and_grad(model, objective, x_adv, targets)
         far, away = search.distance(x_adv - start, targets.index)
-        success = succeeded(logits, targets) & (lead(model, x_adv, logits, targets) >= confidence)
+        success = succeeded(logits, targets.y, targets.goal) & (lead(targets.step(model, x_adv, logits)) >= confidence)
         nearest.update(x_adv, success, targets.index)
         reached |= success
         g = torch.nan_to_num_(away - per_sample(c, slope) * slope, 0.0, 0.0, 0.0).mul_((1 - flat * flat) / (2 * SHARE))

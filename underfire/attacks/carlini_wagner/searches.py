@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from underfire.ascent.binary_search import BinarySearch
-from underfire.ascent.nearest import value_and_grad
-from underfire.ascent.objectives import Targets, margin
+from underfire.ascent.objectives import margin
+from underfire.ascent.step import Targets, value_and_grad
 from underfire.attacks.carlini_wagner.descent import Search
 from underfire.validate import per_sample
 

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import succeeded
 from underfire.ascent.nearest import Nearest, evaluate_clean
-from underfire.ascent.objectives import Targets, margin
+from underfire.ascent.objectives import margin
 from underfire.ascent.rows import best_row, class_by_class, in_parts, likeliest_others
+from underfire.ascent.step import Targets, succeeded
 from underfire.ascent.threats import ball
 from underfire.attacks.fab.planes import onto_plane
 from underfire.catalog import card
@@ -114,7 +114,7 @@ def fab(
                     pull = alpha_max if goal is None else alpha_max * per_sample(nearest.found[rows.index], z)
                     z = _step(model, nearest.x[rows.index], z, rows, to, candidates, norm, pull, eta)
                     with torch.no_grad():
-                        success = succeeded(model(z), rows)
+                        success = succeeded(model(z), rows.y, rows.goal)
                     _note(nearest, z[success], rows.index[success])
                     stays = (~done()[rows.index] & ~waiting.over(z, success, rows.index)).nonzero().squeeze(1)
                     if len(stays) == 0:
@@ -204,7 +204,7 @@ def _closer(model: nn.Module, nearest: Nearest, targets: Targets, chunk: int | N
 
     def f(z: Tensor) -> tuple[Tensor, Tensor]:
         logits = in_parts(model, z, chunk)
-        return per_sample(margin()(model, z, logits, rows), z), per_sample(succeeded(logits, rows), z)
+        return per_sample(margin()(rows.step(model, z, logits)), z), per_sample(succeeded(logits, rows.y, rows.goal), z)
 
     with torch.no_grad():
         (f_good, _), (f_bad, _) = f(good), f(bad)

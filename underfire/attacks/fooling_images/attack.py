@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.loop import ascend
+from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.moves import Move
 from underfire.ascent.objectives import log_odds, objective
 from underfire.ascent.threats import Linf
@@ -89,17 +89,19 @@ def fooling_images(
             goal = logits.scatter(1, y[:, None], float("-inf")).argmax(1)
         if encoding == "gradient":
             noise = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-            grey = objective(lambda model, x_adv, logits, at: -(x_adv - 0.5).square().flatten(1).sum(1))
+            grey = objective(lambda step: -(step.x - 0.5).square().flatten(1).sum(1))
             return ascend(
                 model,
                 x,
                 y,
-                log_odds() + decay * grey,
-                threat,
+                Recipe(
+                    log_odds() + decay * grey,
+                    threat,
+                    step_rule=step_size * x[0].numel() ** 0.5,
+                    move=Move(lambda z: None, lambda g, state: (unit(g, 2), state), steepest=False),
+                ),
                 goal=goal,
                 steps=steps,
-                step_size=step_size * x[0].numel() ** 0.5,
-                move=Move(lambda z: None, lambda g, state: (unit(g, 2), state), steepest=False),
                 z=low + (high - low) * noise,
             )
         painter = ENCODINGS[encoding]((x.shape[1], x.shape[2], x.shape[3]), x)

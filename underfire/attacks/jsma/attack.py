@@ -6,9 +6,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from underfire.ascent.loop import succeeded
 from underfire.ascent.nearest import Nearest, evaluate_clean
-from underfire.ascent.objectives import Targets
+from underfire.ascent.step import Targets, succeeded
 from underfire.attacks.jsma.pairs import best_pair
 from underfire.catalog import card
 from underfire.errors import InputError
@@ -101,7 +100,7 @@ def _run(
         alpha, beta = (theta * jacobian.nan_to_num(0, 0, 0)).flatten(2).unbind(1)
         domain = (x_adv < 1 if theta > 0 else x_adv > 0).flatten(1)
         entries, useful = _most_salient(alpha, beta, domain, own.shape[1] - 1, together)
-        success = succeeded(logits, targets)
+        success = succeeded(logits, targets.y, targets.goal)
         nearest.update(x_adv, success, targets.index)
         rows = (useful & ~success & (step < steps)).nonzero().squeeze(1)
         if len(rows) == 0:
@@ -110,7 +109,7 @@ def _run(
         x_adv = x_adv.flatten(1).scatter_add(1, entries[rows], x_adv.new_full((len(rows), together), theta))
         x_adv = x_adv.clamp_(0, 1).view(len(rows), *nearest.x.shape[1:])
     with torch.no_grad():
-        nearest.update(x_adv, succeeded(model(x_adv), targets), targets.index)
+        nearest.update(x_adv, succeeded(model(x_adv), targets.y, targets.goal), targets.index)
 
 
 def _most_salient(alpha: Tensor, beta: Tensor, domain: Tensor, others: int, together: int) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent import moves
-from underfire.ascent.loop import succeeded
-from underfire.ascent.objectives import Targets, carlini
+from underfire.ascent.objectives import carlini
 from underfire.ascent.quasi_newton import QuasiNewton
+from underfire.ascent.step import Best, Targets, succeeded, take
 from underfire.attacks.st_adv.flows import Flow, roughness
 from underfire.catalog import card
 from underfire.domains import check_inputs
@@ -81,8 +81,7 @@ def st_adv(
         QuasiNewton(start, low, high, step_size=step_size) if solver == "lbfgs" else _Adam(start, low, high, step_size)
     )
     adversarial = carlini(6, confidence)
-    best, score = start, x.new_full((len(x),), float("-inf"))
-    found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    best = Best(start)
     targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     with frozen(model):
         for step in range(steps):
@@ -92,16 +91,12 @@ def st_adv(
                 logits = model(x_adv)
                 if step == 0:
                     check_classes(logits, y, goal)
-                near, rough = adversarial(model, x_adv, logits, targets), roughness(f)
+                near, rough = adversarial(targets.step(model, x_adv, logits)), roughness(f)
                 loss = weight * rough - near
                 (gradient,) = torch.autograd.grad(loss.sum(), f)
-            success = succeeded(logits, targets)
+            success = succeeded(logits, targets.y, targets.goal)
             here = torch.where(success, -rough, near).detach()
-            better = (success & ~found[targets.index]) | (
-                (success == found[targets.index]) & (here > score[targets.index])
-            )
-            rows = targets.index[better]
-            best[rows], score[rows], found[rows] = f.detach()[better], here[better], success[better]
+            best.update(f.detach(), success, here, targets.index)
             search.tell(loss.detach(), torch.nan_to_num(gradient, 0.0, 0.0, 0.0))
             finished = search.done | success if keep == "success" else search.done
             if bool(finished.any()):
@@ -110,7 +105,7 @@ def st_adv(
                     break
                 targets = targets.take(stays)
                 search.take(stays)
-    return threat.apply(x, best)
+    return threat.apply(x, best.x_adv)
 
 
 class _Adam:
@@ -130,4 +125,4 @@ class _Adam:
     def take(self, rows: Tensor) -> None:
         """Go on with these rows only."""
         self.trial, self._low, self._high = self.trial[rows], self._low[rows], self._high[rows]
-        self._state, self.done = moves.take(self._state, rows), self.done[rows]
+        self._state, self.done = take(self._state, rows), self.done[rows]

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from underfire.ascent.binary_search import BinarySearch
-from underfire.ascent.loop import succeeded
-from underfire.ascent.nearest import value_and_grad
-from underfire.ascent.objectives import Objective, Targets, carlini, margin, objective
+from underfire.ascent.objectives import Objective, carlini, margin, objective
+from underfire.ascent.step import Step, Targets, succeeded, value_and_grad
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.domains import check_inputs
@@ -102,7 +101,7 @@ def counterfactual(
         if bad:
             raise ModelError(f"the model's logits are NaN or infinite for {bad} of {len(x)} images")
         targets = Targets(y, goal, torch.arange(len(x), device=x.device))
-        targets = targets.take((~succeeded(logits, targets)).nonzero().squeeze(1))
+        targets = targets.take((~succeeded(logits, targets.y, targets.goal)).nonzero().squeeze(1))
         if not len(targets.index):
             return x.clone()
         rest = plausible(model, x, targets, known, layer, k, theta, smoothness)
@@ -132,15 +131,15 @@ class _Search:
     def aim(self, weight: Tensor) -> Objective:
         """What the gradient is taken of: the hinge, weighed for each sample, and the rest."""
 
-        def hinge(model: nn.Module, z: Tensor, logits: Tensor, targets: Targets) -> Tensor:
-            return weight * self.hinge(model, z, logits, targets)
+        def hinge(step: Step) -> Tensor:
+            return weight * self.hinge(step)
 
         return objective(hinge) if self.rest is None else objective(hinge) + self.rest
 
     def linear(self, targets: Targets) -> Tensor:
         """The weight of the hinge that would be just enough on a linear model, `[M]`."""
         x = self.x[targets.index]
-        lead, g = autograd(lambda z: self.lead(self.model, z, self.model(z), targets), x)
+        lead, g = autograd(lambda z: self.lead(targets.step(self.model, z, self.model(z))), x)
         flat = g.flatten(1)
         bad = int((~flat.isfinite().all(1)).sum())
         if bad:
@@ -153,7 +152,9 @@ class _Search:
         """Keep images that are there and cost less than before; which are there, bool, and the cost of all, `[M]`."""
         change = (z - self.x[targets.index]).flatten(1)
         cost = self.sparsity * change.abs().sum(1) + change.square().sum(1) - rest
-        there = succeeded(logits, targets) & (self.lead(self.model, z, logits, targets) >= self.confidence)
+        there = succeeded(logits, targets.y, targets.goal) & (
+            self.lead(targets.step(self.model, z, logits)) >= self.confidence
+        )
         better = there & (cost < self.cost[targets.index])
         rows = targets.index[better]
         self.best[rows], self.cost[rows] = z[better], cost[better]
@@ -161,10 +162,8 @@ class _Search:
 
     def descend(self, targets: Targets, c: Tensor, steps: int, step_size: float) -> Tensor:
         """Proximal gradient steps for one weight per sample; which were ever there, bool `[M]`."""
-        ever, rows = (
-            torch.zeros_like(targets.y, dtype=torch.bool),
-            torch.arange(len(targets.y), device=targets.y.device),
-        )
+        ever = torch.zeros_like(targets.y, dtype=torch.bool)
+        rows = torch.arange(len(targets.y), device=targets.y.device)
         z, weight = self.x[targets.index], c
         least, before = torch.full_like(c, float("inf")), torch.full_like(c, float("inf"))
         window = max(steps // 10, 5)
@@ -172,7 +171,7 @@ class _Search:
             x = self.x[targets.index]
             logits, value, g = value_and_grad(self.model, self.aim(weight), z, targets)
             with torch.no_grad():
-                hinge = weight * self.hinge(self.model, z, logits, targets)
+                hinge = weight * self.hinge(targets.step(self.model, z, logits))
             there, cost = self.note(z, logits, value - hinge, targets)
             ever[rows] |= there
             least = least.minimum(cost - hinge)
@@ -201,7 +200,7 @@ class _Search:
             middle = (low + high) / 2
             z = (x + middle * (far - x)).clamp(0, 1)
             logits = self.model(z)
-            rest = logits.new_zeros(len(z)) if self.rest is None else self.rest(self.model, z, logits, targets)
+            rest = logits.new_zeros(len(z)) if self.rest is None else self.rest(targets.step(self.model, z, logits))
             there, _ = self.note(z, logits, rest, targets)
             there = there[:, None, None, None]
             low, high = torch.where(there, low, middle), torch.where(there, middle, high)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from underfire.ascent.objectives import Objective, Targets, objective
+from underfire.ascent.objectives import Objective, objective
+from underfire.ascent.step import Step, Targets
 from underfire.attribution.feature_space import nearest_known, pooled_features
 from underfire.errors import DataError
 from underfire.hooks import last_spatial_layer
@@ -48,19 +49,17 @@ def plausible(
     """
     terms = []
     if smoothness:
-        terms.append(-smoothness * objective(lambda _, z, __, targets: _variation(z - x[targets.index])))
+        terms.append(-smoothness * objective(lambda step: _variation(step.x - x[step.index])))
     if known is not None and theta:
         name = layer if layer is not None else last_spatial_layer(model, x)
         prototype = _prototypes(model, x, targets, known, name, k)
         start = x.new_ones(len(x))
 
-        def away(_: nn.Module, z: Tensor, __: Tensor, targets: Targets) -> Tensor:
-            return (pooled_features(model, z, name)[1] - prototype[targets.index]).square().sum(1) / start[
-                targets.index
-            ]
+        def away(step: Step) -> Tensor:
+            return (pooled_features(model, step.x, name)[1] - prototype[step.index]).square().sum(1) / start[step.index]
 
         with torch.no_grad():
-            start[targets.index] = away(model, x[targets.index], x, targets).clamp_min(1e-12).to(x.dtype)
+            start[targets.index] = away(targets.step(model, x[targets.index], x)).clamp_min(1e-12).to(x.dtype)
         terms.append(-theta * objective(away))
     return sum(terms[1:], terms[0]) if terms else None
 

@@ -1,0 +1,139 @@
+"""What every loop of an attack needs: the rows under attack, one step, its success and gradient, the best images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from underfire.gradients.estimators import autograd
+from underfire.validate import per_sample
+
+if TYPE_CHECKING:
+    from underfire.ascent.objectives import Objective
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The samples that the rows of a batch belong to, and the classes that the attack avoids or wants.
+
+    Attributes:
+        y: labels, int64 `[B]`.
+        goal: classes to reach, int64 `[B]`, or None if any class but `y` is a success.
+        index: the position of each sample in the batch that was given to the attack, int64 `[B]`.
+    """
+
+    y: Tensor
+    goal: Tensor | None
+    index: Tensor
+
+    def take(self, rows: Tensor) -> Targets:
+        """Return the targets of some rows."""
+        return Targets(self.y[rows], None if self.goal is None else self.goal[rows], self.index[rows])
+
+    def step(self, model: nn.Module, x: Tensor, logits: Tensor, progress: float = 0.0) -> Step:
+        """Return the step at which these rows have the images `x` and their logits."""
+        return Step(model, x, logits, self.y, self.goal, self.index, progress)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One look of an attack at its images: all that a term of an objective may use.
+
+    Attributes:
+        model: the model under attack.
+        x: the perturbed images, `[B, ...]`.
+        logits: what the model says about them, `[B, K]`.
+        y: labels, int64 `[B]`.
+        goal: classes to reach, int64 `[B]`, or None if any class but `y` is a success.
+        index: the position of each sample in the batch that was given to the attack, int64 `[B]`.
+        progress: share of the steps that are done, in `[0, 1]`.
+    """
+
+    model: nn.Module
+    x: Tensor
+    logits: Tensor
+    y: Tensor
+    goal: Tensor | None
+    index: Tensor
+    progress: float = 0.0
+
+
+def succeeded(logits: Tensor, y: Tensor, goal: Tensor | None) -> Tensor:
+    """Return whether each row has left class `y`, or reached its goal, bool `[B]`."""
+    predicted = logits.argmax(1)
+    return predicted != y if goal is None else predicted == goal
+
+
+def value_and_grad(
+    model: nn.Module, objective: Objective, x_adv: Tensor, targets: Targets, *, progress: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits `[B, K]`, the objective `[B]` and its gradient, all without a graph: one pass each way.
+
+    Entries of the gradient that are NaN or infinite become 0, since one of them would spoil the image.
+    """
+    seen: list[Tensor] = []
+
+    def loss(z: Tensor) -> Tensor:
+        seen[:] = [model(z)]
+        return objective(targets.step(model, z, seen[0], progress))
+
+    value, gradient = autograd(loss, x_adv)
+    return seen[0].detach(), value.to(x_adv.dtype), torch.nan_to_num_(gradient, 0.0, 0.0, 0.0)
+
+
+class Best:
+    """The best image of every sample so far: a success before any failure, then the higher score.
+
+    Args:
+        x: the clean images `[B, ...]`, which are the best ones until the first update.
+
+    Attributes:
+        x_adv: the best images.
+        found: which of them are successes, bool `[B]`.
+        score: their scores, `[B]`; minus infinity before the first update.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self.x_adv = x.clone()
+        self.found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.score = torch.full((len(x),), float("-inf"), dtype=x.dtype, device=x.device)
+
+    def update(self, x_adv: Tensor, success: Tensor, score: Tensor, index: Tensor) -> Tensor:
+        """Keep the images that are better than before, and return which those are, bool `[M]`.
+
+        Args:
+            x_adv: images `[M, ...]`.
+            success: whether they are successes, bool `[M]`.
+            score: what decides between two successes or two failures, `[M]`.
+            index: the samples that they belong to, int64 `[M]`, none twice.
+        """
+        score, found = score.to(self.score.dtype), self.found[index]
+        better = (success & ~found) | ((success == found) & (score > self.score[index]))
+        if bool(better.any()):
+            rows = index[better]
+            self.x_adv[rows], self.score[rows], self.found[rows] = x_adv[better], score[better], success[better]
+        return better
+
+
+State = Any
+
+
+def take(state: State, rows: Tensor) -> State:
+    """Return the memory of some rows; a memory is a tensor `[B, ...]`, a number, None, or a tuple of memories."""
+    if isinstance(state, Tensor) and state.dim():
+        return state[rows]
+    if isinstance(state, tuple):
+        return tuple(take(part, rows) for part in state)
+    return state
+
+
+def choose(rows: Tensor, one: State, other: State) -> State:
+    """Return a memory with the rows of `one` where `rows` `[B]` is true, and those of `other` elsewhere."""
+    if isinstance(one, Tensor) and one.dim():
+        return torch.where(per_sample(rows, one), one, other)
+    if isinstance(one, tuple):
+        return tuple(choose(rows, a, b) for a, b in zip(one, other, strict=True))
+    return other

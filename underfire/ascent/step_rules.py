@@ -1,0 +1,218 @@
+"""How far a step goes: step rules, from a fixed size to the adaptive ones of APGD.
+
+A step rule has a memory of its own, one entry per row: `init(position, z) -> state`, `size(position, state)`, and
+`update(position, z, direction, state) -> (next z, state)`. A rule that also looks at the progress has
+`judge(position, progress, state) -> (state, rows)`; the loop sends those rows back to their best iterate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from underfire.ascent.step import State
+from underfire.ascent.threats import Threat
+from underfire.errors import InputError
+from underfire.validate import per_sample
+
+StepSize = float | Tensor | Callable[[int, int], float | Tensor]
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a step is taken.
+
+    Attributes:
+        threat: what may change, for the rows of this batch.
+        x: the clean images of the rows.
+        index: the samples that the rows belong to, int64 `[B]`.
+        step: how many steps were taken before this one.
+        steps: how many steps the run has.
+    """
+
+    threat: Threat
+    x: Tensor
+    index: Tensor
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the last step brought.
+
+    Attributes:
+        rose: whether the objective of each row is above that of the iterate before, bool `[B]`.
+        top: the highest objective of this run, `[B]`.
+        best: the iterate that reached it.
+    """
+
+    rose: Tensor
+    top: Tensor
+    best: Tensor
+
+
+@dataclass(frozen=True)
+class StepRule:
+    """One way to choose the length of a step.
+
+    Attributes:
+        init: memory for the variable `z`.
+        size: the length of the next step in the threat's norm, a number or a tensor that broadcasts against `z`.
+        update: takes the step along a direction and projects it.
+        judge: looks at the progress, and says which rows go back to their best iterate, bool `[B]` or None for no row;
+            None for a rule that never goes back.
+    """
+
+    init: Callable[[Position, Tensor], State]
+    size: Callable[[Position, State], float | Tensor]
+    update: Callable[[Position, Tensor, Tensor, State], tuple[Tensor, State]]
+    judge: Callable[[Position, Progress, State], tuple[State, Tensor | None]] | None = None
+
+
+def current_step_size(step_size: StepSize, step: int, steps: int) -> float | Tensor:
+    """Return the size of step `step` of `steps`, counted from 0."""
+    return step_size(step, steps) if callable(step_size) else step_size
+
+
+def scheduled(step_size: StepSize) -> StepRule:
+    """Take steps of one size, of one size per sample `[B]`, or of a schedule `(step, steps) -> size`."""
+
+    def size(position: Position, state: State) -> float | Tensor:
+        length = current_step_size(step_size, position.step, position.steps)
+        if isinstance(length, Tensor) and length.dim():
+            return length.to(position.x)[position.index]
+        return length
+
+    def update(position: Position, z: Tensor, direction: Tensor, state: State) -> tuple[Tensor, State]:
+        step = per_sample(size(position, state), z) * direction
+        return position.threat.project(position.x, z + step), state
+
+    return StepRule(lambda position, z: None, size, update)
+
+
+def linear(first: float | Tensor, last: float | Tensor = 0.0) -> Callable[[int, int], float | Tensor]:
+    """Return a schedule from `first` at the first step to `last` at the last one, in equal parts; each may be `[B]`."""
+    return lambda step, steps: first + (last - first) * step / max(steps - 1, 1)
+
+
+def cosine(first: float, last: float = 0.0) -> Callable[[int, int], float]:
+    """Return a schedule from `first` to `last` along half a cosine."""
+    return lambda step, steps: last + (first - last) * (1 + math.cos(math.pi * step / max(steps - 1, 1))) / 2
+
+
+def staircase(sizes: dict[float, float]) -> Callable[[int, int], float]:
+    """Return a schedule that changes at given shares of the steps, such as `{0: 0.1, 0.5: 0.01}`.
+
+    Raises:
+        InputError: no size is given for the first step.
+    """
+    if 0 not in sizes:
+        raise InputError(f"a staircase needs a size from the start on (key 0), got keys {sorted(sizes)}")
+    return lambda step, steps: sizes[max(share for share in sizes if share * steps <= step)]
+
+
+def checkpoints(steps: int) -> list[int]:
+    """Return the steps after which APGD looks at its progress.
+
+    They are at 22 %, 41 %, ... of the steps, rounded up; each gap is 3 points shorter than the last, but at least 6.
+    """
+    p, gap, found = 22, 22, []
+    while p < 100:
+        found.append(-(-p * steps // 100))
+        gap = max(gap - 3, 6)
+        p += gap
+    return sorted(set(found))
+
+
+def halving(momentum: float = 0.75, rho: float = 0.75) -> StepRule:
+    """Begin with steps of `2 eps`, and halve them where a period brought too little progress: APGD's rule.
+
+    A row whose step is halved goes back to its best iterate. A period ends at each of the `checkpoints`; it brought too
+    little if fewer than `rho` of its steps rose, or if the step was not halved before and the best value is the same.
+
+    Args:
+        momentum: weight of the step against the step before it, APGD's alpha; 1 is no momentum.
+        rho: share of the steps that must rise.
+
+    Raises:
+        InputError: an argument is out of its range.
+
+    Source: Croce and Hein, Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free
+        Attacks, ICML 2020, algorithm 1.
+    """
+    if not (0 < momentum <= 1 and 0 <= rho <= 1):
+        raise InputError(f"halving needs momentum in (0, 1] and rho in [0, 1], got {momentum} and {rho}")
+
+    def init(position: Position, z: Tensor) -> State:
+        eta = 2 * torch.as_tensor(position.threat.eps).to(z).expand(len(z))
+        rises, halved = torch.zeros_like(eta), torch.ones_like(eta, dtype=torch.bool)
+        return eta, z, rises, halved, torch.full_like(eta, float("-inf"))
+
+    def update(position: Position, z: Tensor, direction: Tensor, state: State) -> tuple[Tensor, State]:
+        eta, old, *rest = state
+        threat, x = position.threat, position.x
+        ahead = threat.project(x, z + per_sample(eta, z) * direction)
+        if position.step and momentum < 1:  # before the first step there is none to repeat
+            ahead = threat.project(x, z + momentum * (ahead - z) + (1 - momentum) * (z - old))
+        return ahead, (eta, z, *rest)
+
+    def judge(position: Position, progress: Progress, state: State) -> tuple[State, Tensor | None]:
+        eta, old, rises, halved, record = state
+        rises = rises + progress.rose
+        points = [0, *checkpoints(position.steps)]
+        if position.step not in points[1:]:
+            return (eta, old, rises, halved, record), None
+        period = position.step - points[points.index(position.step) - 1]
+        stalls = (rises <= rho * period) | (~halved & (record >= progress.top))
+        eta = torch.where(stalls, eta / 2, eta)
+        return (eta, old, torch.zeros_like(rises), stalls, progress.top), stalls
+
+    return StepRule(init, lambda position, state: state[0], update, judge)
+
+
+def sparse(total: int | None = None) -> StepRule:
+    """Move the largest entries only, by steps that become 1.5 times shorter: the rule of APGD for L1.
+
+    At every checkpoint a row whose best iterate has grown sparser goes back to it, with a step of `eps`; the step of
+    the others shrinks, to a tenth of `eps` at least. The direction must be the gradient itself.
+
+    Args:
+        total: number of steps that the checkpoints are counted from; None is that of the run.
+
+    Source: Croce and Hein, Mind the Box: l1-APGD for Sparse Adversarial Attacks on Image Classifiers, ICML 2021.
+    """
+
+    def count_moved(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how many entries have moved, and how many the next steps move; fewer make the best iterate sparser."""
+        moved = (z != x).flatten(1).sum(1).to(x.dtype)
+        return moved, torch.where(moved > 0, moved / 1.5, 0.2 * x[0].numel())
+
+    def init(position: Position, z: Tensor) -> State:
+        full = torch.as_tensor(position.threat.eps).to(z).expand(len(z))
+        return full, full, *count_moved(position.x, z)
+
+    def update(position: Position, z: Tensor, direction: Tensor, state: State) -> tuple[Tensor, State]:
+        eta, _, _, entries = state
+        g = direction.flatten(1)
+        strength, features = g.abs(), g.shape[1]
+        rank = (features - entries).clamp(0, features - 1).long()
+        weakest = strength.sort(dim=1).values.gather(1, rank[:, None])
+        signs = g.sign() * (strength >= weakest)
+        step = eta[:, None] * signs / signs.abs().sum(1, keepdim=True).clamp_min(1)
+        return position.threat.project(position.x, z + step.view_as(z)), state
+
+    def judge(position: Position, progress: Progress, state: State) -> tuple[State, Tensor | None]:
+        eta, full, before, entries = state
+        if position.step % max(int(0.04 * (total or position.steps)), 1):
+            return state, None
+        moved, entries = count_moved(position.x, progress.best)
+        sparser = moved < 0.95 * before
+        eta = torch.where(sparser, full, torch.maximum(eta / 1.5, full / 10))
+        return (eta, full, moved, entries), sparser
+
+    return StepRule(init, lambda position, state: state[0], update, judge)
