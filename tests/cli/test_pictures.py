@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import underfire as uf
+from underfire.cli import main
 
 DIGITS = ("digits:", "--model", "python:victims:right", "--n", 6)
 COLOUR = ("--model", "python:victims:colour")
@@ -128,3 +129,10 @@ def test_the_table_names_what_happened(shown: Callable[..., str]) -> None:
     text = shown("attack", "fgsm", "a[b].png", *COLOUR, "--eps", "10/255")
     assert "a[b].png" in text and "fooled" in text and "0.0392" in text
     assert shown("attack", "fgsm", "a[b].png", *COLOUR, "--quiet", "--force") == ""
+
+
+@pytest.mark.parametrize("verb", [("attack", "adversarial_patch"), ("explain", "grad_cam")])
+def test_a_model_of_another_domain_is_refused(capsys: pytest.CaptureFixture[str], verb: tuple[str, str]) -> None:
+    assert main([*verb, "digits:", "--model", "python:victims:table", "--n", "1", "--out", "out"]) == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in (verb[1], "image", "table"))

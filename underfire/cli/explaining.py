@@ -100,6 +100,7 @@ def prepare(job: Job, name: str, settings: tuple[str, ...], reference: str | Non
 
     card = find("interpreter", name)
     entry = options.interpreter(name, settings, maps_only=False)
+    card.check_domain(job.model.domain.name)
     call = interpreter_of(entry)
     if card.facts.detailed is not None:
         call = partial(card.facts.detailed, **values_of("interpreter", entry))

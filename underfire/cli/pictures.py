@@ -149,8 +149,12 @@ def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | Non
     from underfire.audit.goals import choose_goal
     from underfire.audit.methods import attack_of, interpreter_of
 
-    method = attack_of(entry, entry.eps[0])
-    explain_with = interpreter_of(entry.interpreter or options.interpreter(interpreter)) if interpreter else None
+    find("attack", entry.name).check_domain(job.model.domain.name)
+    method, explain_with = attack_of(entry, entry.eps[0]), None
+    if interpreter:
+        shown_by = entry.interpreter or options.interpreter(interpreter)
+        find("interpreter", shown_by.name).check_domain(job.model.domain.name)
+        explain_with = interpreter_of(shown_by)
     stems = job.source.stems
     files = [f"{stem}.{part}.png" for stem in stems for part in ("adversarial", "perturbation", "sheet")]
     rows: list[Row] = []

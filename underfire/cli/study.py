@@ -203,7 +203,9 @@ class _StudyImages:
     def explainer(self, entry: Any) -> Any:
         """Return a function that explains images for classes."""
         from underfire.audit.methods import interpreter_of
+        from underfire.catalog import find
 
+        find("interpreter", entry.name).check_domain(self.model.domain.name)
         interpret = interpreter_of(entry)
         return lambda x, y: interpret(self.model, x, y)
 

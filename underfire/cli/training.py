@@ -65,6 +65,7 @@ def train(
     if resume and not checkpoint.is_file() and not quiet:
         ERR.print(f"there is no {checkpoint} to resume from; training starts from the beginning")
     model = models.load(model_uri, device=device(place))
+    entry.check_domain(model.domain.name)
     images = data.load(data_uri, n=n, seed=seed)
     test = data.load(test_uri) if test_uri else None
     if test is not None and n is not None and n < len(test):
