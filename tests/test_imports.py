@@ -27,6 +27,7 @@ RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 ALLOWED = {
     ("models", "model"),
     ("model", "domains"),
+    ("models", "domains"),
     ("transforms", "domains"),
     ("cli", "report"),
     ("cli", "lab"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from underfire.domains import IMAGES, Domain
 from underfire.errors import MissingExtra, ModelError, nearest
 
 
@@ -20,6 +21,7 @@ class Found:
     mean: float | Sequence[float] = 0.0
     std: float | Sequence[float] = 1.0
     labels: Sequence[str] | None = None
+    domain: Domain = IMAGES
 
 
 def timm(name: str) -> Found:

@@ -54,6 +54,7 @@ def load(
         mean=found.mean if mean is None else mean,
         std=found.std if std is None else std,
         labels=found.labels if labels is None else labels,
+        domain=found.domain,
     )
     try:
         return classifier.to(device).eval()
@@ -159,7 +160,7 @@ def _from_python(path: str) -> Found:
         raise ModelError(f"module {module_name!r} has no function {attribute!r}; {nearest(attribute, names)}")
     made = factory()
     if isinstance(made, Classifier):
-        return Found(made.module, made.mean.flatten().tolist(), made.std.flatten().tolist(), made.labels)
+        return Found(made.module, made.mean.flatten().tolist(), made.std.flatten().tolist(), made.labels, made.domain)
     if not isinstance(made, nn.Module):
         raise ModelError(
             f"python:{path} must return a torch module or a Classifier, it returned a {type(made).__name__}"
