@@ -10,6 +10,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from underfire.domains import Domain
+from underfire.model import Classifier
+
 
 def head() -> nn.Linear:
     """The nearest class mean, which is linear in the image: about 90 % right, and attacks on it have a closed form."""
@@ -71,6 +74,11 @@ def upside_down() -> nn.Module:
 def shifted() -> nn.Module:
     """A model whose classes are in another order."""
     return _Then(_same, lambda z: z.roll(1, 1))
+
+
+def of_another_domain() -> Classifier:
+    """A model that says its inputs are no images."""
+    return Classifier(linear(), domain=Domain("series", 4))
 
 
 def constant() -> nn.Module:

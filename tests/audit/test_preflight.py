@@ -57,6 +57,10 @@ def test_a_model_that_is_not_fit(
             {"attacks": [{"name": "pgd", "keep": "last", "step_size": -1.0}, {"name": "adv2", "interpreter": "cam"}]},
             "adv2 cam",
         ),
+        (
+            {"model": "python:audit_networks:of_another_domain", "interpreters": ["gradient"]},
+            "gradient.*series",
+        ),
         ({"device": "cuda:99"}, "'device' 'cuda:99' is not available here"),
         ({"device": "tpu"}, "'device' 'tpu' is not available here"),
     ],

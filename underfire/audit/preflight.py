@@ -9,6 +9,7 @@ from underfire.audit.methods import attack_of
 from underfire.audit.schema import key_path
 from underfire.audit.target import Target
 from underfire.catalog import find
+from underfire.domains import domain_of
 from underfire.errors import DataError, ModelError, SpecError, UnderfireError
 
 
@@ -62,6 +63,7 @@ def _interpreters(target: Target) -> None:
     batch = target.preview.first.to(target.spec.device)
     for i, (title, interpreter) in enumerate(target.interpreters.items()):
         try:
+            find("interpreter", target.spec.interpreters[i].name).check_domain(domain_of(target.model).name)
             maps = interpreter(target.model, batch.x, batch.y)
         except UnderfireError as error:
             raise SpecError(f"{key_path('interpreters', i)!r} ({title}): {error}") from None
@@ -80,6 +82,7 @@ def _attacks(target: Target) -> None:
         goal = None if entry.goal == "untargeted" else (batch.y + 1) % target.preview.logits.shape[1]
         generator = torch.Generator(spec.device).manual_seed(0)
         try:
+            method.check_domain(domain_of(target.model).name)
             attack = attack_of(entry, max(entry.eps))
             x_adv = attack(target.model, batch.x, batch.y, goal=goal, generator=generator, **short)
         except UnderfireError as error:
