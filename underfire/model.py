@@ -1,4 +1,4 @@
-"""The classifier under test: any module that maps images to logits, with its normalisation and class names."""
+"""The classifier under test: a module that maps inputs to logits, with its normalisation and class names."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from underfire.errors import InputError, ModelError
 
 @dataclass
 class Count:
-    """How many images went through a classifier, forwards and backwards."""
+    """The number of images that passed forward and backward through a classifier."""
 
     forwards: int = 0
     backwards: int = 0
 
 
 class Classifier(nn.Module):
-    """A classifier under test: images in the box in, logits out.
+    """Map images `[B, C, H, W]` in `[0, 1]`, or inputs of another domain, to logits.
 
-    Images are float `[B, C, H, W]` in `[0, 1]`; normalisation happens inside, so that a perturbation is always measured
-    on the image. The wrapped module is never changed; its device and dtype are its own, and images are cast to its
-    dtype.
+    Images are normalised inside, so that perturbations are measured on images in `[0, 1]`. The wrapped module is not
+    changed and keeps its device and dtype; images are cast to its dtype.
 
     Args:
         module: maps normalised images to logits `[B, K]`.
         mean: subtracted from every channel, a number or one per channel, in units of the image.
         std: divides every channel after that.
-        labels: names of the `K` classes; None where they are not known.
+        labels: names of the `K` classes; None if they are not known.
         domain: the kind of input that the module takes; images `[B, C, H, W]` in `[0, 1]` if not given.
 
     Raises:
@@ -70,11 +69,11 @@ class Classifier(nn.Module):
 
     @property
     def wrapped(self) -> nn.Module:
-        """The module that the classifier was made of."""
+        """Return the module that was wrapped."""
         return self.module
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `[B, K]`, in the dtype of `x`, of images `[B, C, H, W]` in `[0, 1]`."""
+        """Return logits `[B, K]`, in the dtype of `x`."""
         normalised = x if self._plain else (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
         parameter = next((p for p in self.module.parameters() if p.is_floating_point()), None)
         if parameter is not None and parameter.dtype != normalised.dtype:
@@ -95,15 +94,15 @@ class Classifier(nn.Module):
             count.forwards += size
         if logits.requires_grad:
 
-            def passed_back(_: Tensor) -> None:
+            def count_backwards(_: Tensor) -> None:
                 for count in counts:
                     count.backwards += size
 
-            logits.register_hook(passed_back)
+            logits.register_hook(count_backwards)
 
     @contextmanager
     def counting(self) -> Iterator[Count]:
-        """Count the images that pass forward and backward through the classifier inside the context."""
+        """Count the images that pass forward and backward through the classifier in a `with` block."""
         count = Count()
         self._counts.append(count)
         try:
@@ -113,10 +112,10 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def predict(self, x: Tensor, *, batch_size: int = 256) -> Tensor:
-        """Logits `[B, K]` without a graph, in evaluation mode, `batch_size` images at a time.
+        """Return logits `[B, K]`, computed without a graph in evaluation mode, `batch_size` images at a time.
 
         Raises:
-            ModelError: the module does not take such images, or a logit is NaN or infinite.
+            ModelError: the module does not take images of this shape, or a logit is NaN or infinite.
         """
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
@@ -124,7 +123,7 @@ class Classifier(nn.Module):
             logits = torch.cat([self(part) for part in x.split(batch_size)])
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:  # how torch says that shapes do not fit
+        except RuntimeError as error:  # torch raises it if shapes do not fit
             reason = str(error).split("\n", 1)[0]
             raise ModelError(f"the model does not take images of shape {list(x.shape)}: {reason}") from error
         finally:
@@ -136,25 +135,25 @@ class Classifier(nn.Module):
         return logits
 
     def name_of(self, index: int) -> str:
-        """The name of class `index`, or its number where the names are not known."""
+        """Return the name of class `index`, or its number if the names are not known."""
         return self.labels[index] if self.labels is not None else str(index)
 
 
 class Oracle(nn.Module):
-    """Something that names a class for every image, and shows nothing else: a service, a tree, a person.
+    """A model that returns only the predicted class of each image: a remote service, a tree, a person.
 
-    As a model its logits are one for the class it names and zero for the others, so every attack that asks and does not
-    differentiate takes it as it is.
+    Its logits are one for the predicted class and zero for the others, so attacks that need no gradient take it as a
+    model.
 
     Args:
-        answer: maps images `[B, C, H, W]` to classes `[B]`, a tensor or anything that becomes one.
-        classes: how many classes there are.
+        answer: maps images `[B, C, H, W]` to classes `[B]`, a tensor or what `torch.as_tensor` takes.
+        classes: the number of classes.
 
     Attributes:
-        queries: how many images it was asked about.
+        queries: the number of images classified so far.
 
     Raises:
-        ModelError: on a call, the answer has another shape than `[B]`, or is not a class.
+        ModelError: on a call, the answer does not have the shape `[B]`, or is not a class.
     """
 
     def __init__(self, answer: Callable[[Tensor], Any], classes: int) -> None:
@@ -165,7 +164,7 @@ class Oracle(nn.Module):
 
     @torch.no_grad()
     def label(self, x: Tensor) -> Tensor:
-        """The class of every image, int64 `[B]`."""
+        """Return the class of every image, int64 `[B]`."""
         answer = torch.as_tensor(self.answer(x))
         if answer.shape != (len(x),):
             raise ModelError(f"the oracle must name one class per image [{len(x)}], got shape {tuple(answer.shape)}")
@@ -176,5 +175,5 @@ class Oracle(nn.Module):
         return labels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Its answers as logits `[B, K]`: one for the class, zero for the others; without a gradient."""
+        """Return the answers as logits `[B, K]`: one for the class, zero for the others; without a gradient."""
         return F.one_hot(self.label(x), self.classes).to(x.dtype)

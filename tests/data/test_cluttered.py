@@ -11,7 +11,7 @@ from underfire.data.cluttered import PIECES, PLACEMENTS, ClutteredDigits
 
 
 def test_the_splits_share_no_scan() -> None:
-    train, test = digits.members("train").tolist(), digits.members("test").tolist()
+    train, test = digits.split_indices("train").tolist(), digits.split_indices("test").tolist()
     assert len(train) == 1198 and len(test) == 599
     assert sorted(train + test) == list(range(1797))
 

@@ -131,6 +131,7 @@ def test_uris_that_cannot_be(tmp_path: Path, state: dict[str, Tensor]) -> None:
 
 FACTORIES = """
 import torch
+from underfire.domains import Domain
 from underfire.model import Classifier
 
 def plain():
@@ -138,6 +139,9 @@ def plain():
 
 def wrapped():
     return Classifier(plain(), mean=(0.5,), std=(0.25,), labels=["no", "yes"])
+
+def table():
+    return Classifier(torch.nn.Linear(4, 2), domain=Domain("table", ndim=2))
 
 def number():
     return 3
@@ -153,6 +157,7 @@ def test_python_factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     wrapped = models.load("python:own_models_of_a_test:wrapped")
     assert wrapped.labels == ("no", "yes") and wrapped.mean.item() == 0.5 and wrapped.std.item() == 0.25
     assert not isinstance(wrapped.module, Classifier)
+    assert models.load("python:own_models_of_a_test:table").domain.name == "table"
     with pytest.raises(ModelError, match="'plane'; .*'plain'"):
         models.load("python:own_models_of_a_test:plane")
     with pytest.raises(ModelError, match="it returned a int"):

@@ -1,4 +1,4 @@
-"""Images in, by URI: `load("cluttered-digits:", n=200)` is a lazy, shardable, deterministic `Dataset` of batches."""
+"""Load images by URI: `load("cluttered-digits:", n=200)` returns a `Dataset`, which decodes images on demand."""
 
 from underfire.data.dataset import Dataset, boxes
 from underfire.data.images import read_image

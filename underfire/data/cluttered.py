@@ -1,7 +1,7 @@
-"""Real handwritten digits among fragments of others: the evidence for the label is in one known place.
+"""Handwritten digits among fragments of other digits, so that the place of the evidence for the label is known.
 
-Each image is 64 x 64: one digit of `digits:`, scaled, turned a little, at a random place, and a dozen pieces torn out
-of other digits. The pieces keep a gap of two pixels to the digit. No scan, whole or as a piece, is in both splits.
+Each image is 64 x 64 and has one digit of `digits:`, scaled and rotated a little, at a random place, and twelve pieces
+of other digits, which stay at least two pixels away from it. No scan, whole or as a piece, is in both splits.
 """
 
 from __future__ import annotations
@@ -13,34 +13,37 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from underfire.data.digits import LABELS, members, scans
+from underfire.data.digits import LABELS, scans, split_indices
 from underfire.records import Batch
 
 SIDE = 64
 PIECES = 12
-PLACEMENTS = 20  # how often each training digit appears, each time elsewhere and among other pieces
+PLACEMENTS = 20  # how often each training digit appears, each time at another place and among other pieces
 TEST_IMAGES = 2000
-_INK = 0.3  # of full ink: where the mask begins, and what the pieces keep clear of
-_PATCH = 20  # side of the square in which one piece is drawn: the hole is at most 19 pixels wide
-_CHUNK = 256  # images composed at once, to bound the memory
-_DRAWS = (6, 8)  # random numbers for the digit and for each piece
+_INK = 0.3  # the fraction of full ink from which a pixel belongs to the mask
+_PATCH = 20  # the side of the square in which one piece is drawn; a piece is at most 19 pixels wide
+_CHUNK = 256  # how many images are composed at a time, to bound the memory
+_DRAWS = (6, 8)  # how many random numbers the digit and each piece need
 
 
 class ClutteredDigits:
-    """One split: every training digit at 20 places, or 2,000 images of test digits; every run makes the same images."""
+    """Compose the images of one split: every training digit at 20 places, or 2,000 images of test digits.
+
+    The same split and seed give the same images in every run.
+    """
 
     labels: tuple[str, ...] | None = LABELS
 
     def __init__(self, split: str, seed: int = 0) -> None:
         self._split, self._seed = split, seed
-        self._members = members(split)
+        self._indices = split_indices(split)
 
     def __len__(self) -> int:
-        return PLACEMENTS * len(self._members) if self._split == "train" else TEST_IMAGES
+        return PLACEMENTS * len(self._indices) if self._split == "train" else TEST_IMAGES
 
     def read(self, index: list[int]) -> Batch:
-        """The images at `index`, `[B, 1, 64, 64]`; the mask is where the digit's ink is."""
-        which = self._members[torch.tensor(index, dtype=torch.int64) % len(self._members)]
+        """Return the images at `index`, `[B, 1, 64, 64]`; the mask is true where the digit has ink."""
+        which = self._indices[torch.tensor(index, dtype=torch.int64) % len(self._indices)]
         parts = [self._compose(index[i : i + _CHUNK], which[i : i + _CHUNK]) for i in range(0, len(index), _CHUNK)]
         x = torch.cat([torch.zeros(0, 1, SIDE, SIDE), *(image for image, _ in parts)])
         mask = torch.cat([torch.zeros(0, 1, SIDE, SIDE, dtype=torch.bool), *(ink for _, ink in parts)])
@@ -48,12 +51,12 @@ class ClutteredDigits:
         return Batch(x, scans()[1][which], ids, mask)
 
     def _compose(self, index: list[int], which: Tensor) -> tuple[Tensor, Tensor]:
-        """Images `[B, 1, 64, 64]` of the scans `which` `[B]` among pieces of others, and the masks of their ink."""
+        """Return images `[B, 1, 64, 64]` of the scans `which` `[B]` among pieces of others, and masks of their ink."""
         draws = torch.from_numpy(np.stack([self._draw(i) for i in index]))
         whole, parts = draws[:, : _DRAWS[0]], draws[:, _DRAWS[0] :].reshape(-1, _DRAWS[1])
         size = 26 + 12 * whole[:, 2]
         centre = size[:, None] / 2 + whole[:, :2] * (SIDE - size)[:, None]
-        digit = _sample(which, _inside(_pixels(SIDE) - centre[:, None, None], size, 0.5 * (whole[:, 3] - 0.5)))
+        digit = _sample(which, _to_scan(_pixels(SIDE) - centre[:, None, None], size, 0.5 * (whole[:, 3] - 0.5)))
         mask = digit > _INK
         near = F.avg_pool2d(F.max_pool2d(mask.float(), 5, 1, 2), 3, 1, 1, count_include_pad=False)
         ink, paper = 0.65 + 0.35 * whole[:, 4], 0.15 * whole[:, 5]
@@ -61,13 +64,13 @@ class ClutteredDigits:
         return paper + (1 - paper) * torch.maximum(ink * digit, (1 - near) * self._clutter(parts)), mask
 
     def _clutter(self, draws: Tensor) -> Tensor:
-        """Canvases `[B, 1, 64, 64]` with the pieces that `draws` `[B * PIECES, 8]` describe."""
+        """Return canvases `[B, 1, 64, 64]` with the pieces that the random numbers `[B * PIECES, 8]` describe."""
         scan, hole, centre = draws[:, 0], draws[:, 1:3] - 0.5, SIDE * draws[:, 3:5]
         corner = centre.floor() - _PATCH // 2
-        away = _pixels(_PATCH) + (corner - centre)[:, None, None]
-        place = _inside(away, 26 + 12 * draws[:, 5], 2 * (draws[:, 6] - 0.5))
-        edge = (8 * (0.5 - place.norm(dim=-1))).clamp(0, 1)  # a soft round hole, half as wide as the scan
-        pieces = _sample(self._members[(scan.double() * len(self._members)).long()], place + hole[:, None, None])
+        offset = _pixels(_PATCH) + (corner - centre)[:, None, None]
+        place = _to_scan(offset, 26 + 12 * draws[:, 5], 2 * (draws[:, 6] - 0.5))
+        edge = (8 * (0.5 - place.norm(dim=-1))).clamp(0, 1)  # a round window with a soft edge, half as wide as the scan
+        pieces = _sample(self._indices[(scan.double() * len(self._indices)).long()], place + hole[:, None, None])
         pieces = pieces[:, 0] * edge * (0.5 + 0.5 * draws[:, 7, None, None])
 
         wide = SIDE + 2 * (_PATCH // 2)  # pieces may stick out of the canvas
@@ -80,14 +83,14 @@ class ClutteredDigits:
         return canvas.reshape(-1, 1, wide, wide)[:, :, cut, cut]
 
     def _draw(self, i: int) -> np.ndarray:
-        """All the chance in image `i`, uniform in [0, 1): a stream of its own, so that the order does not matter."""
+        """Return the random numbers of image `i`, uniform in [0, 1); they depend on the seed and `i` alone."""
         stream = np.random.Philox(key=[self._seed, i + (0 if self._split == "train" else 1 << 32)])
         return np.random.Generator(stream).random(_DRAWS[0] + PIECES * _DRAWS[1], dtype=np.float32)
 
 
 @cache
 def _large() -> Tensor:
-    """Every scan `[1797, 1, 32, 32]`, enlarged smoothly, the strokes made crisp again by an S-curve."""
+    """Return every scan, enlarged to `[1797, 1, 32, 32]` and sharpened by an S-curve."""
     v = F.interpolate(scans()[0], size=(32, 32), mode="bicubic", align_corners=False)
     v = ((v - 0.3) / 0.6).clamp(0, 1)
     return v * v * (3 - 2 * v)
@@ -95,17 +98,23 @@ def _large() -> Tensor:
 
 @cache
 def _pixels(side: int) -> Tensor:
-    """The middle of every pixel, `[side, side, 2]`, as (x, y)."""
+    """Return the middle of every pixel, `[side, side, 2]`, as (x, y)."""
     line = torch.arange(side) + 0.5
     return torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)
 
 
-def _inside(away: Tensor, size: Tensor, turn: Tensor) -> Tensor:
-    """Points `away` `[B, h, w, 2]` pixels from the middle of a scan of `size` pixels, in its own square [-1, 1]²."""
-    cos, sin, (x, y) = turn.cos()[:, None, None], turn.sin()[:, None, None], away.unbind(-1)
+def _to_scan(offset: Tensor, size: Tensor, angle: Tensor) -> Tensor:
+    """Return points `[B, h, w, 2]`, given in pixels from the middle of a scan, in the coordinates [-1, 1]² of the scan.
+
+    Args:
+        offset: the points.
+        size: the width of each scan in pixels, `[B]`.
+        angle: how far each scan is rotated, in radians, `[B]`.
+    """
+    cos, sin, (x, y) = angle.cos()[:, None, None], angle.sin()[:, None, None], offset.unbind(-1)
     return torch.stack([cos * x - sin * y, sin * x + cos * y], -1) * (2 / size)[:, None, None, None]
 
 
 def _sample(which: Tensor, grid: Tensor) -> Tensor:
-    """The enlarged scans `which` read at `grid` `[B, h, w, 2]`, as `[B, 1, h, w]`; zero outside them."""
+    """Sample the enlarged scans `which` `[B]` at `grid` `[B, h, w, 2]`; returns `[B, 1, h, w]`, zero outside them."""
     return F.grid_sample(_large()[which], grid, align_corners=False)

@@ -1,4 +1,4 @@
-"""A data set: a source that can read any of its images, and which of them, in which order."""
+"""A data set: a source of images, and a selection of them in a fixed order."""
 
 from __future__ import annotations
 
@@ -14,41 +14,43 @@ from underfire.records import Batch
 
 
 class Source(Protocol):
-    """What a kind of data must offer; nothing is decoded before `read`."""
+    """The interface of a kind of data; no image is decoded before `read`."""
 
     labels: tuple[str, ...] | None
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Return the number of images."""
         ...
 
     def read(self, index: list[int]) -> Batch:
-        """The images at `index`, in that order."""
+        """Return the images at `index`, in that order."""
         ...
 
 
 class Dataset:
-    """Some images of a source, in a fixed order; slicing decodes them, `subset` and `shard` do not.
+    """A selection of the images of a source, in a fixed order; indexing decodes images, `subset` and `shard` do not.
 
     Args:
-        name: the URI that it came from.
-        source: reads images by their place in it.
-        index: which of the source's images, int64 `[n]`; None is all of them.
-        trail: the selections made so far, in words, for the fingerprint.
+        name: the URI of the data.
+        source: reads images by their index.
+        index: the images of the source that are selected, int64 `[n]`; None selects all.
+        selections: descriptions of the selections made so far, for the fingerprint.
     """
 
-    def __init__(self, name: str, source: Source, index: Tensor | None = None, trail: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, name: str, source: Source, index: Tensor | None = None, selections: tuple[str, ...] = ()
+    ) -> None:
         self.name = name
         self.labels = source.labels
         self._source = source
         self._index = torch.arange(len(source)) if index is None else index
-        self._trail = trail
+        self._selections = selections
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Batch:
-        """The images at `index` (an int, a slice, a list or an int64 tensor), decoded now.
+        """Decode and return the images at `index` (an int, a slice, a list or an int64 tensor).
 
         Raises:
             DataError: an image cannot be read, images have different sizes, or a label is outside the classes.
@@ -67,13 +69,15 @@ class Dataset:
         return batch
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All images in order, `batch_size` at a time; each batch is decoded when it is asked for."""
+        """Yield all images in order, `batch_size` at a time; each batch is decoded when it is needed."""
         if batch_size < 1:
             raise DataError(f"batch_size must be at least 1, got {batch_size}")
         return (self[start : start + batch_size] for start in range(0, len(self), batch_size))
 
     def subset(self, n: int, seed: int = 0) -> Dataset:
-        """`n` images drawn without replacement; the same `seed` draws the same, and a smaller `n` the first of them.
+        """Return `n` images drawn without replacement.
+
+        The same `seed` draws the same images, and a smaller `n` draws the first of them.
 
         Raises:
             DataError: `n` is not from 1 to the number of images.
@@ -84,7 +88,7 @@ class Dataset:
         return self._select(order, f"n={n} seed={seed}")
 
     def shard(self, index: int, of: int) -> Dataset:
-        """Part `index` of `of` parts that together are the whole, each image in exactly one of them.
+        """Return part `index` of `of` parts; every image is in exactly one part.
 
         Raises:
             DataError: `index` is not from 0 to `of - 1`.
@@ -94,18 +98,18 @@ class Dataset:
         return self._select(torch.arange(index, len(self), of), f"shard={index}/{of}")
 
     def fingerprint(self) -> str:
-        """A sha256 of the URI and the selections: cheap, so it does not see that a file's content changed."""
-        return hashlib.sha256("\n".join((self.name, *self._trail)).encode()).hexdigest()
+        """Return a SHA-256 of the URI and the selections; the content of files is not read and does not change it."""
+        return hashlib.sha256("\n".join((self.name, *self._selections)).encode()).hexdigest()
 
     def _select(self, order: Tensor, word: str) -> Dataset:
-        return Dataset(self.name, self._source, self._index[order], (*self._trail, word))
+        return Dataset(self.name, self._source, self._index[order], (*self._selections, word))
 
     def __repr__(self) -> str:
-        return f"Dataset({' '.join((self.name, *self._trail))!r}, {len(self)} images)"
+        return f"Dataset({' '.join((self.name, *self._selections))!r}, {len(self)} images)"
 
 
 def stack(images: Sequence[Tensor], ids: Sequence[str]) -> Tensor:
-    """Images `[C, H, W]` as one batch `[B, C, H, W]`.
+    """Stack images `[C, H, W]` to one batch `[B, C, H, W]`.
 
     Raises:
         DataError: their sizes differ.
@@ -121,9 +125,9 @@ def stack(images: Sequence[Tensor], ids: Sequence[str]) -> Tensor:
 
 
 def boxes(mask: Tensor) -> Tensor:
-    """The smallest box around each mask: int64 `[B, 4]`, pixels (left, top, right, bottom), the last two exclusive.
+    """Return the smallest box around each mask `[B, 1, H, W]` (bool); the box of an empty mask is all zeros.
 
-    `mask` is bool `[B, 1, H, W]`; where it is empty the box is all zeros.
+    Boxes are int64 `[B, 4]`, in pixels (left, top, right, bottom), right and bottom exclusive.
     """
     edges = []
     for seen in (mask.any(2).flatten(1), mask.any(3).flatten(1)):  # columns, rows

@@ -15,32 +15,32 @@ TRAIN = 1198  # two thirds
 
 @cache
 def scans() -> tuple[Tensor, Tensor]:
-    """All scans, float `[1797, 1, 8, 8]` in `[0, 1]`, and their labels, int64 `[1797]`."""
+    """Return all scans, float `[1797, 1, 8, 8]` in `[0, 1]`, and their labels, int64 `[1797]`."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     return torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16, torch.tensor(bunch.target, dtype=torch.int64)
 
 
-def members(split: str) -> Tensor:
-    """Which scans belong to "train" (two thirds) or "test" (the others), int64; the same in every run."""
+def split_indices(split: str) -> Tensor:
+    """Return the numbers of the scans in "train" (two thirds) or "test" (the others), int64; the same in every run."""
     order = torch.randperm(1797, generator=torch.Generator().manual_seed(0))
     return order[:TRAIN] if split == "train" else order[TRAIN:]
 
 
 class Digits:
-    """The scans of one split as they are."""
+    """The scans of one split, unchanged."""
 
     labels: tuple[str, ...] | None = LABELS
 
     def __init__(self, split: str) -> None:
-        self._members = members(split)
+        self._indices = split_indices(split)
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._indices)
 
     def read(self, index: list[int]) -> Batch:
-        """The scans at `index`, `[B, 1, 8, 8]`."""
-        which = self._members[index]
+        """Return the scans at `index`, `[B, 1, 8, 8]`."""
+        which = self._indices[index]
         images, labels = scans()
         return Batch(images[which], labels[which], tuple(f"digit-{scan:04d}" for scan in which.tolist()))

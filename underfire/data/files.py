@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-_GROUPS = 4  # row groups of a Parquet file held in memory: a random subset jumps between them
+_GROUPS = 4  # how many row groups of a Parquet file are kept in memory, because a random subset moves between them
 
 
 class Mnist:
@@ -35,9 +35,9 @@ class Mnist:
         stem = "train" if split == "train" else "t10k"
         self._split = split
         self._images, self._digits = (
-            _existing(folder, f"{stem}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")
+            _find_file(folder, f"{stem}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")
         )
-        self._length = int.from_bytes(_unpacked(self._images, 8)[4:], "big")
+        self._length = int.from_bytes(_read_bytes(self._images, 8)[4:], "big")
 
     def __len__(self) -> int:
         return self._length
@@ -50,14 +50,14 @@ class Mnist:
         return images[:, None], digits.long()
 
     def read(self, index: list[int]) -> Batch:
-        """The images at `index`."""
+        """Return the images at `index`."""
         images, digits = self._arrays
         return Batch(images[index].float() / 255, digits[index], tuple(f"{self._split}-{i:05d}" for i in index))
 
 
 def read_idx(path: Path) -> Tensor:
-    """The bytes of an IDX file (LeCun's MNIST format), uint8, in the shape that its header says."""
-    content = _unpacked(path)
+    """Return the bytes of an IDX file (LeCun's MNIST format), uint8, in the shape that its header states."""
+    content = _read_bytes(path)
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise DataError(f"{str(path)!r} is not an IDX file of bytes")
     shape = [int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(content[3])]
@@ -67,8 +67,8 @@ def read_idx(path: Path) -> Tensor:
     return torch.frombuffer(bytearray(body), dtype=torch.uint8).reshape(shape)
 
 
-def _unpacked(path: Path, length: int = -1) -> bytes:
-    """The first `length` bytes of a file that may be compressed, or all."""
+def _read_bytes(path: Path, length: int = -1) -> bytes:
+    """Return the first `length` bytes of a file that may be compressed, or all of them."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return file.read(length)
@@ -76,7 +76,7 @@ def _unpacked(path: Path, length: int = -1) -> bytes:
         raise DataError(f"{str(path)!r} cannot be unpacked: {error}") from error
 
 
-def _existing(folder: Path, stem: str) -> Path:
+def _find_file(folder: Path, stem: str) -> Path:
     for path in (folder / f"{stem}.gz", folder / stem):
         if path.is_file():
             return path
@@ -84,10 +84,10 @@ def _existing(folder: Path, stem: str) -> Path:
 
 
 class ParquetImages:
-    """A Parquet file with encoded images and labels, the way the Hugging Face hub stores image data.
+    """A Parquet file with encoded images and labels, as the Hugging Face hub stores image data.
 
     The columns are `img` or `image` (a struct with `bytes`, or bytes) and `label` (integers). Class names come from
-    the file's Hugging Face metadata where it has them. A few row groups are held in memory.
+    the file's Hugging Face metadata if it has them. A few row groups are kept in memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -127,7 +127,7 @@ class ParquetImages:
             raise DataError(f"{str(self._path)!r} is damaged: {error}".splitlines()[0]) from error
 
     def read(self, index: list[int]) -> Batch:
-        """The images at `index`, RGB `[B, 3, H, W]`."""
+        """Return the images at `index`, RGB `[B, 3, H, W]`."""
         images: dict[int, Tensor] = {}
         labels: dict[int, int] = {}
         for row in sorted(index):
@@ -146,7 +146,7 @@ class ParquetImages:
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> tuple[str, ...] | None:
-    """Class names from the schema's Hugging Face metadata, or None."""
+    """Return the class names in the Hugging Face metadata of a schema, or None."""
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
         return tuple(map(str, features["label"]["names"]))
@@ -155,17 +155,17 @@ def _class_names(metadata: dict[bytes, bytes]) -> tuple[str, ...] | None:
 
 
 class Folder:
-    """A folder of class folders of images; the class folders, sorted by name, are the classes.
+    """A folder with one folder of images for each class; the classes are the folders, sorted by name.
 
-    With a `classes.json` beside them (a list of `{"synset": folder, "name": class}`), the classes are those in it,
-    in its order, whether or not they have a folder: this is how 1,000 ImageNet classes keep their numbers in a sample.
+    If there is a `classes.json` beside them (a list of `{"synset": folder, "name": class}`), the classes are those of
+    that file, in its order, also those without a folder: so a sample of ImageNet keeps the numbers of 1,000 classes.
     """
 
     def __init__(self, folder: Path, size: int | None) -> None:
         if not folder.is_dir():
             raise DataError(f"there is no folder {str(folder)!r}, given as folder:FOLDER")
         folders = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        listed = _listed(folder / "classes.json")
+        listed = _read_classes(folder / "classes.json")
         synsets = [synset for synset, _ in listed] if listed else folders
         self.labels: tuple[str, ...] | None = tuple(name for _, name in listed) if listed else tuple(folders)
         rank = {synset: place for place, synset in enumerate(synsets)}
@@ -183,15 +183,15 @@ class Folder:
         return len(self._images)
 
     def read(self, index: list[int]) -> Batch:
-        """The images at `index`, RGB `[B, 3, H, W]`."""
+        """Return the images at `index`, RGB `[B, 3, H, W]`."""
         chosen = [self._images[i] for i in index]
         ids = tuple(name for name, _ in chosen)
         x = stack([read_image(self._root / name, size=self._size) for name in ids], ids)
         return Batch(x, torch.tensor([label for _, label in chosen], dtype=torch.int64), ids)
 
 
-def _listed(path: Path) -> list[tuple[str, str]]:
-    """Folder and name of every class in a `classes.json`; empty where there is no such file."""
+def _read_classes(path: Path) -> list[tuple[str, str]]:
+    """Return the folder and the name of every class in a `classes.json`; empty if there is no such file."""
     if not path.is_file():
         return []
     try:

@@ -1,4 +1,4 @@
-"""Data sets of torchvision and of the Hugging Face hub; both packages are extras, imported only when asked for."""
+"""Data sets of torchvision and of the Hugging Face hub; both packages are extras, imported when they are used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from underfire.records import Batch
 
 
 class Indexed:
-    """Anything with a length that gives one `(image, label)` for an index; the image is a Pillow image or a tensor."""
+    """A sequence of pairs `(image, label)`, where the image is a Pillow image or a tensor."""
 
     def __init__(self, items: Any, labels: tuple[str, ...] | None, kind: str) -> None:
         self._items, self.labels, self._kind = items, labels, kind
@@ -24,7 +24,7 @@ class Indexed:
         return len(self._items)
 
     def read(self, index: list[int]) -> Batch:
-        """The images at `index`."""
+        """Return the images at `index`."""
         pairs = [self._items[i] for i in index]
         ids = tuple(f"{self._kind}-{i:06d}" for i in index)
         x = stack([_tensor(image, name) for (image, _), name in zip(pairs, ids, strict=True)], ids)
@@ -40,7 +40,7 @@ def _tensor(image: Any, name: str) -> Tensor:
 
 
 def torchvision(name: str, root: str, split: str) -> Indexed:
-    """A data set of `torchvision.datasets` that lies in `root` already; nothing is downloaded."""
+    """Return a data set of `torchvision.datasets` whose files are in `root`; nothing is downloaded."""
     try:
         from torchvision import datasets
     except ImportError as error:
@@ -51,7 +51,7 @@ def torchvision(name: str, root: str, split: str) -> Indexed:
     build = getattr(datasets, name)
     try:
         items = build(root, train=split == "train", download=False)
-    except TypeError:  # half of them say it with a word
+    except TypeError:  # half of the data sets have `split` instead of `train`
         items = build(root, split=split)
     except (RuntimeError, OSError) as error:
         raise DataError(f"torchvision:{name} cannot be read from {root!r}: {error}".splitlines()[0]) from error
@@ -60,14 +60,14 @@ def torchvision(name: str, root: str, split: str) -> Indexed:
 
 
 def hugging_face(name: str, split: str) -> Indexed:
-    """A data set of the Hugging Face hub, by the columns `image` (or `img`) and `label`."""
+    """Return a data set of the Hugging Face hub that has the columns `image` (or `img`) and `label`."""
     try:
         import datasets
     except ImportError as error:
         raise MissingExtra("datasets", "hf") from error
     try:
         table = datasets.load_dataset(name, split=split)
-    except Exception as error:  # a hub client can fail in too many ways to name them
+    except Exception as error:  # a client of a hub raises errors of many kinds
         raise DataError(f"hf:{name}?split={split} cannot be loaded: {error}".splitlines()[0]) from error
     columns = [column for column in ("image", "img") if column in table.features]
     if not columns or "label" not in table.features:

@@ -1,4 +1,4 @@
-"""Image files of any size and mode, as RGB tensors."""
+"""Read image files of any size and mode as RGB tensors."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _FLOAT_MODES = ("F", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def read_image(path: str | os.PathLike[str], *, size: int | None = None) -> Tensor:
-    """One image file as RGB, float `[3, H, W]` in `[0, 1]`.
+    """Return an image file as RGB, float `[3, H, W]` in `[0, 1]`.
 
-    Greyscale, palette, CMYK and 16-bit images are converted, transparent ones are laid on white, and the orientation
-    that a camera noted is applied. With `size`, the short side becomes `size * 8 / 7` (256 for 224, the ImageNet
-    convention) and the middle `size` x `size` is kept.
+    Greyscale, palette, CMYK and 16-bit images are converted, transparent images are put on white, and the orientation
+    in the metadata is applied. If `size` is given, the short side is scaled to `size * 8 / 7` (256 for 224, as is usual
+    for ImageNet) and the image is cropped to the middle `size` x `size`.
 
     Raises:
         DataError: the file is missing, empty, truncated, no image, or larger than Pillow's decompression-bomb limit.
@@ -35,14 +35,14 @@ def read_image(path: str | os.PathLike[str], *, size: int | None = None) -> Tens
 
 
 def decode(content: bytes, *, name: str, size: int | None = None) -> Tensor:
-    """The bytes of an image file as RGB, float `[3, H, W]` in `[0, 1]`; `name` is for the error message."""
+    """Return the bytes of an image file as RGB, float `[3, H, W]` in `[0, 1]`; `name` is for error messages."""
     if not content:
         raise DataError(f"{name!r} is empty, not an image")
     if size is not None and size < 1:
         raise DataError(f"size must be at least 1 pixel, got {size}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata is no reason to stop
+            warnings.simplefilter("ignore")  # unusual metadata does not matter here
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content)) as image:
                 return from_pillow(image, name=name, size=size)
@@ -51,13 +51,13 @@ def decode(content: bytes, *, name: str, size: int | None = None) -> Tensor:
         raise DataError(f"{name!r} would decompress to more than the {limit} pixels that are allowed") from error
     except DataError:
         raise
-    except Exception as error:  # a damaged file can make a decoder raise anything
+    except Exception as error:  # a decoder may raise any error on a damaged file
         reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{name!r} cannot be read as an image: {reason}".splitlines()[0]) from error
 
 
 def from_pillow(image: Image.Image, *, name: str, size: int | None = None) -> Tensor:
-    """A Pillow image of any mode as RGB, float `[3, H, W]` in `[0, 1]`."""
+    """Return a Pillow image of any mode as RGB, float `[3, H, W]` in `[0, 1]`."""
     pixels = _to_float(ImageOps.exif_transpose(image), size)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
     if not bool(((tensor >= 0) & (tensor <= 1)).all()):
@@ -68,11 +68,11 @@ def from_pillow(image: Image.Image, *, name: str, size: int | None = None) -> Te
 
 
 def _to_float(image: Image.Image, size: int | None) -> np.ndarray:
-    """Pixels `[H, W, 3]`, float32; 16-bit greyscale keeps its depth."""
+    """Return the pixels `[H, W, 3]`, float32; 16-bit greyscale keeps its depth."""
     if image.mode in _FLOAT_MODES:
         grey = np.asarray(image, dtype=np.float32) / (1.0 if image.mode == "F" else 65535.0)
         resized = _fit(Image.fromarray(grey), size)
-        # bicubic weights overshoot the range of the image a little; a value that was outside before stays outside
+        # bicubic interpolation exceeds the range of the image a little; values outside [0, 1] must stay visible as such
         values = np.asarray(resized).clip(grey.min(), grey.max())
         return np.repeat(values[:, :, None], 3, axis=2)
     if image.has_transparency_data:
@@ -82,11 +82,11 @@ def _to_float(image: Image.Image, size: int | None) -> np.ndarray:
 
 
 def _fit(image: Image.Image, size: int | None) -> Image.Image:
-    """The middle of the image that is `size` x `size` once its short side is `size * 8 / 7`, at that scale."""
+    """Scale the short side to `size * 8 / 7` and crop the middle `size` x `size`; None returns the image as it is."""
     if size is None:
         return image
     side = min(image.size) * size / round(size * 8 / 7)
     left, top = ((length - side) / 2 for length in image.size)
-    if side == size:  # already at scale: copy pixels, do not interpolate between them
+    if side == size:  # the scale is right already: copy pixels instead of interpolating
         return image.crop((int(left), int(top), int(left) + size, int(top) + size))
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))

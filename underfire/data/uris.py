@@ -1,4 +1,4 @@
-"""From a URI to a data set."""
+"""Open a data set from its URI."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Options = dict[str, str]
 
 @dataclass(frozen=True)
 class Scheme:
-    """How one kind of URI is opened, and the options it has after the question mark."""
+    """One kind of URI: the function that opens it, and the options that may follow the question mark."""
 
     open: Callable[[str, Options], Source]
     options: tuple[str, ...] = ()
@@ -55,13 +55,13 @@ SCHEMES = {
 
 
 def load(uri: str, *, n: int | None = None, seed: int = 0) -> Dataset:
-    """The data set that `uri` names; with `n`, a random subset of that many images, the same for the same `seed`.
+    """Return the data set that `uri` names; if `n` is given, a random subset of `n` images that depends on `seed`.
 
     `digits:` and `cluttered-digits:` (with `train` or `test`, the default, after the colon), `mnist:FOLDER?split=test`,
     `parquet:FILE`, `folder:FOLDER?size=224`, `torchvision:NAME?root=FOLDER&split=test`, `hf:NAME?split=test`.
 
     Raises:
-        DataError: unknown scheme or option, a missing or damaged file, more images asked for than there are.
+        DataError: the scheme or an option is unknown, a file is missing or damaged, or `n` is larger than the data set.
         MissingExtra: the scheme needs a package that is not installed.
     """
     name, colon, rest = uri.partition(":")

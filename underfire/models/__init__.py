@@ -1,4 +1,4 @@
-"""Networks in, by URI: `load("zoo:cluttered_digits")` is a `Classifier` in evaluation mode; estimators too."""
+"""Load networks by URI, as in `load("zoo:cluttered_digits")`, and wrap estimators of scikit-learn."""
 
 from underfire.models import zoo
 from underfire.models.estimators import as_oracle, from_sklearn

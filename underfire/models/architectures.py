@@ -1,6 +1,6 @@
 """The networks of the zoo, one class each, with the parameter names of their published weights.
 
-Every one ends in global average pooling and one linear layer, so that class activation maps are exact.
+Each ends in global average pooling and one linear layer, so that class activation maps are exact.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding: `ceil(n / stride)` outputs, an odd pixel goes to the end."""
+    """A convolution with TensorFlow's "same" padding: `ceil(n / stride)` outputs; an odd pixel is added at the end."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps `[B, C, H, W]` to `[B, D, ceil(H / s), ceil(W / s)]`."""
+        """Map `[B, C, H, W]` to `[B, D, ceil(H / s), ceil(W / s)]`."""
         sides = zip(x.shape[-2:], self.kernel_size, self.stride, strict=True)
         top, left = (max((-(n // -s) - 1) * s + k - n, 0) for n, k, s in sides)
         before = (top // 2, left // 2)
@@ -29,7 +29,7 @@ class _Same3x3(SameConv2d):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm, around them a shortcut without parameters (option A of He et al. 2015)."""
+    """Two 3x3 convolutions with batch norm and a shortcut without parameters (option A of He et al. 2015)."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -40,11 +40,11 @@ class ResidualBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.relu2 = nn.ReLU()
         self.stride = stride
-        self.before = (width - width_in) // 2  # zero channels put before and after
+        self.before = (width - width_in) // 2  # how many zero channels are added before and after
         self.after = width - width_in - self.before
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps `[B, C, H, W]` to `[B, D, H / stride, W / stride]`."""
+        """Map `[B, C, H, W]` to `[B, D, H / stride, W / stride]`."""
         z = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
         if self.stride > 1:
             x = x[:, :, :: self.stride, :: self.stride]
@@ -54,12 +54,12 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network on small images: a 3x3 stem, groups of `ResidualBlock`, global average, one linear layer.
+    """A residual network for small images: a 3x3 stem, groups of `ResidualBlock`, global average, one linear layer.
 
     Source: He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2.
 
     Args:
-        channels: of the image.
+        channels: how many an image has.
         stem: width and stride of the first convolution.
         groups: for each group its width, the number of blocks, and the stride of its first block.
     """
@@ -79,7 +79,7 @@ class ResNet(nn.Module):
         self.linear = nn.Linear(width, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `[B, 10]` of normalised images `[B, C, H, W]`."""
+        """Return logits `[B, 10]` of normalised images `[B, C, H, W]`."""
         x = self.relu(self.bn1(self.conv1(x)))
         for number in range(1, self.groups + 1):
             x = self.get_submodule(f"layer{number}")(x)
@@ -124,7 +124,7 @@ class MobileNetV1(nn.Module):
         self.head = nn.Linear(widths[-1], 1000)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `[B, 1000]` of images `[B, 3, H, W]` in `[-1, 1]`."""
+        """Return logits `[B, 1000]` of images `[B, 3, H, W]` in `[-1, 1]`."""
         return self.head(self.blocks(self.stem(x)).mean((2, 3)))
 
 
@@ -144,12 +144,12 @@ class MnistSmall(nn.Module):
         self.head = nn.Linear(100, 10, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `[B, 10]` of images `[B, 1, 28, 28]`."""
+        """Return logits `[B, 10]` of images `[B, 1, 28, 28]`."""
         return self.head(self.conv3(self.relu2(self.conv2(self.relu1(self.conv1(x))))).mean((2, 3)))
 
 
 class WResnet(nn.Module):
-    """31 convolutions without batch norm; a ReLU before each but the first, a shortcut around every two.
+    """31 convolutions without batch norm, with a ReLU before each but the first and a shortcut around every two.
 
     Source: Boopathy et al.: Proper Network Interpretability Helps Adversarial Robustness in Classification, ICML 2020.
     """
@@ -166,7 +166,7 @@ class WResnet(nn.Module):
         self.head = nn.Linear(64, 10, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `[B, 10]` of images `[B, 3, 32, 32]`."""
+        """Return logits `[B, 10]` of images `[B, 3, 32, 32]`."""
         x = self.conv1(x)
         for number in range(2, 32, 2):
             z = self.get_submodule(f"conv{number}")(self.relu(x))

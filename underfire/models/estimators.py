@@ -1,7 +1,7 @@
-"""Estimators of scikit-learn as models under test: linear ones, support vector machines, trees, nearest neighbours.
+"""Estimators of scikit-learn as models under test: linear models, support vector machines, trees, nearest neighbours.
 
-`from_sklearn` makes an exact module of a fitted estimator (for nearest neighbours a smooth stand-in, to craft on);
-`as_oracle` makes an oracle of any, which answers with the estimator's own `predict`.
+`from_sklearn` makes an exact module of a fitted estimator (for nearest neighbours a differentiable approximation);
+`as_oracle` makes an oracle of any classifier, which answers with the estimator's own `predict`.
 """
 
 from __future__ import annotations
@@ -34,23 +34,24 @@ class Linear(nn.Linear):
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `[B, K]`."""
+        """Return logits `[B, K]`."""
         return super().forward(x.flatten(1))
 
 
 class PairwiseSVM(nn.Module):
-    """A support vector machine of one decision for each pair of classes, linear or RBF, as scikit-learn's `SVC`.
+    """A support vector machine with one decision for each pair of classes, linear or RBF, as scikit-learn's `SVC`.
 
-    The logits are its `decision_function` of the shape `"ovr"`: the votes of the pairs, and a part below one half that
-    grows with the pairs' decisions. Only that part has a gradient. Equal votes are decided by it, as scikit-learn does
-    with `break_ties=True`.
+    The logits are its `decision_function` of the shape `"ovr"`: the votes of the pairs plus a term below one half that
+    grows with the decisions of the pairs. Only this term has a gradient, and it decides between equal votes, as in
+    scikit-learn with `break_ties=True`.
 
     Args:
         vectors: support vectors `[S, D]`.
-        coefficients: of the support vectors in each pair's decision, `[P, S]`, positive towards the first class.
-        intercept: of each pair's decision, `[P]`.
-        classes: how many classes, `P = K (K - 1) / 2`.
-        gamma: of the kernel `exp(-gamma |x - v|²)`; None is the linear kernel.
+        coefficients: weights of the support vectors in the decision of each pair, `[P, S]`, with
+            `P = K (K - 1) / 2`; positive towards the first class.
+        intercept: the constant term of each decision, `[P]`.
+        classes: the number of classes `K`.
+        gamma: the factor in the kernel `exp(-gamma |x - v|²)`; None is the linear kernel.
     """
 
     coefficients: Tensor
@@ -65,7 +66,7 @@ class PairwiseSVM(nn.Module):
     ) -> None:
         super().__init__()
         self.register_buffer("gamma", None if gamma is None else vectors.new_tensor(gamma))
-        if gamma is None:  # the support vectors add up to one weight vector for each pair
+        if gamma is None:  # add up the support vectors to one weight vector for each pair
             coefficients, vectors = coefficients @ vectors, vectors.new_zeros(0)
         pairs = torch.combinations(torch.arange(classes))
         shares = nn.functional.one_hot(pairs, classes).to(coefficients)  # [P, 2, K]
@@ -79,7 +80,7 @@ class PairwiseSVM(nn.Module):
             self.register_buffer(name, value)
 
     def decisions(self, x: Tensor) -> Tensor:
-        """The decision of every pair `[B, P]`, positive for the pair's first class."""
+        """Return the decision of every pair `[B, P]`, positive for the pair's first class."""
         flat = x.flatten(1).to(self.coefficients.dtype)
         if self.gamma is None:
             return flat @ self.coefficients.T + self.intercept
@@ -87,7 +88,7 @@ class PairwiseSVM(nn.Module):
         return kernel @ self.coefficients.T + self.intercept
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `[B, K]`."""
+        """Return logits `[B, K]`."""
         decisions = self.decisions(x)
         if self.first.shape[1] == 2:
             return torch.cat((decisions, torch.zeros_like(decisions)), 1)
@@ -98,18 +99,21 @@ class PairwiseSVM(nn.Module):
 
 
 class SoftNeighbours(nn.Module):
-    """The nearest neighbour made smooth: every point votes for its class, and the near ones count most.
+    """A differentiable nearest neighbour: every point votes for its class, and near points count most.
 
     The softmax of the logits is `F(x) = sum_z exp(-|z - x|² / temperature) Y_z / sum_z exp(-|z - x|² / temperature)`;
-    as the temperature goes to zero it becomes the label of the nearest point.
+    as the temperature goes to zero, it approaches the label of the nearest point.
 
     Source: Papernot, McDaniel and Goodfellow, Transferability in Machine Learning: from Phenomena to Black-Box Attacks
         using Adversarial Samples, 2016, where the temperature is 1.
 
     Args:
         points: `[N, D]`.
-        labels: the class of each, int64 `[N]`; every class must have a point.
+        labels: the class of each point, int64 `[N]`; every class must have a point.
         temperature: in squared units of the image.
+
+    Raises:
+        ModelError: the temperature is not positive, or a class has no point.
     """
 
     points: Tensor
@@ -124,13 +128,13 @@ class SoftNeighbours(nn.Module):
         self.counts = torch.bincount(labels).tolist()
         if min(self.counts) == 0:
             raise ModelError(f"class {self.counts.index(0)} has no point")
-        # All that it is made of is in its state, which is what tells two models apart.
+        # Everything that determines the answers is in the state, which identifies a model.
         self.register_buffer("points", points[order])
         self.register_buffer("labels", labels[order])
         self.register_buffer("temperature", points.new_tensor(temperature))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `[B, K]`."""
+        """Return logits `[B, K]`."""
         distances = _squared_distances(x.flatten(1).to(self.points.dtype), self.points)
         near = -distances / self.temperature
         return torch.stack([part.logsumexp(1) for part in near.split(self.counts, 1)], 1)
@@ -139,19 +143,19 @@ class SoftNeighbours(nn.Module):
 def from_sklearn(
     estimator: Any, shape: Sequence[int], *, temperature: float = 1.0, labels: Sequence[str] | None = None
 ) -> Classifier:
-    """A fitted estimator of scikit-learn as a classifier of images.
+    """Return a classifier of images that computes what a fitted estimator of scikit-learn computes.
 
-    Linear ones (`LogisticRegression`, `LinearSVC`, `SGDClassifier`, `RidgeClassifier`, `Perceptron`, and
+    Linear models (`LogisticRegression`, `LinearSVC`, `SGDClassifier`, `RidgeClassifier`, `Perceptron`, and
     `OneVsRestClassifier` of them) and `SVC` with a linear or RBF kernel give logits equal to the
-    `decision_function` (of two classes, its value is the second logit minus the first). `DecisionTreeClassifier` gives
-    the shares of the leaf, exactly. `KNeighborsClassifier` gives `SoftNeighbours` of its points, whatever number of
-    neighbours it asks: craft on it, and judge by `as_oracle(estimator)`.
+    `decision_function` (for two classes, its value is the second logit minus the first). `DecisionTreeClassifier`
+    gives the class shares of the leaf, exactly. `KNeighborsClassifier` gives `SoftNeighbours` of its points, for any
+    number of neighbours: use it to make adversarial images, and test them on `as_oracle(estimator)`.
 
     Args:
         estimator: fitted on images flattened to rows `[N, C * H * W]`, in `[0, 1]`.
-        shape: of an image, `(C, H, W)`.
-        temperature: of `SoftNeighbours`.
-        labels: names of the classes; None takes the estimator's own.
+        shape: the shape of an image, `(C, H, W)`.
+        temperature: the temperature of `SoftNeighbours`.
+        labels: names of the classes; None takes those of the estimator.
 
     Raises:
         ModelError: the estimator is not fitted, was fitted on another number of features, or is of another kind.
@@ -181,7 +185,7 @@ def from_sklearn(
 
 
 def as_oracle(estimator: Any) -> Oracle:
-    """An oracle that answers with the estimator's own `predict`; images are flattened to rows, as float32.
+    """Return an oracle that answers with the estimator's own `predict`; images are flattened to rows, as float32.
 
     Raises:
         ModelError: the estimator is not fitted.
@@ -210,14 +214,14 @@ def _tensor(values: Any) -> Tensor:
 
 
 def _squared_distances(x: Tensor, points: Tensor) -> Tensor:
-    """`|x - z|²` `[B, N]` without a tensor of size `[B, N, D]`."""
+    """Return `|x - z|²`, `[B, N]`, without making a tensor of size `[B, N, D]`."""
     return (x.square().sum(1, keepdim=True) - 2 * x @ points.T + points.square().sum(1)).clamp_min(0)
 
 
 def _linear(parts: Sequence[Any]) -> Linear:
     weight = torch.cat([_tensor(part.coef_).reshape(-1, part.coef_.shape[-1]) for part in parts])
     bias = torch.cat([_tensor(part.intercept_).reshape(-1).expand(len(weight) // len(parts)) for part in parts])
-    if len(weight) == 1:  # two classes have one decision, that for the second
+    if len(weight) == 1:  # for two classes there is one decision, positive for the second class
         weight, bias = torch.cat((0 * weight, weight)), torch.cat((0 * bias, bias))
     return Linear(weight, bias)
 
@@ -225,11 +229,11 @@ def _linear(parts: Sequence[Any]) -> Linear:
 def _pairwise(estimator: Any, classes: int) -> PairwiseSVM:
     vectors, dual, counts = _tensor(estimator.support_vectors_), _tensor(estimator.dual_coef_), estimator.n_support_
     owner = torch.repeat_interleave(torch.arange(classes), torch.as_tensor(counts).long())
-    # Row j - 1 of the dual coefficients has those of class i < j against j, row i those of class j against i.
+    # For i < j, row j - 1 of `dual` has the coefficients of class i against j, and row i those of class j against i.
     coefficients = torch.stack(
         [(owner == i) * dual[j - 1] + (owner == j) * dual[i] for i, j in torch.combinations(torch.arange(classes))]
     )
-    sign = -1 if classes == 2 else 1  # scikit-learn turns the sign of two classes: positive is the second
+    sign = -1 if classes == 2 else 1  # for two classes, scikit-learn changes the sign: positive is the second class
     gamma = None if estimator.kernel == "linear" else float(estimator._gamma)
     return PairwiseSVM(vectors, sign * coefficients, sign * _tensor(estimator.intercept_), classes, gamma)
 

@@ -14,8 +14,16 @@ from underfire.errors import MissingExtra, ModelError, nearest
 
 
 @dataclass(frozen=True)
-class Found:
-    """A network as its source describes it."""
+class LoadedModel:
+    """A network with the normalisation and the class names that its source states.
+
+    Attributes:
+        module: the network.
+        mean: subtracted from images, a number or one per channel.
+        std: divides images after that.
+        labels: class names; None where the source has none.
+        domain: the kind of input.
+    """
 
     module: nn.Module
     mean: float | Sequence[float] = 0.0
@@ -24,60 +32,60 @@ class Found:
     domain: Domain = IMAGES
 
 
-def timm(name: str) -> Found:
-    """A pretrained model of timm, with the normalisation that its card states."""
+def timm(name: str) -> LoadedModel:
+    """Return a pretrained model of timm, with the normalisation that its configuration states."""
     try:
         import timm
     except ImportError as error:
         raise MissingExtra("timm", "timm") from error
     if not timm.is_model(name):
-        raise ModelError(f"timm has no model {name!r}; {_close(name, timm.list_models())}")
-    module = _made(f"timm:{name}", lambda: timm.create_model(name, pretrained=True))
-    return Found(module, module.pretrained_cfg["mean"], module.pretrained_cfg["std"])
+        raise ModelError(f"timm has no model {name!r}; {_nearest(name, timm.list_models())}")
+    module = _build(f"timm:{name}", lambda: timm.create_model(name, pretrained=True))
+    return LoadedModel(module, module.pretrained_cfg["mean"], module.pretrained_cfg["std"])
 
 
-def torchvision(name: str) -> Found:
-    """A model of torchvision with its best published weights, their normalisation and class names."""
+def torchvision(name: str) -> LoadedModel:
+    """Return a model of torchvision with its best published weights, their normalisation and class names."""
     try:
         from torchvision import models
     except ImportError as error:
         raise MissingExtra("torchvision", "torchvision") from error
     if name not in models.list_models():
-        raise ModelError(f"torchvision has no model {name!r}; {_close(name, models.list_models())}")
+        raise ModelError(f"torchvision has no model {name!r}; {_nearest(name, models.list_models())}")
     weights = models.get_model_weights(name).DEFAULT
-    module = _made(f"torchvision:{name}", lambda: models.get_model(name, weights=weights))
+    module = _build(f"torchvision:{name}", lambda: models.get_model(name, weights=weights))
     preset = weights.transforms()
-    return Found(module, preset.mean, preset.std, weights.meta.get("categories"))
+    return LoadedModel(module, preset.mean, preset.std, weights.meta.get("categories"))
 
 
-def hugging_face(name: str) -> Found:
-    """An image classifier of the Hugging Face hub, with its processor's normalisation and its class names."""
+def hugging_face(name: str) -> LoadedModel:
+    """Return an image classifier of the Hugging Face hub, with its processor's normalisation and its class names."""
     try:
         import transformers
     except ImportError as error:
         raise MissingExtra("transformers", "hf") from error
-    module = _made(f"hf:{name}", lambda: transformers.AutoModelForImageClassification.from_pretrained(name))
-    processor = _made(f"hf:{name}", lambda: transformers.AutoImageProcessor.from_pretrained(name))
+    module = _build(f"hf:{name}", lambda: transformers.AutoModelForImageClassification.from_pretrained(name))
+    processor = _build(f"hf:{name}", lambda: transformers.AutoImageProcessor.from_pretrained(name))
     names = module.config.id2label
     labels = [names[i] for i in range(len(names))]
     if not getattr(processor, "do_normalize", True):
-        return Found(_Logits(module), labels=labels)
-    return Found(_Logits(module), processor.image_mean, processor.image_std, labels)
+        return LoadedModel(_Logits(module), labels=labels)
+    return LoadedModel(_Logits(module), processor.image_mean, processor.image_std, labels)
 
 
-def onnx(path: str) -> Found:
-    """An ONNX file as a torch module; it takes images in `[0, 1]` unless `mean` and `std` are given to `load`."""
+def onnx(path: str) -> LoadedModel:
+    """Return an ONNX file as a torch module, which takes images in `[0, 1]` unless `load` is given `mean` and `std`."""
     if not Path(path).is_file():
         raise ModelError(f"there is no file {path!r}, given as onnx:FILE")
     try:
         import onnx2torch
     except ImportError as error:
         raise MissingExtra("onnx2torch", "onnx") from error
-    return Found(_made(f"onnx:{path}", lambda: onnx2torch.convert(path)))
+    return LoadedModel(_build(f"onnx:{path}", lambda: onnx2torch.convert(path)))
 
 
 class _Logits(nn.Module):
-    """The logits out of the record that a transformers model returns."""
+    """A wrapper that returns the logits of a transformers model, which returns a record."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -88,13 +96,13 @@ class _Logits(nn.Module):
         return logits
 
 
-def _made(uri: str, make: Any) -> Any:
+def _build(uri: str, make: Any) -> Any:
     try:
         return make()
-    except Exception as error:  # a hub client can fail in too many ways to name them
+    except Exception as error:  # a client of a hub raises errors of many kinds
         raise ModelError(f"{uri} cannot be loaded: {error}".splitlines()[0]) from error
 
 
-def _close(name: str, names: Sequence[str]) -> str:
-    """The nearest name, without the hundreds of others that a hub has."""
+def _nearest(name: str, names: Sequence[str]) -> str:
+    """Return the nearest name, without a list of the hundreds of others."""
     return nearest(name, names).partition("Choices:")[0].strip() or f"it has {len(names)} others"

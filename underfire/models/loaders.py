@@ -1,4 +1,4 @@
-"""From a URI to a classifier under test."""
+"""Load a classifier under test from its URI."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from underfire.errors import ModelError, nearest
 from underfire.model import Classifier
 from underfire.models import hubs, zoo
-from underfire.models.hubs import Found
+from underfire.models.hubs import LoadedModel
 
 
 def load(
@@ -29,15 +29,15 @@ def load(
     std: float | Sequence[float] | None = None,
     labels: Sequence[str] | None = None,
 ) -> Classifier:
-    """The classifier that `uri` names, in evaluation mode on `device`.
+    """Return the classifier that `uri` names, in evaluation mode on `device`.
 
     `zoo:NAME`, `FILE.safetensors?arch=NAME` (also `.pt` and `.pth`, read with `weights_only=True`),
     `python:package.module:factory` (a function that makes a module or a `Classifier`), `timm:NAME`, `torchvision:NAME`,
-    `hf:NAME`, `onnx:FILE`. What is given as `mean`, `std` and `labels` goes before what the source says.
+    `hf:NAME`, `onnx:FILE`. Arguments `mean`, `std` and `labels` replace what the source states.
 
     Raises:
-        ModelError: unknown scheme or architecture, missing or damaged file, weights that do not fit, a pickle with
-            code in it.
+        ModelError: the scheme or the architecture is unknown, the file is missing or damaged, the weights do not fit,
+            or a pickle contains code.
         MissingExtra: the scheme needs a package that is not installed.
     """
     scheme, colon, rest = uri.partition(":")
@@ -63,7 +63,7 @@ def load(
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A sha256 of what a classifier is made of: weights, buffers and normalisation, each with its name."""
+    """Return a SHA-256 of the weights, buffers and normalisation of a classifier, each with its name."""
     digest = hashlib.sha256()
     state = {
         **model.state_dict(),
@@ -89,7 +89,7 @@ def _architecture(query: str) -> str:
     return options["arch"]
 
 
-def _from_file(path: Path, name: str) -> Found:
+def _from_file(path: Path, name: str) -> LoadedModel:
     entry = zoo.entry(name)
     if not path.is_file():
         raise ModelError(f"there is no weights file {str(path)!r}")
@@ -99,11 +99,11 @@ def _from_file(path: Path, name: str) -> Found:
     _check_fit(state, wanted, f"{str(path)!r} does not fit {name}")
     module.load_state_dict(state, strict=False)
     labels = entry.labels or (zoo.imagenet_names(path) if "imagenet" in name else None)
-    return Found(module, entry.mean, entry.std, labels)
+    return LoadedModel(module, entry.mean, entry.std, labels)
 
 
 def _check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
-    needed = {key for key in wanted if not key.endswith("num_batches_tracked")}  # a count that only training reads
+    needed = {key for key in wanted if not key.endswith("num_batches_tracked")}  # only training reads this count
     for key in sorted(needed - set(state)):
         raise ModelError(f"{what}: {len(needed - set(state))} parameters are missing, the first is {key!r}")
     for key in sorted(set(state) - set(wanted)):
@@ -124,7 +124,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """A state dict, bare or under `state_dict`, with or without the prefix that `DataParallel` leaves."""
+    """Return the state dict in a file, itself or under `state_dict`, without the prefix of `DataParallel`."""
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -134,7 +134,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
                 f"{str(path)!r} was not opened: the pickle wants to run {code[1]}; save the weights as safetensors"
             ) from error
         raise ModelError(f"{str(path)!r} is not a file of weights that is safe to open") from error
-    except Exception as error:  # damaged zip, truncated pickle, ...
+    except Exception as error:  # a damaged zip file, a truncated pickle, ...
         raise ModelError(f"{str(path)!r} is not a file of weights: {error}".splitlines()[0]) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -143,8 +143,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
-def _from_python(path: str) -> Found:
-    """Call `package.module:factory`; modules are looked for in the working directory too, as `python -m` does."""
+def _from_python(path: str) -> LoadedModel:
+    """Call `package.module:factory`; the module may be in the current folder, as with `python -m`."""
     module_name, colon, attribute = path.partition(":")
     if not (module_name and colon and attribute):
         raise ModelError(f"python:{path} must be python:package.module:factory")
@@ -160,15 +160,17 @@ def _from_python(path: str) -> Found:
         raise ModelError(f"module {module_name!r} has no function {attribute!r}; {nearest(attribute, names)}")
     made = factory()
     if isinstance(made, Classifier):
-        return Found(made.module, made.mean.flatten().tolist(), made.std.flatten().tolist(), made.labels, made.domain)
+        return LoadedModel(
+            made.module, made.mean.flatten().tolist(), made.std.flatten().tolist(), made.labels, made.domain
+        )
     if not isinstance(made, nn.Module):
         raise ModelError(
             f"python:{path} must return a torch module or a Classifier, it returned a {type(made).__name__}"
         )
-    return Found(made)
+    return LoadedModel(made)
 
 
-SCHEMES: dict[str, Callable[[str], Found]] = {
+SCHEMES: dict[str, Callable[[str], LoadedModel]] = {
     "zoo": lambda name: _from_file(zoo.weights(name), name),
     "python": _from_python,
     "timm": hubs.timm,

@@ -1,4 +1,4 @@
-"""Decision trees as modules: exact answers for a batch at once, and the box of every leaf."""
+"""Decision trees as modules: exact answers for whole batches, and the box of every leaf."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from torch import Tensor, nn
 
 
 class DecisionTree(nn.Module):
-    """A decision tree as tensors: a batch walks down together, and every leaf is a box.
+    """A decision tree as tensors; every leaf is a box of images.
 
-    A leaf's box is closed: `low <= x <= high` on the features that its path asks about, `[L, F]`, where rows are filled
-    up with the free interval `[0, 1]` of feature 0. It is cut with the box of images; a leaf that no image reaches has
-    `low > high` somewhere. Scikit-learn rounds images to float32 before it compares, and so does this.
+    The box of a leaf is `low <= x <= high` on the features that its path tests, `[L, F]`, intersected with `[0, 1]`; a
+    leaf that no image reaches has `low > high` for some feature. Rows are padded with the interval `[0, 1]` of feature
+    0. As scikit-learn does, images are rounded to float32 before they are compared with thresholds.
 
     Args:
-        feature: the feature that a node asks about, int64 `[N]`.
-        threshold: a node sends `x <= threshold` to the left, `[N]`.
-        left: the next node there, int64 `[N]`; -1 in a leaf.
-        right: the next node elsewhere, int64 `[N]`; -1 in a leaf.
+        feature: the feature that each node tests, int64 `[N]`.
+        threshold: the threshold of each node, `[N]`; `x <= threshold` goes to the left.
+        left: the left child of each node, int64 `[N]`; -1 for a leaf.
+        right: the right child of each node, int64 `[N]`; -1 for a leaf.
         values: the share of each class in a node, `[N, K]`.
 
     Attributes:
         leaves: the nodes that are leaves, int64 `[L]`, ascending.
-        paths: the nodes from the root to each leaf, int64 `[L, depth]`, filled up with -1.
-        features: the features that the path of each leaf asks about, int64 `[L, F]`.
+        paths: the nodes from the root to each leaf, int64 `[L, depth]`, padded with -1.
+        features: the features that the path of each leaf tests, int64 `[L, F]`.
         low: their lower bounds, `[L, F]`.
         high: their upper bounds, `[L, F]`.
     """
@@ -41,7 +41,7 @@ class DecisionTree(nn.Module):
 
     def __init__(self, feature: Tensor, threshold: Tensor, left: Tensor, right: Tensor, values: Tensor) -> None:
         super().__init__()
-        # The largest float32 that is not above the threshold: `x <= threshold` is the same for every float32 x.
+        # Round down to a float32; `x <= threshold` has the same answer for every float32 x.
         rounded = threshold.to(torch.float32)
         below = torch.nextafter(rounded, rounded.new_tensor(float("-inf")))
         self.register_buffer("threshold", torch.where(rounded.to(threshold.dtype) > threshold, below, rounded))
@@ -78,7 +78,7 @@ class DecisionTree(nn.Module):
         self.register_buffer("high", torch.tensor([[bounds[1] for _, bounds in row] for row in filled]))
 
     def leaf(self, x: Tensor) -> Tensor:
-        """The leaf, as a node, that every image `[B, C, H, W]` ends in, int64 `[B]`."""
+        """Return the node of the leaf that each image `[B, C, H, W]` reaches, int64 `[B]`."""
         flat = x.detach().flatten(1).to(torch.float32)
         node = torch.zeros(len(flat), dtype=torch.int64, device=x.device)
         for _ in range(self.depth):
@@ -88,5 +88,5 @@ class DecisionTree(nn.Module):
         return node
 
     def forward(self, x: Tensor) -> Tensor:
-        """The share of each class in the image's leaf `[B, K]`; without a gradient, there is none."""
+        """Return the share of each class in the leaf of each image, `[B, K]`, without a gradient."""
         return self.values[self.leaf(x)].to(x.dtype)

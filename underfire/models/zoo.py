@@ -1,4 +1,4 @@
-"""The zoo: every architecture with its normalisation and class names, and where its weights are."""
+"""The zoo: every architecture with its normalisation, its class names and the place of its weights."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Entry:
     """An architecture of the zoo.
 
     Attributes:
-        build: makes the network, with random weights.
-        mean: per channel, subtracted from images in `[0, 1]`.
-        std: per channel, divides after that.
-        labels: class names; None where they come with the data (ImageNet).
+        build: returns the network with random weights.
+        mean: subtracted from images in `[0, 1]`, one value per channel or one for all.
+        std: divides images after that, likewise.
+        labels: class names; None if the data has them (ImageNet).
     """
 
     build: Callable[[], nn.Module]
@@ -57,10 +57,10 @@ ZOO: dict[str, Entry] = {
 
 
 def entry(name: str) -> Entry:
-    """The architecture called `name`.
+    """Return the architecture called `name`.
 
     Raises:
-        ModelError: there is none; the message suggests the nearest.
+        ModelError: there is no such architecture; the message suggests the nearest name.
     """
     if name not in ZOO:
         raise ModelError(f"unknown architecture {name!r}; {nearest(name, ZOO)}")
@@ -68,16 +68,16 @@ def entry(name: str) -> Entry:
 
 
 def data_root() -> Path | None:
-    """The folder of data and weights that `UNDERFIRE_DATA` names, or None."""
+    """Return the folder of data and weights that `UNDERFIRE_DATA` names, or None."""
     value = os.environ.get("UNDERFIRE_DATA")
     return Path(value) if value else None
 
 
 def weights(name: str) -> Path:
-    """The file with the published weights of `name`: in the package, else below `weights` in `UNDERFIRE_DATA`.
+    """Return the file with the weights of `name`, in the package or below `weights` in `UNDERFIRE_DATA`.
 
     Raises:
-        ModelError: it is in neither.
+        ModelError: neither place has it.
     """
     entry(name)
     embedded = EMBEDDED / f"{name}.safetensors"
@@ -95,7 +95,7 @@ def weights(name: str) -> Path:
 
 
 def imagenet_names(weights_file: Path) -> tuple[str, ...] | None:
-    """The 1,000 class names, where `imagenet_sample/classes.json` lies beside the weights or in `UNDERFIRE_DATA`."""
+    """Return the names in `imagenet_sample/classes.json`, in `UNDERFIRE_DATA` or near the weights, or None."""
     roots = (data_root(), weights_file.absolute().parent.parent)
     for path in (root / "imagenet_sample" / "classes.json" for root in roots if root is not None):
         if path.is_file():
