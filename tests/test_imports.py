@@ -26,7 +26,6 @@ RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 # A loader returns a Classifier, which holds a domain; the command line calls all.
 ALLOWED = {
     ("models", "model"),
-    ("models", "domains"),
     ("model", "domains"),
     ("models", "domains"),
     ("transforms", "domains"),
