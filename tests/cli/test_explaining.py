@@ -50,7 +50,7 @@ def test_of_a_changed_image_the_goal_is_the_class_it_gets(parsed: Parsed) -> Non
     first = parsed("explain", "counterfactual", *DIGITS, "--out", "one", "--set", "steps=50")
     goal = first[0]["pred"]
     rows = parsed("explain", "counterfactual", *DIGITS, "--goal", goal, "--out", "out", *KNOWN, "--set", "steps=50")
-    assert rows[0]["outcome"] == "so already" and rows[0]["l2"] == 0
+    assert rows[0]["outcome"] == "no change needed" and rows[0]["l2"] == 0
     for row in rows[1:]:
         assert row["pred"] == goal or (row["pred_changed"] == goal and row["l2"] > 0)
 
@@ -84,10 +84,10 @@ def test_rules_are_printed_with_their_fidelity(parsed: Parsed, capsys: pytest.Ca
     ("arguments", "message"),
     [
         (("prototypes", *DIGITS), "call fit(model, data) first; here: --reference DATA_URI"),
-        (("gradient", *DIGITS, *KNOWN), "gradient does not learn from data; leave --reference out"),
+        (("gradient", *DIGITS, *KNOWN), "gradient does not learn from data"),
         (("prototypes", *DIGITS, "--reference", "nothing:"), "unknown data 'nothing:'"),
         (("prototypes", *DIGITS, *KNOWN, "--set", "kk=3"), "unknown key 'kk'"),
-        (("rise", *DIGITS, "--set", "samples=0"), "samples and cells must be at least 1, got 0 and 7"),
+        (("rise", *DIGITS, "--set", "samples=0"), "'samples' should be at least 1, got 0"),
         (("surrogate", *DIGITS, *KNOWN[:-1], 1), "digits:train: of 1 images, 0 would be held out"),
     ],
 )

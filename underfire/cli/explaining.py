@@ -1,4 +1,4 @@
-"""`underfire explain`: an interpreter over images, shown as what it gives: maps, images, examples or rules."""
+"""`underfire explain`: apply an interpreter to images and write its maps, images, examples or rules."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Method:
-    """An interpreter with its options, fitted where it must be.
+class PreparedInterpreter:
+    """An interpreter with its options, fitted if necessary.
 
     Attributes:
-        card: what the catalogue says of it.
-        call: `(model, x, y)` -> what it gives; with figures about the map, where the card has `detailed`.
+        card: its card in the catalogue.
+        call: returns the explanation of `(model, x, y)`, with figures about the map where the card has `detailed`.
         known: the images of `--reference`, or None.
-        passes: about how many passes an image takes.
+        passes: the approximate number of passes per image, for the progress bar.
     """
 
     card: Card
@@ -47,14 +47,14 @@ class Method:
 
     @cached_property
     def images(self) -> Tensor | None:
-        """Those of `--reference`, decoded once, `[N, C, H, W]`."""
+        """The images of `--reference`, decoded once, `[N, C, H, W]`."""
         return None if self.known is None else self.known[:].x
 
     def __call__(self, job: Job, x: Tensor, y: Tensor, **more: Any) -> Any:
-        """What it gives.
+        """Return the explanation.
 
         Raises:
-            InputError: it was to be fitted first.
+            InputError: the interpreter must be fitted first.
         """
         try:
             return self.call(job.model, x, y, **more)
@@ -64,16 +64,16 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A batch on its way through.
+class ExplainedBatch:
+    """A batch of images to explain.
 
     Attributes:
         batch: the images.
-        logits: the model's, `[B, K]`.
-        wanted: the class of `--goal` for each, int64 `[B]`, or None.
-        stems: their file names.
-        rows: what is known of each; more is added.
-        staging: where files are written.
+        logits: the logits of the model, `[B, K]`.
+        wanted: the class of `--goal` for each image, int64 `[B]`, or None.
+        stems: the file names without suffix.
+        rows: the results of each image; functions add to them.
+        staging: the folder to write into.
     """
 
     batch: Batch
@@ -84,40 +84,38 @@ class Part:
     staging: Path
 
     @property
-    def explained(self) -> Tensor:
-        """The class to explain: the one wanted, or else the predicted one; int64 `[B]`."""
+    def classes(self) -> Tensor:
+        """The class to explain: the wanted one, or the predicted one; int64 `[B]`."""
         return self.logits.argmax(1) if self.wanted is None else self.wanted
 
 
-def prepare(job: Job, name: str, settings: tuple[str, ...], reference: str | None, reference_n: int | None) -> Method:
-    """The interpreter `name` with its settings, fitted to the images of `--reference` where it learns from data.
+def prepare(
+    job: Job, name: str, settings: tuple[str, ...], reference: str | None, reference_n: int | None
+) -> PreparedInterpreter:
+    """Return the interpreter `name` with its settings, fitted to the images of `--reference` if it learns from data.
 
     Raises:
-        InputError: there is no such interpreter or option, or it has no use for a reference.
+        InputError: there is no such interpreter or option, or it takes no reference.
     """
     from underfire import data
     from underfire.audit.methods import interpreter_of, values_of
 
     card = find("interpreter", name)
     entry = options.interpreter(name, settings, maps_only=False)
-    card.check_domain(job.model.domain.name)
+    job.check_domain("interpreter", name)
     call = interpreter_of(entry)
     if card.facts.detailed is not None:
         call = partial(card.facts.detailed, **values_of("interpreter", entry))
     values = {n: p.default for n, p in card.options.items()} | entry.options
-    passes = prod(
-        max(v, 1)
-        for n in ("steps", "binary_search_steps", "samples", "searches")
-        if isinstance(v := values.get(n), int)
-    )
+    passes = prod(max(v, 1) for n in ("steps", "binary_search_steps", "samples") if isinstance(v := values.get(n), int))
     if reference is None:
-        return Method(card, call, None, passes)
+        return PreparedInterpreter(card, call, None, passes)
     if not card.fitted and "known" not in card.options:
-        raise InputError(f"{name} does not learn from data; leave --reference out")
+        raise InputError(f"{name} does not learn from data; leave out --reference")
     known = data.load(reference, n=reference_n, seed=job.seed)
     if card.fitted:
         _fit(job, name, call, known)
-    return Method(card, call, known, passes)
+    return PreparedInterpreter(card, call, known, passes)
 
 
 def _fit(job: Job, name: str, method: Any, known: Dataset) -> None:
@@ -147,39 +145,39 @@ def explain(
     reference: str | None = None,
     reference_n: int | None = None,
 ) -> None:
-    """Explain the predictions for the images of `job`, or class `goal` of them, and write what there is to see.
+    """Explain the predicted class of the images of `job`, or the class `goal`, and write the results.
 
-    Of an interpreter that gives images, `goal` is the class that they are to have.
+    For an interpreter that returns changed images, `goal` is the class that they should have.
     """
     import torch
 
     method = prepare(job, name, settings, reference, reference_n)
-    show, endings, columns = _SHOWS[method.gives]
+    show, endings, columns = _WRITERS[method.gives]
     files = [f"{stem}.{ending.format(name=name)}" for stem in job.source.stems for ending in endings]
     rows: list[Row] = []
     with atomic_write_all(job.out, [*files, "results.json"], force=job.force) as staging:
         for batch, logits, names in job.batches(name, method.passes):
             wanted = None if goal is None else torch.full_like(batch.y, class_of(job.model, logits.shape[1], goal))
-            part = Part(batch, logits, wanted, names, job.about(batch, logits), staging)
+            part = ExplainedBatch(batch, logits, wanted, names, job.about(batch, logits), staging)
             show(job, method, part)
             rows += part.rows
         (staging / "results.json").write_text(to_json(rows) + "\n", encoding="utf-8")
     job.show(rows, columns)
     if method.gives == "rules" and not job.quiet:
-        ERR.print(f"tree and network agree on {method.call.fidelity} of the images held out", end="")
-        ERR.print(f"; one answer for all would on {method.call.constant.value:.3f}")
+        ERR.print(f"tree and network agree on {method.call.fidelity} of the held-out images", end="")
+        ERR.print(f"; a constant answer agrees on {method.call.constant.value:.3f}")
 
 
-def _explained(job: Job, part: Part, y: Tensor) -> None:
+def _explained(job: Job, part: ExplainedBatch, y: Tensor) -> None:
     for row, k in zip(part.rows, y.tolist(), strict=True):
         row |= {"explained": k, "explained_class": job.model.name_of(k)}
 
 
-def _show_maps(job: Job, method: Method, part: Part) -> None:
+def _show_maps(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
     from underfire import figures
     from underfire.measures.localisation import mass_inside
 
-    k = part.explained
+    k = part.classes
     maps = method(job, part.batch.x, k)
     maps, figures_of_maps = maps if isinstance(maps, tuple) else (maps, {})
     maps = maps.detach()
@@ -193,7 +191,7 @@ def _show_maps(job: Job, method: Method, part: Part) -> None:
         figures.save(figures.heatmap(maps[i], part.batch.x[i]), part.staging / row["file"], at_least=224)
 
 
-def _show_images(job: Job, method: Method, part: Part) -> None:
+def _show_images(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
     import torch
 
     from underfire import figures
@@ -201,7 +199,7 @@ def _show_images(job: Job, method: Method, part: Part) -> None:
 
     x, wanted, pred = part.batch.x, part.wanted, part.logits.argmax(1)
     every = torch.arange(len(x), device=x.device)
-    rest = every if wanted is None else every[pred != wanted]  # others are so already
+    rest = every if wanted is None else every[pred != wanted]  # the others have the class already
     more: dict[str, Any] = {} if wanted is None else {"goal": wanted[rest]}
     if method.images is not None:
         more["known"] = method.images.to(x)
@@ -238,16 +236,16 @@ def _show_images(job: Job, method: Method, part: Part) -> None:
 
 def _outcome(row: Row, wanted: int | None) -> str:
     if wanted == row["pred"]:
-        return "so already"
+        return "no change needed"
     if not row["success"]:
-        return "none found"
+        return "not found"
     return "changed" if row["success_saved"] else "changed, not as PNG"
 
 
-def _show_examples(job: Job, method: Method, part: Part) -> None:
+def _show_examples(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
     from underfire import figures
 
-    k = part.explained
+    k = part.classes
     found = method(job, part.batch.x, k)
     labels = None if method.known is None else method.known.labels
     _explained(job, part, k)
@@ -266,8 +264,8 @@ def _show_examples(job: Job, method: Method, part: Part) -> None:
         figures.save(figures.sheet([panels], column_titles=titles), part.staging / row["file"])
 
 
-def _show_rules(job: Job, method: Method, part: Part) -> None:
-    k = part.explained
+def _show_rules(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
+    k = part.classes
     _explained(job, part, k)
     for stem, row, rules in zip(part.stems, part.rows, method(job, part.batch.x, k), strict=True):
         row |= {"rules": rules, "fidelity": method.call.fidelity, "file": f"{stem}.{method.card.name}.txt"}
@@ -278,8 +276,9 @@ def _show_rules(job: Job, method: Method, part: Part) -> None:
 _WHO = {"id": "image", "class": "prediction", "conf": "conf"}
 _DETAILS = {"completeness_gap": "gap", "r2": "R²"}
 _EXPLAINED = {**_WHO, "explained_class": "explained"}
-# How what an interpreter gives is shown: by which function, in which files of an image, under which titles.
-_SHOWS: dict[str, tuple[Callable[[Job, Method, Part], None], tuple[str, ...], dict[str, str]]] = {
+_Writer = Callable[[Job, PreparedInterpreter, ExplainedBatch], None]
+# For each kind of explanation: the function that writes it, the files of an image, and the columns of the table.
+_WRITERS: dict[str, tuple[_Writer, tuple[str, ...], dict[str, str]]] = {
     "map": (_show_maps, ("{name}.png",), {**_EXPLAINED, "mass_inside": "in evidence", **_DETAILS}),
     "images": (
         _show_images,

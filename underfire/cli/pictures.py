@@ -49,6 +49,14 @@ class Job:
 
         return models.load(self.model_uri, device=device(self.device))
 
+    def check_domain(self, kind: str, name: str) -> None:
+        """Raise Unsupported if the model takes no images, or the method does not take what the model takes."""
+        from underfire.domains import domain_of
+
+        domain = domain_of(self.model)
+        domain.require_images(f"{kind} {name} on the command line")
+        find(kind, name).check_domain(domain.name)
+
     @cached_property
     def source(self) -> ImageInput:
         """The images."""
@@ -149,11 +157,11 @@ def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | Non
     from underfire.audit.goals import choose_goal
     from underfire.audit.methods import attack_of, interpreter_of
 
-    find("attack", entry.name).check_domain(job.model.domain.name)
+    job.check_domain("attack", entry.name)
     method, explain_with = attack_of(entry, entry.eps[0]), None
     if interpreter:
         shown_by = entry.interpreter or options.interpreter(interpreter)
-        find("interpreter", shown_by.name).check_domain(job.model.domain.name)
+        job.check_domain("interpreter", shown_by.name)
         explain_with = interpreter_of(shown_by)
     stems = job.source.stems
     files = [f"{stem}.{part}.png" for stem in stems for part in ("adversarial", "perturbation", "sheet")]

@@ -47,8 +47,8 @@ def _clock(seconds: float) -> str:
 @contextmanager
 def progress(
     what: str, total: float, *, unit: str, start: float = 0, quiet: bool = False
-) -> Iterator[Callable[[float], None]]:
-    """Show a progress bar on stderr that begins at `start`; yield `show(done)`, which sets how much is done in all."""
+) -> Iterator[Callable[..., None]]:
+    """Show a progress bar on stderr that begins at `start`; yield `show(done, what)`, which moves and names it."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
@@ -60,7 +60,7 @@ def progress(
     bars.update(task, completed=start)
     bars.start()
     try:
-        yield lambda done: bars.update(task, completed=done)
+        yield lambda done, what=what: bars.update(task, completed=done, description=what)
     except BaseException:
         bars.remove_task(task)  # leave room for the error message
         bars.live.transient = True

@@ -28,9 +28,11 @@ def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
 
     from underfire import figures
     from underfire.attribution.comparison import run_all_interpreters
+    from underfire.domains import domain_of
     from underfire.errors import UnderfireError
     from underfire.measures.maps import informative
 
+    domain_of(job.model).require_images("explain --all")
     files = [f"{stem}.all.png" for stem in job.source.stems]
     rows: list[Row] = []
     left_out: dict[str, str] = {}

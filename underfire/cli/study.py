@@ -173,10 +173,12 @@ class _StudyImages:
     ) -> None:
         from underfire import models
         from underfire.cli.images import channels_of
+        from underfire.domains import domain_of
 
         self.images, self.size, self.batch_size = images, size, batch_size
         self.seed, self.place, self.quiet = seed, place, quiet
         self.model = models.load(model, device=place)
+        domain_of(self.model).require_images("study prepare")
         self.channels = channels_of(self.model)
 
     def draw(self, pool: int | None, enough: int) -> None:
