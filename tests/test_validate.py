@@ -6,14 +6,28 @@ import pytest
 import torch
 from torch import Generator
 
-from underfire.errors import DataError, InputError, ModelError
-from underfire.validate import at_least_one, check_classes, check_labels, default_generator, per_sample, require_finite
+from underfire.errors import DataError, InputError, ModelError, Unsupported
+from underfire.validate import (
+    at_least_one,
+    check_choice,
+    check_classes,
+    check_labels,
+    default_generator,
+    per_sample,
+    require_finite,
+)
 
 
 def test_at_least_one_names_the_number_that_is_too_small() -> None:
     at_least_one(steps=1, restarts=7)
     with pytest.raises(InputError, match="restarts.*0"):
         at_least_one(steps=1, restarts=0)
+
+
+def test_a_choice_that_is_unknown_is_named_with_the_choices() -> None:
+    check_choice(("adam", "newton"), solver="adam")
+    with pytest.raises(Unsupported, match="solver 'sgd'.*adam, newton"):
+        check_choice(("adam", "newton"), solver="sgd")
 
 
 def test_classes_must_be_among_those_of_the_logits() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import overload
 
 import torch
 from torch import Generator, Tensor
 
-from underfire.errors import DataError, InputError, ModelError
+from underfire.errors import DataError, InputError, ModelError, Unsupported
 
 
 def at_least_one(**numbers: int) -> None:
@@ -18,6 +19,16 @@ def at_least_one(**numbers: int) -> None:
     for name, number in numbers.items():
         if number < 1:
             raise InputError(f"{name} must be at least 1, got {number}")
+
+
+def check_choice(choices: Collection[str], **values: str) -> None:
+    """Raise Unsupported unless every value is one of the choices; the message names the argument.
+
+    >>> check_choice(("adam", "newton"), solver="adam")
+    """
+    for name, value in values.items():
+        if value not in choices:
+            raise Unsupported(f"{name} {value!r} is unknown; choices: {', '.join(choices)}")
 
 
 def check_labels(x: Tensor, y: Tensor, goal: Tensor | None = None) -> None:

@@ -41,6 +41,7 @@ def adversarial_transformation(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "linf",
     eps: float | Tensor = 16 / 255,
     steps: int = 200,
     step_size: float = 5e-3,
@@ -78,7 +79,7 @@ def adversarial_transformation(
     """
     generator = default_generator(generator, x.device)
     check_inputs(model, x, y, goal)
-    threat = ball("linf", eps)
+    threat = ball(norm, eps, among=("linf",))
     threat.check(x)
     at_least_one(steps=steps, width=width, chunk=chunk)
     if generator_network is not None:

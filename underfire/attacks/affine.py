@@ -10,6 +10,7 @@ from underfire.ascent.loop import Keep
 from underfire.ascent.parametric import Affine
 from underfire.ascent.search import Search, search_parameters
 from underfire.catalog import card
+from underfire.validate import check_choice
 
 
 @card(
@@ -28,6 +29,7 @@ def affine(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "affine",
     eps: float | Tensor = 1.0,
     rotation: float = 30.0,
     shear: float = 0.0,
@@ -73,6 +75,7 @@ def affine(
     Returns:
         The changed images, shaped like `x`; where nothing fools the model, those of the largest margin.
     """
+    check_choice(("affine",), norm=norm)
     return search_parameters(
         model,
         x,

@@ -33,6 +33,7 @@ def boundary(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "l2",
     eps: float | Tensor | None = None,
     queries: int | Tensor = 10_000,
     starts: Tensor | None = None,
@@ -70,7 +71,7 @@ def boundary(
         raise InputError(f"sideways and inwards must be > 0 and factor > 1, got {sideways}, {inwards} and {factor}")
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
-    walk = Nearest(x, "l2")
+    walk = Nearest(x, norm, among=("l2",))
     within(walk, eps)  # says at once what is wrong with eps
     side, inward = Rate(x, sideways, factor, 0.2, 0.5, 10), Rate(x, inwards, factor, 0.1, 0.25, 20)
     step = 0

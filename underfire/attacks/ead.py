@@ -10,9 +10,9 @@ from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.ascent.objectives import carlini, margin
 from underfire.ascent.step import Targets, succeeded, value_and_grad
 from underfire.catalog import card
-from underfire.errors import InputError, Unsupported
+from underfire.errors import InputError
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, per_sample
+from underfire.validate import at_least_one, check_choice, per_sample
 
 
 @card(
@@ -60,8 +60,7 @@ def ead(
         The best success of each sample by the rule, shaped like `x`; the clean image if there is none.
     """
     at_least_one(steps=steps, binary_search_steps=binary_search_steps)
-    if rule not in ("EN", "L1"):
-        raise Unsupported(f"rule={rule!r} is unknown; choices: EN, L1")
+    check_choice(("EN", "L1"), rule=rule)
     if not (step_size > 0 and c > 0 and beta >= 0 and confidence >= 0):
         raise InputError(
             "ead needs step_size > 0, c > 0, beta >= 0, confidence >= 0; "

@@ -34,6 +34,7 @@ def lbfgs(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "l2",
     eps: float | Tensor | None = None,
     steps: int = 100,
     binary_search_steps: int = 10,
@@ -63,7 +64,7 @@ def lbfgs(
     if not (c > 0 and tolerance >= 0):
         raise InputError(f"c must be > 0 and tolerance >= 0, got {c} and {tolerance}")
     x = x.detach()
-    nearest = Nearest(x, "l2", eps)
+    nearest = Nearest(x, norm, eps, among=("l2",))
     with frozen(model):
         logits, targets = evaluate_clean(model, x, y, goal, nearest)
         if goal is None:

@@ -10,9 +10,9 @@ from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.ascent.step import Targets
 from underfire.ascent.threats import L0
 from underfire.catalog import card
-from underfire.errors import InputError, Unsupported
+from underfire.errors import InputError
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, default_generator
+from underfire.validate import at_least_one, check_choice, default_generator
 
 
 @card(
@@ -31,6 +31,7 @@ def one_pixel(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "pixels",
     eps: float | Tensor = 1,
     population: int = 400,
     steps: int = 100,
@@ -65,8 +66,8 @@ def one_pixel(
     at_least_one(steps=steps)
     if population < 4:
         raise InputError(f"population must be at least 4, got {population}")
-    if base not in ("random", "best"):
-        raise Unsupported(f"base {base!r} is unknown; choices: random, best")
+    check_choice(("pixels",), norm=norm)
+    check_choice(("random", "best"), base=base)
     ask = Queries(model, x, y, population * (steps + 1), goal=goal, chunk=chunk)
     L0(eps).check(x)
     pixels = torch.as_tensor(eps, device=x.device).floor().expand(len(x)).clamp(max=x[:1, 0].numel()).to(torch.int64)

@@ -8,6 +8,7 @@ from underfire.ascent.loop import Keep
 from underfire.ascent.parametric import Photometric
 from underfire.ascent.search import Search, search_parameters
 from underfire.catalog import card
+from underfire.validate import check_choice
 
 
 @card(
@@ -27,6 +28,7 @@ def photometric(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "photometric",
     eps: float | Tensor = 1.0,
     brightness: float = 0.95,
     contrast: tuple[float, float] = (0.0, 5.0),
@@ -64,6 +66,7 @@ def photometric(
     Returns:
         The changed images, shaped like `x`; where nothing fools the model, those of the largest margin.
     """
+    check_choice(("photometric",), norm=norm)
     return search_parameters(
         model,
         x,

@@ -12,9 +12,9 @@ from underfire.ascent.objectives import margin
 from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.ascent.step import Targets
 from underfire.catalog import card
-from underfire.errors import InputError, Unsupported
+from underfire.errors import InputError
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, default_generator
+from underfire.validate import at_least_one, check_choice, default_generator
 
 
 @card(
@@ -35,6 +35,7 @@ def zoo(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "l2",
     eps: float | Tensor | None = None,
     queries: int | Tensor = 100_000,
     binary_search_steps: int = 1,
@@ -79,13 +80,12 @@ def zoo(
         coordinates=coordinates,
         **{"every side": min(sides, default=0)} if sides else {},
     )
-    if solver not in ("adam", "newton"):
-        raise Unsupported(f"solver {solver!r} is unknown; choices: adam, newton")
+    check_choice(("adam", "newton"), solver=solver)
     if step <= 0 or step_size <= 0 or c <= 0:
         raise InputError(f"step, step_size and c must be > 0, got {step}, {step_size} and {c}")
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
-    nearest = Nearest(x, "l2", eps)
+    nearest = Nearest(x, norm, eps, among=("l2",))
     everyone = Targets(y, goal, torch.arange(len(x), device=x.device))
     weights, lead = BinarySearch(x, c), margin()
     shapes = [_shape(x, side) for side in sides or (max(x.shape[2:]),)]

@@ -23,7 +23,7 @@ from underfire.catalog import card
 from underfire.domains import check_inputs
 from underfire.errors import InputError
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, check_classes, default_generator
+from underfire.validate import at_least_one, check_choice, check_classes, default_generator
 
 
 @card(
@@ -43,6 +43,7 @@ def adversarial_patch(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "patch",
     eps: float | Tensor = 0.05,
     steps: int = 200,
     step_size: float = 0.05,
@@ -73,6 +74,7 @@ def adversarial_patch(
         InputError: the patch is larger than the image, or an option is out of its range.
     """
     generator = default_generator(generator, x.device)
+    check_choice(("patch",), norm=norm)
     _check(model, x, y, goal, eps, steps, step_size, rotation, scale, chunk)
     x_adv = x.clone()
     if len(x) == 0:

@@ -14,11 +14,11 @@ from underfire.ascent.step import Targets, succeeded
 from underfire.ascent.threats import ball
 from underfire.attacks.fab.planes import onto_plane
 from underfire.catalog import card
-from underfire.errors import InputError, Unsupported
+from underfire.errors import InputError
 from underfire.gradients.classes import nearest_boundary
 from underfire.gradients.smoothing import norms
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, default_generator, per_sample
+from underfire.validate import at_least_one, check_choice, default_generator, per_sample
 
 #: Radius of the random starts where neither eps nor an earlier success says one, and the order that measures slopes.
 RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
@@ -81,10 +81,8 @@ def fab(
     generator = default_generator(generator, x.device)
     at_least_one(steps=steps, candidates=candidates, restarts=restarts, chunk=1 if chunk is None else chunk)
     at_least_one(patience=1 if patience is None else patience)
-    if keep not in ("best", "success") or boundaries not in ("nearest", "each"):
-        raise Unsupported(
-            f"keep is 'best' or 'success', boundaries 'nearest' or 'each'; got {keep!r} and {boundaries!r}"
-        )
+    check_choice(("best", "success"), keep=keep)
+    check_choice(("nearest", "each"), boundaries=boundaries)
     if not (0 <= alpha_max <= 1 and eta >= 1 and 0 < beta < 1):
         raise InputError(f"alpha_max is in [0, 1], eta >= 1, beta in (0, 1); got {alpha_max}, {eta}, {beta}")
     nearest = Nearest(x.detach(), norm, eps, among=("linf", "l2", "l1"))

@@ -15,10 +15,10 @@ from underfire.ascent.threats import Linf
 from underfire.attacks.fooling_images.genomes import Cppn, Direct, Encoding, Genomes
 from underfire.catalog import card
 from underfire.domains import check_inputs
-from underfire.errors import InputError, Unsupported
+from underfire.errors import InputError
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, check_classes, default_generator, per_sample
+from underfire.validate import at_least_one, check_choice, check_classes, default_generator, per_sample
 
 ENCODINGS: dict[str, type[Direct] | type[Cppn]] = {"direct": Direct, "cppn": Cppn}
 
@@ -40,6 +40,7 @@ def fooling_images(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "linf",
     eps: float | Tensor = 1.0,
     encoding: Literal["direct", "cppn", "gradient"] = "direct",
     steps: int = 200,
@@ -71,8 +72,8 @@ def fooling_images(
     """
     generator = default_generator(generator, x.device)
     at_least_one(steps=steps, population=population, chunk=chunk)
-    if encoding not in (*ENCODINGS, "gradient"):
-        raise Unsupported(f"encoding={encoding!r} is unknown; choices: {', '.join(ENCODINGS)}, gradient")
+    check_choice(("linf",), norm=norm)
+    check_choice((*ENCODINGS, "gradient"), encoding=encoding)
     check_inputs(model, x, y, goal)
     threat = Linf(eps)
     threat.check(x)
@@ -139,8 +140,7 @@ def map_elites(
     """
     generator = default_generator(generator, device)
     at_least_one(steps=steps, population=population, chunk=chunk)
-    if encoding not in ENCODINGS:
-        raise Unsupported(f"encoding={encoding!r} is unknown; choices: {', '.join(ENCODINGS)}")
+    check_choice(ENCODINGS, encoding=encoding)
     if len(shape) != 3 or len(classes) == 0:
         raise InputError(f"an image has channels, height and width, and one class at least, got {shape}, {classes}")
     channels, height, width = shape

@@ -34,6 +34,7 @@ def jsma(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "l0",
     eps: float | Tensor | None = None,
     share: float = 0.145,
     theta: float = 1.0,
@@ -66,7 +67,7 @@ def jsma(
     if not (0 < share <= 1 and 0 < abs(theta) <= 1):
         raise InputError(f"share must be in (0, 1] and theta in [-1, 1] but not 0, got {share:g} and {theta:g}")
     entries = x.shape[1:].numel()
-    nearest = Nearest(x, "l0", share * entries if eps is None else eps)
+    nearest = Nearest(x, norm, share * entries if eps is None else eps, among=("l0",))
     together = 2 if pair else 1
     with frozen(model):
         logits, targets = evaluate_clean(model, x, y, goal, nearest)

@@ -14,9 +14,9 @@ from underfire.ascent.step import Best, Targets, succeeded, take
 from underfire.attacks.st_adv.flows import Flow, roughness
 from underfire.catalog import card
 from underfire.domains import check_inputs
-from underfire.errors import InputError, Unsupported
+from underfire.errors import InputError
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, check_classes
+from underfire.validate import at_least_one, check_choice, check_classes
 
 
 @card(
@@ -34,6 +34,7 @@ def st_adv(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "flow",
     eps: float | Tensor = 1.0,
     steps: int = 100,
     step_size: float = 0.1,
@@ -67,8 +68,9 @@ def st_adv(
     at_least_one(steps=steps)
     if step_size <= 0 or weight < 0:
         raise InputError(f"step_size must be > 0 and weight >= 0, got {step_size} and {weight}")
-    if solver not in ("lbfgs", "adam") or keep not in ("success", "best"):
-        raise Unsupported(f"solver must be lbfgs or adam and keep success or best, got {solver!r} and {keep!r}")
+    check_choice(("flow",), norm=norm)
+    check_choice(("lbfgs", "adam"), solver=solver)
+    check_choice(("success", "best"), keep=keep)
     check_inputs(model, x, y, goal)
     threat = Flow(eps, mask)
     threat.check(x)

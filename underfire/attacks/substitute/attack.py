@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.queries import Queries
-from underfire.ascent.threats import Linf
+from underfire.ascent.threats import ball
 from underfire.attacks.fgsm import fgsm
 from underfire.attacks.pgd import pgd
 from underfire.attacks.substitute.surrogates import Architecture, Training
@@ -36,6 +36,7 @@ def substitute(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "linf",
     eps: float | Tensor = 0.3,
     queries: int | Tensor = 1000,
     method: str | Callable[..., Tensor] = "fgsm",
@@ -75,7 +76,7 @@ def substitute(
         raise Unsupported(f"unknown method {method!r}; {nearest(method, ATTACKS)}")
     attack = ATTACKS[method] if isinstance(method, str) else method
     asked = Queries(model, x, y, queries, goal=goal)
-    Linf(eps).check(x)
+    ball(norm, eps, among=("linf",)).check(x)
     seeds = x if seeds is None else seeds
     if seeds.shape[1:] != x.shape[1:]:
         raise DataError(f"seeds must be images {tuple(x.shape[1:])}, got {tuple(seeds.shape[1:])}")
