@@ -12,6 +12,8 @@ from underfire.errors import DataError, InputError, Unsupported
 from underfire.validate import check_labels
 
 KINDS = ("numeric", "categorical", "immutable")
+#: The names of the domains that an additive attack serves: whatever has a box and numeric columns.
+ADDITIVE = ("image", "table", "series")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from underfire.ascent.step import Step
 from underfire.ascent.step_rules import StepSize, linear
 from underfire.ascent.threats import ball
 from underfire.catalog import InterpreterFacts, card, facts_of
-from underfire.domains import check_inputs
+from underfire.domains import check_inputs, domain_of
 from underfire.errors import InputError
 from underfire.hooks import frozen, smooth_relu
 from underfire.validate import check_classes
@@ -77,6 +77,7 @@ def adv2(
             derivative is taken exactly, and no smoothing otherwise; 0 never smooths.
         pool: side of the squares over which both maps are averaged before they are compared.
     """
+    domain_of(model).require_images("adv2")
     if steps < 1 or warm_steps < 0:
         raise InputError(f"steps must be at least 1 and warm_steps at least 0, got {steps} and {warm_steps}")
     check_inputs(model, x, y, goal)

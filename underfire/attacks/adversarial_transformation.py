@@ -18,7 +18,7 @@ from underfire.ascent.step import Targets
 from underfire.ascent.threats import Threat, ball
 from underfire.ascent.universal import cross_fit_halves
 from underfire.catalog import card
-from underfire.domains import check_inputs
+from underfire.domains import check_inputs, domain_of
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, check_classes, default_generator
@@ -77,6 +77,7 @@ def adversarial_transformation(
         held_out: False trains on all images and changes the same images.
         generator_network: a network that changes images, such as one of `train_generator`; then nothing is trained.
     """
+    domain_of(model).require_images("adversarial_transformation")
     generator = default_generator(generator, x.device)
     check_inputs(model, x, y, goal)
     threat = ball(norm, eps, among=("linf",))

@@ -10,6 +10,7 @@ from underfire.ascent.loop import Keep
 from underfire.ascent.parametric import Affine
 from underfire.ascent.search import Search, search_parameters
 from underfire.catalog import card
+from underfire.domains import domain_of
 from underfire.validate import check_choice
 
 
@@ -75,6 +76,7 @@ def affine(
     Returns:
         The changed images, shaped like `x`; where nothing fools the model, those of the largest margin.
     """
+    domain_of(model).require_images("affine")
     check_choice(("affine",), norm=norm)
     return search_parameters(
         model,

@@ -19,7 +19,7 @@ from underfire.ascent.step import Best, Step, Targets, choose, succeeded, take
 from underfire.ascent.step_rules import Position, Progress, halving, sparse
 from underfire.ascent.threats import Threat, ball
 from underfire.catalog import card
-from underfire.domains import check_inputs
+from underfire.domains import ADDITIVE, check_inputs
 from underfire.errors import InputError, Unsupported
 from underfire.gradients.estimators import autograd
 from underfire.hooks import frozen
@@ -33,6 +33,7 @@ KEEP = ("best", "success")
     "attack",
     paper="Croce and Hein, Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free "
     "Attacks, ICML 2020",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("linf", "l2", "l1"),
     goals=("untargeted", "targeted"),

@@ -19,6 +19,7 @@ from underfire.attacks.apgd import apgd
 from underfire.attacks.fab import fab
 from underfire.attacks.square import square
 from underfire.catalog import card
+from underfire.domains import domain_of
 from underfire.errors import Unsupported
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, check_classes, default_generator
@@ -71,6 +72,7 @@ def autoattack(
     Raises:
         Unsupported: a goal is given.
     """
+    domain_of(model).require_images("autoattack")
     generator = default_generator(generator, x.device)
     if goal is not None:
         raise Unsupported("autoattack has no goal: the standard is untargeted; use apgd or square with a goal")

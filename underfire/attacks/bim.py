@@ -10,7 +10,7 @@ from underfire.ascent.objectives import Objective, log_odds
 from underfire.ascent.step_rules import StepSize
 from underfire.ascent.threats import Linf
 from underfire.catalog import card
-from underfire.domains import check_inputs
+from underfire.domains import ADDITIVE, check_inputs
 
 
 def paper_steps(eps: float | Tensor) -> Tensor:
@@ -26,6 +26,7 @@ def paper_steps(eps: float | Tensor) -> Tensor:
 @card(
     "attack",
     paper="Kurakin, Goodfellow and Bengio, Adversarial Examples in the Physical World, ICLR Workshops 2017",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("linf",),
     goals=("untargeted", "targeted"),

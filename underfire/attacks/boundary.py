@@ -9,6 +9,7 @@ from underfire.ascent.decisions import approach, find_starts, within
 from underfire.ascent.nearest import Nearest
 from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 from underfire.gradients.smoothing import norms, unit
 from underfire.hooks import frozen
@@ -19,6 +20,7 @@ from underfire.validate import at_least_one, default_generator
     "attack",
     paper="Brendel, Rauber and Bethge, Decision-Based Adversarial Attacks: Reliable Attacks Against Black-Box Machine "
     "Learning Models, ICLR 2018",
+    domains=ADDITIVE,
     knowledge="black-box",
     norms=("l2",),
     goals=("untargeted", "targeted"),

@@ -10,6 +10,7 @@ from underfire.ascent.objectives import log_odds
 from underfire.ascent.step import succeeded, value_and_grad
 from underfire.ascent.step_rules import cosine
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
@@ -20,6 +21,7 @@ from underfire.validate import at_least_one, per_sample
     "attack",
     paper="Rony, Hafemann, Oliveira, Ben Ayed, Sabourin and Granger, Decoupling Direction and Norm for Efficient "
     "Gradient-Based L2 Adversarial Attacks and Defenses, CVPR 2019",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("l2",),
     goals=("untargeted", "targeted"),

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import Unsupported
 from underfire.hooks import frozen, unwrap
 from underfire.model import Classifier
@@ -22,6 +23,7 @@ Leaf = Literal["nearest", "structure"]
     "attack",
     paper="Papernot, McDaniel and Goodfellow, Transferability in Machine Learning: from Phenomena to Black-Box Attacks "
     "using Adversarial Samples, 2016",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("l0", "l2", "linf", "l1"),
     goals=("untargeted", "targeted"),

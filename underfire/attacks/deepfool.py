@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.ascent.step import succeeded
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 from underfire.gradients.classes import class_gradients
 from underfire.hooks import frozen
@@ -18,6 +19,7 @@ from underfire.validate import at_least_one, per_sample
     "attack",
     paper="Moosavi-Dezfooli, Fawzi and Frossard, DeepFool: A Simple and Accurate Method to Fool Deep Neural Networks, "
     "CVPR 2016",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("l2", "linf"),
     goals=("untargeted", "targeted"),

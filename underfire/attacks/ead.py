@@ -10,6 +10,7 @@ from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.ascent.objectives import carlini, margin
 from underfire.ascent.step import Targets, succeeded, value_and_grad
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, check_choice, per_sample
@@ -19,6 +20,7 @@ from underfire.validate import at_least_one, check_choice, per_sample
     "attack",
     paper="Chen, Sharma, Zhang, Yi and Hsieh, EAD: Elastic-Net Attacks to Deep Neural Networks via Adversarial "
     "Examples, AAAI 2018",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("l1",),
     goals=("untargeted", "targeted"),

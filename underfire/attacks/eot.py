@@ -9,6 +9,7 @@ from underfire.ascent.objectives import Objective, log_success
 from underfire.ascent.step_rules import StepSize
 from underfire.ascent.threats import ball
 from underfire.catalog import card
+from underfire.domains import domain_of
 from underfire.gradients import views
 from underfire.transforms.camera import Transform, camera
 from underfire.validate import at_least_one
@@ -71,6 +72,7 @@ def eot(
         objective: what to maximise on average; None is the log-probability of success, which is the paper's for a goal.
         keep: `"best"` and `"success"` judge the image itself, not its photographs.
     """
+    domain_of(model).require_images("eot")
     at_least_one(steps=steps, samples=samples)
     photograph = transform or camera(
         rotation=rotation,

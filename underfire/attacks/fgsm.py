@@ -8,11 +8,13 @@ from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.objectives import Objective, log_odds
 from underfire.ascent.threats import Linf
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 
 
 @card(
     "attack",
     paper="Goodfellow, Shlens and Szegedy, Explaining and Harnessing Adversarial Examples, ICLR 2015",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("linf",),
     goals=("untargeted", "targeted"),

@@ -9,12 +9,14 @@ from underfire.ascent.moves import Move
 from underfire.ascent.objectives import Objective, log_odds
 from underfire.ascent.threats import ball
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.gradients.smoothing import normalise
 
 
 @card(
     "attack",
     paper="Rozsa, Rudd and Boult, Adversarial Diversity and Hard Positive Generation, CVPR Workshops 2016",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("l2", "linf"),
     goals=("untargeted", "targeted"),

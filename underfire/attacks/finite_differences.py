@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 from underfire.ascent.score_based import ascend_from_scores
 from underfire.ascent.threats import ball
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 from underfire.gradients.estimators import grouped
 from underfire.validate import at_least_one
@@ -17,6 +18,7 @@ from underfire.validate import at_least_one
     "attack",
     paper="Bhagoji, He, Li and Song, Practical Black-Box Attacks on Deep Neural Networks Using Efficient Query "
     "Mechanisms, ECCV 2018",
+    domains=ADDITIVE,
     knowledge="black-box",
     norms=("linf", "l2"),
     goals=("untargeted", "targeted"),

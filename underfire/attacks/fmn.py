@@ -14,6 +14,7 @@ from underfire.ascent.step import Targets, succeeded, value_and_grad
 from underfire.ascent.step_rules import cosine
 from underfire.ascent.threats import Threat
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 from underfire.gradients.smoothing import norms, unit
 from underfire.hooks import frozen
@@ -27,6 +28,7 @@ GAMMA_LAST = 0.001
     "attack",
     paper="Pintor, Roli, Brendel and Biggio, Fast Minimum-norm Adversarial Attacks through Adaptive Norm Constraints, "
     "NeurIPS 2021",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("l2", "linf", "l1", "l0"),
     goals=("untargeted", "targeted"),

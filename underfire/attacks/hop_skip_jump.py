@@ -11,6 +11,7 @@ from underfire.ascent.decisions import approach, find_starts, within
 from underfire.ascent.nearest import Nearest
 from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, default_generator, per_sample
@@ -19,6 +20,7 @@ from underfire.validate import at_least_one, default_generator, per_sample
 @card(
     "attack",
     paper="Chen, Jordan and Wainwright, HopSkipJumpAttack: A Query-Efficient Decision-Based Attack, IEEE S&P 2020",
+    domains=ADDITIVE,
     knowledge="black-box",
     norms=("l2", "linf"),
     goals=("untargeted", "targeted"),

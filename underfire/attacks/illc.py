@@ -9,7 +9,7 @@ from underfire.ascent.loop import Keep
 from underfire.ascent.objectives import Objective
 from underfire.attacks.bim import bim
 from underfire.catalog import card
-from underfire.domains import check_inputs
+from underfire.domains import ADDITIVE, check_inputs
 from underfire.errors import Unsupported
 from underfire.hooks import frozen
 from underfire.validate import check_classes
@@ -29,6 +29,7 @@ def least_likely(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 @card(
     "attack",
     paper="Kurakin, Goodfellow and Bengio, Adversarial Examples in the Physical World, ICLR Workshops 2017",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("linf",),
     goals=("untargeted",),

@@ -11,6 +11,7 @@ from underfire.ascent.objectives import cross_entropy
 from underfire.ascent.quasi_newton import QuasiNewton
 from underfire.ascent.step import Targets, succeeded, value_and_grad
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, per_sample
@@ -20,6 +21,7 @@ from underfire.validate import at_least_one, per_sample
     "attack",
     paper="Szegedy, Zaremba, Sutskever, Bruna, Erhan, Goodfellow and Fergus, Intriguing Properties of Neural Networks, "
     "ICLR 2014",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("l2",),
     goals=("untargeted", "targeted"),

@@ -9,12 +9,14 @@ from underfire.ascent.loop import Keep, Recipe, ascend
 from underfire.ascent.objectives import Objective, log_odds
 from underfire.ascent.threats import ball
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 
 
 @card(
     "attack",
     paper="Dong, Liao, Pang, Su, Zhu, Hu and Li, Boosting Adversarial Attacks with Momentum, CVPR 2018",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("linf", "l2"),
     goals=("untargeted", "targeted"),

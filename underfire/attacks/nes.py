@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 from underfire.ascent.score_based import ascend_from_scores
 from underfire.ascent.threats import ball
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 from underfire.gradients.estimators import gaussian
 from underfire.validate import at_least_one
@@ -17,6 +18,7 @@ from underfire.validate import at_least_one
     "attack",
     paper="Ilyas, Engstrom, Athalye and Lin, Black-box Adversarial Attacks with Limited Queries and Information, "
     "ICML 2018",
+    domains=ADDITIVE,
     knowledge="black-box",
     norms=("linf", "l2"),
     goals=("untargeted", "targeted"),

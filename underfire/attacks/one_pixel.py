@@ -10,6 +10,7 @@ from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.ascent.step import Targets
 from underfire.ascent.threats import L0
 from underfire.catalog import card
+from underfire.domains import domain_of
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, check_choice, default_generator
@@ -62,6 +63,7 @@ def one_pixel(
     Raises:
         OracleError: the model failed; its `found` holds the best images so far.
     """
+    domain_of(model).require_images("one_pixel")
     generator = default_generator(generator, x.device)
     at_least_one(steps=steps)
     if population < 4:

@@ -9,6 +9,7 @@ from underfire.ascent.objectives import Objective, margin
 from underfire.ascent.step_rules import StepSize
 from underfire.ascent.threats import ball
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 from underfire.gradients.estimators import Estimator, autograd
 
@@ -17,6 +18,7 @@ from underfire.gradients.estimators import Estimator, autograd
     "attack",
     paper="Madry, Makelov, Schmidt, Tsipras and Vladu, Towards Deep Learning Models Resistant to Adversarial Attacks, "
     "ICLR 2018",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("linf", "l2", "l1"),
     goals=("untargeted", "targeted"),

@@ -8,6 +8,7 @@ from underfire.ascent.loop import Keep
 from underfire.ascent.parametric import Photometric
 from underfire.ascent.search import Search, search_parameters
 from underfire.catalog import card
+from underfire.domains import domain_of
 from underfire.validate import check_choice
 
 
@@ -66,6 +67,7 @@ def photometric(
     Returns:
         The changed images, shaped like `x`; where nothing fools the model, those of the largest margin.
     """
+    domain_of(model).require_images("photometric")
     check_choice(("photometric",), norm=norm)
     return search_parameters(
         model,

@@ -9,7 +9,7 @@ from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.objectives import Objective, log_odds
 from underfire.ascent.threats import Linf
 from underfire.catalog import card
-from underfire.domains import check_inputs
+from underfire.domains import ADDITIVE, check_inputs
 from underfire.errors import InputError
 from underfire.validate import default_generator, per_sample
 
@@ -17,6 +17,7 @@ from underfire.validate import default_generator, per_sample
 @card(
     "attack",
     paper="Tramer, Kurakin, Papernot, Goodfellow, Boneh and McDaniel, Ensemble Adversarial Training, ICLR 2018",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("linf",),
     goals=("untargeted", "targeted"),

@@ -13,6 +13,7 @@ from underfire.ascent.objectives import carlini
 from underfire.ascent.step import succeeded, value_and_grad
 from underfire.ascent.step_rules import cosine
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
@@ -23,6 +24,7 @@ from underfire.validate import at_least_one, per_sample
     "attack",
     paper="Cinà, Villani, Pintor, Schönherr, Biggio and Pelillo, σ-zero: Gradient-based Optimization of l0-norm "
     "Adversarial Examples, ICLR 2025",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("l0",),
     goals=("untargeted", "targeted"),

@@ -11,6 +11,7 @@ from underfire.ascent.moves import adam
 from underfire.ascent.score_based import ascend_from_scores
 from underfire.ascent.threats import ball
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 from underfire.gradients.estimators import rademacher
 from underfire.validate import at_least_one
@@ -20,6 +21,7 @@ from underfire.validate import at_least_one
     "attack",
     paper="Uesato, O'Donoghue, van den Oord and Kohli, Adversarial Risk and the Dangers of Evaluating Against Weak "
     "Attacks, ICML 2018",
+    domains=ADDITIVE,
     knowledge="black-box",
     norms=("linf", "l2"),
     goals=("untargeted", "targeted"),

@@ -14,6 +14,7 @@ from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.ascent.step import Targets
 from underfire.ascent.threats import Threat, ball
 from underfire.catalog import card
+from underfire.domains import domain_of
 from underfire.errors import InputError
 from underfire.gradients.smoothing import norms
 from underfire.hooks import frozen
@@ -61,6 +62,7 @@ def square(
     Raises:
         OracleError: the model failed; its `found` holds the best images so far.
     """
+    domain_of(model).require_images("square")
     generator = default_generator(generator, x.device)
     at_least_one(chunk=chunk)
     if not 0 < share <= 1:

@@ -8,12 +8,14 @@ from underfire.ascent.objectives import Objective
 from underfire.attacks.fgsm import fgsm
 from underfire.attacks.illc import least_likely
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import Unsupported
 
 
 @card(
     "attack",
     paper="Kurakin, Goodfellow and Bengio, Adversarial Machine Learning at Scale, ICLR 2017",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("linf",),
     goals=("untargeted",),

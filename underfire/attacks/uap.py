@@ -13,7 +13,7 @@ from underfire.ascent.threats import ball
 from underfire.ascent.universal import cross_fit_halves
 from underfire.attacks.deepfool import deepfool
 from underfire.catalog import card
-from underfire.domains import check_inputs
+from underfire.domains import ADDITIVE, check_inputs
 from underfire.errors import InputError, Unsupported
 from underfire.gradients.estimators import autograd
 from underfire.gradients.smoothing import norms
@@ -26,6 +26,7 @@ Solver = Literal["deepfool", "sgd"]
 @card(
     "attack",
     paper="Moosavi-Dezfooli, Fawzi, Fawzi and Frossard, Universal Adversarial Perturbations, CVPR 2017",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("linf", "l2"),
     goals=("untargeted", "targeted"),

@@ -12,6 +12,7 @@ from underfire.ascent.objectives import margin
 from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.ascent.step import Targets
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, check_choice, default_generator
@@ -21,6 +22,7 @@ from underfire.validate import at_least_one, check_choice, default_generator
     "attack",
     paper="Chen, Zhang, Sharma, Yi and Hsieh, ZOO: Zeroth Order Optimization Based Black-box Attacks to Deep Neural "
     "Networks without Training Substitute Models, AISec 2017",
+    domains=ADDITIVE,
     knowledge="black-box",
     norms=("l2",),
     goals=("untargeted", "targeted"),

@@ -20,7 +20,7 @@ from underfire.attacks.adversarial_patch.patches import (
     shape_mask,
 )
 from underfire.catalog import card
-from underfire.domains import check_inputs
+from underfire.domains import check_inputs, domain_of
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, check_choice, check_classes, default_generator
@@ -73,6 +73,7 @@ def adversarial_patch(
     Raises:
         InputError: the patch is larger than the image, or an option is out of its range.
     """
+    domain_of(model).require_images("adversarial_patch")
     generator = default_generator(generator, x.device)
     check_choice(("patch",), norm=norm)
     _check(model, x, y, goal, eps, steps, step_size, rotation, scale, chunk)

@@ -10,6 +10,7 @@ from underfire.ascent.step import succeeded
 from underfire.attacks.carlini_wagner.descent import Search, descend
 from underfire.attacks.carlini_wagner.searches import L0Search, L2Search, LinfSearch
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.validate import at_least_one
@@ -18,6 +19,7 @@ from underfire.validate import at_least_one
 @card(
     "attack",
     paper="Carlini and Wagner, Towards Evaluating the Robustness of Neural Networks, IEEE S&P 2017",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("l2", "linf", "l0"),
     goals=("untargeted", "targeted"),

@@ -14,6 +14,7 @@ from underfire.ascent.step import Targets, succeeded
 from underfire.ascent.threats import ball
 from underfire.attacks.fab.planes import onto_plane
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 from underfire.gradients.classes import nearest_boundary
 from underfire.gradients.smoothing import norms
@@ -28,6 +29,7 @@ DUAL = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}
 @card(
     "attack",
     paper="Croce and Hein, Minimally Distorted Adversarial Examples with a Fast Adaptive Boundary Attack, ICML 2020",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("linf", "l2", "l1"),
     goals=("untargeted", "targeted"),

@@ -14,7 +14,7 @@ from underfire.ascent.objectives import log_odds, objective
 from underfire.ascent.threats import Linf
 from underfire.attacks.fooling_images.genomes import Cppn, Direct, Encoding, Genomes
 from underfire.catalog import card
-from underfire.domains import check_inputs
+from underfire.domains import check_inputs, domain_of
 from underfire.errors import InputError
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
@@ -70,6 +70,7 @@ def fooling_images(
         decay: weight of the squared distance from mid-grey; for `"gradient"` alone.
         chunk: number of images that are painted and go through the model at once.
     """
+    domain_of(model).require_images("fooling_images")
     generator = default_generator(generator, x.device)
     at_least_one(steps=steps, population=population, chunk=chunk)
     check_choice(("linf",), norm=norm)

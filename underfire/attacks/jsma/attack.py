@@ -10,6 +10,7 @@ from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.ascent.step import Targets, succeeded
 from underfire.attacks.jsma.pairs import best_pair
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.errors import InputError
 from underfire.gradients.classes import sum_gradients
 from underfire.hooks import frozen
@@ -20,6 +21,7 @@ from underfire.validate import at_least_one
     "attack",
     paper="Papernot, McDaniel, Jha, Fredrikson, Celik and Swami, The Limitations of Deep Learning in Adversarial "
     "Settings, EuroS&P 2016",
+    domains=ADDITIVE,
     knowledge="white-box",
     norms=("l0",),
     goals=("untargeted", "targeted"),

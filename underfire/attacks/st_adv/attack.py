@@ -13,7 +13,7 @@ from underfire.ascent.quasi_newton import QuasiNewton
 from underfire.ascent.step import Best, Targets, succeeded, take
 from underfire.attacks.st_adv.flows import Flow, roughness
 from underfire.catalog import card
-from underfire.domains import check_inputs
+from underfire.domains import check_inputs, domain_of
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, check_choice, check_classes
@@ -65,6 +65,7 @@ def st_adv(
     Returns:
         The warped images, shaped like `x`: a success if there is one, else the iterate nearest to one.
     """
+    domain_of(model).require_images("st_adv")
     at_least_one(steps=steps)
     if step_size <= 0 or weight < 0:
         raise InputError(f"step_size must be > 0 and weight >= 0, got {step_size} and {weight}")

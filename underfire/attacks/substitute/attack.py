@@ -12,6 +12,7 @@ from underfire.attacks.fgsm import fgsm
 from underfire.attacks.pgd import pgd
 from underfire.attacks.substitute.surrogates import Architecture, Training
 from underfire.catalog import card
+from underfire.domains import domain_of
 from underfire.errors import DataError, Unsupported, nearest
 from underfire.hooks import frozen
 from underfire.validate import default_generator
@@ -71,6 +72,7 @@ def substitute(
     Raises:
         OracleError: the model failed; its `found` is a `Labelled`.
     """
+    domain_of(model).require_images("substitute")
     generator = default_generator(generator, x.device)
     if isinstance(method, str) and method not in ATTACKS:
         raise Unsupported(f"unknown method {method!r}; {nearest(method, ATTACKS)}")
