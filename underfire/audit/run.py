@@ -104,7 +104,7 @@ def run(
         workers: local worker processes; 0 computes in this one, None in as many as there are cores if it takes long.
             The numbers are the same. A script that asks for workers needs `if __name__ == "__main__":`.
         progress: called with an `Event` before the first cell and after each.
-        executor: where cells are computed, instead of `workers`.
+        executor: where cells are computed, instead of what the spec and `workers` say.
 
     Raises:
         SpecError, ModelError, DataError: something is wrong, found before the folder is touched.
@@ -115,7 +115,7 @@ def run(
     spec = complete(spec)
     with ExitStack() as stack:
         if executor is None:
-            executor = stack.enter_context(_executor(workers, spec.device))
+            executor = stack.enter_context(choose_executor(spec, workers))
         target = open_target(spec)
         preflight(target)
         cells = plan(spec, target)
@@ -185,10 +185,22 @@ def _refuse_foreign(store: Store, out: str) -> None:
         raise LedgerError(f"{out} holds other files and no run; choose an empty or a new folder")
 
 
-def _executor(workers: int | None, device: str) -> Executor:
-    if workers is None and device == "cpu":
+def choose_executor(spec: AuditSpec, workers: int | None) -> Executor:
+    """Return what computes the cells: as the spec says, or, if that is `"auto"`, as the number of workers says.
+
+    Raises:
+        MissingExtra: the spec asks for Ray, which is not installed.
+    """
+    if spec.executor.startswith("ray"):
+        from underfire.audit.cluster import RayExecutor
+
+        address = spec.executor if "://" in spec.executor else None
+        return RayExecutor(address, gpus=1.0 if spec.device.startswith("cuda") else 0.0)
+    if spec.executor == "processes":
+        return LocalProcesses(workers or cores())
+    if spec.executor == "auto" and workers is None and spec.device == "cpu":
         return AutoExecutor()
-    return LocalProcesses(workers) if workers else InProcess()
+    return LocalProcesses(workers) if workers and spec.executor == "auto" else InProcess()
 
 
 def environment(target: Target) -> dict[str, Any]:

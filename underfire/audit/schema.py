@@ -145,7 +145,7 @@ class AuditSpec(_Strict):
     shard_size: Annotated[int, Field(ge=1)] = 64
     keep_gb: Size = 4.0
     device: str = "cpu"
-    executor: Literal["auto", "in-process", "processes", "ray"] = "auto"
+    executor: Annotated[str, Field(pattern=r"^(auto|in-process|processes|ray|ray://[^\s/]+:\d+)$")] = "auto"
 
 
 PARTS: dict[str, type[BaseModel]] = {

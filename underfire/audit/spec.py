@@ -132,5 +132,7 @@ def _one_line(error: ValidationError) -> str:
         return f"{path!r} is missing"
     if first["type"] == "too_short":
         return f"{path!r} is an empty list; give at least one"
+    if first["type"] == "string_pattern_mismatch" and path == "executor":
+        return f"{path!r} should be auto, in-process, processes, ray or ray://HOST:PORT, got {first['input']!r}"
     message = re.sub(r"a valid dictionary or instance of \w+", "a mapping of keys", first["msg"].removeprefix("Input "))
     return f"{path!r} {message}, got {first['input']!r}"

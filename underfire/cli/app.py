@@ -56,7 +56,9 @@ def root(
 @app.command()
 def audit(
     spec: Annotated[Path | None, typer.Argument(help="The audit, a YAML file; default: the packaged one.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder.", show_default="runs/NAME-OF-THE-SPEC")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="The run folder, a path or a URL.", show_default="runs/NAME-OF-THE-SPEC")
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -64,6 +66,9 @@ def audit(
             help="Number of worker processes; 0: this process alone.",
             show_default="one per core for a long audit",
         ),
+    ] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="What computes: auto, in-process, processes, ray or ray://HOST:PORT.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Replace the seeds of the spec.")] = None,
     device: Device = None,
@@ -74,12 +79,12 @@ def audit(
     """Run the audit that a spec describes and write its report. An interrupted audit continues when run again."""
     from underfire.cli.runs import audit as go
 
-    _gate(go(spec, out, workers, seed, device, tuple(fail_under or ()), quiet, as_json))
+    _gate(go(spec, out, workers, executor, seed, device, tuple(fail_under or ()), quiet, as_json))
 
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="The folder of a run of underfire audit.")],
+    run: Annotated[str, typer.Argument(help="The folder of a run of underfire audit.")],
     html: Annotated[Path | None, typer.Option(help="The report page to write; default: RUN/report.html.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write the results as JSON to JSON_PATH or stdout.")] = False,
     json_path: Annotated[Path | None, typer.Argument(metavar="[JSON_PATH]", help="File for --json.")] = None,

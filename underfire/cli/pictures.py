@@ -175,7 +175,7 @@ def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | Non
             generator = torch.Generator(batch.x.device).manual_seed(job.seed)
             x_adv = method(job.model, batch.x.clone(), batch.y, goal=wanted, generator=generator).detach()
             maps = None
-            measured = _measured(job.model, batch, x_adv, wanted)
+            measured = _measured(job.model, entry, batch, x_adv, wanted)
             if explain_with is not None:
                 shown = (batch.x, logits.argmax(1)), (x_adv, measured["pred_adv"])
                 maps = [explain_with(job.model, x, k).detach() for x, k in shown]
@@ -212,22 +212,20 @@ def _passes(entry: AttackSpec) -> int:
     return max(1, steps) * int(known.get("restarts") or 1)
 
 
-def _measured(model: Classifier, batch: Batch, x_adv: Tensor, goal: Tensor | None) -> dict[str, Tensor]:
-    """What the attack did, from its images alone; and whether it survives the 8 bits of a PNG."""
-    from underfire.measures import perturbation, prediction
+def _measured(
+    model: Classifier, entry: AttackSpec, batch: Batch, x_adv: Tensor, goal: Tensor | None
+) -> dict[str, Tensor]:
+    """Return what the attack did, measured on its images alone, and whether it survives the 8 bits of a PNG."""
+    from underfire.measures.outcome import attack_outcome
+    from underfire.measures.perturbation import l0_pixels
+    from underfire.measures.prediction import success
 
-    logits = model.predict(x_adv)
     saved = model.predict((x_adv * 255).round() / 255)
-    pred = logits.argmax(1)
     return {
         **({} if goal is None else {"goal": goal}),
-        "pred_adv": pred,
-        "conf_adv": prediction.confidence(logits, pred),
-        "success": prediction.success(logits, batch.y, goal),
-        "success_saved": prediction.success(saved, batch.y, goal),
-        "in_box": perturbation.in_box(x_adv),
-        **perturbation.sizes(batch.x, x_adv),
-        "pixels": perturbation.l0_pixels(batch.x, x_adv),
+        **attack_outcome(model.predict, batch.x, x_adv, batch.y, goal, norm=str(entry.norm), eps=entry.eps[0]),
+        "success_saved": success(saved, batch.y, goal),
+        "pixels": l0_pixels(batch.x, x_adv),
     }
 
 

@@ -21,19 +21,25 @@ if TYPE_CHECKING:
 
 def audit(
     path: Path | None,
-    out: Path | None,
+    out: str | None,
     workers: int | None,
+    executor: str | None,
     seed: int | None,
     place: str | None,
     fail_under: tuple[str, ...],
     quiet: bool,
     as_json: bool,
 ) -> bool:
-    """Carry out an audit, or what is left of it, write its report and print its summary; False when a gate failed."""
+    """Carry out an audit, or what is left of it, write its report and print its summary.
+
+    Returns:
+        False if a gate failed.
+    """
     import torch
 
     from underfire import report
-    from underfire.audit.run import run
+    from underfire.audit.run import choose_executor, run
+    from underfire.audit.spec import parse_spec
 
     if workers is None:
         torch.set_num_threads(1)  # as in every worker: torch's pool of threads is slow on cores that others use too
@@ -44,7 +50,11 @@ def audit(
     changes: dict[str, Any] = {} if seed is None else {"seeds": [seed]}
     if place is not None:
         changes["device"] = device(place)
-    out = out or Path("runs") / (path.stem if path else "default")
+    if executor is not None:
+        changes["executor"] = executor
+    spec = parse_spec({**spec.model_dump(), **changes})
+    name = path.stem if path else "default"
+    out = out or str(Path("runs") / name)
     with ExitStack() as stack:
         bar = _Bar(stack, "audit", "images", "looking at the model and the images", quiet)
 
@@ -52,11 +62,19 @@ def audit(
             if event.skipped and not event.what and not quiet:
                 there = f"{event.skipped} of {event.skipped + event.of_cells} cells are there already"
                 ERR.print(f"continuing: {there}")
-            bar(event.done, event.total)
+            bar(event.done, event.total, f"audit, {event.cells} of {event.of_cells} cells")
 
-        ledger = run(spec.model_copy(update=changes), out, workers=workers, progress=tell)
-    page = report.html(ledger, out / "report.html")
+        chosen = stack.enter_context(choose_executor(spec, workers))
+        ledger = run(spec, out, executor=chosen, progress=tell)
+    if chosen.idle_share is not None and not quiet:
+        ERR.print(f"workers waited {chosen.idle_share:.0%} of the time")
+    page = report.html(ledger, _page(out, name))
     return _results(ledger, gates, quiet, as_json, page)
+
+
+def _page(run: str, name: str) -> Path:
+    """Return where the report of a run lies: in its folder, or in this one if the run is in an object store."""
+    return Path(f"{name}.html") if "://" in run else Path(run) / "report.html"
 
 
 def _spec(path: Path | None) -> AuditSpec:
@@ -75,21 +93,21 @@ class _Bar:
 
     def __init__(self, stack: ExitStack, what: str, unit: str, before: str, quiet: bool) -> None:
         self._stack, self._what, self._unit, self._quiet = stack, what, unit, quiet
-        self._show: Callable[[float], None] | None = None
+        self._show: Callable[..., None] | None = None
         self._waiting = stack.enter_context(ExitStack())
         if not quiet:
             self._waiting.enter_context(ERR.status(before))
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int, what: str = "") -> None:
         if self._show is None:
             self._waiting.close()
             bar = progress(self._what, total, unit=self._unit, start=done, quiet=self._quiet or not total)
             self._show = self._stack.enter_context(bar)
-        self._show(done)
+        self._show(done, what or self._what)
 
 
 def report(
-    run: Path,
+    run: str,
     html: Path | None,
     as_json: bool,
     json_path: Path | None,
@@ -104,10 +122,10 @@ def report(
     ledger = Ledger(run)
     gates = [parse(text, known_names(ledger.spec)) for text in fail_under]
     if ledger.missing and not quiet:
-        ERR.print(f"the run is not finished: {ledger.missing} of {len(ledger.cells)} cells are missing")
+        ERR.print(f"the run is not finished: {ledger.missing} of {ledger.planned} cells are missing")
     page = None
     if html is not None or not (as_json or csv):
-        page = reports.html(ledger, html or run / "report.html")
+        page = reports.html(ledger, html or _page(run, "report"))
     if csv is not None:
         reports.to_csv(ledger, csv)
     if json_path is not None:
