@@ -1,18 +1,15 @@
-"""What every interpreter of the catalogue promises."""
+"""What every interpreter of the catalogue promises, and that a broken promise is found."""
 
 import pytest
 import torch
 
 import underfire as uf
-from tests.networks import rand, randn
+from tests.networks import build_network, rand
 from underfire.data import Dataset
-from underfire.errors import DataError, NotFitted
+from underfire.testing import check_interpreter
+from underfire.testing.interpreter import PROMISES, KnownImages
 
 CARDS = {card.name: card for card in uf.cards("interpreter")}
-MAPS = {name: card for name, card in CARDS.items() if card.facts.gives == "map"}
-every_interpreter = pytest.mark.parametrize("name", CARDS)
-every_map = pytest.mark.parametrize("name", MAPS)
-
 # What makes a method short, or fit for images of 9 x 12 pixels.
 SETTINGS: dict[str, dict] = {
     "lime": {"superpixels": "grid", "segments": 12, "samples": 60},  # quickshift finds nothing to cut in such noise
@@ -23,26 +20,88 @@ SETTINGS: dict[str, dict] = {
 FITS: dict[str, dict] = {"rts": {"selector_steps": 20, "steps": 3, "batch_size": 8}}
 
 
-class Noise:
-    """A source of random images of the size that the tests use."""
-
-    labels = ("a", "b", "c", "d")
-
-    def __len__(self):
-        return 24
-
-    def read(self, index):
-        draws = rand(24, 3, 9, 12, seed=5, dtype=torch.float64)
-        y = torch.arange(24) % 4
-        return uf.Batch(draws[index], y[index], tuple(str(i) for i in index))
+@pytest.mark.parametrize("promise", PROMISES)
+@pytest.mark.parametrize("name", CARDS)
+def test_every_promise_is_kept(name, promise):
+    check_interpreter(CARDS[name], options=SETTINGS.get(name), fit_options=FITS.get(name), promises=[promise])
 
 
-def prepared(card, model, **options):
-    """The method, short, and fitted where it must be."""
-    method = card.with_options(**SETTINGS.get(card.name, {}) | options)
-    if card.fitted:
-        method.fit(model, Dataset("noise", Noise()), **FITS.get(card.name, {}))
+def gradient(model, x, y):
+    with torch.enable_grad():
+        point = x if x.requires_grad else x.detach().requires_grad_()
+        (g,) = torch.autograd.grad(
+            model(point).gather(1, y[:, None]).sum(), point, create_graph=x.requires_grad and torch.is_grad_enabled()
+        )
+    return g.abs().amax(1, keepdim=True)
+
+
+def loses_a_row(model, x, y):
+    return gradient(model, x, y)[:-1]
+
+
+def is_double_the_size(model, x, y):
+    return gradient(model, x, y).repeat(1, 1, 2, 2)
+
+
+def changes_the_type(model, x, y):
+    return gradient(model, x, y).float()
+
+
+def looks_at_the_batch(model, x, y):
+    m = gradient(model, x, y)
+    return m - m.mean(0)
+
+
+def forgets_the_graph(model, x, y):
+    return gradient(model, x, y).detach()
+
+
+def leaves_evaluation_mode(model, x, y):
+    model.eval()
+    return gradient(model, x, y)
+
+
+def draws_from_the_global_state(model, x, y):
+    return gradient(model, x, y) + torch.rand(1, 1, 1, 1, dtype=x.dtype)
+
+
+def takes_any_class(model, x, y):
+    return gradient(model, x, y.long() % 4)
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "promise"),
+    [
+        (loses_a_row, "map_shape_and_dtype"),
+        (is_double_the_size, "map_shape_and_dtype"),
+        (changes_the_type, "map_shape_and_dtype"),
+        (looks_at_the_batch, "batch_equals_singles"),
+        (forgets_the_graph, "differentiable_as_the_card_says"),
+        (leaves_evaluation_mode, "model_left_as_found"),
+        (draws_from_the_global_state, "model_left_as_found"),
+        (draws_from_the_global_state, "deterministic"),
+        (takes_any_class, "bad_input"),
+    ],
+)
+def test_a_broken_promise_is_found(interpreter, promise):
+    with pytest.raises(AssertionError, match=f"{interpreter.__name__} breaks .*{promise}"):
+        check_interpreter(interpreter, promises=[promise])
+
+
+def prepared(name, model):
+    method = CARDS[name].with_options(**SETTINGS.get(name, {}))
+    if CARDS[name].fitted:
+        method.fit(model, Dataset("known images", KnownImages()), **FITS.get(name, {}))
     return method
+
+
+def giving(kind):
+    return pytest.mark.parametrize("name", [name for name, card in CARDS.items() if card.facts.gives == kind])
+
+
+@pytest.fixture
+def model():
+    return build_network("relu", torch.float64)
 
 
 @pytest.fixture
@@ -50,106 +109,10 @@ def x():
     return rand(4, 3, 9, 12, dtype=torch.float64)
 
 
-@every_map
-def test_shape_and_batch_equals_singles(network, x, name):
-    model = network("relu", torch.float64)
-    y = torch.tensor([0, 1, 2, 3])
-    interpret = prepared(CARDS[name], model)
-    shown = interpret(model, x, y)
-    assert shown.shape[:2] == (4, 1)
-    assert shown.shape[2] <= 9
-    assert shown.shape[3] <= 12
-    assert torch.isfinite(shown).all()
-    assert not shown.requires_grad
-    singles = torch.cat([interpret(model, x[i : i + 1], y[i : i + 1]) for i in range(4)])
-    assert torch.allclose(shown, singles, atol=1e-10)
-    with torch.no_grad():
-        assert torch.equal(interpret(model, x, y), shown)  # works where gradients are off
-
-
-@every_interpreter
-def test_the_model_is_left_as_it_was_found(network, x, name):
-    model = network("relu", torch.float64).train()
-    state = torch.random.get_rng_state()
-    before = x.clone()
-    hooks = [(len(m._forward_hooks), len(m._backward_hooks), m.training) for m in model.modules()]
-    prepared(CARDS[name], model)(model, x, torch.zeros(4, dtype=torch.int64))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert torch.equal(x, before)
-    assert [(len(m._forward_hooks), len(m._backward_hooks), m.training) for m in model.modules()] == hooks
-    assert all(p.requires_grad and p.grad is None for p in model.parameters())
-
-
-def settings(card):
-    """The default, and where the map's own derivative can be exact, that too; with how near each must come."""
-    yield {}, 0.05
-    if "double_backward" in card.options:
-        yield {"double_backward": "exact"}, 1e-5
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "tolerance"), [(n, *s) for n, card in MAPS.items() for s in settings(card)]
-)
-def test_differentiable_iff_the_card_says_so(network, x, name, options, tolerance):
-    model, card = network("smooth", torch.float64), CARDS[name]
-    y = torch.tensor([0, 1, 2, 3])
-    x = x.clone().requires_grad_()
-    interpret = prepared(card, model, **options)
-    shown = interpret(model, x, y)
-    assert shown.requires_grad == card.facts.differentiable
-    if not shown.requires_grad:
-        return
-    weights = randn(shown.shape, seed=1, dtype=torch.float64)
-    (slope,) = torch.autograd.grad((weights * shown).sum(), x)
-    generator, step = torch.Generator().manual_seed(2), 1e-6
-    directions = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for _ in range(8)]
-    claimed, measured = [], []
-    for direction in directions:
-        with torch.no_grad():
-            ahead, behind = (interpret(model, x + s * direction, y) for s in (step, -step))
-        measured.append((weights * (ahead - behind)).sum().item() / (2 * step))
-        claimed.append((slope * direction).sum().item())
-    gap = torch.tensor(claimed) - torch.tensor(measured)
-    assert gap.norm() <= tolerance * torch.tensor(measured).norm()
-
-
-@every_interpreter
-def test_classes_outside_the_model_are_named(network, x, name):
-    model = network("relu", torch.float64)
-    interpret = prepared(CARDS[name], model)
-    with pytest.raises(DataError, match="class 9 .* 4 classes"):
-        interpret(model, x, torch.tensor([0, 1, 2, 9]))
-    with pytest.raises(DataError, match="must be int64"):
-        interpret(model, x, torch.tensor([0.0] * 4))
-
-
-@pytest.mark.parametrize("name", [name for name, card in CARDS.items() if card.fitted])
-def test_one_that_is_fitted_says_so_before(network, x, name):
-    with pytest.raises(NotFitted, match="fit"):
-        CARDS[name](network("relu", torch.float64), x, torch.zeros(4, dtype=torch.int64))
-
-
-@every_map
-def test_a_map_of_one_image_does_not_depend_on_how_many_go_at_once(network, x, name):
-    card, model = CARDS[name], network("relu", torch.float64)
-    if "chunk" not in card.options:
-        return
-    y = torch.tensor([0, 1, 2, 3])
-    small, large = (prepared(card, model, chunk=chunk)(model, x, y) for chunk in (3, 64))
-    assert torch.allclose(small, large, atol=1e-10)
-    with pytest.raises(ValueError, match="chunk .* at least 1"):
-        prepared(card, model, chunk=0)(model, x, y)
-
-
-def giving(kind):
-    return pytest.mark.parametrize("name", [name for name, card in CARDS.items() if card.facts.gives == kind])
-
-
 @giving("images")
-def test_images_stay_in_the_box_and_change_the_answer(network, x, name):
-    model = network("relu", torch.float64)
+def test_images_stay_in_the_box_and_change_the_answer(model, x, name):
     y = model(x).argmax(1).detach()
-    change = prepared(CARDS[name], model)
+    change = prepared(name, model)
     seen = change(model, x, y)
     assert seen.shape == x.shape and seen.dtype == x.dtype and not seen.requires_grad
     assert bool(((seen >= 0) & (seen <= 1)).all())
@@ -163,9 +126,9 @@ def test_images_stay_in_the_box_and_change_the_answer(network, x, name):
 
 
 @giving("examples")
-def test_examples_are_known_images_nearest_first(network, x, name):
-    model, y = network("relu", torch.float64), torch.tensor([0, 1, 2, 3])
-    show = prepared(CARDS[name], model)
+def test_examples_are_known_images_nearest_first(model, x, name):
+    y = torch.tensor([0, 1, 2, 3])
+    show = prepared(name, model)
     seen = show(model, x, y)
     k = seen.index.shape[1]
     assert len(seen) == 4 and seen.distance.shape == seen.y.shape == (4, k) and seen.x.shape == (4, k, 3, 9, 12)
@@ -175,7 +138,7 @@ def test_examples_are_known_images_nearest_first(network, x, name):
             of_it = distances[[i for i, other in enumerate(row) if other == note]]
             assert torch.equal(of_it, of_it.sort().values)
     there = seen.index >= 0
-    known = Noise().read(seen.index[there].tolist())
+    known = KnownImages().read(seen.index[there].tolist())
     assert there.any() and torch.equal(seen.x[there], known.x) and torch.equal(seen.y[there], known.y)
     assert known.ids == tuple(i for ids in seen.ids for i in ids if i)
     assert bool((seen.x[~there] == 0).all()) and bool(seen.distance[~there].isinf().all())
@@ -186,9 +149,9 @@ def test_examples_are_known_images_nearest_first(network, x, name):
 
 
 @giving("rules")
-def test_rules_are_sentences_for_every_image(network, x, name):
-    model, y = network("relu", torch.float64), torch.tensor([0, 1, 2, 3])
-    explain = prepared(CARDS[name], model)
+def test_rules_are_sentences_for_every_image(model, x, name):
+    y = torch.tensor([0, 1, 2, 3])
+    explain = prepared(name, model)
     rules = explain(model, x, y)
     assert len(rules) == 4 and all(rule and all(isinstance(line, str) and line for line in rule) for rule in rules)
     assert [explain(model, x[i : i + 1], y[i : i + 1])[0] for i in range(4)] == rules

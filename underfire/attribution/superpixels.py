@@ -40,7 +40,8 @@ def segment(x: Tensor, superpixels: str | Tensor = "quickshift", segments: int =
         columns = min(max(round(segments / rows), 1), width)
         row, column = torch.arange(height) * rows // height, torch.arange(width) * columns // width
         return (row[:, None] * columns + column).to(x.device).expand(len(x), -1, -1)
-    pieces = torch.stack([_segment_one(image, superpixels, segments) for image in x.detach()]).to(x.device)
+    found = [_segment_one(image, superpixels, segments) for image in x.detach()]
+    pieces = torch.stack(found).to(x.device) if found else torch.zeros_like(x[:, 0], dtype=torch.int64)
     whole = int((pieces.flatten(1).amax(1) == 0).sum())
     if superpixels == "quickshift" and whole:
         raise InputError(
@@ -79,7 +80,7 @@ def _segment_one(image: Tensor, kind: str, segments: int) -> Tensor:
 def mean_colours(x: Tensor, pieces: Tensor) -> Tensor:
     """Return the images with every pixel in the mean colour of its superpixel, `[B, C, H, W]`; differentiable."""
     place = pieces.flatten(1)[:, None].expand(-1, x.shape[1], -1)
-    empty = x.new_zeros(*x.shape[:2], int(pieces.max()) + 1)
+    empty = x.new_zeros(*x.shape[:2], int(pieces.max()) + 1 if len(pieces) else 0)
     total = empty.scatter_add(2, place, x.flatten(2))
     count = empty.scatter_add(2, place, torch.ones_like(x).flatten(2))
     return (total / count.clamp_min(1)).gather(2, place).view(x.shape)

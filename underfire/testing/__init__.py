@@ -5,6 +5,7 @@ of underfire call the same functions for every method of the catalogue.
 """
 
 from underfire.testing.attack import check_attack
+from underfire.testing.interpreter import check_interpreter
 from underfire.testing.measure import check_measure
 
-__all__ = ["check_attack", "check_measure"]
+__all__ = ["check_attack", "check_interpreter", "check_measure"]

@@ -1,0 +1,282 @@
+"""The contract of an interpreter: what every interpreter of the catalogue promises, and a plugin's should."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from underfire.catalog import Card, InterpreterFacts, facts_of
+from underfire.data import Dataset
+from underfire.errors import DataError, InputError, NotFitted
+from underfire.model import Classifier
+from underfire.records import Batch
+from underfire.testing.models import SHAPES, toy_classifier
+
+BATCH = 4
+_DTYPE = torch.float64
+
+
+def check_interpreter(
+    interpreter: Card[InterpreterFacts] | Callable[..., Any],
+    *,
+    options: Mapping[str, Any] | None = None,
+    fit_options: Mapping[str, Any] | None = None,
+    promises: Iterable[str] | None = None,
+) -> None:
+    """Raise AssertionError if the interpreter breaks one of the promises of its family; the message names the promise.
+
+    The interpreter explains images of 9 x 12 pixels for a small convolutional network of four classes. What is promised
+    of maps is not checked of interpreters that give something else.
+
+    Args:
+        interpreter: the function or the class, or its card.
+        options: what the interpreter needs to run, and settings that make it quick.
+        fit_options: the same for the `fit` of a class.
+        promises: names of some of `PROMISES`; None is all of them.
+    """
+    method = interpreter.function if isinstance(interpreter, Card) else interpreter
+    facts = facts_of(interpreter, InterpreterFacts(differentiable=True, second_order=True))
+    subject = Subject(method, facts, options or {}, fit_options or {})
+    for name in PROMISES if promises is None else promises:
+        try:
+            PROMISES[name](subject)
+        except AssertionError as broken:
+            raise AssertionError(f"{subject.name} breaks the promise {name!r}: {broken}") from broken
+
+
+class KnownImages:
+    """A source of 24 random images of four classes, which interpreters that must be fitted learn from."""
+
+    labels = ("a", "b", "c", "d")
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return 24
+
+    def read(self, index: Sequence[int]) -> Batch:
+        """Return the images with these numbers."""
+        x = torch.rand(24, *SHAPES["image"], generator=torch.Generator().manual_seed(5), dtype=_DTYPE)
+        rows = list(index)
+        return Batch(x[rows], torch.arange(24)[rows] % 4, tuple(map(str, rows)))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An interpreter with the options that it is checked with.
+
+    Attributes:
+        method: the function, or the class.
+        facts: what its card says; without a card, a map that is differentiable.
+        options: passed in every call, or to the class.
+        fit_options: passed to `fit`.
+    """
+
+    method: Callable[..., Any]
+    facts: InterpreterFacts
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fit_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of the function or the class."""
+        return getattr(self.method, "__name__", type(self.method).__name__)
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """The names of the options."""
+        return frozenset(inspect.signature(self.method).parameters)
+
+    @property
+    def gives_map(self) -> bool:
+        """Whether the interpreter returns a map."""
+        return self.facts.gives == "map"
+
+    def prepared(self, model: nn.Module, **changes: Any) -> Callable[..., Any]:
+        """Return `(model, x, y) -> explanation` with the options bound; an object of a class is fitted to the model."""
+        options = {**self.options, **changes}
+        if not inspect.isclass(self.method):
+            return lambda model, x, y: self.method(model, x, y, **options)
+        made = self.method(**options)
+        made.fit(model, Dataset("known images", KnownImages()), **self.fit_options)
+        return made
+
+
+def setting(*, smooth: bool = False) -> tuple[Classifier, Tensor, Tensor]:
+    """Return a small network, a batch of images and one class for each; `smooth` is without kinks."""
+    model = toy_classifier(dtype=_DTYPE)
+    if smooth:
+        for name, module in list(model.module.named_children()):
+            if isinstance(module, nn.ReLU):
+                setattr(model.module, name, nn.Softplus())
+    x = torch.rand(BATCH, *SHAPES["image"], generator=torch.Generator().manual_seed(0), dtype=_DTYPE)
+    return model, x, torch.arange(BATCH) % 4
+
+
+def _require(condition: bool | Tensor, message: str) -> None:
+    if not bool(torch.as_tensor(condition).all()):
+        raise AssertionError(message)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Return whether two explanations are equal: maps, images, words, or examples in every tensor."""
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if not is_dataclass(a):
+        return bool(a == b)
+    pairs = ((getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    return all(_equal(one, other) for one, other in pairs)
+
+
+def map_shape_and_dtype(subject: Subject) -> None:
+    """A map is `[B, 1, h, w]`, no larger than the image, finite, of the float type of `x`, and without a graph."""
+    if not subject.gives_map:
+        return
+    model, x, y = setting()
+    m = subject.prepared(model)(model, x, y)
+    _require(isinstance(m, Tensor), f"the map must be a tensor, got {type(m).__name__}")
+    _require(m.dim() == 4 and m.shape[:2] == (BATCH, 1), f"a map must be [{BATCH}, 1, h, w], got {tuple(m.shape)}")
+    _require(m.shape[2] <= x.shape[2] and m.shape[3] <= x.shape[3], "a map must not be larger than the image")
+    _require(m.dtype == x.dtype, f"a map must be {x.dtype}, got {m.dtype}")
+    _require(torch.isfinite(m), "a map must be finite")
+    _require(not m.requires_grad, "a map must not carry a graph where x requires no gradient")
+    with torch.no_grad():
+        _require(_equal(subject.prepared(model)(model, x, y), m), "the map differs where gradients are off")
+
+
+def batch_equals_singles(subject: Subject) -> None:
+    """An image has the same map alone as in a batch, and whatever the chunk."""
+    if not subject.gives_map:
+        return
+    model, x, y = setting()
+    interpret = subject.prepared(model)
+    batch = interpret(model, x, y)
+    singles = torch.cat([interpret(model, x[i : i + 1], y[i : i + 1]) for i in range(BATCH)])
+    _require(torch.allclose(batch, singles, atol=1e-10), "a map differs in a batch")
+    if "chunk" in subject.parameters:
+        chunked = subject.prepared(model, chunk=3)(model, x, y)
+        _require(torch.allclose(batch, chunked, atol=1e-10), "a map depends on the chunk")
+
+
+def differentiable_as_the_card_says(subject: Subject) -> None:
+    """A map carries a graph to `x` if and only if its card says so, and its derivative is that of the map."""
+    if not subject.gives_map:
+        return
+    for changes, tolerance in _double_backwards(subject):
+        model, x, y = setting(smooth=True)
+        x.requires_grad_()
+        interpret = subject.prepared(model, **changes)
+        m = interpret(model, x, y)
+        said = subject.facts.differentiable
+        _require(m.requires_grad == said, f"the card says differentiable={said}, the map says {m.requires_grad}")
+        if said:
+            gap = _derivative_gap(interpret, model, x, y, m)
+            _require(gap <= tolerance, f"the map's derivative is wrong by {gap:.2g} of its length ({changes})")
+
+
+def _double_backwards(subject: Subject) -> Iterator[tuple[dict[str, Any], float]]:
+    """Yield the default derivative, and the exact one where there is a choice, each with its largest error."""
+    yield {}, 0.05
+    if "double_backward" in subject.parameters:
+        yield {"double_backward": "exact"}, 1e-5
+
+
+def _derivative_gap(interpret: Callable[..., Tensor], model: nn.Module, x: Tensor, y: Tensor, m: Tensor) -> float:
+    """Return by how much the derivative of the map misses central differences along eight directions, relatively."""
+    generator, step = torch.Generator().manual_seed(1), 1e-6
+    weights = torch.randn(m.shape, generator=generator, dtype=m.dtype)
+    (slope,) = torch.autograd.grad((weights * m).sum(), x)
+    claimed, measured = [], []
+    for _ in range(8):
+        direction = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        with torch.no_grad():
+            ahead, behind = (interpret(model, x + s * direction, y) for s in (step, -step))
+        measured.append((weights * (ahead - behind)).sum() / (2 * step))
+        claimed.append((slope * direction).sum())
+    a, b = torch.stack(claimed), torch.stack(measured)
+    return float((a - b).norm() / b.norm())
+
+
+def model_left_as_found(subject: Subject) -> None:
+    """Modes, hooks and gradients of the model, the images and the global random state are as before."""
+    model, x, y = setting()
+    model.train()
+    before, random = x.clone(), torch.get_rng_state()
+
+    def state() -> list[Any]:
+        return [
+            (m.training, len(m._forward_hooks), len(m._backward_hooks), "forward" in vars(m)) for m in model.modules()
+        ]
+
+    found = state()
+    subject.prepared(model)(model, x, y)
+    _require(state() == found, "the mode or a hook of a module changed")
+    _require(all(p.requires_grad and p.grad is None for p in model.parameters()), "a weight lost or got a gradient")
+    _require(torch.equal(x, before), "the interpreter must not write into x")
+    _require(torch.equal(torch.get_rng_state(), random), "the global random state changed")
+
+
+def deterministic(subject: Subject) -> None:
+    """Without a generator, two calls give the same explanation, whatever the global seed."""
+    model, x, y = setting()
+    first = subject.prepared(model)(model, x, y)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12345)
+        second = subject.prepared(model)(model, x, y)
+    _require(_equal(first, second), "two calls without a generator differ")
+
+
+def empty_batch(subject: Subject) -> None:
+    """An empty batch has an empty explanation."""
+    model, x, y = setting()
+    seen = subject.prepared(model)(model, x[:0], y[:0])
+    _require(len(seen) == 0, f"an empty batch gives {len(seen)} explanations")
+
+
+def bad_input(subject: Subject) -> None:
+    """Classes that do not fit, a chunk of 0 and a missing `fit` each raise their error."""
+    model, x, y = setting()
+    interpret = subject.prepared(model)
+    wrong = y.clone()
+    wrong[-1] = 9
+    with _refused(DataError, "class 9 is outside", "a class outside the model"):
+        interpret(model, x, wrong)
+    with _refused(DataError, "int64", "classes that are no integers"):
+        interpret(model, x, y.double())
+    if "chunk" in subject.parameters:
+        with _refused(InputError, "chunk", "chunk=0"):
+            subject.prepared(model, chunk=0)(model, x, y)
+    if inspect.isclass(subject.method):
+        with _refused(NotFitted, "fit", "a call before fit"):
+            subject.method(**subject.options)(model, x, y)
+
+
+@contextmanager
+def _refused(error: type[Exception], words: str, what: str) -> Iterator[None]:
+    """Require that the block raises an error whose message holds some words."""
+    try:
+        yield
+    except error as found:
+        _require(words in str(found), f"the error for {what} must say {words!r}, got {str(found)!r}")
+    else:
+        raise AssertionError(f"{what} must raise {error.__name__}")
+
+
+#: The promises by name, in the order in which they are checked.
+PROMISES: dict[str, Callable[[Subject], None]] = {
+    f.__name__: f
+    for f in (
+        map_shape_and_dtype,
+        batch_equals_singles,
+        differentiable_as_the_card_says,
+        model_left_as_found,
+        deterministic,
+        empty_batch,
+        bad_input,
+    )
+}
