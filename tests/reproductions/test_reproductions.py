@@ -41,7 +41,7 @@ def test_a_quick_run_leaves_a_marked_table_and_its_numbers(data_root, tmp_path):
         assert f"ADV² on {name}" in text
     document = json.loads((tmp_path / "new" / "adv2-imagenet.json").read_text())
     assert document["quick"] is True
-    assert document["results"]["CAM"]["l1"]["adv2"]["n"] == 2
+    assert document["results"]["CAM"]["map_l1"]["adv2"]["n"] == 2
     assert seen[-1][0] == seen[-1][1]
     assert sorted(p.name for p in table.parent.iterdir()) == ["adv2-imagenet.json", "adv2-imagenet.md"]
 

@@ -1,4 +1,4 @@
-"""Methods as typed on the command line, with flags and `--set name=value`, checked like an entry of a spec."""
+"""Read methods from the command line, with flags and `--set name=value`, and check them like entries of a spec."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ _SEVERAL_TEXTS = (str | tuple[str, ...], str | tuple[str, ...] | None)
 
 
 def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
-    """Settings `name=value` as values: what YAML reads in `value`, so `true`, `null`, `3`, `[1, 2]` or a text.
+    """Parse settings `name=value`, each value as YAML: `true`, `null`, `3`, `[1, 2]` or a text.
 
-    Of an option that is a text, the value is the text as it stands, a layer may be called `4`; of one that may also be
-    a list, in brackets, so are the texts in it.
+    The value of a text option is not parsed, so that a layer may be called `4`; a list of texts is written in brackets.
 
     Raises:
-        InputError: one is not `name=value`, is a flag of its own, or is given twice.
+        InputError: a setting is not `name=value`, has a flag of its own, or is given twice.
     """
     import yaml
 
@@ -32,9 +31,9 @@ def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or not name.isidentifier():
-            raise InputError(f"--set wants name=value, got {setting!r}")
+            raise InputError(f"--set must be name=value, got {setting!r}")
         if name in _FLAGS and (card.kind == "attack" or name not in card.options):
-            raise InputError(f"{name!r} is no option of a method; see --help for the flags")
+            raise InputError(f"{name!r} cannot be set by --set; it has its own flag, see --help")
         if name in given:
             raise InputError(f"option {name!r} is given twice")
         hint = hints.get(name)
@@ -57,20 +56,20 @@ def attack(name: str, settings: Sequence[str], **flags: Any) -> AttackSpec:
     """
     from underfire.audit.spec import parse_attack
 
-    done = parse_attack(_joined(find("attack", name), settings, flags))
+    done = parse_attack(_with_flags(find("attack", name), settings, flags))
     if len(done.eps) != 1:
         raise InputError(f"eps must be one size here, got {len(done.eps)}: {done.eps}")
     return done
 
 
 def interpreter(name: str, settings: Sequence[str] = (), *, maps_only: bool = True) -> InterpreterSpec:
-    """Return the interpreter `name`, checked likewise; `maps_only` refuses one that gives something else than a map."""
+    """Return the interpreter `name`, checked likewise; with `maps_only`, raise if it does not return maps."""
     from underfire.audit.spec import parse_interpreter
 
-    return parse_interpreter(_joined(find("interpreter", name), settings, {}), maps_only=maps_only)
+    return parse_interpreter(_with_flags(find("interpreter", name), settings, {}), maps_only=maps_only)
 
 
-def _joined(card: Card, settings: Sequence[str], flags: dict[str, Any]) -> dict[str, Any]:
+def _with_flags(card: Card, settings: Sequence[str], flags: dict[str, Any]) -> dict[str, Any]:
     given = typed(card, settings)
     for flag, value in flags.items():
         if value is None:

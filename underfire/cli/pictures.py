@@ -1,4 +1,4 @@
-"""`underfire attack`: images in, pictures and a table out; and what `underfire explain` shares with it."""
+"""`underfire attack`: attack images and write pictures and a table; `Job` is shared with `underfire explain`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """The options that `attack` and `explain` share; the model and the images are opened when they are asked for."""
+    """The options that `attack` and `explain` share; model and images are opened at their first use."""
 
     pictures: str
     model_uri: str
@@ -66,10 +66,10 @@ class Job:
         )
 
     def batches(self, what: str, passes: int) -> Iterator[tuple[Batch, Tensor, tuple[str, ...]]]:
-        """Every batch on the device, its logits and its file names, under a progress bar.
+        """Yield every batch on the device with its logits and file names, under a progress bar.
 
-        Images without a label get the class that the model predicts. `passes` is about how many forward passes an image
-        takes, so that the bar also moves inside a batch.
+        Images without labels get the predicted class. `passes` is the approximate number of forward passes per image,
+        so that the bar also moves within a batch.
         """
         from underfire.domains import check_inputs
         from underfire.hooks import unwrap
@@ -101,7 +101,7 @@ class Job:
                 handle.remove()
 
     def about(self, batch: Batch, logits: Tensor) -> list[Row]:
-        """What is known of every image before anything is done to it."""
+        """Return the label and the prediction of every image, as rows."""
         from underfire.measures.prediction import confidence
 
         pred = logits.argmax(1)
@@ -138,7 +138,7 @@ def _cell(value: Any) -> str:
 
 
 def rows_of(columns: dict[str, Tensor]) -> Iterator[Row]:
-    """Columns, one value for each image, as rows."""
+    """Turn columns with one value for each image into rows."""
     values = {name: column.tolist() for name, column in columns.items()}
     return ({name: column[i] for name, column in values.items()} for i in range(len(next(iter(values.values())))))
 
@@ -147,9 +147,9 @@ def rows_of(columns: dict[str, Tensor]) -> Iterator[Row]:
 
 
 def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | None) -> None:
-    """Attack the images of `job`, write the pictures, and print what was measured from them.
+    """Attack the images of `job`, write the pictures, and print the measurements.
 
-    `goal` is a class by name or number, or None where the entry says what the goal is.
+    `goal` is a class by name or number, or None where the entry states the goal.
     """
     import torch
 
@@ -189,22 +189,22 @@ def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | Non
             rows += found
         (staging / "results.json").write_text(to_json(rows) + "\n", encoding="utf-8")
     who = {"id": "image", "label": "label", "class": "clean", "class_adv": "became", "conf_adv": "conf"}
-    norm = entry.norm if entry.norm in (*BALLS, "pixels") else "l2"  # what is not additive is told by its length
+    norm = entry.norm if entry.norm in (*BALLS, "pixels") else "l2"  # other changes are reported by their L2 norm
     what = {"outcome": "outcome", norm: norm, "map_l1": "map L1", "map_iou": "map IoU"}
     job.show(rows, {**who, **what})
 
 
 def _outcome(row: Row) -> str:
-    """Whether the attack fooled the model; one that was wrong about the label before has nothing to lose."""
+    """Return the outcome in words; images that the model misclassified before are not counted as successes."""
     if "goal" not in row and row["label"] not in (None, row["pred"]):
-        return "wrong before"
+        return "misclassified before"
     if not row["success"]:
-        return "held"
+        return "not fooled"
     return "fooled" if row["success_saved"] else "fooled, not as PNG"
 
 
 def _passes(entry: AttackSpec) -> int:
-    """About how many forward passes an image takes."""
+    """Return the approximate number of forward passes per image."""
     known = {name: option.default for name, option in find("attack", entry.name).options.items()} | entry.options
     if isinstance(queries := known.get("queries"), int):
         return queries

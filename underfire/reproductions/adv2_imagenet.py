@@ -15,6 +15,7 @@ from underfire.attacks import adv2, pgd
 from underfire.catalog import find
 from underfire.interpreters import cam, grad_cam, gradient
 from underfire.measures import maps, prediction
+from underfire.measures.outcome import attack_outcome
 from underfire.measures.statistics import bootstrap_mean, paired_difference, rate
 from underfire.model import Classifier
 from underfire.records import Batch, Interval
@@ -78,14 +79,14 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
         return torch.cat(found)
 
     plain = attack("PGD", partial(pgd, steps=steps + warm_steps, step_size=1 / 255, random_start=False, keep="last"))
-    results: dict[str, Any] = {"PGD": _fooled(model, plain, goal)}
-    rows = [["PGD", "", *_fooled_cells(results["PGD"]), "", "", "", PUBLISHED["PGD"]]]
+    results: dict[str, Any] = {"PGD": _outcome(model, batch, plain, goal)}
+    rows = [["PGD", "", *_outcome_cells(results["PGD"]), "", "", "", PUBLISHED["PGD"]]]
     for name, interpreter in ATTACKED.items():
         both = attack(f"ADV² on {name}", partial(adv2, interpreter=interpreter, steps=steps, warm_steps=warm_steps))
-        results[name] = {**_fooled(model, both, goal), **_maps(model, interpreter, batch, goal, plain, both)}
+        results[name] = {**_outcome(model, batch, both, goal), **_maps(model, interpreter, batch, goal, plain, both)}
         rows += _rows(name, results[name])
         if name == "GRAD":
-            results[FULL] = {**_fooled(model, both, goal), **_maps(model, gradient, batch, goal, plain, both)}
+            results[FULL] = {**_outcome(model, batch, both, goal), **_maps(model, gradient, batch, goal, plain, both)}
             rows += _rows(FULL, results[FULL])
     progress(done, total, "done")
     return Outcome(
@@ -122,10 +123,11 @@ def _defaults() -> dict[str, Any]:
     return {name: options[name].default for name in ("weight", "smoothing", "confidence")}
 
 
-def _fooled(model: nn.Module, x_adv: Tensor, goal: Tensor) -> dict[str, Interval]:
-    logits = model.predict(x_adv, batch_size=CHUNK)  # type: ignore[operator]
+def _outcome(model: Classifier, batch: Batch, x_adv: Tensor, goal: Tensor) -> dict[str, Interval]:
+    logits = model.predict(x_adv, batch_size=CHUNK)
+    outcome = attack_outcome(model, batch.x, x_adv, batch.y, goal, norm="linf", eps=EPS, logits=logits)
     return {
-        "success": rate(logits.argmax(1) == goal),
+        "success": rate(outcome["success"]),
         "confidence": bootstrap_mean(prediction.confidence(logits, goal)),
     }
 
@@ -156,18 +158,18 @@ def _interval(value: Interval) -> str:
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
-def _fooled_cells(found: dict[str, Interval]) -> list[str]:
+def _outcome_cells(found: dict[str, Interval]) -> list[str]:
     return [_interval(found["success"]), _interval(found["confidence"])]
 
 
 def _rows(name: str, found: dict[str, Any]) -> list[list[str]]:
-    cells = {k: [_interval(found[m][k]) for m in ("l1", "l2", "iou")] for k in ("pgd", "adv2")}
+    cells = {k: [_interval(found[m][k]) for m in ("map_l1", "map_l2", "map_iou")] for k in ("pgd", "adv2")}
     return [
         ["PGD", name, "", "", *cells["pgd"], ""],
         [
             f"ADV² on {name.split(',')[0]}",
             name,
-            *_fooled_cells(found),
+            *_outcome_cells(found),
             *cells["adv2"],
             PUBLISHED.get(name, "not in the paper"),
         ],
@@ -177,7 +179,7 @@ def _rows(name: str, found: dict[str, Any]) -> list[list[str]]:
 def _notes(results: dict[str, Any], n: int) -> list[str]:
     ratios = []
     for name in (*ATTACKED, FULL):
-        l1, iou = results[name]["l1"], results[name]["iou"]
+        l1, iou = results[name]["map_l1"], results[name]["map_iou"]
         nearer, more = (m["adv2"].value / m["pgd"].value for m in (l1, iou))
         ratios.append(
             f"{name}: map L1 {nearer:.2f} of PGD's (paired difference {_interval(l1['difference'])}), "
