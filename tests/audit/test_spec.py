@@ -34,7 +34,10 @@ PGD = {"name": "pgd"}
         ({"attacks": [{"nmae": "pgd"}]}, "'attacks[0].name' is missing"),
         ({"attacks": [PGD, {**PGD, "epss": 1}]}, "unknown key 'attacks[1].epss'; did you mean 'eps'?"),
         ({"attacks": [{**PGD, "stpes": 1}]}, "unknown key 'attacks[0].stpes'; did you mean 'steps'?"),
-        ({"attacks": [{**PGD, "objective": "dlr"}]}, "'attacks[0].objective' should be "),
+        (
+            {"attacks": [{**PGD, "objective": "dlrs"}]},
+            "'attacks[0].objective': unknown objective 'dlrs'; did you mean 'dlr'?",
+        ),
         ({"attacks": [{**PGD, "eps": -1}]}, "'attacks[0].eps[0]' should be greater than or equal to 0, got -1"),
         ({"attacks": [{**PGD, "eps": [0.1, "-8/255"]}]}, "'attacks[0].eps[1]' should be greater than or equal to 0"),
         ({"attacks": [{**PGD, "eps": [0.1, "big"]}]}, "'attacks[0].eps[1]' should be a valid number, got 'big'"),

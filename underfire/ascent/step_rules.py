@@ -149,7 +149,7 @@ def halving(momentum: float = 0.75, rho: float = 0.75) -> StepRule:
         raise InputError(f"halving needs momentum in (0, 1] and rho in [0, 1], got {momentum} and {rho}")
 
     def init(position: Position, z: Tensor) -> State:
-        eta = 2 * torch.as_tensor(position.threat.eps).to(z).expand(len(z))
+        eta = 2 * torch.as_tensor(position.threat.eps, dtype=z.dtype, device=z.device).expand(len(z))
         rises, halved = torch.zeros_like(eta), torch.ones_like(eta, dtype=torch.bool)
         return eta, z, rises, halved, torch.full_like(eta, float("-inf"))
 
@@ -193,7 +193,7 @@ def sparse(total: int | None = None) -> StepRule:
         return moved, torch.where(moved > 0, moved / 1.5, 0.2 * x[0].numel())
 
     def init(position: Position, z: Tensor) -> State:
-        full = torch.as_tensor(position.threat.eps).to(z).expand(len(z))
+        full = torch.as_tensor(position.threat.eps, dtype=z.dtype, device=z.device).expand(len(z))
         return full, full, *count_moved(position.x, z)
 
     def update(position: Position, z: Tensor, direction: Tensor, state: State) -> tuple[Tensor, State]:

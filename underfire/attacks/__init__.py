@@ -1,5 +1,6 @@
 """Attacks, one published method per file: `name(model, x, y, *, goal=None, eps=..., ..., generator=None) -> x'`."""
 
+from underfire.attacks.acg import acg
 from underfire.attacks.adv2 import adv2
 from underfire.attacks.adversarial_patch import adversarial_patch
 from underfire.attacks.adversarial_transformation import adversarial_transformation
@@ -30,6 +31,7 @@ from underfire.attacks.one_pixel import one_pixel
 from underfire.attacks.pgd import pgd
 from underfire.attacks.photometric import photometric
 from underfire.attacks.rand_fgsm import rand_fgsm
+from underfire.attacks.recipe import recipe
 from underfire.attacks.sigma_zero import sigma_zero
 from underfire.attacks.spsa import spsa
 from underfire.attacks.square import square
@@ -37,9 +39,11 @@ from underfire.attacks.st_adv import st_adv
 from underfire.attacks.step_ll import step_ll
 from underfire.attacks.substitute import substitute
 from underfire.attacks.uap import uap
+from underfire.attacks.vmi_fgsm import vmi_fgsm
 from underfire.attacks.zoo import zoo
 
 __all__ = [
+    "acg",
     "adv2",
     "adversarial_patch",
     "adversarial_transformation",
@@ -70,6 +74,7 @@ __all__ = [
     "pgd",
     "photometric",
     "rand_fgsm",
+    "recipe",
     "sigma_zero",
     "spsa",
     "square",
@@ -77,5 +82,6 @@ __all__ = [
     "step_ll",
     "substitute",
     "uap",
+    "vmi_fgsm",
     "zoo",
 ]

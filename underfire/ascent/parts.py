@@ -1,0 +1,131 @@
+"""Make parts of a recipe from text: what a spec file, the command line and the lab can say.
+
+A part is written as a name (`momentum`), as a call with literal arguments (`momentum(0.9)`), or as a mapping
+(`{name: momentum, decay: 0.9}`). A list of views or smoothings is applied from first to last. The text is parsed into a
+name and literals; nothing in it is evaluated.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from underfire.ascent import moves, objectives, step_rules
+from underfire.catalog import Converter, card, cards, converters, number
+from underfire.errors import InputError, nearest
+from underfire.gradients import estimators, smoothing, views
+
+ROLES: dict[str, tuple[Any, ...]] = {
+    "view": (views.input_diversity, views.scale_copies),
+    "smoothing": (smoothing.normalise, smoothing.translation_kernel),
+    "estimator": (
+        estimators.exact,
+        estimators.finite_differences,
+        estimators.nes,
+        estimators.spsa,
+        estimators.variance_tuned,
+    ),
+    "move": (moves.adam, moves.conjugate, moves.look_ahead, moves.momentum, moves.plain, moves.raw),
+    "step_rule": (step_rules.halving, step_rules.sparse),
+    "schedule": (step_rules.cosine, step_rules.linear, step_rules.staircase),
+    "objective": (
+        objectives.carlini,
+        objectives.cross_entropy,
+        objectives.dlr,
+        objectives.log_odds,
+        objectives.log_success,
+        objectives.logit,
+        objectives.margin,
+    ),
+}
+for _role, _parts in ROLES.items():
+    for _part in _parts:
+        card("part", role=_role)(_part)
+
+
+def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """Return the name, the arguments and the named arguments of a part such as `"scale_copies(copies=5)"`.
+
+    Arguments are literals, or fractions of two numbers such as `8/255`.
+
+    Raises:
+        InputError: the text is neither a name nor a call with such arguments.
+    """
+    fault = f"{text!r} is not a part; write NAME or NAME(ARGUMENTS), such as 'scale_copies(5)'"
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        raise InputError(fault) from None
+    if isinstance(tree, ast.Name):
+        return tree.id, [], {}
+    if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
+        raise InputError(fault)
+
+    def literal(node: ast.expr) -> Any:
+        try:
+            return ast.literal_eval(node)
+        except ValueError:
+            written = number(ast.unparse(node))
+            if isinstance(written, float):
+                return written
+            raise InputError(f"{text!r}: {ast.unparse(node)!r} is not a number, a text, a list or a mapping") from None
+
+    named = {}
+    for keyword in tree.keywords:
+        if keyword.arg is None:
+            raise InputError(fault)
+        named[keyword.arg] = literal(keyword.value)
+    return tree.func.id, [literal(node) for node in tree.args], named
+
+
+def part(*roles: str, value: Any) -> Any:
+    """Return the part that `value` describes: a text or a mapping.
+
+    Args:
+        roles: what it may be, such as `"view"`.
+        value: a name, a call with literal arguments, or a mapping with `name` and the options.
+
+    Raises:
+        InputError: there is no such part, or an argument is wrong; the message suggests the nearest name.
+    """
+    if isinstance(value, Mapping):
+        named: dict[str, Any] = dict(value)
+        if not isinstance(name := named.pop("name", None), str):
+            raise InputError(f"a {roles[0]} written as a mapping needs a 'name', got {dict(value)}")
+        given: list[Any] = []
+    elif isinstance(value, str):
+        name, given, named = parse_call(value)
+    else:
+        raise InputError(f"a {roles[0]} is a name, a call or a mapping, got {value!r}")
+    known = {entry.name: entry for entry in cards("part") if entry.facts.role in roles}
+    if name not in known:
+        raise InputError(f"unknown {roles[0]} {name!r}; {nearest(name, known)}")
+    found = known[name]
+    places = [p.name for p in found.options.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    if len(given) > len(places) or any(place in named for place in places[: len(given)]):
+        raise InputError(f"{value!r}: {name} takes {', '.join(places) or 'no arguments'}")
+    options = found.check({**dict(zip(places, given, strict=False)), **named})
+    return found.function(**options)
+
+
+def _several(role: str, join: Any, value: Any) -> Any:
+    """Return one part, or the parts of a list one after the other."""
+    return join(*(part(role, value=one) for one in value)) if isinstance(value, list) else part(role, value=value)
+
+
+def _step_rule(value: Any) -> Any:
+    """Return a step rule, or a schedule of step sizes."""
+    return part("step_rule", "schedule", value=value)
+
+
+converters |= {
+    views.View: Converter("the name of a view, or a list of them", partial(_several, "view", views.compose)),
+    smoothing.Smoothing: Converter("the name of a smoothing", partial(_several, "smoothing", smoothing.chain)),
+    estimators.Estimator: Converter("the name of an estimator", lambda value: part("estimator", value=value)),
+    moves.Move: Converter("the name of a move", lambda value: part("move", value=value)),
+    step_rules.StepRule: Converter("a number or the name of a step rule", _step_rule),
+    objectives.Objective: Converter("the name of an objective", lambda value: part("objective", value=value)),
+}

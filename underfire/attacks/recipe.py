@@ -1,0 +1,79 @@
+"""Any recipe of parts, named in a spec file or on the command line: attack = objective x threat x gradient x move.
+
+The three kinds of parts that published transfer attacks combine (input transformations, gradient smoothing, momentum)
+are compared in Dong et al., Benchmarking Adversarial Robustness on Image Classification, CVPR 2020.
+"""
+
+from __future__ import annotations
+
+from torch import Generator, Tensor, nn
+
+from underfire.ascent import parts as parts  # adds the parts to the catalogue
+from underfire.ascent.loop import Keep, Recipe, ascend
+from underfire.ascent.moves import Move, plain
+from underfire.ascent.objectives import Objective, margin
+from underfire.ascent.step_rules import StepRule, StepSize
+from underfire.ascent.threats import ball
+from underfire.catalog import card
+from underfire.gradients.estimators import Estimator, autograd
+from underfire.gradients.smoothing import Smoothing, none
+from underfire.gradients.views import View, identity
+from underfire.validate import at_least_one, default_generator
+
+
+@card(
+    "attack",
+    paper="Dong, Fu, Yang, Pang, Su, Xiao and Zhu, Benchmarking Adversarial Robustness on Image Classification, "
+    "CVPR 2020",
+    knowledge="white-box",
+    norms=("linf", "l2", "l1"),
+    goals=("untargeted", "targeted"),
+    random=True,
+    atlas="AML.T0043.000",
+    domains=("image", "table", "series"),
+)
+def recipe(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    goal: Tensor | None = None,
+    norm: str = "linf",
+    eps: float | Tensor = 8 / 255,
+    steps: int = 10,
+    objective: Objective | None = None,
+    views: View = identity,
+    estimate: Estimator = autograd,
+    smooth: Smoothing = none,
+    move: Move | None = None,
+    step_rule: StepRule | StepSize | None = None,
+    keep: Keep = "best",
+    restarts: int = 1,
+    random_start: bool = False,
+    mask: Tensor | None = None,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Run the attack that the given parts make together; with none given, it is PGD from the clean image.
+
+    Args:
+        objective: what to make large; None is the margin.
+        views: the looks at an image that the objective is averaged over.
+        estimate: how the gradient is obtained.
+        smooth: what is done to the gradient before the move uses it.
+        move: memory and direction; None is the gradient itself.
+        step_rule: how far a step goes; None is `eps / steps`.
+    """
+    at_least_one(steps=steps)
+    made = Recipe(
+        objective or margin(),
+        ball(norm, eps, mask, among=("linf", "l2", "l1")),
+        step_rule=eps / steps if step_rule is None else step_rule,
+        views=views,
+        estimate=estimate,
+        smooth=smooth,
+        move=move or plain(),
+        keep=keep,
+    )
+    draws = default_generator(generator, x.device)
+    options = {"goal": goal, "restarts": restarts, "random_start": random_start}
+    return ascend(model, x, y, made, steps=steps, generator=draws, **options)

@@ -1,0 +1,58 @@
+"""VMI-FGSM (Wang and He, Enhancing the Transferability of Adversarial Attacks through Variance Tuning, CVPR 2021)."""
+
+from __future__ import annotations
+
+from torch import Generator, Tensor, nn
+
+from underfire.ascent import moves
+from underfire.ascent.loop import Keep, Recipe, ascend
+from underfire.ascent.objectives import Objective, log_odds
+from underfire.ascent.threats import Linf
+from underfire.catalog import card
+from underfire.gradients.estimators import variance_tuned
+from underfire.validate import at_least_one, default_generator
+
+
+@card(
+    "attack",
+    paper="Wang and He, Enhancing the Transferability of Adversarial Attacks through Variance Tuning, CVPR 2021",
+    norms=("linf",),
+    goals=("untargeted", "targeted"),
+    atlas="AML.T0043.000",
+)
+def vmi_fgsm(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    goal: Tensor | None = None,
+    eps: float = 16 / 255,
+    steps: int = 10,
+    samples: int = 20,
+    beta: float = 1.5,
+    decay: float = 1.0,
+    objective: Objective | None = None,
+    keep: Keep = "last",
+    restarts: int = 1,
+    mask: Tensor | None = None,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Take momentum steps of `eps / steps` along gradients that are tuned by the variance around the last iterate.
+
+    Args:
+        samples: number of points around an iterate, the paper's N.
+        beta: half the side of the cube that they are drawn from, in units of eps.
+        decay: share of the accumulated gradient that is kept in each step, the paper's mu.
+        objective: None is `log_odds`; the paper has cross-entropy, whose gradient vanishes on a confident network.
+    """
+    at_least_one(steps=steps)
+    recipe = Recipe(
+        objective or log_odds(),
+        Linf(eps, mask),
+        step_rule=eps / steps,
+        estimate=variance_tuned(samples, beta * eps),
+        move=moves.momentum(decay),
+        keep=keep,
+    )
+    generator = default_generator(generator, x.device)
+    return ascend(model, x, y, recipe, steps=steps, goal=goal, restarts=restarts, generator=generator)
