@@ -158,7 +158,7 @@ class _Run:
         move, rule, estimate = self.recipe.move, self.rule, self.recipe.estimate
         x, threat, targets = self.x[rows], self.threat.take(rows), self.targets.take(rows)
         position = Position(threat, x, targets.index, 0, self.steps)
-        memory, pace, known = move.init(z), rule.init(position, z), estimate.init(z)
+        memory, pace, known = move.init(z), rule.init(position, z), estimate.init(z, targets.index)
         leader: _Leader | None = None
         for number in range(self.steps):
             position = Position(threat, x, targets.index, number, self.steps)

@@ -54,6 +54,14 @@ def acg(
         move=moves.conjugate(),
         keep=keep,
     )
-    draws = default_generator(generator, x.device)
-    options = {"goal": goal, "restarts": restarts, "random_start": random_start}
-    return ascend(model, x, y, recipe, steps=steps, generator=draws, **options)
+    return ascend(
+        model,
+        x,
+        y,
+        recipe,
+        steps=steps,
+        goal=goal,
+        restarts=restarts,
+        random_start=random_start,
+        generator=default_generator(generator, x.device),
+    )

@@ -74,6 +74,14 @@ def recipe(
         move=move or plain(),
         keep=keep,
     )
-    draws = default_generator(generator, x.device)
-    options = {"goal": goal, "restarts": restarts, "random_start": random_start}
-    return ascend(model, x, y, made, steps=steps, generator=draws, **options)
+    return ascend(
+        model,
+        x,
+        y,
+        made,
+        steps=steps,
+        goal=goal,
+        restarts=restarts,
+        random_start=random_start,
+        generator=default_generator(generator, x.device),
+    )

@@ -26,10 +26,10 @@ def vmi_fgsm(
     y: Tensor,
     *,
     goal: Tensor | None = None,
-    eps: float = 16 / 255,
+    eps: float | Tensor = 16 / 255,
     steps: int = 10,
     samples: int = 20,
-    beta: float = 1.5,
+    neighbourhood: float = 1.5,
     decay: float = 1.0,
     objective: Objective | None = None,
     keep: Keep = "last",
@@ -41,7 +41,7 @@ def vmi_fgsm(
 
     Args:
         samples: number of points around an iterate, the paper's N.
-        beta: half the side of the cube that they are drawn from, in units of eps.
+        neighbourhood: half the side of the cube that they are drawn from, in units of eps; the paper's beta.
         decay: share of the accumulated gradient that is kept in each step, the paper's mu.
         objective: None is `log_odds`; the paper has cross-entropy, whose gradient vanishes on a confident network.
     """
@@ -50,7 +50,7 @@ def vmi_fgsm(
         objective or log_odds(),
         Linf(eps, mask),
         step_rule=eps / steps,
-        estimate=variance_tuned(samples, beta * eps),
+        estimate=variance_tuned(samples, neighbourhood * eps),
         move=moves.momentum(decay),
         keep=keep,
     )

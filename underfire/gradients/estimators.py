@@ -1,6 +1,6 @@
 """Obtain the gradient of a loss that is known as a callable only.
 
-An estimator has a memory, as moves and step rules have: `init(z) -> state` and
+An estimator has a memory, as moves and step rules have: `init(z, index) -> state` and
 `update(loss, z, generator, state) -> (value [B], gradient like z, state)`. Called as `estimator(loss, z, generator)` it
 gives value and gradient with a new memory. `loss(z)` gives one value per row, `[B]`, which depends on that row of `z`
 alone; it also takes several copies of the batch at once, `[k * B, ...]`, one after the other. The value is the loss at
@@ -20,6 +20,7 @@ import torch
 from torch import Generator, Tensor
 
 from underfire.errors import InputError
+from underfire.validate import per_sample
 
 Loss = Callable[[Tensor], Tensor]
 State = Any
@@ -33,22 +34,23 @@ class Estimator:
     """One way to obtain a gradient.
 
     Attributes:
-        init: memory for the variable `z`.
+        init: memory for the variable `z` of the samples at `index` of the attack's batch.
         update: from the loss, `z`, a generator and the memory to value, gradient and the new memory.
     """
 
-    init: Callable[[Tensor], State]
+    init: Callable[[Tensor, Tensor], State]
     update: Callable[[Loss, Tensor, Generator | None, State], tuple[Tensor, Tensor, State]]
 
     def __call__(self, loss: Loss, z: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Return value `[B]` and gradient of the loss at `z`, with a new memory."""
-        value, gradient, _ = self.update(loss, z, generator, self.init(z))
+        state = self.init(z, torch.arange(len(z), device=z.device))
+        value, gradient, _ = self.update(loss, z, generator, state)
         return value, gradient
 
 
 def without_memory(estimate: Callable[[Loss, Tensor, Generator | None], tuple[Tensor, Tensor]]) -> Estimator:
     """Return the estimator of a function `(loss, z, generator) -> (value, gradient)`."""
-    return Estimator(lambda z: None, lambda loss, z, generator, state: (*estimate(loss, z, generator), state))
+    return Estimator(lambda z, index: None, lambda loss, z, generator, state: (*estimate(loss, z, generator), state))
 
 
 def _back_propagated(loss: Loss, z: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -70,7 +72,7 @@ def exact() -> Estimator:
     return autograd
 
 
-def variance_tuned(samples: int = 20, radius: float = 1.5 * 16 / 255) -> Estimator:
+def variance_tuned(samples: int = 20, radius: float | Tensor = 1.5 * 16 / 255) -> Estimator:
     """Add to the exact gradient the variance at the iterate before: how the gradients around it differ from its own.
 
     With `r_i` uniform in `[-radius, radius]`, the variance is `mean_i grad(z + r_i) - grad(z)`; it is 0 at the first
@@ -78,25 +80,31 @@ def variance_tuned(samples: int = 20, radius: float = 1.5 * 16 / 255) -> Estimat
 
     Args:
         samples: number of points around the iterate, the paper's N.
-        radius: half the side of the cube that they are drawn from, the paper's `beta * eps`.
+        radius: half the side of the cube that they are drawn from, the paper's `beta * eps`; one number or one per
+            sample `[B]`.
 
     Raises:
         InputError: an argument is out of its range.
 
     Source: Wang and He, Enhancing the Transferability of Adversarial Attacks through Variance Tuning, CVPR 2021.
     """
-    if samples < 1 or radius < 0:
-        raise InputError(f"variance_tuned needs samples >= 1 and radius >= 0, got {samples} and {radius}")
+    if samples < 1:
+        raise InputError(f"variance_tuned needs samples >= 1, got {samples}")
 
-    def update(loss: Loss, z: Tensor, generator: Generator | None, variance: State) -> tuple[Tensor, Tensor, State]:
+    def init(z: Tensor, index: Tensor) -> State:
+        own = radius.to(z)[index] if isinstance(radius, Tensor) and radius.dim() else radius
+        return torch.zeros_like(z), own
+
+    def update(loss: Loss, z: Tensor, generator: Generator | None, state: State) -> tuple[Tensor, Tensor, State]:
+        variance, own = state
         around = torch.zeros_like(z)
         for _ in range(samples):
             r = torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
-            around += autograd(loss, z + radius * (2 * r - 1))[1]
+            around += autograd(loss, z + per_sample(own, z) * (2 * r - 1))[1]
         value, g = autograd(loss, z)
-        return value, g + variance, around / samples - g
+        return value, g + variance, (around / samples - g, own)
 
-    return Estimator(torch.zeros_like, update)
+    return Estimator(init, update)
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ def fooling_images(
     steps: int = 200,
     population: int = 200,
     step_size: float = 0.02,
-    decay: float = 0.01,
+    grey_weight: float = 0.01,
     chunk: int = 100,
     generator: Generator | None = None,
 ) -> Tensor:
@@ -67,7 +67,7 @@ def fooling_images(
         population: number of children in each generation of the whole batch, raised to one per sample where each
             evolves separately (the paper does not give it).
         step_size: as the root mean square over the entries; for `"gradient"` alone.
-        decay: weight of the squared distance from mid-grey; for `"gradient"` alone.
+        grey_weight: weight of the squared distance from mid-grey; for `"gradient"` alone.
         chunk: number of images that are painted and go through the model at once.
     """
     domain_of(model).require_images("fooling_images")
@@ -97,7 +97,7 @@ def fooling_images(
                 x,
                 y,
                 Recipe(
-                    log_odds() + decay * grey,
+                    log_odds() + grey_weight * grey,
                     threat,
                     step_rule=step_size * x[0].numel() ** 0.5,
                     move=Move(lambda z: None, lambda g, state: (unit(g, 2), state), steepest=False),
