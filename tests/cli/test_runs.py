@@ -133,3 +133,26 @@ def test_a_wrong_command_is_2(capsys: pytest.CaptureFixture[str], arguments: lis
     assert said.startswith("error: ")
     assert said.count("\n") == 1
     assert "See: underfire" in said
+
+
+def test_an_audit_whose_results_are_at_a_url(shown: Shown, parsed: Parsed, spec: Path) -> None:
+    text = shown("audit", spec, "--out", "memory://cli/mine", "--executor", "in-process")
+    assert "Report: mine.html" in text and Path("mine.html").read_text().startswith("<!")
+    assert parsed("report", "memory://cli/mine")["spec"]["executor"] == "in-process"
+    assert not Path("memory:").exists() and not Path("runs").exists()
+
+
+def test_the_share_of_waiting_is_told(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", str(spec), "--out", "run", "--executor", "processes", "--workers", "1"]) == 0
+    assert "workers waited" in capsys.readouterr().err
+    assert 0 <= Ledger("run").environment["idle_share"] < 1
+
+
+@pytest.mark.parametrize("executor", ["rai", "ray:", "ray://", "ray://host"])
+def test_an_executor_that_there_is_not(spec: Path, executor: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", str(spec), "--executor", executor]) == 2
+    captured = capsys.readouterr().err
+    assert "ray://HOST:PORT" in captured and repr(executor) in captured
+    spec.write_text(yaml.safe_dump(SPEC | {"executor": executor}))
+    assert main(["audit", str(spec)]) == 2
+    assert capsys.readouterr().err == captured

@@ -25,7 +25,7 @@ from underfire.audit.result import Inputs, arrays_key
 from underfire.audit.schema import AuditSpec
 from underfire.audit.store import Store
 from underfire.audit.target import Target, open_target
-from underfire.errors import LedgerError, UnderfireError
+from underfire.errors import InputError, LedgerError, UnderfireError
 
 _WORKING_BYTES = 1e9
 """The size of the arrays that a run may have on disk beyond its budget while cells still need them."""
@@ -42,6 +42,8 @@ class Event:
         of_cells: cells to be done by this run.
         skipped: cells that were done before.
         what: what has just been finished; empty at first.
+        idle_share: the part of the workers' time so far, from 0 to 1, in which they computed nothing; None without
+            workers.
     """
 
     done: int
@@ -50,6 +52,7 @@ class Event:
     of_cells: int
     skipped: int
     what: str
+    idle_share: float | None = None
 
 
 class Work:
@@ -120,8 +123,13 @@ def run(
         preflight(target)
         cells = plan(spec, target)
         store.clean_up()
-        head = {"underfire": __version__, "spec": spec.model_dump(), "environment": environment(target)}
-        write_head(store, {**head, "cells": [cell.as_dict() for cell in cells]})
+        head: dict[str, Any] = {
+            "underfire": __version__,
+            "spec": spec.model_dump(),
+            "environment": environment(target),
+            "cells": [cell.as_dict() for cell in cells],
+        }
+        write_head(store, head)
         keys = store.keys()
         left = to_compute(cells, keys, {cell.key for cell in cells if arrays_key(cell.key) in keys})
         kept = _Kept(store, keys, left, 1e9 * spec.keep_gb)
@@ -136,7 +144,10 @@ def run(
                 del left[cell.key]
                 kept.finished(cell)
                 done += cell.images
-                tell(Event(done, total, of_cells - len(left), of_cells, skipped, cell.title))
+                tell(Event(done, total, of_cells - len(left), of_cells, skipped, cell.title, executor.idle_share))
+        if executor.idle_share is not None:
+            head["environment"]["idle_share"] = round(executor.idle_share, 4)
+            write_head(store, head)
     return Ledger(out)
 
 
@@ -189,9 +200,11 @@ def choose_executor(spec: AuditSpec, workers: int | None) -> Executor:
     """Return what computes the cells: as the spec says, or, if that is `"auto"`, as the number of workers says.
 
     Raises:
-        MissingExtra: the spec asks for Ray, which is not installed.
+        MissingExtra: the spec asks for Ray, which is not installed. InputError: it asks for Ray and for workers.
     """
     if spec.executor.startswith("ray"):
+        if workers:
+            raise InputError(f"workers={workers} is for this machine; a Ray cluster has as many workers as cores")
         from underfire.audit.cluster import RayExecutor
 
         address = spec.executor if "://" in spec.executor else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ def audit(
     name = path.stem if path else "default"
     out = out or str(Path("runs") / name)
     with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(sys.stderr))  # where Ray tells of lost nodes; stdout is for results
         bar = _Bar(stack, "audit", "images", "looking at the model and the images", quiet)
 
         def tell(event: Event) -> None:
