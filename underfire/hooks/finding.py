@@ -1,4 +1,4 @@
-"""Which layers a method means when nobody names one: found by passes of noise, once per size."""
+"""Find the layers that a method uses by default, by one pass of a noise image for each size of image."""
 
 from __future__ import annotations
 
@@ -26,12 +26,10 @@ def _traced(model: nn.Module, x: Tensor, grid: Grid | None) -> Trace:
 
 
 def layout_of(model: nn.Module, x: Tensor, name: str, grid: Grid | None = None) -> Layout:
-    """How the output of the layer `name` is read as feature maps `[B, C, h, w]`.
+    """Return how the output of the layer `name` is read as feature maps `[B, C, h, w]`.
 
     Args:
-        model: the model.
         x: images; only their size, type and device matter.
-        name: the layer.
         grid: rows and columns of a transformer's tokens; None finds them.
 
     Raises:
@@ -42,7 +40,7 @@ def layout_of(model: nn.Module, x: Tensor, name: str, grid: Grid | None = None) 
 
 
 def as_maps(model: nn.Module, x: Tensor, name: str, output: Tensor) -> Tensor:
-    """What the layer `name` gave for `x`, as `[B, C, h, w]`, or where it has no places as `[B, D]`.
+    """Return the output of the layer `name` for `x` as `[B, C, h, w]`, or where it has no places as `[B, D]`.
 
     Raises:
         Unsupported: it is neither, or tokens of no grid that can be found.
@@ -52,10 +50,10 @@ def as_maps(model: nn.Module, x: Tensor, name: str, output: Tensor) -> Tensor:
 
 
 def last_spatial_layer(model: nn.Module, x: Tensor, grid: Grid | None = None) -> str:
-    """The name of the last layer whose output has space; of a transformer, the last that the logits depend on there.
+    """Return the name of the last layer whose output has space.
 
-    With a class token the patches of a transformer's last block change nothing any more, so a second pass of noise
-    finds out by its gradient which was the last that did. Single linear layers (queries, keys, values) do not count.
+    For a transformer it is the last layer at whose places the logits have a gradient: with a class token, the patches
+    of the last block no longer change the logits. Single linear layers (queries, keys, values) do not count.
 
     Raises:
         Unsupported: there is none, or its tokens have no grid that can be found.
@@ -68,42 +66,42 @@ def last_spatial_layer(model: nn.Module, x: Tensor, grid: Grid | None = None) ->
 
 
 def _last(trace: Trace, model: nn.Module, x: Tensor, grid: Grid | None) -> str:
-    spaces: dict[str, Layout] = {}
+    layouts: dict[str, Layout] = {}
     unknown = None  # the last layer with tokens of no known grid
     for name in trace.order:
         _, shape = trace.outputs[name]
-        space = trace.space(name, grid)
-        if space is not None and (space.layout == "first" or not isinstance(layer(model, name), nn.Linear)):
-            spaces[name], unknown = space, None
-        elif space is None and not isinstance(shape, str) and trace.are_tokens(shape):
+        layout = trace.layout(name, grid)
+        if layout is not None and (layout.kind == "first" or not isinstance(layer(model, name), nn.Linear)):
+            layouts[name], unknown = layout, None
+        elif layout is None and not isinstance(shape, str) and trace.are_tokens(shape):
             unknown = name
     if unknown is not None:
         layout_in(trace, model, unknown, grid)  # raises: it says what to give
-    if not spaces:
+    if not layouts:
         raise Unsupported(
             "the model has no layer whose output has space, [B, C, h, w] or a transformer's tokens; choose an "
             "interpreter that reads no layer, such as gradient"
         )
-    last = next(reversed(spaces))
-    return last if spaces[last].layout == "first" else _last_that_counts(spaces, model, x) or last
+    last = next(reversed(layouts))
+    return last if layouts[last].kind == "first" else _last_that_counts(layouts, model, x) or last
 
 
-def _last_that_counts(spaces: dict[str, Layout], model: nn.Module, x: Tensor) -> str | None:
-    """The last layer whose places have a gradient."""
+def _last_that_counts(layouts: dict[str, Layout], model: nn.Module, x: Tensor) -> str | None:
+    """Return the last layer at whose places the logits have a gradient."""
     with torch.enable_grad(), frozen(model):
-        logits, outputs = read(model, uncached(model), noise_image(x).requires_grad_() * 1, tuple(spaces))
+        logits, outputs = read(model, uncached(model), noise_image(x).requires_grad_() * 1, tuple(layouts))
         if not logits.requires_grad:
             return None
         weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)
-        wanted = [name for name in spaces if outputs[name].requires_grad]
+        wanted = [name for name in layouts if outputs[name].requires_grad]
         found = torch.autograd.grad((weights * logits).sum(), [outputs[n] for n in wanted], allow_unused=True)
     gradients: dict[str, Any] = dict(zip(wanted, found, strict=True))
-    counts = (n for n in reversed(wanted) if gradients[n] is not None and bool(spaces[n].maps(gradients[n]).any()))
+    counts = (n for n in reversed(wanted) if gradients[n] is not None and bool(layouts[n].maps(gradients[n]).any()))
     return next(counts, None)
 
 
 def pooled_head(model: nn.Module, x: Tensor, grid: Grid | None = None) -> tuple[str, Tensor, Tensor | None]:
-    """The layer that is averaged over space into the last linear layer: its name, and that layer's weight and bias.
+    """Return the layer that is averaged over space into the last linear layer, and that layer's weight and bias.
 
     Returns:
         The layer's name, the weight `[K, D]`, and the bias `[K]` or None.
@@ -113,8 +111,8 @@ def pooled_head(model: nn.Module, x: Tensor, grid: Grid | None = None) -> tuple[
     """
     trace = _traced(model, x, grid)
     for name, output in sorted(trace.latest.values(), key=lambda entry: -trace.outputs[entry[0]][0]):
-        space = trace.space(name, grid) if trace.outputs[name][1] == output.shape else None
-        head = _head(trace, space.maps(output).mean((2, 3))) if space is not None else None
+        layout = trace.layout(name, grid) if trace.outputs[name][1] == output.shape else None
+        head = _head(trace, layout.maps(output).mean((2, 3))) if layout is not None else None
         if head is not None:
             linear = layer(model, head)
             assert isinstance(linear, (nn.Linear, nn.Conv2d))

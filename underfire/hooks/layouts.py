@@ -1,9 +1,9 @@
-"""Where a layer's output has space: convolutional maps, channels last, or the tokens of a transformer.
+"""How the output of a layer is read as feature maps: channels first, channels last, or the tokens of a transformer.
 
-A pass of noise is watched once for each model and size of image. Which side of a `[B, ?, ?, ?]` output holds the
-channels is told by the modules that read or give that shape: convolutions, batch normalisation and pooling have them
-first, linear layers and layer normalisation last. Tokens `[B, N, D]` are what such modules read or give; their grid is
-that of the last map before them (the patch embedding), or has the proportions of the image.
+One pass of a noise image is traced for each model and size of image. The modules that read or return a shape
+`[B, ?, ?, ?]` tell which side holds the channels: convolutions, batch normalisation and pooling have them first, linear
+layers and layer normalisation last. Tokens are outputs `[B, N, D]` of such modules; their grid is that of the last
+feature map before them (the patch embedding), or has the proportions of the image.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from underfire.errors import InputError, ModelError, Unsupported
 from underfire.hooks.reading import frozen, layer, remove_at_exit, uncached, unwrap
 
-#: Class, distillation and register tokens that may stand before those of the image.
+#: Most class, distillation and register tokens that may precede those of the image.
 EXTRA = 16
-_EXTRA_OF_SQUARES = (0, 1, 2, 4, 5)  # nothing but a number to go by: none, class, distillation, four registers
+_EXTRA_OF_SQUARES = (0, 1, 2, 4, 5)  # where only the number of tokens is known: class, distillation, four registers
 _FIRST = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d)
 
 Grid = tuple[int, int]
@@ -32,37 +32,37 @@ class Layout:
     """How the output of a layer is read as feature maps.
 
     Attributes:
-        layout: `"first"` is `[B, C, h, w]`, `"last"` is `[B, h, w, C]`, `"tokens"` is `[B, extra + h·w, C]`.
+        kind: `"first"` is `[B, C, h, w]`, `"last"` is `[B, h, w, C]`, `"tokens"` is `[B, extra + h·w, C]`.
         grid: `h` and `w`.
-        extra: tokens before those of the grid, which are left out.
+        extra: number of tokens before those of the image, which are left out.
     """
 
-    layout: Literal["first", "last", "tokens"]
+    kind: Literal["first", "last", "tokens"]
     grid: Grid
     extra: int = 0
 
     def maps(self, output: Tensor) -> Tensor:
-        """The output (or its gradient) as `[B, C, h, w]`."""
-        if self.layout == "tokens":
+        """Return the output, or its gradient, as `[B, C, h, w]`."""
+        if self.kind == "tokens":
             return output[:, self.extra :].transpose(1, 2).unflatten(2, self.grid)
-        return output.permute(0, 3, 1, 2) if self.layout == "last" else output
+        return output.permute(0, 3, 1, 2) if self.kind == "last" else output
 
 
 @dataclass
 class Trace:
-    """What one pass of noise showed.
+    """What one pass of a noise image showed.
 
     Attributes:
         image: height and width of the image.
-        outputs: of every layer, when it last gave something, and the shape of that or the name of its type.
-        order: the layers that gave something of three or four dimensions, in order; of nested ones with one output, the
-            inner one.
-        first: shapes that have their channels first.
-        last: shapes that have them last.
-        widths: `D` of tokens.
-        latest: the last output of three and of four dimensions, as it was given; of images with more than one place.
-        heads: of every linear layer its name, what it read, and what it gave.
-        count: how often a layer gave something.
+        outputs: for every layer, when it was last called, and the shape of its output or the name of its type.
+        order: the layers with an output of three or four dimensions, in order of execution; of nested layers with one
+            output, the innermost.
+        first: shapes whose channels come first.
+        last: shapes whose channels come last.
+        widths: the sizes `D` of tokens.
+        latest: the last output of three and of four dimensions with more than one place, with its layer.
+        heads: for every linear layer its name, its input and its output.
+        count: how often a layer was called.
         logits: of the model.
     """
 
@@ -77,8 +77,8 @@ class Trace:
     count: int = 0
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def space(self, name: str, grid: Grid | None = None) -> Layout | None:
-        """How the output of a layer that took part is read; None where it has no space, or tokens of no known grid."""
+    def layout(self, name: str, grid: Grid | None = None) -> Layout | None:
+        """Return how the output of a layer is read; None where it has no space, or tokens of no known grid."""
         _, shape = self.outputs[name]
         if isinstance(shape, str) or len(shape) not in (3, 4) or shape[0] != 1:
             return None
@@ -92,11 +92,11 @@ class Trace:
         return Layout("last" if last else "first", (rows, columns))
 
     def are_tokens(self, shape: torch.Size) -> bool:
-        """Whether an output of three dimensions is tokens."""
+        """Return whether an output of three dimensions is tokens."""
         return len(shape) == 3 and shape[0] == 1 and shape[1] > 1 and shape[2] in self.widths
 
     def _is_attention(self, shape: torch.Size) -> bool:
-        """Whether an output is `[B, heads, N, ?]` of `N` tokens."""
+        """Return whether an output is `[B, heads, N, ?]` of `N` tokens."""
         shapes = (seen for _, seen in self.outputs.values() if not isinstance(seen, str))
         return shape not in self.first and any(s[1] == shape[2] for s in shapes if self.are_tokens(s))
 
@@ -108,9 +108,9 @@ class Trace:
             return given if given[0] * given[1] <= tokens else None
         earlier = sorted((at, other) for other, (at, s) in self.outputs.items() if at < when and len(s) == 4)
         for _, other in reversed(earlier):
-            space = self.space(other)
-            if space is not None and 0 <= tokens - space.grid[0] * space.grid[1] <= EXTRA:
-                return space.grid
+            layout = self.layout(other)
+            if layout is not None and 0 <= tokens - layout.grid[0] * layout.grid[1] <= EXTRA:
+                return layout.grid
         height, width = self.image
         for extra in _EXTRA_OF_SQUARES:
             rows = round(((tokens - extra) * height / width) ** 0.5) if tokens > extra + 1 else 0
@@ -121,12 +121,12 @@ class Trace:
 
 
 def trace_layers(model: nn.Module, x: Tensor) -> Trace:
-    """Send noise of the size of `x` through the model and note what every layer gives."""
+    """Send one noise image of the size of `x` through the model and record the output of every layer."""
     trace = Trace((x.shape[2], x.shape[3]))
-    before: list[tuple[Tensor, int]] = []  # what was given last: held, so that its memory is not used again
+    before: list[tuple[Tensor, int]] = []  # the last output; it is kept, so that its memory is not used again
 
     def note(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        trace.count += 1  # a module that is used several times counts where it was used last
+        trace.count += 1  # a module that is used several times counts at its last use
         if not isinstance(output, Tensor):
             trace.outputs[name] = trace.count, type(output).__name__
             return
@@ -138,7 +138,7 @@ def trace_layers(model: nn.Module, x: Tensor) -> Trace:
                 if name in trace.order:
                     trace.order.remove(name)
                 trace.order.append(name)
-                # An in-place operation changes an output after its layer gave it, so it is taken down at once.
+                # A later in-place operation may change the output, so it is copied.
                 trace.latest[output.dim()] = name, output.clone()
             before[:] = [(output, output._version)]
         if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)):
@@ -156,7 +156,7 @@ def trace_layers(model: nn.Module, x: Tensor) -> Trace:
 
 
 def noise_image(x: Tensor) -> Tensor:
-    """One image of noise of the size of `x`, always the same: a plain image may make different things coincide."""
+    """Return one image of noise of the size of `x`, always the same; a plain image could make layers agree."""
     return torch.rand(1, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=x.dtype).to(x.device)
 
 
@@ -172,7 +172,7 @@ def _vote(trace: Trace, module: nn.Module, tensors: list[Tensor]) -> None:
 
 
 def layout_in(trace: Trace, model: nn.Module, name: str, grid: Grid | None) -> Layout:
-    """How the output of the layer `name` is read as feature maps.
+    """Return how the output of the layer `name` is read as feature maps.
 
     Raises:
         ModelError: there is no such layer, or it took no part. InputError: the grid does not fit. Unsupported: its
@@ -184,7 +184,7 @@ def layout_in(trace: Trace, model: nn.Module, name: str, grid: Grid | None) -> L
     _, shape = trace.outputs[name]
     if isinstance(shape, str):
         raise Unsupported(f"layer {name!r} returns a {shape}, not a tensor; name a layer inside or after it")
-    found = trace.space(name, grid)
+    found = trace.layout(name, grid)
     if found is not None:
         return found
     if trace.are_tokens(shape):

@@ -1,4 +1,4 @@
-"""The feature maps of a network, one of each size: what a decoder on top of it reads."""
+"""The feature maps of a network, one of each size, which a decoder on top of it reads."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from underfire.hooks.reading import frozen, remove_at_exit, unwrap
 
 
 class PyramidLevel(NamedTuple):
-    """A layer that is the last to put out maps of its size.
+    """The last layer that returns feature maps of one size.
 
     Attributes:
         layer: its name.
-        channels: how many maps it gives.
+        channels: number of maps.
         size: their height and width.
     """
 
@@ -28,10 +28,10 @@ class PyramidLevel(NamedTuple):
 
 
 def feature_pyramid(model: nn.Module, x: Tensor) -> list[PyramidLevel]:
-    """The last layer of every spatial size, the finest first, found by one pass of noise of the size of `x`.
+    """Return the last layer of every spatial size, the finest first, found by one pass of a noise image.
 
-    Of nested layers with one output the inner one is named. Sizes that a network returns to after smaller ones, as
-    decoders do, are left out: only what leads down to its coarsest map counts.
+    Of nested layers with one output, the innermost is named. Sizes that a network returns to after smaller ones, as
+    decoders do, are left out.
 
     Raises:
         Unsupported: no layer has space.

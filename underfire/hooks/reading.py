@@ -1,4 +1,4 @@
-"""The model as it is found: frozen while it is used, its layers by name, one forward pass shared by all who look."""
+"""Read a network: freeze it, find its layers by name, read their outputs, share one forward pass."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from underfire.errors import ModelError, Unsupported, nearest
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own module inside any number of classifiers and parallel wrappers."""
+    """Return the user's module inside any number of classifiers and parallel wrappers."""
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
-        elif isinstance(getattr(type(model), "wrapped", None), property):  # a Classifier, which this rank cannot name
+        elif isinstance(
+            getattr(type(model), "wrapped", None), property
+        ):  # a Classifier, which this module may not import
             model = model.wrapped  # type: ignore[assignment]
         else:
             return model
@@ -48,10 +50,10 @@ def frozen(model: object) -> Iterator[None]:
 
 
 def layer(model: nn.Module, name: str) -> nn.Module:
-    """The layer called `name`.
+    """Return the layer called `name`.
 
     Raises:
-        ModelError: there is none; the message suggests the nearest and lists them all.
+        ModelError: there is none; the message suggests the nearest name and lists all.
     """
     layers = {key: module for key, module in unwrap(model).named_modules() if key}
     if name not in layers:
@@ -61,13 +63,13 @@ def layer(model: nn.Module, name: str) -> nn.Module:
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Inside, attention is computed step by step: its fused kernels have a first derivative only."""
+    """Inside, compute attention step by step, because its fused kernels have no second derivative."""
     with sdpa_kernel(SDPBackend.MATH):
         yield
 
 
 class _Memo:
-    """One remembered forward pass, and the layers that were ever asked for beside it."""
+    """One remembered forward pass, and the names of the layers that are read in every pass."""
 
     def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
         self.original = forward
@@ -90,17 +92,17 @@ _MEMOS: WeakKeyDictionary[nn.Module, _Memo] = WeakKeyDictionary()
 
 @contextmanager
 def shared_forward(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Inside, calling `model` or `activations` twice on the same tensor costs one forward pass.
+    """Inside, make two calls of `model` or `activations` on the same tensor cost one forward pass.
 
-    A layer that `activations` asked for once is read along with every later pass, so an attack whose objective needs
-    both the logits and an explanation pays for one pass a step. Yields a function that forgets the remembered pass (and
-    frees it).
+    A layer that `activations` read once is read in every later pass too. An attack whose objective needs both the
+    logits and an explanation then needs one pass a step. Yields a function that forgets the remembered pass and frees
+    its memory.
     """
-    if model in _MEMOS:  # already shared by an outer context, which also ends it
+    if model in _MEMOS:  # an outer context shares the passes already
         yield _MEMOS[model].forget
         return
     memo = _Memo(model.forward)
-    own = vars(model).get("forward")  # a model whose forward was already replaced gets that one back
+    own = vars(model).get("forward")  # a replaced forward function is restored at the end
 
     def forward(x: Tensor) -> Tensor:
         if memo.bypassed:
@@ -123,7 +125,7 @@ def shared_forward(model: nn.Module) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def bypass_cache(model: nn.Module) -> Iterator[None]:
-    """Inside, passes are neither taken from those of `shared_forward` nor remembered, and those stay as they are."""
+    """Inside, neither use nor change the pass that `shared_forward` remembers."""
     memo = _MEMOS.get(model)
     if memo is None:
         yield
@@ -136,7 +138,7 @@ def bypass_cache(model: nn.Module) -> Iterator[None]:
 
 
 def uncached(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The model itself, also inside `shared_forward`: what goes through it is not remembered."""
+    """Return the model's own forward function, whose passes `shared_forward` does not remember."""
     memo = _MEMOS.get(model)
     return model if memo is None else memo.original
 
@@ -150,7 +152,7 @@ def read(
     *,
     begin: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """One pass, and what the layers `names` put out; with `begin` as leaves, where nothing before has a graph."""
+    """Run one pass and return the logits and the outputs of the layers `names`; `begin` lets the graph begin there."""
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., Any]:
@@ -160,7 +162,7 @@ def read(
             if begin and not output.requires_grad:
                 output = output.detach().requires_grad_()
             outputs[name] = output
-            return output.clone()  # an in-place operation downstream must not overwrite what was read
+            return output.clone()  # a later in-place operation must not overwrite it
 
         return hook
 
@@ -180,7 +182,7 @@ def read(
 
 @contextmanager
 def remove_at_exit(handle: Any) -> Iterator[None]:
-    """Remove a hook's handle at the end."""
+    """Remove a hook at the end."""
     try:
         yield
     finally:
@@ -188,7 +190,7 @@ def remove_at_exit(handle: Any) -> Iterator[None]:
 
 
 def activations(model: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits `[B, K]` of `x`, and the outputs of the layers `names`, in the graph of one forward pass.
+    """Return the logits `[B, K]` of `x` and the outputs of the layers `names`, in the graph of one forward pass.
 
     A module that is used several times gives its last output.
 
@@ -200,16 +202,16 @@ def activations(model: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Tens
         return read(model, uncached(model), x, names)
     if not (memo.holds(x) and all(name in memo.outputs for name in names)):
         read(model, memo.original, x, tuple(memo.wanted.union(names)), memo)
-        memo.wanted.update(names)  # only now: a layer that cannot be read must not spoil every later pass
+        memo.wanted.update(names)  # only after the pass, which fails for a layer that cannot be read
     assert memo.logits is not None
     return memo.logits, {name: memo.outputs[name] for name in names}
 
 
 def forward_from_layers(model: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits `[B, K]` of `x`, and the outputs of the layers `names`, in a graph that begins at those layers.
+    """Return the logits `[B, K]` of `x` and the outputs of the layers `names`, in a graph that begins at those layers.
 
-    What comes before them keeps nothing for a way back. Where one of them comes after another, the graph begins at the
-    first; where gradients are off there is none. Other passes are neither used nor forgotten.
+    Nothing before them is saved for a backward pass. Where one layer comes after another, the graph begins at the
+    first. Where gradients are off, there is no graph. The pass of `shared_forward` is neither used nor changed.
 
     Raises:
         ModelError: a layer does not exist or took no part. Unsupported: a layer's output is not a tensor.

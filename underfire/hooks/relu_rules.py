@@ -1,4 +1,4 @@
-"""Replacing what activations pass back."""
+"""Replace what rectifiers pass back in the backward pass."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ R = TypeVar("R")
 
 
 def _step(z: Tensor, tau: float) -> Tensor:
-    """The seed's h(z), an approximation of the unit step: z / sqrt(z² + tau), plus one where z < 0."""
+    """Return h(z), a smooth approximation of the unit step: z / sqrt(z² + tau), plus one where z < 0."""
     wide = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z  # squares overflow in half precision
-    bent = wide * torch.rsqrt(wide * wide + tau)
-    return torch.where(z < 0, bent + 1, bent).to(z.dtype)
+    step = wide * torch.rsqrt(wide * wide + tau)
+    return torch.where(z < 0, step + 1, step).to(z.dtype)
 
 
 @dataclass(frozen=True)
-class _Bend:
-    """What a rectifier passes back of the gradient g it gets: which part of g, times which step.
+class _ReluRule:
+    """What a rectifier passes back of the gradient g that it gets.
 
     Attributes:
-        positive: only where g is positive.
-        masked: only where z let something through.
-        tau: let h(z) with this tau be the step, value and derivative.
-        width: keep the step, but let its derivative be that of a smooth step as wide as this share of the size of z.
+        positive: pass back only positive g.
+        masked: pass back only where the input was positive, that is, multiply g by the unit step.
+        tau: replace the unit step and its derivative by h(z) with this tau.
+        width: keep the value of the unit step, but give it the derivative of a smooth step, as wide as this share of
+            the root mean square of z.
     """
 
     positive: bool = False
@@ -41,7 +42,7 @@ class _Bend:
     width: float | None = None
 
     def step(self, z: Tensor, at: float = 0.0) -> Tensor:
-        """The step at `at`, like z; the last of its three kinds only where it will be differentiated."""
+        """Return the step at `at`, shaped like z."""
         if self.tau is not None:
             return _step(z - at, self.tau)
         step = (z > at).to(z.dtype)
@@ -54,26 +55,26 @@ class _Bend:
 
 
 class _Rectifier(torch.autograd.Function):
-    """(Leaky, capped) ReLU forward; backward as the bend says."""
+    """A (leaky, capped) ReLU whose backward pass follows a rule."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, slope: float, cap: float | None, bend: _Bend) -> Tensor:
-        if bend.masked:
+    def forward(ctx: Any, z: Tensor, slope: float, cap: float | None, rule: _ReluRule) -> Tensor:
+        if rule.masked:
             ctx.save_for_backward(z)
-        ctx.slope, ctx.cap, ctx.bend = slope, cap, bend
+        ctx.slope, ctx.cap, ctx.rule = slope, cap, rule
         if slope:
             return F.leaky_relu(z, slope)
         return z.clamp_min(0) if cap is None else z.clamp(0, cap)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        bend: _Bend = ctx.bend
-        passed = grads[0].clamp_min(0) if bend.positive else grads[0]
-        if bend.masked:
+        rule: _ReluRule = ctx.rule
+        passed = grads[0].clamp_min(0) if rule.positive else grads[0]
+        if rule.masked:
             (z,) = ctx.saved_tensors
-            step = bend.step(z)
+            step = rule.step(z)
             if ctx.cap is not None:
-                step = step - bend.step(z, ctx.cap)
+                step = step - rule.step(z, ctx.cap)
             if ctx.slope:
                 step = ctx.slope + (1 - ctx.slope) * step
             passed = passed * step
@@ -83,7 +84,7 @@ class _Rectifier(torch.autograd.Function):
 def _rectifier(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[float, float | None, bool] | None:
-    """Slope below zero, cap above, and whether in place, of a call that is a rectifier; None for any other call."""
+    """Return the slope below zero, the cap, and whether it is in place, if the call is a rectifier; else None."""
 
     def argument(place: int, name: str, default: Any) -> Any:
         return kwargs.get(name, args[place] if len(args) > place else default)
@@ -104,9 +105,9 @@ def _rectifier(
 
 
 class _Mode(TorchFunctionMode):
-    def __init__(self, bend: _Bend) -> None:
+    def __init__(self, rule: _ReluRule) -> None:
         super().__init__()
-        self.bend = bend
+        self.rule = rule
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -118,99 +119,97 @@ class _Mode(TorchFunctionMode):
         slope, cap, in_place = found
         z = args[0] if args else kwargs["input"]
         if not in_place:
-            return _Rectifier.apply(z, slope, cap, self.bend)
-        # The caller may ignore what an in-place call returns, so the input must change; a copy keeps z for the backward
-        # pass.
-        return z.copy_(_Rectifier.apply(z.clone(), slope, cap, self.bend))
+            return _Rectifier.apply(z, slope, cap, self.rule)
+        # The caller may ignore the result of an in-place call, so z must change; a copy is kept for the backward pass.
+        return z.copy_(_Rectifier.apply(z.clone(), slope, cap, self.rule))
 
 
-_BEND: ContextVar[_Bend | None] = ContextVar("bend", default=None)
+_RULE: ContextVar[_ReluRule | None] = ContextVar("relu_rule", default=None)
 
 
 @contextmanager
-def _bent(bend: _Bend) -> Iterator[None]:
-    token = _BEND.set(bend)
+def _relu_rule(rule: _ReluRule) -> Iterator[None]:
+    token = _RULE.set(rule)
     try:
-        with _Mode(bend):
+        with _Mode(rule):
             yield
     finally:
-        _BEND.reset(token)
+        _RULE.reset(token)
 
 
 def _outer_tau() -> float | None:
-    """The tau of the `smooth_relu` around."""
-    outer = _BEND.get()
+    """Return the tau of the enclosing `smooth_relu`, or None."""
+    outer = _RULE.get()
     return outer.tau if outer else None
 
 
 def capture_relu_rule(f: Callable[..., R]) -> Callable[..., R]:
-    """`f`, inside which rectifiers pass back what they do here, wherever it is called.
+    """Return `f` with the current ReLU rule bound to it, wherever it is called.
 
-    For passes that are made on the way back, which may begin after a `with smooth_relu()` has ended, and do not see it
-    before that either.
+    A pass that is repeated in the backward pass runs after `with smooth_relu()` has ended, and would not follow its
+    rule.
     """
-    bend = _BEND.get()
+    rule = _RULE.get()
 
     @wraps(f)
-    def as_then(*args: Any) -> R:
-        if bend is None and _BEND.get() is None:
+    def with_rule(*args: Any) -> R:
+        if rule is None and _RULE.get() is None:
             return f(*args)
-        # Also where the bend is the same: while `torch.autograd.grad` runs, torch suspends the mode it was called in.
-        with _bent(bend or _Bend()):
+        # Also where the rule is the same: while `torch.autograd.grad` runs, torch suspends the mode around it.
+        with _relu_rule(rule or _ReluRule()):
             return f(*args)
 
-    return as_then
+    return with_rule
 
 
 @contextmanager
 def smooth_relu(tau: float = 1e-4) -> Iterator[None]:
-    """Inside, every ReLU, ReLU6 and LeakyReLU passes back the smooth step h instead of the unit step.
+    """Inside, let every ReLU, ReLU6 and LeakyReLU pass back the smooth step h instead of the unit step.
 
-    The second derivative of a ReLU network is zero almost everywhere, so nothing that is itself a gradient (such as
-    gradient saliency) could be attacked by gradients. The forward pass, and with it every prediction, is unchanged.
-    Works for modules and functions, in place or not; custom kernels are not seen. Source: Zhang et al., Interpretable
-    Deep Learning under Fire, USENIX Security 2020, section 3.2: h(z) = z / sqrt(z² + tau), plus 1 where z < 0.
+    The second derivative of a ReLU network is zero almost everywhere, so that a map that is a gradient could not be
+    attacked by gradients. The forward pass, and with it every prediction, is unchanged. Works for modules and
+    functions, in place or not; custom kernels are not covered. Source: Zhang et al., Interpretable Deep Learning under
+    Fire, USENIX Security 2020, section 3.2: h(z) = z / sqrt(z² + tau), plus 1 where z < 0.
     """
-    with _bent(_Bend(tau=tau)):
+    with _relu_rule(_ReluRule(tau=tau)):
         yield
 
 
 @contextmanager
 def wide_relu(width: float = 1.0) -> Iterator[None]:
-    """Inside, every rectifier passes back what it always does, whose derivative is that of a smooth and wide step.
+    """Inside, give the unit step of every rectifier the derivative of a smooth and wide step.
 
-    Unlike inside `smooth_relu`, no gradient changes; only what a gradient itself is differentiated to. Inside
-    `smooth_relu`, its steps stay.
+    Unlike with `smooth_relu`, no gradient changes, only the derivative of a gradient. An enclosing `smooth_relu` stays
+    in force.
 
     Args:
-        width: of the smooth step, as a share of the root mean square of what the rectifier gets from each image.
+        width: of the smooth step, as a share of the root mean square of the rectifier's input for each image.
     """
     tau = _outer_tau()
-    with _bent(_Bend(tau=tau, width=width if tau is None else None)):
+    with _relu_rule(_ReluRule(tau=tau, width=width if tau is None else None)):
         yield
 
 
 @contextmanager
 def guided_relu(*, width: float | None = None) -> Iterator[None]:
-    """Inside, every rectifier passes back only what is positive, and only where it was open itself.
+    """Inside, let every rectifier pass back only positive values, and only where its input was positive.
 
-    Inside `smooth_relu`, h is the step here too. Source: Springenberg et al., Striving for Simplicity, ICLR Workshops
-    2015.
+    With an enclosing `smooth_relu`, the unit step is h here too. Source: Springenberg et al., Striving for Simplicity,
+    ICLR Workshops 2015.
 
     Args:
-        width: differentiate the step as if it were a smooth one this wide, as a share of the root mean square of what
-            the rectifier gets, so that what is passed back has a derivative of its own; its value stays.
+        width: if given, the unit step has the derivative of a smooth step of this width (see `wide_relu`).
     """
     tau = _outer_tau()
-    with _bent(_Bend(positive=True, tau=tau, width=width if tau is None else None)):
+    with _relu_rule(_ReluRule(positive=True, tau=tau, width=width if tau is None else None)):
         yield
 
 
 @contextmanager
 def deconv_relu() -> Iterator[None]:
-    """Inside, every rectifier passes back what is positive, wherever it was open or not.
+    """Inside, let every rectifier pass back positive values, whatever its input was.
 
     Source: Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014.
     """
-    with _bent(_Bend(positive=True, masked=False)):
+    with _relu_rule(_ReluRule(positive=True, masked=False)):
         yield

@@ -37,12 +37,10 @@ def score_cam(
     """Weight feature maps by the logit of class `y` of the image seen through each of them; negative parts cut off.
 
     Every channel `A^k` of the layer is resized to the image (bilinearly, corners aligned), scaled to [0, 1] as `H^k`
-    and
-    multiplied with the image: `S_k = f_y(x · H^k)`. The map is `ReLU(Σ_k α_k A^k)`, with `α` the softmax of `S` over
-        the
-    channels (algorithm 1 of the paper; the score of a black image, which it subtracts from all, makes no difference
-    then), or the increase over the black image. A constant channel makes a black image. Costs one pass of the image and
-    one for each channel.
+    and multiplied with the image: `S_k = f_y(x · H^k)`. The map is `ReLU(Σ_k α_k A^k)`. `α` is the softmax of `S` over
+    the channels (algorithm 1 of the paper; the score of a black image, which it subtracts from all, then makes no
+    difference), or the increase over the black image. A constant channel makes a black image. It costs one pass of the
+    image and one for each channel.
 
     Args:
         layer: one layer or several (see `grad_cam`).
