@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Generator, Tensor
 
 from underfire.ascent.nearest import Nearest
 from underfire.ascent.queries import Queries
-from underfire.ascent.threats import ball
+from underfire.domains import domain_of
 from underfire.errors import DataError
+from underfire.gradients.smoothing import norms
+from underfire.validate import per_sample
 
 
 def find_starts(
@@ -24,14 +28,17 @@ def find_starts(
     Raises:
         DataError: the given starts are not images like `x`.
     """
-    if starts is not None and (
-        starts.shape != x.shape or not bool(((starts >= 0) & (starts <= 1)).all())  # NaN fails too
-    ):
-        raise DataError(f"starts must be images in [0, 1] of shape {list(x.shape)}, got {list(starts.shape)}")
+    domain = domain_of(ask.model)
+    walk.threat = walk.threat.in_domain(domain)
+    if starts is not None and (starts.shape != x.shape or not bool(domain.contains(starts).all())):
+        raise DataError(f"starts must be inputs in the box, of shape {list(x.shape)}, got {list(starts.shape)}")
     if len(x) == 0:
         return
+    (low, high), mutable = domain.box(x), walk.threat.allowed(x)
 
     def attempt(candidates: Tensor, index: Tensor) -> Tensor:
+        if mutable is not None:
+            candidates = torch.where(mutable > 0, candidates, x[index])
         logits = ask(candidates, index)
         walk.update(candidates, ask.reached(logits, index), index)
         return logits
@@ -60,10 +67,10 @@ def find_starts(
             if draw % 3 == 2:
                 noise = noise.round()
             elif draw % 3 == 1:
-                shape = (len(index), x.shape[1] + 1, 1, 1)
+                shape = (len(index), x.shape[1] + 1, *[1] * (x.dim() - 2))
                 colour = torch.rand(shape, generator=generator, device=x.device, dtype=x.dtype)
                 noise = (colour[:, 1:] + colour[:, :1] * (noise - 0.5)).clamp(0, 1)
-            attempt(noise, index)
+            attempt(low + (high - low) * noise, index)
 
     for source in (from_noise, from_batch) if ask.goal is None else (from_batch, from_noise):
         source()
@@ -78,11 +85,11 @@ def within(walk: Nearest, eps: float | Tensor | None) -> Tensor:
 
 def blend(x: Tensor, z: Tensor, share: Tensor, norm: str) -> Tensor:
     """The point whose change is the given share `[M]` of that of `z`: along the line, or clipped for L-infinity."""
-    share = share.reshape(-1, 1, 1, 1)
+    share = per_sample(share, x)
     if norm == "l2":
         return x + share * (z - x)
-    far = (z - x).flatten(1).abs().amax(1).reshape(-1, 1, 1, 1)
-    return ball("linf", (share * far).flatten()).project(x, z)
+    far = norms(z - x, math.inf)
+    return torch.minimum(torch.maximum(z, x - share * far), x + share * far)
 
 
 def approach(ask: Queries, x: Tensor, z: Tensor, index: Tensor, norm: str, threshold: float) -> Tensor:
@@ -103,7 +110,7 @@ def approach(ask: Queries, x: Tensor, z: Tensor, index: Tensor, norm: str, thres
     while True:
         rows = ((high - low > threshold) & (ask.left[index] > 0)).nonzero().squeeze(1)
         if len(rows) == 0:
-            return blend(x, z, high, norm).where((high < 1).reshape(-1, 1, 1, 1), z)
+            return blend(x, z, high, norm).where(per_sample(high < 1, z), z)
         middle = (low[rows] + high[rows]) / 2
         reached = ask.reached(ask(blend(x[rows], z[rows], middle, norm), index[rows]), index[rows])
         high[rows] = torch.where(reached, middle, high[rows])

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from underfire.ascent.threats import Threat
 from underfire.domains import Domain
 from underfire.errors import InputError, Unsupported
+from underfire.validate import per_sample
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class Affine(Transform):
         # Interpolation rounds, and weights that sum to a little more than one leave the box. An image that does not
         # move is itself, with the slope of its warp.
         warped = warped.clamp(0, 1)
-        still = (z == 0).all(1).reshape(-1, 1, 1, 1)
+        still = per_sample((z == 0).all(1), x)
         return torch.where(still, x + (warped - warped.detach()), warped)
 
 
@@ -216,7 +217,7 @@ class Photometric(Transform):
 
     def apply(self, x: Tensor, z: Tensor) -> Tensor:
         """The images in their new light."""
-        bias, share, flip = (part.reshape(-1, 1, 1, 1) for part in z.unbind(1))
+        bias, share, flip = (per_sample(part, x) for part in z.unbind(1))
         gain = _between(share, self.contrast).clamp_min(0)
         return (gain * torch.where(flip > 0.5, 1 - x, x) + self.brightness * bias).clamp(0, 1)
 

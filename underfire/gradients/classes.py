@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import Unsupported
+from underfire.validate import per_sample
 
 Pairs = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -94,7 +95,7 @@ def nearest_boundary(model: nn.Module, x: Tensor, pairs: Pairs, order: float) ->
         _differentiable(logits)
         beyond, here = pairs(logits.detach())
         differences = logits.gather(1, beyond) - logits.gather(1, here[:, None])
-    value, gradient, distance = differences[:, 0].detach(), torch.zeros_like(x), torch.full_like(x[:, 0, 0, 0], inf)
+    value, gradient, distance = differences[:, 0].detach(), torch.zeros_like(x), x.new_full((len(x),), inf)
     for i in range(beyond.shape[1]):
         last = i + 1 == beyond.shape[1]
         (slope,) = torch.autograd.grad(differences[:, i].sum(), x, retain_graph=not last)
@@ -103,7 +104,7 @@ def nearest_boundary(model: nn.Module, x: Tensor, pairs: Pairs, order: float) ->
         far = f.abs() / length.clamp_min(torch.finfo(length.dtype).tiny)
         nearer = (far < distance) & (length > 0)
         distance, value = torch.where(nearer, far, distance), torch.where(nearer, f, value)
-        gradient = torch.where(nearer.reshape(-1, 1, 1, 1), slope, gradient)
+        gradient = torch.where(per_sample(nearer, slope), slope, gradient)
     return value, gradient.detach()
 
 
