@@ -101,7 +101,7 @@ def test_an_oracle_that_fails_leaves_what_was_found(x: Tensor, name: str) -> Non
 
 @every_attack
 def test_bad_settings(x: Tensor, name: str) -> None:
-    with pytest.raises(DataError, match="starts must be images"):
+    with pytest.raises(DataError, match="starts must be"):
         run(name, uf.Oracle(side, 3), x, starts=x[:2])
     with pytest.raises(InputError, match="draws .* at least 1"):
         run(name, uf.Oracle(side, 3), x, draws=0)

@@ -19,7 +19,7 @@ from underfire.ascent.step import Best, Step, Targets, choose, succeeded, take
 from underfire.ascent.step_rules import Position, Progress, halving, sparse
 from underfire.ascent.threats import Threat, ball
 from underfire.catalog import card
-from underfire.domains import ADDITIVE, check_inputs
+from underfire.domains import ADDITIVE, check_inputs, domain_of
 from underfire.errors import InputError, Unsupported
 from underfire.gradients.estimators import autograd
 from underfire.hooks import frozen
@@ -93,7 +93,7 @@ def apgd(
     if candidates and goal is not None:
         raise Unsupported("candidates are for untargeted attacks; with a goal there is one class to reach")
     check_inputs(model, x, y, goal)
-    threat = ball(norm, eps, among=("linf", "l2", "l1"))
+    threat = ball(norm, eps, among=("linf", "l2", "l1")).in_domain(domain_of(model))
     threat.check(x)
     if len(x) == 0:
         return x.clone()

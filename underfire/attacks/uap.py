@@ -13,7 +13,7 @@ from underfire.ascent.threats import ball
 from underfire.ascent.universal import cross_fit_halves
 from underfire.attacks.deepfool import deepfool
 from underfire.catalog import card
-from underfire.domains import ADDITIVE, check_inputs
+from underfire.domains import ADDITIVE, check_inputs, domain_of
 from underfire.errors import InputError, Unsupported
 from underfire.gradients.estimators import autograd
 from underfire.gradients.smoothing import norms
@@ -73,7 +73,7 @@ def uap(
     """
     generator = default_generator(generator, x.device)
     check_inputs(model, x, y, goal)
-    threat = ball(norm, eps, among=("linf", "l2"))
+    threat = ball(norm, eps, among=("linf", "l2")).in_domain(domain_of(model))
     threat.check(x)
     _check(steps, rate, chunk, solver, goal)
     x_adv = x.clone()
@@ -169,14 +169,14 @@ def _check(steps: int, rate: float, chunk: int, solver: Solver | None, goal: Ten
 @torch.no_grad()
 def _fooled(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, chunk: int) -> float:
     """Return the share of inputs that `v` fools."""
-    logits = torch.cat([model((part + v).clamp(0, 1)) for part in x.split(chunk)])
+    logits = torch.cat([model(domain_of(model).shift(part, v)) for part in x.split(chunk)])
     check_classes(logits, targets.y, targets.goal)
     return float(succeeded(logits, targets.y, targets.goal).double().mean())
 
 
 def _to_boundaries(model: nn.Module, x: Tensor, v: Tensor, targets: Targets) -> Tensor:
     """Return the sum of the ways to the nearest boundary, over the inputs that `v` does not fool."""
-    z = (x + v).clamp(0, 1)
+    z = domain_of(model).shift(x, v)
     with torch.no_grad():
         rows = (~succeeded(model(z), targets.y, targets.goal)).nonzero().squeeze(1)
     if len(rows) == 0:
@@ -190,7 +190,7 @@ def _steepest(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, norm: st
     objective = log_odds()
 
     def loss(v: Tensor) -> Tensor:
-        z = (x + v).clamp(0, 1)
+        z = domain_of(model).shift(x, v)
         return objective(targets.step(model, z, model(z))).clamp_max(ceiling)
 
     gradient = torch.nan_to_num(autograd(loss, v)[1], 0, 0, 0)

@@ -12,7 +12,7 @@ from underfire.ascent.objectives import margin
 from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.ascent.step import Targets
 from underfire.catalog import card
-from underfire.domains import ADDITIVE
+from underfire.domains import ADDITIVE, Domain, domain_of
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, check_choice, default_generator
@@ -90,7 +90,10 @@ def zoo(
     nearest = Nearest(x, norm, eps, among=("l2",))
     everyone = Targets(y, goal, torch.arange(len(x), device=x.device))
     weights, lead = BinarySearch(x, c), margin()
-    shapes = [_shape(x, side) for side in sides or (max(x.shape[2:]),)]
+    domain = domain_of(model)
+    if sides is not None or importance:
+        domain.require_images("zoo with sides or importance")
+    shapes = [_shape(x, side) for side in sides] if sides else [tuple(x.shape[2:])]
 
     def see(x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """How far the margin is from what is wanted, and whether the attacker has it."""
@@ -109,7 +112,7 @@ def zoo(
             until = ask.used + ask.left // (binary_search_steps - search)
             targets, reached = first, torch.zeros_like(nearest.found)
             short = clean[targets.index]
-            run, taken = _Run(x[targets.index], shapes[0], solver, step_size, step, importance, generator), 0
+            run, taken = _Run(x[targets.index], shapes[0], domain, solver, step_size, step, importance, generator), 0
             while True:
                 cost = 2 * min(coordinates, run.z[:1].numel()) + 1
                 rows = (ask.used[targets.index] + cost <= until[targets.index]).nonzero().squeeze(1)
@@ -144,14 +147,15 @@ class _Run:
     def __init__(
         self,
         x: Tensor,
-        shape: tuple[int, int],
+        shape: tuple[int, ...],
+        domain: Domain,
         solver: str,
         step_size: float,
         step: float,
         importance: bool,
         generator: Generator | None,
     ) -> None:
-        self.x, self.solver, self.current_step_size, self.step = x, solver, step_size, step
+        self.x, self.domain, self.solver, self.step_size, self.step = x, domain, solver, step_size, step
         self.importance, self.generator = importance, generator
         self.z = x.new_zeros(*x.shape[:2], *shape)
         self.forget()
@@ -165,7 +169,7 @@ class _Run:
         self.x, self.z = self.x[rows], self.z[rows]
         self.mean, self.square, self.count = self.mean[rows], self.square[rows], self.count[rows]
 
-    def enlarge(self, shape: tuple[int, int]) -> None:
+    def enlarge(self, shape: tuple[int, ...]) -> None:
         """Go on in a space of this size."""
         if self.z.shape[2:] != shape:
             self.z = F.interpolate(self.z, shape, mode="bilinear", align_corners=False)
@@ -174,7 +178,7 @@ class _Run:
     def image(self, z: Tensor, x: Tensor) -> Tensor:
         """Return the images of the changes."""
         full = z.shape[2:] == x.shape[2:]
-        return (x + (z if full else F.interpolate(z, x.shape[2:], mode="bilinear", align_corners=False))).clamp(0, 1)
+        return self.domain.shift(x, z if full else F.interpolate(z, x.shape[2:], mode="bilinear", align_corners=False))
 
     def choose(self, count: int) -> Tensor:
         """Draw coordinates `[L, count]` to update, without repetition."""
@@ -206,9 +210,9 @@ class _Run:
             g.view(-1)[some] = (up + down + weight * (rise - fall)) / (2 * h)
             curvature.view(-1)[some] = (up - down + weight * (rise - 2 * short[rows].clamp_min(0) + fall)) / h**2
         change = self._newton(g, curvature) if self.solver == "newton" else self._adam(g, chosen)
-        z = self.z.flatten(1).scatter_add(1, chosen, -self.current_step_size * change).view_as(self.z)
+        z = self.z.flatten(1).scatter_add(1, chosen, -self.step_size * change).view_as(self.z)
         full = z.shape == self.x.shape
-        self.z = (self.x + z).clamp(0, 1) - self.x if full else z
+        self.z = self.domain.shift(self.x, z) - self.x if full else z
 
     def _newton(self, g: Tensor, curvature: Tensor) -> Tensor:
         return g / torch.where(curvature > 0, curvature, 1)
