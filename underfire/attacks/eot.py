@@ -11,7 +11,7 @@ from underfire.ascent.threats import ball
 from underfire.catalog import card
 from underfire.domains import domain_of
 from underfire.gradients import views
-from underfire.transforms.camera import Transform, camera
+from underfire.transforms.camera import RandomTransform, camera
 from underfire.validate import at_least_one
 
 
@@ -35,7 +35,7 @@ def eot(
     steps: int = 40,
     step_size: StepSize | None = None,
     samples: int = 8,
-    transform: Transform | None = None,
+    transform: RandomTransform | None = None,
     rotation: float = 3.0,
     perspective: float = 0.03,
     blur: float = 0.8,

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from underfire.errors import InputError
 from underfire.transforms.jpeg import jpeg
 
-Transform = Callable[[Tensor, Generator | None], Tensor]
+RandomTransform = Callable[[Tensor, Generator | None], Tensor]
 _TOE = 0.01  # keeps the slope of a power finite at black
 
 
@@ -31,7 +31,7 @@ def camera(
     brightness: float = 0.08,
     noise: float = 0.015,
     quality: int | None = 75,
-) -> Transform:
+) -> RandomTransform:
     """A transform `(x', generator) -> x''` that draws its own parameters for every image, up to the given strengths.
 
     In the order of the light: the view (rotation and perspective), the lens (blur), the exposure (tone, contrast,
