@@ -101,6 +101,7 @@ def class_answers(
     """
     chunk = image_chunk(x, chunk)
     answers = ask_variants(model, x, y.to(x.device), count, make, logit_and_probability, chunk=chunk)
+    answers = answers.to(torch.promote_types(x.dtype, torch.float32))  # the model may compute in another type
     return answers[..., 0], answers[..., 1]
 
 
