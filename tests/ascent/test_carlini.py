@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.networks import randn
 from underfire.ascent.objectives import carlini
 from underfire.ascent.step import Targets
 from underfire.errors import InputError
@@ -17,7 +18,7 @@ ALL = pytest.mark.parametrize("f", range(1, 8))
 
 @pytest.fixture
 def logits() -> Tensor:
-    return 2 * torch.randn(200, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return 2 * randn(200, 5, seed=3, dtype=torch.float64)
 
 
 def value(f: int, logits: Tensor, goal: int | None = None, confidence: float = 0.0) -> Tensor:

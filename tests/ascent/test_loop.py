@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.networks import rand, randn
 from underfire.ascent import moves, objectives, step_rules
 from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.step import Targets
@@ -39,7 +40,7 @@ def planes():
 
 @pytest.fixture
 def x():
-    return 0.5 + 0.05 * torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return 0.5 + 0.05 * randn(6, 3, 2, 2, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(("norm", "dual"), [("linf", 1.0), ("l2", 2.0), ("l1", float("inf"))])
@@ -58,7 +59,7 @@ def test_reaches_the_exact_optimum_of_a_linear_model(x, norm, dual):
 
 def test_retirement_finds_the_same_images_with_fewer_passes(network):
     model = network("relu", torch.float64)
-    x = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(16, 3, 8, 8, dtype=torch.float64)
     y = model(x).argmax(1)
     run = {"steps": 20, "step_size": 0.01}
     with model.counting() as full:
@@ -80,12 +81,12 @@ def test_retirement_finds_the_same_images_with_fewer_passes(network):
 def test_retirement_with_everything_per_sample(network):
     """eps, size, goal, mask, map target and the move's memory must all follow the samples that stay."""
     model = network("smooth", torch.float64)
-    x = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(8, 3, 8, 8, dtype=torch.float64)
     y = model(x).argmax(1)
     goal = (y + 1) % 4
     eps, size = torch.linspace(0.02, 0.4, 8, dtype=torch.float64), torch.linspace(0.005, 0.05, 8, dtype=torch.float64)
-    mask = (torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1)) > 0.3).double()
-    target = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    mask = (rand(8, 1, 8, 8, seed=1) > 0.3).double()
+    target = rand(8, 1, 8, 8, seed=2, dtype=torch.float64)
 
     def run(rows):
         from underfire.interpreters import cam
@@ -111,7 +112,7 @@ def test_retirement_with_everything_per_sample(network):
 
 def test_best_never_returns_less_than_any_iterate(network):
     model = network("relu", torch.float64)
-    x = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    x = rand(8, 3, 8, 8, seed=3, dtype=torch.float64)
     y = model(x).argmax(1)
     seen = []
 
@@ -129,7 +130,7 @@ def test_best_never_returns_less_than_any_iterate(network):
 
 def test_restarts_only_help(network):
     model = network()
-    x = torch.rand(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    x = rand(32, 3, 8, 8)
     y = model(x).argmax(1)
     rates = []
     for restarts in (1, 4):
@@ -210,7 +211,7 @@ def slow_si_ni_ti_dim(model, x, y, eps, steps, generator):
 
 def test_si_ni_ti_dim_is_one_recipe(network):
     model = network("relu", torch.float64)
-    x = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(3, 3, 16, 16, dtype=torch.float64)
     y = model(x).argmax(1)
     fast, slow = (f(model, x, y, 0.06, 10, torch.Generator().manual_seed(5)) for f in (si_ni_ti_dim, slow_si_ni_ti_dim))
     assert torch.allclose(fast, slow, atol=1e-9)
@@ -250,7 +251,7 @@ def test_bad_settings_are_named(planes, x):
 @pytest.fixture
 def curved(network):
     model = network("smooth", torch.float64)
-    x = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x = rand(6, 3, 8, 8, seed=2, dtype=torch.float64)
     return model, x, model(x).argmax(1)
 
 
@@ -285,7 +286,7 @@ def test_views_are_not_what_is_judged(curved):
 def test_every_look_at_a_random_model_is_a_draw_of_its_own(network):
     model, calls = network(), []
     model.module[0].register_forward_hook(lambda *_: calls.append(1))
-    x = torch.rand(1, 3, 8, 8)
+    x = rand(1, 3, 8, 8)
     view = views.eot(lambda v, g: v, samples=10)
     ascend(
         model,
@@ -390,8 +391,8 @@ def test_tiny_gradients_are_directions_too(planes, x):
 def test_maps_without_a_gradient_cannot_be_steered(network):
     from underfire.interpreters import cam
 
-    model, x = network(), torch.rand(2, 3, 8, 8)
-    objective = objectives.keep_map(lambda m, v, c: cam(m, v.detach(), c), torch.rand(2, 1, 4, 4))
+    model, x = network(), rand(2, 3, 8, 8)
+    objective = objectives.keep_map(lambda m, v, c: cam(m, v.detach(), c), rand(2, 1, 4, 4))
     with pytest.raises(Unsupported, match="not differentiable"):
         ascend(model, x, torch.tensor([0, 1]), Recipe(objective, Linf(0.1), step_rule=0.1), steps=1)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.networks import rand, randn
 from underfire.ascent import moves, objectives, step_rules
 from underfire.ascent.step import Targets, take
 from underfire.errors import InputError, Unsupported
@@ -13,7 +14,7 @@ from underfire.measures.maps import map_l2
 
 @pytest.fixture
 def logits():
-    return torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return randn(6, 5, dtype=torch.float64)
 
 
 def targets(y, goal=None):
@@ -83,9 +84,9 @@ def test_sums_scales_and_schedules(logits):
 
 def test_keep_map_is_the_squared_distance_of_normalised_maps(network):
     model = network("relu", torch.float64)
-    x = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = rand(3, 3, 8, 8, dtype=torch.float64)
     goal = torch.tensor([1, 2, 3])
-    target = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    target = rand(3, 1, 4, 4, seed=1, dtype=torch.float64)
     term = objectives.keep_map(cam, target)
     where = Targets(torch.zeros(3, dtype=torch.int64), goal, torch.arange(3))
     assert torch.allclose(-term(where.step(model, x, model(x))), map_l2(cam(model, x, goal), target) ** 2)
@@ -104,7 +105,7 @@ def test_label_smoothing_needs_a_goal(logits):
 
 
 def gradients():
-    return [torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in range(6)]
+    return [randn(4, 3, 5, 5, seed=i, dtype=torch.float64) for i in range(6)]
 
 
 def test_momentum_accumulates_unit_gradients():

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
+from tests.networks import randn
 from underfire.ascent.quasi_newton import QuasiNewton
 
 
@@ -27,7 +28,7 @@ def rosenbrock(z):
 
 
 def start(*shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return randn(*shape, dtype=torch.float64)
 
 
 def test_the_minimum_of_rosenbrocks_function():

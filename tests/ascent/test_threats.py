@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
 
+from tests.networks import randn
 from underfire.ascent.threats import BALLS, L0, L1, L2, Linf, ball
 from underfire.errors import InputError, Unsupported
 
@@ -118,7 +119,7 @@ def test_mask_and_per_sample_eps(norm):
 @pytest.mark.parametrize(("threat", "order", "dual"), [(Linf, math.inf, 1), (L2, 2, 2), (L1, 1, math.inf)])
 def test_steepest_reaches_the_dual_norm(threat, order, dual):
     x = torch.full((3, 1, 4, 4), 0.5, dtype=torch.float64)
-    g = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    g = randn(x.shape, dtype=torch.float64)
     d = (threat(1.0, sparsity=0.0) if threat is L1 else threat(1.0)).steepest(g, x, x)
     assert torch.allclose(torch.linalg.vector_norm(d.flatten(1), order, dim=1), torch.ones(3, dtype=torch.float64))
     reached, best = (g * d).flatten(1).sum(1), torch.linalg.vector_norm(g.flatten(1), dual, dim=1)
@@ -164,5 +165,5 @@ def test_random_starts_of_l2_fill_the_ball_evenly():
 
 def test_sparsity_is_the_share_of_entries_that_move():
     x = torch.full((2, 1, 10, 10), 0.5)
-    g = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    g = randn(x.shape)
     assert (L1(1.0, sparsity=0.1).steepest(g, x, x) != 0).flatten(1).sum(1).tolist() == [10, 10]

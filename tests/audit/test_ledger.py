@@ -85,7 +85,7 @@ def test_a_wrong_query_is_bad_input(ledger: Ledger) -> None:
 
 
 def test_what_is_no_ledger(tmp_path: Path) -> None:
-    with pytest.raises(LedgerError, match="nothing' is not a run folder"):
+    with pytest.raises(LedgerError, match="nothing' is not a run"):
         Ledger(tmp_path / "nothing")
     for content in ("{", "[]", json.dumps({"schema": "one"})):
         (tmp_path / "ledger.json").write_text(content)

@@ -131,7 +131,7 @@ def test_an_attack_that_returns_no_numbers_is_named(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(_CARDS, ("attack", "liar"), _liar(lambda x, eps: x * torch.nan))
-    with pytest.raises(InputError, match="liar linf at eps 0.1: the attack returned pixels that are not finite"):
+    with pytest.raises(InputError, match="liar linf .* 0.1: .* not finite"):
         run(small(attacks=["liar"]), tmp_path / "run")
     assert [cell["kind"] for cell in Ledger(tmp_path / "run").cells if cell["done"]] == ["clean"]
 
@@ -207,7 +207,7 @@ def test_a_worker_that_dies_is_said_in_one_line(small: Small, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_an_error_in_a_worker_is_the_same_error(small: Small, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="^clean images: the model returns NaN"):
+    with pytest.raises(ModelError, match="^clean images: .* returns NaN"):
         run(small(model="python:audit_networks:not_finite_in_a_worker"), tmp_path / "run", workers=1)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.networks import rand, randn
 from underfire.attacks import pgd
 from underfire.errors import InputError
 from underfire.gradients import estimators, smoothing, views
@@ -11,7 +12,7 @@ from underfire.gradients import estimators, smoothing, views
 
 @pytest.fixture
 def x():
-    return torch.rand(2, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    return rand(2, 3, 20, 20)
 
 
 def test_scale_copies_halve(x):
@@ -83,7 +84,7 @@ def quadratic(dtype=torch.float64):
 
 def test_estimators_find_the_gradient_of_a_quadratic():
     loss, gradient = quadratic()
-    z = torch.randn(3, 3, 2, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    z = randn(3, 3, 2, 2, seed=2, dtype=torch.float64)
     for estimate in (estimators.autograd, estimators.finite_differences(1e-3)):
         value, g = estimate(loss, z, None)
         assert torch.allclose(value, loss(z))
@@ -129,7 +130,7 @@ def test_grouped_differences_are_the_mean_slopes_of_their_groups():
 
 def test_probes_go_through_the_loss_many_at_once():
     loss, _ = quadratic()
-    z = torch.randn(3, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    z = randn(3, 3, 2, 2, seed=2, dtype=torch.float64)
     for estimate in (estimators.nes(10, chunk=30), estimators.spsa(10, chunk=30)):
         sizes = []
         estimate(lambda v: (sizes.append(len(v)), loss(v))[1], z, torch.Generator().manual_seed(0))  # noqa: B023
@@ -171,7 +172,7 @@ def test_bad_settings_are_named():
         (lambda: estimators.finite_differences(0), "step > 0"),
         (lambda: estimators.finite_differences(groups=0), "groups >= 1"),
         (lambda: estimators.spsa(0), "samples >= 1"),
-        (lambda: estimators.bpda(lambda v: v[:1])(torch.rand(2)), "backward"),
+        (lambda: estimators.bpda(lambda v: v[:1])(rand(2)), "backward"),
     ):
         with pytest.raises(InputError, match=words):
             call()

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 import underfire as uf
+from tests.networks import rand
 from underfire.catalog import AttackFacts, Card
 from underfire.errors import Unsupported
 from underfire.testing import check_attack
@@ -28,7 +29,7 @@ def unchecked(model, x, y, *, goal=None, eps=8 / 255, generator=None):
 
 
 def global_noise(model, x, y, *, goal=None, eps=8 / 255, generator=None):
-    return (x + eps * (torch.rand(x.shape) - 0.5)).clamp(0, 1)
+    return (x + eps * (rand(x.shape) - 0.5)).clamp(0, 1)
 
 
 def leaves_evaluation_mode(model, x, y, *, goal=None, eps=8 / 255, generator=None):
