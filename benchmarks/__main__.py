@@ -27,6 +27,7 @@ from benchmarks import (
     pgd,
     quality,
     rts,
+    scale,
     startup,
 )
 from benchmarks.setting import describe
@@ -59,6 +60,7 @@ MEASURED = {
     "memory": Benchmark(memory.attacks, memory.rows, CIFAR),
     "score-cam": Benchmark(class_activation.score_cam_of_one_image, class_activation.rows_score_cam, IMAGENET),
     "grad-cam": Benchmark(class_activation.grad_cam_of_a_batch, class_activation.rows_grad_cam, IMAGENET),
+    "scale": Benchmark(scale.measure, scale.rows, CIFAR),
     "startup": Benchmark(startup.seconds, startup.rows),
 }
 

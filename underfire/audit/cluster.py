@@ -19,6 +19,9 @@ from underfire.errors import InputError, MissingExtra, UnderfireError
 _ATTEMPTS_AFTER_LOSS = 5
 """How often a cell is computed again after the node or the process that computed it has died."""
 
+_STORE = 100 * 2**20
+"""The size in bytes of Ray's object store on this machine, which holds nothing large."""
+
 _NO_WORKERS = 60.0
 """The time in seconds after which a cluster without a single worker is given up."""
 
@@ -31,8 +34,8 @@ class RayExecutor(Executor):
     the names that the spec gives them.
 
     Args:
-        address: `ray://HOST:PORT` of a cluster; None takes the one that this process is connected to, that RAY_ADDRESS
-            names or that runs on this machine, and else starts Ray on this machine.
+        address: `ray://HOST:PORT` of a cluster; None takes the cluster that this process is connected to, that
+            RAY_ADDRESS names or that runs on this machine, and starts Ray for this machine alone if there is none.
         gpus: how many GPUs each cell needs; 0 computes on cores.
 
     Raises:
@@ -93,8 +96,15 @@ class RayExecutor(Executor):
         if self._ray.is_initialized():
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
-            self._ray.init(self._address, log_to_driver=False, logging_level=logging.ERROR)
+            try:
+                self._ray.init(self._address or "auto", **quiet)
+            except ConnectionError:
+                if self._address:
+                    raise
+                start = {"_node_ip_address": "127.0.0.1", "include_dashboard": False, "object_store_memory": _STORE}
+                self._ray.init("local", **start, **quiet)
         except (OSError, RuntimeError, ValueError) as error:
             raise UnderfireError(f"cannot reach Ray at {self._address or 'this machine'!r}: {error}") from None
         self._connected, self._time, self._counted = True, WorkerTime(), 0.0
