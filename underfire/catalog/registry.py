@@ -65,7 +65,8 @@ class Card(Generic[F]):
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"<{self.kind} {self.name}{_short(self.__signature__)}: {self.source or 'no paper'}>"  # type: ignore[attr-defined]
+        call = f"{self.kind} {self.name}{_short(_signature(self.function))}"
+        return f"<{call}: {self.source}>" if self.paper else f"<{call}>"
 
     def with_options(self, **options: Any) -> Callable[..., Any]:
         """Return the method with its options bound; of one that is fitted, a new object."""
