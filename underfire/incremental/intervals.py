@@ -1,4 +1,4 @@
-"""Which rows or columns of an activation a change of the image can have reached; one axis at a time, exact."""
+"""Which rows or columns of an activation a change of the image can have reached; exact, one axis at a time."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Window:
-    """How an operation reads an axis: output `o` reads `o * stride - before + dilation * j` for `0 <= j < reach`."""
+    """How an operation reads an axis: output `o` reads `o * stride - padding + dilation * j` for `j < kernel_size`."""
 
-    reach: int = 1
+    kernel_size: int = 1
     stride: int = 1
-    before: int = 0
+    padding: int = 0
     dilation: int = 1
 
     def needed(self, size: int) -> int:
-        """From the first to the last place that `size` outputs in a row read."""
-        return (size - 1) * self.stride + self.dilation * (self.reach - 1) + 1
+        """Return how many places `size` neighbouring outputs read, from the first to the last."""
+        return (size - 1) * self.stride + self.dilation * (self.kernel_size - 1) + 1
 
 
 class Intervals:
-    """For each of `S` samples the places `low <= i < high` of an axis that may differ, and a window around them.
+    """For each of `S` samples, the places `low <= i < high` of an axis that may differ, and a window that holds them.
 
-    The windows `start <= i < start + size` have one size, so that the samples make one tensor; they lie inside the axis
-    and hold everything that may differ. Where nothing does, `low` is the length of the axis and `high` 0.
+    The windows `start <= i < start + size` have one size, so that the samples form one tensor, and lie inside the axis.
+    Where nothing differs, `low` is the length of the axis and `high` is 0.
 
     Args:
         low: first place that may differ, int64 `[S]`; may lie outside the axis.
-        high: one past the last.
+        high: one past the last place.
         length: of the axis.
     """
 
@@ -47,22 +47,22 @@ class Intervals:
         return Intervals(low.masked_fill(nothing, length), high.masked_fill(nothing, 0), length)
 
     def through(self, window: Window, length: int) -> Intervals:
-        """Those of what an operation puts out, an axis of `length`."""
-        first = self.low + window.before - window.dilation * (window.reach - 1)
-        last = self.high - 1 + window.before
+        """Return the intervals of the output of an operation, on an axis of `length`."""
+        first = self.low + window.padding - window.dilation * (window.kernel_size - 1)
+        last = self.high - 1 + window.padding
         low = -(-first).div(window.stride, rounding_mode="floor")
         return self._of(low, last.div(window.stride, rounding_mode="floor") + 1, length)
 
     def moved(self, by: int, length: int) -> Intervals:
-        """The same places of an axis of `length` that begins `by` places earlier."""
-        spans = self._of(self.low + by, self.high + by, length)
-        spans.size, spans.start = self.size, self.start + by  # a longer axis must not move the windows
-        return spans
+        """Return the same places on an axis of `length` that begins `by` places earlier."""
+        intervals = self._of(self.low + by, self.high + by, length)
+        intervals.size, intervals.start = self.size, self.start + by  # a longer axis must not move the windows
+        return intervals
 
     def union(self, other: Intervals) -> Intervals:
-        """Those that hold both."""
+        """Return the smallest intervals that hold both."""
         return Intervals(torch.minimum(self.low, other.low), torch.maximum(self.high, other.high), self.length)
 
     def same(self, other: Intervals) -> bool:
-        """Whether the windows are the same."""
+        """Return whether the windows are the same."""
         return self is other or (self.size == other.size and torch.equal(self.start, other.start))

@@ -1,4 +1,4 @@
-"""What the operations of a network do to activations that differ from known ones in a rectangle."""
+"""Rules for the operations of a network on activations that differ from known ones in a rectangle."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _BY_CHANNEL = {"slice", "split", "split_with_sizes", "narrow"}
 
 
 @dataclass(frozen=True)
-class Rule:
+class OperationRule:
     """How one call is done on rectangles.
 
     Attributes:
-        whole: the call on tensors that take the place of its stand-ins, without writing into them.
-        part: the same on rectangles, which for a reading operation hold their margins already.
-        windows: how the rows and the columns of its one stand-in are read; by default every place by itself.
-        outside: what is read outside of the map.
-        moved: by how many places the map's first row and first column move.
+        whole: the call on full tensors in place of its stand-ins, without writing into them.
+        part: the call on rectangles, which include their margins.
+        windows: how the rows and the columns of its one stand-in are read; by default each place by itself.
+        outside: the value of places outside the map.
+        moved: by how many places the first row and the first column of the map move.
         in_place: whether the first stand-in takes the result.
         view: whether the result is a view of it.
     """
@@ -44,12 +44,12 @@ class Rule:
 
     @property
     def reads_around(self) -> bool:
-        """Whether a place of the result depends on others than that place."""
+        """Return whether a place of the result depends on other places than itself."""
         return self.windows != ALONE
 
 
-def rule_for(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rule | None:
-    """The rule of a call that reads at least one stand-in; None where there is none."""
+def rule_for(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OperationRule | None:
+    """Return the rule of a call that reads at least one stand-in, or None where there is none."""
     name, schema = func._schema.name.removeprefix("aten::"), func._schema
     in_place = torch.Tag.inplace in func.tags
     if in_place:
@@ -87,16 +87,16 @@ def rule_for(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rule |
         if min(left, right, top, bottom) < 0 or len(given["pad"]) > 6:
             return None
         beside = [0, 0, 0, 0, *given["pad"][4:]]
-        return Rule(call, lambda patch: func(patch, beside, given["value"]), moved=(top, left))
+        return OperationRule(call, lambda patch: func(patch, beside, given["value"]), moved=(top, left))
     else:
         alike = False
     if alike:
-        return Rule(call, call, in_place=in_place, view=view)
+        return OperationRule(call, call, in_place=in_place, view=view)
     return _reading(name, given, call, view) if stand_ins == 1 and not in_place else None
 
 
 def _alike(values: Sequence[Any]) -> bool:
-    """Whether the stand-ins are maps of one size, and other tensors the same at every place of every sample."""
+    """Return whether the stand-ins are maps of one size, and other tensors are equal at every place of every sample."""
     tensors = [v for v in values if isinstance(v, Tensor)]
     sizes = {v.shape[2:] for v in tensors if isinstance(v, Changed)}
     others = (v.shape for v in tensors if not isinstance(v, Changed))
@@ -107,8 +107,8 @@ def _alike(values: Sequence[Any]) -> bool:
     )
 
 
-def _reading(name: str, given: dict[str, Any], call: Callable[..., Any], view: bool) -> Rule | None:
-    """The rule of a call whose results depend on several places of one stand-in, or on some places only."""
+def _reading(name: str, given: dict[str, Any], call: Callable[..., Any], view: bool) -> OperationRule | None:
+    """Return the rule of a call whose results depend on several places of one stand-in, or on some places only."""
     if name == "convolution" and isinstance(given["input"], Changed) and not given["transposed"]:
         weight, bias, groups = given["weight"], given["bias"], given["groups"]
         stride, padding, dilation = _pairs(given["stride"]), _pairs(given["padding"]), _pairs(given["dilation"])
@@ -116,14 +116,14 @@ def _reading(name: str, given: dict[str, Any], call: Callable[..., Any], view: b
         def convolve(x: Tensor) -> Tensor:
             return aten.convolution.default(x, weight, bias, stride, (0, 0), dilation, False, (0, 0), groups)
 
-        return Rule(call, convolve, _windows(weight.shape[2:], stride, padding, dilation))
+        return OperationRule(call, convolve, _windows(weight.shape[2:], stride, padding, dilation))
     if name in ("max_pool2d_with_indices", "avg_pool2d"):
         most = name != "avg_pool2d"
         kernel, padding = _pairs(given["kernel_size"]), _pairs(given["padding"])
         stride = _pairs(given["stride"] or kernel)
         dilation = _pairs(given["dilation"]) if most else (1, 1)
         if not most and (given["ceil_mode"] or (padding != (0, 0) and not given["count_include_pad"])):
-            return None  # the borders are divided by other numbers than the inside
+            return None  # the borders are divided by smaller numbers than the inside
 
         def pool(x: Tensor) -> Any:
             if most:
@@ -131,13 +131,13 @@ def _reading(name: str, given: dict[str, Any], call: Callable[..., Any], view: b
             return aten.avg_pool2d.default(x, kernel, stride, (0, 0), False, True, given["divisor_override"])
 
         outside = float("-inf") if most else 0.0
-        return Rule(call, pool, _windows(kernel, stride, padding, dilation), outside)
+        return OperationRule(call, pool, _windows(kernel, stride, padding, dilation), outside)
     if name == "slice" and given["dim"] % 4 >= 2:
         axis, step = given["dim"] % 4, given["step"]
         start = slice(given["start"], given["end"]).indices(given["self"].shape[axis])[0]
         window = Window(1, step, -start)
         windows = (window, Window()) if axis == 2 else (Window(), window)
-        return Rule(call, lambda x: aten.slice.Tensor(x, axis, None, None, step), windows, view=view)
+        return OperationRule(call, lambda x: aten.slice.Tensor(x, axis, None, None, step), windows, view=view)
     return None
 
 
@@ -147,6 +147,6 @@ def _windows(*of_each: Sequence[int]) -> tuple[Window, Window]:
 
 
 def _pairs(value: Any) -> tuple[int, int]:
-    """One or two numbers as two."""
+    """Return one or two numbers as two."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return values[0], values[-1]

@@ -1,10 +1,10 @@
-"""Forward passes of images that differ from known ones in a rectangle: only what the change reaches is computed.
+"""Forward passes of images that differ from known ones in a rectangle, which compute only what the change reaches.
 
-The known images go through the network once. After that an activation is carried as that of the known image, which all
-samples share, and a rectangle for each sample, outside of which nothing can differ: a convolution reads the rectangle
-and a margin of the known activation around it. Nothing is approximated. Where the rectangles cover most of the map, or
-an operation is met that has no rule, the whole activation is put together and the network goes on as usual; so any
-network gives the right answer, and one of convolutions gives it sooner.
+The known images go through the network once. In later passes, an activation is represented by that of the known image,
+which all samples share, and a rectangle for each sample, outside of which nothing can differ. A convolution reads the
+rectangle and a margin of the known activation around it. Nothing is approximated. Where the rectangles cover most of
+the map, or an operation has no rule, the full activation is assembled and the pass continues as usual. Any network
+therefore gives the right answer; a convolutional network gives it faster.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from underfire.incremental.intervals import Intervals
-from underfire.incremental.operations import Rule, rule_for
+from underfire.incremental.operations import OperationRule, rule_for
 from underfire.incremental.rectangles import Changed, Node, NotReusable, Place, Unread
 
 __all__ = ["IncrementalForward", "NotReusable"]
 
-# What torch says where memory is asked for that a stand-in does not have, as by `numpy()`.
+# What torch says where an operation, such as `numpy()`, needs the memory that a stand-in does not have.
 _NO_VALUES = ("not supported for tensor subclasses", "Tensor that doesn't have storage")
-#: Rectangles that would cover more of a map than this are not worth their margins.
+#: Rectangles that cover a larger share of a map are slower than the full map.
 SHARE = 0.75
 
 
 class IncrementalForward:
-    """Images that went through a network once, for many passes of images that differ from them in a rectangle.
+    """Known images that went through a network once, for passes of images that differ from them in a rectangle.
 
-    Made and called inside `frozen(model)`; there is no graph. The network must be deterministic.
+    Make and call it inside `frozen(model)`; there is no graph. The network must be deterministic.
 
     Args:
         model: maps images to logits `[B, K]`.
@@ -39,10 +39,10 @@ class IncrementalForward:
 
     Attributes:
         logits: of the known images, `[N, K]`.
-        needed: the most that one operation of the latest pass read and wrote, in bytes per image.
+        needed: the most bytes that one operation of the latest pass read and wrote, for each image.
 
     Raises:
-        NotReusable: the network writes into an activation that it also sees elsewhere.
+        NotReusable: the network writes into an activation that it also reads elsewhere.
     """
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
@@ -55,12 +55,12 @@ class IncrementalForward:
             node.clean = node.clean if node.needed else None
 
     def __call__(self, patch: Tensor, image: Tensor, rows: Intervals, columns: Intervals) -> Tensor:
-        """Logits `[S, K]` of known images with rectangles put in.
+        """Return the logits `[S, K]` of known images with rectangles put in.
 
         Args:
-            patch: what stands in the windows of the spans, `[S, C, rows.size, columns.size]`; where they say that
-                nothing differs, it must be the known image.
-            image: which known image each sample is, int64 `[S]`.
+            patch: the values in the windows of the intervals, `[S, C, rows.size, columns.size]`; where the intervals
+                say that nothing differs, the values of the known image.
+            image: the known image of each sample, int64 `[S]`.
             rows: the rows that differ.
             columns: the columns that differ.
 
@@ -86,12 +86,13 @@ def _run(model: nn.Module, stand_in: Changed, one_pass: _Pass) -> Tensor:
 
 
 class _Pass(TorchDispatchMode):
-    """Sees every operation of one pass; one on stand-ins is done by its rule, or on the whole activations."""
+    """Intercept every operation of one pass; operations on stand-ins follow their rule, or use the full activations."""
 
     def __init__(self) -> None:
         super().__init__()
         self.most = 0
-        self.filled: dict[int, Tensor] = {}  # by their memory, tensors that changed activations were written into
+        # tensors that changed activations were written into, by the address of their memory
+        self.filled: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         args, kwargs = tree_map(_present, (args, kwargs or {}))
@@ -101,7 +102,7 @@ class _Pass(TorchDispatchMode):
         stand_ins = [a for a in tensors if isinstance(a, Changed)]
         if not stand_ins:
             return self.usual(func, args, kwargs)
-        # A tensor made of changed activations differs from sample to sample, which no rule expects.
+        # No rule covers a tensor that is made of changed activations, because it differs from sample to sample.
         known = all(isinstance(a, Changed) or self.mark(a) is None for a in tensors)
         rule = rule_for(func, args, kwargs) if known else None
         if rule is not None and rule.in_place and stand_ins[0].seen_twice:
@@ -120,22 +121,22 @@ class _Pass(TorchDispatchMode):
                 a.seen_twice = True
         return result
 
-    def step(self, func: Any, stand_ins: list[Changed], rule: Rule | None, numbers: list[Any]) -> Any:
-        """The result as stand-ins; None where the whole activations are needed.
+    def step(self, func: Any, stand_ins: list[Changed], rule: OperationRule | None, numbers: list[Any]) -> Any:
+        """Return the result as stand-ins, or None where the full activations are needed.
 
         `numbers` are the arguments that are no tensors.
         """
         raise NotImplementedError
 
     def mark(self, a: Tensor) -> str | None:
-        """Of a tensor that is made of changed activations, how it is marked."""
+        """Return how a tensor is marked that is made of changed activations, or None."""
         mark = vars(a).get("changed")
         if mark is None and self.filled and a.untyped_storage().data_ptr() in self.filled:
             return "once"
         return mark
 
     def usual(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """The operation on whole activations; what it makes of changed ones is marked as changed."""
+        """Run the operation on full activations; mark the result as changed if its input is."""
         tensors = _tensors((args, kwargs))
         marks = {mark for a in tensors if (mark := self.mark(a)) is not None}
         if torch.Tag.nondeterministic_seeded in func.tags:
@@ -148,13 +149,13 @@ class _Pass(TorchDispatchMode):
         if "seen twice" in marks and any(a.alias_info.is_write for a in aliased):
             raise NotReusable("the network writes into an activation that it also sees elsewhere")
         if func is torch.ops.aten.view.default and not args[0].is_contiguous():
-            # It would be, had the images not been laid out channel by channel to be fast.
+            # It would be contiguous, had the images not been passed channels last.
             vars(args[0])["changed"] = "seen twice"
             marks, args = {"seen twice"}, (args[0].contiguous(), *args[1:])
         result = func(*args, **kwargs)
         given = {a.name: v for a, v in zip(func._schema.arguments, args, strict=False)} | kwargs
         for written in _tensors([given.get(a.name) for a in aliased if a.alias_info.is_write]):
-            if self.mark(written) is None:  # nor is that of which it is a view
+            if self.mark(written) is None:  # neither is the tensor that it is a view of
                 self.filled[written.untyped_storage().data_ptr()] = written
         for a in _tensors(result):
             vars(a)["changed"] = "seen twice" if aliased and "seen twice" in marks else "once"
@@ -162,22 +163,22 @@ class _Pass(TorchDispatchMode):
         return result
 
     def weigh(self, involved: Any) -> None:
-        """Keep the most bytes that an operation reads and writes."""
+        """Record the most bytes that an operation reads and writes."""
         self.most = max(self.most, sum(a.numel() * a.element_size() for a in _tensors(involved)))
 
 
 class _First(_Pass):
-    """The pass of the known images, which writes down what is made of what."""
+    """The pass of the known images, which records the operations."""
 
     def __init__(self, nodes: list[Node]) -> None:
         super().__init__()
         self.nodes = nodes
 
-    def step(self, func: Any, stand_ins: list[Changed], rule: Rule | None, numbers: list[Any]) -> Any:
-        """The operation on the known activations."""
+    def step(self, func: Any, stand_ins: list[Changed], rule: OperationRule | None, numbers: list[Any]) -> Any:
+        """Run the operation on the known activations and record it."""
         first, place = stand_ins[0].node, len(stand_ins[0].node.children)
         for a in stand_ins:
-            # Only what is read with a margin, put on a common rectangle, or put together as a whole must be kept.
+            # Keep activations that are read with a margin, put on a common rectangle, or assembled as a whole.
             a.node.needed |= rule is None or rule.reads_around or len(stand_ins) > 1
             a.node.children.append(None)
         if rule is None:
@@ -196,10 +197,10 @@ class _First(_Pass):
 
 
 class _Later(_Pass):
-    """A pass of changed images, which does the same on rectangles."""
+    """A pass of changed images, which repeats the operations on rectangles."""
 
-    def step(self, func: Any, stand_ins: list[Changed], rule: Rule | None, numbers: list[Any]) -> Any:
-        """The operation on the rectangles, unless they are too large."""
+    def step(self, func: Any, stand_ins: list[Changed], rule: OperationRule | None, numbers: list[Any]) -> Any:
+        """Run the operation on the rectangles, unless they are too large."""
         first = stand_ins[0]
         if any(a.uses >= len(a.node.children) for a in stand_ins):
             raise NotReusable("the network did more than before")
@@ -222,7 +223,7 @@ class _Later(_Pass):
             place = Place(place.image, rows, columns)
             if place.share > SHARE:
                 return None
-            top, left = rows.start * down.stride - down.before, columns.start * across.stride - across.before
+            top, left = rows.start * down.stride - down.padding, columns.start * across.stride - across.padding
             patches = [first.crop(top, down.needed(rows.size), left, across.needed(columns.size), rule.outside)]
         elif not all(place.same(a.place) for a in stand_ins if a.place is not None):
             for a in stand_ins:
@@ -254,7 +255,7 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def _maps(f: Any, result: Any) -> Any:
-    """The result with `f` of every map in it; what an operation gives beside cannot be read."""
+    """Return the result with `f` applied to every map; what an operation returns beside its map becomes unreadable."""
     if isinstance(result, Tensor):
         return f(result)
     return type(result)(f(t) if t.dim() == 4 and t.is_floating_point() else Unread(t) for t in result)
