@@ -1,7 +1,8 @@
-"""Interpreters: one per file, each `name(model, x, y, *, ...) -> map [B, 1, h, w]`, float, not normalised.
+"""Interpreters, one published method per file or folder: `name(model, x, y, *, ...) -> map [B, 1, h, w]`.
 
-`y` is the class that the map speaks of, int64 `[B]`. Where the card says so, the map is differentiable in `x`: it
-carries a graph exactly where `x` requires a gradient and gradients are enabled, and is a plain tensor otherwise.
+A map is float and not normalised; `y` is the class that it explains, int64 `[B]`. If the card says that a map is
+differentiable, it carries a graph to `x` where `x` requires a gradient and gradients are enabled. A method that learns
+from data is a class, and also stands here under its name in the catalogue.
 """
 
 from underfire.interpreters.cam import cam
@@ -27,6 +28,8 @@ from underfire.interpreters.smooth_grad import smooth_grad
 from underfire.interpreters.smooth_grad_cam_pp import smooth_grad_cam_pp
 from underfire.interpreters.surrogate import Surrogate
 
+nearest_neighbours, prototypes, rts, surrogate = NearestNeighbours, Prototypes, RTS, Surrogate
+
 __all__ = [
     "RTS",
     "LimeFit",
@@ -51,9 +54,13 @@ __all__ = [
     "mask",
     "mask_game",
     "mask_step",
+    "nearest_neighbours",
     "occlusion",
+    "prototypes",
     "rise",
+    "rts",
     "score_cam",
     "smooth_grad",
     "smooth_grad_cam_pp",
+    "surrogate",
 ]

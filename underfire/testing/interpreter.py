@@ -53,7 +53,7 @@ def check_interpreter(
 class KnownImages:
     """A source of 24 random images of four classes, which interpreters that must be fitted learn from."""
 
-    labels = ("a", "b", "c", "d")
+    labels: tuple[str, ...] | None = ("a", "b", "c", "d")
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -102,7 +102,7 @@ class Subject:
         options = {**self.options, **changes}
         if not inspect.isclass(self.method):
             return lambda model, x, y: self.method(model, x, y, **options)
-        made = self.method(**options)
+        made: Any = self.method(**options)
         made.fit(model, Dataset("known images", KnownImages()), **self.fit_options)
         return made
 
@@ -253,7 +253,8 @@ def bad_input(subject: Subject) -> None:
             subject.prepared(model, chunk=0)(model, x, y)
     if inspect.isclass(subject.method):
         with _refused(NotFitted, "fit", "a call before fit"):
-            subject.method(**subject.options)(model, x, y)
+            unfitted: Any = subject.method(**subject.options)
+            unfitted(model, x, y)
 
 
 @contextmanager

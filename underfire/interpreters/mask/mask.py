@@ -42,8 +42,8 @@ def mask(
     `x`; an attack on it unrolls single steps (see `mask_step`).
 
     The published implementations differ, and `variant` selects one: `"fong"` (the authors'), `"adv2_v1"` and
-    `"adv2_v2"` (the two of ADV², which attacks the second), `"gildenblat"` (the first in PyTorch). Their numbers are for
-    images of 224 pixels and masks of 28 × 28 (see `variants.VARIANTS`). At other sizes, blurs and jitter follow the
+    `"adv2_v2"` (the two of ADV², which attacks the second), `"gildenblat"` (the first in PyTorch). Their numbers are
+    for images of 224 pixels and masks of 28 × 28 (see `variants.VARIANTS`). At other sizes, blurs and jitter follow the
     shorter side of the image, the weight of the area stays that of the whole mask, and the weight of the differences
     that of one pair of cells. The authors crop the jittered image from a larger one; here the border is repeated.
 
