@@ -1,6 +1,7 @@
-"""What in the documentation is made from the code: catalogue, command line, spec and API pages (a hook of mkdocs).
+"""Generate from the code: the catalogue, the command line, the spec and the API pages (a hook of mkdocs).
 
-A page says `<!-- generated: NAME -->` where a part belongs. As a script, it writes the table of methods into README.md.
+A page says `<!-- generated: NAME -->` where a generated part belongs. As a script, this module writes the table of
+methods into README.md.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ INNER = ("quick", "timed", "per_pixel", "detailed")
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
@@ -73,7 +74,7 @@ def catalogue() -> str:
 
 
 def methods() -> str:
-    """The names of all methods, one row for each kind, and for each family of attacks."""
+    """Return the names of all methods: one row for each kind, and for each family of attacks."""
     from underfire import cards
     from underfire.catalog import KINDS, Card
 
@@ -94,7 +95,7 @@ def methods() -> str:
 
 
 def commands() -> str:
-    """Every verb of the command line with its arguments and options."""
+    """Return every verb of the command line with its arguments and options."""
     from typer.main import get_command
 
     from underfire.cli.app import app
@@ -113,7 +114,7 @@ def commands() -> str:
 
 
 def _verbs(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
-    """The verbs of a group by their names, each followed by its own verbs if it has some."""
+    """Yield the verbs of a group by their names, each followed by its own verbs if it has some."""
     for name, verb in sorted(group.commands.items()):
         yield f"{before}{name}", verb
         if hasattr(verb, "commands"):
@@ -121,7 +122,7 @@ def _verbs(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def spec() -> str:
-    """Every section of an audit spec with its keys, from the models that read it."""
+    """Return every section of an audit spec with its keys, from the models that read it."""
     from underfire.audit.spec import AuditSpec
 
     schema = AuditSpec.model_json_schema()
@@ -152,12 +153,12 @@ def _kind(value: dict[str, Any]) -> str:
 
 
 def example_spec() -> str:
-    """The spec in `examples/`, which a test loads."""
+    """Return the spec in `examples/`, which a test loads."""
     return f"```yaml\n{(ROOT / 'examples' / 'audit.yaml').read_text()}```"
 
 
 def evidence() -> str:
-    """Links to the results that are kept with the code."""
+    """Return links to the results that are kept with the code."""
     return "\n".join(f"- [{title}]({where})" for title, where in _evidence()) or "None has been run yet."
 
 
@@ -227,7 +228,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the generated parts into a page (called by mkdocs)."""
+    """Return a page with its generated parts (called by mkdocs)."""
     return MARKER.sub(lambda found: PARTS[found[1]](), markdown)
 
 
