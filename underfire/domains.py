@@ -53,7 +53,7 @@ class Domain:
 
     @property
     def unit_box(self) -> bool:
-        """Whether every value lies in `[0, 1]`."""
+        """Return whether the box is `[0, 1]` for every value."""
         return self.low == 0 and self.high == 1
 
     def box(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The binary search over the weight `c` of an objective against a distance, every sample by itself."""
+"""Search by bisection for the weight `c` of an objective against a distance, for every sample separately."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class BinarySearch:
-    """Weights `c`: halved between failure and success, and ten times as large until there is a success.
+    """Bisect between the largest weight that failed and the least one that succeeded; without a success, go up tenfold.
 
     Args:
-        x: images `[B, C, H, W]`, for their number, precision and device.
+        x: inputs `[B, ...]`, for their number, dtype and device.
         c: the first weight.
 
     Attributes:
@@ -22,7 +22,7 @@ class BinarySearch:
         self.low, self.high = torch.zeros_like(self.c), torch.full_like(self.c, float("inf"))
 
     def update(self, reached: Tensor, index: Tensor) -> None:
-        """Whether the weights of the samples at `index` `[M]` were enough, bool `[M]`."""
+        """Choose the next weights of the samples at `index` `[M]`; `reached` says if their last ones sufficed."""
         c = self.c[index]
         self.low[index] = low = torch.where(reached, self.low[index], c)
         self.high[index] = high = torch.where(reached, c, self.high[index])

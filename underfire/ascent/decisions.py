@@ -1,4 +1,4 @@
-"""What attacks share that see decisions only: where to start from, and the way back to the boundary."""
+"""What attacks that see only decisions share: adversarial starting points, and the search for the boundary."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from underfire.validate import per_sample
 def find_starts(
     ask: Queries, x: Tensor, walk: Nearest, starts: Tensor | None, draws: int, generator: Generator | None
 ) -> None:
-    """Put into `walk` an image that already is what the attacker wants, for as many samples as possible.
+    """Find an image that already is a success for as many samples as possible, and put it into `walk`.
 
-    One query per attempt, and attempts only for samples that have none yet: the image itself; then the one given; then
-    `draws` random images, in turn uniform noise, noise around a random colour, and black and white (a model sees the
-    same few classes in all uniform noise), and the nearest image of the batch that the model puts into a right class.
-    With a goal, which noise hardly ever reaches, the batch comes before the noise.
+    Each attempt costs one query, and is made only for samples that have no success yet. The attempts are: the clean
+    input; the given start; `draws` random inputs; and the nearest input of the batch whose class is a success. The
+    random inputs are in turn uniform noise, noise around a random colour, and noise of black and white, since a model
+    sees few classes in uniform noise. With a goal, which noise seldom reaches, the batch comes before the noise.
 
     Raises:
-        DataError: the given starts are not images like `x`.
+        DataError: the given starts do not have the shape of `x`, or leave the box.
     """
     domain = domain_of(ask.model)
     walk.threat = walk.threat.in_domain(domain)
@@ -77,14 +77,14 @@ def find_starts(
 
 
 def within(walk: Nearest, eps: float | Tensor | None) -> Tensor:
-    """Where the walk stands, and the clean image where that is farther than eps or was never adversarial."""
+    """Return the nearest successes; the clean image where that is farther than eps, or where there is none."""
     nearest = Nearest(walk.x, walk.threat.norm, eps)
     nearest.update(walk.x_adv, walk.found)
     return nearest.x_adv
 
 
 def blend(x: Tensor, z: Tensor, share: Tensor, norm: str) -> Tensor:
-    """The point whose change is the given share `[M]` of that of `z`: along the line, or clipped for L-infinity."""
+    """Return the point with a share `[M]` of the change of `z`: on the line to `x`, or clipped for L-infinity."""
     share = per_sample(share, x)
     if norm == "l2":
         return x + share * (z - x)
@@ -95,15 +95,15 @@ def blend(x: Tensor, z: Tensor, share: Tensor, norm: str) -> Tensor:
 def approach(ask: Queries, x: Tensor, z: Tensor, index: Tensor, norm: str, threshold: float) -> Tensor:
     """Bisect from successes `z` towards their images `x`, and return the last success of each.
 
-    Every sample stops when its interval is shorter than `threshold` (of the whole way), or its queries are spent.
+    A sample stops when its interval is shorter than the share `threshold` of the whole line, or its queries are spent.
 
     Args:
         ask: the model.
-        x: images `[M, C, H, W]`.
-        z: a success for each.
+        x: clean inputs `[M, ...]`.
+        z: a success for each of them.
         index: the samples that they belong to, none twice.
         norm: `"l2"` bisects along the line, `"linf"` the radius of a cube that clips `z`.
-        threshold: where to stop, as a share of the way.
+        threshold: the share at which a sample stops.
     """
     low, high = x.new_zeros(len(x)), x.new_ones(len(x))
     threshold = max(threshold, 2 * torch.finfo(x.dtype).eps)

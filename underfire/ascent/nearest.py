@@ -1,4 +1,4 @@
-"""What attacks of minimum size share: the nearest success of every sample, and a norm without a bound."""
+"""What attacks of minimum size share: the nearest success of every sample, and the check of the clean inputs."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from underfire.validate import check_classes
 
 
 class Nearest:
-    """The nearest success of every sample so far.
+    """Keep the nearest success of every sample.
 
-    What is never fooled, or only by more than eps, comes back as the clean image itself: that is how an attack of
-    minimum size marks it, and whoever measures sees a model that is right, and a perturbation of size zero.
+    A sample that is never fooled within eps keeps its clean image. An attack of minimum size returns that image, so
+    that a measure finds a correct prediction and a perturbation of size zero.
 
     Args:
-        x: clean images `[B, C, H, W]`.
-        norm: how far is measured.
+        x: clean inputs `[B, ...]`.
+        norm: the norm that distances are measured in.
         eps: the largest perturbation that counts, one number or one per sample `[B]`; None is any.
         among: the norms that the attack has.
 
     Attributes:
-        x_adv: the nearest successes, and clean images where there is none.
-        size: how far they are (by `rank`), `[B]`; `inf` where there is none.
+        x_adv: the nearest successes, and the clean input where there is none.
+        size: their distances (or what `rank` makes of them), `[B]`; infinite where there is none.
 
     Raises:
         Unsupported: the attack does not have the norm; InputError: eps is out of range.
@@ -40,35 +40,35 @@ class Nearest:
             self.threat.check(x)
         self.x = x
         self.x_adv = x.clone()
-        precise = torch.promote_types(x.dtype, torch.float32)  # of whole numbers too, which are refused only later
+        precise = torch.promote_types(x.dtype, torch.float32)  # integer images are refused later
         self.size = torch.full((len(x),), float("inf"), dtype=precise, device=x.device)
 
     @property
     def found(self) -> Tensor:
-        """Which samples have a success, bool `[B]`."""
+        """Return which samples have a success, bool `[B]`."""
         return self.size < float("inf")
 
     def update(self, x_adv: Tensor, success: Tensor, index: Tensor | None = None) -> Tensor:
-        """Keep what succeeds, is within eps and is nearer than before; which rows those are, bool like `success`.
+        """Keep the successes within eps that are nearer than before, and return which those are, bool `[M]`.
 
         Args:
-            x_adv: images `[M, C, H, W]` inside the box.
-            success: whether they are what the attacker wants, bool `[M]`.
-            index: the samples that they belong to, int64 `[M]`, none twice; None is all in order.
+            x_adv: inputs `[M, ...]` inside the box.
+            success: whether they are successes, bool `[M]`.
+            index: the samples that they belong to, int64 `[M]`, none twice; None is all samples in order.
         """
         if index is None:
             index = torch.arange(len(self.x), device=self.x.device)
         size = self.threat.size(self.x[index], x_adv).to(self.size.dtype)
         eps = torch.as_tensor(self.threat.eps, dtype=size.dtype, device=size.device).expand(len(self.x))[index]
         rank = self.rank(self.x[index], x_adv, size)
-        # Better by more than rounding, or the same radius twice would be decided by it.
+        # A difference within rounding is none.
         better = success & (size <= eps) & (rank < self.size[index] * (1 - 16 * torch.finfo(size.dtype).eps))
         rows = index[better]
         self.x_adv[rows], self.size[rows] = x_adv[better].detach(), rank[better]
         return better
 
     def rank(self, x: Tensor, x_adv: Tensor, size: Tensor) -> Tensor:
-        """By what one success is better than another, `[M]`, lower is better: its size."""
+        """Return the number that orders successes, `[M]`, lower is better: their size."""
         return size
 
 
@@ -80,10 +80,10 @@ def evaluate_clean(
     nearest: Nearest,
     chunk: int | None = None,
 ) -> tuple[Tensor, Targets]:
-    """Logits `[B, K]` of the clean images, and where the attack starts; what is wrong from the start is found at once.
+    """Check the inputs, and return the logits `[B, K]` of the clean images and the targets of the attack.
 
-    An image that the model gets wrong already (or that is classified as its goal) is its own nearest success. No more
-    than `chunk` images go through the model at once.
+    A clean image that is a success already is its own nearest success. At most `chunk` images go through the model at
+    once.
 
     Raises:
         DataError: images, labels or goals are wrong.
@@ -100,7 +100,7 @@ def evaluate_clean(
 
 
 def max_distance(nearest: Nearest) -> Tensor:
-    """How far each sample can go at most, `[B]`: to the far corner of the box, and no farther than eps."""
+    """Return the largest distance of each sample, `[B]`: that of the far corner of the box, or eps if less."""
     x, threat = nearest.x, nearest.threat
     low, high = threat.room(x)
     corner = threat.size(x, x + torch.where(high > -low, high, low))

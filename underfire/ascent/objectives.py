@@ -1,6 +1,7 @@
-"""What an attack makes large, one value per sample `[B]`; objectives add, and scale by numbers or by schedules.
+"""What an attack makes large: objectives, with one value per row `[B]`, that add and scale by numbers or schedules.
 
-`margin() + 5 * keep_map(interpreter, benign_map)` is an objective. Larger is better for the attacker, targeted or not.
+`margin() + 5 * keep_map(interpreter, benign_map)` is an objective. A larger value is better for the attacker, with a
+goal and without.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Objective:
         return [term(step) for _, term in self.terms]
 
     def weigh(self, parts: list[Tensor], progress: float) -> Tensor:
-        """The sum of `parts` with the weights that hold when this share of the steps is done."""
+        """Return the sum of `parts`, with the weights that hold when this share of the steps is done."""
         weights = (weight(progress) if callable(weight) else weight for weight, _ in self.terms)
         weighed = [weight * part for weight, part in zip(weights, parts, strict=True)]
         return torch.stack(weighed).sum(0) if len(weighed) > 1 else weighed[0]
@@ -59,7 +60,7 @@ class Objective:
 
 
 def objective(term: Term) -> Objective:
-    """An objective of one term."""
+    """Return the objective of one term."""
     return Objective(((1.0, term),))
 
 
@@ -68,14 +69,15 @@ def _pick(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def _others(logits: Tensor, classes: Tensor) -> Tensor:
-    """The logits with those of `classes` out of the running."""
+    """Return the logits, with minus infinity for `classes`."""
     return logits.scatter(1, classes[:, None], float("-inf"))
 
 
 def margin() -> Objective:
-    """By how much the wrong class leads: positive where the attack has succeeded. The default: it never saturates.
+    """Make large the lead of the wrong class in logits, which is positive exactly where the attack has succeeded.
 
-    Untargeted, the best other logit minus that of `y`; targeted, the logit of the goal minus the best other.
+    Without a goal it is the largest other logit minus that of `y`; with one, the logit of the goal minus the largest
+    other. It is the usual choice, since its gradient does not vanish on a confident network.
     """
 
     def term(step: Step) -> Tensor:
@@ -88,7 +90,7 @@ def margin() -> Objective:
 
 
 def logit() -> Objective:
-    """The logit of `y` made small, or that of the goal made large; on a linear model its slope is a weight vector."""
+    """Make the logit of `y` small, or that of the goal large."""
 
     def term(step: Step) -> Tensor:
         logits = step.logits
@@ -98,11 +100,11 @@ def logit() -> Objective:
 
 
 def log_odds() -> Objective:
-    """The log-odds against `y` (or for the goal): the direction of cross-entropy, without its vanishing length.
+    """Make large the log-odds against `y`, or for the goal: cross-entropy without its vanishing gradient.
 
-    Cross-entropy is softplus of this, `-log p = log(1 + exp(v))`, so that their gradients differ by a positive factor
-    per sample only; that factor underflows to zero on a confident network, and attacks that take signs or normalise do
-    not need it.
+    Cross-entropy is the softplus of the log-odds, `-log p = log(1 + exp(v))`, so that the two gradients differ by one
+    positive factor per sample. That factor underflows to zero on a confident network, and attacks that take the sign of
+    the gradient or normalise it do not need it.
     """
 
     def term(step: Step) -> Tensor:
@@ -115,10 +117,10 @@ def log_odds() -> Objective:
 
 
 def log_success() -> Objective:
-    """The log-probability that the attacker gets what he wants: `log (1 - p_y)`, or `log p` of the goal.
+    """Make large the log-probability of a success: `log (1 - p_y)`, or `log p` of the goal.
 
-    For averages over many looks or images: those that are won already weigh nothing, those that are not the more. With
-    a goal it is minus its cross-entropy. Its slope is full where the model is sure of being right.
+    It suits averages over many looks or images: those that succeed already have almost no weight. With a goal it is
+    minus the cross-entropy of the goal. Its gradient does not vanish where the model is confident and right.
     """
     odds = log_odds()
 
@@ -129,10 +131,14 @@ def log_success() -> Objective:
 
 
 def cross_entropy(smoothing: float = 0.0) -> Objective:
-    """Cross-entropy of `y`, or minus that of the goal; its gradient vanishes on a confident network, see `log_odds`.
+    """Make cross-entropy of `y` large, or that of the goal small; see `log_odds` for confident networks.
 
-    Label smoothing (`1 - smoothing` on the class, the rest spread evenly) needs a goal: the smoothed cross-entropy of
-    `y` is smallest at a probability below one, so that making it large would first make a confident model more so.
+    Label smoothing (`1 - smoothing` on the class, the rest spread evenly) needs a goal. Without one it would mislead:
+    the smoothed cross-entropy of `y` has its minimum at a probability below one, so that making it large can make a
+    confident model more confident.
+
+    Raises:
+        InputError: the smoothing is not in [0, 1).
     """
     if not 0 <= smoothing < 1:
         raise InputError(f"label smoothing must be in [0, 1), got {smoothing}")
@@ -149,9 +155,9 @@ def cross_entropy(smoothing: float = 0.0) -> Objective:
 
 
 def dlr() -> Objective:
-    """Difference of logits ratio: the margin over a spread of the logits, unchanged by shift and scale of the logits.
+    """Make large the difference of logits ratio: the margin over a spread of the logits.
 
-    Needs three classes, and four with a goal.
+    Shift and scale of the logits have no effect. The model needs three classes, and four with a goal.
 
     Source: Croce and Hein, Reliable Evaluation of Adversarial Robustness with an Ensemble of Attacks, ICML 2020, (6)
         and (7).
@@ -174,7 +180,7 @@ def dlr() -> Objective:
 
 
 def carlini(f: int = 6, confidence: float = 0.0) -> Objective:
-    """Minus one of the seven functions `f1` ... `f7` of Carlini and Wagner: zero where the attack is through.
+    """Make small one of the seven functions `f1` ... `f7` of Carlini and Wagner; they are zero for a success.
 
     With `t` the goal, `F` the probabilities and `Z` the logits:
 
@@ -186,15 +192,18 @@ def carlini(f: int = 6, confidence: float = 0.0) -> Objective:
     6. `max(max_{i != t} Z_i - Z_t, 0)` (the paper's choice, and the default)
     7. `softplus(max_{i != t} Z_i - Z_t) - log 2`
 
-    Numbers 2, 3, 6 and 7 reach zero exactly where the class is `t`; 1, 4 and 5, mended, ask for `F_t >= 1/2`, which is
-    more where there are more than two classes (and 5 is 1 in other units). Untargeted, `t` is the likeliest class other
-    than `y`, and `y` its rival. The slope of 2, 3 and 4 vanishes on a confident network, as the paper found; the others
-    are computed from the logits and keep theirs.
+    Numbers 2, 3, 6 and 7 reach zero exactly where the class is `t`. Numbers 1, 4 and 5, as corrected here, need
+    `F_t >= 1/2`, which is more than that if there are more than two classes (5 is 1 in other units). Without a goal,
+    `t` is the likeliest class other than `y`, and its rival is `y`. The gradients of 2, 3 and 4 vanish on a confident
+    network, as the paper found; the others are computed from the logits, and theirs do not.
 
     Args:
         f: which one, 1 to 7.
-        confidence: by how much, in logits, `t` must lead: `Z_t` is lowered by it first (for 6 this is the paper's
-            `max(., -confidence)`, shifted to end at zero).
+        confidence: lead in logits that `t` must have; `Z_t` is lowered by it first. (For 6 this is the paper's
+            `max(., -confidence)`, shifted so that it ends at zero.)
+
+    Raises:
+        InputError: there is no such function.
 
     Source: Carlini and Wagner, Towards Evaluating the Robustness of Neural Networks, IEEE S&P 2017, section V.
     """
@@ -223,12 +232,12 @@ Interpreter = Callable[..., Tensor]
 
 
 def explained_class(step: Step) -> Tensor:
-    """The class that an attacked explanation speaks of: the goal, or whatever the model now predicts."""
+    """Return the class whose explanation is attacked: the goal, or the class that the model predicts now."""
     return step.logits.detach().argmax(1) if step.goal is None else step.goal
 
 
 def keep_map(interpreter: Interpreter, target: Tensor, *, pool: int = 1) -> Objective:
-    """Minus the mean squared difference of the min-max normalised map and the normalised target map.
+    """Make small the mean squared difference of the map and the target map, both normalised to [0, 1].
 
     Args:
         interpreter: `(model, x', classes) -> [B, 1, h, w]`, differentiable in `x'`.

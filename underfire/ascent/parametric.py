@@ -1,7 +1,7 @@
-"""Threats that are not additive: the image is warped, or its light changes; `z` is the vector of parameters `[B, P]`.
+"""Threats with few parameters: warps and changes of brightness and contrast; `z` holds the parameters `[B, P]`.
 
-Every entry of `z` is a share of its parameter's range: 0 leaves the image as it is, to the bit, and 1 or -1 is the end
-of the range. The allowed `z` are the box between `-eps` and `eps`, or the half of it that the range has.
+Every entry of `z` is a share of its parameter's range: 0 leaves the image exactly as it is, and 1 or -1 is the end of
+the range. Allowed are values between `-eps` and `eps`, or the half of that interval that the range has.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from underfire.validate import per_sample
 
 
 @dataclass(frozen=True)
-class Transform(Threat):
-    """A change of the whole image by a few parameters.
+class ParametricThreat(Threat):
+    """Change the whole image by a few parameters; images only.
 
     Attributes:
         eps: share of the ranges that is allowed, one number or one per sample `[B]`.
@@ -38,7 +38,7 @@ class Transform(Threat):
         return self
 
     def ends(self) -> list[tuple[float, float]]:
-        """The lowest and highest share of every parameter at `eps = 1`: 0 where the range has nothing on that side."""
+        """Return the lowest and highest share of each parameter at `eps = 1`, and 0 for a side that its range lacks."""
         raise NotImplementedError
 
     def check(self, x: Tensor) -> None:
@@ -48,28 +48,28 @@ class Transform(Threat):
             raise Unsupported(f"a mask does not go with norm {self.norm!r}, which changes the whole image")
 
     def start(self, x: Tensor) -> Tensor:
-        """The variable that leaves `x` as it is."""
+        """Return the variable that leaves `x` as it is."""
         return x.new_zeros(len(x), len(self.parameters))
 
     def bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The lowest and the highest `z`, each `[B or 1, P]`."""
+        """Return the lowest and the highest `z`, each `[B or 1, P]`."""
         low, high = x.new_tensor(self.ends()).unbind(1)
         eps = torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).reshape(-1, 1)
         return eps * low, eps * high
 
     def random_start(self, x: Tensor, generator: Generator | None = None) -> Tensor:
-        """A uniformly random `z` for every image."""
+        """Draw a uniformly random `z` for every image."""
         return self.draws(x, 1, generator)[:, 0]
 
     def draws(self, x: Tensor, count: int, generator: Generator | None = None) -> Tensor:
-        """`count` uniformly random `z` for every image, `[B, count, P]`."""
+        """Draw `count` uniformly random `z` for every image, `[B, count, P]`."""
         low, high = (bound[:, None] for bound in self.bounds(x))
         shape = (len(x), count, len(self.parameters))
         share = torch.rand(shape, generator=generator, dtype=x.dtype, device=x.device)
         return self._settled(low + (high - low) * share, high)
 
     def grid(self, x: Tensor, points: Mapping[str, int]) -> Tensor:
-        """Every combination of evenly spaced values, the mildest first, `[B or 1, count, P]`.
+        """Return all combinations of evenly spaced values, the smallest change first, `[B or 1, count, P]`.
 
         Args:
             x: the images.
@@ -86,29 +86,29 @@ class Transform(Threat):
         return self._settled(eps * shares, self.bounds(x)[1][:, None])
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
-        """The nearest allowed `z`."""
+        """Return the nearest allowed `z`."""
         low, high = self.bounds(x)
         return self._settled(torch.minimum(torch.maximum(z, low), high), high)
 
     def steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
-        """Every parameter by one share of its range, whichever way the slope goes."""
+        """Return the sign of the slope for every parameter."""
         return g.sign()
 
     def switched(self, z: Tensor) -> list[Tensor]:
-        """`z` with every combination of the parameters that are on or off, which no gradient can move."""
+        """Return `z` with every combination of the parameters that are on or off, which have no gradient."""
         return [z]
 
     def size(self, x: Tensor, x_adv: Tensor) -> NoReturn:
-        """Not to be had from two images: it is `z.abs().amax(1)`."""
+        """Raise Unsupported: the size of a change is `z.abs().amax(1)`, which two images do not show."""
         raise Unsupported(f"the size of a change of norm {self.norm!r} cannot be measured on two images")
 
     def _settled(self, z: Tensor, high: Tensor) -> Tensor:
-        """Parameters that are on or off, put to one of the two."""
+        """Set the parameters that are on or off to one of the two."""
         return z
 
 
 def _between(share: Tensor, ends: tuple[float, float]) -> Tensor:
-    """A factor that is 1 at share 0 and reaches the two ends at -1 and 1."""
+    """Return the factor that is 1 at share 0 and reaches the two ends at -1 and 1."""
     low, high = ends
     return 1 + torch.where(share < 0, share * (1 - low), share * (high - 1))
 
@@ -122,8 +122,8 @@ def _symmetric(reach: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Affine(Transform):
-    """Rotation, shear and scale about the middle of the image, then translation; pixels are interpolated linearly.
+class Affine(ParametricThreat):
+    """Rotate, shear and scale about the middle of the image, then translate, with linear interpolation.
 
     Attributes:
         rotation: largest angle in degrees, both ways.
@@ -142,7 +142,7 @@ class Affine(Transform):
     parameters = ("rotation", "shear_x", "shear_y", "scale", "translation_x", "translation_y")
 
     def ends(self) -> list[tuple[float, float]]:
-        """The lowest and highest share of every parameter at `eps = 1`."""
+        """Return the lowest and highest share of each parameter at `eps = 1`."""
         shear, shift = _symmetric(self.shear), _symmetric(self.translation)
         return [_symmetric(self.rotation), shear, shear, _sides(self.scale), shift, shift]
 
@@ -164,7 +164,7 @@ class Affine(Transform):
             )
 
     def apply(self, x: Tensor, z: Tensor) -> Tensor:
-        """The warped images."""
+        """Return the warped images."""
         angle, shear_x, shear_y, scale, shift_x, shift_y = z.unbind(1)
         angle = angle * math.radians(self.rotation)
         cos, sin, h, v = angle.cos(), angle.sin(), self.shear * shear_x, self.shear * shear_y
@@ -187,8 +187,8 @@ class Affine(Transform):
 
 
 @dataclass(frozen=True)
-class Photometric(Transform):
-    """Contrast (a gain) and brightness (a bias), `gain * x + bias` cut to the box, of the image or its complement.
+class Photometric(ParametricThreat):
+    """Change contrast (a gain) and brightness (a bias) of the image or its complement: `gain * x + bias`, clipped.
 
     Attributes:
         brightness: largest bias, both ways, in units of the image.
@@ -203,7 +203,7 @@ class Photometric(Transform):
     parameters = ("brightness", "contrast", "complement")
 
     def ends(self) -> list[tuple[float, float]]:
-        """The lowest and highest share of every parameter at `eps = 1`."""
+        """Return the lowest and highest share of each parameter at `eps = 1`."""
         return [_symmetric(self.brightness), _sides(self.contrast), (0.0, float(self.complement))]
 
     def check(self, x: Tensor) -> None:
@@ -216,13 +216,13 @@ class Photometric(Transform):
             )
 
     def apply(self, x: Tensor, z: Tensor) -> Tensor:
-        """The images in their new light."""
+        """Return the images with the new contrast and brightness."""
         bias, share, flip = (per_sample(part, x) for part in z.unbind(1))
         gain = _between(share, self.contrast).clamp_min(0)
         return (gain * torch.where(flip > 0.5, 1 - x, x) + self.brightness * bias).clamp(0, 1)
 
     def switched(self, z: Tensor) -> list[Tensor]:
-        """`z` for the image and for its complement."""
+        """Return `z` for the image and for its complement."""
         states = (0.0, 1.0) if self.complement else (0.0,)
         return [torch.cat([z[:, :2], torch.full_like(z[:, 2:], state)], 1) for state in states]
 

@@ -1,4 +1,4 @@
-"""L-BFGS in a box, for many samples at once, each with a memory and a line search of its own.
+"""Minimise by L-BFGS in a box, for many samples at once, each with its own memory and line search.
 
 Liu and Nocedal, On the Limited Memory BFGS Method for Large Scale Optimization, Mathematical Programming 1989, with the
 bounds kept by gradient projection (Bertsekas, SIAM Journal on Control and Optimization 1982).
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class QuasiNewton:
-    """Ask for `trial`, compute a value and a gradient there, `tell` them; one evaluation per sample and round.
+    """Minimise a function of each sample; the caller evaluates it at `trial` and reports the result by `tell`.
 
-    A sample whose trial is good enough (Armijo) moves there and turns to a new direction; the others try again nearer
-    by. So no sample waits for another, and a batch finds what its samples find alone.
+    A sample whose trial meets the Armijo condition moves there and takes a new direction; the others try again with a
+    shorter step. No sample waits for another, so that a batch finds what its samples find alone.
 
     Args:
         z: where to start, `[B, ...]`.
@@ -25,10 +25,10 @@ class QuasiNewton:
         memory: how many pairs of steps and gradient changes are kept.
 
     Attributes:
-        trial: where value and gradient are wanted next, `[B, ...]`.
-        z: the best point so far, `[B, ...]`.
-        value: the value there, `[B]`; `inf` before the first `tell`.
-        done: samples that cannot get lower along any direction known, bool `[B]`.
+        trial: the points at which value and gradient are needed next, `[B, ...]`.
+        z: the best points so far, `[B, ...]`.
+        value: the values there, `[B]`; infinite before the first `tell`.
+        done: samples for which no known direction goes down, bool `[B]`.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class QuasiNewton:
 
     @property
     def z(self) -> Tensor:
-        """The best point so far, `[B, ...]`."""
+        """Return the best points so far, `[B, ...]`."""
         return self._z.unflatten(1, self._shape)
 
     @property
     def trial(self) -> Tensor:
-        """Where value and gradient are wanted next, `[B, ...]`."""
+        """Return the points at which value and gradient are needed next, `[B, ...]`."""
         return self._trial().unflatten(1, self._shape)
 
     def take(self, rows: Tensor) -> None:
@@ -76,7 +76,7 @@ class QuasiNewton:
         self._steps, self._turns = self._steps[:, rows], self._turns[:, rows]
 
     def tell(self, value: Tensor, gradient: Tensor) -> None:
-        """Value `[B]` and gradient `[B, ...]` at `trial`; what is not a number counts as too high."""
+        """Receive value `[B]` and gradient `[B, ...]` at `trial`; a value that is NaN counts as too high."""
         g, trial = gradient.flatten(1), self._trial()
         slope = (self._g * (trial - self._z)).sum(1)
         better = (value <= self.value + 1e-4 * slope) & ~self.done & torch.isfinite(g).all(1)
@@ -108,7 +108,7 @@ class QuasiNewton:
         self._pairs[rows] += 1
 
     def _direction(self) -> Tensor:
-        """The two-loop recursion on the entries that the box leaves free."""
+        """Return the direction of the two-loop recursion, on the entries that the box leaves free."""
         g = self._g
         free = ~(((self._z <= self._low) & (g > 0)) | ((self._z >= self._high) & (g < 0)))
         q = g * free
@@ -138,6 +138,6 @@ class QuasiNewton:
 
 
 def _parabola(t: Tensor, slope: Tensor, rise: Tensor) -> Tensor:
-    """The lowest point of the parabola through what was seen, between a tenth and a half of the step."""
+    """Return the lowest point of the parabola through the values seen, between a tenth and a half of the step."""
     best = -slope * t / (2 * (rise - slope))
     return torch.where(torch.isfinite(best), best, t / 10).clamp(min=t / 10, max=t / 2)

@@ -1,4 +1,4 @@
-"""Queries to a model that answers, and does nothing else: counted per sample, never more than allowed."""
+"""Query a model that gives answers only, within a budget for each sample."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from underfire.ascent.step import succeeded
 from underfire.domains import check_inputs
 from underfire.errors import InputError, OracleError, UnderfireError
 from underfire.validate import check_classes
 
 
 class Queries:
-    """A model as an oracle with a budget of queries per sample; one image through the model is one query.
+    """Ask a model within a budget of queries per sample; one image through the model is one query.
 
-    Call it with candidate images and the samples they are made for; ask `left` first, for a query too many raises.
+    Call it with candidate inputs and the samples that they belong to. Look at `left` first: one query too many raises
+    InputError.
 
     Args:
         model: maps images `[B, C, H, W]` to logits `[B, K]`.
@@ -59,16 +61,15 @@ class Queries:
 
     @property
     def left(self) -> Tensor:
-        """How many queries each sample may still cost, int64 `[B]`."""
+        """Return how many queries each sample has left, int64 `[B]`."""
         return self.limit - self.used
 
     @torch.no_grad()
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
-        """Logits `[M, K]` of images `[M, C, H, W]`, each a query of the sample that `index` `[M]` names.
+        """Return the logits `[M, K]` of inputs `[M, ...]`, each a query of the sample that `index` `[M]` names.
 
         Raises:
-            OracleError: the model failed. The images of one call are charged before they are shown, and where it fails
-                at some of them, all answers of the call are lost.
+            OracleError: the model failed. All images of the call count as queries, and all its answers are lost.
         """
         cost = torch.bincount(index, minlength=len(self.used))
         if bool((self.used + cost > self.limit).any()):
@@ -79,9 +80,9 @@ class Queries:
             logits = torch.cat([self.model(part) for part in x.split(self.chunk)]) if len(x) else x.new_zeros(0, 1)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # an oracle is somebody else's code, or a service: it may fail in any way
+        except Exception as error:  # an oracle is a service or foreign code, which may raise anything
             if isinstance(error, UnderfireError) and not self._checked:
-                raise  # a model that takes no such images from the start; later, what was found is worth more
+                raise  # the model does not take such images at all
             done = int(self.used.sum())
             reason = str(error).split("\n", 1)[0] or type(error).__name__
             raise OracleError(f"the model failed after {done - len(x)} queries: {reason}") from error
@@ -91,19 +92,18 @@ class Queries:
         return logits
 
     def each(self, make: Callable[[Tensor], Tensor], index: Tensor) -> Tensor:
-        """The same for more images than fit into memory: `make(rows)` gives those of some rows of `index`, in turn."""
+        """Return the logits of more inputs than fit into memory: `make(rows)` makes those of some rows of `index`."""
         parts = torch.arange(len(index), device=index.device).split(self.chunk)
         return torch.cat([self(make(rows), index[rows]) for rows in parts])
 
     def reached(self, logits: Tensor, index: Tensor) -> Tensor:
-        """Whether each of the `M` answers is what the attacker wants for its sample, bool `[M]`."""
-        predicted = logits.argmax(1)
-        return predicted != self.y[index] if self.goal is None else predicted == self.goal[index]
+        """Return whether each of the `M` answers is a success for its sample, bool `[M]`."""
+        return succeeded(logits, self.y[index], None if self.goal is None else self.goal[index])
 
 
 @contextmanager
 def attach_partial_result(found: Callable[[], Any]) -> Iterator[None]:
-    """Inside, a model that fails takes along what `found()` gives, so that earlier calls were not paid in vain."""
+    """Attach `found()` to an OracleError that is raised inside, so that earlier queries are not lost."""
     try:
         yield
     except OracleError as error:

@@ -1,4 +1,4 @@
-"""Several classes of one sample tried side by side: rows `(sample, class)`, as many at once as the memory was lent."""
+"""Try several classes of one sample side by side, as rows `(sample, class)`, within a bound on the memory."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def in_parts(model: nn.Module, x: Tensor, chunk: int | None) -> Tensor:
-    """Logits `[B, K]`, no more than `chunk` images at once; None is all of them."""
+    """Return logits `[B, K]`, computed for at most `chunk` inputs at once; None is all of them."""
     return torch.cat([model(part) for part in x.split(chunk or max(len(x), 1))])
 
 
 def likeliest_others(logits: Tensor, y: Tensor, count: int) -> Tensor:
-    """The `count` likeliest classes but `y`, likeliest first, int64 `[B, k]`; `k` is less where there are fewer."""
+    """Return the `count` likeliest classes other than `y`, likeliest first, int64 `[B, k]`; `k` is at most `K - 1`."""
     others = logits.scatter(1, y[:, None], float("-inf"))
     return others.topk(min(count, logits.shape[1] - 1), dim=1).indices
 
 
 def class_by_class(classes: Tensor, chunk: int, done: Callable[[], Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Samples and their classes, int64 `[M]` each, until every sample is done or had all its classes.
+    """Yield samples and classes, int64 `[M]` each, until every sample is done or has had all its classes.
 
-    The first class comes alone, since it is the one that most often works; of the others, as many side by side as fit
-    into `chunk` rows, so that a few stubborn samples do not go through the model a handful at a time.
+    The first class comes alone, since it succeeds most often. Of the other classes as many are tried at once as fit
+    into `chunk` rows, so that the batches stay large when only few samples are left.
 
     Args:
         classes: the classes of each sample in the order they are tried, int64 `[B, k]`.
@@ -47,7 +47,7 @@ def class_by_class(classes: Tensor, chunk: int, done: Callable[[], Tensor]) -> I
 
 
 def best_row(index: Tensor, value: Tensor) -> Tensor:
-    """Of the rows of each sample that `index` `[M]` names, the one of the largest value, int64."""
+    """Return for each sample that `index` `[M]` names the row with its largest value, int64."""
     order = value.argsort(descending=True, stable=True)
     samples, belongs = index[order].unique(return_inverse=True)
     places = torch.arange(len(order), device=index.device)

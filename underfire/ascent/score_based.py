@@ -1,4 +1,4 @@
-"""The loop of the attacks that estimate a gradient from scores: projected steps, paid for query by query."""
+"""The loop of attacks that estimate gradients from scores: projected steps within a budget of queries."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ def ascend_from_scores(
     generator: Generator | None = None,
     chunk: int = 128,
 ) -> Tensor:
-    """Estimate the gradient of the margin, step, project, until the sample is fooled or its queries are spent.
+    """Make the margin large by estimated gradients, until a sample succeeds or its queries are spent.
 
-    The iterate costs one query, and where it fools nothing yet its gradient costs `2 * pairs` more; what is left in the
-    end buys one estimate from fewer pairs. The model is asked about images of the box only: a probe that leaves it is
-    clipped, and the slope of an entry at its border counts half.
+    An iterate costs one query, and its gradient `2 * pairs` more. The queries left at the end pay for an estimate from
+    fewer pairs. Probes that leave the box are clipped, so that the slope of an entry at the border of the box counts
+    half.
 
     Args:
-        model: maps images `[B, C, H, W]` to logits `[B, K]`; nothing else is asked of it.
-        x: clean images.
+        model: maps `x` to logits `[B, K]`; only its answers are used.
+        x: clean inputs.
         y: labels, int64 `[B]`.
-        threat: what may change; its variable is the image.
-        probes: where the margin is looked at for an estimate.
+        threat: what may change; its variable must be the input itself.
+        probes: the points that an estimate is made from.
         queries: how many queries each sample may cost, one number or one per sample `[B]`.
-        pairs: of points per estimate, one number or one per sample `[B]`.
+        pairs: number of pairs of points for an estimate, one number or one per sample `[B]`.
         step_size: length of a step, one number or one per sample `[B]`.
         goal: classes to reach, int64 `[B]`; None leaves class `y`.
-        steps: at most so many; None is as many as the queries buy.
+        steps: largest number of steps; None is as many as the queries allow.
         move: memory and direction; None is the plain gradient.
         generator: source of the probes.
         chunk: how many images go through the model at once.
 
     Returns:
-        The first success of every sample, or else its iterate of the largest margin.
+        The first success of every sample, or its iterate with the largest margin if there is none.
     """
     threat.check(x)
     domain = domain_of(model)

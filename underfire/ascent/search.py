@@ -1,4 +1,4 @@
-"""Searching a few parameters instead of every pixel: by a grid, at random, or along the gradient."""
+"""Search the parameters of a transformation by a grid, at random, or along the gradient."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import Keep, Recipe, ascend
 from underfire.ascent.objectives import margin
-from underfire.ascent.parametric import Transform
+from underfire.ascent.parametric import ParametricThreat
 from underfire.ascent.step import Best, Targets, succeeded
 from underfire.domains import check_inputs
 from underfire.errors import Unsupported
@@ -24,21 +24,21 @@ def worst_of(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
-    threat: Transform,
+    threat: ParametricThreat,
     candidates: Tensor,
     *,
     goal: Tensor | None = None,
     keep: Keep = "success",
     chunk: int = 256,
 ) -> Tensor:
-    """The worst of the given changes for every image, judged by the margin, a success before any failure.
+    """Return the worst of the given changes for every image: a success before any failure, then by the margin.
 
     Args:
         model: maps images `[B, C, H, W]` to logits `[B, K]`.
         x: clean images.
         y: labels, int64 `[B]`.
-        threat: what the candidates are variables of.
-        candidates: `[B, count, P]`, or `[1, count, P]` for the same of every image.
+        threat: the transformation.
+        candidates: its parameters, `[B, count, P]`, or `[1, count, P]` if all images have the same.
         goal: classes to reach, int64 `[B]`, or None.
         keep: `"success"` stops at an image's first success, in the order of the candidates; `"best"` tries all.
         chunk: how many images go through the model at once.
@@ -61,11 +61,12 @@ def worst_of(
                     check_classes(logits, targets.y, targets.goal)
                 value = objective(targets.step(model, x_adv, logits)).to(x.dtype).view(len(rows), width)
                 success = succeeded(logits, targets.y, targets.goal).view(len(rows), width)
-                # Where one success is enough it is the first, else it is the worst change of all.
+                # take the first success if one is enough, and the largest margin otherwise
                 rank = torch.where(success, float("inf"), value) if keep == "success" else value
                 choice = rank.argmax(1)
                 chosen = choice + width * torch.arange(len(rows), device=x.device)
                 value, hit = value.flatten()[chosen], success.flatten()[chosen]
+                # keep the best
                 best.update(x_adv[chosen], hit, value, rows)
                 found.append(hit)
             done += width
@@ -78,7 +79,7 @@ def search_parameters(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
-    threat: Transform,
+    threat: ParametricThreat,
     *,
     goal: Tensor | None,
     search: Search,
@@ -92,7 +93,7 @@ def search_parameters(
     chunk: int,
     generator: Generator | None,
 ) -> Tensor:
-    """Look for a change of the threat that fools the model; what each argument means is said at `attacks.affine`."""
+    """Search for a change of the threat that fools the model; `attacks.affine` explains the arguments."""
     at_least_one(samples=samples, steps=steps, restarts=restarts, chunk=chunk, **points)
     if search not in get_args(Search):
         raise Unsupported(f"search={search!r} is unknown; choices: {', '.join(get_args(Search))}")
@@ -115,7 +116,7 @@ def _climb(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
-    threat: Transform,
+    threat: ParametricThreat,
     start: Tensor,
     goal: Tensor | None,
     steps: int,
@@ -124,7 +125,7 @@ def _climb(
     keep: Keep,
     generator: Generator | None,
 ) -> Tensor:
-    """Up the gradient of the margin, once for every state of the parameters that are on or off."""
+    """Follow the gradient of the margin, once for every state of the parameters that are on or off."""
     objective = margin()
     best, index = Best(x), torch.arange(len(x), device=x.device)
     for z in threat.switched(start):

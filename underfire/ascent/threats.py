@@ -65,31 +65,31 @@ class Threat:
         return replace(self, eps=eps, mask=mask)
 
     def start(self, x: Tensor) -> Tensor:
-        """The variable that leaves `x` as it is."""
+        """Return the variable that leaves `x` as it is."""
         return x.clone()
 
     def random_start(self, x: Tensor, generator: Generator | None = None) -> Tensor:
-        """A random point of the ball, uniform but for what the box cuts off."""
+        """Draw a random point of the ball, uniform except for the projection onto the box."""
         mask = self.allowed(x)
         allowed = torch.ones_like(x) if mask is None else mask.to(x).expand_as(x)
         return self.project(x, x + self._random(x, allowed, generator))
 
     def apply(self, x: Tensor, z: Tensor) -> Tensor:
-        """The image that `z` stands for."""
+        """Return the input that `z` stands for."""
         return z
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
-        """The nearest allowed point to `z`."""
+        """Return the allowed point nearest to `z`."""
         shift, mask = z - x, self.allowed(x)
         return x + self._project(x, shift if mask is None else shift * mask)
 
     def steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
-        """The direction of length one, in the threat's norm, along which a linear function of slope `g` grows most."""
+        """Return the direction of length one in this norm along which a linear function of slope `g` grows most."""
         mask = self.allowed(x)
         return self._steepest(g if mask is None else g * mask, x, z)
 
     def size(self, x: Tensor, x_adv: Tensor) -> Tensor:
-        """How far `x_adv` is from `x`, `[B]`, in the units of eps."""
+        """Return how far `x_adv` is from `x`, `[B]`, in the units of eps."""
         return norms(x_adv - x, float(self.norm[1:])).flatten()
 
     def allowed(self, x: Tensor) -> Tensor | None:
@@ -133,12 +133,12 @@ def _signs(x: Tensor, generator: Generator | None) -> Tensor:
 
 
 class Linf(Threat):
-    """No entry changes by more than eps."""
+    """Let every entry change by at most eps."""
 
     norm = "linf"
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
-        """The nearest allowed point to `z`: every entry clipped to its interval."""
+        """Return the allowed point nearest to `z`: every entry clipped to its interval."""
         radius, mask = self._radius(x), self.allowed(x)
         if mask is not None:
             radius = radius * mask
@@ -153,7 +153,7 @@ class Linf(Threat):
 
 
 class L2(Threat):
-    """The Euclidean length of the change is at most eps."""
+    """Let the Euclidean length of the change be at most eps."""
 
     norm = "l2"
 
@@ -189,7 +189,7 @@ class L2(Threat):
 
 @dataclass(frozen=True)
 class L1(Threat):
-    """The sum of the absolute changes is at most eps.
+    """Let the sum of the absolute changes be at most eps.
 
     Attributes:
         sparsity: share of the entries that one step moves. The exact steepest step moves one entry only, and is slow;
@@ -240,7 +240,7 @@ class L1(Threat):
 
 
 class L0(Threat):
-    """At most eps entries change, each to any value of the box; an entry of an image is one channel of one pixel."""
+    """Let at most eps entries change, to any value of the box; an entry of an image is one channel of one pixel."""
 
     norm = "l0"
 
@@ -255,7 +255,7 @@ class L0(Threat):
         return clipped * (rank < self._radius(x).flatten(1).floor()).view_as(x)
 
     def size(self, x: Tensor, x_adv: Tensor) -> Tensor:
-        """How many entries differ, `[B]`."""
+        """Return how many entries differ, `[B]`."""
         return (x_adv != x).flatten(1).sum(1).to(x.dtype)
 
     def _steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
@@ -274,7 +274,7 @@ BALLS: dict[str, type[Threat]] = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}
 
 
 def ball(norm: str, eps: float | Tensor, mask: Tensor | None = None, among: tuple[str, ...] = tuple(BALLS)) -> Threat:
-    """The threat of this norm.
+    """Return the threat of a norm.
 
     Raises:
         Unsupported: the norm is not `among` those that the caller has.

@@ -1,4 +1,4 @@
-"""The gradients of several classes' logits at once: rows of the Jacobian that DeepFool, FAB and JSMA need."""
+"""Compute the gradients of several logits: the rows of the Jacobian that DeepFool, FAB and JSMA need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pairs = Callable[[Tensor], tuple[Tensor, Tensor]]
 def class_gradients(
     model: nn.Module, x: Tensor, classes: Tensor, against: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Logits, and the gradient of some of them by the image: one forward pass, one backward pass per class.
+    """Return the logits, and the gradients of some of them: one forward pass, and one backward pass for each class.
 
     Args:
         model: maps images `[B, C, H, W]` to logits `[B, K]`, each row by itself.
@@ -41,7 +41,7 @@ def class_gradients(
 
 
 def sum_gradients(model: nn.Module, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits `[B, K]`, and the gradients `[B, k, C, H, W]` of `k` weighted sums of them, `weights` `[B, k, K]`.
+    """Return logits `[B, K]`, and the gradients `[B, k, ...]` of `k` weighted sums of them, `weights` `[B, k, K]`.
 
     One forward pass, and one backward pass per sum.
     """
@@ -52,7 +52,7 @@ def sum_gradients(model: nn.Module, x: Tensor, weights: Tensor) -> tuple[Tensor,
 
 
 def _rows(values: Tensor, x: Tensor) -> Tensor:
-    """The gradient of every column of `values` `[B, k]` by the image, `[B, k, C, H, W]`."""
+    """Return the gradient of every column of `values` `[B, k]` by `x`, `[B, k, ...]`."""
     _differentiable(values)
     count = values.shape[1]
     rows = [
@@ -63,7 +63,7 @@ def _rows(values: Tensor, x: Tensor) -> Tensor:
 
 
 def logit_gradients(model: nn.Module, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits `[B, K]`, and the gradient `[B, C, H, W]` of their weighted sum, `weights` `[B, K]`: one pass each way."""
+    """Return logits `[B, K]`, and the gradient of their weighted sum, `weights` `[B, K]`: one pass each way."""
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         logits = model(x)
@@ -73,18 +73,18 @@ def logit_gradients(model: nn.Module, x: Tensor, weights: Tensor) -> tuple[Tenso
 
 
 def nearest_boundary(model: nn.Module, x: Tensor, pairs: Pairs, order: float) -> tuple[Tensor, Tensor]:
-    """The boundary between two classes that is nearest, were the network linear: a difference of logits, its gradient.
+    """Return a difference of logits and its gradient: the class boundary nearest on a linearised network.
 
-    One forward pass, one backward pass per pair; two gradients are held at a time, however many pairs there are.
+    It takes one forward pass, and one backward pass for each pair; two gradients are in memory at a time.
 
     Args:
         model: maps images `[B, C, H, W]` to logits `[B, K]`, each row by itself.
         x: images.
-        pairs: from the logits to the classes beyond the boundaries `[B, k]`, and the class on this side `[B]`.
-        order: of the norm that measures gradients, the dual of the one that measures distances.
+        pairs: from the logits to the classes beyond the boundaries `[B, k]` and the class on this side `[B]`.
+        order: order of the norm of gradients, the dual of the norm of distances.
 
     Returns:
-        The logit beyond minus the logit on this side, `[B]`, and its gradient `[B, C, H, W]`, both without a graph.
+        The logit beyond minus the logit on this side, `[B]`, and its gradient, both without a graph.
 
     Raises:
         Unsupported: the logits do not depend on the image by differentiable steps.

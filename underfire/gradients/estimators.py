@@ -111,7 +111,7 @@ def variance_tuned(samples: int = 20, radius: float | Tensor = 1.5 * 16 / 255) -
 def slopes(
     loss: Loss, z: Tensor, probes: Probes, pairs: int, generator: Generator | None = None, *, chunk: int = 128
 ) -> Tensor:
-    """The gradient `sum over pairs of weight * (loss(z + offset) - loss(z - offset)) / 2 * offset`, like `z`.
+    """Return the sum over pairs of `weight * (loss(z + offset) - loss(z - offset)) / 2 * offset`, shaped like `z`.
 
     Costs `2 * pairs` forward passes, of up to `chunk` images at once.
     """
@@ -128,7 +128,7 @@ def _blocks(pairs: int, block: int) -> Iterator[tuple[int, int]]:
 
 
 def gaussian(sigma: float) -> Probes:
-    """Normally distributed offsets: the gradient of the loss smoothed by them."""
+    """Return probes with normally distributed offsets, for the gradient of the loss smoothed by a Gaussian."""
 
     def probes(z: Tensor, pairs: int, block: int, generator: Generator | None) -> Iterator[tuple[Tensor, float]]:
         for _, count in _blocks(pairs, block):
@@ -139,7 +139,7 @@ def gaussian(sigma: float) -> Probes:
 
 
 def rademacher(step: float) -> Probes:
-    """Offsets of `step` or minus `step` in every coordinate at once."""
+    """Return probes with offsets of `step` or minus `step` in all coordinates at once."""
 
     def probes(z: Tensor, pairs: int, block: int, generator: Generator | None) -> Iterator[tuple[Tensor, float]]:
         for _, count in _blocks(pairs, block):
@@ -150,9 +150,10 @@ def rademacher(step: float) -> Probes:
 
 
 def grouped(step: float) -> Probes:
-    """Offsets of `step` in one group of coordinates after the other; each gets the mean slope of its group.
+    """Return probes with offsets of `step` in one group of coordinates at a time.
 
-    The groups are drawn at random for every sample; as many pairs as coordinates, or more, probe each by itself.
+    Every coordinate gets the mean slope of its group. The groups are drawn at random for every sample; with as many
+    pairs as coordinates, or more, each coordinate is a group.
     """
 
     def probes(z: Tensor, pairs: int, block: int, generator: Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -182,7 +183,7 @@ def _estimator(probes: Probes, samples: int | None, chunk: int) -> Estimator:
 
 
 def nes(samples: int = 50, sigma: float = 1e-3, chunk: int = 128) -> Estimator:
-    """Natural evolution strategies: antithetic Gaussian directions, loss differences along them; no backward pass.
+    """Use natural evolution strategies: loss differences along Gaussian directions, without a backward pass (NES).
 
     Costs `2 * samples + 1` forward passes.
 
@@ -194,7 +195,7 @@ def nes(samples: int = 50, sigma: float = 1e-3, chunk: int = 128) -> Estimator:
 
 
 def spsa(samples: int = 50, step: float = 0.01, chunk: int = 128) -> Estimator:
-    """Simultaneous perturbation: every coordinate up or down by `step` at once, by coin tosses; no backward pass.
+    """Use simultaneous perturbation: all coordinates at once up or down by `step`, without a backward pass (SPSA).
 
     Costs `2 * samples + 1` forward passes.
 
@@ -206,7 +207,7 @@ def spsa(samples: int = 50, step: float = 0.01, chunk: int = 128) -> Estimator:
 
 
 def finite_differences(step: float = 1e-3, groups: int | None = None, chunk: int = 128) -> Estimator:
-    """Central differences along every coordinate, or every random group of them.
+    """Use central differences along every coordinate, or along random groups of them.
 
     Costs `2 d + 1` forward passes for `d` coordinates (or groups), and is exact on a quadratic without groups.
 
@@ -228,7 +229,7 @@ def finite_differences(step: float = 1e-3, groups: int | None = None, chunk: int
 def bpda(
     forward: Callable[[Tensor], Tensor], backward: Callable[[Tensor], Tensor] | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """A function with the values of `forward` and the gradient of `backward` (the identity where None is given).
+    """Return a function with the values of `forward` and the gradient of `backward`; None is the identity.
 
     Backward-pass differentiable approximation: put it where a defence's step has no useful gradient.
 

@@ -16,12 +16,12 @@ Smoothing = Callable[[Tensor], Tensor]
 
 
 def none(gradient: Tensor) -> Tensor:
-    """The gradient as it is."""
+    """Return the gradient as it is."""
     return gradient
 
 
 def norms(gradient: Tensor, order: float) -> Tensor:
-    """The vector norm of every sample, shaped to broadcast against the gradient: `[B, 1, ...]`."""
+    """Return the norm of every sample, `[B, 1, ...]`, so that it broadcasts against the gradient."""
     return per_sample(torch.linalg.vector_norm(gradient.flatten(1), ord=order, dim=1), gradient)
 
 
@@ -35,7 +35,7 @@ def normalise(order: float) -> Smoothing:
 
 
 def unit(gradient: Tensor, order: float) -> Tensor:
-    """Every sample divided by its norm, however small; a zero gradient stays zero."""
+    """Divide every sample by its norm, however small; a zero gradient stays zero."""
     tiny = torch.finfo(gradient.dtype).tiny
     if order != math.inf:  # the squares of a small gradient underflow, those of a scaled one do not
         gradient = gradient / norms(gradient, math.inf).clamp_min(tiny)
@@ -43,7 +43,7 @@ def unit(gradient: Tensor, order: float) -> Tensor:
 
 
 def sign(gradient: Tensor) -> Tensor:
-    """The sign of every entry."""
+    """Return the sign of every entry."""
     return gradient.sign()
 
 
@@ -86,7 +86,7 @@ def translation_kernel(size: int = 15, sigma: float | None = None, kind: str = "
 
 
 def chain(*parts: Smoothing) -> Smoothing:
-    """One after the other, first to last."""
+    """Apply several smoothings, from first to last."""
 
     def smooth(gradient: Tensor) -> Tensor:
         for part in parts:

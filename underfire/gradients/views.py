@@ -1,7 +1,7 @@
-"""Many looks at one image: a view maps `x'` to one or more images in the same order; a loss is averaged over them.
+"""Views: functions `(x', generator) -> iterable of images`; an attack averages its loss over what they yield.
 
-A view is `(x', generator) -> iterable of images`. It is differentiable in `x'` unless it is meant for a black-box
-estimator.
+Each item of the iterable is a batch with the samples of `x'` in the same order. A view is differentiable in `x'`,
+unless it is meant for estimators without a backward pass.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ View = Callable[[Tensor, Generator | None], Iterable[Tensor]]
 
 
 def identity(x: Tensor, generator: Generator | None = None) -> Iterator[Tensor]:
-    """The image itself."""
+    """Yield the image itself."""
     yield x
 
 
 def averaged(view: View, value: Callable[[Tensor], Tensor], x: Tensor, generator: Generator | None = None) -> Tensor:
-    """The mean of `value(look)` over the looks at `x`, `[B]`, with its gradient by `x`.
+    """Return the mean of `value(look)` over the looks at `x`, `[B]`, with its gradient by `x`.
 
-    Every look is back-propagated as soon as it is valued, so that the memory is that of one look, however many there
-    are.
+    Every look is back-propagated as soon as its value is known, so that memory for only one look is needed.
     """
     wanted = x.requires_grad and torch.is_grad_enabled()
     seen = x.detach().requires_grad_(wanted)
@@ -34,18 +33,18 @@ def averaged(view: View, value: Callable[[Tensor], Tensor], x: Tensor, generator
     for look in view(seen, generator):
         found = value(look)
         if found.requires_grad:
-            # What several looks share, such as the outer of two views, must outlive the first of them.
+            # Looks may share a graph, such as that of the outer of two views, so it is retained.
             gradient += torch.autograd.grad(found.sum(), seen, retain_graph=True, materialize_grads=True)[0]
         values += found.detach()
         count += 1
-        del look, found  # or the next look would be built beside this one
+        del look, found  # frees the memory before the next look
     if not wanted:
         return values / count
     return values / count + ((x - x.detach()) * (gradient / count)).flatten(1).sum(1)
 
 
 def compose(*views: View) -> View:
-    """Every look of the last view at every look of the one before it, and so on."""
+    """Apply each view to every look of the view before it."""
 
     def view(x: Tensor, generator: Generator | None = None) -> Iterator[Tensor]:
         if not views:
@@ -58,7 +57,7 @@ def compose(*views: View) -> View:
 
 
 def eot(transform: Callable[[Tensor, Generator | None], Tensor], samples: int = 10) -> View:
-    """Expectation over a random transformation: `samples` independent draws of `transform(x', generator)`.
+    """Look at `samples` independent draws of a random transformation `transform(x', generator)` (EOT).
 
     Source: Athalye et al., Synthesizing Robust Adversarial Examples, ICML 2018.
     """
@@ -73,7 +72,7 @@ def eot(transform: Callable[[Tensor, Generator | None], Tensor], samples: int = 
 
 
 def scale_copies(copies: int = 5) -> View:
-    """The copies `x / 2^i` for `i = 0 .. copies-1`, of the scale-invariant method (SI).
+    """Look at the copies `x / 2^i` for `i = 0 .. copies-1`, the scale-invariant method (SI).
 
     Source: Lin et al., Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks, ICLR 2020.
     """
