@@ -8,7 +8,8 @@ import torch
 from tests.networks import rand
 from underfire.errors import InputError
 from underfire.gradients import views
-from underfire.transforms.camera import blurred, camera, seen_from
+from underfire.transforms.blur import gaussian_blur_per_sample
+from underfire.transforms.camera import camera, seen_from
 
 NOTHING = dict.fromkeys(("rotation", "perspective", "blur", "tone", "contrast", "brightness", "noise"), 0.0)
 
@@ -29,7 +30,7 @@ def test_without_strength_it_is_the_identity(x):
 def test_straight_on_it_is_the_identity(x):
     zeros = x.new_zeros(3)
     assert torch.allclose(seen_from(x, zeros, x.new_zeros(3, 4, 2)), x, atol=1e-12)
-    assert torch.equal(blurred(x, zeros), x)
+    assert torch.equal(gaussian_blur_per_sample(x, zeros), x)
 
 
 def test_quarter_turns_are_exact():
@@ -57,7 +58,7 @@ def test_blur_spreads_a_point_like_a_gaussian():
     x = torch.zeros(2, 1, 21, 21, dtype=torch.float64)
     x[:, 0, 10, 10] = 1
     sigma = x.new_tensor([1.0, 1.5])
-    spread = blurred(x, sigma)
+    spread = gaussian_blur_per_sample(x, sigma)
     assert torch.allclose(spread.sum((1, 2, 3)), x.new_ones(2))
     offsets = torch.arange(21, dtype=torch.float64) - 10
     variance = (spread[:, 0].sum(1) * offsets**2).sum(1)

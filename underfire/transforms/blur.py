@@ -1,4 +1,4 @@
-"""Images without their detail, which stand for "nothing there": Gaussian and median blur, in torch."""
+"""Gaussian and median blur of images, in torch."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_ROWS = 32  # of the median's windows at once: all of them would take the square of its side times the image
+_ROWS = 32  # rows of medians at once; all windows of an image would take `side²` times its memory
 
 
 def blur_matrix(size: int, sigma: float, radius: int | None = None, like: Tensor | None = None) -> Tensor:
-    """The Gaussian blur of a line of `size` pixels as a matrix, `[size, size]`; what lies outside is mirrored.
+    """Return the Gaussian blur of a line of `size` pixels as a matrix `[size, size]`; its ends are mirrored.
 
-    Rows sum to one. A blur is one product from either side, and so is its way back.
+    Rows sum to one. The blur of an image is one product from either side, and so is its backward pass.
 
     Args:
-        size: how many pixels.
+        size: number of pixels.
         sigma: standard deviation in pixels.
-        radius: how far the kernel reaches, in pixels; None is three standard deviations.
-        like: a tensor that gives type and device.
+        radius: reach of the kernel in pixels; None is three standard deviations.
+        like: a tensor that gives dtype and device.
     """
-    reach = min(math.ceil(3 * sigma) if radius is None else radius, size - 1)  # a mirror shows no more than the line
+    # mirroring adds at most the length of the line
+    reach = min(math.ceil(3 * sigma) if radius is None else radius, size - 1)
     dtype, device = (like.dtype, like.device) if like is not None else (None, None)
     offsets = torch.arange(-reach, reach + 1, dtype=dtype, device=device)
     kernel = torch.exp(-0.5 * (offsets / max(sigma, 1e-6)) ** 2)
@@ -31,13 +32,27 @@ def blur_matrix(size: int, sigma: float, radius: int | None = None, like: Tensor
 
 
 def gaussian_blur(x: Tensor, sigma: float, radius: int | None = None) -> Tensor:
-    """Images `[B, C, H, W]` through a Gaussian blur of `sigma` pixels, cut off after `radius` (see `blur_matrix`)."""
+    """Blur images `[B, C, H, W]` with a Gaussian of `sigma` pixels, cut off after `radius`; borders are mirrored."""
     down, across = (blur_matrix(size, sigma, radius, like=x) for size in x.shape[2:])
     return down @ x @ across.T
 
 
+def gaussian_blur_per_sample(x: Tensor, sigma: Tensor) -> Tensor:
+    """Blur images `[B, C, H, W]` with Gaussians of standard deviations `[B]` in pixels; the border is repeated."""
+    reach = max(1, math.ceil(3 * float(sigma.max()))) if len(sigma) else 1
+    offsets = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
+    # A Gaussian much narrower than a pixel is exactly one pixel.
+    line = torch.exp(-(offsets**2) / (2 * sigma.clamp_min(1e-3)[:, None] ** 2))
+    line = (line / line.sum(1, keepdim=True)).repeat_interleave(x.shape[1], dim=0)[:, None]
+    # one group for each channel of each image
+    planes = x.reshape(1, -1, *x.shape[2:])
+    planes = F.pad(planes, (reach, reach, reach, reach), mode="replicate")
+    planes = F.conv2d(planes, line[:, :, :, None], groups=planes.shape[1])
+    return F.conv2d(planes, line[:, :, None], groups=planes.shape[1]).reshape(x.shape)
+
+
 def median_blur(x: Tensor, side: int) -> Tensor:
-    """The median of the square of `side` pixels (odd) around every pixel of every channel; the edge is repeated."""
+    """Return the median of the square of `side` pixels (odd) around every pixel; the border is repeated."""
     reach = side // 2
     padded = F.pad(x, (reach, reach, reach, reach), mode="replicate")
     medians = []

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from underfire.errors import InputError
+from underfire.transforms.blur import gaussian_blur_per_sample
 from underfire.transforms.jpeg import jpeg
 
 RandomTransform = Callable[[Tensor, Generator | None], Tensor]
@@ -32,24 +33,24 @@ def camera(
     noise: float = 0.015,
     quality: int | None = 75,
 ) -> RandomTransform:
-    """A transform `(x', generator) -> x''` that draws its own parameters for every image, up to the given strengths.
+    """Return a transform `(x', generator) -> x''` that draws parameters for every image, up to the given strengths.
 
-    In the order of the light: the view (rotation and perspective), the lens (blur), the exposure (tone, contrast,
-    brightness), the sensor (noise), the file (JPEG). With every strength 0 and no JPEG it is the identity. Each `x''`
-    is another photograph; success rates through the camera are those of `model(transform(x_adv, generator))`.
+    It applies, in this order, the view (rotation and perspective), the lens (blur), the exposure (tone, contrast,
+    brightness), the sensor (noise) and the file (JPEG). With all strengths 0 and no JPEG it is the identity. Every call
+    is another photograph; measure the success through a camera as that of `model(transform(x_adv, generator))`.
 
     Args:
         rotation: largest angle, in degrees.
-        perspective: by which share of the sides each corner moves at most, either way.
+        perspective: largest shift of each corner, as a share of the sides.
         blur: largest standard deviation of the lens's Gaussian, in pixels.
         tone: pixels are raised to a power (the gamma) between `1 / (1 + tone)` and `1 + tone`.
         contrast: around mid-grey, between `1 - contrast` and `1 + contrast`.
-        brightness: largest shift of all pixels, either way.
+        brightness: largest shift of all pixels.
         noise: largest standard deviation of the Gaussian noise.
         quality: lowest JPEG quality, up to 95 (or itself, where that is higher); None leaves JPEG out.
 
     Raises:
-        InputError: a strength is out of its range.
+        InputError: a strength is out of range.
     """
     strengths = {"rotation": rotation, "blur": blur, "tone": tone, "brightness": brightness, "noise": noise}
     for name, value in strengths.items():
@@ -71,7 +72,7 @@ def camera(
         if rotation or perspective:
             x = seen_from(x, math.radians(rotation) * draw(), perspective * draw(4, 2))
         if blur:
-            x = blurred(x, blur * draw(low=0.0))
+            x = gaussian_blur_per_sample(x, blur * draw(low=0.0))
         if tone:
             power = (1 + tone) ** draw(1, 1, 1)
             x = ((x + _TOE) ** power - _TOE**power) / ((1 + _TOE) ** power - _TOE**power)
@@ -89,12 +90,11 @@ def camera(
 
 
 def seen_from(x: Tensor, angle: Tensor, corners: Tensor) -> Tensor:
-    """Images `[B, C, H, W]` turned by an angle `[B]` and seen in perspective; what is outside repeats the border.
+    """Rotate images `[B, C, H, W]` and view them in perspective; the border is repeated outside.
 
     Args:
-        x: the images.
-        angle: counter-clockwise, in radians.
-        corners: where the corners of the view lie on the turned image, beside its own corners: shares of the sides
+        angle: counter-clockwise, in radians, `[B]`.
+        corners: shifts of the corners of the view from the corners of the rotated image, as shares of the sides
             `[B, 4, 2]` (x, y), in the order top left, top right, bottom left, bottom right.
     """
     height, width = x.shape[2:]
@@ -112,7 +112,7 @@ def seen_from(x: Tensor, angle: Tensor, corners: Tensor) -> Tensor:
 
 
 def _homography(source: Tensor, onto: Tensor) -> Tensor:
-    """The projective maps `[B, 3, 3]` that take four points `[4, 2]` to four others `[B, 4, 2]`."""
+    """Return the projective maps `[B, 3, 3]` that take four points `[4, 2]` to four others `[B, 4, 2]`."""
     s = torch.cat([source, torch.ones_like(source[:, :1])], dim=1).expand(len(onto), 4, 3)
     zero = torch.zeros_like(s)
     first = torch.cat([s, zero, -onto[..., :1] * s[..., :2]], dim=2)
@@ -120,16 +120,3 @@ def _homography(source: Tensor, onto: Tensor) -> Tensor:
     right = torch.cat([onto[..., 0], onto[..., 1]], dim=1)
     solved = torch.linalg.solve(torch.cat([first, second], dim=1), right)
     return torch.cat([solved, torch.ones_like(solved[:, :1])], dim=1).unflatten(1, (3, 3))
-
-
-def blurred(x: Tensor, sigma: Tensor) -> Tensor:
-    """Images `[B, C, H, W]` under Gaussians of standard deviations `[B]` in pixels; the border is repeated."""
-    reach = max(1, math.ceil(3 * float(sigma.max()))) if len(sigma) else 1
-    offsets = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
-    # A Gaussian much narrower than a pixel is a single one, to the last digit.
-    line = torch.exp(-(offsets**2) / (2 * sigma.clamp_min(1e-3)[:, None] ** 2))
-    line = (line / line.sum(1, keepdim=True)).repeat_interleave(x.shape[1], dim=0)[:, None]
-    planes = x.reshape(1, -1, *x.shape[2:])
-    planes = F.pad(planes, (reach, reach, reach, reach), mode="replicate")
-    planes = F.conv2d(planes, line[:, :, :, None], groups=planes.shape[1])
-    return F.conv2d(planes, line[:, :, None], groups=planes.shape[1]).reshape(x.shape)

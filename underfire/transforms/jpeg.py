@@ -21,7 +21,7 @@ _YCC = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.41868
 
 @cache
 def _constants() -> tuple[Tensor, Tensor, Tensor]:
-    """Both tables `[2, 64]`, the cosine transform of a block `[64, 64]`, and the colours' matrix `[3, 3]`."""
+    """Return both tables `[2, 64]`, the cosine transform of a block `[64, 64]`, and the colour matrix `[3, 3]`."""
     tables = torch.tensor([[float(v) for v in text.split()] for text in (_LUMA, _CHROMA)], dtype=torch.float64)
     k = torch.arange(8, dtype=torch.float64)
     line = torch.cos((2 * k + 1) * k[:, None] * math.pi / 16) / 2
@@ -30,7 +30,7 @@ def _constants() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def quantisation(quality: Tensor) -> Tensor:
-    """Luma and chroma tables for qualities `[B]` from 1 to 100, `[B, 2, 64]`, scaled as the common codecs do."""
+    """Return luma and chroma tables `[B, 2, 64]` for qualities `[B]` from 1 to 100, scaled as common codecs do."""
     quality = quality.to(torch.float64)
     percent = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)
     tables = _constants()[0].to(quality.device)
@@ -38,17 +38,17 @@ def quantisation(quality: Tensor) -> Tensor:
 
 
 def _rounded(v: Tensor) -> Tensor:
-    """Rounded, halves away from zero as the codecs do, with the gradient of the identity."""
+    """Round, halves away from zero as the codecs do, with the gradient of the identity."""
     return _replaced(v, torch.trunc(v + 0.5 * v.sign()))
 
 
 def _replaced(v: Tensor, value: Tensor) -> Tensor:
-    """The value with the gradient of `v`."""
+    """Return `value` with the gradient of `v`."""
     return v + (value - v).detach()
 
 
 def _coded(plane: Tensor, table: Tensor) -> Tensor:
-    """Planes `[B, C, h, w]` in grey levels around 0, sides multiples of 8: transformed, quantised, and back."""
+    """Transform, quantise and restore planes `[B, C, h, w]` of grey levels around 0; sides are multiples of 8."""
     b, c, h, w = plane.shape
     dct = _constants()[1].to(plane)
     blocks = plane.reshape(b, c, h // 8, 8, w // 8, 8).transpose(3, 4).reshape(b, -1, 64)
@@ -58,13 +58,13 @@ def _coded(plane: Tensor, table: Tensor) -> Tensor:
 
 
 def jpeg(x: Tensor, quality: int | float | Tensor = 75, *, subsample: bool = True) -> Tensor:
-    """Images as they come back from a JPEG file: the values of the codec, the gradient as if nothing was rounded.
+    """Compress images as JPEG and restore them: the values of the codec, with the gradient as if nothing was rounded.
 
-    The straight-through gradient: colours, subsampling and clipping are differentiated, rounding is the identity.
+    Colour conversion, subsampling and clipping are differentiated; rounding has the gradient of the identity.
 
     Args:
         x: images `[B, C, H, W]` in `[0, 1]`; three channels are coded as luma and chroma, others each as luma.
-        quality: 1 to 100, one number or one per sample `[B]`; parts of a number are cut off.
+        quality: 1 to 100, one number or one per sample `[B]`; decimals are cut off.
         subsample: whether colour is kept at half the resolution, as most encoders do.
 
     Raises:
@@ -83,7 +83,7 @@ def jpeg(x: Tensor, quality: int | float | Tensor = 75, *, subsample: bool = Tru
     luma, chroma = ycc[:, :1] - 128, ycc[:, 1:]
     luma = _coded(luma, tables[:, 0])
     if subsample:
-        # The codecs round halves down and up by turns, from column to column.
+        # The codecs round halves down in even columns and up in odd ones.
         bias = 0.25 * (1 + torch.arange(chroma.shape[3] // 2, device=x.device) % 2)
         half = F.avg_pool2d(chroma, 2)
         chroma = _coded(_replaced(half, (half + bias).floor()), tables[:, 1])

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from underfire.transforms.camera import blurred
+from underfire.transforms.blur import gaussian_blur_per_sample
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def background(x: Tensor, generator: Generator) -> Tensor:
     colour = 0.5 + 0.66 * (torch.rand(len(x), x.shape[1], 1, 1, generator=generator) - 0.5)
     flat = colour.to(x) + 0.11 * torch.randn(x.shape, generator=generator).to(x)
     sigma = torch.full((len(x),), 11 / 224 * min(x.shape[2:]), dtype=x.dtype, device=x.device)
-    return torch.where(blur.to(x.device), blurred(x, sigma), flat).clamp(0, 1)
+    return torch.where(blur.to(x.device), gaussian_blur_per_sample(x, sigma), flat).clamp(0, 1)
 
 
 def blend(x: Tensor, m: Tensor, background: Tensor, noise: Tensor) -> Tensor:
