@@ -127,7 +127,8 @@ def every_domain(subject: Subject) -> None:
     """It runs on every domain of its card, leaves fixed columns alone, and refuses the other domains in one line."""
     for domain, kind in DOMAINS.items():
         shape = (5, 7, 7) if domain == "image" else ()
-        model, x = (f(domain, shape=shape, dtype=torch.float32) for f in (toy_classifier, toy_batch))
+        model = toy_classifier(domain, shape=shape, dtype=torch.float32)
+        x = toy_batch(domain, shape=shape, dtype=torch.float32)
         y = model(x).detach().argmax(1)
         norm = subject.facts.norms[0]
         eps = torch.linspace(0, 2, len(x)) * EPS.get(norm, 0.5)
@@ -258,7 +259,7 @@ def no_success_where_none_is(subject: Subject) -> None:
     _scale_last(model, 1e-3)
     with torch.no_grad():
         layers = list(model.module.children())
-        layers[-1].bias.copy_(torch.tensor([100.0, 0.0, 0.0, 0.0]))  # type: ignore[operator,union-attr]
+        layers[-1].bias.copy_(torch.tensor([100.0, 0.0, 0.0, 0.0]))  # type: ignore[operator]
     y = torch.zeros_like(y)
     x_adv = subject(model, x, y)
     _require(model(x_adv).argmax(1) == y, "a model that cannot be fooled was fooled")

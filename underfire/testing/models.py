@@ -59,5 +59,5 @@ def toy_classifier(
             fan_in = parameter[0].numel() if parameter.dim() > 1 else 16
             weights = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.copy_(weights * (2 / fan_in) ** 0.5)
-    scale = {"mean": 0.5, "std": 0.25} if domain == "image" else {}
-    return Classifier(body, domain=kind, **scale)
+    mean, std = (0.5, 0.25) if domain == "image" else (0.0, 1.0)
+    return Classifier(body, mean=mean, std=std, domain=kind)
