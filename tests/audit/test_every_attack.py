@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 
 import underfire as uf
 from underfire.audit.ledger import Ledger
+from underfire.audit.reading import attack_results, largest
 from underfire.audit.run import run
 from underfire.audit.spec import parse_spec
+from underfire.report import words
 
 CARDS = [card for card in uf.cards("attack") if not card.facts.models]
 
@@ -50,5 +53,12 @@ def test_a_report_is_written_of_all_of_them(ledger: Ledger) -> None:
     from underfire.report.page import render
 
     page = render(ledger)
-    assert all(f">{name}" in page or name in page for name in (card.name for card in CARDS))
+    results = largest(attack_results(ledger))
+    assert len(results) == sum(len(card.facts.norms) for card in CARDS)
+    for result in results:
+        # the row of the attack begins with its label and its size, and has its success rate in the third cell
+        row = re.search(rf'<th[^>]*>{re.escape(result.label)}<span class="ci">.*?</tr>', page, re.DOTALL)
+        assert row, result.label
+        figure = words.percent(result.success.value) if result.success.n else ">none<"
+        assert figure in row[0], result.label
     assert "largest displacement, in pixels" in page

@@ -9,6 +9,7 @@ import torch
 
 import underfire as uf
 from underfire.audit.ledger import Ledger
+from underfire.audit.reading import map_shifts
 from underfire.audit.run import run
 from underfire.audit.spec import parse_spec
 from underfire.errors import SpecError
@@ -45,14 +46,19 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
 def test_it_ran_and_was_measured(ledger: Ledger, name: str) -> None:
     rows = ledger.sql(f"SELECT * FROM maps WHERE interpreter = '{name}'")
     assert len(rows) == 4
-    assert all(0 <= row["l1"] <= 1 for row in rows)
+    assert all(0 <= row["map_l1"] <= 1 for row in rows)
 
 
 def test_a_report_is_written_of_all_of_them(ledger: Ledger) -> None:
     from underfire.report.page import render
 
     page = render(ledger)
-    assert all(name in page for name in MAPS)
+    shifts = {shift.interpreter: shift for shift in map_shifts(ledger)}
+    assert set(shifts) == set(MAPS)
+    for name, shift in shifts.items():
+        # the panel of the interpreter has the mean distance of its maps
+        panel = page.partition(f"<h3>{name}</h3>")[2].partition("<h3>")[0]
+        assert "unknown" in panel if shift.l1.value != shift.l1.value else f"{shift.l1.value:.3f}" in panel, name
 
 
 @pytest.mark.parametrize("name", [card.name for card in CARDS if card.name not in MAPS])

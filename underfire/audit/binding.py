@@ -47,13 +47,7 @@ def asks(card: Card[Any]) -> bool:
 def usable(table: str = "") -> list[str]:
     """Return the names of the measures that an audit can compute, in one table, `"rows"` or `"maps"`, or in any."""
     wanted = (table,) if table else ("rows", "maps")
-    return [card.name for card in cards("measure") if table_of(card) in wanted and not card.facts.whole]
-
-
-def table_of(card: Card[Any]) -> str:
-    """Return the table that a measure adds to, or an empty text if no audit computes it."""
-    names = set(parameters(card))
-    return card.facts.table or ("maps" if "m" in names else "rows" if names & {"x_adv", "logits"} else "")
+    return [card.name for card in cards("measure") if card.facts.table in wanted and not card.facts.whole]
 
 
 def chosen(spec: AuditSpec) -> list[MeasureSpec]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from underfire.audit.binding import table_of
 from underfire.audit.schema import AuditSpec
 from underfire.catalog import find
 from underfire.report import words
@@ -36,7 +35,7 @@ def columns(spec: AuditSpec, table: str) -> list[Column]:
     found = []
     for entry in spec.measures:
         card = find("measure", entry.name)
-        if table_of(card) == table:
+        if card.facts.table == table:
             better = "higher is better" if card.facts.higher_is_better else "lower is better"
             about = card.summary.partition("; nan")[0].replace(", `[B]`", "").replace("`", "").rstrip(".") + "."
             unit = card.facts.limits == (0.0, 1.0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from underfire.audit.binding import asks, bind, chosen, compares, identity, table_of
+from underfire.audit.binding import asks, bind, chosen, compares, identity
 from underfire.audit.goals import choose_goal
 from underfire.audit.graph import Cell
 from underfire.audit.kinds.craft import adversarial, inside
@@ -51,7 +51,7 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
 
 
 def _groups(spec: AuditSpec, table: str) -> list[list[MeasureSpec]]:
-    entries = [entry for entry in chosen(spec) if table_of(find("measure", entry.name)) == table]
+    entries = [entry for entry in chosen(spec) if find("measure", entry.name).facts.table == table]
     slow = [[entry] for entry in entries if asks(find("measure", entry.name))]
     quick = [entry for entry in entries if [entry] not in slow]
     return [sorted(group, key=identity) for group in (quick, *slow) if group]
@@ -109,7 +109,7 @@ def views(spec: AuditSpec) -> dict[str, str]:
     wide = []
     for entry in entries:
         card, title = find("measure", entry.name), entry.title
-        if table_of(card) == "maps":
+        if card.facts.table == "maps":
             pair = {"": "value"} if compares(card) else {"_clean": "clean", "_adv": "value"}
             wide += [
                 f'any_value({column}) FILTER (measure = {_text(title)}) AS "{title}{end}"'.replace("\n", " ")
