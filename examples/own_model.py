@@ -1,4 +1,4 @@
-"""A model of your own under fire, in two ways.
+"""Audit a model of your own, in two ways.
 
 From a spec, by a factory that takes nothing and returns a `torch.nn.Module` with its weights loaded:
 
@@ -18,14 +18,14 @@ import underfire as uf
 
 
 def build() -> nn.Module:
-    """The factory: what `model: python:own_model:build` in a spec calls. Put your own network and weights here."""
+    """Return the network: `model: python:own_model:build` in a spec calls this. Put your own network here."""
     from underfire.models import load
 
     return load("zoo:cluttered_digits")
 
 
 def main() -> None:
-    """Attack eight images and see what becomes of the predictions and of one explanation."""
+    """Attack eight images, and compare the predictions and one explanation before and after."""
     from underfire.data import load
     from underfire.measures import maps, perturbation
 

@@ -1,4 +1,4 @@
-"""The command line: `underfire audit | report | attack | explain | train | list | reproduce`."""
+"""Run the command line: `underfire audit | report | attack | explain | train | list | reproduce`."""
 
 from underfire.cli.app import main
 

@@ -1,4 +1,4 @@
-"""`--fail-under NAME=VALUE`: figures of a run by name, each held against a limit."""
+"""`--fail-under NAME=VALUE`: compare figures of a run with limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Gate:
 
 
 def parse(text: str, names: Sequence[str]) -> Gate:
-    """The gate that `NAME=VALUE` means, its name one of `names`.
+    """Return the gate of `NAME=VALUE`, whose name must be one of `names`.
 
     >>> parse("robust_accuracy=0.5", ["robust_accuracy"])
     Gate(name='robust_accuracy', at_least=0.5)
@@ -44,7 +44,7 @@ def parse(text: str, names: Sequence[str]) -> Gate:
 
 
 def known_names(spec: AuditSpec) -> list[str]:
-    """The names of all figures that a run of this spec has.
+    """Return the names of all figures that a run of this spec has.
 
     `clean_accuracy`; `robust_accuracy`, what all attacks together leave at worst; and of each attack at its largest
     size `robust_accuracy/ATTACK` and `map_iou/ATTACK/INTERPRETER`.
@@ -70,7 +70,7 @@ def _figures(found: Findings) -> dict[str, float]:
 
 
 def failures(found: Findings, gates: Sequence[Gate]) -> list[str]:
-    """One line for each gate that is missed, of the spec and of `gates`; a figure that is unknown misses."""
+    """Return one line for each failed gate of the spec and of `gates`; an unknown figure fails."""
     known = _figures(found)
     outcomes = [(gate.name, gate.value, gate.at_least) for gate in found.gates]
     outcomes += [(gate.name, known.get(gate.name), gate.at_least) for gate in gates]

@@ -1,4 +1,4 @@
-"""The group of all verbs, which turns expected errors into one line and an exit code."""
+"""Define the group of all verbs, which turns expected errors into one line and an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`underfire audit`, `underfire report` and `underfire reproduce`: long jobs and what became of them."""
+"""`underfire audit`, `underfire report` and `underfire reproduce`: run long jobs and report their results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def audit(
     quiet: bool,
     as_json: bool,
 ) -> bool:
-    """Carry out an audit, or what is left of it, write its report and print its summary.
+    """Run an audit, or continue it, write its report and print its summary.
 
     Returns:
         False if a gate failed.

@@ -1,4 +1,4 @@
-"""What an audit found, on one screen."""
+"""Print the results of an audit on one screen."""
 
 from __future__ import annotations
 
