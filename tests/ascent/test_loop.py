@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import underfire as uf
 from tests.networks import rand, randn
 from underfire.ascent import moves, objectives, step_rules
 from underfire.ascent.loop import Recipe, ascend
@@ -402,3 +403,37 @@ def test_sizes_of_the_wrong_length_or_no_number_are_named(planes, x):
     for size, words in ((torch.ones(2), "one per sample"), (float("nan"), "finite")):
         with pytest.raises(InputError, match=words):
             ascend(planes, x, y, Recipe(objectives.margin(), Linf(0.1), step_rule=size), steps=1)
+
+
+def test_watch_sees_every_iterate_and_changes_nothing(curved):
+    model, x, y = curved
+    seen = []
+    for keep, count in (("best", 6), ("last", 6)):
+        recipe = Recipe(objectives.margin(), Linf(0.1), step_rule=0.02, keep=keep)
+        seen.clear()
+        watched = ascend(model, x, y, recipe, steps=5, watch=seen.append)
+        assert torch.equal(watched, ascend(model, x, y, recipe, steps=5))
+        assert [step.progress for step in seen] == [0, 0.2, 0.4, 0.6, 0.8, 1]
+        assert len(seen) == count
+        assert torch.equal(seen[0].x, x)
+        assert not any(step.x.requires_grad or step.logits.requires_grad for step in seen)
+
+
+def test_an_adaptive_step_rule_goes_with_retirement(curved):
+    """Rows that leave take nothing from the rows that stay: the memory of the rule follows its row."""
+    model, x, y = curved
+    recipe = Recipe(objectives.margin(), Linf(0.05), step_rule=step_rules.halving(), keep="success")
+    together = ascend(model, x, y, recipe, steps=20)
+    for i in range(len(x)):
+        alone = ascend(model, x[i : i + 1], y[i : i + 1], recipe, steps=20)
+        assert torch.allclose(together[i : i + 1], alone, atol=1e-9)
+
+
+def test_apgd_is_the_loop_with_its_step_rule(curved):
+    model, x, y = curved
+    recipe = Recipe(objectives.margin(), Linf(0.01), step_rule=step_rules.halving())
+    ours = ascend(model, x, y, recipe, steps=25)
+    apgd = uf.attacks.apgd(
+        model, x, y, eps=0.01, steps=25, objective=objectives.margin(), random_start=False, candidates=0
+    )
+    assert torch.allclose(ours, apgd, atol=1e-12)

@@ -102,9 +102,8 @@ def adam(beta1: float = 0.9, beta2: float = 0.999, stability: float = 1e-8) -> M
     def update(g: Tensor, state: State) -> tuple[Tensor, State]:
         mean, square, t = state
         t = t + 1
-        mean = beta1 * mean + (1 - beta1) * g
-        square = beta2 * square + (1 - beta2) * g * g
+        mean, square = mean.lerp(g, 1 - beta1), square.lerp(g * g, 1 - beta2)
         first, second = (per_sample((1 - beta**t).to(g), g) for beta in (beta1, beta2))
-        return (mean / first) / ((square / second).sqrt() + stability), (mean, square, t)
+        return (mean / first) / (square / second).sqrt_().add_(stability), (mean, square, t)
 
     return Move(init, update, steepest=False)

@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from underfire.ascent.moves import adam
 from underfire.ascent.nearest import Nearest
 from underfire.ascent.objectives import Objective, margin
-from underfire.ascent.step import Targets, succeeded, value_and_grad
+from underfire.ascent.step import Targets, succeeded, take, value_and_grad
 from underfire.validate import per_sample
 
 #: The share of the range of tanh that is the box. With all of it black and white pixels would lie at infinity, and even
@@ -69,27 +70,27 @@ def descend(
     """
     lead, window, edge = margin(), math.ceil(steps / 10), math.atanh(SHARE)
     w = _to_tanh(search.x[targets.index])
-    mean, square = torch.zeros_like(w), torch.zeros_like(w)
-    t = torch.zeros_like(targets.index)
+    move = adam()
+    memory, t = move.init(w), torch.zeros_like(targets.index)
     before = search.c.new_full((len(w),), float("inf"))
     reached = torch.zeros_like(t, dtype=torch.bool)
     while len(targets.index):
+        # forward and backward pass
         start, c = search.x[targets.index], search.c[targets.index]
         flat = torch.tanh(w)
         x_adv = search.shown((flat / SHARE + 1).div_(2).clamp_(0, 1), targets.index)
         logits, value, slope = value_and_grad(model, objective, x_adv, targets)
         far, away = search.distance(x_adv - start, targets.index)
+        # keep the nearest
         success = succeeded(logits, targets.y, targets.goal) & (lead(targets.step(model, x_adv, logits)) >= confidence)
         nearest.update(x_adv, success, targets.index)
         reached |= success
+        # step in tanh space
         g = torch.nan_to_num_(away - per_sample(c, slope) * slope, 0.0, 0.0, 0.0).mul_((1 - flat * flat) / (2 * SHARE))
-        mean.lerp_(g, 0.1)
-        square.lerp_(g * g, 0.001)
+        direction, memory = move.update(g, memory)
+        w = (w - per_sample(search.step_size[targets.index], w) * direction).clamp_(-edge, edge)
         t += 1
-        corrected, scale = (1 - b ** per_sample(t.to(w.dtype), w) for b in (0.9, 0.999))
-        step_size = per_sample(search.step_size[targets.index], w) / corrected
-        w -= step_size * mean / ((square / scale).sqrt_() + 1e-8)
-        w.clamp_(-edge, edge)
+        # end the runs that are solved, or that make no progress
         loss = far - c * value
         solved = search.solved(success, far, targets.index)
         ended = solved | (t >= steps)
@@ -101,12 +102,14 @@ def descend(
             continue
         rows = ended.nonzero().squeeze(1)
         on, fresh = search.conclude(x_adv[rows], solved[rows], reached[rows], targets.take(rows))
-        w[rows], mean[rows], square[rows], t[rows] = _to_tanh(fresh), 0, 0, 0
-        before[rows], reached[rows] = float("inf"), False
+        # start the next runs
+        w[rows], t[rows], before[rows], reached[rows] = _to_tanh(fresh), 0, float("inf"), False
+        for part in memory:
+            part[rows] = 0
         if not bool(on.all()):
             stays = torch.ones_like(ended).index_put((rows,), on).nonzero().squeeze(1)
-            w, mean, square, t = w[stays], mean[stays], square[stays], t[stays]
-            before, reached, targets = before[stays], reached[stays], targets.take(stays)
+            w, memory, t, before, reached = take((w, memory, t, before, reached), stays)
+            targets = targets.take(stays)
 
 
 def _to_tanh(x: Tensor) -> Tensor:
