@@ -15,10 +15,10 @@ from underfire.errors import InputError, ModelError
 from underfire.gradients.estimators import autograd
 from underfire.hooks import frozen, shared_forward
 from underfire.interpreters.counterfactual.plausibility import KINK, plausible
-from underfire.validate import at_least_one, check_classes
+from underfire.validate import at_least_one, check_classes, per_sample
 
-_HALVINGS = 14  # of the way back towards the image at the end
-_ENTRY = 0.01  # how far L1 alone may move an entry in one step
+_HALVINGS = 14  # bisections of the change at the end
+_ENTRY = 0.01  # how far the L1 term alone may move an entry in one step
 
 
 @card(
@@ -104,12 +104,14 @@ def counterfactual(
         targets = targets.take((~succeeded(logits, targets.y, targets.goal)).nonzero().squeeze(1))
         if not len(targets.index):
             return x.clone()
-        rest = plausible(model, x, targets, known, layer, k, theta, smoothness)
-        # Longer steps would jump to and fro over the kinks of L1 and TV.
+        other_terms = plausible(model, x, targets, known, layer, k, theta, smoothness)
+        # longer steps would oscillate over the kinks of L1 and TV
         step_size = min(step_size, _ENTRY / max(sparsity, 1e-12), KINK / (4 * max(smoothness, 1e-12)))
-        search = _Search(model, x, rest, sparsity, confidence)
-        unit = search.linear(targets)
+        search = _Search(model, x, other_terms, sparsity, confidence)
+        # clean answers and gradients give the unit of c
+        unit = search.sufficient_weight(targets)
         weights = BinarySearch(x, c)
+        # binary search over c
         for _ in range(binary_search_steps):
             reached = search.descend(targets, weights.c[targets.index] * unit, steps, step_size)
             weights.update(reached, targets.index)
@@ -118,26 +120,37 @@ def counterfactual(
 
 
 class _Search:
-    """The best counterfactuals so far, `best` `[B, C, H, W]` and their `cost` `[B]`, and how they are looked for.
+    """The search for the cheapest counterfactuals, and the best ones found so far.
 
-    `rest` is minus what else is to be small, beside `sparsity * L1 + L2²` and the hinge.
+    Attributes:
+        best: the best images, `[B, C, H, W]`; an image without a success is the clean one.
+        cost: their costs `[B]`; infinite without a success.
+        other_terms: minus the terms of `plausible`, or None.
     """
 
-    def __init__(self, model: nn.Module, x: Tensor, rest: Objective | None, sparsity: float, confidence: float) -> None:
-        self.model, self.x, self.rest, self.sparsity, self.confidence = model, x, rest, sparsity, confidence
+    def __init__(
+        self, model: nn.Module, x: Tensor, other_terms: Objective | None, sparsity: float, confidence: float
+    ) -> None:
+        self.model, self.x, self.other_terms, self.sparsity, self.confidence = (
+            model,
+            x,
+            other_terms,
+            sparsity,
+            confidence,
+        )
         self.hinge, self.lead = carlini(6, confidence), margin()
         self.best, self.cost = x.clone(), x.new_full((len(x),), float("inf"))
 
-    def aim(self, weight: Tensor) -> Objective:
-        """What the gradient is taken of: the hinge, weighed for each sample, and the rest."""
+    def smooth_objective(self, weight: Tensor) -> Objective:
+        """Return the differentiable part of the objective: the hinge, weighted for each sample, and the other terms."""
 
         def hinge(step: Step) -> Tensor:
             return weight * self.hinge(step)
 
-        return objective(hinge) if self.rest is None else objective(hinge) + self.rest
+        return objective(hinge) if self.other_terms is None else objective(hinge) + self.other_terms
 
-    def linear(self, targets: Targets) -> Tensor:
-        """The weight of the hinge that would be just enough on a linear model, `[M]`."""
+    def sufficient_weight(self, targets: Targets) -> Tensor:
+        """Return the weight of the hinge that would just suffice for a linear model, `[M]`."""
         x = self.x[targets.index]
         lead, g = autograd(lambda z: self.lead(targets.step(self.model, z, self.model(z))), x)
         flat = g.flatten(1)
@@ -145,62 +158,72 @@ class _Search:
         if bad:
             raise ModelError(f"the model's gradient is NaN for {bad} of {len(x)} images")
         lack, flat = (self.confidence - lead).clamp_min(1e-6), flat.abs().clamp_min(1e-12)
-        # Where the slope of L2² and L1 along the way equals that of the hinge.
+        # where the slope of L2² and L1 along the change equals that of the hinge
         return (2 * lack / flat.square().sum(1) + self.sparsity / flat.amax(1)).clamp_max(1e12)
 
-    def note(self, z: Tensor, logits: Tensor, rest: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Keep images that are there and cost less than before; which are there, bool, and the cost of all, `[M]`."""
+    def keep_best(self, z: Tensor, logits: Tensor, other: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Keep images that succeed at a lower cost than before; return the successes and all costs, `[M]`."""
         change = (z - self.x[targets.index]).flatten(1)
-        cost = self.sparsity * change.abs().sum(1) + change.square().sum(1) - rest
-        there = succeeded(logits, targets.y, targets.goal) & (
+        cost = self.sparsity * change.abs().sum(1) + change.square().sum(1) - other
+        success = succeeded(logits, targets.y, targets.goal) & (
             self.lead(targets.step(self.model, z, logits)) >= self.confidence
         )
-        better = there & (cost < self.cost[targets.index])
+        better = success & (cost < self.cost[targets.index])
         rows = targets.index[better]
         self.best[rows], self.cost[rows] = z[better], cost[better]
-        return there, cost
+        return success, cost
 
     def descend(self, targets: Targets, c: Tensor, steps: int, step_size: float) -> Tensor:
-        """Proximal gradient steps for one weight per sample; which were ever there, bool `[M]`."""
+        """Take proximal gradient steps with one weight for each sample; return which ever succeeded, bool `[M]`."""
         ever = torch.zeros_like(targets.y, dtype=torch.bool)
         rows = torch.arange(len(targets.y), device=targets.y.device)
         z, weight = self.x[targets.index], c
+        # the lowest cost without the hinge, now and at the last check
         least, before = torch.full_like(c, float("inf")), torch.full_like(c, float("inf"))
         window = max(steps // 10, 5)
         for step in range(steps):
+            # forward and backward pass
             x = self.x[targets.index]
-            logits, value, g = value_and_grad(self.model, self.aim(weight), z, targets)
+            logits, value, g = value_and_grad(self.model, self.smooth_objective(weight), z, targets)
             with torch.no_grad():
                 hinge = weight * self.hinge(targets.step(self.model, z, logits))
-            there, cost = self.note(z, logits, value - hinge, targets)
-            ever[rows] |= there
+            # keep the best
+            success, cost = self.keep_best(z, logits, value - hinge, targets)
+            ever[rows] |= success
             least = least.minimum(cost - hinge)
+            # gradient step, then the proximal step of L1
             alpha = step_size * (1 - step / steps) ** 0.5
             change = z - alpha * (2 * (z - x) - g) - x
             z = (x + change.sign() * (change.abs() - alpha * self.sparsity).clamp_min(0)).clamp(0, 1)
+            # leave out images that no longer improve
             if step % window == window - 1:
-                stays = (least < before - 1e-3 * before.abs().nan_to_num(posinf=0)).nonzero().squeeze(1)
-                if not len(stays):
+                improves = (least < before - 1e-3 * before.abs().nan_to_num(posinf=0)).nonzero().squeeze(1)
+                if not len(improves):
                     break
                 before = least
-                if len(stays) < len(rows):
-                    z, weight, least, before, rows = (t[stays] for t in (z, weight, least, before, rows))
-                    targets = targets.take(stays)
+                if len(improves) < len(rows):
+                    z, weight, least, before, rows = (t[improves] for t in (z, weight, least, before, rows))
+                    targets = targets.take(improves)
         return ever
 
     @torch.no_grad()
     def shorten(self, targets: Targets) -> None:
-        """Bisect how much of its change each image needs."""
+        """Bisect, for each image, how much of its change is needed."""
         targets = targets.take(self.cost[targets.index].isfinite().nonzero().squeeze(1))
         if not len(targets.index):
             return
         x, far = self.x[targets.index], self.best[targets.index]
         low, high = x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
         for _ in range(_HALVINGS):
+            # forward pass half way
             middle = (low + high) / 2
             z = (x + middle * (far - x)).clamp(0, 1)
             logits = self.model(z)
-            rest = logits.new_zeros(len(z)) if self.rest is None else self.rest(targets.step(self.model, z, logits))
-            there, _ = self.note(z, logits, rest, targets)
-            there = there[:, None, None, None]
-            low, high = torch.where(there, low, middle), torch.where(there, middle, high)
+            other = (
+                logits.new_zeros(len(z))
+                if self.other_terms is None
+                else self.other_terms(targets.step(self.model, z, logits))
+            )
+            success, _ = self.keep_best(z, logits, other, targets)
+            success = per_sample(success, x)
+            low, high = torch.where(success, low, middle), torch.where(success, middle, high)

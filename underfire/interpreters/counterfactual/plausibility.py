@@ -29,18 +29,16 @@ def plausible(
     theta: float,
     smoothness: float,
 ) -> Objective | None:
-    """Minus the terms that make a changed image plausible, as an objective; None where there are none.
+    """Return minus the terms that make a changed image plausible, as an objective; None where there are none.
 
-    They are `theta` times the squared distance of its features to a prototype of the other class, in units of that of
+    They are `theta` times the squared distance of its features to a prototype of the other class, divided by that of
     the clean image, and `smoothness` times the total variation of the change.
 
     Args:
-        model: maps images `[B, C, H, W]` to logits `[B, K]`.
-        x: clean images.
         targets: the samples that are to change, and their classes.
-        known: images `[N, C, H, W]`, in the classes that the model gives them; None leaves the prototypes out.
-        layer: the feature space, averaged over space; None is the last layer with space.
-        k: how many known images make a prototype.
+        known: images `[N, C, H, W]` in the classes that the model predicts; None leaves the prototypes out.
+        layer: the layer of the feature space, averaged over space; None is the last layer with space.
+        k: known images in a prototype.
         theta: weight of the prototype.
         smoothness: weight of the total variation.
 
@@ -55,17 +53,17 @@ def plausible(
         prototype = _prototypes(model, x, targets, known, name, k)
         start = x.new_ones(len(x))
 
-        def away(step: Step) -> Tensor:
+        def distance(step: Step) -> Tensor:
             return (pooled_features(model, step.x, name)[1] - prototype[step.index]).square().sum(1) / start[step.index]
 
         with torch.no_grad():
-            start[targets.index] = away(targets.step(model, x[targets.index], x)).clamp_min(1e-12).to(x.dtype)
-        terms.append(-theta * objective(away))
+            start[targets.index] = distance(targets.step(model, x[targets.index], x)).clamp_min(1e-12).to(x.dtype)
+        terms.append(-theta * objective(distance))
     return sum(terms[1:], terms[0]) if terms else None
 
 
 def _variation(change: Tensor) -> Tensor:
-    """The sum of absolute differences of neighbouring pixels, `[B]`; rounded (Huber) below `KINK`."""
+    """Return the sum of absolute differences of neighbouring pixels, `[B]`; squared (Huber) below `KINK`."""
     zero = torch.zeros((), dtype=change.dtype, device=change.device)
     steps = torch.cat([change.diff(dim=d).flatten(1) for d in (2, 3)], 1)
     return F.huber_loss(steps, zero.expand_as(steps), reduction="none", delta=KINK).sum(1) / KINK
@@ -73,9 +71,10 @@ def _variation(change: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _prototypes(model: nn.Module, x: Tensor, targets: Targets, known: Tensor, layer: str, k: int) -> Tensor:
-    """The prototype of each image's other class, `[B, D]`: the mean features of its nearest known images there."""
+    """Return the mean features of the nearest known images of each image's other class, `[B, D]`."""
     if known.shape[1:] != x.shape[1:]:
         raise DataError(f"known images must be [N, {', '.join(map(str, x.shape[1:]))}], got {tuple(known.shape)}")
+    # features of the known images
     seen = [pooled_features(model, part, layer) for part in known.to(x).split(max(len(x), 32))]
     bad = sum(int((~s[1].isfinite().all(1)).sum()) for s in seen)
     if bad:
@@ -83,6 +82,7 @@ def _prototypes(model: nn.Module, x: Tensor, targets: Targets, known: Tensor, la
     answers, features = torch.cat([s[0] for s in seen]).argmax(1), torch.cat([s[1] for s in seen])
     _, own = pooled_features(model, x[targets.index], layer)
     result = features.new_zeros(len(x), features.shape[1])
+    # the nearest prototype among those of the allowed classes
     for i, (row, y) in enumerate(zip(targets.index.tolist(), targets.y.tolist(), strict=True)):
         classes = [c for c in answers.unique().tolist() if c != y] if targets.goal is None else [int(targets.goal[i])]
         means = []
