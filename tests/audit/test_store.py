@@ -6,6 +6,8 @@ import errno
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -231,3 +233,24 @@ def test_a_key_is_one_plain_name(store: Store, name: str) -> None:
     with pytest.raises(InputError, match="file name"):
         store.put("a1", {name: b""})
     assert store.keys() == set()
+
+
+_WITHOUT_POSIX = """
+import os, sys
+
+for name in ("fcntl", "grp", "pwd", "resource"):
+    sys.modules[name] = None
+if hasattr(os, "sched_getaffinity"):
+    del os.sched_getaffinity
+import underfire.audit.run, underfire.cli.runs, underfire.report
+from underfire.audit.store import Store
+
+Store(sys.argv[1]).put("a1", {"rows.parquet": b"rows"})
+print(Store(sys.argv[1]).keys())
+"""
+
+
+def test_nothing_needs_modules_that_windows_lacks(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _WITHOUT_POSIX, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "{'a1'}\n", done.stderr

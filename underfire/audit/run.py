@@ -25,7 +25,7 @@ from underfire.audit.result import Inputs, arrays_key
 from underfire.audit.schema import AuditSpec
 from underfire.audit.store import Store
 from underfire.audit.target import Target, open_target
-from underfire.errors import InputError, LedgerError, UnderfireError
+from underfire.errors import InputError, LedgerError, MissingExtra, UnderfireError
 
 _WORKING_BYTES = 1e9
 """The size of the arrays that a run may have on disk beyond its budget while cells still need them."""
@@ -74,6 +74,8 @@ class Work:
         kind = KINDS[cell.kind]
         try:
             result = kind.compute(cell, inputs)
+        except MissingExtra:
+            raise
         except UnderfireError as error:
             raise type(error)(f"{cell.title}: {error}") from None
         result.write(self.store, cell, kind.schema)
