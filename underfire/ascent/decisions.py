@@ -9,7 +9,6 @@ from torch import Generator, Tensor
 
 from underfire.ascent.nearest import Nearest
 from underfire.ascent.queries import Queries
-from underfire.domains import domain_of
 from underfire.errors import DataError
 from underfire.gradients.smoothing import norms
 from underfire.validate import per_sample
@@ -28,17 +27,15 @@ def find_starts(
     Raises:
         DataError: the given starts do not have the shape of `x`, or leave the box.
     """
-    domain = domain_of(ask.model)
-    walk.threat = walk.threat.in_domain(domain)
+    domain = walk.threat.domain
     if starts is not None and (starts.shape != x.shape or not bool(domain.contains(starts).all())):
         raise DataError(f"starts must be inputs in the box, of shape {list(x.shape)}, got {list(starts.shape)}")
     if len(x) == 0:
         return
-    (low, high), mutable = domain.box(x), walk.threat.allowed(x)
+    low, high = domain.box(x)
 
     def attempt(candidates: Tensor, index: Tensor) -> Tensor:
-        if mutable is not None:
-            candidates = torch.where(mutable > 0, candidates, x[index])
+        candidates = walk.threat.clip(x[index], candidates)
         logits = ask(candidates, index)
         walk.update(candidates, ask.reached(logits, index), index)
         return logits
@@ -78,7 +75,7 @@ def find_starts(
 
 def within(walk: Nearest, eps: float | Tensor | None) -> Tensor:
     """Return the nearest successes; the clean image where that is farther than eps, or where there is none."""
-    nearest = Nearest(walk.x, walk.threat.norm, eps)
+    nearest = Nearest(walk.x, walk.threat.norm, eps, domain=walk.threat.domain)
     nearest.update(walk.x_adv, walk.found)
     return nearest.x_adv
 

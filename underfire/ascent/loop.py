@@ -19,7 +19,7 @@ from underfire.domains import check_inputs, domain_of
 from underfire.errors import InputError, Unsupported
 from underfire.gradients import estimators, smoothing, views
 from underfire.hooks import frozen, shared_forward
-from underfire.validate import at_least_one, check_classes
+from underfire.validate import at_least_one, check_classes, default_generator
 
 Keep = Literal["last", "best", "success"]
 Rank = Callable[[Step, Tensor], Tensor]
@@ -113,6 +113,7 @@ def ascend(
     if len(x) == 0:
         return x.clone()
     x = x.detach()
+    generator = default_generator(generator, x.device)
     run = _Run(model, x, Targets(y, goal, torch.arange(len(x), device=x.device)), recipe, steps, generator, watch)
     with frozen(model), shared_forward(model) as forget:
         run.forget = forget

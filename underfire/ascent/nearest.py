@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from underfire.ascent.rows import in_parts
 from underfire.ascent.step import Targets, succeeded
 from underfire.ascent.threats import BALLS, Threat, ball
-from underfire.domains import check_inputs, domain_of
+from underfire.domains import IMAGES, Domain, check_inputs, domain_of
 from underfire.validate import check_classes
 
 
@@ -23,6 +23,7 @@ class Nearest:
         norm: the norm that distances are measured in.
         eps: the largest perturbation that counts, one number or one per sample `[B]`; None is any.
         among: the norms that the attack has.
+        domain: the kind of input.
 
     Attributes:
         x_adv: the nearest successes, and the clean input where there is none.
@@ -33,9 +34,14 @@ class Nearest:
     """
 
     def __init__(
-        self, x: Tensor, norm: str, eps: float | Tensor | None = None, among: tuple[str, ...] = tuple(BALLS)
+        self,
+        x: Tensor,
+        norm: str,
+        eps: float | Tensor | None = None,
+        among: tuple[str, ...] = tuple(BALLS),
+        domain: Domain = IMAGES,
     ) -> None:
-        self.threat: Threat = ball(norm, float("inf") if eps is None else eps, among=among)
+        self.threat: Threat = ball(norm, float("inf") if eps is None else eps, among=among).in_domain(domain)
         if eps is not None:
             self.threat.check(x)
         self.x = x

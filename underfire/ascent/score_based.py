@@ -14,7 +14,7 @@ from underfire.ascent.threats import Threat
 from underfire.domains import domain_of
 from underfire.gradients.estimators import Probes, slopes
 from underfire.hooks import frozen
-from underfire.validate import per_sample
+from underfire.validate import default_generator, per_sample
 
 
 def ascend_from_scores(
@@ -60,6 +60,7 @@ def ascend_from_scores(
     threat.check(x)
     domain = domain_of(model)
     threat = threat.in_domain(domain)
+    generator = default_generator(generator, x.device)
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     best = Best(x)
     lengths, most = (torch.as_tensor(v, device=x.device).expand(len(x)) for v in (step_size, pairs))

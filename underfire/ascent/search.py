@@ -15,7 +15,7 @@ from underfire.ascent.step import Best, Targets, succeeded
 from underfire.domains import check_inputs
 from underfire.errors import Unsupported
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, check_classes
+from underfire.validate import at_least_one, check_classes, default_generator
 
 Search = Literal["grid", "random", "gradient"]
 
@@ -104,6 +104,7 @@ def search_parameters(
     if len(x) == 0:
         return x.clone()
     x = x.detach()
+    generator = default_generator(generator, x.device)
     with frozen(model):
         if search == "gradient":
             start = threat.random_start(x, generator) if random_start else threat.start(x)

@@ -80,13 +80,11 @@ class Threat:
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
         """Return the allowed point nearest to `z`."""
-        shift, mask = z - x, self.allowed(x)
-        return x + self._project(x, shift if mask is None else shift * mask)
+        return x + self._project(x, self.restrict(z - x, x))
 
     def steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
         """Return the direction of length one in this norm along which a linear function of slope `g` grows most."""
-        mask = self.allowed(x)
-        return self._steepest(g if mask is None else g * mask, x, z)
+        return self._steepest(self.restrict(g, x), x, z)
 
     def size(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """Return how far `x_adv` is from `x`, `[B]`, in the units of eps."""
@@ -101,10 +99,26 @@ class Threat:
 
     def room(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return how far every entry of `x` can go down (a number below 0) and up before it leaves the box."""
-        if self.domain.unit_box:
-            return -x, 1 - x
-        low, high = self.domain.box(x)
+        low, high = self.bounds(x)
         return low - x, high - x
+
+    def bounds(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Return the least and the greatest value of every entry; both are `x` where it may not change."""
+        low, high = (0.0, 1.0) if self.domain.unit_box else self.domain.box(x)
+        mask = self.allowed(x)
+        if mask is None:
+            return low, high
+        return torch.where(mask.bool(), low, x), torch.where(mask.bool(), high, x)
+
+    def clip(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return `z` clipped to the box, whatever its distance, and equal to `x` where that may not change."""
+        low, high = self.bounds(x)
+        return z.clamp(low, high)  # type: ignore[arg-type]
+
+    def restrict(self, g: Tensor, x: Tensor) -> Tensor:
+        """Return `g` with zeros where `x` may not change."""
+        mask = self.allowed(x)
+        return g if mask is None else g * mask
 
     def _radius(self, x: Tensor) -> Tensor:
         return per_sample(torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).reshape(-1), x)

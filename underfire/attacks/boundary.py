@@ -8,8 +8,9 @@ from torch import Generator, Tensor, nn
 from underfire.ascent.decisions import approach, find_starts, within
 from underfire.ascent.nearest import Nearest
 from underfire.ascent.queries import Queries, attach_partial_result
+from underfire.ascent.threats import Threat
 from underfire.catalog import card
-from underfire.domains import ADDITIVE
+from underfire.domains import ADDITIVE, domain_of
 from underfire.errors import InputError
 from underfire.gradients.smoothing import norms, unit
 from underfire.hooks import frozen
@@ -73,7 +74,7 @@ def boundary(
         raise InputError(f"sideways and inwards must be > 0 and factor > 1, got {sideways}, {inwards} and {factor}")
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
-    walk = Nearest(x, norm, among=("l2",))
+    walk = Nearest(x, norm, among=("l2",), domain=domain_of(model))
     within(walk, eps)  # says at once what is wrong with eps
     side, inward = Rate(x, sideways, factor, 0.2, 0.5, 10), Rate(x, inwards, factor, 0.1, 0.25, 20)
     step = 0
@@ -87,7 +88,9 @@ def boundary(
             index = live.nonzero().squeeze(1)
             if len(index) == 0:
                 break
-            sphere, proposal = propose(x[index], walk.x_adv[index], side.value[index], inward.value[index], generator)
+            sphere, proposal = propose(
+                x[index], walk.x_adv[index], side.value[index], inward.value[index], walk.threat, generator
+            )
             rows = (ask.left[index] > 1).nonzero().squeeze(1) if step % 5 == 0 else index[:0]
             asked = torch.cat([index, index[rows]])
             reached = ask.reached(ask(torch.cat([proposal, sphere[rows]]), asked), asked)
@@ -101,20 +104,20 @@ def boundary(
 
 
 def propose(
-    x: Tensor, z: Tensor, sideways: Tensor, inwards: Tensor, generator: Generator | None
+    x: Tensor, z: Tensor, sideways: Tensor, inwards: Tensor, threat: Threat, generator: Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Return a random point near `z` on the sphere around `x`, and the point `inwards` nearer; both in the box."""
     away = z - x
     far = norms(away, 2)
     direction = away / far
-    noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    noise = threat.restrict(torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype), x)
     noise = noise - (noise * direction).flatten(1).sum(1).reshape_as(far) * direction
     shift = away + unit(noise, 2) * far * sideways.reshape_as(far)
-    sphere = (x + shift / norms(shift, 2) * far).clamp(0, 1)
+    sphere = threat.clip(x, x + shift / norms(shift, 2) * far)
     # Clipping may have brought the point nearer already; the distance that is aimed at stays the same.
     back = sphere - x
     scale = (1 - inwards.reshape_as(far)) * far / norms(back, 2)
-    return sphere, (x + back * scale.clamp_max(1)).clamp(0, 1)
+    return sphere, threat.clip(x, x + back * scale.clamp_max(1))
 
 
 class Rate:

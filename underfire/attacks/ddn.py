@@ -75,8 +75,8 @@ def ddn(
             success = succeeded(logits, at.y, at.goal)
             nearest.update(z, success, at.index)
             length = torch.where(success, length * (1 - gamma), length * (1 + gamma)).minimum(most)
-            direction = z - x + alpha(step, steps) * unit(g, 2)
-            z = (x + per_sample(length, x) * unit(direction, 2)).clamp_(0, 1)
+            direction = z - x + alpha(step, steps) * unit(nearest.threat.restrict(g, x), 2)
+            z = nearest.threat.clip(x, x + per_sample(length, x) * unit(direction, 2))
             if levels is not None:
                 z = (z * (levels - 1)).round_() / (levels - 1)
         with torch.no_grad():

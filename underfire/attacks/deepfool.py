@@ -7,6 +7,7 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.ascent.step import succeeded
+from underfire.ascent.threats import Threat
 from underfire.catalog import card
 from underfire.domains import ADDITIVE
 from underfire.errors import InputError
@@ -66,6 +67,7 @@ def deepfool(
             classes = others.topk(min(candidates, logits.shape[1] - 1), dim=1).indices
         else:
             classes = goal[:, None]
+        clip = nearest.threat.clip
         r = torch.zeros_like(x)  # the total perturbation, before the overshoot
         x_adv = x.detach()
         rows = (~succeeded(logits, at.y, at.goal)).nonzero().squeeze(1)
@@ -74,8 +76,8 @@ def deepfool(
                 break
             at, classes, r, x_adv, current = at.take(rows), classes[rows], r[rows], x_adv[rows], logits[rows].argmax(1)
             start = x[at.index]
-            r = (start + r + _step(model, x_adv, classes, current, norm)).clamp(0, 1) - start
-            x_adv = (start + (1 + overshoot) * r).clamp(0, 1)
+            r = clip(start, start + r + _step(model, x_adv, classes, current, nearest.threat)) - start
+            x_adv = clip(start, start + (1 + overshoot) * r)
             # Those that are through leave after a forward pass of their own, before many backward passes are paid.
             with torch.no_grad():
                 logits = model(x_adv)
@@ -85,19 +87,19 @@ def deepfool(
     return nearest.x_adv
 
 
-def _step(model: nn.Module, x: Tensor, classes: Tensor, current: Tensor, norm: str) -> Tensor:
+def _step(model: nn.Module, x: Tensor, classes: Tensor, current: Tensor, threat: Threat) -> Tensor:
     """Return the step to the nearest boundary between `current` and `classes` `[B, k]` of the linearised network."""
     logits, w = class_gradients(model, x, classes, against=current)
     f = (logits.gather(1, classes) - logits.gather(1, current[:, None])).abs()
-    x = x[:, None]
-    w = torch.where(((w > 0) & (x >= 1)) | ((w < 0) & (x <= 0)), 0, w)
+    down, up = (room[:, None] for room in threat.room(x))
+    w = torch.where(((w > 0) & (up <= 0)) | ((w < 0) & (down >= 0)), 0, w)
     tiny = torch.finfo(w.dtype).tiny
     # The step is |f| / |w|_q along the direction of length one in the norm that w grows most in (1/p + 1/q = 1).
-    slope = torch.linalg.vector_norm(w.flatten(2), ord=2 if norm == "l2" else 1, dim=2)
+    slope = torch.linalg.vector_norm(w.flatten(2), ord=2 if threat.norm == "l2" else 1, dim=2)
     distance = torch.where(slope > 0, f / slope.clamp_min(tiny), float("inf"))
     length, best = distance.min(1)
     length = torch.where(length.isfinite(), length + 1e-6, 0)  # or a tie of two logits would never be left
     each = torch.arange(len(x), device=x.device)
     w, slope = w[each, best], slope[each, best]
-    direction = w.sign() if norm == "linf" else w / per_sample(slope.clamp_min(tiny), w)
+    direction = w.sign() if threat.norm == "linf" else w / per_sample(slope.clamp_min(tiny), w)
     return per_sample(length, direction) * direction

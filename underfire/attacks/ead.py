@@ -9,6 +9,7 @@ from underfire.ascent.binary_search import BinarySearch
 from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.ascent.objectives import carlini, margin
 from underfire.ascent.step import Targets, succeeded, value_and_grad
+from underfire.ascent.threats import Threat
 from underfire.catalog import card
 from underfire.domains import ADDITIVE
 from underfire.errors import InputError
@@ -102,7 +103,7 @@ def _descend(
         if fast and step:
             _, _, g = value_and_grad(model, hinge, ahead, targets)
         alpha = step_size * (1 - step / steps) ** 0.5
-        last, z = z, _shrink(x, ahead - alpha * (2 * (ahead - x) - weight * g), beta)
+        last, z = z, _shrink(x, ahead - alpha * (2 * (ahead - x) - weight * g), beta, nearest.threat)
         if fast:
             ahead = z + step / (step + 3) * (z - last)
             with torch.no_grad():
@@ -129,10 +130,10 @@ def _descend(
     return ever
 
 
-def _shrink(x: Tensor, z: Tensor, beta: float) -> Tensor:
+def _shrink(x: Tensor, z: Tensor, beta: float, threat: Threat) -> Tensor:
     """Shrink every change by beta towards zero and clip to the box: the paper's operator S."""
     shift = z - x
-    return (x + shift.sign() * (shift.abs() - beta).clamp_min(0)).clamp(0, 1)
+    return threat.clip(x, x + shift.sign() * (shift.abs() - beta).clamp_min(0))
 
 
 class _Elastic(Nearest):

@@ -77,16 +77,15 @@ def fmn(
         if len(targets.index) == 0:
             return nearest.x_adv
         x, threat, most = nearest.x[targets.index], nearest.threat, max_distance(nearest)[targets.index]
-        z = (
-            x
-            if start is None
-            else _boundary(model, x, start.detach().to(x)[targets.index].clamp(0, 1), threat, targets)
-        )
+        z = x
+        if start is not None:
+            z = _boundary(model, x, threat.clip(x, start.detach().to(x)[targets.index]), threat, targets)
         alpha, share = cosine(step_size, step_size / 100), cosine(gamma, min(gamma, GAMMA_LAST))
         eps = threat.size(x, z).clamp_min(1)  # only L0 looks at it before the first update
         ever = torch.zeros_like(targets.y, dtype=torch.bool)
         for step in range(steps):
             logits, loss, g = value_and_grad(model, margin(), z, targets)
+            g = threat.restrict(g, x)
             success = succeeded(logits, targets.y, targets.goal)
             ever |= success
             nearest.update(z, success, targets.index)

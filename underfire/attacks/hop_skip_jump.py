@@ -10,8 +10,9 @@ from torch import Generator, Tensor, nn
 from underfire.ascent.decisions import approach, find_starts, within
 from underfire.ascent.nearest import Nearest
 from underfire.ascent.queries import Queries, attach_partial_result
+from underfire.ascent.threats import Threat
 from underfire.catalog import card
-from underfire.domains import ADDITIVE
+from underfire.domains import ADDITIVE, domain_of
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, default_generator, per_sample
@@ -67,7 +68,7 @@ def hop_skip_jump(
     at_least_one(draws=draws, first_samples=first_samples, most_samples=most_samples)
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
-    walk = Nearest(x, norm, among=("l2", "linf"))
+    walk = Nearest(x, norm, among=("l2", "linf"), domain=domain_of(model))
     within(walk, eps)  # says at once what is wrong with eps
     d = max(1, x[:1].numel())
     theta = d**-1.5 if norm == "l2" else d**-2.0
@@ -89,15 +90,16 @@ def hop_skip_jump(
                 break
             # `far` is still that of the point before its bisection, as the paper has it.
             delta = (math.sqrt(d) if norm == "l2" else d) * theta * far[index]
-            v = normal(ask, z[index], index, delta, count[index], norm, generator)
+            v = normal(ask, z[index], index, delta, count[index], walk.threat, generator)
             v = unit(v, 2) if norm == "l2" else v.sign()
-            z[index] = jump(ask, z[index], index, v, walk.threat.size(x[index], z[index]) / math.sqrt(t))
+            length = walk.threat.size(x[index], z[index]) / math.sqrt(t)
+            z[index] = jump(ask, z[index], index, v, length, walk.threat)
             far[index] = walk.threat.size(x[index], z[index])
     return within(walk, eps)
 
 
 def normal(
-    ask: Queries, z: Tensor, index: Tensor, delta: Tensor, count: Tensor, norm: str, generator: Generator | None
+    ask: Queries, z: Tensor, index: Tensor, delta: Tensor, count: Tensor, threat: Threat, generator: Generator | None
 ) -> Tensor:
     """Estimate the normal of the boundary at `z`: `sum (phi - mean phi) u` over random directions `u`.
 
@@ -107,18 +109,18 @@ def normal(
         index: the samples that they belong to.
         delta: length of the directions, `[M]`.
         count: number of directions of each point, `[M]`; all are asked as one batch, in chunks.
-        norm: `"l2"` draws from a normal distribution, `"linf"` from a cube, as the authors do.
+        threat: its box, and its norm: `"l2"` draws from a normal distribution, `"linf"` from a cube, as the authors do.
         generator: source of the directions.
     """
     owner = torch.arange(len(z), device=z.device).repeat_interleave(count)
     total, weighed, hits = torch.zeros_like(z), torch.zeros_like(z), z.new_zeros(len(z))
     for rows in owner.split(ask.chunk):
         shape, here = (len(rows), *z.shape[1:]), per_sample(delta[rows], z)
-        if norm == "l2":
+        if threat.norm == "l2":
             u = torch.randn(shape, generator=generator, device=z.device, dtype=z.dtype)
         else:
             u = 2 * torch.rand(shape, generator=generator, device=z.device, dtype=z.dtype) - 1
-        points = (z[rows] + here * unit(u, 2)).clamp(0, 1)
+        points = threat.clip(z[rows], z[rows] + here * unit(u, 2))
         u = (points - z[rows]) / here  # what the box, and rounding, left of it
         phi = 2 * ask.reached(ask(points, index[rows]), index[rows]).to(z.dtype) - 1
         # Sums by products: those of `index_add_` come in another order every time on a GPU.
@@ -132,14 +134,14 @@ def normal(
     return torch.where(mean.abs() == 1, mean * total, weighed - mean * total)
 
 
-def jump(ask: Queries, z: Tensor, index: Tensor, v: Tensor, length: Tensor) -> Tensor:
+def jump(ask: Queries, z: Tensor, index: Tensor, v: Tensor, length: Tensor, threat: Threat) -> Tensor:
     """Return the farthest success among `z + length v`, `z + length v / 2`, ...; `z` itself if there is none."""
     found, rows = z.clone(), torch.arange(len(index), device=z.device)
     for halving in range(30):
         rows = rows[ask.left[index[rows]] > 0]
         if len(rows) == 0:
             break
-        points = (z[rows] + per_sample(length[rows] / 2**halving, v) * v[rows]).clamp(0, 1)
+        points = threat.clip(z[rows], z[rows] + per_sample(length[rows] / 2**halving, v) * v[rows])
         reached = ask.reached(ask(points, index[rows]), index[rows])
         found[rows[reached]] = points[reached]
         rows = rows[~reached]

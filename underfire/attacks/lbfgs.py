@@ -91,7 +91,7 @@ def minimise(
     """Minimise `|r|^2 + c * cross-entropy` for some samples; return the inputs found, and which of them succeed."""
     x, loss = nearest.x[targets.index], cross_entropy()
     found, reached = x.clone(), torch.zeros_like(targets.y, dtype=torch.bool)
-    search, rows = QuasiNewton(x, 0, 1, step_size=0.01), torch.arange(len(x), device=x.device)
+    search, rows = QuasiNewton(x, *nearest.threat.bounds(x), step_size=0.01), torch.arange(len(x), device=x.device)
     for _ in range(steps):
         trial, before, clean = search.trial, search.value, x[rows]
         # The loss has a goal in any case; whether it was reached depends on what was asked for.

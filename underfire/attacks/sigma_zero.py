@@ -85,7 +85,7 @@ def sigma_zero(
             # Minus the gradient of the smooth count, as a share of the entries.
             g = g - 2 * sigma * d / (d.square() + sigma).square() / d[0].numel()
             direction, state = move.update(unit(g, math.inf), state)
-            z = (z + eta(step, steps + 1) * direction).clamp(0, 1)
+            z = nearest.threat.clip(x, z + eta(step, steps + 1) * direction)
             change = rate * eta(step + 1, steps + 1)
             tau = (tau + torch.where(per_sample(success, z), change, -change).to(tau)).clamp(0, 1)
             z = torch.where((z - x).abs() < tau, x, z)

@@ -194,7 +194,7 @@ def _steepest(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, norm: st
         return objective(targets.step(model, z, model(z))).clamp_max(ceiling)
 
     gradient = torch.nan_to_num(autograd(loss, v)[1], 0, 0, 0)
-    return ball(norm, 0).steepest(gradient, v, v)
+    return ball(norm, 0).in_domain(domain_of(model)).steepest(gradient, v, v)
 
 
 def _shrink(v: Tensor, norm: str, eps: float) -> Tensor:

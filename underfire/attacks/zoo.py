@@ -11,8 +11,9 @@ from underfire.ascent.nearest import Nearest
 from underfire.ascent.objectives import margin
 from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.ascent.step import Targets
+from underfire.ascent.threats import Threat
 from underfire.catalog import card
-from underfire.domains import ADDITIVE, Domain, domain_of
+from underfire.domains import ADDITIVE, domain_of
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, check_choice, default_generator
@@ -87,12 +88,11 @@ def zoo(
         raise InputError(f"step, step_size and c must be > 0, got {step}, {step_size} and {c}")
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
-    nearest = Nearest(x, norm, eps, among=("l2",))
+    nearest = Nearest(x, norm, eps, among=("l2",), domain=domain_of(model))
+    if sides or importance:
+        domain_of(model).require_images("zoo with sides or importance")
     everyone = Targets(y, goal, torch.arange(len(x), device=x.device))
     weights, lead = BinarySearch(x, c), margin()
-    domain = domain_of(model)
-    if sides is not None or importance:
-        domain.require_images("zoo with sides or importance")
     shapes = [_shape(x, side) for side in sides] if sides else [tuple(x.shape[2:])]
 
     def see(x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,8 @@ def zoo(
             until = ask.used + ask.left // (binary_search_steps - search)
             targets, reached = first, torch.zeros_like(nearest.found)
             short = clean[targets.index]
-            run, taken = _Run(x[targets.index], shapes[0], domain, solver, step_size, step, importance, generator), 0
+            run = _Run(x[targets.index], shapes[0], solver, step_size, step, importance, nearest.threat, generator)
+            taken = 0
             while True:
                 cost = 2 * min(coordinates, run.z[:1].numel()) + 1
                 rows = (ask.used[targets.index] + cost <= until[targets.index]).nonzero().squeeze(1)
@@ -148,15 +149,15 @@ class _Run:
         self,
         x: Tensor,
         shape: tuple[int, ...],
-        domain: Domain,
         solver: str,
         step_size: float,
         step: float,
         importance: bool,
+        threat: Threat,
         generator: Generator | None,
     ) -> None:
-        self.x, self.domain, self.solver, self.step_size, self.step = x, domain, solver, step_size, step
-        self.importance, self.generator = importance, generator
+        self.x, self.solver, self.current_step_size, self.step = x, solver, step_size, step
+        self.importance, self.threat, self.generator = importance, threat, generator
         self.z = x.new_zeros(*x.shape[:2], *shape)
         self.forget()
 
@@ -177,8 +178,9 @@ class _Run:
 
     def image(self, z: Tensor, x: Tensor) -> Tensor:
         """Return the images of the changes."""
-        full = z.shape[2:] == x.shape[2:]
-        return self.domain.shift(x, z if full else F.interpolate(z, x.shape[2:], mode="bilinear", align_corners=False))
+        if z.shape[2:] != x.shape[2:]:
+            z = F.interpolate(z, x.shape[2:], mode="bilinear", align_corners=False)
+        return self.threat.clip(x, x + z)
 
     def choose(self, count: int) -> Tensor:
         """Draw coordinates `[L, count]` to update, without repetition."""
@@ -212,7 +214,7 @@ class _Run:
         change = self._newton(g, curvature) if self.solver == "newton" else self._adam(g, chosen)
         z = self.z.flatten(1).scatter_add(1, chosen, -self.step_size * change).view_as(self.z)
         full = z.shape == self.x.shape
-        self.z = self.domain.shift(self.x, z) - self.x if full else z
+        self.z = self.threat.clip(self.x, self.x + z) - self.x if full else z
 
     def _newton(self, g: Tensor, curvature: Tensor) -> Tensor:
         return g / torch.where(curvature > 0, curvature, 1)

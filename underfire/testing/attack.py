@@ -141,6 +141,9 @@ def every_domain(subject: Subject) -> None:
             _check_result(subject, x, x_adv, norm, eps, domain)
             fixed = [i for i, column in enumerate(kind.kinds) if column != "numeric"]
             _require(torch.equal(x_adv[..., fixed], x[..., fixed]), f"a column of domain {domain!r} may not change")
+        if domain != "image":
+            x_adv = subject(model, x, y, eps=BIG.get(norm, 1.0), norm=norm)
+            _require((model(x_adv).argmax(1) != y).any(), f"no sample of domain {domain!r} was fooled")
 
 
 def deterministic(subject: Subject) -> None:

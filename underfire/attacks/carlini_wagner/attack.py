@@ -86,11 +86,11 @@ def carlini_wagner(
         clean = x.detach()
         search: Search
         if norm == "l2":
-            search = L2Search(clean, c, step_size, binary_search_steps)
+            search = L2Search(clean, c, step_size, nearest.threat, binary_search_steps)
         elif norm == "linf":
-            search = LinfSearch(clean, c, step_size)
+            search = LinfSearch(clean, c, step_size, nearest.threat)
         else:
-            search = L0Search(clean, c, step_size, model)
+            search = L0Search(clean, c, step_size, nearest.threat, model)
         at = at.take((~succeeded(logits, at.y, at.goal)).nonzero().squeeze(1))
         descend(model, at, aim, search, nearest, steps=steps, confidence=confidence, abort_early=abort_early)
     return nearest.x_adv

@@ -11,6 +11,8 @@ from underfire.ascent.moves import adam
 from underfire.ascent.nearest import Nearest
 from underfire.ascent.objectives import Objective, margin
 from underfire.ascent.step import Targets, succeeded, take, value_and_grad
+from underfire.ascent.threats import Threat
+from underfire.domains import Domain
 from underfire.validate import per_sample
 
 #: The share of the range of tanh that is the box. With all of it black and white pixels would lie at infinity, and even
@@ -25,18 +27,19 @@ class Search:
         x: clean inputs `[B, ...]`.
         c: weight of the objective against the distance, `[B]`.
         step_size: size of Adam's steps in tanh space, `[B]`.
+        threat: the box.
         fall: the share by which the loss must fall in a tenth of the steps, or else the run ends.
     """
 
     fall = 1e-4
 
-    def __init__(self, x: Tensor, c: float, step_size: float) -> None:
-        self.x = x
+    def __init__(self, x: Tensor, c: float, step_size: float, threat: Threat) -> None:
+        self.x, self.threat = x, threat
         self.c, self.step_size = x.new_full((len(x),), c), x.new_full((len(x),), step_size)
 
     def shown(self, x_adv: Tensor, index: Tensor) -> Tensor:
         """Return `x_adv` of the samples at `index`, with the entries that may not change set back."""
-        return x_adv
+        return x_adv if self.threat.domain.unit_box else self.threat.clip(self.x[index], x_adv)
 
     def distance(self, shift: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return the distance of the changes of the samples at `index`, `[M]`, and its gradient."""
@@ -69,7 +72,8 @@ def descend(
     of theirs, so that the batch stays full.
     """
     lead, window, edge = margin(), math.ceil(steps / 10), math.atanh(SHARE)
-    w = _to_tanh(search.x[targets.index])
+    box = search.threat.domain
+    w = _to_tanh(search.x[targets.index], box)
     move = adam()
     memory, t = move.init(w), torch.zeros_like(targets.index)
     before = search.c.new_full((len(w),), float("inf"))
@@ -78,7 +82,7 @@ def descend(
         # forward and backward pass
         start, c = search.x[targets.index], search.c[targets.index]
         flat = torch.tanh(w)
-        x_adv = search.shown((flat / SHARE + 1).div_(2).clamp_(0, 1), targets.index)
+        x_adv = search.shown(_from_tanh(flat, box), targets.index)
         logits, value, slope = value_and_grad(model, objective, x_adv, targets)
         far, away = search.distance(x_adv - start, targets.index)
         # keep the nearest
@@ -87,10 +91,13 @@ def descend(
         reached |= success
         # step in tanh space
         g = torch.nan_to_num_(away - per_sample(c, slope) * slope, 0.0, 0.0, 0.0).mul_((1 - flat * flat) / (2 * SHARE))
+        if not box.unit_box:
+            low, high = box.box(w)
+            g.mul_(high - low)
         direction, memory = move.update(g, memory)
         w = (w - per_sample(search.step_size[targets.index], w) * direction).clamp_(-edge, edge)
         t += 1
-        # end the runs that are solved, or that make no progress
+        # end the runs that are solved, out of steps, or without progress
         loss = far - c * value
         solved = search.solved(success, far, targets.index)
         ended = solved | (t >= steps)
@@ -100,10 +107,10 @@ def descend(
             before = torch.where(check, loss, before)
         if not bool(ended.any()):
             continue
+        # start the next run of these samples; samples that are done leave the batch
         rows = ended.nonzero().squeeze(1)
         on, fresh = search.conclude(x_adv[rows], solved[rows], reached[rows], targets.take(rows))
-        # start the next runs
-        w[rows], t[rows], before[rows], reached[rows] = _to_tanh(fresh), 0, float("inf"), False
+        w[rows], t[rows], before[rows], reached[rows] = _to_tanh(fresh, box), 0, float("inf"), False
         for part in memory:
             part[rows] = 0
         if not bool(on.all()):
@@ -112,5 +119,18 @@ def descend(
             targets = targets.take(stays)
 
 
-def _to_tanh(x: Tensor) -> Tensor:
+def _to_tanh(x: Tensor, domain: Domain) -> Tensor:
+    """Return the `w` whose tanh, scaled to the box, is `x`."""
+    if not domain.unit_box:
+        low, high = domain.box(x)
+        x = (x - low) / (high - low)
     return torch.atanh((2 * x - 1) * SHARE)
+
+
+def _from_tanh(flat: Tensor, domain: Domain) -> Tensor:
+    """Return tanh values scaled to the box."""
+    share = (flat / SHARE + 1).div_(2).clamp_(0, 1)
+    if domain.unit_box:
+        return share
+    low, high = domain.box(flat)
+    return low + (high - low) * share

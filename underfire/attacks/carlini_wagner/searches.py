@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from underfire.ascent.binary_search import BinarySearch
 from underfire.ascent.objectives import margin
 from underfire.ascent.step import Targets, value_and_grad
+from underfire.ascent.threats import Threat
 from underfire.attacks.carlini_wagner.descent import Search
 from underfire.validate import per_sample
 
@@ -21,8 +22,8 @@ class L2Search(Search):
 
     fall = 0.1
 
-    def __init__(self, x: Tensor, c: float, step_size: float, binary_search_steps: int) -> None:
-        super().__init__(x, c, step_size)
+    def __init__(self, x: Tensor, c: float, step_size: float, threat: Threat, binary_search_steps: int) -> None:
+        super().__init__(x, c, step_size, threat)
         self.weights = BinarySearch(x, c)
         self.c, self.left = self.weights.c, torch.full((len(x),), binary_search_steps, device=x.device)
 
@@ -36,8 +37,8 @@ class L2Search(Search):
 class LimitSearch(Search):
     """A limit that tightens after every run that meets it; a run that does not meet it doubles `c` and continues."""
 
-    def __init__(self, x: Tensor, c: float, step_size: float, largest: float) -> None:
-        super().__init__(x, c, step_size)
+    def __init__(self, x: Tensor, c: float, step_size: float, threat: Threat, largest: float) -> None:
+        super().__init__(x, c, step_size, threat)
         self.largest = largest
 
     def tighten(self, x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
@@ -57,9 +58,10 @@ class LimitSearch(Search):
 class LinfSearch(LimitSearch):
     """L-infinity: only changes beyond `tau` count as distance, and `tau` falls by a tenth."""
 
-    def __init__(self, x: Tensor, c: float, step_size: float) -> None:
-        super().__init__(x, c, step_size, largest=20)
-        self.tau = torch.ones_like(self.c)
+    def __init__(self, x: Tensor, c: float, step_size: float, threat: Threat) -> None:
+        super().__init__(x, c, step_size, threat, largest=20)
+        low, high = threat.domain.box(x)
+        self.tau = torch.ones_like(self.c) * (high - low).amax()
 
     def distance(self, shift: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of the changes beyond `tau`, and its gradient."""
@@ -87,13 +89,13 @@ class L0Search(LimitSearch):
     number. With that number alone an image of 150,000 entries would need 2,600 rounds.
     """
 
-    def __init__(self, x: Tensor, c: float, step_size: float, model: nn.Module) -> None:
-        super().__init__(x, c, step_size, largest=2e6)
+    def __init__(self, x: Tensor, c: float, step_size: float, threat: Threat, model: nn.Module) -> None:
+        super().__init__(x, c, step_size, threat, largest=2e6)
         self.model, self.free = model, torch.ones_like(x, dtype=torch.bool)
 
     def shown(self, x_adv: Tensor, index: Tensor) -> Tensor:
         """Set frozen entries back to their clean values."""
-        return torch.where(self.free[index], x_adv, self.x[index])
+        return super().shown(torch.where(self.free[index], x_adv, self.x[index]), index)
 
     def solved(self, success: Tensor, far: Tensor, index: Tensor) -> Tensor:
         """Return which runs succeed."""

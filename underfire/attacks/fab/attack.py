@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.ascent.objectives import margin
 from underfire.ascent.rows import best_row, class_by_class, in_parts, likeliest_others
 from underfire.ascent.step import Targets, succeeded
-from underfire.ascent.threats import ball
+from underfire.ascent.threats import Threat
 from underfire.attacks.fab.planes import onto_plane
 from underfire.catalog import card
 from underfire.domains import ADDITIVE
@@ -112,7 +113,7 @@ def fab(
                     to = tried if boundaries == "each" else rows.goal
                     # Among several boundaries of a goal, the pull of the clean image can hold a row for ever: later.
                     pull = alpha_max if goal is None else alpha_max * per_sample(nearest.found[rows.index], z)
-                    z = _step(model, nearest.x[rows.index], z, rows, to, candidates, norm, pull, eta)
+                    z = _step(model, nearest.x[rows.index], z, rows, to, candidates, nearest.threat, pull, eta)
                     with torch.no_grad():
                         success = succeeded(model(z), rows.y, rows.goal)
                     _note(nearest, z[success], rows.index[success])
@@ -159,7 +160,7 @@ def _step(
     targets: Targets,
     to: Tensor | None,
     candidates: int,
-    norm: str,
+    threat: Threat,
     alpha_max: float | Tensor,
     eta: float,
 ) -> Tensor:
@@ -170,14 +171,14 @@ def _step(
             return targets.goal[:, None], likeliest_others(logits, targets.goal, 1).squeeze(1)
         return (likeliest_others(logits, targets.y, candidates) if to is None else to[:, None]), targets.y
 
-    f, w = nearest_boundary(model, z, pairs, DUAL[norm])
-    w = torch.nan_to_num(w, 0.0, 0.0, 0.0)
-    d_1 = onto_plane(z, w, -f, norm)
-    d_2 = onto_plane(x, w, (w * (z - x)).flatten(1).sum(1) - f, norm)
-    order = float(norm[1:])
+    f, w = nearest_boundary(model, z, pairs, DUAL[threat.norm])
+    w = threat.restrict(torch.nan_to_num(w, 0.0, 0.0, 0.0), x)
+    d_1 = onto_plane(z, w, -f, threat)
+    d_2 = onto_plane(x, w, (w * (z - x)).flatten(1).sum(1) - f, threat)
+    order = float(threat.norm[1:])
     size_1, size_2 = norms(d_1, order).clamp_min(1e-8), norms(d_2, order).clamp_min(1e-8)
     alpha = (size_1 / (size_1 + size_2)).minimum(torch.as_tensor(alpha_max).to(x))
-    return ((1 - alpha) * (z + eta * d_1) + alpha * (x + eta * d_2)).clamp(0, 1)
+    return threat.clip(x, (1 - alpha) * (z + eta * d_1) + alpha * (x + eta * d_2))
 
 
 def _note(nearest: Nearest, z: Tensor, index: Tensor) -> None:
@@ -192,7 +193,7 @@ def _random_start(nearest: Nearest, index: Tensor, generator: Generator | None) 
     known = torch.as_tensor(nearest.threat.eps).to(nearest.size).expand_as(nearest.size)
     radius = torch.minimum(nearest.size, known)[index]
     radius = torch.where(radius.isfinite(), radius, RADIUS[nearest.threat.norm])
-    return ball(nearest.threat.norm, radius / 2).random_start(nearest.x[index], generator)
+    return replace(nearest.threat, eps=radius / 2).random_start(nearest.x[index], generator)
 
 
 def _closer(model: nn.Module, nearest: Nearest, targets: Targets, chunk: int | None) -> None:
@@ -211,7 +212,7 @@ def _closer(model: nn.Module, nearest: Nearest, targets: Targets, chunk: int | N
         for _ in range(3):
             # Nine tenths of the way to margin zero: on the boundary itself rounding decides who has won.
             between = 0.9 * f_good / (f_good - f_bad).clamp_min(torch.finfo(good.dtype).tiny)
-            z = (good + between.clamp(0, 1) * (bad - good)).clamp(0, 1)
+            z = nearest.threat.clip(nearest.x[index], good + between.clamp(0, 1) * (bad - good))
             f_z, success = f(z)
             nearest.update(z, success.flatten(), index)
             good, f_good = torch.where(success, z, good), torch.where(success, f_z, f_good)

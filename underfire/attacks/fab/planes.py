@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from underfire.ascent.threats import Threat
 from underfire.gradients.smoothing import norms
 from underfire.validate import per_sample
 
 
-def onto_plane(x: Tensor, w: Tensor, lack: Tensor, norm: str) -> Tensor:
+def onto_plane(x: Tensor, w: Tensor, lack: Tensor, threat: Threat) -> Tensor:
     """Return the shortest `d` with `<w, d> = lack` and `x + d` in the box, shaped like `x`.
 
     If the box has no such point, `x + d` is the corner of the box that is nearest to the plane.
@@ -18,7 +19,7 @@ def onto_plane(x: Tensor, w: Tensor, lack: Tensor, norm: str) -> Tensor:
         x: points of the box, `[B, ...]`.
         w: normal vectors of the planes, shaped like `x`.
         lack: by how much `<w, x>` must grow, positive or negative, `[B]`.
-        norm: `"linf"`, `"l2"` or `"l1"`.
+        threat: its box, and its norm: `"linf"`, `"l2"` or `"l1"`.
 
     Source: Croce and Hein, Minimally Distorted Adversarial Examples with a Fast Adaptive Boundary Attack, ICML 2020,
         section 2.2.
@@ -26,9 +27,10 @@ def onto_plane(x: Tensor, w: Tensor, lack: Tensor, norm: str) -> Tensor:
     lack = per_sample(lack, x)
     largest = norms(w, float("inf")).clamp_min(torch.finfo(w.dtype).tiny)
     w, lack = w / largest * lack.sign(), lack.abs() / largest  # squares of a small gradient would vanish
-    gain, room = w.abs(), torch.where(w > 0, 1 - x, x)
-    spend = _largest_first if norm == "l1" else _evenly
-    return w.sign() * spend(gain, room, lack, torch.ones_like(gain) if norm == "linf" else gain)
+    down, up = threat.room(x)
+    gain, room = w.abs(), torch.where(w > 0, up, -down)
+    spend = _largest_first if threat.norm == "l1" else _evenly
+    return w.sign() * spend(gain, room, lack, torch.ones_like(gain) if threat.norm == "linf" else gain)
 
 
 def _evenly(gain: Tensor, room: Tensor, lack: Tensor, speed: Tensor) -> Tensor:

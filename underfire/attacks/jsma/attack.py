@@ -98,10 +98,12 @@ def _run(
     nearest: Nearest,
 ) -> None:
     """Move towards the target, where `own` `[B, K]` is one (elsewhere zero), and pass every success to `nearest`."""
+    low, high = (torch.as_tensor(bound).to(x_adv).expand_as(nearest.x) for bound in nearest.threat.bounds(nearest.x))
     for step in range(int(steps.max()) if len(steps) else 0):
         logits, jacobian = sum_gradients(model, x_adv, torch.stack([own, 1 - own], dim=1))
-        alpha, beta = (theta * jacobian.nan_to_num(0, 0, 0)).flatten(2).unbind(1)
-        domain = (x_adv < 1 if theta > 0 else x_adv > 0).flatten(1)
+        change = theta * (high - low)[targets.index]
+        alpha, beta = (change[:, None] * jacobian.nan_to_num(0, 0, 0)).flatten(2).unbind(1)
+        domain = (x_adv < high[targets.index] if theta > 0 else x_adv > low[targets.index]).flatten(1)
         entries, useful = _most_salient(alpha, beta, domain, own.shape[1] - 1, together)
         success = succeeded(logits, targets.y, targets.goal)
         nearest.update(x_adv, success, targets.index)
@@ -109,8 +111,9 @@ def _run(
         if len(rows) == 0:
             return
         x_adv, targets, own, steps = x_adv[rows], targets.take(rows), own[rows], steps[rows]
-        x_adv = x_adv.flatten(1).scatter_add(1, entries[rows], x_adv.new_full((len(rows), together), theta))
-        x_adv = x_adv.clamp_(0, 1).view(len(rows), *nearest.x.shape[1:])
+        step_by = change[rows].flatten(1).gather(1, entries[rows])
+        z = x_adv.flatten(1).scatter_add(1, entries[rows], step_by).view_as(x_adv)
+        x_adv = nearest.threat.clip(nearest.x[targets.index], z)
     with torch.no_grad():
         nearest.update(x_adv, succeeded(model(x_adv), targets.y, targets.goal), targets.index)
 
