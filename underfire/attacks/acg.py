@@ -10,6 +10,7 @@ from underfire.ascent.objectives import Objective, margin
 from underfire.ascent.step_rules import halving
 from underfire.ascent.threats import ball
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.validate import at_least_one, default_generator
 
 
@@ -20,6 +21,7 @@ from underfire.validate import at_least_one, default_generator
     norms=("linf", "l2"),
     goals=("untargeted", "targeted"),
     atlas="AML.T0043.000",
+    domains=ADDITIVE,
 )
 def acg(
     model: nn.Module,

@@ -9,6 +9,7 @@ from underfire.ascent.loop import Keep, Recipe, ascend
 from underfire.ascent.objectives import Objective, log_odds
 from underfire.ascent.threats import Linf
 from underfire.catalog import card
+from underfire.domains import ADDITIVE
 from underfire.gradients.estimators import variance_tuned
 from underfire.validate import at_least_one, default_generator
 
@@ -19,6 +20,7 @@ from underfire.validate import at_least_one, default_generator
     norms=("linf",),
     goals=("untargeted", "targeted"),
     atlas="AML.T0043.000",
+    domains=ADDITIVE,
 )
 def vmi_fgsm(
     model: nn.Module,

@@ -156,7 +156,7 @@ class _Run:
         threat: Threat,
         generator: Generator | None,
     ) -> None:
-        self.x, self.solver, self.current_step_size, self.step = x, solver, step_size, step
+        self.x, self.solver, self.step_size, self.step = x, solver, step_size, step
         self.importance, self.threat, self.generator = importance, threat, generator
         self.z = x.new_zeros(*x.shape[:2], *shape)
         self.forget()
