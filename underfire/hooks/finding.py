@@ -124,7 +124,7 @@ def pooled_head(model: nn.Module, x: Tensor, grid: Grid | None = None) -> tuple[
 
 
 def _head(trace: Trace, mean: Tensor) -> str | None:
-    """The linear layer that makes the logits of a spatial mean."""
+    """Return the name of the linear layer that computes the logits from a spatial mean, or None."""
 
     def close(one: Tensor, other: Tensor) -> bool:
         return one.shape == other.shape and torch.allclose(one.to(other), other, rtol=1e-3, atol=1e-5)

@@ -131,13 +131,8 @@ class _Search:
     def __init__(
         self, model: nn.Module, x: Tensor, other_terms: Objective | None, sparsity: float, confidence: float
     ) -> None:
-        self.model, self.x, self.other_terms, self.sparsity, self.confidence = (
-            model,
-            x,
-            other_terms,
-            sparsity,
-            confidence,
-        )
+        self.model, self.x, self.other_terms = model, x, other_terms
+        self.sparsity, self.confidence = sparsity, confidence
         self.hinge, self.lead = carlini(6, confidence), margin()
         self.best, self.cost = x.clone(), x.new_full((len(x),), float("inf"))
 
