@@ -11,7 +11,7 @@ from underfire.ascent.nearest import Nearest
 from underfire.ascent.queries import Queries
 from underfire.errors import DataError
 from underfire.gradients.smoothing import norms
-from underfire.validate import per_sample
+from underfire.validate import default_generator, per_sample
 
 
 def find_starts(
@@ -27,7 +27,7 @@ def find_starts(
     Raises:
         DataError: the given starts do not have the shape of `x`, or leave the box.
     """
-    domain = walk.threat.domain
+    domain, generator = walk.threat.domain, default_generator(generator, x.device)
     if starts is not None and (starts.shape != x.shape or not bool(domain.contains(starts).all())):
         raise DataError(f"starts must be inputs in the box, of shape {list(x.shape)}, got {list(starts.shape)}")
     if len(x) == 0:

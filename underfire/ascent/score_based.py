@@ -58,7 +58,7 @@ def ascend_from_scores(
         The first success of every sample, or its iterate with the largest margin if there is none.
     """
     threat.check(x)
-    domain = domain_of(model)
+    domain, generator = domain_of(model), default_generator(generator, x.device)
     threat = threat.in_domain(domain)
     generator = default_generator(generator, x.device)
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Generator, Tensor
 
+from underfire.validate import default_generator
+
 
 def cross_fit_halves(
     y: Tensor, goal: Tensor | None, held_out: bool, generator: Generator | None = None
@@ -24,7 +26,7 @@ def cross_fit_halves(
         The samples to make a change from, the samples to use it on, and the class to reach or None. If all samples of
         the other half have the class of the goal, the change is made from the samples that it is used on.
     """
-    order = torch.randperm(len(y), generator=generator, device=y.device)
+    order = torch.randperm(len(y), generator=default_generator(generator, y.device), device=y.device)
     halves = order.chunk(2) if held_out else (order,)
     for used, made in zip(halves, reversed(halves), strict=True):
         if goal is None:

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from underfire.validate import per_sample
+
 R = TypeVar("R")
 
 
@@ -49,7 +51,7 @@ class _ReluRule:
         if self.width is None or not torch.is_grad_enabled():
             return step
         wide = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
-        size = wide.detach().square().flatten(1).mean(1).reshape(-1, *[1] * (z.dim() - 1))
+        size = per_sample(wide.detach().square().flatten(1).mean(1), z)
         smooth = 0.5 * (wide - at) * torch.rsqrt((wide - at).square() + self.width**2 * size + 1e-12)
         return step + (smooth - smooth.detach()).to(z.dtype)
 

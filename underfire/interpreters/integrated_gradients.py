@@ -18,7 +18,7 @@ from underfire.catalog import card
 from underfire.errors import InputError, nearest
 from underfire.hooks import bypass_cache, capture_relu_rule, frozen
 from underfire.measures.explanation import gap
-from underfire.validate import require_finite
+from underfire.validate import per_sample, require_finite
 
 BASELINES: dict[str, str | float] = {"black": "black", "white": 1.0, "mean": "mean", "blur": "blur"}
 QUADRATURES = ("gauss-legendre", "left", "right", "middle")
@@ -83,7 +83,7 @@ def integrated_gradients(
 
     def mean_gradient(ends: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
         def gradients(row: Tensor, step: Tensor, ends: Tensor, starts: Tensor) -> Tensor:
-            point = torch.lerp(starts[row], ends[row], alphas[step].reshape(-1, 1, 1, 1))
+            point = torch.lerp(starts[row], ends[row], per_sample(alphas[step], starts[row]))
             with bypass_cache(model):  # also when this pass is repeated in the backward pass
                 g = backward_to_input(model, point, classes[row], neuron, twice=twice)
             return weights.view(steps, -1, 1, 1, 1)[step] * g.unsqueeze(1)

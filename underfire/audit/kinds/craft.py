@@ -25,6 +25,7 @@ from underfire.catalog import find
 from underfire.errors import InputError
 from underfire.measures.outcome import attack_outcome
 from underfire.measures.perturbation import within
+from underfire.validate import per_sample
 
 _OUTCOME = "pred_adv:i conf_adv:f success:b in_box:b within_eps:b linf:f l2:f l1:f l0:f "
 schema = columns("id:s eps:f goal:i " + _OUTCOME + "forwards:f backwards:f seconds:f")
@@ -149,7 +150,7 @@ def _checked(x_adv: Tensor, x: Tensor) -> Tensor:
 
 
 def _rows(chosen: Tensor, like: Tensor) -> Tensor:
-    return chosen.reshape(-1, *[1] * (like.dim() - 1))
+    return per_sample(chosen, like)
 
 
 def _now(x: Tensor) -> float:

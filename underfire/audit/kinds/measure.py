@@ -20,6 +20,7 @@ from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AuditSpec, InterpreterSpec, MeasureSpec
 from underfire.audit.target import Target
 from underfire.catalog import find
+from underfire.validate import per_sample
 
 schema = columns("id:s eps:f measure:s clean:f value:f")
 about = columns("craft:s label:s seed:i interpreter:s")
@@ -74,12 +75,12 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     for eps in craft.options["sizes"]:
         kept = inside(craft, eps, x, x_adv)
         after = {
-            "x": torch.where(kept.reshape(-1, *[1] * (x.dim() - 1)), x_adv, x),
+            "x": torch.where(per_sample(kept, x), x_adv, x),
             "logits": torch.where(kept[:, None], logits, clean),
         }
         both = {**shared, **before, "x_adv": after["x"], "logits_adv": after["logits"]}
         if "m" in before:
-            after |= {"m": torch.where(kept.reshape(-1, 1, 1, 1), maps, before["m"]), "y": after["logits"].argmax(1)}
+            after |= {"m": torch.where(per_sample(kept, maps), maps, before["m"]), "y": after["logits"].argmax(1)}
             both["n"] = after["m"]
         for entry in entries:
             measure = bind(entry)
