@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +14,8 @@ from underfire.catalog import AttackFacts, Card, facts_of
 from underfire.errors import DataError, InputError, Unsupported
 from underfire.measures import perturbation
 from underfire.model import Classifier
-from underfire.testing.models import DOMAINS, toy_batch, toy_classifier
-
-#: A middling and a large perturbation of images, by norm.
-EPS = {"linf": 0.1, "l2": 1.0, "l1": 10.0, "l0": 20.0, "pixels": 5, "flow": 0.5, "patch": 0.2}
-BIG = {"linf": 0.5, "l2": 8.0, "l1": 120.0, "l0": 300.0, "pixels": 100, "flow": 4.0, "patch": 0.55}
+from underfire.testing.models import BIG, DOMAINS, EPS, toy_batch, toy_classifier
+from underfire.testing.promises import check_promises, refused, require
 
 
 def check_attack(
@@ -39,11 +35,7 @@ def check_attack(
     """
     function = attack.function if isinstance(attack, Card) else attack
     subject = Subject(function, facts_of(attack, AttackFacts()), options or {})
-    for name in PROMISES if promises is None else promises:
-        try:
-            PROMISES[name](subject)
-        except AssertionError as broken:
-            raise AssertionError(f"{subject.name} breaks the promise {name!r}: {broken}") from broken
+    check_promises(getattr(function, "__name__", repr(function)), subject, PROMISES, promises)
 
 
 @dataclass(frozen=True)
@@ -59,11 +51,6 @@ class Subject:
     function: Callable[..., Tensor]
     facts: AttackFacts
     options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The name of the function."""
-        return getattr(self.function, "__name__", type(self.function).__name__)
 
     @property
     def parameters(self) -> frozenset[str]:
@@ -88,28 +75,13 @@ class Subject:
         return model, x, model(x).detach().argmax(1)
 
 
-def _require(condition: bool | Tensor, message: str) -> None:
-    if not bool(torch.as_tensor(condition).all()):
-        raise AssertionError(message)
-
-
-@contextmanager
-def _refused(error: type[Exception], words: str, what: str) -> Iterator[None]:
-    try:
-        yield
-    except error as found:
-        _require(words in str(found), f"the error for {what} must say {words!r}, got {str(found)!r}")
-    else:
-        raise AssertionError(f"{what} must raise {error.__name__}")
-
-
 def _check_result(subject: Subject, x: Tensor, x_adv: Tensor, norm: str, eps: Tensor, domain: str) -> None:
-    _require(x_adv.shape == x.shape, f"the result must be shaped {tuple(x.shape)}, got {tuple(x_adv.shape)}")
-    _require(x_adv.dtype == x.dtype, f"the result must be {x.dtype}, got {x_adv.dtype}")
-    _require(not x_adv.requires_grad, "the result must not require a gradient")
-    _require(DOMAINS[domain].contains(x_adv), f"a value leaves the box of domain {domain!r}")
-    _require(perturbation.within(x, x_adv, norm, eps), f"the {norm} size exceeds eps")
-    _require(torch.equal(x_adv[0], x[0]), f"an eps of 0 must change nothing ({norm})")
+    require(x_adv.shape == x.shape, f"the result must be shaped {tuple(x.shape)}, got {tuple(x_adv.shape)}")
+    require(x_adv.dtype == x.dtype, f"the result must be {x.dtype}, got {x_adv.dtype}")
+    require(not x_adv.requires_grad, "the result must not require a gradient")
+    require(DOMAINS[domain].contains(x_adv), f"a value leaves the box of domain {domain!r}")
+    require(perturbation.within(x, x_adv, norm, eps), f"the {norm} size exceeds eps")
+    require(torch.equal(x_adv[0], x[0]), f"an eps of 0 must change nothing ({norm})")
 
 
 def shape_box_and_size(subject: Subject) -> None:
@@ -120,7 +92,7 @@ def shape_box_and_size(subject: Subject) -> None:
             eps = torch.linspace(0, 2, len(x), dtype=dtype) * EPS.get(norm, 0.5)
             before = x.clone()
             _check_result(subject, x, subject(model, x, y, eps=eps, norm=norm), norm, eps, subject.domain)
-            _require(torch.equal(x, before), "the attack must not write into x")
+            require(torch.equal(x, before), "the attack must not write into x")
 
 
 def every_domain(subject: Subject) -> None:
@@ -133,17 +105,17 @@ def every_domain(subject: Subject) -> None:
         norm = subject.facts.norms[0]
         eps = torch.linspace(0, 2, len(x)) * EPS.get(norm, 0.5)
         if domain not in subject.facts.domains:
-            with _refused(Unsupported, repr(domain), f"a model of domain {domain!r}"):
+            with refused(Unsupported, repr(domain), f"a model of domain {domain!r}"):
                 subject(model, x, y, eps=eps, norm=norm)
             continue
         for norm in subject.facts.norms:
             x_adv = subject(model, x, y, eps=eps, norm=norm)
             _check_result(subject, x, x_adv, norm, eps, domain)
             fixed = [i for i, column in enumerate(kind.kinds) if column != "numeric"]
-            _require(torch.equal(x_adv[..., fixed], x[..., fixed]), f"a column of domain {domain!r} may not change")
+            require(torch.equal(x_adv[..., fixed], x[..., fixed]), f"a column of domain {domain!r} may not change")
         if domain != "image":
             x_adv = subject(model, x, y, eps=BIG.get(norm, 1.0), norm=norm)
-            _require((model(x_adv).argmax(1) != y).any(), f"no sample of domain {domain!r} was fooled")
+            require((model(x_adv).argmax(1) != y).any(), f"no sample of domain {domain!r} was fooled")
 
 
 def deterministic(subject: Subject) -> None:
@@ -153,11 +125,11 @@ def deterministic(subject: Subject) -> None:
     for source in ("a generator", "no generator"):
         changes = {"generator": None} if source == "no generator" else {}
         first = subject(model, x, y, **changes)
-        _require(torch.equal(torch.get_rng_state(), before), f"with {source} the global random state changed")
+        require(torch.equal(torch.get_rng_state(), before), f"with {source} the global random state changed")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(12345)
             second = subject(model, x, y, **changes)
-        _require(torch.equal(first, second), f"with {source} two calls differ")
+        require(torch.equal(first, second), f"with {source} two calls differ")
 
 
 def model_left_as_found(subject: Subject) -> None:
@@ -177,12 +149,12 @@ def model_left_as_found(subject: Subject) -> None:
 
     before = state()
     handle = layers[0].register_forward_pre_hook(
-        lambda *_: _require(not any(p.requires_grad for p in model.parameters()), "a weight requires a gradient")
+        lambda *_: require(not any(p.requires_grad for p in model.parameters()), "a weight requires a gradient")
     )
     subject(model, x, y)
     handle.remove()
-    _require(state() == before, "the mode, a hook or a gradient of a module changed")
-    _require(all(torch.equal(v, weights[k]) for k, v in model.state_dict().items()), "a weight changed")
+    require(state() == before, "the mode, a hook or a gradient of a module changed")
+    require(all(torch.equal(v, weights[k]) for k, v in model.state_dict().items()), "a weight changed")
 
 
 def goal_works_or_raises(subject: Subject) -> None:
@@ -191,7 +163,7 @@ def goal_works_or_raises(subject: Subject) -> None:
     logits = model(x).detach()
     goal = logits.topk(2, dim=1).indices[:, 1]
     if "targeted" not in subject.facts.goals:
-        with _refused(Unsupported, "goal", "a goal"):
+        with refused(Unsupported, "goal", "a goal"):
             subject(model, x, y, goal=goal)
         return
     x_adv = subject(model, x, y, goal=goal, eps=BIG.get(subject.facts.norms[0], 1.0) / 2.5)
@@ -201,8 +173,8 @@ def goal_works_or_raises(subject: Subject) -> None:
     if (subject.facts.knowledge, subject.facts.atlas) != ("black-box", "AML.T0043.002"):
         # A goal that leads is a success, even where a third class has gained more than it.
         share = float(((after > before) | (reached.argmax(1) == goal)).float().mean())
-        _require(share >= (0.6 if subject.facts.random else 1), f"the goal became likelier for {share:.0%} of samples")
-    with _refused(InputError, "goal equals the label", "a goal that equals the label"):
+        require(share >= (0.6 if subject.facts.random else 1), f"the goal became likelier for {share:.0%} of samples")
+    with refused(InputError, "goal equals the label", "a goal that equals the label"):
         subject(model, x, y, goal=y)
 
 
@@ -212,7 +184,7 @@ def saturated_model(subject: Subject) -> None:
     _scale_last(model, 1e4)
     x_adv = subject(model, x, y, eps=BIG.get(subject.facts.norms[0], 1.0))
     share = float((model(x_adv).argmax(1) != y).float().mean())
-    _require(share >= 0.6, f"only {share:.0%} of samples fool a confident model")
+    require(share >= 0.6, f"only {share:.0%} of samples fool a confident model")
 
 
 def batch_equals_singles(subject: Subject) -> None:
@@ -227,7 +199,7 @@ def batch_equals_singles(subject: Subject) -> None:
         for i in range(len(x)):
             one = slice(i, i + 1)
             single = subject(model, x[one], y[one], eps=eps[one], norm=norm, **options)
-            _require(torch.allclose(batch[one], single, atol=1e-9), f"sample {i} differs in a batch ({norm})")
+            require(torch.allclose(batch[one], single, atol=1e-9), f"sample {i} differs in a batch ({norm})")
 
 
 def any_precision(subject: Subject) -> None:
@@ -236,15 +208,15 @@ def any_precision(subject: Subject) -> None:
     for norm in subject.facts.norms:
         eps = torch.full((len(x),), EPS.get(norm, 0.5), dtype=torch.float64)
         x_adv = subject(model, x, y, eps=eps, norm=norm)
-        _require(x_adv.dtype == torch.float32, f"eps in float64 gives a result in {x_adv.dtype} ({norm})")
+        require(x_adv.dtype == torch.float32, f"eps in float64 gives a result in {x_adv.dtype} ({norm})")
     for shape in ((1, 8, 8), (3, 8, 8)) if subject.domain == "image" else ((),):
         model = toy_classifier(subject.domain, shape=shape, classes=2)
         x = toy_batch(subject.domain, 3, shape=shape, dtype=torch.float32)
         y = model(x).argmax(1)
         model.module.to(torch.bfloat16)
         x_adv = subject(model, x, y)
-        _require(x_adv.dtype == torch.float32, f"a bfloat16 model gives a result in {x_adv.dtype}")
-        _require(torch.isfinite(x_adv), "a bfloat16 model gives values that are not finite")
+        require(x_adv.dtype == torch.float32, f"a bfloat16 model gives a result in {x_adv.dtype}")
+        require(torch.isfinite(x_adv), "a bfloat16 model gives values that are not finite")
 
 
 def misclassified_stays(subject: Subject) -> None:
@@ -253,7 +225,7 @@ def misclassified_stays(subject: Subject) -> None:
     wrong = (y + 1) % 4
     x_adv = subject(model, x, wrong, eps=EPS.get(subject.facts.norms[0], 0.5) / 10)
     share = float((model(x_adv).argmax(1) != wrong).float().mean())
-    _require(share >= 0.8, f"only {share:.0%} of misclassified samples stay so")
+    require(share >= 0.8, f"only {share:.0%} of misclassified samples stay so")
 
 
 def no_success_where_none_is(subject: Subject) -> None:
@@ -265,16 +237,16 @@ def no_success_where_none_is(subject: Subject) -> None:
         layers[-1].bias.copy_(torch.tensor([100.0, 0.0, 0.0, 0.0]))  # type: ignore[operator]
     y = torch.zeros_like(y)
     x_adv = subject(model, x, y)
-    _require(model(x_adv).argmax(1) == y, "a model that cannot be fooled was fooled")
-    _require(torch.isfinite(x_adv), "a value is not finite")
-    _require(not subject.facts.minimal or torch.equal(x_adv, x), "without a success the clean input must come back")
+    require(model(x_adv).argmax(1) == y, "a model that cannot be fooled was fooled")
+    require(torch.isfinite(x_adv), "a value is not finite")
+    require(not subject.facts.minimal or torch.equal(x_adv, x), "without a success the clean input must come back")
 
 
 def empty_batch(subject: Subject) -> None:
     """An empty batch comes back empty."""
     model, x, y = subject.setting()
     x_adv = subject(model, x[:0], y[:0])
-    _require(x_adv.shape == x[:0].shape, f"an empty batch gives {tuple(x_adv.shape)}")
+    require(x_adv.shape == x[:0].shape, f"an empty batch gives {tuple(x_adv.shape)}")
 
 
 def bad_input(subject: Subject) -> None:
@@ -295,7 +267,7 @@ def bad_input(subject: Subject) -> None:
     if "norm" in subject.parameters:
         cases.append((Unsupported, "l7", "an unknown norm", (x, y), {"norm": "l7"}))
     for error, words, what, arguments, options in cases:
-        with _refused(error, words, what):
+        with refused(error, words, what):
             subject(model, *arguments, **options)
 
 

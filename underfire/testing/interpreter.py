@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from underfire.errors import DataError, InputError, NotFitted
 from underfire.model import Classifier
 from underfire.records import Batch
 from underfire.testing.models import SHAPES, toy_classifier
+from underfire.testing.promises import check_promises, refused, require
 
 BATCH = 4
 _DTYPE = torch.float64
@@ -43,11 +43,7 @@ def check_interpreter(
     method = interpreter.function if isinstance(interpreter, Card) else interpreter
     facts = facts_of(interpreter, InterpreterFacts(differentiable=True, second_order=True))
     subject = Subject(method, facts, options or {}, fit_options or {})
-    for name in PROMISES if promises is None else promises:
-        try:
-            PROMISES[name](subject)
-        except AssertionError as broken:
-            raise AssertionError(f"{subject.name} breaks the promise {name!r}: {broken}") from broken
+    check_promises(subject.name, subject, PROMISES, promises)
 
 
 class KnownImages:
@@ -118,11 +114,6 @@ def setting(*, smooth: bool = False) -> tuple[Classifier, Tensor, Tensor]:
     return model, x, torch.arange(BATCH) % 4
 
 
-def _require(condition: bool | Tensor, message: str) -> None:
-    if not bool(torch.as_tensor(condition).all()):
-        raise AssertionError(message)
-
-
 def _equal(a: Any, b: Any) -> bool:
     """Return whether two explanations are equal: maps, images, words, or examples in every tensor."""
     if isinstance(a, Tensor):
@@ -139,14 +130,14 @@ def map_shape_and_dtype(subject: Subject) -> None:
         return
     model, x, y = setting()
     m = subject.prepared(model)(model, x, y)
-    _require(isinstance(m, Tensor), f"the map must be a tensor, got {type(m).__name__}")
-    _require(m.dim() == 4 and m.shape[:2] == (BATCH, 1), f"a map must be [{BATCH}, 1, h, w], got {tuple(m.shape)}")
-    _require(m.shape[2] <= x.shape[2] and m.shape[3] <= x.shape[3], "a map must not be larger than the image")
-    _require(m.dtype == x.dtype, f"a map must be {x.dtype}, got {m.dtype}")
-    _require(torch.isfinite(m), "a map must be finite")
-    _require(not m.requires_grad, "a map must not carry a graph where x requires no gradient")
+    require(isinstance(m, Tensor), f"the map must be a tensor, got {type(m).__name__}")
+    require(m.dim() == 4 and m.shape[:2] == (BATCH, 1), f"a map must be [{BATCH}, 1, h, w], got {tuple(m.shape)}")
+    require(m.shape[2] <= x.shape[2] and m.shape[3] <= x.shape[3], "a map must not be larger than the image")
+    require(m.dtype == x.dtype, f"a map must be {x.dtype}, got {m.dtype}")
+    require(torch.isfinite(m), "a map must be finite")
+    require(not m.requires_grad, "a map must not carry a graph where x requires no gradient")
     with torch.no_grad():
-        _require(_equal(subject.prepared(model)(model, x, y), m), "the map differs where gradients are off")
+        require(_equal(subject.prepared(model)(model, x, y), m), "the map differs where gradients are off")
 
 
 def batch_equals_singles(subject: Subject) -> None:
@@ -157,10 +148,10 @@ def batch_equals_singles(subject: Subject) -> None:
     interpret = subject.prepared(model)
     batch = interpret(model, x, y)
     singles = torch.cat([interpret(model, x[i : i + 1], y[i : i + 1]) for i in range(BATCH)])
-    _require(torch.allclose(batch, singles, atol=1e-10), "a map differs in a batch")
+    require(torch.allclose(batch, singles, atol=1e-10), "a map differs in a batch")
     if "chunk" in subject.parameters:
         chunked = subject.prepared(model, chunk=3)(model, x, y)
-        _require(torch.allclose(batch, chunked, atol=1e-10), "a map depends on the chunk")
+        require(torch.allclose(batch, chunked, atol=1e-10), "a map depends on the chunk")
 
 
 def differentiable_as_the_card_says(subject: Subject) -> None:
@@ -173,10 +164,10 @@ def differentiable_as_the_card_says(subject: Subject) -> None:
         interpret = subject.prepared(model, **changes)
         m = interpret(model, x, y)
         said = subject.facts.differentiable
-        _require(m.requires_grad == said, f"the card says differentiable={said}, the map says {m.requires_grad}")
+        require(m.requires_grad == said, f"the card says differentiable={said}, the map says {m.requires_grad}")
         if said:
             gap = _derivative_gap(interpret, model, x, y, m)
-            _require(gap <= tolerance, f"the map's derivative is wrong by {gap:.2g} of its length ({changes})")
+            require(gap <= tolerance, f"the map's derivative is wrong by {gap:.2g} of its length ({changes})")
 
 
 def _double_backwards(subject: Subject) -> Iterator[tuple[dict[str, Any], float]]:
@@ -215,10 +206,10 @@ def model_left_as_found(subject: Subject) -> None:
 
     found = state()
     subject.prepared(model)(model, x, y)
-    _require(state() == found, "the mode or a hook of a module changed")
-    _require(all(p.requires_grad and p.grad is None for p in model.parameters()), "a weight lost or got a gradient")
-    _require(torch.equal(x, before), "the interpreter must not write into x")
-    _require(torch.equal(torch.get_rng_state(), random), "the global random state changed")
+    require(state() == found, "the mode or a hook of a module changed")
+    require(all(p.requires_grad and p.grad is None for p in model.parameters()), "a weight lost or got a gradient")
+    require(torch.equal(x, before), "the interpreter must not write into x")
+    require(torch.equal(torch.get_rng_state(), random), "the global random state changed")
 
 
 def deterministic(subject: Subject) -> None:
@@ -228,14 +219,14 @@ def deterministic(subject: Subject) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(12345)
         second = subject.prepared(model)(model, x, y)
-    _require(_equal(first, second), "two calls without a generator differ")
+    require(_equal(first, second), "two calls without a generator differ")
 
 
 def empty_batch(subject: Subject) -> None:
     """An empty batch has an empty explanation."""
     model, x, y = setting()
     seen = subject.prepared(model)(model, x[:0], y[:0])
-    _require(len(seen) == 0, f"an empty batch gives {len(seen)} explanations")
+    require(len(seen) == 0, f"an empty batch gives {len(seen)} explanations")
 
 
 def bad_input(subject: Subject) -> None:
@@ -244,28 +235,17 @@ def bad_input(subject: Subject) -> None:
     interpret = subject.prepared(model)
     wrong = y.clone()
     wrong[-1] = 9
-    with _refused(DataError, "class 9 is outside", "a class outside the model"):
+    with refused(DataError, "class 9 is outside", "a class outside the model"):
         interpret(model, x, wrong)
-    with _refused(DataError, "int64", "classes that are no integers"):
+    with refused(DataError, "int64", "classes that are no integers"):
         interpret(model, x, y.double())
     if "chunk" in subject.parameters:
-        with _refused(InputError, "chunk", "chunk=0"):
+        with refused(InputError, "chunk", "chunk=0"):
             subject.prepared(model, chunk=0)(model, x, y)
     if inspect.isclass(subject.method):
-        with _refused(NotFitted, "fit", "a call before fit"):
+        with refused(NotFitted, "fit", "a call before fit"):
             unfitted: Any = subject.method(**subject.options)
             unfitted(model, x, y)
-
-
-@contextmanager
-def _refused(error: type[Exception], words: str, what: str) -> Iterator[None]:
-    """Require that the block raises an error whose message holds some words."""
-    try:
-        yield
-    except error as found:
-        _require(words in str(found), f"the error for {what} must say {words!r}, got {str(found)!r}")
-    else:
-        raise AssertionError(f"{what} must raise {error.__name__}")
 
 
 #: The promises by name, in the order in which they are checked.

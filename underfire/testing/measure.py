@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.catalog import Card, MeasureFacts, facts_of
+from underfire.testing.promises import check_promises, require
 
 #: The arguments that an audit binds by name.
 VOCABULARY = ("model", "interpreter", "x", "x_adv", "y", "goal", "logits", "logits_adv", "m", "n", "mask")
@@ -36,13 +37,9 @@ def check_measure(
     function = measure.function if isinstance(measure, Card) else measure
     default = MeasureFacts(higher_is_better=True)
     facts = facts_of(measure, default)
-    _require(facts is not default, f"{function.__name__} has no card of kind 'measure'")
+    require(facts is not default, f"{function.__name__} has no card of kind 'measure'")
     subject = Subject(function, facts, arguments or {})
-    for name in PROMISES if promises is None else promises:
-        try:
-            PROMISES[name](subject)
-        except AssertionError as broken:
-            raise AssertionError(f"{function.__name__} breaks the promise {name!r}: {broken}") from broken
+    check_promises(function.__name__, subject, PROMISES, promises)
 
 
 class Network(nn.Module):
@@ -113,18 +110,13 @@ class Subject:
     def given(self, dtype: torch.dtype = torch.float64) -> list[Any]:
         """Return one value for each required argument; tensors of floats have the type `dtype`."""
         known = {**example(dtype), **self.arguments}
-        _require(known.keys() >= set(self.required()), f"give arguments for {set(self.required()) - known.keys()}")
+        require(known.keys() >= set(self.required()), f"give arguments for {set(self.required()) - known.keys()}")
         values = [known[name] for name in self.required()]
         return [v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for v in values]
 
     def __call__(self, values: Iterable[Any]) -> Tensor | float:
         """Call the measure with one value for each required argument."""
         return self.function(*values)
-
-
-def _require(condition: bool | Tensor, message: str) -> None:
-    if not bool(torch.as_tensor(condition).all()):
-        raise AssertionError(message)
 
 
 def _alike(found: Tensor | float, wanted: Tensor | float, relative: float = 1e-6) -> bool:
@@ -135,21 +127,21 @@ def _alike(found: Tensor | float, wanted: Tensor | float, relative: float = 1e-6
 def documented(subject: Subject) -> None:
     """The docstring begins with a sentence, and what an audit computes asks only for what an audit has."""
     summary = (inspect.getdoc(subject.function) or "").split("\n", 1)[0]
-    _require(summary.endswith("."), f"the docstring must begin with a sentence, got {summary!r}")
+    require(summary.endswith("."), f"the docstring must begin with a sentence, got {summary!r}")
     if subject.facts.table:
         unknown = set(subject.required()) - set(VOCABULARY)
-        _require(not unknown, f"table={subject.facts.table!r}, and an audit has no {', '.join(sorted(unknown))}")
-        _require(not subject.facts.whole, f"table={subject.facts.table!r}, and it is one number for a whole set")
+        require(not unknown, f"table={subject.facts.table!r}, and an audit has no {', '.join(sorted(unknown))}")
+        require(not subject.facts.whole, f"table={subject.facts.table!r}, and it is one number for a whole set")
 
 
 def one_value_each(subject: Subject) -> None:
     """The result is bool or as wide as its input, one value `[B]` per sample, or a float."""
     found = subject(subject.given())
     if not isinstance(found, Tensor):
-        _require(isinstance(found, float), f"the result must be a tensor or a float, got {type(found).__name__}")
+        require(isinstance(found, float), f"the result must be a tensor or a float, got {type(found).__name__}")
         return
-    _require(found.shape == (BATCH,), f"the result must be [{BATCH}], got {tuple(found.shape)}")
-    _require(found.dtype in (torch.bool, torch.float64), f"the result must be bool or float64, got {found.dtype}")
+    require(found.shape == (BATCH,), f"the result must be [{BATCH}], got {tuple(found.shape)}")
+    require(found.dtype in (torch.bool, torch.float64), f"the result must be bool or float64, got {found.dtype}")
 
 
 def batch_equals_singles(subject: Subject) -> None:
@@ -163,7 +155,7 @@ def batch_equals_singles(subject: Subject) -> None:
         alone: Tensor | float = torch.cat([torch.as_tensor(value) for value in singles])
     else:
         alone = math.fsum(float(value) for value in singles) / BATCH
-    _require(_alike(alone, batch), f"the batch gives {batch}, its samples alone {alone}")
+    require(_alike(alone, batch), f"the batch gives {batch}, its samples alone {alone}")
 
 
 def any_precision(subject: Subject) -> None:
@@ -175,9 +167,9 @@ def any_precision(subject: Subject) -> None:
     for dtype, tolerance in _TOLERANCE.items():
         narrow = subject(subject.given(dtype))
         if isinstance(narrow, Tensor) and narrow.dtype != torch.bool:
-            _require(narrow.dtype == torch.float32, f"{dtype} must give float32, got {narrow.dtype}")
+            require(narrow.dtype == torch.float32, f"{dtype} must give float32, got {narrow.dtype}")
         relative = tolerance if asks else 1e-5
-        _require(_alike(narrow, wide, relative), f"{dtype} gives {narrow}, float64 {wide}")
+        require(_alike(narrow, wide, relative), f"{dtype} gives {narrow}, float64 {wide}")
 
 
 def inside_limits(subject: Subject) -> None:
@@ -185,7 +177,7 @@ def inside_limits(subject: Subject) -> None:
     if subject.facts.limits is not None:
         low, high = subject.facts.limits
         found = torch.as_tensor(subject(subject.given())).double()
-        _require((found >= low) & (found <= high), f"a value leaves [{low:g}, {high:g}]: {found.tolist()}")
+        require((found >= low) & (found <= high), f"a value leaves [{low:g}, {high:g}]: {found.tolist()}")
 
 
 def arguments_left_as_found(subject: Subject) -> None:
@@ -196,9 +188,9 @@ def arguments_left_as_found(subject: Subject) -> None:
     before, state = [t.clone() for t in tensors], torch.get_rng_state()
     modes = [module.training for value in modules for module in value.modules()]
     subject(given)
-    _require(all(map(torch.equal, tensors, before)), "an argument or a weight changed")
-    _require([m.training for value in modules for m in value.modules()] == modes, "the mode of a module changed")
-    _require(torch.equal(torch.get_rng_state(), state), "the global random state changed")
+    require(all(map(torch.equal, tensors, before)), "an argument or a weight changed")
+    require([m.training for value in modules for m in value.modules()] == modes, "the mode of a module changed")
+    require(torch.equal(torch.get_rng_state(), state), "the global random state changed")
 
 
 #: The promises by name.

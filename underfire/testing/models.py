@@ -25,6 +25,10 @@ DOMAINS = {
 #: Shapes of one sample; that of images is not square, so that a method that swaps the sides is seen.
 SHAPES = {"image": (3, 9, 12), "table": (8,), "series": (4, 6)}
 
+#: A medium and a large perturbation of the toy images, by norm.
+EPS = {"linf": 0.1, "l2": 1.0, "l1": 10.0, "l0": 20.0, "pixels": 5, "flow": 0.5, "patch": 0.2}
+BIG = {"linf": 0.5, "l2": 8.0, "l1": 120.0, "l0": 300.0, "pixels": 100, "flow": 4.0, "patch": 0.55}
+
 
 def toy_batch(domain: str = "image", n: int = 5, *, shape: tuple[int, ...] = (), dtype: torch.dtype) -> Tensor:
     """Return random samples `[n, ...]` inside the box, some values of which lie on its border."""
