@@ -119,6 +119,7 @@ class Ledger:
 
         # One thread: several sum in an order of their own, and the last digit of a mean differs between readings.
         database = duckdb.connect(":memory:", config={"threads": 1})
+        database.execute("SET enable_progress_bar = false")
         for name, kind in KINDS.items():
             planned = [cell for cell in self.about["cells"] if cell["kind"] == name]
             told = [{"cell": cell["key"], **cell["about"]} for cell in planned]

@@ -190,22 +190,18 @@ def map_shifts(source: Source) -> list[MapShift]:
     if not source.sql("SELECT 1 AS one FROM maps LIMIT 1"):
         return []
     query = f"""
-    SELECT interpreter, label, norm, eps, any_value(attacked) AS attacked, list(l1) AS l1, list(iou) AS iou,
-           list(forged) AS forged
+    SELECT interpreter, label, norm, eps, any_value(attacked) AS attacked, list(forged) AS forged
     FROM (SELECT * FROM ({MAPS}) WHERE was_right ORDER BY id)
     GROUP BY interpreter, label, norm, eps ORDER BY interpreter, norm, eps, label
     """
     measured = _measured(source)
-    return [
-        MapShift(
-            **{key: row[key] for key in ("label", "norm", "eps", "interpreter", "attacked")},
-            l1=_mean(row["l1"]),
-            iou=_mean(row["iou"]),
-            forged=rate(row["forged"]),
-            measures=measured.get((row["label"], row["norm"], row["eps"], row["interpreter"]), {}),
-        )
-        for row in source.sql(query)
-    ]
+    shifts = []
+    for row in source.sql(query):
+        place = {key: row[key] for key in ("label", "norm", "eps", "interpreter", "attacked")}
+        means = measured[row["label"], row["norm"], row["eps"], row["interpreter"]]
+        l1, iou = means["map_l1"].value, means["map_iou"].value
+        shifts.append(MapShift(**place, l1=l1, iou=iou, forged=rate(row["forged"]), measures=means))
+    return shifts
 
 
 def _measured(source: Source) -> dict[tuple[str, str, float, str], dict[str, Measured]]:
