@@ -44,7 +44,7 @@ class Budget:
 
 
 def subject(spec: AuditSpec) -> AttackSpec:
-    """The attack whose numbers are checked: the first untargeted one that can also work without gradients, else PGD."""
+    """Return the attack to check: the first untargeted one that can also work without gradients, else PGD."""
     needed = {"estimate", "steps", "restarts", "keep"}
     for entry in spec.attacks:
         if entry.goal == "untargeted" and needed <= set(find("attack", entry.name).options):
@@ -125,7 +125,7 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
 
 
 def chance(lost: int, won: int) -> int:
-    """The largest surplus of `lost` over `won` that is still ordinary luck (sign test, one-sided).
+    """Return the largest surplus of `lost` over `won` that chance explains (sign test, one-sided).
 
     >>> chance(4, 0), chance(5, 0)
     (4, 3)

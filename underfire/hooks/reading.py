@@ -63,7 +63,7 @@ def layer(model: nn.Module, name: str) -> nn.Module:
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Inside, compute attention step by step, because its fused kernels have no second derivative."""
+    """Compute attention step by step inside the block, because its fused kernels have no second derivative."""
     with sdpa_kernel(SDPBackend.MATH):
         yield
 
@@ -92,7 +92,7 @@ _MEMOS: WeakKeyDictionary[nn.Module, _Memo] = WeakKeyDictionary()
 
 @contextmanager
 def shared_forward(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Inside, make two calls of `model` or `activations` on the same tensor cost one forward pass.
+    """Make two calls of `model` or `activations` on the same tensor cost one forward pass inside the block.
 
     A layer that `activations` read once is read in every later pass too. An attack whose objective needs both the
     logits and an explanation then needs one pass a step. Yields a function that forgets the remembered pass and frees
@@ -125,7 +125,7 @@ def shared_forward(model: nn.Module) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def bypass_cache(model: nn.Module) -> Iterator[None]:
-    """Inside, neither use nor change the pass that `shared_forward` remembers."""
+    """Neither use nor change the pass that `shared_forward` remembers, inside the block."""
     memo = _MEMOS.get(model)
     if memo is None:
         yield

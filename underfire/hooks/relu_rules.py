@@ -166,7 +166,7 @@ def capture_relu_rule(f: Callable[..., R]) -> Callable[..., R]:
 
 @contextmanager
 def smooth_relu(tau: float = 1e-4) -> Iterator[None]:
-    """Inside, let every ReLU, ReLU6 and LeakyReLU pass back the smooth step h instead of the unit step.
+    """Let every ReLU, ReLU6 and LeakyReLU in the block pass back the smooth step h instead of the unit step.
 
     The second derivative of a ReLU network is zero almost everywhere, so that a map that is a gradient could not be
     attacked by gradients. The forward pass, and with it every prediction, is unchanged. Works for modules and
@@ -179,7 +179,7 @@ def smooth_relu(tau: float = 1e-4) -> Iterator[None]:
 
 @contextmanager
 def wide_relu(width: float = 1.0) -> Iterator[None]:
-    """Inside, give the unit step of every rectifier the derivative of a smooth and wide step.
+    """Give the unit step of every rectifier in the block the derivative of a smooth and wide step.
 
     Unlike with `smooth_relu`, no gradient changes, only the derivative of a gradient. An enclosing `smooth_relu` stays
     in force.
@@ -194,7 +194,7 @@ def wide_relu(width: float = 1.0) -> Iterator[None]:
 
 @contextmanager
 def guided_relu(*, width: float | None = None) -> Iterator[None]:
-    """Inside, let every rectifier pass back only positive values, and only where its input was positive.
+    """Let every rectifier in the block pass back only positive values, and only where its input was positive.
 
     With an enclosing `smooth_relu`, the unit step is h here too. Source: Springenberg et al., Striving for Simplicity,
     ICLR Workshops 2015.
@@ -209,7 +209,7 @@ def guided_relu(*, width: float | None = None) -> Iterator[None]:
 
 @contextmanager
 def deconv_relu() -> Iterator[None]:
-    """Inside, let every rectifier pass back positive values, whatever its input was.
+    """Let every rectifier in the block pass back all positive values, whatever its input was.
 
     Source: Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014.
     """

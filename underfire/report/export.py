@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def to_json(ledger: Ledger) -> dict[str, Any]:
-    """All numbers of the report as plain values; a rate is `{value, low, high, n}`, and what is unknown is None."""
+    """Return all numbers of the report as plain values; a rate is `{value, low, high, n}`, an unknown number None."""
     found, run = summary.findings(ledger), facts(ledger)
     judged = verdict.judge(found)
     content = {

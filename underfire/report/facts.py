@@ -64,7 +64,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def spec_yaml(spec: AuditSpec) -> str:
-    """The spec as YAML that `load_spec` reads back as the same spec; what is None or empty is left out."""
+    """Return the spec as YAML, which `load_spec` reads as the same spec; leave out None and empty values."""
     content = _filled(spec.model_dump())
     for entry in content["attacks"]:
         if "eps" in entry:

@@ -66,7 +66,7 @@ class _Shot:
 
 
 def samples(ledger: Ledger, results: Sequence[AttackResult], labels: Sequence[str] | None) -> list[Sample]:
-    """The first images that the chosen attacks kept pictures of; empty where a run kept none."""
+    """Return the first images of which the chosen attacks kept pictures; an empty list if the run kept none."""
     aims = {row["label"]: row["attacked"] for row in ledger.sql("SELECT DISTINCT label, attacked FROM rows")}
     found = [_shots(ledger, result, aims.get(result.label, "")) for result in _chosen(results, aims)]
     found = [shots for shots in found if shots]

@@ -57,7 +57,7 @@ def _engine() -> Environment:
 
 
 def render(ledger: Ledger) -> str:
-    """The page of a run as text."""
+    """Return the page of a run as text."""
     found, run = read(ledger), facts(ledger)
     samples = gallery.samples(ledger, found.attacks, run.labels)
     styles = {label: i % plots.STYLES for i, label in enumerate(dict.fromkeys(h.label for h in found.attacks))}

@@ -52,7 +52,7 @@ def _inline(figure: Figure, kind: str, about: Markup) -> Markup:
 
 
 def distinct(page: str) -> str:
-    """The page with the ids inside every plot numbered, so that no two plots share one."""
+    """Return the page with numbered ids in every plot, so that no two plots share an id."""
     number, plots = count(), re.compile(r'<svg class="(?:chart|key|meter)".*?</svg>', re.DOTALL)
     return plots.sub(lambda plot: re.sub(r'(\bid="|href="#)', rf"\g<1>p{next(number)}-", plot[0]), page)
 
@@ -72,7 +72,7 @@ def _look(style: int) -> dict[str, Any]:
 @cache
 @rc_context(_SETTINGS)
 def key(style: int) -> Markup:
-    """A short piece of the curve of a style with its marker, for tables."""
+    """Draw a short piece of the curve of a style with its marker, for tables."""
     figure = _figure(36, 16)
     figure.add_artist(Line2D([1 / 36, 0.5, 35 / 36], [0.5] * 3, markevery=[1], **_look(style)))
     return _inline(figure, "key", Markup('aria-hidden="true"'))
@@ -80,7 +80,7 @@ def key(style: int) -> Markup:
 
 @rc_context(_SETTINGS)
 def meter(value: float, low: float, high: float, mark: float = math.nan, *, length: int = 100) -> Markup:
-    """A share on a scale from 0 to 1, `length` units long, with its interval and a second share as `mark`."""
+    """Draw a share on a scale from 0 to 1, `length` units long, with its interval and a second share as `mark`."""
     figure = _figure(length + 8, 12)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(-4 / length, 1 + 4 / length), ylim=(0, 12))
     axes.axis("off")

@@ -56,12 +56,12 @@ class Finding:
 
 
 def accuracy_tone(left: float, clean: float) -> str:
-    """How much of the accuracy is left: under half is bad, over nine tenths is good."""
+    """Return the tone of a robust accuracy: under half of the clean one is bad, over nine tenths is good."""
     return "bad" if left < 0.5 * clean else "warn" if left < 0.9 * clean else "good"
 
 
 def forged_tone(rate: Interval) -> str:
-    """How often a map is forged: in half of the images is bad, in a tenth or less is good."""
+    """Return the tone of a rate of forged maps: half of the images is bad, a tenth or less is good."""
     return "bad" if rate.value >= 0.5 else "warn" if rate.value > 0.1 else "good"
 
 
@@ -71,12 +71,12 @@ def gain_tone(gap: Difference) -> str:
 
 
 def worst_accuracy(found: Sequence[RobustAccuracy]) -> RobustAccuracy | None:
-    """The norm and size that leave least; of equals, the one with the smallest size relative to its norm's largest."""
+    """Return the norm and size with the lowest robust accuracy; None if there are none."""
     return min(found, key=lambda f: (f.robust.value, f.norm, f.eps), default=None)
 
 
 def worst_shift(found: Sequence[MapShift]) -> MapShift | None:
-    """The attack that forges most maps, among those aimed at the very interpreter where there are such."""
+    """Return the attack that forges most maps, of those aimed at the interpreter that is measured if there are any."""
     aimed = [s for s in found if s.attacked == s.interpreter] or list(found)
     return max(aimed, key=lambda s: s.forged.value, default=None)
 
@@ -232,7 +232,7 @@ def _belief(checks: Sequence[Check]) -> Answer:
 
 
 def findings(found: Findings) -> list[Finding]:
-    """One for every attack at its largest size, and one for every map that an attack was aimed at; the worst first."""
+    """Return a finding for each attack at its largest size and each map that an attack aimed at, the worst first."""
     clean = found.clean.value if found.clean else 1.0
     told = [
         Finding(

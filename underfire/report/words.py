@@ -19,7 +19,7 @@ _UNITS = {
 
 
 def percent(value: float) -> str:
-    r"""A share in per cent with one decimal.
+    r"""Format a share in per cent with one decimal.
 
     >>> percent(0.4213)
     '42.1\xa0%'
@@ -28,7 +28,7 @@ def percent(value: float) -> str:
 
 
 def format_interval(i: Interval) -> str:
-    r"""The interval of a share, in per cent.
+    r"""Format the interval of a share in per cent.
 
     >>> format_interval(Interval(0.5, 0.41234, 0.6, 100))
     '41.2–60.0\xa0%'
@@ -37,24 +37,24 @@ def format_interval(i: Interval) -> str:
 
 
 def format_range(i: Interval) -> str:
-    """The interval of a plain number; of a single value there is none."""
+    """Format the interval of a plain number; a single value has none."""
     if math.isnan(i.low):
         return "no interval"
     return f"{i.low:.3f}–{i.high:.3f}"
 
 
 def signed(value: float) -> str:
-    """A difference, with its sign."""
+    """Format a difference with its sign."""
     return "unknown" if math.isnan(value) else f"{value:+.3f}".replace("-", "−")
 
 
 def norm(name: str) -> str:
-    """A norm as it is written in text."""
+    """Return a norm as it is written in text."""
     return _NORMS.get(name, name)
 
 
 def unit(norm_name: str) -> str:
-    """What eps counts in a norm, or in what stands for one where the change is not additive.
+    """Return the unit of eps in a norm, or in the name of a change that is not additive.
 
     >>> unit("l2"), unit("flow")
     ('L2 size, pixels from 0 to 1', 'largest displacement, in pixels')
@@ -63,7 +63,7 @@ def unit(norm_name: str) -> str:
 
 
 def size(norm_name: str, eps: float) -> str:
-    """A size; one of L∞ that is a whole or half number of grey levels, as such.
+    """Format a size; write an L∞ size that is a whole or half number of grey levels as a fraction of 255.
 
     >>> size("linf", 8 / 255), size("linf", 0.031), size("l2", 0.5), size("linf", 0.0)
     ('8/255', '0.031', '0.5', '0')
@@ -75,17 +75,17 @@ def size(norm_name: str, eps: float) -> str:
 
 
 def threat(norm_name: str, eps: float) -> str:
-    """A norm with a size."""
+    """Format a norm with a size."""
     return f"{norm(norm_name)} eps {size(norm_name, eps)}"
 
 
 def class_name(index: int, labels: Sequence[str] | None) -> str:
-    """The name of a class; its number where names are not known."""
+    """Return the name of a class, or its number if the names are not known."""
     return labels[index] if labels and 0 <= index < len(labels) else f"class {index}"
 
 
 def plain(name: str) -> str:
-    """An identifier as words.
+    """Write an identifier as words.
 
     >>> plain("more_steps")
     'More steps'
@@ -106,15 +106,15 @@ def heading(label: str) -> str:
 
 
 def short(value: float | None) -> str:
-    """A number in at most three digits."""
+    """Format a number with at most three digits."""
     return "–" if value is None or math.isnan(value) else f"{value:.3g}"
 
 
 def seconds(value: float) -> str:
-    """A time per image."""
+    """Format a time per image."""
     return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
 def unknown(value: float) -> bool:
-    """Whether a number is nan."""
+    """Return whether a number is nan."""
     return math.isnan(value)

@@ -125,7 +125,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def map_shape_and_dtype(subject: Subject) -> None:
-    """A map is `[B, 1, h, w]`, no larger than the image, finite, of the float type of `x`, and without a graph."""
+    """Check that a map is `[B, 1, h, w]`, no larger than the image, finite, of the float type of `x`, and without a graph."""
     if not subject.gives_map:
         return
     model, x, y = setting()
@@ -141,7 +141,7 @@ def map_shape_and_dtype(subject: Subject) -> None:
 
 
 def batch_equals_singles(subject: Subject) -> None:
-    """An image has the same map alone as in a batch, and whatever the chunk."""
+    """Check that an image has the same map alone as in a batch, and whatever the chunk."""
     if not subject.gives_map:
         return
     model, x, y = setting()
@@ -155,7 +155,7 @@ def batch_equals_singles(subject: Subject) -> None:
 
 
 def differentiable_as_the_card_says(subject: Subject) -> None:
-    """A map carries a graph to `x` if and only if its card says so, and its derivative is that of the map."""
+    """Check that a map carries a graph to `x` if and only if its card says so, and its derivative is that of the map."""
     if not subject.gives_map:
         return
     for changes, tolerance in _double_backwards(subject):
@@ -213,7 +213,7 @@ def model_left_as_found(subject: Subject) -> None:
 
 
 def deterministic(subject: Subject) -> None:
-    """Without a generator, two calls give the same explanation, whatever the global seed."""
+    """Check that two calls without a generator give the same explanation, whatever the global seed."""
     model, x, y = setting()
     first = subject.prepared(model)(model, x, y)
     with torch.random.fork_rng(devices=[]):
@@ -223,7 +223,7 @@ def deterministic(subject: Subject) -> None:
 
 
 def empty_batch(subject: Subject) -> None:
-    """An empty batch has an empty explanation."""
+    """Check that an empty batch has an empty explanation."""
     model, x, y = setting()
     seen = subject.prepared(model)(model, x[:0], y[:0])
     require(len(seen) == 0, f"an empty batch gives {len(seen)} explanations")

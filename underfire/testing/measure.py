@@ -125,7 +125,7 @@ def _alike(found: Tensor | float, wanted: Tensor | float, relative: float = 1e-6
 
 
 def documented(subject: Subject) -> None:
-    """The docstring begins with a sentence, and what an audit computes asks only for what an audit has."""
+    """Check that the docstring begins with a sentence, and what an audit computes asks only for what an audit has."""
     summary = (inspect.getdoc(subject.function) or "").split("\n", 1)[0]
     require(summary.endswith("."), f"the docstring must begin with a sentence, got {summary!r}")
     if subject.facts.table:
@@ -135,7 +135,7 @@ def documented(subject: Subject) -> None:
 
 
 def one_value_each(subject: Subject) -> None:
-    """The result is bool or as wide as its input, one value `[B]` per sample, or a float."""
+    """Check that the result is bool or as wide as its input, one value `[B]` per sample, or a float."""
     found = subject(subject.given())
     if not isinstance(found, Tensor):
         require(isinstance(found, float), f"the result must be a tensor or a float, got {type(found).__name__}")
@@ -145,7 +145,7 @@ def one_value_each(subject: Subject) -> None:
 
 
 def batch_equals_singles(subject: Subject) -> None:
-    """A sample's value does not depend on the others, unless the card says that the measure is of a whole set."""
+    """Check that a sample's value does not depend on the others, unless the card says that the measure is of a whole set."""
     if subject.facts.whole:
         return
     given = subject.given()
