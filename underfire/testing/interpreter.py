@@ -125,7 +125,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def map_shape_and_dtype(subject: Subject) -> None:
-    """Check that a map is `[B, 1, h, w]`, no larger than the image, finite, of the float type of `x`, and without a graph."""
+    """Check that a map is `[B, 1, h, w]`, no larger than the image, finite, of the dtype of `x`, without a graph."""
     if not subject.gives_map:
         return
     model, x, y = setting()
@@ -155,7 +155,7 @@ def batch_equals_singles(subject: Subject) -> None:
 
 
 def differentiable_as_the_card_says(subject: Subject) -> None:
-    """Check that a map carries a graph to `x` if and only if its card says so, and its derivative is that of the map."""
+    """Check that a map carries a graph to `x` iff its card says so, and that its derivative is that of the map."""
     if not subject.gives_map:
         return
     for changes, tolerance in _double_backwards(subject):

@@ -145,7 +145,7 @@ def one_value_each(subject: Subject) -> None:
 
 
 def batch_equals_singles(subject: Subject) -> None:
-    """Check that a sample's value does not depend on the others, unless the card says that the measure is of a whole set."""
+    """Check that a sample's value does not depend on the others, unless the measure is of a whole set."""
     if subject.facts.whole:
         return
     given = subject.given()
