@@ -105,3 +105,8 @@ def test_second_derivatives_of_a_relu_network_are_zero_unless_smoothed(case):
     assert curvature() is None or (curvature() == 0).all()
     with smooth_relu(1e-2):
         assert (curvature().flatten(1).norm(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("card", list(uf.cards("interpreter")), ids=lambda card: card.name)
+def test_every_interpreter_is_reachable_under_its_catalogue_name(card):
+    assert getattr(uf.interpreters, card.name) is card.function
