@@ -10,6 +10,7 @@ import underfire as uf
 from tests.networks import randn
 from underfire.ascent.decisions import approach
 from underfire.ascent.queries import Queries
+from underfire.ascent.threats import ball
 from underfire.attacks.boundary import Rate
 from underfire.attacks.hop_skip_jump import normal
 from underfire.errors import DataError, InputError, OracleError
@@ -138,7 +139,7 @@ def test_the_normal_of_a_plane(x: Tensor, generator: torch.Generator, norm: str)
     ask = Queries(uf.Oracle(side, 3), x, side(x), 10_000, chunk=333)
     count = torch.tensor([100, 400, 1600, 400, 400])
     delta = torch.tensor([0.1, 0.1, 0.1, 0.001, 0.1], dtype=x.dtype)
-    v = normal(ask, up, torch.arange(5), delta, count, norm, generator).flatten(1)
+    v = normal(ask, up, torch.arange(5), delta, count, ball(norm, 0), generator).flatten(1)
     cosine = torch.nn.functional.cosine_similarity(v, WEIGHT.expand(5, -1))
     share = 2 / torch.pi * count / 48
     assert torch.allclose(cosine, (share / (1 + share)).sqrt().to(cosine), atol=0.12)

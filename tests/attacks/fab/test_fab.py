@@ -9,6 +9,7 @@ import torch
 
 import underfire as uf
 from tests.networks import centred_linear, rand, randn
+from underfire.ascent.threats import ball
 from underfire.attacks.fab.planes import onto_plane
 from underfire.errors import InputError, Unsupported
 from underfire.measures import perturbation
@@ -31,7 +32,7 @@ def exact(model, x, y, classes, norm):
     for c in classes.T:
         w = (model[1].weight[c] - model[1].weight[y]).detach().view_as(x)
         lack = (logits.gather(1, y[:, None]) - logits.gather(1, c[:, None])).squeeze(1)
-        sizes.append(getattr(perturbation, norm)(x, x + onto_plane(x, w, lack, norm)))
+        sizes.append(getattr(perturbation, norm)(x, x + onto_plane(x, w, lack, ball(norm, 0))))
     return torch.stack(sizes, 1)
 
 
@@ -79,7 +80,7 @@ def slow(model, x, y, norm, steps):
         _, f, w = min(planes, key=lambda plane: plane[0])
         b = f - float((w * z).sum())  # the plane is <w, .> + b = 0
         d_1, d_2 = (
-            onto_plane(p[None], w[None], torch.tensor([-b - float((w * p).sum())], dtype=x.dtype), norm)[0]
+            onto_plane(p[None], w[None], torch.tensor([-b - float((w * p).sum())], dtype=x.dtype), ball(norm, 0))[0]
             for p in (z, x)
         )
         size_1, size_2 = (max(float(d.flatten().norm(order)), 1e-8) for d in (d_1, d_2))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from underfire.ascent.threats import ball
 from underfire.attacks.fab.planes import onto_plane
 
 optimize = pytest.importorskip("scipy.optimize")
@@ -51,7 +52,7 @@ def planes() -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_as_short_as_a_general_solver_finds(planes: tuple[Tensor, Tensor, Tensor], norm: str) -> None:
     x, w, lack = planes
-    d = onto_plane(x, w, lack, norm)
+    d = onto_plane(x, w, lack, ball(norm, 0))
     assert torch.allclose((w * d).flatten(1).sum(1), lack)
     assert ((x + d >= -1e-12) & (x + d <= 1 + 1e-12)).all()
     size = torch.linalg.vector_norm(d.flatten(1), ord=float(norm[1:]), dim=1)
@@ -62,10 +63,10 @@ def test_as_short_as_a_general_solver_finds(planes: tuple[Tensor, Tensor, Tensor
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_what_the_box_cannot_reach_goes_to_the_corner(planes: tuple[Tensor, Tensor, Tensor], norm: str) -> None:
     x, w, _ = planes
-    d = onto_plane(x, w, torch.full((8,), 100.0, dtype=torch.float64), norm)
+    d = onto_plane(x, w, torch.full((8,), 100.0, dtype=torch.float64), ball(norm, 0))
     assert torch.allclose(x + d, torch.where(w > 0, 1.0, torch.where(w < 0, 0.0, x)))
-    assert not onto_plane(x, w, torch.zeros(8, dtype=torch.float64), norm).any()
-    assert not onto_plane(x, torch.zeros_like(w), torch.ones(8, dtype=torch.float64), norm).any()
+    assert not onto_plane(x, w, torch.zeros(8, dtype=torch.float64), ball(norm, 0)).any()
+    assert not onto_plane(x, torch.zeros_like(w), torch.ones(8, dtype=torch.float64), ball(norm, 0)).any()
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
@@ -74,4 +75,6 @@ def test_the_length_of_the_normal_does_not_matter(
     planes: tuple[Tensor, Tensor, Tensor], norm: str, scale: float
 ) -> None:
     x, w, lack = (part.float() for part in planes)
-    assert torch.allclose(onto_plane(x, w * scale, lack * scale, norm), onto_plane(x, w, lack, norm), atol=1e-5)
+    assert torch.allclose(
+        onto_plane(x, w * scale, lack * scale, ball(norm, 0)), onto_plane(x, w, lack, ball(norm, 0)), atol=1e-5
+    )
