@@ -1,8 +1,10 @@
-"""What the package promises about its own text: short files, and tests that are seeded and match facts."""
+"""Rules about the text of the package and its tests: short files, docstrings that begin with a verb, seeded tests."""
 
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -11,6 +13,34 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "underfire").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+
+# First words of a sentence that has no imperative verb at its beginning.
+NO_VERB = re.compile(
+    r"(?:A|After|All|An|And|Any|As|At|Because|Before|Both|By|Each|Either|Every|For|From|Here|How|If|In|Inside|"
+    r"Into|It|Its|No|Not|Of|On|One|Only|Or|Several|Since|So|That|The|There|These|They|This|Those|Through|"
+    r"To|Two|Under|Until|What|When|Where|Whether|Which|While|Who|Whose|Why|With|Within|Without)[,:;]?\s|`"
+)
+
+
+def public_functions(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and docstring of every public function and method; a property is named by what it is."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.ClassDef):
+            continue
+        if isinstance(node, ast.ClassDef) and node.name.startswith("_"):
+            continue
+        for child in node.body:
+            if not isinstance(child, ast.FunctionDef) or child.name.startswith("_"):
+                continue
+            marks = {ast.unparse(mark).split(".")[-1] for mark in child.decorator_list}
+            if not marks & {"property", "cached_property"} and (text := ast.get_docstring(child)):
+                yield child.lineno, text
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT / "underfire")))
+def test_a_public_docstring_begins_with_a_verb(path: Path) -> None:
+    found = public_functions(ast.parse(path.read_text()))
+    assert [f"line {line}: {text.splitlines()[0]}" for line, text in found if NO_VERB.match(text)] == []
 
 
 def test_no_file_is_long_and_most_are_short() -> None:

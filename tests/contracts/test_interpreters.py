@@ -62,7 +62,7 @@ def leaves_evaluation_mode(model, x, y):
 
 
 def draws_from_the_global_state(model, x, y):
-    return gradient(model, x, y) + torch.rand(1, 1, 1, 1, dtype=x.dtype)
+    return gradient(model, x, y) + torch.rand(1, 1, 1, 1, generator=torch.default_generator, dtype=x.dtype)
 
 
 def takes_any_class(model, x, y):

@@ -85,7 +85,7 @@ def _check_result(subject: Subject, x: Tensor, x_adv: Tensor, norm: str, eps: Te
 
 
 def shape_box_and_size(subject: Subject) -> None:
-    """The result has the shape and dtype of `x`, lies in the box, and is at most eps away, in every norm."""
+    """Check that the result has the shape and dtype of `x`, lies in the box, and is at most eps away, in every norm."""
     for dtype in (torch.float32, torch.float64):
         model, x, y = subject.setting(dtype)
         for norm in subject.facts.norms:
@@ -96,7 +96,7 @@ def shape_box_and_size(subject: Subject) -> None:
 
 
 def every_domain(subject: Subject) -> None:
-    """It runs on every domain of its card, leaves fixed columns alone, and refuses the other domains in one line."""
+    """Check that it runs on every domain of its card, keeps fixed columns, and refuses other domains in one line."""
     for domain, kind in DOMAINS.items():
         shape = (5, 7, 7) if domain == "image" else ()
         model = toy_classifier(domain, shape=shape, dtype=torch.float32)
@@ -158,7 +158,7 @@ def model_left_as_found(subject: Subject) -> None:
 
 
 def goal_works_or_raises(subject: Subject) -> None:
-    """A goal becomes likelier if the card says "targeted", and raises Unsupported if it does not."""
+    """Check that a goal becomes likelier if the card says "targeted", and raises Unsupported if it does not."""
     model, x, y = subject.setting()
     logits = model(x).detach()
     goal = logits.topk(2, dim=1).indices[:, 1]
@@ -179,7 +179,7 @@ def goal_works_or_raises(subject: Subject) -> None:
 
 
 def saturated_model(subject: Subject) -> None:
-    """A model that is so confident that its probabilities have no gradient is fooled all the same."""
+    """Check that a model that is so confident that its probabilities have no gradient is fooled all the same."""
     model, x, y = subject.setting()
     _scale_last(model, 1e4)
     x_adv = subject(model, x, y, eps=BIG.get(subject.facts.norms[0], 1.0))
@@ -188,7 +188,7 @@ def saturated_model(subject: Subject) -> None:
 
 
 def batch_equals_singles(subject: Subject) -> None:
-    """A sample has the same result alone as in a batch, unless the card says random or universal."""
+    """Check that a sample has the same result alone as in a batch, unless the card says random or universal."""
     options = {"random_start": False} if "random_start" in subject.parameters else {}
     if subject.facts.universal or (subject.facts.random and not options):
         return
@@ -220,7 +220,7 @@ def any_precision(subject: Subject) -> None:
 
 
 def misclassified_stays(subject: Subject) -> None:
-    """A sample that the model gets wrong from the start stays wrong."""
+    """Check that a sample that the model gets wrong from the start stays wrong."""
     model, x, y = subject.setting()
     wrong = (y + 1) % 4
     x_adv = subject(model, x, wrong, eps=EPS.get(subject.facts.norms[0], 0.5) / 10)
@@ -229,7 +229,7 @@ def misclassified_stays(subject: Subject) -> None:
 
 
 def no_success_where_none_is(subject: Subject) -> None:
-    """Where nothing fools the model, nothing is reported; an attack of minimum size returns the clean input."""
+    """Check that nothing is reported if nothing fools the model: an attack of minimum size returns the clean input."""
     model, x, y = subject.setting()
     _scale_last(model, 1e-3)
     with torch.no_grad():
@@ -243,7 +243,7 @@ def no_success_where_none_is(subject: Subject) -> None:
 
 
 def empty_batch(subject: Subject) -> None:
-    """An empty batch comes back empty."""
+    """Check that an empty batch comes back empty."""
     model, x, y = subject.setting()
     x_adv = subject(model, x[:0], y[:0])
     require(x_adv.shape == x[:0].shape, f"an empty batch gives {tuple(x_adv.shape)}")
