@@ -34,7 +34,10 @@ def toy_batch(domain: str = "image", n: int = 5, *, shape: tuple[int, ...] = (),
     """Return random samples `[n, ...]` inside the box, some values of which lie on its border."""
     kind, shape = DOMAINS[domain], shape or SHAPES[domain]
     share = torch.rand(n, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
-    share[..., 0], share[..., 1] = share[..., 0].round(), share[..., 1].round()
+    if domain == "image":
+        share[..., 0, 0], share[..., 1, 1] = 0, 1
+    else:
+        share[..., 0], share[..., 1] = share[..., 0].round(), share[..., 1].round()
     low, high = (torch.as_tensor(bound, dtype=dtype) for bound in (kind.low, kind.high))
     return low + (high - low) * share
 
