@@ -37,7 +37,7 @@ def to_json(ledger: Ledger) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """The value with None for what is not a finite number: JSON has no nan."""
+    """Return the value with None in place of numbers that are not finite, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -49,7 +49,7 @@ def to_csv(ledger: Ledger, path: str | os.PathLike[str]) -> list[Path]:
     """Write every table of the ledger as `NAME.csv` into a folder; a path ending in `.csv` gets `rows` alone.
 
     Returns:
-        The files, each written whole.
+        The files; each appears whole or not at all.
 
     Raises:
         InputError: a file cannot be written.

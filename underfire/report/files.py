@@ -11,7 +11,7 @@ from underfire.errors import InputError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a file to write to, which takes the place of `path` at the end; after an error nothing is left of it.
+    """Yield a file to write to, which replaces `path` at the end, or is removed after an error.
 
     Raises:
         InputError: the system does not allow it, or the disk is full.

@@ -76,14 +76,14 @@ def samples(ledger: Ledger, results: Sequence[AttackResult], labels: Sequence[st
 
 
 def _chosen(results: Sequence[AttackResult], aims: Mapping[str, str]) -> list[AttackResult]:
-    """The strongest attack on the prediction alone and those on an explanation; without these, the strongest ones."""
+    """Return the strongest plain attack and those on an explanation; without the latter, the strongest attacks."""
     ranked = sorted(largest(results), key=lambda h: (h.robust.value, -np.nan_to_num(h.confidence)))
     plain, aimed = ([h for h in ranked if bool(aims.get(h.label)) is which] for which in (False, True))
     return (plain[:1] + aimed if aimed else plain)[:COLUMNS]
 
 
 def _shots(ledger: Ledger, result: AttackResult, aim: str) -> dict[str, _Shot]:
-    """What the cells of an attack at one size kept, by the name of the image; of several seeds, the first."""
+    """Return what the cells of an attack at one size kept, by the name of the image; of several seeds, the first."""
     shots: dict[str, _Shot] = {}
     query = "SELECT DISTINCT seed, cell, label, norm, eps FROM rows ORDER BY seed, cell"
     for place in ledger.sql(query):
@@ -142,7 +142,7 @@ def _change(shot: _Shot) -> Picture:
 
 
 def _map(shot: _Shot, interpreter: str, when: str) -> Picture | None:
-    """The map over the image it explains; None where there is no map, or none that can be drawn."""
+    """Return the map over the image it explains; None if there is no map, or none that can be drawn."""
     m, image = shot.tensors.get(f"map_{when}.{interpreter}"), shot.tensors["x" if when == "clean" else "x_adv"]
     if m is None or not bool(m.isfinite().all()):
         return None

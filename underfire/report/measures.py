@@ -38,6 +38,8 @@ def columns(spec: AuditSpec, table: str) -> list[Column]:
         if card.facts.table == table:
             better = "higher is better" if card.facts.higher_is_better else "lower is better"
             about = card.summary.partition("; nan")[0].replace(", `[B]`", "").replace("`", "").rstrip(".") + "."
+            about = about.removeprefix("Return ")
+            about = about[:1].upper() + about[1:]
             unit = card.facts.limits == (0.0, 1.0)
             found.append(Column(entry.title, words.heading(entry.title), better, unit, about, card.source))
     return found

@@ -108,14 +108,14 @@ def html(ledger: Ledger, path: str | os.PathLike[str]) -> Path:
 
 
 def _panel(norm: str, found: Findings, styles: Mapping[str, int]) -> dict[str, Any]:
-    """The curve of every attack of one norm, of all of them together, and the same numbers as a table."""
+    """Return the curves of all attacks of one norm and of all of them together, and the same numbers as a table."""
     hits = [h for h in found.attacks if h.norm == norm]
     labels = list(dict.fromkeys(h.label for h in hits))
     rates = {label: {h.eps: h.robust for h in hits if h.label == label} for label in labels}
     if len(labels) > 1:
         rates[_TOGETHER] = {f.eps: f.robust for f in found.robust if f.norm == norm}
     start = {0.0: found.clean} if found.clean else {}
-    # A line from no attack to an only size would promise sizes in between that nobody tried.
+    # A line from no attack to a single size would suggest results at sizes that were not tried.
     lone = {name for name, curve in rates.items() if len(curve) == 1 and len(rates) > 1 and name != _TOGETHER}
     end = {name: curve[max(curve)] for name, curve in rates.items()}
     sizes = sorted({h.eps for h in hits} - set(start))
@@ -150,7 +150,7 @@ def _panel(norm: str, found: Findings, styles: Mapping[str, int]) -> dict[str, A
 
 
 def _order(hits: Sequence[AttackResult]) -> list[str]:
-    """The norms, the one with most attacks first."""
+    """Return the norms, the one with most attacks first."""
     labels = {(h.norm, h.label) for h in hits}
     return sorted({h.norm for h in hits}, key=lambda norm: (-sum(norm == n for n, _ in labels), norm))
 

@@ -40,7 +40,7 @@ _SETTINGS: Any = {
 
 
 def _inline(figure: Figure, kind: str, about: Markup) -> Markup:
-    """The figure as an element of the page, without the head and the global style of an SVG file."""
+    """Return the figure as an element of the page, without the head and the global style of an SVG file."""
     file, (width, height) = StringIO(), 72 * figure.get_size_inches()
     for artist in figure.findobj():
         artist.set_clip_on(False)  # a mark at the edge is whole
@@ -93,9 +93,9 @@ def meter(value: float, low: float, high: float, mark: float = math.nan, *, leng
 
 @rc_context(_SETTINGS)
 def curves(series: Sequence[Curve], names: tuple[str, str], tick: Callable[[float], str], alt: str) -> Markup:
-    """Rates in per cent against a size, each with its confidence band, or a whisker where it has one point.
+    """Draw rates in per cent against a size, each with its confidence band, or a whisker if it has one point.
 
-    `names` are those of the axes; `tick` writes a size under its axis; `alt` says in words what is to be seen.
+    `names` are those of the axes; `tick` writes a size under its axis; `alt` describes the plot in words.
     """
     figure = _figure(420, 290, layout="constrained")
     axes = figure.add_subplot(xlabel=names[0], ylim=(-4, 104), yticks=range(0, 101, 25), facecolor="none")

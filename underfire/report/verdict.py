@@ -66,7 +66,7 @@ def forged_tone(rate: Interval) -> str:
 
 
 def gain_tone(gap: Difference) -> str:
-    """Good unless more is kept of a map than under a plain attack; bad if most maps are kept then."""
+    """Rate an attack on a map: good unless it keeps more of the map than a plain one; bad if most maps are kept."""
     return "good" if not gap.forged else "bad" if gap.plausible[0].value >= 0.5 else "warn"
 
 
