@@ -168,9 +168,9 @@ def test_evolution_fools_a_network_of_digits(data_root):
 
 def test_bad_settings_are_one_clear_error(linear):
     x, y = rand(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64)
-    with pytest.raises(Unsupported, match="choices: direct, cppn, gradient"):
+    with pytest.raises(Unsupported, match="direct, cppn, gradient"):
         uf.attacks.fooling_images(linear, x, y, encoding="neat")
-    with pytest.raises(InputError, match="population must be at least 1"):
+    with pytest.raises(InputError, match="population"):
         uf.attacks.fooling_images(linear, x, y, population=0)
     with pytest.raises(InputError, match="one class at least"):
         map_elites(linear, (3, 4, 4), [])
