@@ -64,7 +64,7 @@ def test_all_pairs_are_the_pairs(generator):
     }
     for quantile, measure in (
         (None, agree.map_rank_correlation),
-        (0.75, lambda a, b: agree.map_top_overlap(a, b, 0.75)),
+        (0.75, lambda a, b: agree.map_top_overlap(a, b, quantile=0.75)),
     ):
         found = agree.agreement(maps, quantile=quantile)
         assert found.names == ("fine", "coarse", "flat")

@@ -100,7 +100,7 @@ def test_equal_pixels_are_taken_in_reading_order():
 def test_iou_is_the_jaccard_index_of_sets(seed, quantile, levels):
     m, n = ((random_maps(s) * levels).round() for s in (seed, seed + 1))  # few levels: many equal pixels
     expected = [slow_iou(a, b, maps.top_count(30, quantile)) for a, b in zip(m, n, strict=True)]
-    assert maps.map_iou(m, n, quantile).tolist() == pytest.approx(expected)
+    assert maps.map_iou(m, n, quantile=quantile).tolist() == pytest.approx(expected)
 
 
 @settings(max_examples=25, deadline=None)
@@ -122,7 +122,7 @@ def test_a_sweep_is_iou_at_every_quantile():
     m, n, quantiles = random_maps(0), random_maps(1), (0.0, 0.5, 0.9)
     sweep = maps.map_iou_sweep(m, n, quantiles)
     assert sweep.shape == (3, 3)
-    assert torch.equal(sweep, torch.stack([maps.map_iou(m, n, q) for q in quantiles], 1))
+    assert torch.equal(sweep, torch.stack([maps.map_iou(m, n, quantile=q) for q in quantiles], 1))
     assert torch.equal(sweep[:, 0], torch.ones(3, dtype=torch.float64))  # all pixels of both
 
 

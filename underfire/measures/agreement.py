@@ -74,7 +74,7 @@ def map_rank_correlation(m: Tensor, n: Tensor) -> Tensor:
     higher_is_better=True,
     limits=(-1.0, 1.0),
 )
-def map_kendall(m: Tensor, n: Tensor, side: int = 28) -> Tensor:
+def map_kendall(m: Tensor, n: Tensor, *, side: int = 28) -> Tensor:
     """Return Kendall's tau-b, `[B]`: how many more pairs of pixels have the same order than the opposite one.
 
     All pairs are counted, so larger maps are first resized to at most `side` pixels a side. The result is nan where
@@ -98,7 +98,7 @@ def _pairs(a: Tensor, b: Tensor) -> Tensor:
 
 
 @card("measure", paper=_ADEBAYO, table="maps", higher_is_better=True, limits=(0.0, 1.0))
-def map_top_overlap(m: Tensor, n: Tensor, quantile: float = 0.9) -> Tensor:
+def map_top_overlap(m: Tensor, n: Tensor, *, quantile: float = 0.9) -> Tensor:
     """Return the share of the top pixels of one map that are top pixels of the other, `[B]`.
 
     Random maps share `1 - quantile` of them. Among equal pixels the first in reading order are taken. The result is nan

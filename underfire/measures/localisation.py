@@ -71,7 +71,7 @@ def mass_inside(m: Tensor, mask: Tensor) -> Tensor:
     higher_is_better=True,
     limits=(0.0, 1.0),
 )
-def localisation_iou(m: Tensor, mask: Tensor, quantile: float | None = None) -> Tensor:
+def localisation_iou(m: Tensor, mask: Tensor, *, quantile: float | None = None) -> Tensor:
     """Return the intersection over union of the map's top pixels with the mask, `[B]`.
 
     Without a `quantile`, as many pixels are taken as the mask has, so that a perfect map scores 1; otherwise the pixels

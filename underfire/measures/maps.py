@@ -86,7 +86,7 @@ def top_count(pixels: int, quantile: float) -> int:
 
 
 @card("measure", paper=_PAPER, table="maps", higher_is_better=True, limits=(0.0, 1.0))
-def map_iou(m: Tensor, n: Tensor, quantile: float = 0.8) -> Tensor:
+def map_iou(m: Tensor, n: Tensor, *, quantile: float = 0.8) -> Tensor:
     """Return the intersection over union of the top pixels of both maps, `[B]`.
 
     The same number of pixels is taken from each map; among equal pixels, the first in reading order. A map that is zero

@@ -19,7 +19,7 @@ from underfire.measures.maps import informative, normalise
     higher_is_better=True,
     limits=(-1.0, 1.0),
 )
-def map_ssim(m: Tensor, n: Tensor, window: int = 7) -> Tensor:
+def map_ssim(m: Tensor, n: Tensor, *, window: int = 7) -> Tensor:
     """Return the mean structural similarity of the min-max normalised maps, `[B]`; 1 if they are equal.
 
     Means, variances and the covariance are taken in every square of `window` pixels that lies inside the map (a smaller
