@@ -38,7 +38,7 @@ def test_a_neuron_is_read_where_it_says(network, x):
         ("2:5,1", InputError, "neuron must be LAYER:UNIT"),
         ("2:x", InputError, "neuron must be LAYER:UNIT"),
         ("2:8", InputError, r"outside layer '2', which gives \(8, 4, 4\) an image"),
-        ("5:1,2,3", ModelError, "no such place"),
+        ("5:1,2,3", ModelError, "without rows and columns"),
         ("nine:1", ModelError, "no layer 'nine'"),
     ],
 )

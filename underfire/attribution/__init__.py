@@ -1,1 +1,1 @@
-"""The parts that explanations are made of: the explained output, its gradient, variants of an image, feature maps."""
+"""Parts that interpreters share: the explained score, its gradient, variants of an image, feature maps, superpixels."""

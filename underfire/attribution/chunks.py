@@ -1,4 +1,4 @@
-"""Split many passes into chunks that fit a stated memory, and join their results."""
+"""Split a large batch into chunks whose passes fit a stated memory, and join the results."""
 
 from __future__ import annotations
 
@@ -16,22 +16,27 @@ from underfire.errors import InputError
 from underfire.hooks import capture_relu_rule, frozen, uncached, unwrap
 
 OfVariants = Callable[..., Tensor]
-"""`(image, variant, *tensors) -> [n, ...]` of indices int64 `[n]` of images and of variants."""
+"""A function `(image, variant, *tensors) -> [n, ...]`; `image` and `variant` are indices, int64 `[n]`."""
 
-MEMORY = 512.0  # MiB for the outputs of all layers of one chunk; more is not faster
-# MiB that one layer reads and writes. Larger chunks leave the CPU's cache, and every layer allocates new memory.
+MEMORY = 512.0  # MiB that one chunk may take by default; larger chunks are not faster
+# MiB that one layer should read and write in a pass without gradients. Larger chunks do not fit into the CPU's cache,
+# and every layer allocates new memory for them.
 _FAST = {"cpu": 24.0}
-# MiB of images in one chunk where the model is no module, so that the memory of its layers is unknown.
+# MiB of images in one chunk if the model is not an `nn.Module`, so that the memory of its layers cannot be measured.
 _IMAGES = {"cpu": 1.0, "other": 128.0}
+# For each model, and each shape, dtype and device of an image: the bytes that one image takes, see `_cost`.
 _COSTS: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], tuple[int, int]]] = WeakKeyDictionary()
 
 
 def resolve_chunk(
     model: object, x: Tensor, chunk: int | None, memory: float = MEMORY, *, gradients: bool, twice: bool = False
 ) -> int:
-    """Return how many images go through the model at once: `chunk`, or where it is None what `memory` allows.
+    """Return `chunk`, or if it is None, how many images may go through the model at once in `memory` MiB.
+
+    If the model is not an `nn.Module`, its memory cannot be measured, and `image_chunk` decides.
 
     Args:
+        x: images; only their size, dtype and device matter.
         gradients: whether a backward pass follows.
         twice: whether that backward pass is itself differentiated, which takes twice the memory.
 
@@ -44,7 +49,7 @@ def resolve_chunk(
 
 
 def image_chunk(x: Tensor, chunk: int | None = None) -> int:
-    """Return how many images go through an unknown model at once: `chunk`, or where it is None what suits the device.
+    """Return `chunk`, or if it is None, how many images a model of unknown memory may get at once on this device.
 
     Raises:
         InputError: the chunk is below 1.
@@ -60,9 +65,10 @@ def image_chunk(x: Tensor, chunk: int | None = None) -> int:
 def chunk_within(model: nn.Module, x: Tensor, memory: float = MEMORY, *, gradients: bool, twice: bool = False) -> int:
     """Return how many images of the size of `x` fit into `memory` MiB, measured by one pass of one image.
 
-    Without gradients, the memory is that of the layer that reads and writes most. With gradients, it is that of all
-    tensors that are saved for the backward pass, plus twice that layer. Without gradients fewer images are returned
-    than would fit where larger chunks would be slower. The measurement is kept for each model and size of image.
+    Without gradients, an image takes as much memory as the largest layer reads and writes; the number of images stays
+    below what fits if a larger chunk would be slower (see `fast_memory`). With gradients, an image takes the memory of
+    all tensors that are saved for the backward pass, plus twice that of the largest layer. The measurement is kept for
+    each model and each shape, dtype and device of images.
 
     Raises:
         InputError: the memory is too small for one image.
@@ -79,39 +85,40 @@ def chunk_within(model: nn.Module, x: Tensor, memory: float = MEMORY, *, gradien
 
 
 def fast_memory(memory: float, device: torch.device) -> float:
-    """Return how many of `memory` MiB one layer should read and write in a pass without gradients."""
+    """Return how many MiB, at most `memory`, one layer should read and write in a fast pass without gradients."""
     return min(memory, _FAST.get(device.type, memory))
 
 
 def _cost(model: nn.Module, x: Tensor) -> tuple[int, int]:
-    """Return the bytes that one image takes, without and with gradients."""
+    """Return the bytes that one image takes in a pass without gradients, and in a pass with them."""
     image = x.shape[1:].numel() * x.element_size()
-    most, saved = image, dict[int, Tensor]()
+    largest, saved = image, dict[int, Tensor]()
     weights = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
 
     def weigh(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        nonlocal most
-        most = max(most, sum(t.numel() * t.element_size() for t in (*inputs, output) if isinstance(t, Tensor)))
+        nonlocal largest
+        largest = max(largest, sum(t.numel() * t.element_size() for t in (*inputs, output) if isinstance(t, Tensor)))
 
     def save(t: Tensor) -> Tensor:
         if t.untyped_storage().data_ptr() not in weights:
             saved[t.untyped_storage().data_ptr()] = t
         return t
 
+    # one pass: hooks weigh every layer without children, autograd reports what it saves
     with ExitStack() as stack, torch.enable_grad(), frozen(model):
         for module in unwrap(model).modules():
             if next(module.children(), None) is None:
                 stack.callback(module.register_forward_hook(weigh).remove)
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(save, lambda t: t))
         uncached(model)(torch.zeros(1, *x.shape[1:], dtype=x.dtype, device=x.device, requires_grad=True))
-    return most, sum(t.untyped_storage().nbytes() for t in saved.values()) + 2 * most
+    return largest, sum(t.untyped_storage().nbytes() for t in saved.values()) + 2 * largest
 
 
 def in_chunks(f: Callable[[Tensor], Tensor], total: int, chunk: int, *, attached: bool = False) -> Tensor:
-    """Return `f` of the numbers below `total`, `chunk` numbers at a time, joined along the first dimension.
+    """Apply `f` to the indices 0 … total - 1, `chunk` indices at a time, and join the results along dimension 0.
 
-    With `attached`, a graph is wanted: every chunk is then repeated in the backward pass, so that the memory stays that
-    of one chunk.
+    With `attached`, the result carries a graph. Every chunk is then computed again in the backward pass, so that the
+    memory stays that of one chunk.
 
     Raises:
         InputError: the chunk is below 1.
@@ -128,14 +135,14 @@ def in_chunks(f: Callable[[Tensor], Tensor], total: int, chunk: int, *, attached
 def sum_in_chunks(f: OfVariants, count: int, chunk: int, *tensors: Tensor) -> Tensor:
     """Return the sum of `f` over `count` variants of every image, `[B, ...]`, computed in chunks of equal size.
 
-    Where a graph is wanted and one chunk is not enough, every chunk is repeated in the backward pass, so that the
-    memory stays that of one chunk.
+    If the result carries a graph and one chunk is not enough, every chunk is computed again in the backward pass, so
+    that the memory stays that of one chunk.
 
     Args:
-        f: `f(image, variant, *tensors) -> [n, ...]` of indices int64 `[n]` of images and of variants.
+        f: see `OfVariants`.
         count: number of variants of each image.
         chunk: how many variants go through `f` at once.
-        tensors: what `f` may be differentiated by; the first holds the images `[B, ...]`.
+        tensors: passed to `f`, and differentiated where they require a gradient; the first holds the images `[B, ...]`.
 
     Raises:
         InputError: the chunk is below 1.
@@ -150,6 +157,7 @@ def sum_in_chunks(f: OfVariants, count: int, chunk: int, *tensors: Tensor) -> Te
 
 
 def _sum(f: OfVariants, count: int, parts: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
+    """Return the sum over variants of every image; each part is a chunk of numbers `image * count + variant`."""
     total = None
     for pairs in parts:
         image = pairs // count
@@ -163,7 +171,7 @@ def _sum(f: OfVariants, count: int, parts: Sequence[Tensor], tensors: Sequence[T
 
 
 class _RepeatedSum(torch.autograd.Function):
-    """A sum of passes that saves none of them, and repeats each in the backward pass."""
+    """A sum over chunks that saves no chunk for the backward pass, which computes each of them again."""
 
     @staticmethod
     def forward(ctx: Any, f: OfVariants, count: int, parts: Sequence[Tensor], *tensors: Tensor) -> Tensor:

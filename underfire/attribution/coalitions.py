@@ -1,4 +1,4 @@
-"""Designs of experiments for regressions on parts of an image that are shown or hidden."""
+"""Choose which parts of an image each sample shows and hides: designs of experiments for a regression on the parts."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ DESIGNS = ("orthogonal", "paired", "independent")
 def coalitions(samples: int, parts: int, design: str, generator: Generator) -> Tensor:
     """Return which parts every sample shows, bool `[samples, parts]`; the first sample shows all.
 
-    In every design, each other sample shows each part with probability one half.
+    In every design, all samples but the first show each part with probability 1/2.
 
     * `"independent"` draws all entries independently.
-    * `"paired"` follows each sample by its complement. Interactions of even order (of two parts, or four) are equal in
-      both and cancel, so that only interactions of odd order disturb the weights.
-    * `"orthogonal"` takes the pairs from Hadamard matrices with permuted rows and columns and random signs. Within a
-      block, the weight of one part does not disturb that of another. Such folded blocks are orthogonal arrays of
-      strength 3 (Box and Wilson, On the Experimental Attainment of Optimum Conditions, JRSS B 1951).
+    * `"paired"` draws every second sample and lets its complement follow. An interaction of two parts, or of any even
+      number, is equal in both samples and cancels, so that only interactions of odd order disturb the weights.
+    * `"orthogonal"` takes the samples and their complements from Hadamard matrices, with rows and columns permuted and
+      the signs of columns flipped at random. Within one matrix and its complement, columns are orthogonal, so that the
+      weight of one part does not disturb that of another. Such a block is an orthogonal array of strength 3 (Box and
+      Wilson, On the Experimental Attainment of Optimum Conditions, JRSS B 1951).
 
     Args:
-        samples: rows; with pairs, the second row is the complement of the first.
-        parts: columns.
+        samples: number of samples; with pairs, the second is the complement of the first and hides all parts.
+        parts: number of parts.
         design: one of `DESIGNS`.
         generator: on the CPU.
 

@@ -11,7 +11,7 @@ from underfire.catalog import Card, cards
 from underfire.errors import UnderfireError, Unsupported
 
 FAMILIES = ("back-propagation", "representation", "perturbation", "model-guided")
-MOST_PIXELS = 10_000  # of an image, for a method that asks the model once for each pixel
+MOST_PIXELS = 10_000  # largest image for a method that sends one variant through the model for each pixel
 
 
 def map_cards() -> list[Card]:
@@ -22,7 +22,7 @@ def map_cards() -> list[Card]:
 
 
 def refuse_large(card: Card, x: Tensor) -> None:
-    """Raise Unsupported if the method asks the model once for each pixel and the images are large."""
+    """Raise Unsupported if the method needs one pass for each pixel and an image has more than `MOST_PIXELS`."""
     pixels = x.shape[2] * x.shape[3]
     if card.facts.per_pixel and pixels > MOST_PIXELS:
         raise Unsupported(f"it asks once for each of the {pixels} pixels of an image; occlusion asks for patches")

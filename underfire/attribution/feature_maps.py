@@ -1,4 +1,4 @@
-"""The feature maps of layers and their gradients, and maps made of them: what class activation methods share."""
+"""Read feature maps of layers and their gradients, and make maps of them: the parts that CAM methods share."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def layouts_of(
 def feature_maps(
     model: nn.Module, x: Tensor, y: Tensor, layers: dict[str, Layout], *, attached: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the logit of class `y` `[B]` and the output of each layer as it is; in a graph from `x` if `attached`.
+    """Return the logit of class `y`, `[B]`, and the output of each layer by its name, in the layer's own layout.
+
+    With `attached`, both are in a graph that begins at `x`; otherwise the graph begins at the layers.
 
     Raises:
         DataError: the classes do not fit. ModelError: a layer gives NaN.
@@ -57,17 +59,17 @@ def feature_maps(
 def features_and_gradients(
     model: nn.Module, x: Tensor, y: Tensor, layers: dict[str, Layout], *, attached: bool
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return for each layer its feature maps and the gradient of the logit of `y` to them, both `[B, C, h, w]`.
+    """Return the feature maps of each layer and the gradient of the logit of `y` to them, both `[B, C, h, w]`.
 
-    The backward pass ends at the layers, so that nothing before them is saved. With `attached`, both tensors carry a
-    graph to `x` instead.
+    With `attached`, both carry a graph to `x`. Otherwise the graph begins at the layers, and nothing before them is
+    saved for the backward pass.
 
     Raises:
         ModelError: features or gradient are not finite, or the logits do not depend on a layer.
     """
     logit, outputs = feature_maps(model, x, y, layers, attached=attached)
     if not logit.requires_grad:
-        raise ModelError(f"the logits do not depend on layer {next(iter(layers))!r} by anything that has a gradient")
+        raise ModelError(f"the logits have no gradient with respect to layer {next(iter(layers))!r}")
     read = [outputs[name] for name in layers]
     gradients = torch.autograd.grad(logit.sum(), read, create_graph=attached, retain_graph=attached, allow_unused=True)
     pairs = []
@@ -107,7 +109,7 @@ def positive_sum(weights: Tensor, features: Tensor) -> Tensor:
 
 
 def average_layers(maps: Sequence[Tensor]) -> Tensor:
-    """Return one map for several layers: each divided by its largest value, resized to the largest grid, averaged.
+    """Average the maps of several layers, each divided by its largest value and resized to the largest grid.
 
     A single map is returned as it is. A map that is zero everywhere stays zero.
     """
@@ -118,11 +120,11 @@ def average_layers(maps: Sequence[Tensor]) -> Tensor:
 
 
 def scaled(m: Tensor) -> Tensor:
-    """Return every map divided by its largest absolute value; a map that is zero stays zero."""
+    """Divide every map by its largest absolute value; a map that is zero everywhere stays zero."""
     largest = m.abs().amax((1, 2, 3), keepdim=True)
     return m / torch.where(largest > 0, largest, torch.ones_like(largest))
 
 
 def resized(m: Tensor, size: Sequence[int]) -> Tensor:
-    """Return the map on a grid of another size, bilinearly."""
+    """Resize maps `[B, C, h, w]` bilinearly to `size`, height and width."""
     return F.interpolate(m, list(size), mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Known images in the feature space of a classifier: what the methods that explain by example share."""
+"""Read the features of known images and find the nearest: the parts that methods which explain by example share."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from underfire.records import Examples
 if TYPE_CHECKING:
     from underfire.data import Dataset
 
-_DECODED = 256  # images that are held at once while data are read
+_DECODED = 256  # most images that are decoded at once
 
 
 def pooled_features(model: nn.Module, x: Tensor, layer: str) -> tuple[Tensor, Tensor]:
     """Return the logits `[B, K]` and the features `[B, D]` of images: a layer's output, averaged over space or tokens.
 
-    Features are float32 or wider, so that their distances are exact where the model computes in half precision.
+    Features are float32 or wider, so that distances stay accurate if the model computes in half precision.
 
     Raises:
-        ModelError: there is no such layer. Unsupported: it gives no features for each image.
+        ModelError: there is no such layer. Unsupported: its output is not `[B, ...]` with 2 to 4 dimensions.
     """
     logits, outputs = activations(model, x, [layer])
     output = outputs[layer]
@@ -42,12 +42,12 @@ def pooled_features(model: nn.Module, x: Tensor, layer: str) -> tuple[Tensor, Te
 
 @dataclass(frozen=True)
 class Known:
-    """Known images in the feature space of a model.
+    """Known images with their features, labels and predicted classes.
 
     Attributes:
-        data: the images, decoded when they are needed.
-        layer: the layer whose output the features are.
-        features: `[N, D]`.
+        data: the images; they are decoded when they are needed.
+        layer: the layer from which the features are read.
+        features: `[N, D]`, averaged over space (see `pooled_features`).
         y: their labels, int64 `[N]`.
         answers: the classes that the model predicts, int64 `[N]`.
     """
@@ -59,7 +59,7 @@ class Known:
     answers: Tensor
 
     def seen(self, model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits and the features of other images, without a graph.
+        """Return the logits and the features of images that are to be explained, without a graph.
 
         Raises:
             InputError: the layer has another number of features than it had for the known images. ModelError: features
@@ -68,7 +68,7 @@ class Known:
         with torch.no_grad(), frozen(model):
             logits, features = pooled_features(model, x, self.layer)
         if features.shape[1] != self.features.shape[1]:
-            count = f"{features.shape[1]} features, those of the known images are {self.features.shape[1]}"
+            count = f"{features.shape[1]} features, but the known images have {self.features.shape[1]}"
             raise InputError(f"layer {self.layer!r} gives {count}; call fit with this model and this size of images")
         bad = int((~torch.isfinite(features).all(1)).sum())
         if bad:
@@ -76,7 +76,13 @@ class Known:
         return logits, features
 
     def examples(self, index: Tensor, distance: Tensor, notes: tuple[str, ...]) -> Examples:
-        """Return the known images at `index` `[B, k]` as examples; -1 is none, `notes` has a word a column."""
+        """Return the known images at `index` as examples.
+
+        Args:
+            index: int64 `[B, k]`; -1 where there is no example.
+            distance: `[B, k]`.
+            notes: `k` words that say what the examples in each column are.
+        """
         wanted, place = index.clamp_min(0).unique(return_inverse=True)
         batch = self.data[wanted.cpu()]
         none = index < 0
@@ -84,8 +90,8 @@ class Known:
         x[none] = 0
         y = batch.y.to(index.device)[place].masked_fill(none, -1)
         names = [[batch.ids[i] if j >= 0 else "" for i, j in zip(*row, strict=True)] for row in _rows(place, index)]
-        said = tuple(tuple(n if j >= 0 else "" for n, j in zip(notes, row, strict=True)) for row in index.tolist())
-        return Examples(index, distance, x, y, tuple(map(tuple, names)), said)
+        words = tuple(tuple(n if j >= 0 else "" for n, j in zip(notes, row, strict=True)) for row in index.tolist())
+        return Examples(index, distance, x, y, tuple(map(tuple, names)), words)
 
 
 def _rows(place: Tensor, index: Tensor) -> Iterator[tuple[list[int], list[int]]]:
@@ -93,23 +99,23 @@ def _rows(place: Tensor, index: Tensor) -> Iterator[tuple[list[int], list[int]]]
 
 
 def read_known_images(model: nn.Module, data: Dataset, layer: str | None, memory: float = MEMORY) -> Known:
-    """Return the features of all images of `data`, read from a layer; None is the last layer with space.
+    """Read the features of all images of `data` from `layer`; None is the last layer with space.
 
     Raises:
         DataError: there are no images. ModelError: there is no such layer, or features are not finite.
     """
     if not len(data):
         raise DataError(f"{data.name}: there are no images to fit to")
-    place = next((t.device for t in (*unwrap(model).parameters(), *model.buffers())), torch.device("cpu"))
-    x = data[:1].x.to(place)
+    device = next((t.device for t in (*unwrap(model).parameters(), *model.buffers())), torch.device("cpu"))
+    x = data[:1].x.to(device)
     name = layer if layer is not None else last_spatial_layer(model, x)
     room = chunk_within(model, x, memory, gradients=False)
     features, labels, answers = [], [], []
     with torch.no_grad(), frozen(model):
         for batch in data.batches(min(room, _DECODED)):
-            logits, found = pooled_features(model, batch.x.to(place), name)
+            logits, found = pooled_features(model, batch.x.to(device), name)
             features.append(found)
-            labels.append(batch.y.to(place))
+            labels.append(batch.y.to(device))
             answers.append(logits.argmax(1))
     known = Known(data, name, torch.cat(features), torch.cat(labels), torch.cat(answers))
     bad = int((~torch.isfinite(known.features).all(1)).sum())
@@ -129,15 +135,15 @@ def nearest_known(
 ) -> tuple[Tensor, Tensor]:
     """Return distance and index `[B, k]` of the `k` nearest known features, nearest first, by exhaustive search.
 
-    Where there are fewer than `k`, the distance is infinite and the index -1.
+    If there are fewer than `k`, the distances that are missing are infinite and their indices -1.
 
     Args:
         features: `[B, D]`.
         known: `[N, D]`.
         k: number of neighbours.
-        allowed: classes `[B]` and `[N]`; only features of equal classes are compared. None compares all.
+        allowed: classes `[B]` and `[N]`; only features of the same class are compared. None compares all.
         cosine: use one minus the cosine of the angle instead of the Euclidean distance.
-        memory: MiB of the distances that are computed at once.
+        memory: MiB for the distances that are computed at once.
     """
     known = known.to(features)
     if cosine:
@@ -146,12 +152,12 @@ def nearest_known(
     rows = max(1, int(memory * 2**20 // max(1, 3 * known.shape[0] * known.element_size())))
     for part in torch.arange(len(features), device=features.device).split(rows):
         if cosine:
-            far = 1 - features[part] @ known.T
+            distances = 1 - features[part] @ known.T
         else:  # a product of matrices would round small distances to zero
-            far = torch.cdist(features[part], known, compute_mode="donot_use_mm_for_euclid_dist")
+            distances = torch.cdist(features[part], known, compute_mode="donot_use_mm_for_euclid_dist")
         if allowed is not None:
-            far = far.masked_fill(allowed[0][part, None] != allowed[1], float("inf"))
-        found.append(far.topk(min(k, len(known)), dim=1, largest=False))
+            distances = distances.masked_fill(allowed[0][part, None] != allowed[1], float("inf"))
+        found.append(distances.topk(min(k, len(known)), dim=1, largest=False))
     distance = torch.cat([top.values for top in found]) if found else features.new_zeros(0, min(k, len(known)))
     index = torch.cat([top.indices for top in found]) if found else distance.long()
     distance = F.pad(distance, (0, k - distance.shape[1]), value=float("inf"))
@@ -160,7 +166,7 @@ def nearest_known(
 
 
 def require_fitted(known: Known | None, name: str) -> Known:
-    """Return what a method was fitted to, or raise NotFitted."""
+    """Return `known`, or raise NotFitted if it is None because `fit` was not called."""
     if known is None:
         raise NotFitted(f"{name} explains by known images and has none: call fit(model, data) first")
     return known

@@ -1,4 +1,4 @@
-"""What replaces removed pixels."""
+"""Make the image that replaces removed pixels: black, the mean colour, a blur, or one grey value."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ FILLS = ("black", "mean", "blur")
 
 
 def fill_image(x: Tensor, fill: str | float) -> Tensor:
-    """Return the replacement of removed pixels, shaped like the images `x` `[B, C, H, W]`.
+    """Return the image that replaces removed pixels, shaped like the images `x` `[B, C, H, W]`.
 
     The blur is the one of the insertion measure (Petsiuk, Das and Saenko, RISE, BMVC 2018): a Gaussian of 5 pixels, cut
-    off after 5 pixels, at every size of image. Their code flattens the kernel and blurs black into the borders; here
-    the image is mirrored at its borders.
+    off after 5 pixels, at every size of image. The authors' code pads the image with black and has a flatter kernel;
+    here the image is mirrored at its borders.
 
     Args:
         x: images.

@@ -1,4 +1,4 @@
-"""The gradient of the explained score with respect to the image, and how that gradient is differentiated again."""
+"""Compute the gradient of the explained score with respect to the image, and differentiate that gradient again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_double_backward(double_backward: str, choices: Sequence[str] = DOUBLE_
 
 
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor, double_backward: str, neuron: str | None = None) -> Tensor:
-    """Return the gradient of the `score`, `[B, C, H, W]`, itself differentiable where `x` requires a gradient.
+    """Return the gradient of the `score`, `[B, C, H, W]`; it carries a graph where `x` requires a gradient.
 
     The derivative of the gradient along a vector `v` is a Hessian-vector product. `double_backward` says how it is
     computed:
@@ -47,15 +47,15 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor, double_backward: str,
       smoothed (`hooks.smooth_relu`).
     * `"smooth"`: by back-propagating twice, with the derivative of every ReLU's step replaced by that of a smooth and
       wide step (`hooks.wide_relu`).
-    * `"finite_difference"`: as `(g(x + d v) - g(x)) / d`, one more gradient, with `d` wide enough to cross the kinks of
-      the activations. It takes about half the time and memory of the others.
+    * `"finite_difference"`: as `(g(x + d v) - g(x)) / d`, with the gradient `g` and a `d` that is large enough to cross
+      the kinks of the activations. This costs one more gradient, about half the time and memory of the others.
 
     Raises:
         ModelError: the gradient is NaN or infinite. Unsupported: `double_backward` is unknown.
     """
     check_double_backward(double_backward)
     if double_backward == "smooth":
-        with wide_relu(), bypass_cache(model):  # a pass that is shared with others would not follow the rule
+        with wide_relu(), bypass_cache(model):  # a pass that `shared_forward` remembers would not follow the rule
             return require_finite(backward_to_input(model, x, y, neuron, twice=True))
     exact = double_backward == "exact"
     gradient = require_finite(backward_to_input(model, x, y, neuron, twice=exact))
@@ -72,13 +72,13 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor, double_backward: str,
 def backward_to_input(
     model: nn.Module, x: Tensor, y: Tensor, neuron: str | None = None, *, twice: bool = False
 ) -> Tensor:
-    """Return what the backward pass from the `score` brings to the image, `[B, C, H, W]`, not checked for NaN.
+    """Back-propagate the `score` to the image and return the result, `[B, C, H, W]`, not checked for NaN.
 
-    With ReLU rules (`hooks.guided_relu`, `hooks.deconv_relu`) this is not a gradient.
+    Under a ReLU rule (`hooks.guided_relu`, `hooks.deconv_relu`), the result is not a gradient.
 
     Args:
         neuron: see `score`.
-        twice: whether the result is itself in a graph, where `x` requires a gradient.
+        twice: whether the result carries a graph, if `x` requires a gradient.
 
     Raises:
         ModelError: the score is NaN.
@@ -86,16 +86,16 @@ def backward_to_input(
     fused = twice_differentiable() if twice and torch.is_grad_enabled() and x.requires_grad else nullcontext()
     with differentiable_input(model, x) as (point, attached), fused:
         total = require_finite(score(model, point, y, neuron), "the model's answer").sum()
-        # The graph is kept where others may share this forward pass.
+        # Keep the graph where other calls may share this forward pass (see `hooks.shared_forward`).
         (gradient,) = torch.autograd.grad(total, point, create_graph=twice and attached, retain_graph=attached)
         # Where the result does not depend on the image, its derivative is zero rather than missing.
         return gradient + 0 * point if twice and attached and not gradient.requires_grad else gradient
 
 
 class _FiniteDifference(torch.autograd.Function):
-    """A known gradient whose own derivative is a difference of gradients.
+    """A gradient, already computed, whose own derivative is a difference of two gradients.
 
-    This is right only for the gradient of a function, because only then is its Jacobian symmetric.
+    This is right only for the gradient of a function, because only its Jacobian is symmetric.
     """
 
     @staticmethod
@@ -115,9 +115,9 @@ class _FiniteDifference(torch.autograd.Function):
 def wide_shift(v: Tensor) -> tuple[Tensor, Tensor]:
     """Return `d v` `[B, C, H, W]` and `d` `[B, 1, 1, 1]` for a difference of gradients along `v`.
 
-    The root mean square of `d v` is 0.01, about two and a half grey levels: wide enough to cross the kinks of the
-    activations, small against the eps of an attack. Where `v` is zero, the shift is zero and `d` is infinite. For half
-    precision, `d` is float32, where it does not overflow.
+    The root mean square of `d v` is 0.01, about two and a half grey levels: large enough to cross the kinks of the
+    activations, small against the `eps` of an attack. Where `v` is zero, `d v` is zero and `d` is infinite. For half
+    precision, `d` is float32, so that it does not overflow.
     """
     dtype = v.dtype
     v = v.float() if dtype in (torch.float16, torch.bfloat16) else v

@@ -1,4 +1,4 @@
-"""How much the output for a class drops when a rectangle of the image is replaced, for many rectangles."""
+"""Measure how much the output for a class drops when a rectangle of the image is replaced, for many rectangles."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ def score_drops(
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
-    """Return how much lower the output for class `y` is without each of `P` rectangles, `[B, P]`.
+    """Return how much the output for class `y` drops when each of `P` rectangles is replaced, `[B, P]`.
 
     Args:
-        rows: rows of the rectangles.
-        columns: columns of the rectangles.
-        reuse: compute only what a rectangle can have changed (see `incremental`); not where a graph is wanted.
+        rows: the rows that each rectangle covers.
+        columns: the columns that each rectangle covers.
+        reuse: compute only the activations that a rectangle can have changed (see `underfire.incremental`); without
+            effect if the result carries a graph.
         memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
     """
     attached = torch.is_grad_enabled() and x.requires_grad
@@ -45,7 +46,7 @@ def score_drops(
                 with frozen(model):
                     room = fast_memory(memory, x.device) * 2**20 if chunk is None else None
                     return _incremental_drops(model, x.detach(), y, rows, columns, fill_with, read, size, room)
-            except NotReusable:  # a network that differs from pass to pass is asked about whole images
+            except NotReusable:  # a network whose passes differ gets whole images, below
                 pass
         # the first rectangle is empty, which is the image itself
         (top, bottom), (left, right) = (_with_empty(edges, x.device) for edges in (rows, columns))
@@ -61,7 +62,7 @@ def score_drops(
 
 
 def _with_empty(edges: Edges, device: torch.device) -> Edges:
-    """Return the edges with those of an empty rectangle in front."""
+    """Return the edges, preceded by those of an empty rectangle."""
     first, last = (torch.cat([e.new_zeros(1), e]).to(device) for e in edges)
     return first, last
 
@@ -77,7 +78,7 @@ def _incremental_drops(
     size: int,
     room: float | None,
 ) -> Tensor:
-    """Return the drops `[B, P]`, by passes that compute only what a rectangle can have changed.
+    """Return the drops `[B, P]` by passes that compute only the activations that a rectangle can have changed.
 
     Args:
         size: how many variants go at once in the first chunk.
@@ -91,13 +92,13 @@ def _incremental_drops(
         known = IncrementalForward(model, x[images])
         read(known.logits[:1].expand(len(x), -1), y)  # check the classes of all images
         whole = read(known.logits, y[images])
-        # begin in the middle: rectangles there reach most, which tells how many of them fit into the room
+        # begin with the rectangles in the middle: they change most activations, and so tell how many fit into the room
         middle = len(whole) * rectangles // 2
         answers, index = [], torch.arange(len(whole) * rectangles).roll(-middle)
         while len(index):
             # forward pass of the next chunk
-            now, index = index[:size], index[size:]
-            image, p = now // rectangles, now % rectangles
+            part, index = index[:size], index[size:]
+            image, p = part // rectangles, part % rectangles
             r, c = (
                 Intervals(first[p], last[p], side)
                 for (first, last), side in ((rows, x.shape[2]), (columns, x.shape[3]))
@@ -119,7 +120,7 @@ def _even(total: int, most: int) -> int:
 
 
 def _patches(x: Tensor, fill_with: Tensor, image: Tensor, rows: Intervals, columns: Intervals) -> Tensor:
-    """Return the windows of the intervals, `[S, C, h, w]`: the fill where a pixel is removed, else the image."""
+    """Return the pixels in the windows of the intervals, `[S, C, h, w]`: removed ones are filled, others unchanged."""
     image, device = image.to(x.device), x.device
     i = (rows.start[:, None] + torch.arange(rows.size)).to(device)
     j = (columns.start[:, None] + torch.arange(columns.size)).to(device)

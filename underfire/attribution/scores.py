@@ -34,13 +34,13 @@ def score(model: nn.Module, x: Tensor, y: Tensor, neuron: str | None = None) -> 
     """Return the number that is explained, `[B]`: the logit of class `y`, or the activation of an inner neuron.
 
     Args:
-        neuron: None, or `"LAYER:UNIT"`: of a layer with feature maps (see `hooks.layout_of`) the mean of channel UNIT
-            over space, of a layer `[B, D]` its unit. `"LAYER:UNIT,ROW,COLUMN"` is one place of a feature map. With a
-            neuron, `y` is checked but has no effect.
+        neuron: None explains the class. `"LAYER:UNIT"` is the mean of channel UNIT over space if the layer has feature
+            maps (see `hooks.layout_of`), or the unit itself if its output is `[B, D]`. `"LAYER:UNIT,ROW,COLUMN"` is one
+            place of a feature map. With a neuron, `y` is checked but has no effect.
 
     Raises:
-        InputError: the neuron is malformed or outside the layer. ModelError: there is no such layer, or it has no
-            places. Unsupported: the output of the layer is of no known kind.
+        InputError: the neuron is malformed or outside the layer. ModelError: there is no such layer, or a row and a
+            column are given but its output is `[B, D]`. Unsupported: its output is neither feature maps nor `[B, D]`.
     """
     if neuron is None:
         return class_score(model(x), y)
@@ -54,7 +54,7 @@ def score(model: nn.Module, x: Tensor, y: Tensor, neuron: str | None = None) -> 
     class_score(logits, y)
     output = as_maps(model, x, name, outputs[name])
     if len(place) == 3 and output.dim() == 2:
-        raise ModelError(f"neuron {neuron!r}: layer {name!r} gives {tuple(output.shape)}, which has no such place")
+        raise ModelError(f"neuron {neuron!r}: layer {name!r} gives {tuple(output.shape)}, without rows and columns")
     if any(i >= n for i, n in zip(place, output.shape[1:], strict=False)):
         raise InputError(f"neuron {neuron!r} is outside layer {name!r}, which gives {tuple(output.shape[1:])} an image")
     chosen = output[:, place[0]]

@@ -1,4 +1,4 @@
-"""Superpixels: cut images into them, average colours over them, and paint numbers of superpixels onto the image."""
+"""Cut images into superpixels, average colours over them, and turn one number for each superpixel into a map."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def segment(x: Tensor, superpixels: str | Tensor = "quickshift", segments: int =
 
     Quickshift and SLIC are those of scikit-image; they run on the CPU, one image after the other, without a gradient.
     Quickshift has the constants of the lime package (kernel 4, distance 200, ratio 0.2) and decides itself how many
-    superpixels there are. Its kernel follows the shorter side of the image, 4 pixels at 224 and never below 1, because
-    a kernel of 4 leaves small images in one piece.
+    superpixels there are. Its kernel is proportional to the shorter side of the image, 4 pixels at 224 and never below
+    1, because a kernel of 4 pixels leaves small images in one piece.
 
     Args:
         x: images `[B, C, H, W]` in `[0, 1]`.
@@ -42,10 +42,10 @@ def segment(x: Tensor, superpixels: str | Tensor = "quickshift", segments: int =
         return (row[:, None] * columns + column).to(x.device).expand(len(x), -1, -1)
     found = [_segment_one(image, superpixels, segments) for image in x.detach()]
     pieces = torch.stack(found).to(x.device) if found else torch.zeros_like(x[:, 0], dtype=torch.int64)
-    whole = int((pieces.flatten(1).amax(1) == 0).sum())
-    if superpixels == "quickshift" and whole:
+    uncut = int((pieces.flatten(1).amax(1) == 0).sum())
+    if superpixels == "quickshift" and uncut:
         raise InputError(
-            f"quickshift leaves {whole} of {len(x)} images in one piece; superpixels='slic' or 'grid' cut any image"
+            f"quickshift leaves {uncut} of {len(x)} images in one piece; superpixels='slic' or 'grid' cut any image"
         )
     return pieces
 
@@ -87,5 +87,5 @@ def mean_colours(x: Tensor, pieces: Tensor) -> Tensor:
 
 
 def paint_segments(weights: Tensor, pieces: Tensor) -> Tensor:
-    """Return the weights of superpixels `[B, S]` as maps `[B, 1, H, W]`."""
+    """Return maps `[B, 1, H, W]` in which each pixel has the weight `[B, S]` of its superpixel."""
     return weights.gather(1, pieces.flatten(1)).view(len(pieces), 1, *pieces.shape[1:])

@@ -18,11 +18,11 @@ from underfire.errors import ModelError, Unsupported
 from underfire.hooks import frozen
 
 Model = Callable[[Tensor], Tensor]
-"""Maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`; any callable."""
+"""A callable that maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`."""
 Interpreter = Callable[[Any, Tensor, Tensor], Tensor]
-"""`(model, x, y) -> [B, 1, h, w]`."""
+"""A callable `(model, x, y) -> [B, 1, h, w]` that returns maps."""
 Read = Callable[[Tensor, Tensor], Tensor]
-"""`(logits [n, K], y [n]) -> [n, ...]`: what is kept of the answer to a variant."""
+"""A callable `(logits [n, K], y [n]) -> [n, ...]` that returns what is kept of the logits of each variant."""
 
 OUTPUTS = ("logit", "probability")
 
@@ -57,16 +57,16 @@ def ask_variants(
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
-    """Return what `read` keeps of the model's answers to `count` variants of every image, `[B, count, ...]`.
+    """Return what `read` keeps of the logits for `count` variants of every image, `[B, count, ...]`.
 
     All variants of all images form one batch, which goes through the model chunk by chunk. The result carries a graph
-    to `x` where gradients are enabled and `x` requires one; the passes are then repeated in the backward pass.
+    to `x` if gradients are enabled and `x` requires one; the passes are then repeated in the backward pass.
 
     Args:
         count: number of variants of each image.
-        make: `(image, variant) -> [n, C, H, W]` makes variants from the indices of the images and of the variants, each
-            int64 `[n]`. The first variant of every image comes before the second of any.
-        read: see `class_output` and `logit_and_probability`.
+        make: `(image, variant) -> [n, C, H, W]` returns variants, given the index of the image and the number of the
+            variant, each int64 `[n]`. Variant 0 of all images comes first, then variant 1 of all images, and so on.
+        read: see `Read`, such as `class_output` or `logit_and_probability`.
 
     Raises:
         DataError: `y` does not fit the model. ModelError: the model returns no `[n, K]`, or NaN.
@@ -96,7 +96,7 @@ def class_answers(
 ) -> tuple[Tensor, Tensor]:
     """Return the logit and the probability of class `y` for all variants, each `[B, count]`, without a graph.
 
-    Where `chunk` is None, its size follows that of the images, so that the model is asked about nothing but variants.
+    If `chunk` is None, `image_chunk` decides, so that no image goes through the model only to measure its memory.
     Arguments and errors are those of `ask_variants`.
     """
     chunk = image_chunk(x, chunk)
@@ -116,7 +116,7 @@ def require_finite_answers(answers: Tensor) -> Tensor:
 
 
 def fast_layout(model: Model) -> Model:
-    """Return the model as a function that passes images channels last, which is faster, unless the model refuses it."""
+    """Return a function that calls the model with channels-last images, which is faster, unless the model fails on them."""
     layouts = [torch.contiguous_format, torch.channels_last]
 
     def ask(images: Tensor) -> Tensor:
