@@ -118,8 +118,8 @@ def test_no_other_file_is_given(server: Any, path: str) -> None:
         ({"seconds": "1"}, 400, "seconds must be a number"),
         ({"seconds": True}, 400, "seconds must be a number"),
         ({"hidden": 0}, 400, "hidden true or false"),
-        ({"trial": 1}, 409, "trial 1 is due, not 1"),
-        ({"trial": None}, 409, "trial 1 is due, not None"),
+        ({"trial": 1}, 409, "current trial is 0, not 1"),
+        ({"trial": None}, 409, "current trial is 0, not None"),
     ],
 )
 def test_a_wrong_answer_is_refused(server: Any, token: str, changes: Any, status: int, says: str) -> None:
@@ -162,7 +162,7 @@ def test_other_sites_cannot_ask(server: Any) -> None:
 
 def test_an_unknown_link_says_so(server: Any) -> None:
     status, page, _ = server.request("GET", "/a/nobody")
-    assert status == 404 and b"Nobody has this link" in page
+    assert status == 404 and b"This link is unknown" in page
     assert refused(server, "GET", "/api/nobody/next")[0] == 404
     assert refused(server, "POST", "/api/nobody/answer", given())[0] == 404
 

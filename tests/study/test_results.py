@@ -135,6 +135,6 @@ def test_the_page_has_the_numbers_escapes_names_and_loads_nothing(made: Callable
 def test_a_page_of_nothing_is_a_page_too(made: Callable[..., Any]) -> None:
     study = made(labelled=False)
     source = page.render(results.evaluate(study, [], []))
-    assert "Nobody has taken part yet" in source and "No rate is known yet" in source and "nan" not in source
+    assert "Nobody has taken part yet" in source and "There is no rate yet" in source and "nan" not in source
     one = page.render(results.evaluate(study, people(1), faithful(study, 1)))
     assert "undefined: the images have no labels" in one and ">nan" not in one

@@ -1,7 +1,7 @@
 """Serve a study: its pages, and a small JSON interface that hands out trials and takes answers.
 
-The secret in the link identifies an annotator. The server tells the model's decision only after a practice trial. It
-gives a picture only for the current trial, and an explanation only where that trial shows one.
+The secret token in the link identifies an annotator. The server sends the model's decision only after a practice trial,
+and only the pictures of the current trial: the image, and the explanation if that trial shows one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-_BODY = 4096  # the most bytes of a request
+_BODY = 4096  # the largest body of a request, in bytes
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -42,7 +42,7 @@ _DESCRIPTIONS = {
 
 
 class _Refused(Exception):
-    """Refuse a request; the page gets the message and `extra`."""
+    """The refusal of a request; the response has the HTTP status, the message and the fields of `extra`."""
 
     def __init__(self, status: int, message: str, **extra: Any) -> None:
         super().__init__(message)
@@ -65,8 +65,9 @@ def application(
     Args:
         study: the study to serve.
         store: the store of the answers.
-        host: the address that the server listens on; on a loopback address, requests to other host names are refused.
-        clock: returns monotonic seconds, with which the browser's times are compared.
+        host: the address that the server listens on; if it is a loopback address, requests to other host names are
+            refused.
+        clock: returns monotonic seconds, to check the times that the browser measures.
 
     Raises:
         MissingExtra: starlette is not installed.
@@ -78,23 +79,23 @@ def application(
         raise MissingExtra("starlette", "study") from None
 
     # On a loopback address, a request with another host name comes from a foreign web site (DNS rebinding).
-    names = {"127.0.0.1", "localhost", "::1", host} if is_loopback(host) else None
+    hosts = {"127.0.0.1", "localhost", "::1", host} if is_loopback(host) else None
     handlers = _Handlers(study, store, clock)
-    places = {
+    pages = {
         "/": handlers.welcome,
         "/a/{token}": handlers.trials,
         "/static/{name}": handlers.static,
         "/api/{token}/next": handlers.next,
         "/picture/{token}/{trial:int}/{kind}": handlers.picture,
     }
-    routes = [Route(place, _endpoint(method, names)) for place, method in places.items()]
-    for place, method in {"/api/join": handlers.join, "/api/{token}/answer": handlers.answer}.items():
-        routes.append(Route(place, _endpoint(method, names), methods=["POST"]))
+    routes = [Route(path, _endpoint(handler, hosts)) for path, handler in pages.items()]
+    for path, handler in {"/api/join": handlers.join, "/api/{token}/answer": handlers.answer}.items():
+        routes.append(Route(path, _endpoint(handler, hosts), methods=["POST"]))
     return Starlette(routes=routes)
 
 
 class _Handlers:
-    """Answer the requests."""
+    """Answer the requests for the pages, the pictures and the JSON interface of a study."""
 
     def __init__(self, study: Study, store: AnswerStore, clock: Callable[[], float]) -> None:
         self.study, self.store, self.clock = study, store, clock
@@ -135,7 +136,7 @@ class _Handlers:
         number, plan = request.path_params["trial"], self._plan(annotator)
         due = self.store.done(annotator)
         if number != due or due >= len(plan) or kind not in ("image", "map"):
-            raise _Refused(404, "this picture is not due now")
+            raise _Refused(404, "this picture does not belong to the current trial")
         if kind == "map" and not plan[number].explained:
             raise _Refused(404, "this trial has no explanation")
         return FileResponse(self.study.picture(plan[number].item, kind), media_type="image/png")
@@ -161,16 +162,16 @@ class _Handlers:
         return _json(self._due(self._who(request)))
 
     async def answer(self, request: Request) -> Response:
-        """Store an answer, `{"trial", "answer", "seconds", "hidden"}`, and return the next trial.
+        """Take `{"trial", "answer", "seconds", "hidden"}`, store the answer, and return the next trial.
 
-        After a practice trial the response also has the model's decision.
+        After a practice trial the response also contains the model's decision.
         """
         received = self.clock()
         annotator, content = self._who(request), await _read_json(request)
         number, answer, seconds, hidden = (content.get(k) for k in ("trial", "answer", "seconds", "hidden"))
         plan, due = self._plan(annotator), self.store.done(annotator)
         if number != due or due >= len(plan):
-            raise _Refused(409, f"trial {due + 1} is due, not {number}", next=self._due(annotator))
+            raise _Refused(409, f"the current trial is {due}, not {number}", next=self._due(annotator))
         if type(answer) is not int or answer not in self.study.classes:
             raise _Refused(400, f"the answer must be one of the classes {sorted(self.study.classes)}, got {answer!r}")
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not isinstance(hidden, bool):
@@ -190,6 +191,7 @@ class _Handlers:
         return _json({**shown, "next": self._due(annotator)})
 
     def _due(self, annotator: Annotator) -> dict[str, Any]:
+        """Return what the page needs for the current trial, and start the clock of that trial."""
         plan, number = self._plan(annotator), self.store.done(annotator)
         if number >= len(plan):
             return {"done": True, "trial": number, "total": len(plan)}
@@ -209,6 +211,7 @@ class _Handlers:
         }
 
     def _before(self, trial: Trial, plan: tuple[Trial, ...]) -> dict[str, Any] | None:
+        """Return title and paragraphs of the notice that precedes a trial, or None."""
         title, description = _TITLES[trial.explained], _DESCRIPTIONS[trial.explained]
         part = "First part" if trial.explained == plan[0].explained else "Second part"
         if trial.before == "practice" or (trial.before == "block" and not self.study.practice):
@@ -222,14 +225,16 @@ class _Handlers:
         return None
 
     def _plan(self, annotator: Annotator) -> tuple[Trial, ...]:
+        """Return the trials of an annotator, planned once."""
         if annotator.number not in self.plans:
             self.plans[annotator.number] = self.study.plan(annotator.number)
         return self.plans[annotator.number]
 
     def _who(self, request: Request) -> Annotator:
+        """Return the annotator whose token is in the path of the request; refuse unknown tokens."""
         annotator = self.store.find(request.path_params["token"])
         if annotator is None:
-            raise _Refused(404, "this link belongs to nobody; begin at the first page")
+            raise _Refused(404, "no annotator has this link; begin at the first page")
         return annotator
 
     def _page(self, name: str, status: int = 200, **values: Any) -> Response:
@@ -240,15 +245,15 @@ class _Handlers:
 
 
 def _endpoint(
-    method: Callable[[Request], Awaitable[Response]], names: set[str] | None
+    handler: Callable[[Request], Awaitable[Response]], hosts: set[str] | None
 ) -> Callable[[Request], Awaitable[Response]]:
-    """Wrap a handler: set the headers, turn refusals into JSON, and refuse host names that are not in `names`."""
+    """Wrap a handler: set the headers, turn refusals into JSON, and refuse host names that are not in `hosts`."""
 
     async def endpoint(request: Request) -> Response:
         try:
-            if names is not None and request.url.hostname not in names:
+            if hosts is not None and request.url.hostname not in hosts:
                 raise _Refused(400, "the request names another host")
-            response = await method(request)
+            response = await handler(request)
         except _Refused as refused:
             response = _json({"error": str(refused), **refused.extra}, refused.status)
         response.headers.update(_HEADERS)
@@ -258,7 +263,7 @@ def _endpoint(
 
 
 async def _read_json(request: Request) -> dict[str, Any]:
-    """Return the JSON object of a request; refuse other content types, which forms on foreign sites could send."""
+    """Return the JSON object of a request; refuse other content types, because forms on foreign sites can send them."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise _Refused(415, "the request must be JSON")
     body = b""

@@ -1,4 +1,4 @@
-"""Define a study: the content of its folder, and the order of trials for every annotator.
+"""Define a study: the content of its folder, and the plan of trials for every annotator.
 
 Each annotator sees half of the images without explanations and the other half with them, in two blocks that begin with
 practice. In every group of four annotators, both orders of the blocks and both halves of the images occur equally
@@ -19,10 +19,11 @@ from underfire.errors import InputError
 
 SCHEMA = 1
 BREAK_AFTER = 20
-"""The number of trials after which the annotator may rest."""
+"""The number of counted trials of a block after which the annotator may rest."""
 
 FILE = "study.json"
 KEYS = "1234567890"
+"""The keys that choose a class, in order."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Trial:
         item: the index of the image among the items of the study.
         explained: whether the explanation is shown too.
         practice: whether this is practice, after which the model's decision is shown.
-        before: the notice before the trial: `"practice"` or `"block"` (one begins), `"break"`, or `""`.
+        before: the notice before the trial: `"practice"` where practice begins, `"block"` where counted trials begin,
+            `"break"` for a rest, `""` for none.
     """
 
     item: int
@@ -85,7 +87,7 @@ class Study:
 
     Attributes:
         folder: the folder of the study.
-        about: the `model`, the `interpreter`, its `options` and the `data`, for the report.
+        about: the names of the `model`, the `interpreter`, its `options` and the `data`, for the page of results.
         seed: the seed of the order of the trials.
         choices: the classes that can be chosen.
         items: the images; the last `practice` of them are for practice.
@@ -132,17 +134,17 @@ class Study:
         if annotator // 2 % 2:
             halves = halves[::-1]
         draw = random.Random(f"{self.seed}/order/{annotator}")
-        exercise = list(range(self.shown, len(self.items)))
-        draw.shuffle(exercise)
+        practice = list(range(self.shown, len(self.items)))
+        draw.shuffle(practice)
         trials = []
         for block, explained in enumerate((False, True) if annotator % 2 == 0 else (True, False)):
-            first = exercise[block::2]
+            first = practice[block::2]
             trials += [Trial(item, explained, True, "" if i else "practice") for i, item in enumerate(first)]
             order = list(halves[explained])
             draw.shuffle(order)
             for i, item in enumerate(order):
-                pause = "break" if i and i % BREAK_AFTER == 0 else ""
-                trials.append(Trial(item, explained, False, pause if i else "block"))
+                notice = "break" if i % BREAK_AFTER == 0 else ""
+                trials.append(Trial(item, explained, False, notice if i else "block"))
         return tuple(trials)
 
     def _halves(self, group: int) -> tuple[list[int], list[int]]:
@@ -150,7 +152,7 @@ class Study:
         draw = random.Random(f"{self.seed}/halves/{group}")
         order = list(range(self.shown))
         draw.shuffle(order)
-        order.sort(key=lambda i: (self.items[i].prediction, self.items[i].wrong))  # stable
+        order.sort(key=lambda i: (self.items[i].prediction, self.items[i].wrong))  # stable: random within a group
         return order[0::2], order[1::2]
 
     def write(self, folder: Path) -> None:
@@ -191,7 +193,7 @@ def read_study(folder: Path) -> Study:
 
 
 def choices_of(names: dict[int, str]) -> tuple[Choice, ...]:
-    """Assign a key to every class: its own digit where all names are digits, else 1 to 9 and 0 in order."""
+    """Assign a key to every class: its own digit if all names are digits, otherwise 1 to 9 and 0 in order."""
     digits = all(len(name) == 1 and name in KEYS for name in names.values())
     order = sorted(names)
     return tuple(Choice(c, names[c], names[c] if digits else KEYS[i]) for i, c in enumerate(order))

@@ -1,4 +1,4 @@
-"""Render the results of a study as one self-contained HTML page."""
+"""Render the results of a study as one self-contained HTML page with tables and a chart."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from underfire.records import Interval
 from underfire.study.results import CORRECTION, FASTEST, SLOWEST, StudyResults, headline
 
 _WIDTH, _HEIGHT, _LEFT, _TOP = 420, 260, 56, 16  # of the chart, in its own pixels
-_X = {"without": 0.24, "with": 0.76}
+_X = {"without": 0.24, "with": 0.76}  # where each condition stands, as a share of the width
 
 
 def render(found: StudyResults) -> str:
-    """Return the page as text."""
+    """Return the page as HTML text."""
     engine = Environment(
         loader=PackageLoader("underfire.study"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -41,8 +41,9 @@ def _chart(found: StudyResults) -> dict[str, Any] | None:
     pooled = {name: part.rate for name, part in found.pooled.items()}
     if not all(math.isfinite(i.value) for i in pooled.values()):
         return None
-    ends = [v for _, *two in pairs for v in two] + [v for i in pooled.values() for v in (i.value, i.high) if v == v]
-    low, high = min(0.0, *ends), max(ends)
+    values = [v for _, *two in pairs for v in two]
+    values += [v for i in pooled.values() for v in (i.value, i.high) if v == v]  # an interval may be nan
+    low, high = min(0.0, *values), max(values)
     step = _tick_distance(high - low)
     first, last = math.floor(low / step), math.ceil(high / step)
 
@@ -75,10 +76,12 @@ def _tick_distance(span: float) -> float:
 
 
 def _number(value: float, form: str = ".2f") -> str:
+    """Format a number with a true minus sign; nan becomes a dash."""
     return "–" if value != value else f"{value:{form}}".replace("-", "−")
 
 
 def _span(interval: Interval, form: str = ".2f") -> str:
+    """Format the ends of an interval; an undefined interval becomes an empty text."""
     return "" if interval.low != interval.low else f"{interval.low:{form}} to {interval.high:{form}}".replace("-", "−")
 
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from underfire.model import Classifier
     from underfire.records import Batch
 
-_MORE = "; take more images with --from, if there are more"
+_MORE = "; choose from more images with --from, if there are more"
 _SIDE = 320  # pixels; a smaller image is enlarged by a whole factor
 
 
 def predict_items(model: Classifier, batches: Iterable[Batch], *, labelled: bool) -> list[Item]:
-    """Return an item with the prediction of the model for every image, and its label where `labelled`."""
+    """Return an item for every image, with the model's prediction, and with the label if `labelled`."""
     items = []
     for batch in batches:
         logits = model.predict(batch.x)
@@ -44,7 +44,7 @@ def choose_items(
         n: the number of images that count, even.
         practice: the number of images for practice, even.
         classes: the most classes that an annotator chooses from; the most frequent predictions are taken.
-        mistakes: the share of the `n` images whose prediction is wrong; None draws without regard to it.
+        mistakes: the share of the `n` images whose prediction is wrong; None does not control it.
         seed: the seed of the draw.
 
     Raises:
@@ -58,8 +58,8 @@ def choose_items(
     random.Random(f"{seed}/images").shuffle(order)
     if n + practice > len(order):
         raise DataError(
-            f"--n {n} and --practice {practice} ask for more than the {len(order)} images of {len(items)} "
-            f"that the model assigns to one of the {len(common)} most frequent classes{_MORE}"
+            f"--n {n} and --practice {practice} ask for {n + practice} images, but the model assigns only {len(order)} "
+            f"of {len(items)} images to the {len(common)} most frequent classes{_MORE}"
         )
     if mistakes is None:
         chosen = _take_balanced(items, order, n)
@@ -69,7 +69,7 @@ def choose_items(
         if len(wrong) < wanted or len(right) < n - wanted:
             raise DataError(
                 f"--mistakes {mistakes:g} asks for {wanted} images that the model gets wrong and {n - wanted} that it "
-                f"gets right, and there are {len(wrong)} and {len(right)}{_MORE}"
+                f"gets right, but there are {len(wrong)} and {len(right)}{_MORE}"
             )
         chosen = _take_balanced(items, wrong, wanted) + _take_balanced(items, right, n - wanted)
     left = sorted(set(order) - set(chosen), key=order.index)
@@ -124,7 +124,7 @@ def files(n: int, practice: int) -> list[str]:
 
 
 def _take_balanced(items: Sequence[Item], order: Sequence[int], n: int) -> list[int]:
-    """Take `n` of the indices in `order`, one of each predicted class in turn."""
+    """Return the first `n` indices of `order` when the predicted classes take turns."""
     by_class: dict[int, list[int]] = {}
     for i in order:
         by_class.setdefault(items[i].prediction, []).append(i)
@@ -133,12 +133,12 @@ def _take_balanced(items: Sequence[Item], order: Sequence[int], n: int) -> list[
 
 
 def check_numbers(n: int, practice: int, classes: int, mistakes: float | None) -> None:
-    """Raise InputError if the numbers given to `choose_items` make no study."""
+    """Raise InputError if a number for `choose_items` is odd or out of range."""
     if n < 4 or n % 2:
-        raise InputError(f"--n must be even and at least 4, as half is shown with explanations, got {n}")
+        raise InputError(f"--n must be even and at least 4, because half of the images have explanations, got {n}")
     if practice < 0 or practice % 2:
-        raise InputError(f"--practice must be even, half for each block, got {practice}")
+        raise InputError(f"--practice must be even and not negative, half for each part, got {practice}")
     if not 2 <= classes <= len(KEYS):
         raise InputError(f"--classes must lie between 2 and {len(KEYS)}, one key each, got {classes}")
     if mistakes is not None and not 0 <= mistakes <= 1:
-        raise InputError(f"--mistakes is a share between 0 and 1, got {mistakes:g}")
+        raise InputError(f"--mistakes must be a share between 0 and 1, got {mistakes:g}")

@@ -1,8 +1,8 @@
 """Compute the results of a study: information transfer rate and trust, without and with explanations.
 
 The answers of all annotators are pooled into one table of answers and predictions, because mutual information is
-overestimated from the few answers of one person. With two or more annotators the intervals are over people, not over
-answers. The comparison is paired: each annotator's share with explanations minus the same annotator's share without.
+overestimated from the few answers of one person. With two or more annotators, intervals are over annotators, not over
+answers. The difference is paired: each annotator's share with explanations minus the same annotator's share without.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 CORRECTION = "jackknife"
 FASTEST, SLOWEST = 0.15, 60.0
-"""The fastest and slowest answer that counts, in seconds; others are no considered decision."""
-_CLOCK_TOLERANCE = 1.0  # seconds by which the two clocks may differ
+"""The fastest and the slowest answer that counts, in seconds; others are not deliberate decisions."""
+_CLOCK_TOLERANCE = 1.0  # seconds by which the times of browser and server may differ
 CONDITIONS = {False: "without", True: "with"}
 
 
@@ -74,7 +74,7 @@ class AnnotatorResult:
         explained_first: whether the block with explanations came first.
         figures: the figures of both blocks, by condition.
         share: the annotator's share in the pooled rate, by condition; the pooled rate is the mean of all shares. Empty
-            for annotators who have not answered in both blocks.
+            unless the annotator has answered in both blocks.
     """
 
     name: str
@@ -141,7 +141,7 @@ def evaluate(study: Study, annotators: Sequence[Annotator], answers: Iterable[An
 
 
 def why_excluded(answer: Answer) -> str:
-    """Return why an answer does not count, or `""` where it counts."""
+    """Return the reason why an answer does not count, or `""` if it counts."""
     if answer.hidden:
         return "the page was hidden"
     if answer.seconds < FASTEST:
@@ -172,7 +172,7 @@ def headline(found: StudyResults) -> tuple[str, str]:
 
 
 def _estimates(study: Study, answers: Sequence[Answer], *, pooled: bool) -> tuple[human.Estimate, human.Estimate]:
-    """Estimate rate and trust; with `pooled`, with one share for each annotator."""
+    """Estimate the rate and the trust coefficient; with `pooled`, each as the mean of one share per annotator."""
     import torch
 
     who = torch.tensor([a.annotator for a in answers], dtype=torch.long)
@@ -187,6 +187,7 @@ def _estimates(study: Study, answers: Sequence[Answer], *, pooled: bool) -> tupl
 
 
 def _figures(study: Study, answers: Sequence[Answer], *, pooled: bool) -> AnswerFigures:
+    """Compute all figures of a set of answers; with `pooled`, the intervals are over annotators."""
     import torch
 
     several = pooled and len({a.annotator for a in answers}) > 1
@@ -207,6 +208,7 @@ def _figures(study: Study, answers: Sequence[Answer], *, pooled: bool) -> Answer
 
 
 def _person(study: Study, person: Annotator, given: Sequence[Answer], good: Sequence[Answer]) -> AnnotatorResult:
+    """Compute the result of one annotator from all answers `given` and from the `good` ones, which count."""
     own = [a for a in good if a.annotator == person.number]
     parts = {name: [a for a in own if a.explained is flag] for flag, name in CONDITIONS.items()}
     return AnnotatorResult(
@@ -219,26 +221,27 @@ def _person(study: Study, person: Annotator, given: Sequence[Answer], good: Sequ
 
 
 def _notes(study: Study, people: Sequence[AnnotatorResult], parts: dict[str, list[Answer]]) -> Iterable[str]:
+    """Yield a sentence for every reason to doubt the figures."""
     k, fewest = len(study.choices), min(len(part) for part in parts.values())
     if 0 < fewest < 4 * k * k:
         yield (
-            f"With {fewest} answers for {k} classes the rates are still too large, even after the correction; "
-            f"about {4 * k * k} answers for each condition make this small. The difference is affected less."
+            f"With {fewest} answers for {k} classes the rates are too large, even after the correction; with about "
+            f"{4 * k * k} answers for each condition this bias is small. The bias of the difference is smaller."
         )
     started = [p for p in people if p.answered]
     first = sum(p.explained_first for p in started)
     if started and 2 * first != len(started):
         yield (
-            f"{first} of {len(started)} annotators began with explanations: unless it is half of them, practice and "
-            "tiredness also change the difference."
+            f"{first} of {len(started)} annotators began with explanations, not half of them: practice and tiredness "
+            "also change the difference."
         )
     if any(0 < p.answered < p.of for p in people):
         yield f"{sum(0 < p.answered < p.of for p in people)} of {len(started)} annotators have not finished."
     wrong = sum(item.wrong for item in study.items[: study.shown])
     if all(item.label is not None for item in study.items) and wrong < 0.1 * study.shown:
         yield (
-            f"The model is wrong about {wrong} of the {study.shown} images, so predictions and labels are almost the "
-            "same and the trust coefficient must be near 1; a study prepared with --mistakes is more informative."
+            f"The model is wrong about only {wrong} of the {study.shown} images, so predictions and labels are almost "
+            "equal and the trust coefficient must be near 1; a study prepared with --mistakes is more informative."
         )
 
 

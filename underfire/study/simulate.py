@@ -1,12 +1,12 @@
-"""Simulate annotators whose information transfer rate and trust are known, to test that a study measures them.
+"""Simulate annotators whose information transfer rate and trust coefficient are known, to test what a study measures.
 
 They follow the diffusion model of two-choice decisions (Wagenmakers, van der Maas and Grasman, An EZ-diffusion model
 for response time and accuracy, Psychonomic Bulletin & Review 2007): evidence drifts at rate v to one of two boundaries
 at distance a. An answer takes T = t0 + (a / 2v) (1 - e^(-va)) / (1 + e^(-va)) on average and is right with probability
 1 / (1 + e^(-va)). An explanation that helps raises v: answers become faster and more often right.
 
-Two simplifications: with more than two classes, a wrong answer is any other class with equal probability; and the
-decision time is drawn from a gamma distribution with that mean, independent of whether the answer is right.
+This module makes two simplifications: with more than two classes, a wrong answer is any other class with equal
+probability; and the decision time is drawn from a gamma distribution with that mean, independent of the answer.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from underfire.study.store import Annotator, AnswerStore
 
 Send = Callable[[str, str, dict[str, Any] | None], bytes]
-_SHAPE = 4.0  # shape of the gamma distribution: its standard deviation is half its mean
+_SHAPE = 4.0  # the shape of the gamma distribution, whose standard deviation is then half its mean
 
 
 @dataclass(frozen=True)
 class SimulatedAnnotator:
-    """Decide like the diffusion model.
+    """An annotator who decides by the diffusion model.
 
     Attributes:
         drift: v without an explanation.
         helped: v with an explanation.
         boundary: a, the distance of the boundaries.
-        motor: t0, the seconds to see the image and to press a key.
+        motor: t0, the seconds to perceive the image and to press a key.
         eyes: the share of images on which the annotator answers the true label instead of the model's decision.
     """
 
@@ -51,7 +51,7 @@ class SimulatedAnnotator:
         return 1 / (1 + math.exp(-self._drift(explained) * self.boundary))
 
     def seconds(self, explained: bool) -> float:
-        """Return the mean time of an answer."""
+        """Return the mean time of an answer, in seconds."""
         v, a = self._drift(explained), self.boundary
         return self.motor + a / (2 * v) * math.tanh(v * a / 2)
 
@@ -72,18 +72,21 @@ def truth(person: SimulatedAnnotator, study: Study, explained: bool) -> tuple[fl
     """Return the information transfer rate, bits per second, and the trust coefficient for infinitely many answers."""
     classes, items = sorted(study.classes), study.items[: study.shown]
     p = person.right(explained)
+    # joint probabilities of the answer and of the prediction or the label
     of_model: dict[tuple[int, int], float] = {}
     of_label: dict[tuple[int, int | None], float] = {}
     for item in items:
-        sees = person.eyes if item.label in classes else 0.0
+        eyes = person.eyes if item.label in classes else 0.0
         for answer in classes:
-            said = [p if answer == aim else (1 - p) / (len(classes) - 1) for aim in (item.label, item.prediction)]
-            mass = (sees * said[0] + (1 - sees) * said[1]) / len(items)
+            by_label, by_model = (
+                p if answer == aim else (1 - p) / (len(classes) - 1) for aim in (item.label, item.prediction)
+            )
+            mass = (eyes * by_label + (1 - eyes) * by_model) / len(items)
             of_model[answer, item.prediction] = of_model.get((answer, item.prediction), 0.0) + mass
             of_label[answer, item.label] = of_label.get((answer, item.label), 0.0) + mass
-    bits = _information(of_model)
-    below = _information(of_label)
-    return bits / person.seconds(explained), bits / below if below > 1e-12 else math.nan
+    model_bits, label_bits = _information(of_model), _information(of_label)
+    trust = model_bits / label_bits if label_bits > 1e-12 else math.nan
+    return model_bits / person.seconds(explained), trust
 
 
 def answer_all(person: SimulatedAnnotator, study: Study, store: AnswerStore, name: str, seed: int = 0) -> Annotator:
@@ -113,11 +116,11 @@ def take_part(
 
     Args:
         person: the simulated annotator.
-        study: the study; the received picture identifies the image.
+        study: the study, which tells which image a received picture shows.
         send: sends a request `(method, path, content)` and returns the response.
-        wait: waits for the seconds of an answer.
+        wait: waits for a number of seconds, the time of an answer.
         name: the name to join with.
-        token: the link to continue with instead of joining.
+        token: the token of an annotator to continue as; None joins as a new one.
         seed: the seed of the answers.
         trials: the number of answers after which to stop; None answers all.
     """

@@ -1,8 +1,8 @@
 """Store the answers of a study in one SQLite file, to which rows are only added.
 
-Every answer is on the disk before the annotator sees the next image, so nothing is lost when the server, the browser or
-the machine stops. The study determines the order of an annotator's trials, and an annotator who returns continues with
-the first trial without an answer.
+Every answer is on the disk before the annotator sees the next image, so nothing is lost if the server, the browser or
+the machine stops. The study determines the order of an annotator's trials; an annotator who returns continues with the
+first trial that has no answer.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 from underfire.errors import InputError
 
 FILE = "answers.sqlite"
-_NAME = 40
-_SECONDS = 86_400.0
+_NAME = 40  # the longest name, in characters
+_SECONDS = 86_400.0  # times must be below this: one day
 _TABLES = """
 CREATE TABLE IF NOT EXISTS annotators (
   number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, token TEXT NOT NULL UNIQUE, joined TEXT NOT NULL
@@ -58,7 +58,7 @@ class Answer:
         answer: the chosen class.
         seconds: time from the painted image to the answer, measured by the browser.
         server_seconds: time from sending the trial to receiving the answer; None where the server was restarted.
-        hidden: whether the page was hidden meanwhile.
+        hidden: whether the page was hidden before the answer.
     """
 
     annotator: int
@@ -73,7 +73,7 @@ class Answer:
 
 
 class NameTaken(InputError):
-    """The name belongs to another annotator."""
+    """An error that says that another annotator has the name."""
 
 
 class AnswerStore:
@@ -129,13 +129,13 @@ class AnswerStore:
         return int(self._rows("SELECT count(*) FROM answers WHERE annotator = ?", annotator.number)[0][0])
 
     def add(self, *answers: Answer) -> int:
-        """Write answers to the disk, all or none, and return how many were new; the first answer to a trial stays.
+        """Write answers to the disk, all or none, and return how many were new; a trial keeps its first answer.
 
         Raises:
             InputError: a time is not a positive finite number of seconds within a day.
         """
         for answer in answers:
-            if not 0 < answer.seconds < _SECONDS:  # NaN is not either
+            if not 0 < answer.seconds < _SECONDS:  # also false for NaN
                 raise InputError(f"seconds must be positive and less than a day, got {answer.seconds}")
         rows = [(*vars(answer).values(), _now()) for answer in answers]
         places = ", ".join("?" * (len(Answer.__dataclass_fields__) + 1))

@@ -1,19 +1,19 @@
-// The pages of a study. An answer is timed from the moment its image is painted, on the clock of performance.now(), to
-// the key or touch that gives it; the server keeps it before the next image is shown.
+// The pages of a study. The time of an answer runs, on the clock of performance.now(), from the moment its image is painted
+// to the key or touch that gives it. The server stores the answer before the next image is shown.
 "use strict";
 
-const CROSS = 500; // milliseconds that a cross is shown before an image, so that all eyes begin at the same place
+const CROSS = 500; // milliseconds that a cross is shown before an image, so that all annotators look at the same place
 const AGAIN = 2000; // milliseconds until a request is sent once more
 const find = (id) => document.getElementById(id);
 const sleep = (time) => new Promise((done) => setTimeout(done, time));
 
-// What was kept in the browser, so that an annotator can go on; a browser that keeps nothing does no harm.
+// The browser remembers name and token, so that an annotator can go on later; a browser that does not is no problem.
 const memory = {
   read() { try { return JSON.parse(localStorage.getItem("underfire-study")); } catch { return null; } },
   write(value) { try { localStorage.setItem("underfire-study", JSON.stringify(value)); } catch { /* private window */ } },
 };
 
-// Ask the server. While it does not answer, say so and ask again: what is being sent is not lost.
+// Send a request. While the server does not answer, say so and send it again, so that no answer is lost.
 async function ask(path, content) {
   const options = content === undefined ? {} : {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(content),
@@ -59,7 +59,7 @@ function show(name) {
   for (const screen of document.querySelectorAll(".screen")) screen.hidden = screen.id !== name;
 }
 
-// Resolves with the time at which what was changed last is on the screen: in the second frame after the change.
+// Resolve with the time at which the last change is on the screen: in the second frame after the change.
 const painted = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now()))));
 
 async function load(next) {
@@ -98,7 +98,7 @@ function pause({ title, text }) {
   });
 }
 
-// The first answer after the images are painted.
+// Resolve with the first answer after the images are painted.
 function answer(start) {
   return new Promise((done) => {
     let hidden = document.hidden;
@@ -113,7 +113,7 @@ function answer(start) {
       done({ answer: Number(button.dataset.class), seconds, hidden });
     };
     const press = (event) => {
-      // By its place on the keyboard too: French keyboards give a digit only with shift.
+      // Compare the place on the keyboard too: French keyboards give a digit only with shift.
       if (event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
       const button = [...document.querySelectorAll(".choice")].find((one) => one.dataset.key === event.key || `Digit${one.dataset.key}` === event.code);
       if (button) give(button, event);
@@ -128,7 +128,7 @@ function answer(start) {
   });
 }
 
-// A cross in the middle, and nothing of the trial before.
+// Show a cross in the middle, and remove everything of the trial before.
 function clear() {
   const cross = document.createElement("span");
   cross.className = "cross";
@@ -145,7 +145,7 @@ async function trial(pictures) {
   return answer(await painted());
 }
 
-// What the program says, after a practice trial.
+// Show the program's decision after a practice trial.
 async function tell(decision, right) {
   find("told").textContent = right ? `Yes, the program says: ${decision}` : `No, the program says: ${decision}`;
   find("told").className = right ? "told right" : "told wrong";
@@ -167,7 +167,7 @@ async function trials() {
     first = false;
     if (before) await pause(before);
     const [pictures] = await Promise.all([images, clear()]);
-    if (!pictures) { // the server was away while the pictures were fetched
+    if (!pictures) { // the server did not answer while the pictures were fetched
       find("trouble").textContent = "A picture did not arrive; it is fetched again.";
       await sleep(AGAIN);
       next = await ask(place + "/next");
@@ -176,7 +176,7 @@ async function trials() {
     const given = await trial(pictures);
     const reply = await ask(place + "/answer", { trial: next.trial, ...given });
     if (reply.decision) await tell(reply.decision, reply.right);
-    next = reply.next || reply; // an answer that came twice is refused, with the trial that is due
+    next = reply.next || reply; // the server refuses an answer that comes twice, and sends the current trial
   }
   if (next.error) {
     find("trouble").textContent = `${next.error}. Load the page again to go on.`;
