@@ -116,7 +116,7 @@ def require_finite_answers(answers: Tensor) -> Tensor:
 
 
 def fast_layout(model: Model) -> Model:
-    """Return a function that calls the model with channels-last images, which is faster, unless the model fails on them."""
+    """Return a function that passes images to the model channels last, which is faster, if the model can take them."""
     layouts = [torch.contiguous_format, torch.channels_last]
 
     def ask(images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""Reading and bending the inside of a network; whatever is put on a model comes off when its context ends.
+"""Find and read the layers of a network, and change its backward pass.
 
-Layer names are those of the user's module (`module.named_modules()`), not of the `Classifier` around it.
+All hooks and rules are removed when their context ends, and the model is as it was before. Layer names are those of the
+user's module (`module.named_modules()`), not of the `Classifier` around it.
 """
 
 from underfire.hooks.finding import as_maps, last_spatial_layer, layout_of, pooled_head

@@ -1,4 +1,4 @@
-"""Find the layers that a method uses by default, by one pass of a noise image for each size of image."""
+"""Find the layers that a method reads by default: one noise image for each size of image goes through the model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from underfire.hooks.layouts import Grid, Layout, Trace, layout_in, noise_image,
 from underfire.hooks.reading import frozen, layer, read, uncached, unwrap
 
 _TRACES: WeakKeyDictionary[nn.Module, dict[torch.Size, Trace]] = WeakKeyDictionary()
+# The results of `last_spatial_layer`, for each model, and each shape of an image and grid of tokens.
 _LAST: WeakKeyDictionary[nn.Module, dict[tuple[torch.Size, Grid | None], str]] = WeakKeyDictionary()
 
 
 def _traced(model: nn.Module, x: Tensor, grid: Grid | None) -> Trace:
+    """Return the trace of the model for images of the shape of `x`, made once; raise InputError for a wrong grid."""
     if grid is not None and min(grid) < 1:
         raise InputError(f"grid must be the rows and the columns of the tokens, such as (14, 14), got {grid}")
     known = _TRACES.setdefault(unwrap(model), {})
@@ -40,23 +42,25 @@ def layout_of(model: nn.Module, x: Tensor, name: str, grid: Grid | None = None) 
 
 
 def as_maps(model: nn.Module, x: Tensor, name: str, output: Tensor) -> Tensor:
-    """Return the output of the layer `name` for `x` as `[B, C, h, w]`, or where it has no places as `[B, D]`.
+    """Convert the output of the layer `name` for `x` to `[B, C, h, w]`; an output without space stays as it is.
+
+    An output without space is `[B, D]` or `[B, C, 1, 1]`.
 
     Raises:
-        Unsupported: it is neither, or tokens of no grid that can be found.
+        Unsupported: it has no known layout, or tokens of no grid that can be found.
     """
-    alone = output.dim() == 2 or (output.dim() == 4 and output.shape[2:].numel() == 1)
-    return output if alone else layout_of(model, x, name).maps(output)
+    no_space = output.dim() == 2 or (output.dim() == 4 and output.shape[2:].numel() == 1)
+    return output if no_space else layout_of(model, x, name).maps(output)
 
 
 def last_spatial_layer(model: nn.Module, x: Tensor, grid: Grid | None = None) -> str:
-    """Return the name of the last layer whose output has space.
+    """Return the name of the last layer whose output has space: more than one row or column, or tokens of a grid.
 
-    For a transformer it is the last layer at whose places the logits have a gradient: with a class token, the patches
-    of the last block no longer change the logits. Single linear layers (queries, keys, values) do not count.
+    For a transformer, it is the last layer on whose patch tokens the logits depend: with a class token, the patch
+    tokens of the last block no longer change the logits. Single linear layers (queries, keys, values) do not count.
 
     Raises:
-        Unsupported: there is none, or its tokens have no grid that can be found.
+        Unsupported: there is no such layer, or its tokens have no grid that can be found.
     """
     known = _LAST.setdefault(unwrap(model), {})
     key = (x.shape[1:], grid)
@@ -66,6 +70,8 @@ def last_spatial_layer(model: nn.Module, x: Tensor, grid: Grid | None = None) ->
 
 
 def _last(trace: Trace, model: nn.Module, x: Tensor, grid: Grid | None) -> str:
+    """Return the name of the last layer with space, from the trace of a model (see `last_spatial_layer`)."""
+    # all layers with space, in order of execution
     layouts: dict[str, Layout] = {}
     unknown = None  # the last layer with tokens of no known grid
     for name in trace.order:
@@ -76,18 +82,19 @@ def _last(trace: Trace, model: nn.Module, x: Tensor, grid: Grid | None) -> str:
         elif layout is None and not isinstance(shape, str) and trace.are_tokens(shape):
             unknown = name
     if unknown is not None:
-        layout_in(trace, model, unknown, grid)  # raises: it says what to give
+        layout_in(trace, model, unknown, grid)  # raises an error that says which grid to give
     if not layouts:
         raise Unsupported(
             "the model has no layer whose output has space, [B, C, h, w] or a transformer's tokens; choose an "
             "interpreter that reads no layer, such as gradient"
         )
+    # the last of them, or for a transformer the last on which the logits depend
     last = next(reversed(layouts))
     return last if layouts[last].kind == "first" else _last_that_counts(layouts, model, x) or last
 
 
 def _last_that_counts(layouts: dict[str, Layout], model: nn.Module, x: Tensor) -> str | None:
-    """Return the last layer at whose places the logits have a gradient."""
+    """Return the last layer on whose feature maps the logits depend, or None if no gradient tells it."""
     with torch.enable_grad(), frozen(model):
         logits, outputs = read(model, uncached(model), noise_image(x).requires_grad_() * 1, tuple(layouts))
         if not logits.requires_grad:
@@ -101,10 +108,10 @@ def _last_that_counts(layouts: dict[str, Layout], model: nn.Module, x: Tensor) -
 
 
 def pooled_head(model: nn.Module, x: Tensor, grid: Grid | None = None) -> tuple[str, Tensor, Tensor | None]:
-    """Return the layer that is averaged over space into the last linear layer, and that layer's weight and bias.
+    """Return the layer whose average over space enters the last linear layer, and the weights of that linear layer.
 
     Returns:
-        The layer's name, the weight `[K, D]`, and the bias `[K]` or None.
+        The name of the averaged layer, the weight `[K, D]` of the linear layer, and its bias `[K]` or None.
 
     Raises:
         Unsupported: the model does not end in global average pooling and one linear layer.
@@ -124,13 +131,13 @@ def pooled_head(model: nn.Module, x: Tensor, grid: Grid | None = None) -> tuple[
 
 
 def _head(trace: Trace, mean: Tensor) -> str | None:
-    """Return the name of the linear layer that computes the logits from a spatial mean, or None."""
+    """Return the name of the linear layer that computes the logits from the spatial mean `[1, D]`, or None."""
 
     def close(one: Tensor, other: Tensor) -> bool:
         return one.shape == other.shape and torch.allclose(one.to(other), other, rtol=1e-3, atol=1e-5)
 
     logits = trace.logits
-    for name, took, gave in reversed(trace.heads):
-        if close(took, mean.to(took)) and close(gave.to(logits), logits):
+    for name, before, after in reversed(trace.heads):
+        if close(before, mean.to(before)) and close(after.to(logits), logits):
             return name
     return None

@@ -1,9 +1,10 @@
-"""How the output of a layer is read as feature maps: channels first, channels last, or the tokens of a transformer.
+"""Decide how the output of a layer is read as feature maps: channels first, channels last, or tokens of a transformer.
 
-One pass of a noise image is traced for each model and size of image. The modules that read or return a shape
-`[B, ?, ?, ?]` tell which side holds the channels: convolutions, batch normalisation and pooling have them first, linear
-layers and layer normalisation last. Tokens are outputs `[B, N, D]` of such modules; their grid is that of the last
-feature map before them (the patch embedding), or has the proportions of the image.
+One pass of a noise image is traced for each model and size of image. For an output of four dimensions, the modules that
+read or return its shape tell which dimension holds the channels: for convolutions, batch normalisation and pooling it
+is the first after the batch, for linear layers and layer normalisation the last. Outputs `[B, N, D]` are tokens if a
+linear layer or layer normalisation reads or returns the width `D`; their grid is that of the last feature map before
+them (the patch embedding), or else one with the proportions of the image.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 from underfire.errors import InputError, ModelError, Unsupported
 from underfire.hooks.reading import frozen, layer, remove_at_exit, uncached, unwrap
 
-#: Most class, distillation and register tokens that may precede those of the image.
+#: The largest number of class, distillation and register tokens that may precede the tokens of the image.
 EXTRA = 16
-_EXTRA_OF_SQUARES = (0, 1, 2, 4, 5)  # where only the number of tokens is known: class, distillation, four registers
+# The numbers of such tokens that are tried if no feature map tells the grid: class, distillation, four registers.
+_EXTRA_OF_SQUARES = (0, 1, 2, 4, 5)
+# Modules that have the channels first.
 _FIRST = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d)
 
 Grid = tuple[int, int]
@@ -29,12 +32,12 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True)
 class Layout:
-    """How the output of a layer is read as feature maps.
+    """The way in which the output of a layer is read as feature maps.
 
     Attributes:
         kind: `"first"` is `[B, C, h, w]`, `"last"` is `[B, h, w, C]`, `"tokens"` is `[B, extra + h·w, C]`.
         grid: `h` and `w`.
-        extra: number of tokens before those of the image, which are left out.
+        extra: number of tokens before those of the image; they are left out.
     """
 
     kind: Literal["first", "last", "tokens"]
@@ -50,20 +53,21 @@ class Layout:
 
 @dataclass
 class Trace:
-    """What one pass of a noise image showed.
+    """A record of one forward pass of a noise image.
 
     Attributes:
         image: height and width of the image.
-        outputs: for every layer, when it was last called, and the shape of its output or the name of its type.
-        order: the layers with an output of three or four dimensions, in order of execution; of nested layers with one
-            output, the innermost.
-        first: shapes whose channels come first.
-        last: shapes whose channels come last.
-        widths: the sizes `D` of tokens.
-        latest: the last output of three and of four dimensions with more than one place, with its layer.
-        heads: for every linear layer its name, its input and its output.
-        count: how often a layer was called.
-        logits: of the model.
+        outputs: for every layer, the number of its last call, and the shape of its output, or the name of the output's
+            type if it is not a tensor.
+        order: the layers with an output of three or four dimensions, in order of execution; of nested layers that
+            return the same tensor, only the innermost.
+        first: shapes of outputs that have the channels first.
+        last: shapes of outputs that have the channels last.
+        widths: the sizes `D` that tokens `[B, N, D]` have.
+        latest: by number of dimensions, 3 or 4, the last layer in `order` and its output.
+        heads: for every linear layer or 1x1 convolution of one place, its name, input and output.
+        count: number of calls of all layers.
+        logits: what the model returned.
     """
 
     image: Grid
@@ -78,7 +82,7 @@ class Trace:
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def layout(self, name: str, grid: Grid | None = None) -> Layout | None:
-        """Return how the output of a layer is read; None where it has no space, or tokens of no known grid."""
+        """Return how the output of a layer is read, or None if it has no space, or tokens whose grid is unknown."""
         _, shape = self.outputs[name]
         if isinstance(shape, str) or len(shape) not in (3, 4) or shape[0] != 1:
             return None
@@ -92,25 +96,28 @@ class Trace:
         return Layout("last" if last else "first", (rows, columns))
 
     def are_tokens(self, shape: torch.Size) -> bool:
-        """Return whether an output of three dimensions is tokens."""
+        """Return whether an output of this shape is tokens `[1, N, D]` of a known width."""
         return len(shape) == 3 and shape[0] == 1 and shape[1] > 1 and shape[2] in self.widths
 
     def _is_attention(self, shape: torch.Size) -> bool:
-        """Return whether an output is `[B, heads, N, ?]` of `N` tokens."""
+        """Return whether an output is the queries, keys, values or weights of attention, `[B, heads, N, ?]`."""
         shapes = (seen for _, seen in self.outputs.values() if not isinstance(seen, str))
         return shape not in self.first and any(s[1] == shape[2] for s in shapes if self.are_tokens(s))
 
     def _grid(self, name: str, given: Grid | None) -> Grid | None:
+        """Return the grid of the tokens that a layer returns, or None if it cannot be found; `given` comes first."""
         when, shape = self.outputs[name]
         assert not isinstance(shape, str)
         tokens = shape[1]
         if given is not None:
             return given if given[0] * given[1] <= tokens else None
+        # the grid of the last feature map before these tokens
         earlier = sorted((at, other) for other, (at, s) in self.outputs.items() if at < when and len(s) == 4)
         for _, other in reversed(earlier):
             layout = self.layout(other)
             if layout is not None and 0 <= tokens - layout.grid[0] * layout.grid[1] <= EXTRA:
                 return layout.grid
+        # or a grid with the proportions of the image
         height, width = self.image
         for extra in _EXTRA_OF_SQUARES:
             rows = round(((tokens - extra) * height / width) ** 0.5) if tokens > extra + 1 else 0
@@ -123,7 +130,7 @@ class Trace:
 def trace_layers(model: nn.Module, x: Tensor) -> Trace:
     """Send one noise image of the size of `x` through the model and record the output of every layer."""
     trace = Trace((x.shape[2], x.shape[3]))
-    before: list[tuple[Tensor, int]] = []  # the last output; it is kept, so that its memory is not used again
+    before: list[tuple[Tensor, int]] = []  # the last output, kept so that no other tensor gets its memory
 
     def note(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         trace.count += 1  # a module that is used several times counts at its last use
@@ -133,6 +140,7 @@ def trace_layers(model: nn.Module, x: Tensor) -> Trace:
         trace.outputs[name] = trace.count, output.shape
         _vote(trace, module, [t for t in (*inputs, output) if isinstance(t, Tensor)])
         if output.dim() in (3, 4) and sum(side > 1 for side in output.shape[1:]) > 1:
+            # a layer that returns the tensor of the layer inside it is not noted again
             same = before and before[0][0].data_ptr() == output.data_ptr() and before[0][1] == output._version
             if not (same and before[0][0].shape == output.shape):
                 if name in trace.order:
@@ -156,11 +164,12 @@ def trace_layers(model: nn.Module, x: Tensor) -> Trace:
 
 
 def noise_image(x: Tensor) -> Tensor:
-    """Return one image of noise of the size of `x`, always the same; a plain image could make layers agree."""
+    """Return one noise image of the size of `x`, always the same; a plain image could make different layers agree."""
     return torch.rand(1, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=x.dtype).to(x.device)
 
 
 def _vote(trace: Trace, module: nn.Module, tensors: list[Tensor]) -> None:
+    """Record which shapes have channels first or last, or are tokens, by the module that reads or returns them."""
     for t in tensors:
         normalised = isinstance(module, nn.LayerNorm) and module.normalized_shape == t.shape[-1:]
         if t.dim() == 4 and isinstance(module, _FIRST):
@@ -175,10 +184,10 @@ def layout_in(trace: Trace, model: nn.Module, name: str, grid: Grid | None) -> L
     """Return how the output of the layer `name` is read as feature maps.
 
     Raises:
-        ModelError: there is no such layer, or it took no part. InputError: the grid does not fit. Unsupported: its
-            output has no space, or its tokens no grid that can be found.
+        ModelError: there is no such layer, or the forward pass does not use it. InputError: the grid does not fit.
+            Unsupported: its output has no space, or its tokens no grid that can be found.
     """
-    layer(model, name)  # raises where there is none
+    layer(model, name)  # raises if there is none
     if name not in trace.outputs:
         raise ModelError(f"layer {name!r} took no part in the forward pass")
     _, shape = trace.outputs[name]
@@ -197,6 +206,7 @@ def layout_in(trace: Trace, model: nn.Module, name: str, grid: Grid | None) -> L
 
 
 def _no_grid(name: str, tokens: int, grid: Grid | None, image: Grid) -> InputError:
+    """Return the error for tokens whose grid does not fit, or cannot be found; it suggests grids."""
     if grid is not None:
         return InputError(f"grid {grid} has {grid[0] * grid[1]} places, but layer {name!r} gives {tokens} tokens")
     height, width = image
@@ -208,4 +218,5 @@ def _no_grid(name: str, tokens: int, grid: Grid | None, image: Grid) -> InputErr
 
 
 def _grids(places: int) -> Iterator[Grid]:
+    """Return all pairs of rows and columns with that many places."""
     return ((rows, places // rows) for rows in range(1, places + 1) if places % rows == 0)

@@ -1,4 +1,4 @@
-"""The feature maps of a network, one of each size, which a decoder on top of it reads."""
+"""Find the feature maps of a network for a decoder that reads one layer of each spatial size, a feature pyramid."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class PyramidLevel(NamedTuple):
 
     Attributes:
         layer: its name.
-        channels: number of maps.
-        size: their height and width.
+        channels: number of feature maps.
+        size: height and width of the feature maps.
     """
 
     layer: str
@@ -28,10 +28,10 @@ class PyramidLevel(NamedTuple):
 
 
 def feature_pyramid(model: nn.Module, x: Tensor) -> list[PyramidLevel]:
-    """Return the last layer of every spatial size, the finest first, found by one pass of a noise image.
+    """Return the last layer of every spatial size, the finest first, found in one pass of a noise image.
 
-    Of nested layers with one output, the innermost is named. Sizes that a network returns to after smaller ones, as
-    decoders do, are left out.
+    Of nested layers that return the same tensor, the innermost is named. Sizes that come after smaller ones, as in a
+    decoder, are left out.
 
     Raises:
         Unsupported: no layer has space.
@@ -55,11 +55,12 @@ def feature_pyramid(model: nn.Module, x: Tensor) -> list[PyramidLevel]:
         model(noise)
     if not seen:
         raise Unsupported("the model has no layer with a spatial output [B, C, h, w]; choose another interpreter")
+    # keep the last layer of each size, while sizes fall
     found: list[PyramidLevel] = []
-    for scale, _ in seen:
-        area = scale.size[0] * scale.size[1]
-        if found and found[-1].size == scale.size:
-            found[-1] = scale
+    for level, _ in seen:
+        area = level.size[0] * level.size[1]
+        if found and found[-1].size == level.size:
+            found[-1] = level
         elif not found or area < found[-1].size[0] * found[-1].size[1]:
-            found.append(scale)
+            found.append(level)
     return found

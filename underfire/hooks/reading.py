@@ -19,9 +19,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
-        elif isinstance(
-            getattr(type(model), "wrapped", None), property
-        ):  # a Classifier, which this module may not import
+        elif isinstance(getattr(type(model), "wrapped", None), property):
+            # a Classifier, which this module may not import
             model = model.wrapped  # type: ignore[assignment]
         else:
             return model
@@ -29,9 +28,9 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def frozen(model: object) -> Iterator[None]:
-    """Set evaluation mode and switch off weight gradients; at the end restore every mode and flag.
+    """Set evaluation mode and switch off gradients of the weights inside the block, and restore both at its end.
 
-    A model that is no module is left alone.
+    A model that is not an `nn.Module` stays as it is.
     """
     root = model if isinstance(model, nn.Module) else nn.Identity()
     modes = [(module, module.training) for module in root.modules()]
@@ -63,13 +62,13 @@ def layer(model: nn.Module, name: str) -> nn.Module:
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Compute attention step by step inside the block, because its fused kernels have no second derivative."""
+    """Compute attention without fused kernels inside the block, because those have no second derivative."""
     with sdpa_kernel(SDPBackend.MATH):
         yield
 
 
 class _Memo:
-    """One remembered forward pass, and the names of the layers that are read in every pass."""
+    """The forward pass that `shared_forward` remembers, and the names of the layers that every pass reads."""
 
     def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
         self.original = forward
@@ -92,11 +91,11 @@ _MEMOS: WeakKeyDictionary[nn.Module, _Memo] = WeakKeyDictionary()
 
 @contextmanager
 def shared_forward(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Make two calls of `model` or `activations` on the same tensor cost one forward pass inside the block.
+    """Remember the last forward pass inside the block: calls of `model` and `activations` on the same tensor share it.
 
-    A layer that `activations` read once is read in every later pass too. An attack whose objective needs both the
-    logits and an explanation then needs one pass a step. Yields a function that forgets the remembered pass and frees
-    its memory.
+    An attack whose objective needs both the logits and an explanation then needs one pass in each step. A layer that
+    `activations` read once is read in every later pass too. Yields a function that forgets the remembered pass and
+    frees its memory.
     """
     if model in _MEMOS:  # an outer context shares the passes already
         yield _MEMOS[model].forget
@@ -125,7 +124,7 @@ def shared_forward(model: nn.Module) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def bypass_cache(model: nn.Module) -> Iterator[None]:
-    """Neither use nor change the pass that `shared_forward` remembers, inside the block."""
+    """Run the passes inside the block without using or changing the pass that `shared_forward` remembers."""
     memo = _MEMOS.get(model)
     if memo is None:
         yield
@@ -152,7 +151,13 @@ def read(
     *,
     begin: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Run one pass and return the logits and the outputs of the layers `names`; `begin` lets the graph begin there."""
+    """Run one pass and return the logits and the outputs of the layers `names`.
+
+    Args:
+        forward: the function that maps `x` to logits.
+        memo: where the pass is remembered; None remembers nothing.
+        begin: let the graph begin at these layers, as in `forward_from_layers`.
+    """
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., Any]:
@@ -182,7 +187,7 @@ def read(
 
 @contextmanager
 def remove_at_exit(handle: Any) -> Iterator[None]:
-    """Remove a hook at the end."""
+    """Remove a hook at the end of the block."""
     try:
         yield
     finally:
@@ -192,10 +197,10 @@ def remove_at_exit(handle: Any) -> Iterator[None]:
 def activations(model: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the logits `[B, K]` of `x` and the outputs of the layers `names`, in the graph of one forward pass.
 
-    A module that is used several times gives its last output.
+    Of a module that is called several times, the last output counts.
 
     Raises:
-        ModelError: a layer does not exist or took no part. Unsupported: a layer's output is not a tensor.
+        ModelError: a layer does not exist, or the pass does not use it. Unsupported: a layer's output is not a tensor.
     """
     memo = _MEMOS.get(model)
     if memo is None or memo.bypassed:
@@ -210,10 +215,10 @@ def activations(model: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Tens
 def forward_from_layers(model: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the logits `[B, K]` of `x` and the outputs of the layers `names`, in a graph that begins at those layers.
 
-    Nothing before them is saved for a backward pass. Where one layer comes after another, the graph begins at the
-    first. Where gradients are off, there is no graph. The pass of `shared_forward` is neither used nor changed.
+    Nothing before them is saved for a backward pass. If one of the layers follows another, the graph begins at the
+    first. If gradients are disabled, there is no graph. The pass of `shared_forward` is neither used nor changed.
 
     Raises:
-        ModelError: a layer does not exist or took no part. Unsupported: a layer's output is not a tensor.
+        ModelError: a layer does not exist, or the pass does not use it. Unsupported: a layer's output is not a tensor.
     """
     return read(model, uncached(model), x.detach(), names, begin=torch.is_grad_enabled())

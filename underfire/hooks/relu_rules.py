@@ -1,4 +1,4 @@
-"""Replace what rectifiers pass back in the backward pass."""
+"""Change the backward pass of rectifiers: smooth and wide steps, guided back-propagation, deconvolution."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _step(z: Tensor, tau: float) -> Tensor:
 
 @dataclass(frozen=True)
 class _ReluRule:
-    """What a rectifier passes back of the gradient g that it gets.
+    """The backward pass of a rectifier, which gets the gradient g of its output and had the input z.
 
     Attributes:
         positive: pass back only positive g.
-        masked: pass back only where the input was positive, that is, multiply g by the unit step.
+        masked: pass back only where z was positive, that is, multiply g by the unit step of z.
         tau: replace the unit step and its derivative by h(z) with this tau.
-        width: keep the value of the unit step, but give it the derivative of a smooth step, as wide as this share of
-            the root mean square of z.
+        width: keep the value of the unit step, but give it the derivative of a smooth step whose width is this share
+            of the root mean square of z.
     """
 
     positive: bool = False
@@ -44,7 +44,7 @@ class _ReluRule:
     width: float | None = None
 
     def step(self, z: Tensor, at: float = 0.0) -> Tensor:
-        """Return the step at `at`, shaped like z."""
+        """Return the step from 0 to 1 where z passes `at`, shaped like z."""
         if self.tau is not None:
             return _step(z - at, self.tau)
         step = (z > at).to(z.dtype)
@@ -86,7 +86,7 @@ class _Rectifier(torch.autograd.Function):
 def _rectifier(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[float, float | None, bool] | None:
-    """Return the slope below zero, the cap, and whether it is in place, if the call is a rectifier; else None."""
+    """Return slope below zero, cap and whether it works in place, if the call is a rectifier, or else None."""
 
     def argument(place: int, name: str, default: Any) -> Any:
         return kwargs.get(name, args[place] if len(args) > place else default)
@@ -107,6 +107,8 @@ def _rectifier(
 
 
 class _Mode(TorchFunctionMode):
+    """Replace every call of a rectifier by `_Rectifier` with one rule."""
+
     def __init__(self, rule: _ReluRule) -> None:
         super().__init__()
         self.rule = rule
@@ -122,7 +124,7 @@ class _Mode(TorchFunctionMode):
         z = args[0] if args else kwargs["input"]
         if not in_place:
             return _Rectifier.apply(z, slope, cap, self.rule)
-        # The caller may ignore the result of an in-place call, so z must change; a copy is kept for the backward pass.
+        # The caller may ignore the result of an in-place call, so z itself must change; the backward pass keeps a copy.
         return z.copy_(_Rectifier.apply(z.clone(), slope, cap, self.rule))
 
 
@@ -131,6 +133,7 @@ _RULE: ContextVar[_ReluRule | None] = ContextVar("relu_rule", default=None)
 
 @contextmanager
 def _relu_rule(rule: _ReluRule) -> Iterator[None]:
+    """Apply a rule to every rectifier called inside the block."""
     token = _RULE.set(rule)
     try:
         with _Mode(rule):
@@ -148,8 +151,8 @@ def _outer_tau() -> float | None:
 def capture_relu_rule(f: Callable[..., R]) -> Callable[..., R]:
     """Return `f` with the current ReLU rule bound to it, wherever it is called.
 
-    A pass that is repeated in the backward pass runs after `with smooth_relu()` has ended, and would not follow its
-    rule.
+    Without it, a forward pass that is repeated in the backward pass, when the block `with smooth_relu()` has ended,
+    would not follow the rule of that block.
     """
     rule = _RULE.get()
 
@@ -157,7 +160,7 @@ def capture_relu_rule(f: Callable[..., R]) -> Callable[..., R]:
     def with_rule(*args: Any) -> R:
         if rule is None and _RULE.get() is None:
             return f(*args)
-        # Also where the rule is the same: while `torch.autograd.grad` runs, torch suspends the mode around it.
+        # Set the rule even if it is in force: while `torch.autograd.grad` runs, torch suspends the mode around it.
         with _relu_rule(rule or _ReluRule()):
             return f(*args)
 
@@ -166,11 +169,11 @@ def capture_relu_rule(f: Callable[..., R]) -> Callable[..., R]:
 
 @contextmanager
 def smooth_relu(tau: float = 1e-4) -> Iterator[None]:
-    """Let every ReLU, ReLU6 and LeakyReLU in the block pass back the smooth step h instead of the unit step.
+    """Replace the unit step by the smooth step h in the backward pass of every ReLU, ReLU6 and LeakyReLU in the block.
 
-    The second derivative of a ReLU network is zero almost everywhere, so that a map that is a gradient could not be
-    attacked by gradients. The forward pass, and with it every prediction, is unchanged. Works for modules and
-    functions, in place or not; custom kernels are not covered. Source: Zhang et al., Interpretable Deep Learning under
+    The second derivative of a ReLU network is zero almost everywhere, so that gradients could not attack a map that is
+    itself a gradient. The forward pass, and with it every prediction, is unchanged. The rule covers modules and
+    functions, in place or not, but no custom kernels. Source: Zhang et al., Interpretable Deep Learning under
     Fire, USENIX Security 2020, section 3.2: h(z) = z / sqrt(z² + tau), plus 1 where z < 0.
     """
     with _relu_rule(_ReluRule(tau=tau)):
@@ -181,7 +184,7 @@ def smooth_relu(tau: float = 1e-4) -> Iterator[None]:
 def wide_relu(width: float = 1.0) -> Iterator[None]:
     """Give the unit step of every rectifier in the block the derivative of a smooth and wide step.
 
-    Unlike with `smooth_relu`, no gradient changes, only the derivative of a gradient. An enclosing `smooth_relu` stays
+    Unlike `smooth_relu`, this changes no gradient, only the derivative of a gradient. An enclosing `smooth_relu` stays
     in force.
 
     Args:
@@ -196,11 +199,11 @@ def wide_relu(width: float = 1.0) -> Iterator[None]:
 def guided_relu(*, width: float | None = None) -> Iterator[None]:
     """Let every rectifier in the block pass back only positive values, and only where its input was positive.
 
-    With an enclosing `smooth_relu`, the unit step is h here too. Source: Springenberg et al., Striving for Simplicity,
-    ICLR Workshops 2015.
+    Inside `smooth_relu`, the smooth step h replaces the unit step here too. Source: Springenberg et al., Striving for
+    Simplicity, ICLR Workshops 2015.
 
     Args:
-        width: if given, the unit step has the derivative of a smooth step of this width (see `wide_relu`).
+        width: give the unit step the derivative of a smooth step of this width (see `wide_relu`); None leaves it zero.
     """
     tau = _outer_tau()
     with _relu_rule(_ReluRule(positive=True, tau=tau, width=width if tau is None else None)):
