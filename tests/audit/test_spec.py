@@ -81,10 +81,10 @@ PGD = {"name": "pgd"}
             {"gates": [{"measure": "accuracy", "at_least": 1}]},
             "'gates[0].measure' should be 'clean_accuracy', 'robust_acc",
         ),
-        ({"gates": [{"measure": "worst_accuracy", "at_least": 1}]}, "'gates[0].norm' is missing, the gate needs it"),
+        ({"gates": [{"measure": "worst_accuracy", "at_least": 1}]}, "'gates[0].norm' is missing; the gate needs it"),
         (
             {"gates": [{"measure": "clean_accuracy", "at_least": 0.5, "eps": 1}]},
-            "'gates[0].eps' means nothing for clean_accuracy; leave it out",
+            "'gates[0].eps' has no meaning for clean_accuracy; leave it out",
         ),
         (
             {"gates": [{"measure": "robust_accuracy", "at_least": 0.5, "attack": "pdg", "eps": 0.1}]},
@@ -92,7 +92,7 @@ PGD = {"name": "pgd"}
         ),
         (
             {"gates": [{"measure": "robust_accuracy", "at_least": 0.5, "attack": "pgd linf", "eps": 0.3}]},
-            "'gates[0].eps': 0.3 is not attacked; choices: 0.02, 0.1",
+            "'gates[0].eps': no attack has the size 0.3; choices: 0.02, 0.1",
         ),
         (
             {"gates": [{"measure": "worst_accuracy", "at_least": 0.5, "norm": "l2", "eps": 0.1}]},

@@ -209,7 +209,7 @@ def test_the_plain_attack_of_the_verdict_is_the_strongest_and_of_equals_the_hard
     ]
     first, second = leading(gaps)
     assert (first, second) == (gaps[2], gaps[4])
-    assert "So forged: 1 of the 2 maps that were attacked." in verdict(None, [], [], gaps, [])
+    assert "Forged maps: 1 of the 2 that were attacked." in verdict(None, [], [], gaps, [])
 
 
 def test_a_rate_of_plausible_maps_alone_is_not_called_forgery() -> None:

@@ -1,1 +1,1 @@
-"""The main job: a spec becomes a plan of independent cells, a run fills the ledger, the summary reads it."""
+"""Audits: plan a spec as a graph of independent cells, compute the cells, and summarise their results."""

@@ -1,7 +1,7 @@
-"""Arrays on disk: packed without loss, and small.
+"""Lossless compression of tensors for storage.
 
-The bytes of every element are split, all first bytes together, then all second bytes, and so on, because neighbouring
-elements have alike signs and exponents; then all is compressed by Zstandard.
+The bytes of the elements are regrouped, all first bytes together, then all second bytes, and so on, because
+neighbouring elements have similar signs and exponents. Then everything is compressed by Zstandard.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def pack(arrays: Mapping[str, Tensor]) -> bytes:
-    """Return tensors of any dtype and shape as bytes; `unpack` gives exactly the same tensors."""
+    """Compress tensors of any dtype and shape to bytes; `unpack` returns exactly the same tensors."""
     from safetensors.torch import save
 
     plain = {name: value.detach().cpu().contiguous() for name, value in arrays.items()}
@@ -28,7 +28,7 @@ def pack(arrays: Mapping[str, Tensor]) -> bytes:
 
 
 def unpack(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors that `pack` was given, on the CPU."""
+    """Return the tensors that `pack` compressed, on the CPU."""
     from safetensors.torch import load
 
     size = int.from_bytes(content[:8], "little")
@@ -43,13 +43,16 @@ def unpack(content: bytes) -> dict[str, Tensor]:
 
 
 def difference(x_adv: Tensor, x: Tensor) -> Tensor:
-    """Return which bits differ, as integers of the same shape; exact, and mostly zeros where the two are near."""
+    """Return the exclusive or of the bits, as integers of the same shape.
+
+    The result is exact, and compresses well because most bits are zero where the images are close.
+    """
     bits = _BITS[x.element_size()]
     return x_adv.contiguous().view(bits) ^ x.contiguous().view(bits)
 
 
 def restore(bits: Tensor, x: Tensor) -> Tensor:
-    """Return the `x_adv` of `difference(x_adv, x)`, equal in every bit."""
+    """Return `x_adv`, equal in every bit, from `bits = difference(x_adv, x)`."""
     return (bits ^ x.contiguous().view(bits.dtype)).view(x.dtype)
 
 

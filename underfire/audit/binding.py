@@ -1,8 +1,8 @@
-"""Measures by name: which table a measure adds to, and how its parameters find their values.
+"""The measures of an audit: which of them an audit can compute, and how their parameters get their values.
 
 The parameters of a measure are named from one vocabulary, `model, interpreter, x, x_adv, y, goal, logits, logits_adv,
-m, n, mask`. A measure that sees both sides at once (`x` and `x_adv`, `logits` and `logits_adv`, or the maps `m` and
-`n`) has one value per sample. Any other has two, one of the clean sample and one of the adversarial.
+m, n, mask`. A measure that compares the two sides (`x` and `x_adv`, `logits` and `logits_adv`, or the maps `m` and
+`n`) has one value per sample. Any other measure has two, one for the clean and one for the adversarial sample.
 """
 
 from __future__ import annotations
@@ -21,49 +21,52 @@ from underfire.catalog import Card, cards, find
 from underfire.errors import InputError
 
 VERDICT = ("map_l1", "map_iou")
-"""The measures that the verdict of a report rests on; they are computed whatever the spec asks for."""
+"""The measures that the verdict of a report needs; they are always computed."""
 
-_BOTH_SIDES = {"x_adv", "logits_adv", "n"}
+_BOTH_SIDES = {"x_adv", "logits_adv", "n"}  # only a comparison has one of these
 _ASKS = {"model", "interpreter"}
 
 
 def parameters(card: Card[Any]) -> tuple[str, ...]:
-    """Return the names of the positional parameters of a measure that have no default, or are `goal`."""
+    """Return the names of the positional parameters of a measure that have no default, and of `goal`."""
     found = inspect.signature(card.function).parameters.values()
     named = [p for p in found if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     return tuple(p.name for p in named if p.default is inspect.Parameter.empty or p.name == "goal")
 
 
 def compares(card: Card[Any]) -> bool:
-    """Return whether a measure sees the clean and the adversarial sample at once."""
+    """Return whether a measure compares the clean with the adversarial sample."""
     return bool(_BOTH_SIDES & set(parameters(card)))
 
 
 def asks(card: Card[Any]) -> bool:
-    """Return whether a measure asks the model, or an interpreter, and so takes time."""
+    """Return whether a measure calls the model or an interpreter, and so takes time."""
     return bool(_ASKS & set(parameters(card)))
 
 
 def usable(table: str = "") -> list[str]:
-    """Return the names of the measures that an audit can compute, in one table, `"rows"` or `"maps"`, or in any."""
+    """Return the names of the measures that an audit can compute, of one table (`"rows"` or `"maps"`) or of both."""
     wanted = (table,) if table else ("rows", "maps")
     return [card.name for card in cards("measure") if card.facts.table in wanted and not card.facts.whole]
 
 
 def chosen(spec: AuditSpec) -> list[MeasureSpec]:
-    """Return the measures that an audit computes: those of the spec, and those that the verdict rests on."""
+    """Return the measures that an audit computes: those of the spec, and with interpreters those in `VERDICT`."""
     titles = [entry.title for entry in spec.measures]
     more = [MeasureSpec(name=name) for name in VERDICT if name not in titles]
     return [*spec.measures, *(more if spec.interpreters else [])]
 
 
 def identity(entry: MeasureSpec) -> str:
-    """Return the name of a measure with its options, without its label."""
+    """Return the name of a measure with its options but without its label, as its results are stored."""
     return f"{entry.name} {json.dumps(entry.options, sort_keys=True)}" if entry.options else entry.name
 
 
 def bind(entry: MeasureSpec) -> Callable[[Mapping[str, Any]], Tensor]:
-    """Return a function from values by name to the measure, `[B]`; nan for all if it needs a mask and there is none."""
+    """Return a function that takes values by name and returns the measure, float64 `[B]`.
+
+    A measure that needs a mask is nan for all samples if the mask is None.
+    """
     card = find("measure", entry.name)
     names = parameters(card)
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.options.items()}
@@ -76,5 +79,5 @@ def _call(card: Card[Any], names: tuple[str, ...], options: Mapping[str, Any], v
         return torch.full((count,), torch.nan)
     found = torch.as_tensor(card.function(*(values[name] for name in names), **options)).detach()
     if found.shape != (count,):
-        raise InputError(f"measure {card.name!r} must give one value per sample [{count}], got {tuple(found.shape)}")
+        raise InputError(f"measure {card.name!r} must return one value per sample [{count}], got {tuple(found.shape)}")
     return found.double()

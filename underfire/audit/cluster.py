@@ -1,4 +1,4 @@
-"""Cells on a Ray cluster: only cells travel; workers load the model and the data, and write results to the store."""
+"""An executor for Ray clusters: only cells are sent; workers load the model and the data, and write to the store."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from underfire.audit.executors import Cell, Executor, WorkerTime, timed
 from underfire.errors import InputError, MissingExtra, UnderfireError
 
 _ATTEMPTS_AFTER_LOSS = 5
-"""How often a cell is computed again after the node or the process that computed it has died."""
+"""How often a cell is computed again after the node or the worker process that computed it has died."""
 
 _STORE = 100 * 2**20
-"""The size in bytes of Ray's object store on this machine, which holds nothing large."""
+"""The size in bytes of Ray's object store on this machine; cells are small."""
 
 _NO_WORKERS = 60.0
-"""The time in seconds after which a cluster without a single worker is given up."""
+"""The time in seconds after which a cluster without workers is an error."""
 
 
 class RayExecutor(Executor):
-    """Compute cells on a Ray cluster, one core for each, or a share of a GPU.
+    """An executor that computes cells on a Ray cluster, each on one core or on a share of a GPU.
 
-    A cell whose node is lost is computed again on another. An `UnderfireError` of a cell ends the run at once. The
-    nodes need the same versions of Python, Ray and underfire, and must reach the model, the data and the store under
-    the names that the spec gives them.
+    If a node is lost, its cells are computed again on other nodes. An `UnderfireError` of a cell ends the run at once.
+    All nodes need the same versions of Python, Ray and underfire, and access to the model, the data and the store
+    under the names in the spec.
 
     Args:
-        address: `ray://HOST:PORT` of a cluster; None takes the cluster that this process is connected to, that
-            RAY_ADDRESS names or that runs on this machine, and starts Ray for this machine alone if there is none.
-        gpus: how many GPUs each cell needs; 0 computes on cores.
+        address: `ray://HOST:PORT` of a cluster; None takes the cluster to which this process is connected, which
+            RAY_ADDRESS names or which runs on this machine, and if there is none starts Ray on this machine alone.
+        gpus: number of GPUs for each cell, which may be a fraction; 0 gives each cell one core.
 
     Raises:
         MissingExtra: Ray is not installed.
@@ -54,23 +54,23 @@ class RayExecutor(Executor):
         self._workers, self._counted = 0, 0.0
 
     def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
-        """Call `work` on every cell, somewhere on the cluster.
+        """Call `work` on every cell on the cluster.
 
         Raises:
-            UnderfireError: what `work` raised, or the cluster cannot be reached, has no worker, or keeps losing a cell.
+            UnderfireError: `work` raised it, or the cluster cannot be reached, has no worker, or keeps losing a cell.
         """
         self._connect()
         resources = {"num_gpus": self._gpus} if self._gpus else {"num_cpus": 1}
         task = self._ray.remote(max_retries=_ATTEMPTS_AFTER_LOSS, **resources)(_compute)
         here = (__version__, str(Path.cwd()), tuple(sys.path))
-        packed = pickle.dumps(work)  # a worker can unpack it only after it has the search path
+        packed = pickle.dumps(work)  # a worker must set its search path before it can unpickle this
         left, running = deque(cells), dict[Any, None]()
         try:
             while left or running:
-                # keep two cells per worker on the way, so that no worker waits for this process
+                # submit two cells per worker, so that no worker waits for this process
                 while left and len(running) < 2 * self._count_workers():
                     running[task.remote(here, packed, left.popleft())] = None
-                # collect what is done
+                # collect finished cells
                 done, _ = self._ray.wait(list(running), timeout=1.0)
                 self._time.advance(self._count_workers())
                 for reference in done:
@@ -80,19 +80,20 @@ class RayExecutor(Executor):
                     self.idle_share = self._time.idle_share
                     yield cell
         except BaseException:
-            self.close()  # which ends the workers, if this object joined the cluster
+            self.close()  # stops the workers, if this object connected to the cluster
             if self._ray.is_initialized():
                 for reference in running:
                     self._ray.cancel(reference)
             raise
 
     def close(self) -> None:
-        """Leave the cluster, if this object joined it; Ray that was started for it on this machine ends."""
+        """Disconnect from the cluster, if this object connected to it; stop Ray if this object started it."""
         if self._connected:
             self._connected = False
             self._ray.shutdown()
 
     def _connect(self) -> None:
+        """Connect to the cluster, or start Ray on this machine, unless this process is connected already."""
         if self._ray.is_initialized():
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -110,7 +111,7 @@ class RayExecutor(Executor):
         self._connected, self._time, self._counted = True, WorkerTime(), 0.0
 
     def _count_workers(self) -> int:
-        """Return how many cells the cluster can compute at a time; asks it once a second."""
+        """Return how many cells the cluster can compute at a time; query it at most once a second."""
         now = time.monotonic()
         if now - self._counted >= 1:
             resources = self._ray.cluster_resources()
@@ -123,6 +124,7 @@ class RayExecutor(Executor):
         return self._workers
 
     def _result(self, reference: Any) -> Any:
+        """Return the result of a task; raise the error of the task, or UnderfireError if Ray lost it."""
         try:
             return self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
@@ -130,7 +132,7 @@ class RayExecutor(Executor):
                 raise error.cause from None
             raise  # its text has the worker's traceback
         except self._ray.exceptions.RayError as error:
-            kept = "what is finished is kept: run again"
+            kept = "finished results are kept: run again"
             first = str(error).strip().splitlines()[0]
             raise UnderfireError(
                 f"a cell was lost {_ATTEMPTS_AFTER_LOSS + 1} times on the cluster ({first}; {kept})"
@@ -141,15 +143,16 @@ def _compute(origin: tuple[str, str, Sequence[str]], packed: bytes, cell: Cell) 
     """Compute a cell in a worker, where Ray gives torch one thread.
 
     Args:
-        origin: the version of underfire, the current folder and the module search path of the process that asks.
-        packed: what to call, pickled.
-        cell: what to call it on.
+        origin: the version of underfire, the current folder and the module search path of the process that runs the
+            audit.
+        packed: the pickled callable.
+        cell: its argument.
     """
     version, folder, path = origin
     if version != __version__:
         raise InputError(f"a node has underfire {__version__} and this machine has {version}; install the same version")
-    # find modules and relative paths where that process finds them
+    # use the module search path and the current folder of that process
     sys.path.extend(entry for entry in path if entry not in sys.path)
     if Path(folder).is_dir():
         os.chdir(folder)
-    return timed(pickle.loads(packed), cell)  # noqa: S301 - from the process that this worker belongs to
+    return timed(pickle.loads(packed), cell)  # noqa: S301 - pickled by the process that runs the audit

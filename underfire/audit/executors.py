@@ -1,4 +1,4 @@
-"""Where cells are computed: in this process, or in worker processes of this machine; a cluster is in `cluster`."""
+"""Executors that compute cells in this process or in worker processes of this machine; `cluster` has one for Ray."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from underfire.errors import InputError, UnderfireError
 Cell = TypeVar("Cell")
 
 _PATIENCE = 10.0
-"""The time in seconds after which it is worth starting worker processes."""
+"""The time in seconds after which `AutoExecutor` starts worker processes."""
 
 
 class Executor(ABC):
-    """Compute cells somewhere; a `with` block closes it.
+    """The interface of an executor, which computes cells; a `with` block closes it.
 
     Attributes:
-        idle_share: the part of the workers' time, from 0 to 1, in which they computed no cell; None where nothing
-            waits for anything.
+        idle_share: share of the workers' time in which they computed no cell, in [0, 1]; None without workers.
     """
 
     idle_share: float | None = None
@@ -36,15 +35,15 @@ class Executor(ABC):
     def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
         """Call `work` on every cell, and yield each cell when it is done, in any order.
 
-        The cells do not depend on each other. They are begun in the order given, so the longest should come first.
-        Called once per wave of cells; workers stay from one wave to the next.
+        The cells do not depend on each other. They are started in the order given, so the longest should come first.
+        This method is called once per wave of cells; the workers continue from one wave to the next.
 
         Raises:
-            UnderfireError: what `work` raised, or a worker died.
+            UnderfireError: `work` raised it, or a worker died.
         """
 
     def close(self) -> None:  # noqa: B027 - most executors hold nothing
-        """End the workers at once, whatever they are doing."""
+        """Stop the workers at once, even while they compute."""
 
     def __enter__(self) -> Executor:
         return self
@@ -54,36 +53,36 @@ class Executor(ABC):
 
 
 class WorkerTime:
-    """Add up how long workers computed, and how long they could have; it starts when it is made.
+    """A clock of the time in which workers computed and of the time that they had, from its creation on.
 
     Attributes:
-        busy: the seconds that workers spent on cells that have come back.
-        available: the seconds that all workers together had.
+        busy: seconds that workers spent on finished cells; the executor adds to it.
+        available: seconds that all workers together had.
     """
 
     def __init__(self) -> None:
         self.busy, self.available, self._last = 0.0, 0.0, time.monotonic()
 
     def advance(self, workers: int) -> None:
-        """Count the time since the last call, in which there were so many workers."""
+        """Add the time since the last call, multiplied by the number of workers in that time."""
         now = time.monotonic()
         self.available += workers * (now - self._last)
         self._last = now
 
     @property
     def idle_share(self) -> float | None:
-        """The share of the time in which workers waited; None before the first cell."""
+        """The share of the available time in which workers waited; None before the first finished cell."""
         return max(0.0, 1 - self.busy / self.available) if self.busy and self.available else None
 
 
 def timed(work: Callable[[Cell], Cell], cell: Cell) -> tuple[Cell, float]:
-    """Return what `work` returns for `cell`, and how many seconds it took."""
+    """Return the result of `work(cell)`, and the seconds that it took."""
     start = time.monotonic()
     return work(cell), time.monotonic() - start
 
 
 class InProcess(Executor):
-    """Compute one cell after the other in this process."""
+    """An executor that computes one cell after the other in this process."""
 
     def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
         """Call `work` on every cell in order."""
@@ -91,10 +90,10 @@ class InProcess(Executor):
 
 
 class LocalProcesses(Executor):
-    """Compute cells in worker processes on this machine, each with its share of the cores.
+    """An executor that computes cells in worker processes on this machine, each with an equal share of the cores.
 
     Args:
-        workers: how many.
+        workers: number of worker processes.
     """
 
     def __init__(self, workers: int) -> None:
@@ -106,7 +105,7 @@ class LocalProcesses(Executor):
         self._time = WorkerTime()
 
     def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
-        """Call `work` on the cells, as many at a time as there are workers."""
+        """Call `work` on every cell in the worker processes."""
         pool = self._open()
         try:
             for future in as_completed([pool.submit(timed, work, cell) for cell in cells]):
@@ -117,22 +116,23 @@ class LocalProcesses(Executor):
                 yield cell
         except BrokenProcessPool:
             self.close()
-            reason = "out of memory, perhaps; what is finished is kept: run again, with fewer workers"
+            reason = "out of memory, perhaps; finished results are kept: run again with fewer workers"
             raise UnderfireError(f"a worker process died ({reason})") from None
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """End the workers at once, whatever they are doing."""
+        """Stop the workers at once, even while they compute."""
         pool, pipe, self._pool, self._pipe = self._pool, self._pipe, None, None
         if pool is not None and pipe is not None:
             pool.shutdown(wait=False, cancel_futures=True)
             for end in pipe:
-                end.close()  # which every worker watches for
+                end.close()  # every worker watches the pipe, and exits when it is closed
             pool.shutdown()
 
     def _open(self) -> ProcessPoolExecutor:
+        """Return the pool of worker processes; start it at the first call."""
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pipe = context.Pipe()
@@ -143,14 +143,14 @@ class LocalProcesses(Executor):
 
 
 class AutoExecutor(Executor):
-    """Compute in this process at first, and what is then left in worker processes, one per core.
+    """An executor that starts in this process, and after some seconds continues in worker processes, one per core.
 
-    Worker processes take seconds to start, so a short job is done before they would have begun. Every process uses one
-    thread of torch: on cores that others use too, torch's pool of threads is many times slower.
+    Worker processes take seconds to start, so a short job is finished before they could begin. Every process uses one
+    thread of torch: on cores that other programs use, too, torch's thread pool is many times slower.
     """
 
     def __init__(self) -> None:
-        # Opening the model and the images counts: where it is slow, the cells are slow too.
+        # The time of loading the model and the images counts: if loading is slow, the cells are slow, too.
         self._started = time.monotonic()
         self._processes: LocalProcesses | None = None
 
@@ -165,16 +165,16 @@ class AutoExecutor(Executor):
             self.idle_share = self._processes.idle_share
 
     def close(self) -> None:
-        """End the workers at once, whatever they are doing."""
+        """Stop the workers at once, even while they compute."""
         if self._processes is not None:
             self._processes.close()
 
 
 def _start_worker(threads: int, parent: Connection) -> None:
-    """Take a share of the cores, and end when the other end of `parent` is closed: by the parent, or by its death."""
+    """Set up a worker: limit its threads, and exit when the parent closes its end of the pipe or dies."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     torch.set_num_threads(threads)
 
     def watch() -> None:
@@ -187,5 +187,5 @@ def _start_worker(threads: int, parent: Connection) -> None:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""The class that a targeted attack is to reach."""
+"""The goals of targeted attacks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from underfire.records import Batch
 
 
 def choose_goal(goal: str, logits: Tensor, batch: Batch, seed: int) -> Tensor | None:
-    """Return the class each sample is to reach, int64 `[B]`, never its label; None for `"untargeted"`.
+    """Return the class that each sample should reach, int64 `[B]`, never its label; None for `"untargeted"`.
 
-    A random goal depends on the seed and the name of the image alone, so it does not change with the batch.
+    A random goal depends only on the seed and the name of the image, so it does not change with the batch.
 
     Args:
         goal: `"untargeted"`, `"random-target"` or `"least-likely"`.
-        logits: the model's answers to the clean samples, `[B, K]`.
+        logits: logits of the clean samples, `[B, K]`.
         batch: the clean samples.
-        seed: of the random goals.
+        seed: the seed of random goals.
     """
     if goal == "untargeted":
         return None

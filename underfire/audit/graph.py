@@ -1,7 +1,7 @@
-"""The audit as a graph: cells that need other cells, and the order in which they can be computed.
+"""The graph of an audit: cells, the other cells that each needs, and the order in which they can be computed.
 
 The key of a cell is a hash of its kind, its own options and the keys of the cells it needs, and of nothing else. So a
-result is found again for as long as nothing that determines it has changed, whatever else the audit contains.
+stored result can be reused as long as nothing that determines it has changed, whatever else the audit contains.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ class Cell:
     Attributes:
         kind: the name of its kind, one of `underfire.audit.kinds.KINDS`.
         options: plain values that determine the result.
-        needs: the cells whose results it reads, by the role that they play.
-        about: plain values that tell a reader what the result is, such as a label; they determine nothing.
-        images: how many images it asks the model about; 0 if it asks the model nothing.
-        kept_bytes: about how many bytes of arrays it leaves for the cells that need it.
+        needs: the cells whose results this cell reads, by their role.
+        about: plain values that describe the result to a reader, such as a label; they do not affect it.
+        images: number of images that the cell passes through the model; 0 if it does not use the model.
+        kept_bytes: approximate size in bytes of the arrays that it stores for other cells and that may be deleted
+            when no cell needs them any more; 0 if there are no such arrays.
     """
 
     kind: str
@@ -36,13 +37,13 @@ class Cell:
 
     @cached_property
     def key(self) -> str:
-        """The name of the result: a SHA-256 in hexadecimal digits."""
-        what = [self.kind, self.options, {role: cell.key for role, cell in self.needs.items()}]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+        """The name of the result in the store: a SHA-256 in hexadecimal digits."""
+        content = [self.kind, self.options, {role: cell.key for role, cell in self.needs.items()}]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
     def title(self) -> str:
-        """What the cell computes, for a reader."""
+        """A description of what the cell computes, for progress bars and error messages."""
         return str(self.about.get("title", self.kind))
 
     def as_dict(self) -> dict[str, Any]:
@@ -54,12 +55,12 @@ class Cell:
 def to_compute(cells: Iterable[Cell], done: Collection[str], with_arrays: Collection[str]) -> dict[str, Cell]:
     """Return the cells that have to be computed, by key, each after those that it needs.
 
-    A cell that is done has to be computed again if a new cell reads its arrays and they were dropped.
+    A cell that has a result is computed again if its arrays were deleted and a new cell needs them.
 
     Args:
         cells: the plan.
         done: keys of the cells that have a result.
-        with_arrays: keys of the cells whose arrays are there, if they leave any.
+        with_arrays: keys of the cells whose arrays are in the store.
     """
     chosen: dict[str, Cell] = {}
 
@@ -78,14 +79,14 @@ def to_compute(cells: Iterable[Cell], done: Collection[str], with_arrays: Collec
 
 
 def next_wave(left: Mapping[str, Cell], room: float) -> list[Cell]:
-    """Return the cells that can be computed now, because all that they need is done.
+    """Return the cells that can be computed now: those whose needs are all done.
 
-    While there is room for arrays these are all such cells. Where there is not, cells that only read arrays come alone,
-    so that arrays can be dropped before new ones are made; at least one cell is always returned.
+    As long as the arrays that they store fit into `room`, all these cells are returned. Otherwise the cells that store
+    none go first, so that arrays can be deleted before new ones are added. At least one cell is always returned.
 
     Args:
-        left: the cells that are still to be computed, by key.
-        room: how many bytes of arrays may be added.
+        left: the cells that remain to be computed, by key.
+        room: number of bytes of arrays that may be added.
     """
     ready = [cell for cell in left.values() if not any(need.key in left for need in cell.needs.values())]
     wave = [cell for cell in ready if not cell.kept_bytes]
@@ -97,12 +98,12 @@ def next_wave(left: Mapping[str, Cell], room: float) -> list[Cell]:
 
 
 def depth(cell: Cell) -> int:
-    """Return the length of the longest chain of needs below a cell."""
+    """Return the length of the longest chain of needs that starts at a cell; 0 for a cell without needs."""
     return 1 + max(map(depth, cell.needs.values())) if cell.needs else 0
 
 
 def readers(cells: Iterable[Cell]) -> dict[str, set[str]]:
-    """Return the keys of the cells that need each cell, by its key."""
+    """Return, for the key of each needed cell, the keys of the cells that need it."""
     found: dict[str, set[str]] = {}
     for cell in cells:
         for need in cell.needs.values():

@@ -1,7 +1,7 @@
-"""The ledger: the results of a run, read as tables by an in-memory database.
+"""The ledger: the results of a run, as tables of an in-memory database.
 
-`ledger.json` in the run folder has the schema version, the spec, the environment and the cells of the current plan.
-The results of the cells are in the store of the folder (see `underfire.audit.store`).
+The file `ledger.json` in the run folder contains the schema version, the spec, the environment and the cells of the
+current plan. The results of the cells are in the store of the folder (see `underfire.audit.store`).
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from underfire.audit.store import Store
 from underfire.errors import InputError, LedgerError
 
 SCHEMA = 2
-"""The version of this layout and of what its columns mean."""
+"""The version of the layout of a run folder and of the meaning of the columns."""
 
 HEAD = "ledger.json"
 TABLES = ("clean", "rows", "maps", "measures", "checks")
-"""The tables of every ledger; one that no cell has added to is empty."""
+"""The tables of every ledger; a table without results is empty."""
 
 
 class Ledger:
-    """What a run has found so far.
+    """The results of a run so far.
 
     Args:
-        path: the run folder, on this machine or on any filesystem that fsspec knows (`s3://bucket/run`).
+        path: the run folder, a path or a URL that fsspec knows (`s3://bucket/run`).
 
     Raises:
-        LedgerError: it is not a run folder, is damaged, or was written by another version of underfire.
+        LedgerError: `path` is not a run folder, is damaged, or was written by another version of underfire.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -52,26 +52,26 @@ class Ledger:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Versions, machine, model and data of the last run, as plain values."""
+        """The versions, the machine, the model and the data of the last run, as plain values."""
         return dict(self.about.get("environment", {}))
 
     @property
     def cells(self) -> list[dict[str, Any]]:
-        """The cells of the current plan: key, kind, needs, images, what they are about, and whether each is done."""
+        """The cells of the current plan as in `Cell.as_dict`, each with `done`, whether it has a result."""
         return [{**cell, "done": cell["key"] in self._done} for cell in self.about["cells"]]
 
     @property
     def planned(self) -> int:
-        """How many results the plan asks for."""
+        """The number of results that the plan contains."""
         return len({cell["key"] for cell in self.about["cells"]})
 
     @property
     def missing(self) -> int:
-        """How many of them are not there yet."""
+        """The number of planned results that do not exist yet."""
         return len({cell["key"] for cell in self.about["cells"]} - self._done)
 
     def sql(self, query: str) -> list[dict[str, Any]]:
-        """Answer a query over the tables `clean`, `rows`, `maps`, `measures` and `checks`.
+        """Return the rows of an SQL query over the tables `clean`, `rows`, `maps`, `measures` and `checks`.
 
         Raises:
             InputError: the query is not valid.
@@ -86,16 +86,16 @@ class Ledger:
             raise InputError(f"the query failed: {error}") from None
 
     def table(self, name: str) -> pa.Table:
-        """Return all rows of one table, over the cells of the current plan."""
+        """Return one table, with the results of the cells of the current plan."""
         return self._database.table(name).to_arrow_table()
 
     def gallery(self, craft: str) -> dict[str, Tensor]:
-        """Return the images and maps that are kept of an attack, by name; empty if none are.
+        """Return the images and maps of an attack that were stored for the report, by name; empty if there are none.
 
-        The names are `x`, `x_adv`, `map_clean.TITLE` and `map_adv.TITLE` of every interpreter.
+        The names are `x`, `x_adv`, and `map_clean.TITLE` and `map_adv.TITLE` for every interpreter.
 
         Args:
-            craft: the key of the attack's cell, as `rows` has it.
+            craft: the key of the attack's cell, the column `cell` of the table `rows`.
         """
         for cell in self.cells:
             if cell["kind"] == "gallery" and cell["about"]["craft"] == craft and cell["done"]:
@@ -117,7 +117,7 @@ class Ledger:
     def _database(self) -> Any:
         import duckdb
 
-        # One thread: several sum in an order of their own, and the last digit of a mean differs between readings.
+        # One thread: with several, the order of a sum changes between readings, and so does the last digit of a mean.
         database = duckdb.connect(":memory:", config={"threads": 1})
         database.execute("SET enable_progress_bar = false")
         for name, kind in KINDS.items():
@@ -135,7 +135,7 @@ class Ledger:
         return database
 
     def _written(self, keys: list[str], kind: Any) -> pa.Table:
-        """Return what the cells of one kind wrote, with the key of the cell in front."""
+        """Return the tables that the cells of one kind wrote as one table, with the key of the cell as first column."""
         schema = pa.schema([("cell", pa.string()), *kind.schema])
         tables = [schema.empty_table()]
         for key, content in self._store.read([key for key in keys if key in self._done], TABLE).items():
@@ -149,10 +149,10 @@ class Ledger:
 
 
 def read_head(store: Store, path: str) -> dict[str, Any]:
-    """Return the content of a run folder's ledger.json.
+    """Return the content of the file `ledger.json` of a run folder.
 
     Raises:
-        LedgerError: there is none, it is damaged, or was written by another version of underfire.
+        LedgerError: the file does not exist, is damaged, or was written by another version of underfire.
     """
     content = store.get_head(HEAD)
     if content is None:
@@ -171,7 +171,7 @@ def read_head(store: Store, path: str) -> dict[str, Any]:
 
 
 def write_head(store: Store, head: dict[str, Any]) -> None:
-    """Write ledger.json, whole or not at all.
+    """Write the file `ledger.json`, whole or not at all.
 
     Raises:
         LedgerError: the store cannot be written.

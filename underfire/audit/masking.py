@@ -1,8 +1,8 @@
-"""Can the numbers be believed? A model may defeat an attack by hiding its gradient instead of being robust.
+"""Masking checks: does an attack fail because the model is robust, or because its gradient is masked?
 
-The checks are those that the field agreed on: Carlini et al., On Evaluating Adversarial Robustness, 2019, section 4,
-and Athalye et al., Obfuscated Gradients Give a False Sense of Security, ICML 2018, section 3.1. All compare attacks on
-the same few images, classified right before, so that a difference is judged by those that fall to one of the two only.
+The checks follow Carlini et al., On Evaluating Adversarial Robustness, 2019, section 4, and Athalye et al., Obfuscated
+Gradients Give a False Sense of Security, ICML 2018, section 3.1. All attacks run on the same images, which the model
+classifies correctly. Two attacks are compared by a sign test over the images that only one of them fools.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from underfire.measures.prediction import margin
 from underfire.records import Check
 
 IMAGES = 50
-"""How many images the checks use: enough to see a gradient that is hidden, few enough to be cheap."""
+"""The number of images that the checks use: enough to detect a masked gradient, few enough to be cheap."""
 
-_FORTUNE = 0.05  # how unlikely a difference must be by chance before it counts
+_SIGNIFICANCE = 0.05  # significance level of the sign test
 _DEAD, _RESTARTS, _HELP, _NOISES = 0.05, 5, 0.1, 20
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What the attack under scrutiny may spend: its size in its norm, its steps, and the seed of everything random."""
+    """The budget of the attack that is checked: its size in its norm, its steps, and the seed of its random numbers."""
 
     norm: str
     eps: float
@@ -44,7 +44,7 @@ class Budget:
 
 
 def subject(spec: AuditSpec) -> AttackSpec:
-    """Return the attack to check: the first untargeted one that can also work without gradients, else PGD."""
+    """Return the attack to check: the first untargeted one that can also estimate gradients, or else PGD."""
     needed = {"estimate", "steps", "restarts", "keep"}
     for entry in spec.attacks:
         if entry.goal == "untargeted" and needed <= set(find("attack", entry.name).options):
@@ -54,7 +54,7 @@ def subject(spec: AuditSpec) -> AttackSpec:
 
 
 def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tensor], budget: Budget) -> list[Check]:
-    """Ask all questions of one attack on one model, over the images that it gets right; none of a model that gets none.
+    """Run all masking checks of one attack on one model, on the images that the model classifies correctly.
 
     Args:
         model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
@@ -62,7 +62,10 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
         y: labels, int64 `[B]`.
         attack: `(model, x, y, *, eps, steps, step_size, restarts, estimate, keep, generator) -> x'`, such as
             `attacks.pgd`.
-        budget: how it is used in the audit.
+        budget: the budget of the attack in the audit.
+
+    Returns:
+        The results of the checks; an empty list if the model classifies no image correctly.
     """
     norm, eps, steps = budget.norm, budget.eps, budget.steps
     right = ~_wrong(model, x, y)
@@ -71,22 +74,22 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
         return []
 
     def fooled(**options: Any) -> Tensor:
-        """Which images fall to the attack, bool `[B]`, at its own budget but for the options."""
+        """Return which images the attack fools, bool `[B]`, with `options` in place of its own budget."""
         generator = torch.Generator(x.device).manual_seed(budget.seed)
         given = {"eps": eps, "steps": steps, "restarts": 1, "keep": "success", "generator": generator} | options
         return _wrong(model, attack(model, x, y, **given), y)
 
     white = fooled()
     dead, flat = _gradients(model, x, y)
-    most = _diameter(x, norm)
+    diameter = _diameter(x, norm)
     quarter = max(1, steps // 4)
     steps_taken = {n: fooled(steps=n) for n in (1, quarter) if n < steps} | {steps: white}
-    sizes = {eps / 2: fooled(eps=eps / 2), eps: white, min(2 * eps, most): fooled(eps=min(2 * eps, most))}
-    unbounded = fooled(eps=most, steps=max(steps, 40), step_size=None)
+    sizes = {eps / 2: fooled(eps=eps / 2), eps: white, min(2 * eps, diameter): fooled(eps=min(2 * eps, diameter))}
+    unbounded = fooled(eps=diameter, steps=max(steps, 40), step_size=None)
     black = fooled(steps=10, step_size=None, estimate=nes(samples=20, sigma=max(_per_pixel(x, norm, eps) / 2, 1e-3)))
     noise = _noise(model, x, y, budget)
-    again = fooled(restarts=_RESTARTS)
-    help_ = _share(again) - _share(white)
+    restarted = fooled(restarts=_RESTARTS)
+    gain = _share(restarted) - _share(white)
     return [
         Check(
             "gradients",
@@ -115,11 +118,11 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
         _beats("beats_black_box", white, black, "an attack that only estimates the gradient from outputs (NES)"),
         Check(
             "restarts",
-            help_ <= _HELP,
-            help_,
+            gain <= _HELP,
+            gain,
             _HELP,
-            f"{_RESTARTS} random restarts fool {_share(again):.0%} of {_count(x)} and one start {_share(white):.0%}; "
-            f"a gain of more than {_HELP:.0%} says that one start is not enough.",
+            f"{_RESTARTS} random restarts fool {_share(restarted):.0%} of {_count(x)} and one start {_share(white):.0%}"
+            f"; a gain of more than {_HELP:.0%} means that one start is not enough.",
         ),
     ]
 
@@ -132,13 +135,13 @@ def chance(lost: int, won: int) -> int:
     """
     n = lost + won
     tail, k = 0.0, n + 1
-    while k > 0 and (tail := tail + math.comb(n, k - 1) / 2**n) <= _FORTUNE:
+    while k > 0 and (tail := tail + math.comb(n, k - 1) / 2**n) <= _SIGNIFICANCE:
         k -= 1
     return min(n, 2 * (k - 1) - n)  # k is the fewest losses that would not be luck
 
 
 def _never_weaker(name: str, found: dict[Any, Tensor], unit: str) -> Check:
-    """Along a growing budget no step may lose more images than luck allows."""
+    """Check that a larger budget fools no fewer images than chance explains, for each pair of successive budgets."""
     budgets = list(found)
     pairs = [_compare(found[small], found[large]) for small, large in pairwise(budgets)]
     value, limit = max(pairs, key=lambda pair: pair[0] - pair[1], default=(0.0, 0.0))
@@ -148,19 +151,20 @@ def _never_weaker(name: str, found: dict[Any, Tensor], unit: str) -> Check:
 
 
 def _beats(name: str, white: Tensor, other: Tensor, what: str) -> Check:
+    """Check that the attack fools no fewer images than chance explains, compared with the weaker attack `other`."""
     value, limit = _compare(other, white)
     told = f"The attack fools {_share(white):.0%} of {_count(white)}, {what} {_share(other):.0%}"
     return Check(name, value <= limit, value, limit, f"{told}; knowing more must not fool fewer.")
 
 
 def _compare(weak: Tensor, strong: Tensor) -> tuple[float, float]:
-    """The share of images by which the weaker attack leads, and the share that luck explains."""
+    """Return the share of images by which the weaker attack leads, and the largest lead that chance explains."""
     lost, won = int((weak & ~strong).sum()), int((strong & ~weak).sum())
     return (lost - won) / len(weak), max(0, chance(lost, won)) / len(weak)
 
 
 def _gradients(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """The share of images whose gradient is zero or not finite: of the margin, and of the cross-entropy."""
+    """Return the share of images whose gradient is zero or not finite, of the margin and of the cross-entropy."""
     shares = []
     for loss in (margin, partial(cross_entropy, reduction="none")):
         with frozen(model), torch.enable_grad():
@@ -174,6 +178,7 @@ def _gradients(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
 
 @torch.no_grad()
 def _noise(model: nn.Module, x: Tensor, y: Tensor, budget: Budget) -> Tensor:
+    """Return which images at least one draw of random noise fools, bool `[B]`."""
     generator: Generator = torch.Generator(x.device).manual_seed(budget.seed)
     threat = ball(budget.norm, budget.eps)
     draws = [_wrong(model, threat.random_start(x, generator), y) for _ in range(_NOISES)]
@@ -187,13 +192,13 @@ def _wrong(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _diameter(x: Tensor, norm: str) -> float:
-    """The size that allows any image."""
+    """Return the size at which the ball contains every image."""
     entries = x[0].numel()
     return {"linf": 1.0, "l2": math.sqrt(entries)}.get(norm, float(entries))
 
 
 def _per_pixel(x: Tensor, norm: str, eps: float) -> float:
-    """The change of every pixel when all share eps equally."""
+    """Return the change of each entry if all entries change equally."""
     return eps / _diameter(x, norm)
 
 

@@ -1,4 +1,4 @@
-"""The entries of a spec checked against the catalogue and completed, and the methods that they name."""
+"""The entries of a spec: check them against the catalogue, fill in defaults, and return the methods that they name."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from underfire.catalog import Card, cards, find
 from underfire.errors import InputError, SpecError, nearest
 
 STANDARD_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0, "l0": 24.0}
-"""The sizes at which robustness on CIFAR-10 is usually compared, for attacks of minimum size, which have no default."""
+"""The sizes at which robustness on CIFAR-10 is usually compared; the default of attacks of minimum size."""
 
-_OF_THE_ENTRY = ("name", "label", "norm", "eps", "goal", "interpreter", "generator")
+_ENTRY_KEYS = ("name", "label", "norm", "eps", "goal", "interpreter", "generator")
 
 
 def complete(spec: AuditSpec) -> AuditSpec:
-    """Return the spec with every norm, size and label written out.
+    """Return the spec with the default norms, sizes and labels filled in.
 
     Raises:
-        SpecError: a method, option, norm, label or gate is wrong; one line that names the key.
+        SpecError: a method, option, norm, label or gate is wrong; the message is one line and names the key.
     """
     interpreters = [
         complete_interpreter(entry, key_path("interpreters", i)) for i, entry in enumerate(spec.interpreters)
@@ -41,10 +41,15 @@ def complete(spec: AuditSpec) -> AuditSpec:
 
 
 def complete_interpreter(entry: InterpreterSpec, path: str, *, maps_only: bool = True) -> InterpreterSpec:
-    """Return an interpreter with its label and options; `path` is its key, for messages.
+    """Return an interpreter with its default label and checked options.
+
+    Args:
+        entry: the interpreter.
+        path: the key of the entry in the spec, for error messages.
+        maps_only: whether to refuse an interpreter that does not return maps.
 
     Raises:
-        SpecError: it is unknown, has other options, or gives no map where `maps_only` asks for one.
+        SpecError: the interpreter is unknown, has a wrong option, or does not return maps with `maps_only`.
     """
     method = _card(key_path(path, "name"), "interpreter", entry.name)
     gives = method.facts.gives
@@ -54,18 +59,18 @@ def complete_interpreter(entry: InterpreterSpec, path: str, *, maps_only: bool =
 
 
 def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], path: str) -> AttackSpec:
-    """Return an attack with its norm, sizes, label and options; `path` is its key, for messages.
+    """Return an attack with its default norm, sizes and label, and with checked options.
 
     Args:
-        entry: as it was given.
-        known: the interpreters that it may be aimed at by their label.
-        path: for messages.
+        entry: the attack.
+        known: the interpreters of the spec by label, to which `entry.interpreter` may refer.
+        path: the key of the entry in the spec, for error messages.
 
     Raises:
-        SpecError: it is unknown, or has no such norm, mode, interpreter or option.
+        SpecError: the attack is unknown, or does not support the norm, the goal, the interpreter or an option.
     """
     method = _card(key_path(path, "name"), "attack", entry.name)
-    fields = [name for name in _OF_THE_ENTRY if name in ("label", "goal") or name in method.options]
+    fields = [name for name in _ENTRY_KEYS if name in ("label", "goal") or name in method.options]
     options = _options(path, method, entry.options, fields)
     norms = method.facts.norms
     norm = entry.norm or (_default(method, "norm") or norms[0])
@@ -73,7 +78,7 @@ def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], pat
         raise SpecError(f"{key_path(path, 'norm')!r}: {entry.name} has no norm {norm!r}; {nearest(norm, norms)}")
     if "eps" not in method.options:
         raise SpecError(
-            f"{key_path(path, 'name')!r}: {entry.name} has no eps, and an audit compares attacks at a given size"
+            f"{key_path(path, 'name')!r}: {entry.name} has no eps, but an audit compares attacks at a given size"
         )
     eps = entry.eps or [_default(method, "eps") or STANDARD_EPS[norm]]
     if len(set(eps)) < len(eps):
@@ -87,12 +92,12 @@ def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], pat
 
 
 def interpreter_of(entry: InterpreterSpec) -> Callable[..., Any]:
-    """Return the interpreter `(model, x, classes) -> map` of an entry, its options bound."""
+    """Return the interpreter `(model, x, y) -> map` of an entry, with its options bound."""
     return find("interpreter", entry.name).with_options(**values_of("interpreter", entry))
 
 
 def attack_of(entry: AttackSpec, eps: float) -> Callable[..., Any]:
-    """Return the attack `(model, x, y, *, goal, generator) -> x'` of an entry at one size, its options bound."""
+    """Return the attack `(model, x, y, *, goal, generator) -> x'` of an entry at one size, with its options bound."""
     method = find("attack", entry.name)
     given = {"norm": entry.norm, "eps": eps, **values_of("attack", entry)}
     if entry.interpreter is not None:
@@ -101,7 +106,7 @@ def attack_of(entry: AttackSpec, eps: float) -> Callable[..., Any]:
 
 
 def values_of(kind: str, entry: AttackSpec | InterpreterSpec | MeasureSpec) -> dict[str, Any]:
-    """Return the options of a complete entry as its method takes them: lists as tuples, parts as objects."""
+    """Return the options of a complete entry as its method accepts them: lists as tuples, parts as objects."""
     method = find(kind, entry.name)
     return dict(method.check(entry.options, elsewhere=list(method.options)))
 
@@ -117,7 +122,11 @@ def _card(path: str, kind: str, name: str) -> Card[Any]:
 
 
 def _options(path: str, method: Card[Any], given: Mapping[str, Any], elsewhere: Collection[str]) -> dict[str, Any]:
-    """Return the options of an entry as plain values, numbers as numbers; each must fit its method."""
+    """Return the options of an entry as plain values, with texts such as `"8/255"` converted to numbers.
+
+    Raises:
+        SpecError: the method does not have an option, or the value has the wrong type.
+    """
     try:
         checked = method.check(given, path=f"{path}." if path else "", elsewhere=elsewhere)
     except InputError as error:
@@ -126,7 +135,7 @@ def _options(path: str, method: Card[Any], given: Mapping[str, Any], elsewhere: 
 
 
 def _plain(value: Any, given: Any) -> Any:
-    """Return `value` if a file can hold it, and what was `given` for it otherwise."""
+    """Return `value` if a YAML file can contain it, and the `given` value otherwise."""
     if isinstance(value, tuple):
         parts = given if isinstance(given, (list, tuple)) else value
         return [_plain(part, other) for part, other in zip(value, parts, strict=True)]
@@ -137,19 +146,19 @@ def _measure(entry: MeasureSpec, path: str) -> MeasureSpec:
     names = usable()
     if entry.name not in names:
         raise SpecError(
-            f"{key_path(path, 'name')!r}: no audit can compute {entry.name!r}; {nearest(entry.name, names)}"
+            f"{key_path(path, 'name')!r}: an audit cannot compute {entry.name!r}; {nearest(entry.name, names)}"
         )
     method = find("measure", entry.name)
     options = _options(path, method, entry.options, ("label",))
     if entry.title in VERDICT and (options or entry.title != entry.name):
-        raise SpecError(f"{path!r}: the report needs {entry.title!r} as it is; give this one another label")
+        raise SpecError(f"{path!r}: the report needs {entry.title!r} without options; give this entry another label")
     return MeasureSpec(name=entry.name, label=entry.title, **options)
 
 
 def _aim(
     path: str, method: Card[Any], entry: InterpreterSpec | None, known: Mapping[str, InterpreterSpec]
 ) -> InterpreterSpec | None:
-    """Return the interpreter that an attack is aimed at, complete; None for an attack that has none."""
+    """Return the complete entry of the interpreter that an attack is aimed at; None for a plain attack."""
     if "interpreter" not in method.options:
         if entry is not None:
             raise SpecError(f"{path!r}: {method.name} is not aimed at an explanation; adv2 is")
@@ -169,10 +178,11 @@ def _aim(
 
 
 def _gate(path: str, gate: GateSpec, spec: AuditSpec) -> None:
+    """Raise SpecError if a gate lacks a key, has a key too many, or names something that is not in the spec."""
     for key in ("attack", "norm", "eps", "interpreter"):
         value, needed = getattr(gate, key), key in NEEDS[gate.measure]
         if (value is not None) != needed:
-            what = "is missing, the gate needs it" if needed else f"means nothing for {gate.measure}; leave it out"
+            what = "is missing; the gate needs it" if needed else f"has no meaning for {gate.measure}; leave it out"
             raise SpecError(f"{key_path(path, key)!r} {what}")
     by_label = {entry.title: entry for entry in spec.attacks}
     if gate.attack is not None and gate.attack not in by_label:
@@ -188,7 +198,7 @@ def _gate(path: str, gate: GateSpec, spec: AuditSpec) -> None:
         raise SpecError(f"{key_path(path, 'norm')!r}: no attack has norm {gate.norm!r}")
     if gate.eps is not None and gate.eps not in sizes:
         choices = ", ".join(f"{size:g}" for size in sizes)
-        raise SpecError(f"{key_path(path, 'eps')!r}: {gate.eps:g} is not attacked; choices: {choices}")
+        raise SpecError(f"{key_path(path, 'eps')!r}: no attack has the size {gate.eps:g}; choices: {choices}")
 
 
 def _distinct(path: str, labels: Sequence[str]) -> None:

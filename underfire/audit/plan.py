@@ -1,4 +1,4 @@
-"""A complete spec as cells."""
+"""Planning: the cells of a complete spec."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from underfire.audit.target import Target, open_target
 def plan(spec: AuditSpec, target: Target | None = None) -> list[Cell]:
     """Return the cells of a complete spec, each after those that it needs.
 
-    Two cells may have one key, where a spec has the same method under two labels; it is computed once.
+    If a spec has the same method under two labels, two cells have the same key; it is computed once.
 
     Args:
-        spec: as `load_spec` or `parse_spec` gives it.
-        target: the spec, opened; None opens it.
+        spec: a complete spec, as `load_spec` and `parse_spec` return it.
+        target: the opened spec; None opens it.
     """
     target = target or open_target(spec)
     cells: list[Cell] = []

@@ -1,4 +1,4 @@
-"""Everything that can be known to be wrong before any cell runs."""
+"""Checks before the first cell runs: of the images, the model's logits, and every method on two images."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from underfire.errors import DataError, ModelError, SpecError, UnderfireError
 
 
 def preflight(target: Target) -> None:
-    """Look at the images and the model's answers, and try every method on two images.
+    """Check the images and the model's logits, and try every method of the spec on two images.
 
     Raises:
-        DataError: pixels outside `[0, 1]`, labels outside the classes.
-        ModelError: logits of a wrong shape or not finite, or the model is no better than guessing.
-        SpecError: a method does not work on this model as the spec asks.
+        DataError: a pixel is outside `[0, 1]`, or a label is not one of the model's classes.
+        ModelError: the logits have a wrong shape or are not finite, or the model is no better than guessing.
+        SpecError: a method, with the options of the spec, does not work on this model.
     """
     preview = target.preview
     if preview.logits.shape[1] < 2:
-        raise ModelError("the model has one class only; there is nothing to confuse")
+        raise ModelError("the model has one class only; an attack needs at least two")
     if (names := target.labels) and len(names) != preview.logits.shape[1]:
         raise DataError(f"the data has {len(names)} class names but the model has {preview.logits.shape[1]} outputs")
     _accurate(preview.logits, preview.y)
@@ -32,7 +32,7 @@ def preflight(target: Target) -> None:
 
 
 def _accurate(logits: Tensor, y: Tensor) -> None:
-    """Refuse a model that is no better on its own data than guessing: its numbers would mean nothing."""
+    """Raise ModelError if the model is no better on the data than guessing: its results would mean nothing."""
     from scipy.stats import binom
 
     n, classes = logits.shape
@@ -40,7 +40,7 @@ def _accurate(logits: Tensor, y: Tensor) -> None:
     told = f"the model gets {right} of {n} images right"
     renamed = _renamed(logits, y)
     if renamed is not None and renamed >= max(n / 2, 2 * right):
-        raise ModelError(f"{told}, but {renamed} if its classes were in another order: wrong label order?")
+        raise ModelError(f"{told}, but would get {renamed} with its classes in another order: wrong label order?")
     below = binom.cdf(right, n, 1 / classes) < 0.001
     guessing = n >= 20 and binom.sf(right - 1, n, 1 / classes) > 0.05
     if below or guessing:
@@ -49,7 +49,7 @@ def _accurate(logits: Tensor, y: Tensor) -> None:
 
 
 def _renamed(logits: Tensor, y: Tensor) -> int | None:
-    """How many images the best renaming of the classes would get right; None where there are too few to tell."""
+    """Return how many images are right under the best permutation of the classes; None if there are too few images."""
     from scipy.optimize import linear_sum_assignment
 
     classes = logits.shape[1]
@@ -60,6 +60,7 @@ def _renamed(logits: Tensor, y: Tensor) -> int | None:
 
 
 def _interpreters(target: Target) -> None:
+    """Try every interpreter."""
     batch = target.preview.first.to(target.spec.device)
     for i, (title, interpreter) in enumerate(target.interpreters.items()):
         try:
@@ -73,7 +74,7 @@ def _interpreters(target: Target) -> None:
 
 
 def _attacks(target: Target) -> None:
-    """Try every attack for one step: its options may be wrong together, or for this model."""
+    """Try every attack for one step; its options may be wrong in combination, or for this model."""
     spec, batch = target.spec, target.preview.first.to(target.spec.device)
     for i, entry in enumerate(spec.attacks):
         method = find("attack", entry.name)
@@ -89,4 +90,4 @@ def _attacks(target: Target) -> None:
             raise SpecError(f"{key_path('attacks', i)!r} ({entry.title}): {error}") from None
         if x_adv.shape != batch.x.shape:
             shape = f"{tuple(x_adv.shape)}, not {tuple(batch.x.shape)}"
-            raise SpecError(f"{key_path('attacks', i)!r} ({entry.title}): it returns images of the shape {shape}")
+            raise SpecError(f"{key_path('attacks', i)!r} ({entry.title}): its images have the shape {shape}")

@@ -1,7 +1,7 @@
-"""Reading a ledger: what every attack leaves of the accuracy, and what it does to the explanations.
+"""Figures of a ledger: accuracies under attack, changes of the maps, means of the measures, and masking checks.
 
-All functions ask the ledger's tables and change nothing. A sample counts once: over several seeds it is robust only if
-it is robust for every seed, and measures are averaged over the seeds.
+All functions query the tables of the ledger and change nothing. Each sample counts once: with several seeds, it is
+robust only if it is robust for every seed, and its measures are averaged over the seeds.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from underfire.measures.statistics import bootstrap_mean, clopper_pearson, rate
 from underfire.records import Check, Interval
 
 PLAUSIBLE_IOU = 0.5
-"""The IoU from which on a map counts as plausible: that of object detection, which Zhang et al. 2020 (ADV²) take over.
+"""The smallest IoU with the clean map at which a map counts as plausible.
 
-At least half of the area that either map marks is then marked by both. Plain attacks reach it too, see `Difference`.
+It is the threshold of object detection, which Zhang et al. 2020 (ADV²) use: the two maps share at least half of the
+area that either of them marks. Many maps reach it after a plain attack, too; see `underfire.audit.summary.Difference`.
 """
 
 
 class Source(Protocol):
-    """What is needed of a ledger."""
+    """The part of a ledger that these functions use."""
 
     def sql(self, query: str) -> list[dict[str, Any]]:
-        """Answer a query over the tables `clean`, `rows`, `maps`, `measures` and `checks`."""
+        """Return the rows of an SQL query over the tables `clean`, `rows`, `maps`, `measures` and `checks`."""
         ...
 
 
@@ -49,14 +50,15 @@ class AttackResult:
     """One attack at one size, the worst over its seeds.
 
     Attributes:
-        robust: share of all samples that are classified correctly, before and after the attack.
-        success: share of those classified correctly before in which the attack succeeded, inside its budget.
-        confidence: mean probability of the class after a successful attack; nan without one.
-        sizes: mean size of the perturbation by norm, in units of the image.
-        within: share of the perturbed images inside eps and inside the box.
-        cost: mean forward and backward passes and seconds per image.
-        atlas: the MITRE ATLAS technique, from the attack's card; empty if it has none.
-        measures: what the spec's measures of perturbations and predictions say, by their label.
+        robust: share of all samples that are classified correctly both before and after the attack.
+        success: share of the samples classified correctly before the attack for which the attack succeeded within
+            its budget.
+        confidence: mean probability of the predicted class over successful attacks; nan if none succeeded.
+        sizes: mean size of the perturbation in each norm, in units of the image.
+        within: share of the perturbed images that are within eps and within the box.
+        cost: mean numbers of forward and backward passes, and mean seconds, per image.
+        atlas: the MITRE ATLAS technique on the attack's card; empty if it has none.
+        measures: means of the spec's measures of perturbations and predictions, by label.
     """
 
     label: str
@@ -77,7 +79,7 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class RobustAccuracy:
-    """The accuracy left under all attacks of one norm and size together, and the attack that takes most of it."""
+    """The accuracy under all attacks of one norm and size together, and the label of the strongest single attack."""
 
     norm: str
     eps: float
@@ -87,14 +89,16 @@ class RobustAccuracy:
 
 @dataclass(frozen=True)
 class MapShift:
-    """What one attack at one size does to the maps of one interpreter, over the samples classified correctly before.
+    """The effect of one attack at one size on the maps of one interpreter.
+
+    All values are over the samples that are classified correctly before the attack.
 
     Attributes:
-        attacked: the interpreter that the attack was aimed at; empty for none.
-        l1: mean distance per pixel of the min-max normalised maps.
-        iou: mean overlap of the maps' strongest pixels.
+        attacked: the interpreter that the attack was aimed at; empty if none.
+        l1: mean L1 distance per pixel between the min-max normalised clean and adversarial maps.
+        iou: mean IoU of the largest pixels of the two maps.
         forged: share of the samples whose class changed while their map stayed plausible (see `PLAUSIBLE_IOU`).
-        measures: what the measures of maps say, by their label.
+        measures: means of the spec's measures of maps, by label.
     """
 
     label: str
@@ -112,7 +116,7 @@ Entry = TypeVar("Entry", AttackResult, MapShift)
 
 
 def clean_accuracy(source: Source) -> Interval | None:
-    """Return the accuracy without any attack, or None if no cell tells."""
+    """Return the accuracy without an attack, or None if there is no result yet."""
     row = source.sql("SELECT count(*) FILTER (pred = y) AS k, count(*) AS n FROM clean")[0]
     return clopper_pearson(row["k"], row["n"]) if row["n"] else None
 
@@ -129,7 +133,7 @@ FROM rows GROUP BY label, norm, eps, id
 
 
 def attack_results(source: Source) -> list[AttackResult]:
-    """Return every attack at every size, by norm, label and size."""
+    """Return the results of every attack at every size, ordered by norm, label and size."""
     means = ("confidence", "linf", "l2", "l1", "l0", "within", "forwards", "backwards", "seconds")
     query = f"""
     SELECT label, any_value(attack) AS attack, norm, eps, bool_or(targeted) AS targeted, max(seeds) AS seeds,
@@ -156,7 +160,10 @@ def attack_results(source: Source) -> list[AttackResult]:
 
 
 def robust_accuracies(source: Source, found: Iterable[AttackResult]) -> list[RobustAccuracy]:
-    """Return what all attacks of one norm and size leave together: a sample counts if it withstands every one."""
+    """Return the robust accuracies under all attacks of one norm and size together.
+
+    A sample counts as robust only if it withstands every one of these attacks.
+    """
     query = f"""
     SELECT norm, eps, count(*) FILTER (held) AS held, count(*) AS n
     FROM (SELECT norm, eps, id, bool_and(held) AS held FROM ({_SAMPLES}) GROUP BY norm, eps, id)
@@ -182,11 +189,14 @@ SELECT interpreter, m.label, m.norm, m.eps, id, any_value(m.attacked) AS attacke
        bool_or(m.success AND pred_clean = y AND map_iou >= {PLAUSIBLE_IOU} AND NOT isnan(map_iou)) AS forged
 FROM maps AS m JOIN rows USING (cell, label, seed, id, eps) GROUP BY interpreter, m.label, m.norm, m.eps, id
 """
-"""One row for every interpreter, attack, size and sample; for a ledger with interpreters only."""
+"""A query with one row for every interpreter, attack, size and sample; only for a ledger with interpreters."""
 
 
 def map_shifts(source: Source) -> list[MapShift]:
-    """Return what every attack at every size does to every interpreter's maps, by interpreter, norm, size and label."""
+    """Return the effect of every attack at every size on the maps of every interpreter.
+
+    The results are ordered by interpreter, norm, size and label.
+    """
     if not source.sql("SELECT 1 AS one FROM maps LIMIT 1"):
         return []
     query = f"""
@@ -205,9 +215,10 @@ def map_shifts(source: Source) -> list[MapShift]:
 
 
 def _measured(source: Source) -> dict[tuple[str, str, float, str], dict[str, Measured]]:
-    """Return the means of all measures, over the samples classified correctly before.
+    """Return the means of all measures over the samples that are classified correctly before the attack.
 
-    The keys are label, norm, eps and interpreter, which is empty for measures of perturbations and predictions.
+    The keys are `(label, norm, eps, interpreter)`, with an empty interpreter for measures of perturbations and
+    predictions; the values map the label of a measure to its mean.
     """
     query = """
     SELECT label, norm, eps, interpreter, measure, list(clean) AS clean, list(value) AS value
@@ -229,7 +240,7 @@ def _measured(source: Source) -> dict[tuple[str, str, float, str], dict[str, Mea
 
 
 def _mean(values: Any) -> Interval:
-    """Return the mean of the values that are known."""
+    """Return the mean of the values that are not nan, with its bootstrap interval."""
     array = np.asarray(values, dtype=float)
     known = array[~np.isnan(array)]
     return bootstrap_mean(known) if len(known) else Interval(np.nan, np.nan, np.nan, 0)
@@ -242,7 +253,7 @@ def checks(source: Source) -> list[Check]:
 
 
 def largest(entries: Iterable[Entry]) -> list[Entry]:
-    """Return, of every attack, and of every interpreter if the entries have one, the entry of the largest size."""
+    """Return the entry of the largest size for every attack, or for every attack and interpreter."""
     best: dict[tuple[str, str], Entry] = {}
     for entry in entries:
         key = entry.label, getattr(entry, "interpreter", "")

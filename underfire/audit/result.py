@@ -1,4 +1,4 @@
-"""What a cell reads and what it leaves."""
+"""The inputs and the result of a cell."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ _TYPES = {"s": pa.string(), "i": pa.int64(), "f": pa.float64(), "b": pa.bool_(),
 
 
 def columns(text: str) -> pa.Schema:
-    """Return a schema from words such as `y:i`, an integer column `y`.
+    """Return the schema of a table from words such as `y:i`, which is a column `y` of integers.
 
-    The types are `s` text, `i` integer, `f` number, `b` true or false, `l` list of texts.
+    The types are `s` text, `i` integer, `f` float, `b` Boolean, and `l` list of texts.
     """
     return pa.schema([(name, _TYPES[kind]) for name, kind in (word.split(":") for word in text.split())])
 
 
 def arrays_key(key: str) -> str:
-    """Return the key under which the store has the arrays of a cell that may be dropped."""
+    """Return the key under which the store has those arrays of a cell that may be deleted (`Cell.kept_bytes`)."""
     return f"{key}-arrays"
 
 
 @dataclass
 class Result:
-    """What a cell leaves in the store.
+    """The result of a cell: a table for the ledger, and arrays for other cells.
 
     Attributes:
-        table: its columns by name.
-        arrays: tensors for the cells that need this one.
+        table: the columns of the table by name.
+        arrays: tensors for the cells that need this one, by name.
     """
 
     table: dict[str, list[Any]] = field(default_factory=dict)
     arrays: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, count: int, **values: Any) -> None:
-        """Add `count` rows: a tensor or a list has one value for each, anything else is the same for all."""
+        """Add `count` rows; a tensor or a list has one value per row, and any other value is repeated in every row."""
         for name, value in values.items():
             many = value.tolist() if isinstance(value, Tensor) else value
             self.table.setdefault(name, []).extend(many if isinstance(many, list) else [many] * count)
 
     def write(self, store: Store, cell: Cell, schema: pa.Schema | None) -> None:
-        """Write the result; the arrays of a cell that may be dropped lie apart, and come first.
+        """Write the result to the store; arrays that may be deleted are written first, under a key of their own.
 
         Raises:
             LedgerError: the store cannot be written.
@@ -73,22 +73,22 @@ class Result:
 
 
 class Inputs:
-    """What the cells of one audit read: its target, and the results of other cells.
+    """The inputs of cells: the target of the audit, and the results of other cells.
 
     Args:
         target: the model, the data and the interpreters.
-        store: where the results are.
+        store: the store with the results.
     """
 
     def __init__(self, target: Target, store: Store) -> None:
         self.target, self.store = target, store
-        # A craft is read by several cells in a row, as are the images of a shard.
+        # Several successive cells read the same craft cell and the same images.
         self._read = lru_cache(maxsize=16)(self._unpacked)
         self._shard = lru_cache(maxsize=2)(self._images)
 
     @property
     def device(self) -> str:
-        """Where the model is."""
+        """The device of the model."""
         return self.target.spec.device
 
     def batch(self, cell: Cell) -> Batch:
@@ -98,10 +98,10 @@ class Inputs:
         return self._shard(index, of)
 
     def arrays(self, cell: Cell) -> Mapping[str, Tensor]:
-        """Return the arrays that a cell left, on the device.
+        """Return the arrays of a cell's result, on the device.
 
         Raises:
-            LedgerError: they are not there, or damaged.
+            LedgerError: the arrays do not exist or are damaged.
         """
         return self._read(arrays_key(cell.key) if cell.kept_bytes else cell.key)
 

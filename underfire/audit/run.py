@@ -1,4 +1,4 @@
-"""Carry out the plan of an audit: wave after wave of cells, here, in worker processes, or on a cluster."""
+"""Run an audit: compute the cells of its plan in waves, in this process, in worker processes, or on a cluster."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from underfire.audit.target import Target, open_target
 from underfire.errors import InputError, LedgerError, MissingExtra, UnderfireError
 
 _WORKING_BYTES = 1e9
-"""The size of the arrays that a run may have on disk beyond its budget while cells still need them."""
+"""The size in bytes of the arrays that a run may keep beyond its budget while cells still need them."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """How far a run is; sent once before the first cell and again after each.
+    """The progress of a run, reported before the first cell and after each cell.
 
     Attributes:
-        done: images finished by this run; an image counts once for every cell that asks the model about it.
-        total: images to be done by this run.
-        cells: cells finished by this run.
-        of_cells: cells to be done by this run.
-        skipped: cells that were done before.
-        what: what has just been finished; empty at first.
-        idle_share: the part of the workers' time so far, from 0 to 1, in which they computed nothing; None without
-            workers.
+        done: number of images that this run has finished; an image counts once for every cell that passes it through
+            the model.
+        total: number of images that this run has to finish.
+        cells: number of cells that this run has finished.
+        of_cells: number of cells that this run has to finish.
+        skipped: number of cells whose results the run folder already had.
+        what: title of the cell that was just finished; empty before the first cell.
+        idle_share: share of the workers' time so far in which they computed nothing, in [0, 1]; None without workers.
     """
 
     done: int
@@ -56,12 +56,14 @@ class Event:
 
 
 class Work:
-    """Compute a cell and write its result; can be pickled and sent to another process that reaches the same store.
+    """A callable that computes a cell and writes its result.
+
+    It can be pickled and sent to another process that has access to the same store.
 
     Args:
-        spec: complete, as the cells were planned from.
-        store: where results are read and written.
-        target: the spec, opened, for use in this process; elsewhere it is opened once per process.
+        spec: the complete spec from which the cells were planned.
+        store: the store that results are read from and written to.
+        target: the opened spec, for use in this process; every other process opens the spec itself, once.
     """
 
     def __init__(self, spec: AuditSpec, store: Store, target: Target | None = None) -> None:
@@ -98,22 +100,23 @@ def run(
     progress: Callable[[Event], None] | None = None,
     executor: Executor | None = None,
 ) -> Ledger:
-    """Carry out an audit, or what is left of it, and return its ledger.
+    """Run an audit and return its ledger.
 
-    Cells that the folder already holds are not computed again, so a run that was ended at any moment continues, and a
-    changed spec costs only what it changes. Nothing is printed.
+    Cells whose results are already in the folder are not computed again. So an interrupted run continues, and after
+    a change of the spec only the cells that it affects are computed. Nothing is printed.
 
     Args:
-        spec: what to do.
-        out: the run folder, made if need be; a path, or a URL that fsspec knows.
-        workers: local worker processes; 0 computes in this one, None in as many as there are cores if it takes long.
-            The numbers are the same. A script that asks for workers needs `if __name__ == "__main__":`.
-        progress: called with an `Event` before the first cell and after each.
-        executor: where cells are computed, instead of what the spec and `workers` say.
+        spec: the audit.
+        out: the run folder, created if necessary; a path, or a URL that fsspec knows.
+        workers: number of local worker processes; 0 computes in this process, and None starts one worker per core if
+            the audit takes long. The results do not depend on it. A script that uses workers must guard its main
+            code by `if __name__ == "__main__":`.
+        progress: called with an `Event` before the first cell and after each cell.
+        executor: computes the cells; None chooses one by the spec and `workers`.
 
     Raises:
-        SpecError, ModelError, DataError: something is wrong, found before the folder is touched.
-        LedgerError: the folder holds something else, was written by another version, or cannot be written.
+        SpecError, ModelError, DataError: the spec, the model or the data is wrong; nothing has been written then.
+        LedgerError: the folder contains other files, was written by another version, or cannot be written.
     """
     store = Store(out)
     _refuse_foreign(store, str(out))
@@ -141,7 +144,7 @@ def run(
         tell(Event(0, total, 0, of_cells, skipped, ""))
         while left:
             wave = next_wave(left, max(kept.room, _WORKING_BYTES))
-            wave.sort(key=lambda cell: cell.kind != "masking")  # the longest cell, which would keep all others waiting
+            wave.sort(key=lambda cell: cell.kind != "masking")  # first, because it takes longest
             for cell in executor.map(Work(spec, store, target), wave):
                 del left[cell.key]
                 kept.finished(cell)
@@ -154,12 +157,14 @@ def run(
 
 
 class _Kept:
-    """The arrays that the store keeps: those over the budget are dropped, the oldest first, once nothing needs them.
+    """The budget for arrays in the store: above it, arrays that no remaining cell needs are deleted.
+
+    Arrays of earlier runs are deleted before those of this run.
 
     Args:
-        store: where they are.
-        keys: of everything in the store.
-        left: the cells that are still to be computed.
+        store: the store of the run.
+        keys: all keys in the store.
+        left: the cells that remain to be computed, by key.
         limit: the budget in bytes.
     """
 
@@ -170,11 +175,11 @@ class _Kept:
 
     @property
     def room(self) -> float:
-        """How many bytes are left of the budget."""
+        """The number of bytes that are left of the budget; negative above it."""
         return self._limit - sum(self._sizes.values())
 
     def finished(self, cell: Cell) -> None:
-        """Count the arrays of a finished cell, and drop what nothing needs any more."""
+        """Count the arrays of a finished cell; above the budget, delete arrays that no remaining cell needs."""
         for need in cell.needs.values():
             self._waiting.get(need.key, set()).discard(cell.key)
         if cell.kept_bytes:
@@ -189,24 +194,25 @@ class _Kept:
 
 
 def _refuse_foreign(store: Store, out: str) -> None:
-    """Raise LedgerError if the folder has a run of another version, or other files and no run."""
+    """Raise LedgerError if the folder contains a run of another version, or files but no run."""
     if store.get_head(HEAD) is not None:
         read_head(store, out)
         return
     folder = Path(store.url)
     if folder.is_dir() and any(entry.name != "cells" for entry in folder.iterdir()):
-        raise LedgerError(f"{out} holds other files and no run; choose an empty or a new folder")
+        raise LedgerError(f"{out} contains files but no run; choose an empty or a new folder")
 
 
 def choose_executor(spec: AuditSpec, workers: int | None) -> Executor:
-    """Return what computes the cells: as the spec says, or, if that is `"auto"`, as the number of workers says.
+    """Return the executor that the spec names; for `"auto"`, choose one by the number of workers.
 
     Raises:
-        MissingExtra: the spec asks for Ray, which is not installed. InputError: it asks for Ray and for workers.
+        MissingExtra: the spec names Ray, which is not installed.
+        InputError: the spec names Ray, and `workers` is given too.
     """
     if spec.executor.startswith("ray"):
         if workers:
-            raise InputError(f"workers={workers} is for this machine; a Ray cluster has as many workers as cores")
+            raise InputError(f"workers={workers} cannot be used with Ray, whose cluster has one worker per core")
         from underfire.audit.cluster import RayExecutor
 
         address = spec.executor if "://" in spec.executor else None
@@ -219,7 +225,7 @@ def choose_executor(spec: AuditSpec, workers: int | None) -> Executor:
 
 
 def environment(target: Target) -> dict[str, Any]:
-    """Return where and on what a run was made, as plain values."""
+    """Return the versions, the machine, the model and the data of a run, as plain values."""
     device = target.spec.device
     return {
         "underfire": __version__,

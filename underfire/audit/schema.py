@@ -1,4 +1,4 @@
-"""The keys of an audit spec and the types of their values; `audit.spec` reads and completes one.
+"""The keys of an audit spec and the types of their values; `audit.spec` reads specs and fills in their defaults.
 
 Sizes may be written as fractions: `eps: [2/255, 8/255]`.
 """
@@ -15,7 +15,7 @@ _FRACTION = re.compile(r"\s*([-+]?[\d.]+)\s*/\s*([\d.]+)\s*")
 
 
 def number(value: Any) -> Any:
-    """Return `value` as a float if it reads as one (`"8/255"`, `"1e-3"`, `2`), and as it is otherwise.
+    """Convert a number, its text or a fraction (`2`, `"1e-3"`, `"8/255"`) to float; return any other value unchanged.
 
     >>> number("51/255")
     0.2
@@ -30,7 +30,7 @@ def number(value: Any) -> Any:
 
 
 def _short(key: str) -> Callable[[Any], Any]:
-    """Return a validator that reads `text` as `{key: text}`."""
+    """Return a validator that replaces a text by `{key: text}`."""
     return lambda value: {key: value} if isinstance(value, str) else value
 
 
@@ -45,7 +45,7 @@ class _Strict(BaseModel):
 
 
 class ModelSpec(_Strict):
-    """The classifier under test; a spec may give the URI alone."""
+    """The classifier under test; in a spec, the URI alone is enough."""
 
     uri: str
     mean: PerChannel | None = None
@@ -54,7 +54,7 @@ class ModelSpec(_Strict):
 
 
 class DataSpec(_Strict):
-    """The images; a spec may give the URI alone. `n` images are drawn at random by `seed`; None takes all."""
+    """The images: `n` of them, drawn at random by `seed`; None takes all. In a spec, the URI alone is enough."""
 
     uri: str
     n: Annotated[int, Field(ge=1)] | None = None
@@ -62,7 +62,7 @@ class DataSpec(_Strict):
 
 
 class _Method(_Strict):
-    """A name of the catalogue, and any keyword of the method itself."""
+    """A method of the catalogue by name, with options of the method as further keys."""
 
     model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
 
@@ -71,31 +71,32 @@ class _Method(_Strict):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keywords for the method itself."""
+        """The options of the method."""
         return dict(self.model_extra or {})
 
     @property
     def title(self) -> str:
-        """The name in a report: the label, or the name of the catalogue if no label was given."""
+        """The name of the entry in a report: its label, or without a label the name of the method."""
         return self.label or self.name
 
 
 class InterpreterSpec(_Method):
-    """An explanation to measure; a spec may give the name alone."""
+    """An interpreter whose maps are measured; in a spec, the name alone is enough."""
 
 
 class MeasureSpec(_Method):
-    """A measure of perturbations or of maps; a spec may give the name alone."""
+    """A measure of perturbations or of maps; in a spec, the name alone is enough."""
 
 
 class AttackSpec(_Method):
     """An attack at one norm and one or several sizes.
 
     Attributes:
-        norm: None in a file means the attack's first norm; it is never None in a complete spec.
-        eps: sizes in the norm; empty in a file means the attack's default; never empty in a complete spec.
-        goal: whether it wants any other class, a random one, or the one that the model finds least likely.
-        interpreter: the explanation it is aimed at: the label of an interpreter of the spec, or a method of its own.
+        norm: the norm; None, which a complete spec never contains, stands for the attack's default.
+        eps: the sizes, in the norm; an empty list, which a complete spec never contains, stands for the attack's
+            default.
+        goal: whether the attack aims at any wrong class, at a random class, or at the class with the lowest logit.
+        interpreter: the interpreter that the attack is aimed at: one of the spec, by label, or an entry of its own.
     """
 
     norm: str | None = None
@@ -111,11 +112,11 @@ NEEDS: dict[GateMeasure, tuple[str, ...]] = {
     "worst_accuracy": ("norm", "eps"),
     "map_iou": ("attack", "eps", "interpreter"),
 }
-"""What the measure of a gate must be told."""
+"""The keys that a gate must have beside `measure` and `at_least`, by measure."""
 
 
 class GateSpec(_Strict):
-    """A figure that must not be lower than `at_least`; `attack` and `interpreter` are labels of the spec."""
+    """A figure of the audit that must be at least `at_least`; `attack` and `interpreter` are labels of the spec."""
 
     measure: GateMeasure
     at_least: Number
@@ -126,11 +127,11 @@ class GateSpec(_Strict):
 
 
 MEASURES = ("map_l1", "map_l2", "map_iou", "mass_inside")
-"""The measures of an audit that names none."""
+"""The measures of an audit whose spec names none."""
 
 
 class AuditSpec(_Strict):
-    """A whole audit: everything that determines its numbers."""
+    """The spec of a whole audit: everything that determines its results."""
 
     model: Annotated[ModelSpec, BeforeValidator(_short("uri"))]
     data: Annotated[DataSpec, BeforeValidator(_short("uri"))]
@@ -157,9 +158,9 @@ PARTS: dict[str, type[BaseModel]] = {
     "interpreters": InterpreterSpec,
     "measures": MeasureSpec,
 }
-"""The sections of a spec by the key that holds them."""
+"""The type of each section of a spec, by the key of the section; the spec itself has the key `""`."""
 
 
 def key_path(*keys: str | int) -> str:
-    """Return the path of a key, as in `attacks[0].eps`."""
+    """Return the path of nested keys as text, such as `attacks[0].eps`."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")

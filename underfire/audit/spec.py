@@ -1,4 +1,4 @@
-"""What an audit is, as data: read from YAML, checked against the catalogue, and completed.
+"""Audit specs: read them from YAML, check them against the catalogue, and fill in their defaults.
 
 Paths inside a spec are relative to the current folder.
 """
@@ -44,10 +44,11 @@ __all__ = [
 
 
 def load_spec(path: str | Path) -> AuditSpec:
-    """Read an audit spec from a YAML file, check it, and fill in what it left to defaults.
+    """Read an audit spec from a YAML file, check it, and fill in its defaults.
 
     Raises:
-        SpecError: the file cannot be read, is not YAML, or a key or value is wrong; one line that names the key.
+        SpecError: the file cannot be read, is not YAML, or has a wrong key or value; the message is one line and names
+            the key.
     """
     import yaml
 
@@ -66,13 +67,13 @@ def load_spec(path: str | Path) -> AuditSpec:
 
 
 def parse_spec(content: Any) -> AuditSpec:
-    """Check a spec given as plain values, and fill in what it left to defaults.
+    """Check a spec given as plain values, and fill in its defaults.
 
     Raises:
-        SpecError: a key or value is wrong; one line that names the key.
+        SpecError: a key or value is wrong; the message is one line and names the key.
     """
     if not isinstance(content, dict):
-        raise SpecError(f"a spec is a mapping with keys such as model, data and attacks; got {type(content).__name__}")
+        raise SpecError(f"a spec must be a mapping with keys such as model and attacks, got {type(content).__name__}")
     try:
         spec = AuditSpec.model_validate(content)
     except ValidationError as error:
@@ -81,10 +82,10 @@ def parse_spec(content: Any) -> AuditSpec:
 
 
 def parse_attack(content: Mapping[str, Any]) -> AttackSpec:
-    """Check one attack given as plain values, as an entry of a spec, and fill in what it left to defaults.
+    """Check one attack, given as the plain values of an entry of a spec, and fill in its defaults.
 
     Raises:
-        SpecError: a key or value is wrong; one line that names the key.
+        SpecError: a key or value is wrong; the message is one line and names the key.
     """
     try:
         entry = AttackSpec.model_validate(content)
@@ -94,7 +95,11 @@ def parse_attack(content: Mapping[str, Any]) -> AttackSpec:
 
 
 def parse_interpreter(content: Mapping[str, Any], *, maps_only: bool = True) -> InterpreterSpec:
-    """Check one interpreter likewise; `maps_only` refuses one that gives something else than a map."""
+    """Check one interpreter, given as the plain values of an entry of a spec, and fill in its defaults.
+
+    Raises:
+        SpecError: a key or value is wrong; or, with `maps_only`, the interpreter does not return maps.
+    """
     try:
         entry = InterpreterSpec.model_validate(content)
     except ValidationError as error:
@@ -103,7 +108,7 @@ def parse_interpreter(content: Mapping[str, Any], *, maps_only: bool = True) -> 
 
 
 def _read(text: str) -> Any:
-    """Return the content of a YAML text; a key that is given twice is an error, which YAML's own reader overlooks."""
+    """Return the content of a YAML text; raise YAMLError if a key occurs twice, which `SafeLoader` accepts."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -119,10 +124,12 @@ def _read(text: str) -> Any:
 
 
 def _one_line(error: ValidationError) -> str:
+    """Return one line about the first error; an unknown key goes before other errors."""
     found = error.errors(include_url=False)
-    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])  # a misspelt key is also a missing one
+    # A misspelt key causes two errors, an unknown key and a missing one.
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     unknown = first["type"] == "extra_forbidden"
-    # Where a value may have several types, pydantic names the one it tried, such as `list[float]`, as if it were a key.
+    # Where a value may have several types, pydantic adds the type, such as `list[float]`, to the keys; drop it.
     keys = tuple(key for key in first["loc"] if unknown or isinstance(key, int) or key.isidentifier())
     path = key_path(*keys)
     if unknown:

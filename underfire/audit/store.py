@@ -1,12 +1,12 @@
-"""The store: results of cells, each written whole or not at all, in a local folder or an object store.
+"""The store: the results of cells, written atomically to a local folder or an object store.
 
     ROOT/NAME                      heads, such as `ledger.json`, each replaced as a whole
-    ROOT/cells/KEY/manifest.json   the files of a cell: where each lies, its size and its SHA-256
+    ROOT/cells/KEY/manifest.json   the files of a cell: the folder of each, its size and its SHA-256
     ROOT/cells/KEY/[PART/]FILE     the files themselves
 
-A cell exists if and only if its manifest exists, and the manifest appears last: a local folder is filled under another
-name and then renamed; an object store gets the files first and the manifest after them. No lock is needed. Two writers
-of one key do the same work, and whichever result ends up in the store is a whole one.
+A cell exists if and only if its manifest exists, and the manifest appears last: a local folder is filled under a
+temporary name and then renamed; in an object store, the manifest is written after the files. No lock is needed: two
+writers of the same key write the same content, and the store ends up with the complete result of one of them.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from underfire.errors import InputError, LedgerError, UnderfireError
 _MANIFEST = "manifest.json"
 _STAGING = ".part-"
 _ABANDONED = 3600.0
-"""The age in seconds after which a staging folder is the remains of a killed process."""
+"""The age in seconds from which on a staging folder is taken for the remains of a killed process."""
 
 
 class Store:
-    """Hold the files of cells, and a few heads beside them.
+    """Store the files of cells, and a few files beside the cells, called heads.
 
-    A store can be pickled; a relative path is resolved where the store is made.
+    A store can be pickled; a relative path is resolved when the store is created.
 
     Args:
         url: a local folder, or a URL that fsspec knows, such as `s3://bucket/run` or `memory://run`. A text without
-            `://` is a path, even with a colon in it.
+            `://` is a path, even if it contains a colon.
 
     Raises:
         LedgerError: fsspec does not know the protocol, or lacks a package for it.
@@ -69,10 +69,10 @@ class Store:
         return f"Store({self.url!r})"
 
     def put(self, key: str, files: Mapping[str, bytes]) -> None:
-        """Write a cell. If the store has a cell of this key already, either of the two remains.
+        """Write the files of a cell; if the store already has a cell of this key, one of the two is kept.
 
         Raises:
-            LedgerError: the disk is full, or the store cannot be written; no part of the cell is visible.
+            LedgerError: the disk is full, or the store cannot be written; no part of the cell is visible then.
         """
         part = uuid.uuid4().hex[:12]
         with self._translated():
@@ -82,15 +82,15 @@ class Store:
                 self._put_objects(self._cell(key), part, files)
 
     def get(self, key: str, name: str) -> bytes | None:
-        """Return one file of a cell; None if the store has no such cell, or the cell no such file.
+        """Return one file of a cell; None if the cell or the file does not exist.
 
         Raises:
-            LedgerError: the cell is damaged: its manifest is not one, or the file is missing or has been changed.
+            LedgerError: the cell is damaged: its manifest is not valid, or the file is missing or has been changed.
         """
         return self.read([key], name).get(key)
 
     def read(self, keys: Iterable[str], name: str) -> dict[str, bytes]:
-        """Return the file `name` of every cell that has one, by key; object stores are asked for many at a time.
+        """Return the file `name` of every cell that has one, by key; an object store is read in parallel.
 
         Raises:
             LedgerError: a cell is damaged, as in `get`.
@@ -128,7 +128,7 @@ class Store:
         }
 
     def size(self, key: str) -> int:
-        """Return the size of a cell's files in bytes, as its manifest has it; 0 if the store has no such cell.
+        """Return the size of a cell's files in bytes, as its manifest states it; 0 if the cell does not exist.
 
         Raises:
             LedgerError: the manifest is damaged.
@@ -137,7 +137,7 @@ class Store:
         return 0 if content is None else sum(entry["size"] for entry in self._parse(key, content)[1].values())
 
     def delete(self, key: str) -> None:
-        """Remove a cell, if the store has it; at no moment is a part of it visible.
+        """Delete a cell if it exists; a reader sees the whole cell or none of it.
 
         Raises:
             LedgerError: the store cannot be written.
@@ -156,7 +156,7 @@ class Store:
                     self._files.rm(place, recursive=True)
 
     def put_head(self, name: str, content: bytes) -> None:
-        """Write a file beside the cells, or replace it; a reader sees the old content or the new.
+        """Write or replace a file beside the cells; a reader sees the whole old content or the whole new content.
 
         Raises:
             LedgerError: the disk is full, or the store cannot be written.
@@ -175,7 +175,7 @@ class Store:
                 part.unlink(missing_ok=True)
 
     def get_head(self, name: str) -> bytes | None:
-        """Return a file beside the cells, or None if there is none.
+        """Return the content of a file beside the cells, or None if it does not exist.
 
         Raises:
             LedgerError: the store cannot be read.
@@ -183,7 +183,7 @@ class Store:
         return self._fetch([f"{self._root}/{_simple(name)}"])[0]
 
     def clean_up(self) -> None:
-        """Remove what a process left that was killed while it wrote to this local folder, more than an hour ago."""
+        """Delete what killed processes left in a local folder, if it is more than an hour old."""
         for folder in (Path(self._root), Path(self._root, "cells")) if self._local else ():
             for leftover in folder.glob(f"{_STAGING}*"):
                 with suppress(OSError):
@@ -194,7 +194,7 @@ class Store:
         return f"{self._root}/cells/{_simple(key)}"
 
     def _put_folder(self, place: str, part: str, files: Mapping[str, bytes]) -> None:
-        """Fill a staging folder and rename it."""
+        """Write a cell to a local folder: fill a staging folder, and rename it."""
         target = Path(place)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = target.with_name(_STAGING + part)
@@ -203,18 +203,18 @@ class Store:
             for name, content in files.items():
                 _write(staging / _simple(name), content)
             _write(staging / _MANIFEST, _manifest(files, ""))
-            if target.is_dir() and not (target / _MANIFEST).exists():  # half a copy, made by hand
+            if target.is_dir() and not (target / _MANIFEST).exists():  # incomplete, for example a copy made by hand
                 self.delete(target.name)
             try:
                 staging.rename(target)
             except OSError:
-                if not (target / _MANIFEST).exists():  # or another process was faster
+                if not (target / _MANIFEST).exists():  # if it exists, another process wrote the cell first
                     raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _put_objects(self, place: str, part: str, files: Mapping[str, bytes]) -> None:
-        """Write the files, and then the manifest that makes them a cell."""
+        """Write a cell to an object store: the files first, then the manifest, which makes them visible."""
         try:
             self._files.pipe({f"{place}/{part}/{_simple(name)}": content for name, content in files.items()})
             self._files.pipe_file(f"{place}/{_MANIFEST}", _manifest(files, f"{part}/"))
@@ -224,7 +224,7 @@ class Store:
             raise
 
     def _fetch(self, places: Iterable[str]) -> list[bytes | None]:
-        """Return the content at every place, or None where there is nothing."""
+        """Return the content of the file at every place, or None where there is no file."""
         wanted = list(places)
         with self._translated("read"):
             found = self._files.cat_ranges(wanted, None, None, on_error="return") if wanted else []
@@ -234,6 +234,7 @@ class Store:
         return [None if isinstance(content, Exception) else bytes(content) for content in found]
 
     def _parse(self, key: str, content: bytes) -> tuple[str, dict[str, Any]]:
+        """Return the part of a manifest, and its files with size and SHA-256."""
         try:
             manifest = json.loads(content)
             return str(manifest["part"]), dict(manifest["files"])
@@ -245,7 +246,7 @@ class Store:
 
     @contextmanager
     def _translated(self, verb: str = "write to") -> Iterator[None]:
-        """Raise what the filesystem raises as a LedgerError; clients of object stores have errors of many kinds."""
+        """Turn errors of the filesystem into LedgerError; clients of object stores raise errors of many types."""
         with translate_os_errors(self.url, verb):
             try:
                 yield
@@ -265,7 +266,7 @@ def _manifest(files: Mapping[str, bytes], part: str) -> bytes:
 
 
 def _write(place: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
+    """Write a file and flush it to the disk."""
     with place.open("wb") as file:
         file.write(content)
         file.flush()
@@ -273,23 +274,23 @@ def _write(place: Path, content: bytes) -> None:
 
 
 def _simple(name: str) -> str:
-    """Return `name`, which must be one plain part of a path.
+    """Return `name` if it is a single plain component of a path.
 
     Raises:
-        InputError: it has a separator in it, or begins with a dot.
+        InputError: it contains a separator or another special character, or begins with a dot.
     """
     if not re.fullmatch(r"\w[\w.\-]*", name):
-        raise InputError(f"a key or a file name has letters, digits, '_', '-' and '.' only, got {name!r}")
+        raise InputError(f"a key or a file name may contain letters, digits, '_', '-' and '.' only, got {name!r}")
     return name
 
 
 @contextmanager
 def translate_os_errors(where: str | Path, verb: str = "write to") -> Iterator[None]:
-    """Raise an OSError of the block as a LedgerError of one line that names `where`."""
+    """Turn an OSError of the block into a LedgerError of one line that names `where`."""
     try:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            advice = "what is finished is kept: free some and run again"
+            advice = "finished results are kept; free some space and run again"
             raise LedgerError(f"no space left to {verb} {str(where)!r}; {advice}") from None
         raise LedgerError(f"cannot {verb} {str(where)!r}: {error.strerror or error}") from None

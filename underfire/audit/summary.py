@@ -1,6 +1,6 @@
-"""What a run found: the figures of its ledger, differences between attacks, the gates, and a verdict in plain words.
+"""Findings of a run: the figures of its ledger, differences between attacks, gates, and a verdict in plain words.
 
-The command line and the report read the same `Findings`. All functions leave the ledger as it is.
+The command line and the report use the same `Findings`. No function changes the ledger.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from underfire.measures.statistics import paired_difference, rate
 from underfire.records import Check, Interval
 
 PAIRS = 6
-"""The number of pairs that a significant difference needs; with fewer, no sign test reaches 5 % on two sides."""
+"""The smallest number of pairs for a significant difference; with fewer, no two-sided sign test reaches 5 %."""
 
 
 class Run(Source, Protocol):
@@ -42,24 +42,26 @@ class Run(Source, Protocol):
 
     @property
     def missing(self) -> int:
-        """How many cells have no result yet."""
+        """The number of cells that have no result yet."""
         ...
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What an attack aimed at an interpreter does to its maps, compared with a plain attack of the same norm and size.
+    """A paired comparison of an attack aimed at an interpreter with a plain attack of the same norm and size.
 
-    Only samples that both attacks fool are compared, each with itself. A plain attack moves many maps only a little;
-    so the difference says whether maps were forged, and the rate of plausible maps alone does not.
+    It compares the maps of the samples that both attacks fool, each sample with itself. Many maps stay plausible after
+    a plain attack, too; so the difference shows whether maps were forged, but the rate of plausible maps does not.
 
     Attributes:
-        label: the attack aimed at the interpreter.
-        baseline: the plain attack.
-        l1: mean difference of the map distance; negative where the aimed attack keeps the map nearer.
-        iou: mean difference of the overlap; positive where the aimed attack keeps more of it.
-        ious: mean overlap under the aimed and under the plain attack.
-        plausible: share of plausible maps (see `PLAUSIBLE_IOU`), under the aimed and under the plain attack.
+        label: the label of the attack aimed at the interpreter.
+        baseline: the label of the plain attack.
+        l1: mean difference of the L1 distances to the clean maps, aimed minus plain; negative where the aimed attack
+            leaves the map closer to the clean one.
+        iou: mean difference of the IoUs with the clean maps, aimed minus plain; positive where the aimed attack keeps
+            more of the map.
+        ious: mean IoU after the aimed and after the plain attack.
+        plausible: share of plausible maps (see `PLAUSIBLE_IOU`) after the aimed and after the plain attack.
     """
 
     label: str
@@ -74,16 +76,17 @@ class Difference:
 
     @property
     def forged(self) -> bool:
-        """Whether the aimed attack keeps significantly more of the map: the whole interval is above 0.
+        """Whether the aimed attack keeps significantly more of the map: the whole interval of `iou` is above 0.
 
-        With fewer than `PAIRS` samples nothing is significant: all of five agree by luck once in 2 ** 5 times.
+        With fewer than `PAIRS` samples no difference is significant: by chance, all of five samples favour one given
+        attack once in 2 ** 5 times.
         """
         return self.iou.n >= PAIRS and self.iou.low > 0
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """The outcome of a gate of the spec; it fails if `value` is None, because the run has no result for it yet."""
+    """The outcome of a gate of the spec; a gate without a result yet has the value None and fails."""
 
     name: str
     value: float | None
@@ -93,16 +96,18 @@ class GateResult:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a run found.
+    """All findings of a run.
 
     Attributes:
-        clean: accuracy without an attack; None if no cell tells yet.
-        attacks: every attack at every size.
-        robust: what all attacks of one norm and size leave together.
-        shifts: what every attack does to every interpreter's maps.
-        differences: attacks aimed at an interpreter against plain ones.
-        missing: how many cells have no result yet.
-        verdict: a few sentences for a reader.
+        clean: accuracy without an attack; None if there is no result yet.
+        attacks: the results of every attack at every size.
+        robust: the accuracies under all attacks of one norm and size together.
+        shifts: the effects of every attack on the maps of every interpreter.
+        differences: comparisons of attacks aimed at an interpreter with plain attacks.
+        checks: the results of the masking checks.
+        gates: the outcomes of the gates of the spec.
+        missing: number of cells that have no result yet.
+        verdict: the findings in a few sentences.
     """
 
     clean: Interval | None
@@ -122,7 +127,7 @@ class Findings:
 
 
 def findings(ledger: Run) -> Findings:
-    """Read everything from a ledger."""
+    """Return all findings of a ledger."""
     clean, attacks = clean_accuracy(ledger), attack_results(ledger)
     robust, shifts, asked = robust_accuracies(ledger, attacks), map_shifts(ledger), checks(ledger)
     gaps = differences(ledger, shifts)
@@ -140,7 +145,7 @@ def findings(ledger: Run) -> Findings:
 
 
 def differences(source: Source, found: Iterable[MapShift]) -> list[Difference]:
-    """Compare every attack aimed at an interpreter with every plain one of the same norm and size, on its maps."""
+    """Compare every attack aimed at an interpreter with every plain attack of the same norm and size, by the maps."""
     found = list(found)
     aimed = [shift for shift in found if shift.attacked == shift.interpreter]
     key = ("norm", "eps", "interpreter")
@@ -154,7 +159,7 @@ def differences(source: Source, found: Iterable[MapShift]) -> list[Difference]:
     for a, b in pairs:
         place = (a.norm, a.eps, a.interpreter)
         fooled = [{name[-1] for name in known if name[:-1] == (label, *place)} for label in (a.label, b.label)]
-        ids = sorted(fooled[0] & fooled[1])  # of both attacks
+        ids = sorted(fooled[0] & fooled[1])  # the samples that both attacks fool
         sides = [[known[label, *place, name] for name in ids] for label in (a.label, b.label)]
         l1, iou = (_difference(*([row[measure] for row in side] for side in sides)) for measure in ("l1", "iou"))
         overlaps = np.array([[row["iou"] for row in side] for side in sides], dtype=float)
@@ -167,10 +172,11 @@ def differences(source: Source, found: Iterable[MapShift]) -> list[Difference]:
 
 
 def leading(found: Iterable[Difference]) -> list[Difference]:
-    """Return one difference for every attack and the map it is aimed at, the largest gain first.
+    """Return one difference for every attack and the interpreter it is aimed at, the largest gain in IoU first.
 
-    It compares the attack at its largest size with the plain attack that fools most of the same images. Of equally
-    strong plain attacks it takes the one that keeps more of the map, so that the gain is not overstated.
+    It is the comparison at the largest size, with the plain attack that shares the most fooled images with it. Of
+    plain attacks that share equally many, it is the one that keeps most of the map, so that the gain is not
+    overstated.
     """
     best: dict[tuple[str, str], Difference] = {}
     for gap in sorted(found, key=lambda d: (d.eps, d.iou.n, -d.iou.value)):
@@ -179,6 +185,7 @@ def leading(found: Iterable[Difference]) -> list[Difference]:
 
 
 def _difference(a: Sequence[float], b: Sequence[float]) -> Interval:
+    """Return the mean paired difference `a - b` over the pairs without nan."""
     pairs = np.array([a, b], dtype=float)
     pairs = pairs[:, ~np.isnan(pairs).any(0)]
     return paired_difference(*pairs) if pairs.shape[1] else Interval(np.nan, np.nan, np.nan, 0)
@@ -191,6 +198,7 @@ def _judge(
     robust: list[RobustAccuracy],
     shifts: list[MapShift],
 ) -> GateResult:
+    """Compare the figure that a gate names with its limit."""
     rates: list[Interval] = {
         "clean_accuracy": [clean] if clean else [],
         "robust_accuracy": [a.robust for a in attacks if (a.label, a.eps) == (gate.attack, gate.eps)],
@@ -224,11 +232,11 @@ def verdict(
     if ranked:
         said.append(_forgery(ranked[0]))
         if len(ranked) > 1:
-            said.append(f"So forged: {sum(gap.forged for gap in ranked)} of the {len(ranked)} maps that were attacked.")
+            said.append(f"Forged maps: {sum(gap.forged for gap in ranked)} of the {len(ranked)} that were attacked.")
     elif alone:
         told = f"{alone.label} changes the class and the {alone.interpreter} map stays plausible"
         told += f" (IoU at least {PLAUSIBLE_IOU})"
-        lack = "no plain attack of the same norm and size fools the same images, so nothing can be compared with it"
+        lack = "no plain attack of the same norm and size fools the same images, so there is nothing to compare with"
         said.append(f"In {alone.forged.value:.1%} of {alone.forged.n} images {told}; {lack}.")
     failed = [check.name for check in asked if not check.passed]
     if failed:
@@ -240,7 +248,7 @@ def verdict(
 
 
 def _forgery(gap: Difference) -> str:
-    """Say what an attack on an explanation gains over the plain one, and how often each leaves a plausible map."""
+    """Return a sentence on the gain of an attack on a map over the plain attack, with the rates of plausible maps."""
     gain = f"mean IoU {gap.ious[0]:.2f} against {gap.ious[1]:.2f}"
     if not np.isnan(gap.iou.low):
         gain += f", paired difference {gap.iou.value:+.2f} (95% interval {gap.iou.low:+.2f} to {gap.iou.high:+.2f})"

@@ -1,4 +1,4 @@
-"""The target of an audit: the model, the images and the interpreters of a spec, opened."""
+"""The target of an audit: the loaded model, images and interpreters of a spec."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from underfire.model import Classifier
 from underfire.records import Batch
 
 PREVIEWED = 1024
-"""The number of images that are checked before anything runs; of more images, as many evenly spread ones."""
+"""The largest number of images that are checked before the first cell runs; of more, an evenly spread choice."""
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What the images are like, and what the model says about them.
+    """Labels, logits and a hash of the images that are checked before the first cell runs.
 
     Attributes:
-        y: labels, int64 `[n]`.
-        logits: of the model, `[n, K]`, both on the CPU.
-        first: the first two images, for trying methods out.
+        y: labels, int64 `[n]`, on the CPU.
+        logits: logits of the model, `[n, K]`, on the CPU.
+        first: the first two images, on which methods are tried.
         digest: a hash of all images of the preview.
     """
 
@@ -43,7 +43,7 @@ class Preview:
 
 @dataclass
 class Target:
-    """A spec with everything it names opened."""
+    """A spec with its model, its images and its interpreters by title."""
 
     spec: AuditSpec
     model: Classifier
@@ -52,17 +52,17 @@ class Target:
 
     @cached_property
     def preview(self) -> Preview:
-        """A preview of the images and of the model's answers.
+        """The preview of the images and of the model's logits.
 
         Raises:
-            DataError: there is no image, pixels are outside the box, or labels outside the classes.
+            DataError: there is no image, a pixel is outside `[0, 1]`, or a label is not one of the model's classes.
             ModelError: the model does not return finite logits `[B, K]`.
         """
         if len(self.data) == 0:
             raise DataError(f"{self.spec.data.uri} holds no image")
         index = self.spread(PREVIEWED)
         digest, labels, logits = hashlib.sha256(str(len(self.data)).encode()), [], []
-        for part in index.split(64):  # not the batch size, on which the digest must not depend
+        for part in index.split(64):  # not `batch_size`: the digest must not depend on it
             batch = self.data[part]
             logits.append(self.logits(batch).cpu())
             labels.append(batch.y)
@@ -73,7 +73,7 @@ class Target:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What every result depends on: the version, the model, the data and the device, as plain values."""
+        """The values that every result depends on: version, model, data and device, as plain values."""
         spec = self.spec
         return {
             "underfire": __version__,
@@ -83,18 +83,22 @@ class Target:
         }
 
     def spread(self, count: int) -> Tensor:
-        """Return the places of `count` images, or of all if there are fewer, spread evenly over the data; int64."""
+        """Return the indices of `count` images, or of all if there are fewer, evenly spread over the data; int64."""
         last = len(self.data) - 1
         return torch.linspace(0, last, min(last + 1, count), dtype=torch.float64).round().long()
 
     def logits(self, batch: Batch) -> Tensor:
-        """Return the model's answers `[B, K]` to a batch; raise as `preview` does if the batch is not fit for it."""
+        """Return the logits `[B, K]` of a batch.
+
+        Raises:
+            DataError, ModelError: as in `preview`.
+        """
         x, y = batch.x, batch.y
         inside = ((x >= 0) & (x <= 1)).flatten(1).all(1)  # NaN fails too
         if not bool(inside.all()):
             i = int((~inside).nonzero()[0])
             values = f"from {x[i].min():g} to {x[i].max():g}"
-            raise DataError(f"pixels of {batch.ids[i]!r} go {values}; they must be in [0, 1]")
+            raise DataError(f"pixels of {batch.ids[i]!r} range {values}; they must be in [0, 1]")
         logits = self.model.predict(x.to(self.spec.device), batch_size=self.spec.batch_size)
         if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:
             i = int(((y < 0) | (y >= logits.shape[1])).nonzero()[0])
@@ -104,12 +108,12 @@ class Target:
 
     @cached_property
     def labels(self) -> tuple[str, ...] | None:
-        """The names of the classes, as the model or else the data has them."""
+        """The names of the classes: the model's, or else those of the data."""
         return self.model.labels or self.data.labels
 
     @cached_property
     def weights(self) -> str:
-        """A hash of the model: its values, its structure, and the code of the layers that are not torch's own."""
+        """A hash of the model: its weights, its structure, and the source of layers that are not part of torch."""
         digest = hashlib.sha256()
         for name, value in sorted({**self.model.state_dict(), "mean": self.model.mean, "std": self.model.std}.items()):
             plain = value.detach().cpu().contiguous()
@@ -124,17 +128,19 @@ class Target:
 
 
 def _source(kind: type[Any]) -> str:
+    """Return the source of a class, or its name if the source is not available."""
     try:
         return inspect.getsource(kind)
-    except (OSError, TypeError):  # typed in by hand, or compiled
+    except (OSError, TypeError):  # defined in an interactive session, or compiled
         return kind.__qualname__
 
 
 def open_target(spec: AuditSpec) -> Target:
-    """Open the model, the images and the interpreters of a complete spec.
+    """Load the model, the images and the interpreters of a complete spec.
 
     Raises:
-        SpecError: the device is not there. ModelError, DataError: the model or the data cannot be loaded.
+        SpecError: the device is not available.
+        ModelError, DataError: the model or the data cannot be loaded.
     """
     try:
         torch.zeros(1, device=spec.device).item()

@@ -1,13 +1,14 @@
-"""The kinds of cells; a new kind is one file here and one line in `KINDS`.
+"""The kinds of cells; a new kind needs one file here and one line in `KINDS`.
 
-Every kind has the same parts:
+Every kind is a module with the same names:
 
-* `schema`: the columns of the table that its cells write, or None where they write none;
-* `about`: the columns that the plan knows of each cell, such as a label, which no result contains;
-* `cells(spec, target, before)`: its cells in the plan, given those of the kinds before it;
-* `compute(cell, inputs)`: the result of one cell;
-* `views(spec)`: how the ledger shows its results: SQL queries by the name of their table. In them, `KIND_written` has
-  the columns of `schema`, `KIND_cells` has those of `about`, and both have the key of the cell as `cell`.
+* `schema`: the columns of the table that its cells write, or None if they write no table;
+* `about`: the columns that the plan states for each cell, such as a label, and that no result contains;
+* `cells(spec, target, before)`: yields its cells of the plan, given the cells of the kinds before it;
+* `compute(cell, inputs)`: returns the result of one cell;
+* `views(spec)`: returns the tables of the ledger that show its results, as SQL queries by table name. A query may use
+  the tables `KIND_written`, with the columns of `schema`, and `KIND_cells`, with those of `about`; both have the key of
+  the cell in the column `cell`.
 """
 
 from __future__ import annotations
@@ -24,4 +25,4 @@ KINDS: dict[str, ModuleType] = {
     "gallery": gallery,
     "masking": masking,
 }
-"""The kinds by name, each after those that it needs."""
+"""The kinds by name, each after the kinds whose cells it needs."""

@@ -1,4 +1,4 @@
-"""`clean`: what the model says about the clean images of one shard; asked once, and read by every other cell."""
+"""`clean`: the logits of the clean images of one shard, which are computed once and read by every other cell."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:
-    """Ask the model about the images; the logits `[B, K]` are kept."""
+    """Return the predictions of the images as rows, and their logits `[B, K]` as an array."""
     batch, result = inputs.batch(cell), Result()
     logits = inputs.target.logits(batch)
     pred = logits.argmax(1)
@@ -36,5 +36,5 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
 
 
 def views(spec: AuditSpec) -> dict[str, str]:
-    """Show the answers as the table `clean`."""
+    """Show the predictions as the table `clean`."""
     return {"clean": "SELECT id, y, pred, conf FROM clean_written"}

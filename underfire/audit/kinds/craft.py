@@ -1,7 +1,7 @@
-"""`craft`: one attack makes adversarial images of one shard and keeps them; what it did is measured from the images.
+"""`craft`: the adversarial images of one attack on one shard, and the outcome as measured on these images.
 
-The attack gets the whole shard at once, and its random numbers depend on the seed and the first image alone. So neither
-the batch size, nor another attack, nor an interpreter changes what it returns.
+The attack gets the whole shard at once, and its random numbers depend only on the seed and the first image. So its
+result does not change with the batch size, nor with the other attacks and interpreters of the spec.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ about = columns("clean:s attack:s label:s norm:s seed:i targeted:b attacked:s pa
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
     """Yield a cell for every attack, size, seed and shard.
 
-    An attack of minimum size runs once, at its largest size, and the smaller ones are read off its result. An attack
-    that draws nothing at random runs for the first seed only.
+    An attack of minimum size runs once, at its largest size; its outcomes at the smaller sizes follow from the result.
+    A deterministic attack runs for the first seed only.
     """
     clean = [cell for cell in before if cell.kind == "clean"]
     for entry in spec.attacks:
@@ -73,14 +73,14 @@ def _cell(entry: AttackSpec, sizes: list[float], seed: int, random: bool, clean:
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:
-    """Attack the images of the shard, and measure what became of them at every size."""
+    """Attack the images of the shard, and measure the outcome at every size."""
     spec, model = inputs.target.spec, inputs.target.model
     entry = AttackSpec.model_validate({**cell.options["attack"], "interpreter": cell.options["interpreter"]})
     batch, clean = inputs.batch(cell), inputs.arrays(cell.needs["clean"])["logits"]
     x, y, n = batch.x, batch.y, len(batch)
     goal = choose_goal(entry.goal, clean, batch, cell.options["seed"])
     sizes: list[float] = cell.options["sizes"]
-    # All sizes begin with the same random numbers, so that they are compared on equal terms.
+    # All sizes get the same random numbers, so that their comparison is fair.
     digest = hashlib.sha256(repr((cell.options["seed"], batch.ids[0])).encode()).hexdigest()
     generator = torch.Generator(x.device).manual_seed(int(digest[:12], 16))
     with model.counting() as count:
@@ -108,7 +108,7 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
 
 
 def views(spec: AuditSpec) -> dict[str, str]:
-    """Show the outcomes as the table `rows`, beside what the model says about the clean images."""
+    """Show the outcomes, with the predictions of the clean images, as the table `rows`."""
     outcome = ", ".join(name for name in schema.names if name not in ("id", "eps", "goal", "pred_adv", "conf_adv"))
     return {
         "rows": f"""
@@ -120,20 +120,20 @@ def views(spec: AuditSpec) -> dict[str, str]:
     }
 
 
-# --- for the cells that need a craft ---------------------------------------------------------------------------------
+# --- functions for the cells that need a craft cell ------------------------------------------------------------------
 
 
 def adversarial(cell: Cell, inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """Return the images that a craft kept, and the model's answers to them."""
+    """Return the adversarial images of a craft cell, and their logits."""
     arrays = inputs.arrays(cell)
     return restore(arrays["x_adv"], inputs.batch(cell).x), arrays["logits"]
 
 
 def inside(cell: Cell, eps: float, x: Tensor, x_adv: Tensor) -> Tensor:
-    """Return which images keep their change at a size, bool `[B]`.
+    """Return which images count as changed at size `eps`, bool `[B]`.
 
-    At the size that the attack was given all do. At a smaller one, an image whose change is larger was not fooled
-    within that size, and counts as an image that was not changed.
+    At the size at which the attack ran, all images do. At a smaller size, an image whose perturbation is larger than
+    `eps` counts as unchanged, because the attack has not fooled it within that size.
     """
     if eps == cell.options["sizes"][0]:
         return torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -141,7 +141,7 @@ def inside(cell: Cell, eps: float, x: Tensor, x_adv: Tensor) -> Tensor:
 
 
 def _checked(x_adv: Tensor, x: Tensor) -> Tensor:
-    """Return what an attack returned, in the dtype of the images; raise InputError if it is no batch of images."""
+    """Return `x_adv` in the dtype of `x`; raise InputError if it has another shape or pixels that are not finite."""
     if x_adv.shape != x.shape:
         raise InputError(f"the attack returned images {tuple(x_adv.shape)} for {tuple(x.shape)}")
     if not bool(torch.isfinite(x_adv).all()):
@@ -154,6 +154,7 @@ def _rows(chosen: Tensor, like: Tensor) -> Tensor:
 
 
 def _now(x: Tensor) -> float:
+    """Return the time in seconds, after pending work on the GPU of `x` is done."""
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""`explain`: the maps of one interpreter for the images of one shard, clean or as one attack left them."""
+"""`explain`: the maps of one interpreter for the images of one shard, either clean or after one attack."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ about = columns("")
 
 
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
-    """Yield a cell for every interpreter and shard, and one for every interpreter and craft."""
+    """Yield a cell for every interpreter and shard, and a cell for every interpreter and craft cell."""
     size = max(1, target.preview.first.x[0, 0].numel() * 4)
     for entry in spec.interpreters:
         options = {"interpreter": entry.model_dump(exclude={"label"})}
@@ -32,7 +32,7 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:
-    """Explain the class that the model names; the maps `[B, 1, h, w]` are kept."""
+    """Return the maps `[B, 1, h, w]` of the predicted classes, as an array."""
     interpreter = interpreter_of(InterpreterSpec.model_validate(cell.options["interpreter"]))
     x, logits = inputs.batch(cell).x, inputs.arrays(cell.needs["clean"])["logits"]
     if "craft" in cell.needs:
@@ -41,5 +41,5 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
 
 
 def views(spec: AuditSpec) -> dict[str, str]:
-    """Show nothing: maps are arrays, which the measures and the gallery read."""
+    """Return no table: the maps are arrays, which the cells of measures and of the gallery read."""
     return {}

@@ -1,4 +1,4 @@
-"""`gallery`: the first images of one attack with their maps, kept for the report."""
+"""`gallery`: the first images of one attack with their maps, stored for the report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ about = columns("craft:s interpreters:l")
 
 
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
-    """Yield a cell for every craft of the first shard, if the spec wants a gallery."""
+    """Yield a cell for every craft cell of the first shard; none if the spec has `gallery: 0`."""
     maps = {
         (cell.about["interpreter"], cell.needs.get("craft", cell.needs["clean"]).key): cell
         for cell in before
@@ -34,7 +34,7 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:
-    """Keep the first images, clean and adversarial, and their maps."""
+    """Return the first images, clean and adversarial, and their maps, as arrays."""
     count, batch = cell.options["count"], inputs.batch(cell)
     found = {"x": batch.x, "x_adv": adversarial(cell.needs["craft"], inputs)[0]}
     found |= {role: inputs.arrays(need)["map"] for role, need in cell.needs.items() if role.startswith("map_")}
@@ -44,5 +44,5 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
 
 
 def views(spec: AuditSpec) -> dict[str, str]:
-    """Show which images are in the gallery of which craft as the table `gallery`."""
+    """Show the names of the images in the gallery of each craft cell as the table `gallery`."""
     return {"gallery": "SELECT cell, craft, id FROM gallery_written JOIN gallery_cells USING (cell)"}

@@ -1,4 +1,4 @@
-"""`masking`: the checks that ask whether the numbers of the audit can be believed."""
+"""`masking`: the checks for masked gradients, which show whether the results of the audit can be believed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ about = columns("")
 
 
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
-    """Yield one cell, for the middle size of the attack whose numbers are checked.
+    """Yield one cell, for the attack that is checked, at its middle size; none if the spec has `masking: false`.
 
-    It needs the first clean cell for the model and the data that its key names, and is computed beside the attacks.
+    It needs the first clean cell only because the key of that cell states the model and the data.
     """
     if spec.masking:
         entry = masking.subject(spec)
@@ -30,7 +30,7 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:
-    """Carry out the checks on images that are spread over the data."""
+    """Run the checks on images that are evenly spread over the data."""
     target, result = inputs.target, Result()
     entry, eps, seed = AttackSpec.model_validate(cell.options["attack"]), cell.options["eps"], cell.options["seed"]
     batch = target.data[target.spread(cell.images)].to(inputs.device)

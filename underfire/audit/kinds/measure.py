@@ -1,7 +1,7 @@
-"""`measure`: what the measures of the spec say about one attack on one shard, and about the maps of one interpreter.
+"""`measure`: the measures of the spec, of one attack on one shard, or of the maps of one interpreter after it.
 
-Measures that are a matter of arithmetic share a cell; one that asks the model has a cell of its own, so that adding a
-measure repeats no other that takes time.
+Measures that do not call the model share a cell. A measure that calls it has a cell of its own, so that adding another
+measure to a spec does not repeat it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ about = columns("craft:s label:s seed:i interpreter:s")
 
 
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
-    """Yield the cells of every craft, and of every craft and interpreter."""
+    """Yield the cells of every craft cell, and those of every craft cell and interpreter."""
     maps = {
         (cell.about["interpreter"], cell.needs.get("craft", cell.needs["clean"]).key): cell
         for cell in before
@@ -52,6 +52,7 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
 
 
 def _groups(spec: AuditSpec, table: str) -> list[list[MeasureSpec]]:
+    """Return the measures of one table, grouped by cell."""
     entries = [entry for entry in chosen(spec) if find("measure", entry.name).facts.table == table]
     slow = [[entry] for entry in entries if asks(find("measure", entry.name))]
     quick = [entry for entry in entries if [entry] not in slow]
@@ -95,7 +96,7 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
 def views(spec: AuditSpec) -> dict[str, str]:
     """Show one row per sample and measure as the table `measures`, and one column per measure of maps as `maps`.
 
-    A measure that compares the two maps is a column of its name; of any other there are `NAME_clean` and `NAME_adv`.
+    In `maps`, a measure that compares two maps has one column `TITLE`; any other has `TITLE_clean` and `TITLE_adv`.
     """
     entries = chosen(spec)
     names = ", ".join(f"({_text(identity(entry))}, {_text(entry.title)})" for entry in entries) or "('', '')"
@@ -124,4 +125,5 @@ def views(spec: AuditSpec) -> dict[str, str]:
 
 
 def _text(value: str) -> str:
+    """Return `value` as a text literal of SQL."""
     return "'" + value.replace("'", "''") + "'"
