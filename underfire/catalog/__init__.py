@@ -1,8 +1,8 @@
-"""The catalogue: every method with its facts, as data beside its code.
+"""The catalogue: a card for every method, which states its facts beside its code.
 
-The decorator `card` puts a method into the catalogue. The modules that hold methods are named in the entry-point group
-`underfire`; a plugin names its own modules there. The choices of the command line, the tables of the documentation, the
-columns of a report and the contract tests are all made from the cards.
+The decorator `card` puts a method into the catalogue. The entry-point group `underfire` lists the modules that contain
+methods; a plugin adds its own modules to that group. The choices of the command line, the tables of the documentation,
+the columns of a report and the contract tests are all generated from the cards.
 """
 
 from underfire.catalog.facts import (

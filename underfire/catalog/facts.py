@@ -1,7 +1,7 @@
 """The facts that a card may state, one dataclass for each kind of method.
 
-A fact that is misspelt or has the wrong type is an error when the method is imported. What a card does not say has the
-default given here.
+A fact that is misspelt or has the wrong type raises an error when the method is imported. A fact that a card does not
+state has the default given here.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Table = Literal["rows", "maps", "scores", ""]
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of a method of any kind.
+    """Facts about a method of any kind.
 
     Attributes:
-        domains: the names of the domains whose inputs it takes (see `underfire.domains`).
+        domains: the names of the domains whose inputs the method takes (see `underfire.domains`).
     """
 
     domains: tuple[str, ...] = ("image",)
@@ -36,18 +36,18 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackFacts(Facts):
-    """What is known of an attack.
+    """Facts about an attack.
 
     Attributes:
-        knowledge: what the attacker has: the model's gradients, or only its answers.
-        norms: the norms that it bounds or minimises, its usual one first.
-        goals: its modes.
-        random: whether another generator gives another result.
-        atlas: its technique in MITRE ATLAS.
-        minimal: whether it looks for the smallest success.
-        universal: whether one change serves the whole batch.
-        models: the only kind of model that it takes; empty for any classifier.
-        quick: options that make it short, with which an audit tries it before it begins.
+        knowledge: what the attacker can use: the model's gradients (white-box), or only its answers (black-box).
+        norms: the norms that the attack bounds or minimises, its default first.
+        goals: the modes that it supports.
+        random: whether its result depends on the generator.
+        atlas: the identifier of its technique in MITRE ATLAS.
+        minimal: whether it looks for the smallest perturbation that succeeds.
+        universal: whether it applies one perturbation to the whole batch.
+        models: the only kind of model that it takes, such as `"decision tree"`; empty for any classifier.
+        quick: options for a short trial run, which an audit makes before it begins.
     """
 
     knowledge: Literal["white-box", "black-box"] = "white-box"
@@ -63,15 +63,16 @@ class AttackFacts(Facts):
 
 @dataclass(frozen=True, kw_only=True)
 class InterpreterFacts(Facts):
-    """What is known of an interpreter.
+    """Facts about an interpreter.
 
     Attributes:
         family: the group of methods that it belongs to, such as `"back-propagation"`.
         gives: what it returns.
         differentiable: whether gradients flow from its map to the input.
-        second_order: whether its map is itself a gradient.
-        per_pixel: whether it asks the model once for every pixel.
-        detailed: `(model, x, y, **options)` -> the map, and figures `[B]` by name that say how good it is.
+        second_order: whether its map is itself a gradient, so that its derivative is a second one.
+        per_pixel: whether it makes one forward pass for every pixel.
+        detailed: a function `(model, x, y, **options)` that returns the map, and numbers `[B]` by name that say how
+            good it is.
     """
 
     family: str = ""
@@ -84,12 +85,12 @@ class InterpreterFacts(Facts):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorFacts(Facts):
-    """What is known of a detector.
+    """Facts about a detector.
 
     Attributes:
         differentiable: whether gradients flow from its score to the input.
-        supervised: whether `fit` needs attacked inputs beside clean ones.
-        random: whether a score depends on a generator.
+        supervised: whether `fit` needs attacked inputs besides clean ones.
+        random: whether a score depends on the generator.
     """
 
     differentiable: bool = False
@@ -99,7 +100,7 @@ class DetectorFacts(Facts):
 
 @dataclass(frozen=True, kw_only=True)
 class DefenseFacts(Facts):
-    """What is known of a defence.
+    """Facts about a defence.
 
     Attributes:
         differentiable: whether gradients flow through the defended classifier.
@@ -112,12 +113,12 @@ class DefenseFacts(Facts):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingFacts(Facts):
-    """What is known of a method of training."""
+    """Facts about a method of training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoisoningFacts(Facts):
-    """What is known of a method of poisoning.
+    """Facts about a method of poisoning.
 
     Attributes:
         clean_label: whether the labels of the poisoned samples stay as they are.
@@ -128,16 +129,17 @@ class PoisoningFacts(Facts):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureFacts(Facts):
-    """What is known of a measure.
+    """Facts about a measure.
 
     Attributes:
-        higher_is_better: for whoever relies on the model: the larger the perturbation an attack needs, the better.
-        table: where an audit writes it: `"rows"` has perturbations and predictions, `"maps"` explanations, `"scores"`
-            detectors; empty for a measure that no audit computes.
+        higher_is_better: whether a higher value is better for those who rely on the model, not for the attacker. It is
+            True for the size of a perturbation: a model is better if attacks need a larger one.
+        table: the table that an audit writes the measure to: `"rows"` has perturbations and predictions, `"maps"`
+            explanations, `"scores"` detectors; empty for a measure that no audit computes.
         limits: the smallest and the largest value.
         norms: the norms that it measures.
-        whole: whether it is one number for a whole set.
-        timed: whether it is a time.
+        whole: whether it is one number for a whole set, and not one per sample.
+        timed: whether it measures time, so that repeated calls give different values.
     """
 
     higher_is_better: bool
@@ -150,7 +152,7 @@ class MeasureFacts(Facts):
 
 @dataclass(frozen=True, kw_only=True)
 class PartFacts(Facts):
-    """What is known of a part of a recipe.
+    """Facts about a part of a recipe.
 
     Attributes:
         role: the field of `Recipe` that it may fill.

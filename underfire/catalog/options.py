@@ -1,8 +1,8 @@
-"""Check the values of options against the type hints of a signature, and convert what a file can hold.
+"""Check the values of options against the type hints of a signature, and convert values that come from a file.
 
-A file has true, 3, 0.5, texts, lists and mappings. A list becomes a tuple, and a text such as `"8/255"` becomes a float
-where the option is a number. Objects that a Python caller passes, such as a tensor or a function, are accepted where
-the hint names their type.
+A file can hold booleans, numbers, texts, lists and mappings. A list becomes a tuple, and a text such as `"8/255"`
+becomes a float if the hint is a number. Objects that a Python caller passes, such as a tensor or a function, are
+accepted if the hint names their type.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _FRACTION = re.compile(r"\s*([-+]?[\d.]+)\s*/\s*([\d.]+)\s*")
 _PLAIN: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _MISFIT = object()
 
-#: Options that count something, of which there must be at least one.
+#: Options that are counts, and must be at least 1.
 COUNTS = ("steps", "restarts", "queries", "samples", "binary_search_steps", "chunk", "k", "segments")
 
 
 @dataclass(frozen=True)
 class Converter:
-    """How an option of one type is made from what a file holds.
+    """A rule that makes an option of one type from a value in a file.
 
     Attributes:
-        said: what a file may hold, for error messages, such as `"the name of a view"`.
-        convert: makes the value from a text or a mapping; raises InputError if it cannot.
+        said: what the file may hold, in words for error messages, such as `"the name of a view"`.
+        convert: makes the option from a text, a mapping or a list; raises InputError if it cannot.
     """
 
     said: str
@@ -65,18 +65,18 @@ def check_options(
     path: str = "",
     elsewhere: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Return `options` as the method takes them.
+    """Return `options`, checked and converted to the types that the method takes.
 
     Args:
-        method: its name, for messages.
-        parameters: those that `options` may set, by name.
+        method: the name of the method, for messages.
+        parameters: the parameters that `options` may set, by name.
         hints: the types of the parameters, by name.
         options: the values, as a file or a Python caller gives them.
-        path: what stands before the name of an option in a message, such as `"attacks[0]."`.
-        elsewhere: names that the caller reads itself; they are suggested, and not missed.
+        path: the prefix of option names in messages, such as `"attacks[0]."`.
+        elsewhere: names that the caller handles itself: messages may suggest them, and `options` need not have them.
 
     Raises:
-        InputError: an option is unknown, missing, below 1 where it counts something, or of another type.
+        InputError: an option is unknown, missing, a count below 1, or of another type.
     """
     checked = {}
     for name, value in options.items():
@@ -93,10 +93,10 @@ def check_options(
 
 
 def convert(key: str, value: Any, hint: Any) -> Any:
-    """Return `value` as one of the types of `hint`.
+    """Return `value`, converted to one of the types of `hint`.
 
     Raises:
-        InputError: it is of none of them; the message begins with `key`.
+        InputError: `value` fits none of the types; the message begins with `key`.
     """
     alternatives = list(_alternatives(hint))
     for candidate in (value, number(value)):
@@ -123,6 +123,7 @@ def _alternatives(hint: Any) -> Iterator[Any]:
 
 
 def _converter(hint: Any) -> Converter | None:
+    """Return the converter of a hint, or None if it has none."""
     try:
         return converters.get(hint)
     except TypeError:  # a hint that cannot be hashed
@@ -130,7 +131,7 @@ def _converter(hint: Any) -> Converter | None:
 
 
 def _said(alternatives: Sequence[Any]) -> list[str]:
-    """Return what a reader may write for these types; for types that no file can hold, return their names."""
+    """Return descriptions of what a file may hold for these types, or their names if a file can hold none of them."""
     writable: list[str] = []
     objects: list[str] = []
     for part in alternatives:
@@ -153,7 +154,7 @@ def _said(alternatives: Sequence[Any]) -> list[str]:
 
 
 def _as(value: Any, hint: Any) -> Any:
-    """Return `value` as the type `hint`, which is no union, or `_MISFIT`."""
+    """Return `value` converted to `hint`, which is not a union, or `_MISFIT` if it does not fit."""
     origin = get_origin(hint)
     if hint is Any:
         return value
@@ -170,12 +171,12 @@ def _as(value: Any, hint: Any) -> Any:
         return value if callable(value) else _MISFIT
     try:
         return value if isinstance(value, origin or hint) else _MISFIT
-    except TypeError:  # a protocol that isinstance does not take
+    except TypeError:  # a protocol that isinstance refuses
         return value if callable(value) else _MISFIT
 
 
 def _as_tuple(value: Any, kinds: tuple[Any, ...], *, exact: bool) -> Any:
-    """Return a list or tuple as a tuple, every item as its type, or `_MISFIT`."""
+    """Return a list or tuple as a tuple with every item converted to its type, or `_MISFIT` if one does not fit."""
     if not isinstance(value, (list, tuple)) or (exact and len(value) != len(kinds)):
         return _MISFIT
     items = []

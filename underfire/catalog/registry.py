@@ -1,4 +1,4 @@
-"""The cards: how a method enters the catalogue, and how it is found there."""
+"""Cards of methods: `card` puts a method into the catalogue, `cards` and `find` look it up."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ F = TypeVar("F", bound=Facts, default=Any)
 
 @dataclass(frozen=True, repr=False)
 class Card(Generic[F]):
-    """A method and what is known of it. Calling the card calls the method.
+    """A method with its facts. Calling the card calls the method.
 
     Attributes:
         kind: one of `KINDS`.
-        name: what the command line, a spec and a report call it.
-        function: the method itself.
+        name: the name of the method on the command line, in a spec and in a report.
+        function: the method itself, a function or a class.
         paper: authors, title, venue and year of its source.
-        facts: what its kind of method states, such as `AttackFacts`.
+        facts: the facts of its kind, such as `AttackFacts`.
     """
 
     kind: str
@@ -59,7 +59,7 @@ class Card(Generic[F]):
             object.__setattr__(self, name, value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the method; make an object first, if it is a class whose objects are called."""
+        """Call the method; if it is a class and `args` are given, make an object with the options and call that."""
         if self.fitted and args:
             return self.function(**kwargs)(*args)
         return self.function(*args, **kwargs)
@@ -69,19 +69,20 @@ class Card(Generic[F]):
         return f"<{call}: {self.source}>" if self.paper else f"<{call}>"
 
     def with_options(self, **options: Any) -> Callable[..., Any]:
-        """Return the method with its options bound; of one that is fitted, a new object."""
+        """Return the method with its options bound; if it is a class, return a new object made with them."""
         return self.function(**options) if self.fitted else partial(self.function, **options)
 
     def check(self, options: Mapping[str, Any], *, path: str = "", elsewhere: Collection[str] = ()) -> dict[str, Any]:
-        """Return `options` as the method takes them: lists as tuples, `"8/255"` as a number.
+        """Return `options`, checked and converted to the method's types: lists to tuples, `"8/255"` to a number.
 
         Args:
             options: values by name, as a file, the command line or a Python caller gives them.
-            path: what stands before the name of an option in a message, such as `"attacks[0]."`.
-            elsewhere: names that the caller reads itself; they are suggested, and not missed.
+            path: the prefix of option names in messages, such as `"attacks[0]."`.
+            elsewhere: names that the caller handles itself: messages may suggest them, and `options` need not have
+                them.
 
         Raises:
-            InputError: an option is unknown, missing, below 1 where it counts something, or of another type.
+            InputError: an option is unknown, missing, a count below 1, or of another type.
         """
         return check_options(self.name, self.options, self.hints, options, path=path, elsewhere=elsewhere)
 
@@ -132,7 +133,7 @@ class Card(Generic[F]):
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    """Return how a card is called: for a class whose objects are called, their arguments and then its options."""
+    """Return the signature of a card; for a class: the arguments of its `__call__`, then those of its `__init__`."""
     own = inspect.signature(function)
     call = inspect.getattr_static(function, "__call__", None)
     if not inspect.isclass(function) or not inspect.isfunction(call):
@@ -156,8 +157,8 @@ def card(kind: str, *, paper: str = "", name: str | None = None, **facts: Any) -
     Args:
         kind: one of `KINDS`.
         paper: the source: authors, title, venue and year. Only a part may have none.
-        name: what it is called, if not by the name of the function.
-        facts: what the dataclass of its kind has, such as `AttackFacts`.
+        name: the name in the catalogue, if it differs from that of the function.
+        facts: the fields of the dataclass of its kind, such as those of `AttackFacts`.
 
     Raises:
         InputError: the kind or a fact is unknown, or another method already has the name.
@@ -181,8 +182,9 @@ def card(kind: str, *, paper: str = "", name: str | None = None, **facts: Any) -
 
 @cache
 def _load() -> None:
-    for door in entry_points(group="underfire"):
-        door.load()
+    """Import the modules of the entry-point group `underfire`, whose decorators fill the catalogue."""
+    for entry_point in entry_points(group="underfire"):
+        entry_point.load()
 
 
 @overload
@@ -219,10 +221,10 @@ def find(kind: Literal["part"], name: str) -> Card[PartFacts]: ...
 @overload
 def find(kind: str, name: str) -> Card: ...
 def find(kind: str, name: str) -> Card[Any]:
-    """Return the card of one method; calling it calls the method.
+    """Return the card of one method; calling the card calls the method.
 
     Raises:
-        InputError: there is no such kind or name; the message suggests the nearest.
+        InputError: there is no such kind or name; the message suggests the nearest one.
     """
     known = {c.name: c for c in cards(kind)}
     if name not in known:
@@ -231,9 +233,9 @@ def find(kind: str, name: str) -> Card[Any]:
 
 
 def facts_of(method: Callable[..., Any], default: _Facts) -> _Facts:
-    """Return the facts on the card of a method that was passed in as a callable, through any `functools.partial`.
+    """Return the facts on the card of a method that is given as a callable, also inside a `functools.partial`.
 
-    A method that has no card, or one of another kind than `default`, has the facts of `default`.
+    If the method has no card, or a card of another kind than `default`, return `default`.
     """
     while isinstance(method, partial):
         method = method.func
