@@ -1,1 +1,1 @@
-"""How a gradient is obtained: views of the input, estimators of the gradient, smoothing of what they found."""
+"""Parts that compute a gradient: views of the input, estimators of the gradient, and smoothing of the result."""

@@ -20,16 +20,16 @@ def class_gradients(
     """Return the logits, and the gradients of some of them: one forward pass, and one backward pass for each class.
 
     Args:
-        model: maps images `[B, C, H, W]` to logits `[B, K]`, each row by itself.
+        model: maps images `[B, C, H, W]` to logits `[B, K]`, every row independently of the others.
         x: images.
-        classes: which logits of each image, int64 `[B, k]`.
-        against: a class of each image, int64 `[B]`, whose logit is subtracted from each of them; None is none.
+        classes: the classes of each image whose logits are differentiated, int64 `[B, k]`.
+        against: a class of each image, int64 `[B]`, whose logit is subtracted first; None subtracts nothing.
 
     Returns:
         Logits `[B, K]` and gradients `[B, k, C, H, W]`, both without a graph.
 
     Raises:
-        Unsupported: the logits do not depend on the image by differentiable steps.
+        Unsupported: the logits are not differentiable with respect to the image.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
@@ -43,7 +43,7 @@ def class_gradients(
 def sum_gradients(model: nn.Module, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits `[B, K]`, and the gradients `[B, k, ...]` of `k` weighted sums of them, `weights` `[B, k, K]`.
 
-    One forward pass, and one backward pass per sum.
+    Costs one forward pass, and one backward pass for each sum.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
@@ -52,7 +52,7 @@ def sum_gradients(model: nn.Module, x: Tensor, weights: Tensor) -> tuple[Tensor,
 
 
 def _rows(values: Tensor, x: Tensor) -> Tensor:
-    """Return the gradient of every column of `values` `[B, k]` by `x`, `[B, k, ...]`."""
+    """Return the gradient of every column of `values` `[B, k]` with respect to `x`, `[B, k, ...]`."""
     _differentiable(values)
     count = values.shape[1]
     rows = [
@@ -63,7 +63,10 @@ def _rows(values: Tensor, x: Tensor) -> Tensor:
 
 
 def logit_gradients(model: nn.Module, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits `[B, K]`, and the gradient of their weighted sum, `weights` `[B, K]`: one pass each way."""
+    """Return logits `[B, K]`, and the gradient of their weighted sum with `weights` `[B, K]`.
+
+    Costs one forward and one backward pass.
+    """
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         logits = model(x)
@@ -73,21 +76,22 @@ def logit_gradients(model: nn.Module, x: Tensor, weights: Tensor) -> tuple[Tenso
 
 
 def nearest_boundary(model: nn.Module, x: Tensor, pairs: Pairs, order: float) -> tuple[Tensor, Tensor]:
-    """Return a difference of logits and its gradient: the class boundary nearest on a linearised network.
+    """Return the logit difference of the nearest class boundary of the linearised network, and its gradient.
 
-    It takes one forward pass, and one backward pass for each pair; two gradients are in memory at a time.
+    Costs one forward pass, and one backward pass for each boundary; two gradients are in memory at a time.
 
     Args:
-        model: maps images `[B, C, H, W]` to logits `[B, K]`, each row by itself.
+        model: maps images `[B, C, H, W]` to logits `[B, K]`, every row independently of the others.
         x: images.
-        pairs: from the logits to the classes beyond the boundaries `[B, k]` and the class on this side `[B]`.
+        pairs: maps the logits to the classes beyond each boundary, `[B, k]`, and the class on this side, `[B]`.
         order: order of the norm of gradients, the dual of the norm of distances.
 
     Returns:
-        The logit beyond minus the logit on this side, `[B]`, and its gradient, both without a graph.
+        The logit of the class beyond the boundary minus that of the class on this side, `[B]`, and the gradient of
+        this difference, `[B, C, H, W]`, both without a graph.
 
     Raises:
-        Unsupported: the logits do not depend on the image by differentiable steps.
+        Unsupported: the logits are not differentiable with respect to the image.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
@@ -109,5 +113,6 @@ def nearest_boundary(model: nn.Module, x: Tensor, pairs: Pairs, order: float) ->
 
 
 def _differentiable(logits: Tensor) -> None:
+    """Raise Unsupported unless the logits carry a graph to the image."""
     if not logits.requires_grad:
-        raise Unsupported("the model has no gradient by its image; use a black-box attack, such as square")
+        raise Unsupported("the model has no gradient with respect to its input; use a black-box attack, such as square")

@@ -1,13 +1,13 @@
-"""Obtain the gradient of a loss that is known as a callable only.
+"""Estimators of the gradient of a loss that is given as a function: with a backward pass, or from its values alone.
 
 An estimator has a memory, as moves and step rules have: `init(z, index) -> state` and
-`update(loss, z, generator, state) -> (value [B], gradient like z, state)`. Called as `estimator(loss, z, generator)` it
-gives value and gradient with a new memory. `loss(z)` gives one value per row, `[B]`, which depends on that row of `z`
-alone; it also takes several copies of the batch at once, `[k * B, ...]`, one after the other. The value is the loss at
-`z` itself, which is the last that an estimator asks for.
+`update(loss, z, generator, state) -> (value [B], gradient like z, state)`. A call `estimator(loss, z, generator)` begins
+with a new memory, and returns value and gradient. The function `loss(z)` returns one value per row, `[B]`, which depends
+on that row of `z` alone; it also takes `k` copies of the batch, stacked to `[k * B, ...]`. The value that an estimator
+returns is the loss at `z` itself, which it evaluates last.
 
-Estimators without a backward pass differ only in where they probe the loss: `Probes` are symmetric pairs of points, and
-`slopes` turns the differences between them into a gradient.
+Estimators without a backward pass differ only in the points at which they evaluate the loss: `Probes` yield symmetric
+pairs of points, and `slopes` turns the differences of their losses into a gradient.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from underfire.validate import per_sample
 
 Loss = Callable[[Tensor], Tensor]
 State = Any
-#: `(z, pairs, block, generator)` to `pairs` offsets in blocks `[k, *z.shape]` of at most `block`, each block with its
-#: weights `[k, B]` or one number.
+#: A function `(z, pairs, block, generator)` that yields `pairs` offsets from `z` in blocks `[k, *z.shape]` with
+#: `k <= block`, each block with its weights: `[k, B]`, or one number.
 Probes = Callable[[Tensor, int, int, Generator | None], Iterator[tuple[Tensor, Tensor | float]]]
 
 
 @dataclass(frozen=True)
 class Estimator:
-    """One way to obtain a gradient.
+    """A rule that obtains a gradient.
 
     Attributes:
-        init: memory for the variable `z` of the samples at `index` of the attack's batch.
-        update: from the loss, `z`, a generator and the memory to value, gradient and the new memory.
+        init: returns the memory for the variable `z` of the samples at `index` of the attack's batch.
+        update: maps the loss, `z`, a generator and the memory to value, gradient and the new memory.
     """
 
     init: Callable[[Tensor, Tensor], State]
@@ -49,7 +49,7 @@ class Estimator:
 
 
 def without_memory(estimate: Callable[[Loss, Tensor, Generator | None], tuple[Tensor, Tensor]]) -> Estimator:
-    """Return the estimator of a function `(loss, z, generator) -> (value, gradient)`."""
+    """Return an estimator without a memory, made from a function `(loss, z, generator) -> (value, gradient)`."""
     return Estimator(lambda z, index: None, lambda loss, z, generator, state: (*estimate(loss, z, generator), state))
 
 
@@ -57,7 +57,7 @@ def _back_propagated(loss: Loss, z: Tensor, generator: Generator | None = None) 
     with torch.enable_grad():
         z = z.detach().requires_grad_(True)
         value = loss(z)
-        if not value.requires_grad:  # nothing of the loss depends on z by differentiable steps
+        if not value.requires_grad:  # the loss is not differentiable with respect to z
             return value, torch.zeros_like(z)
         (gradient,) = torch.autograd.grad(value.sum(), z)
     return value.detach(), gradient
@@ -68,20 +68,21 @@ autograd = without_memory(_back_propagated)
 
 
 def exact() -> Estimator:
-    """Back-propagate: the exact gradient, by one forward and one backward pass."""
+    """Compute the exact gradient by back-propagation: one forward and one backward pass."""
     return autograd
 
 
 def variance_tuned(samples: int = 20, radius: float | Tensor = 1.5 * 16 / 255) -> Estimator:
-    """Add to the exact gradient the variance at the iterate before: how the gradients around it differ from its own.
+    """Add to the exact gradient the gradient variance of the previous iterate (VMI).
 
-    With `r_i` uniform in `[-radius, radius]`, the variance is `mean_i grad(z + r_i) - grad(z)`; it is 0 at the first
-    step. Costs `samples + 1` forward and backward passes.
+    The variance of an iterate `z` is the mean gradient around it minus its own gradient,
+    `mean_i grad(z + r_i) - grad(z)` with `r_i` uniform in `[-radius, radius]`. At the first step, 0 is added. Costs
+    `samples + 1` forward and backward passes.
 
     Args:
         samples: number of points around the iterate, the paper's N.
-        radius: half the side of the cube that they are drawn from, the paper's `beta * eps`; one number or one per
-            sample `[B]`.
+        radius: half the side of the cube that the points are drawn from, the paper's `beta * eps`; one number or one
+            per sample `[B]`.
 
     Raises:
         InputError: an argument is out of its range.
@@ -92,17 +93,17 @@ def variance_tuned(samples: int = 20, radius: float | Tensor = 1.5 * 16 / 255) -
         raise InputError(f"variance_tuned needs samples >= 1, got {samples}")
 
     def init(z: Tensor, index: Tensor) -> State:
-        own = radius.to(z)[index] if isinstance(radius, Tensor) and radius.dim() else radius
-        return torch.zeros_like(z), own
+        own_radius = radius.to(z)[index] if isinstance(radius, Tensor) and radius.dim() else radius
+        return torch.zeros_like(z), own_radius
 
     def update(loss: Loss, z: Tensor, generator: Generator | None, state: State) -> tuple[Tensor, Tensor, State]:
-        variance, own = state
+        variance, own_radius = state
         around = torch.zeros_like(z)
         for _ in range(samples):
             r = torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
-            around += autograd(loss, z + per_sample(own, z) * (2 * r - 1))[1]
+            around += autograd(loss, z + per_sample(own_radius, z) * (2 * r - 1))[1]
         value, g = autograd(loss, z)
-        return value, g + variance, (around / samples - g, own)
+        return value, g + variance, (around / samples - g, own_radius)
 
     return Estimator(init, update)
 
@@ -113,7 +114,7 @@ def slopes(
 ) -> Tensor:
     """Return the sum over pairs of `weight * (loss(z + offset) - loss(z - offset)) / 2 * offset`, shaped like `z`.
 
-    Costs `2 * pairs` forward passes, of up to `chunk` images at once.
+    Costs `2 * pairs` evaluations of the loss; up to `chunk` images are evaluated at once.
     """
     gradient = torch.zeros_like(z)
     for offset, weight in probes(z, pairs, max(1, chunk // (2 * max(len(z), 1))), generator):
@@ -124,11 +125,12 @@ def slopes(
 
 
 def _blocks(pairs: int, block: int) -> Iterator[tuple[int, int]]:
+    """Yield the first pair and the number of pairs of every block."""
     return ((start, min(block, pairs - start)) for start in range(0, pairs, block))
 
 
 def gaussian(sigma: float) -> Probes:
-    """Return probes with normally distributed offsets, for the gradient of the loss smoothed by a Gaussian."""
+    """Return probes with Gaussian offsets of standard deviation `sigma`: the gradient of the Gaussian-smoothed loss."""
 
     def probes(z: Tensor, pairs: int, block: int, generator: Generator | None) -> Iterator[tuple[Tensor, float]]:
         for _, count in _blocks(pairs, block):
@@ -139,7 +141,7 @@ def gaussian(sigma: float) -> Probes:
 
 
 def rademacher(step: float) -> Probes:
-    """Return probes with offsets of `step` or minus `step` in all coordinates at once."""
+    """Return probes that shift all coordinates at once, each by `step` or `-step` at random."""
 
     def probes(z: Tensor, pairs: int, block: int, generator: Generator | None) -> Iterator[tuple[Tensor, float]]:
         for _, count in _blocks(pairs, block):
@@ -150,10 +152,10 @@ def rademacher(step: float) -> Probes:
 
 
 def grouped(step: float) -> Probes:
-    """Return probes with offsets of `step` in one group of coordinates at a time.
+    """Return probes that shift one group of coordinates at a time by `step`.
 
     Every coordinate gets the mean slope of its group. The groups are drawn at random for every sample; with as many
-    pairs as coordinates, or more, each coordinate is a group.
+    pairs as coordinates, or more, every coordinate is a group of its own.
     """
 
     def probes(z: Tensor, pairs: int, block: int, generator: Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -183,9 +185,9 @@ def _estimator(probes: Probes, samples: int | None, chunk: int) -> Estimator:
 
 
 def nes(samples: int = 50, sigma: float = 1e-3, chunk: int = 128) -> Estimator:
-    """Use natural evolution strategies: loss differences along Gaussian directions, without a backward pass (NES).
+    """Estimate the gradient by natural evolution strategies (NES): loss differences along Gaussian directions.
 
-    Costs `2 * samples + 1` forward passes.
+    Costs `2 * samples + 1` forward passes and no backward pass.
 
     Source: Ilyas et al., Black-box Adversarial Attacks with Limited Queries and Information, ICML 2018.
     """
@@ -195,9 +197,9 @@ def nes(samples: int = 50, sigma: float = 1e-3, chunk: int = 128) -> Estimator:
 
 
 def spsa(samples: int = 50, step: float = 0.01, chunk: int = 128) -> Estimator:
-    """Use simultaneous perturbation: all coordinates at once up or down by `step`, without a backward pass (SPSA).
+    """Estimate the gradient by simultaneous perturbation (SPSA): all coordinates are shifted at once by `step`.
 
-    Costs `2 * samples + 1` forward passes.
+    Each coordinate is shifted up or down at random. Costs `2 * samples + 1` forward passes and no backward pass.
 
     Source: Uesato et al., Adversarial Risk and the Dangers of Evaluating Against Weak Attacks, ICML 2018.
     """
@@ -207,13 +209,14 @@ def spsa(samples: int = 50, step: float = 0.01, chunk: int = 128) -> Estimator:
 
 
 def finite_differences(step: float = 1e-3, groups: int | None = None, chunk: int = 128) -> Estimator:
-    """Use central differences along every coordinate, or along random groups of them.
+    """Estimate the gradient by central differences along every coordinate, or along random groups of coordinates.
 
-    Costs `2 d + 1` forward passes for `d` coordinates (or groups), and is exact on a quadratic without groups.
+    Costs `2 d + 1` forward passes for `d` coordinates (or groups) and no backward pass. Without groups, the gradient of
+    a quadratic loss is exact.
 
     Args:
         step: half the distance between the two points, in units of `z`.
-        groups: into how many groups the coordinates are drawn; None is one of each.
+        groups: number of random groups; None makes every coordinate a group of its own.
         chunk: how many images go through the loss at once.
 
     Source: Bhagoji et al., Practical Black-Box Attacks on Deep Neural Networks Using Efficient Query Mechanisms, ECCV
@@ -229,9 +232,9 @@ def finite_differences(step: float = 1e-3, groups: int | None = None, chunk: int
 def bpda(
     forward: Callable[[Tensor], Tensor], backward: Callable[[Tensor], Tensor] | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """Return a function with the values of `forward` and the gradient of `backward`; None is the identity.
+    """Return a function with the values of `forward` and the gradient of `backward` (None is the identity): BPDA.
 
-    Backward-pass differentiable approximation: put it where a defence's step has no useful gradient.
+    Backward-pass differentiable approximation replaces a step of a defence that has no useful gradient.
 
     Source: Athalye et al., Obfuscated Gradients Give a False Sense of Security, ICML 2018.
     """

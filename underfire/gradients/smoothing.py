@@ -1,4 +1,4 @@
-"""What is done to a gradient before a move uses it; each takes and returns a tensor `[B, ...]` of its shape."""
+"""Smoothings: functions applied to a gradient `[B, ...]` before a move uses it, which return one of the same shape."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Smoothing = Callable[[Tensor], Tensor]
 
 
 def none(gradient: Tensor) -> Tensor:
-    """Return the gradient as it is."""
+    """Return the gradient unchanged."""
     return gradient
 
 
 def norms(gradient: Tensor, order: float) -> Tensor:
-    """Return the norm of every sample, `[B, 1, ...]`, so that it broadcasts against the gradient."""
+    """Return the norm of every sample, `[B, 1, ...]`, which broadcasts against the gradient."""
     return per_sample(torch.linalg.vector_norm(gradient.flatten(1), ord=order, dim=1), gradient)
 
 
@@ -35,9 +35,9 @@ def normalise(order: float) -> Smoothing:
 
 
 def unit(gradient: Tensor, order: float) -> Tensor:
-    """Divide every sample by its norm, however small; a zero gradient stays zero."""
+    """Divide every sample by its norm of this order, however small the norm is; a zero gradient stays zero."""
     tiny = torch.finfo(gradient.dtype).tiny
-    if order != math.inf:  # the squares of a small gradient underflow, those of a scaled one do not
+    if order != math.inf:  # scale first, because the squares of a small gradient would underflow
         gradient = gradient / norms(gradient, math.inf).clamp_min(tiny)
     return gradient / norms(gradient, order).clamp_min(tiny)
 
@@ -50,12 +50,13 @@ def sign(gradient: Tensor) -> Tensor:
 def translation_kernel(size: int = 15, sigma: float | None = None, kind: str = "gaussian") -> Smoothing:
     """Convolve every channel with a kernel that sums to one: the translation-invariant method (TI).
 
-    The gradient averaged over shifted copies of the image is close to the gradient convolved with the kernel of the
-    shifts.
+    The convolved gradient approximates the weighted mean of the gradients of shifted copies of the image; the kernel
+    holds the weights of the shifts.
 
     Args:
         size: side of the kernel in pixels, odd.
-        sigma: standard deviation of the Gaussian in pixels; None is the paper's, whose kernel ends at three of them.
+        sigma: standard deviation of the Gaussian in pixels; None ends the kernel at three standard deviations, as in
+            the paper.
         kind: `"gaussian"`, `"uniform"` or `"linear"`.
 
     Source: Dong et al., Evading Defenses to Transferable Adversarial Examples by Translation-Invariant Attacks, CVPR
@@ -76,7 +77,7 @@ def translation_kernel(size: int = 15, sigma: float | None = None, kind: str = "
     line = line / line.sum()
 
     def smooth(gradient: Tensor) -> Tensor:
-        # All three kernels are products of a row and a column, which costs 2k instead of k² per pixel.
+        # All three kernels are separable: a column, then a row, costs 2 size products per pixel instead of size².
         channels = gradient.shape[1]
         column = line.to(gradient).reshape(1, 1, size, 1).expand(channels, 1, size, 1)
         columns = F.conv2d(gradient, column, padding=(size // 2, 0), groups=channels)

@@ -1,6 +1,6 @@
-"""Views: functions `(x', generator) -> iterable of images`; an attack averages its loss over what they yield.
+"""Views: functions `(x', generator)` that yield looks at the images; an attack averages its loss over these looks.
 
-Each item of the iterable is a batch with the samples of `x'` in the same order. A view is differentiable in `x'`,
+A look is a batch with a transformed image for each sample of `x'`, in the same order. A view is differentiable in `x'`,
 unless it is meant for estimators without a backward pass.
 """
 
@@ -18,14 +18,14 @@ View = Callable[[Tensor, Generator | None], Iterable[Tensor]]
 
 
 def identity(x: Tensor, generator: Generator | None = None) -> Iterator[Tensor]:
-    """Yield the image itself."""
+    """Yield one look: the images themselves."""
     yield x
 
 
 def averaged(view: View, value: Callable[[Tensor], Tensor], x: Tensor, generator: Generator | None = None) -> Tensor:
-    """Return the mean of `value(look)` over the looks at `x`, `[B]`, with its gradient by `x`.
+    """Return the mean of `value(look)` over the looks at `x`, `[B]`, with a graph to `x` if `x` requires a gradient.
 
-    Every look is back-propagated as soon as its value is known, so that memory for only one look is needed.
+    Every look is back-propagated as soon as its value is known, so that only one look is in memory at a time.
     """
     wanted = x.requires_grad and torch.is_grad_enabled()
     seen = x.detach().requires_grad_(wanted)
@@ -33,13 +33,14 @@ def averaged(view: View, value: Callable[[Tensor], Tensor], x: Tensor, generator
     for look in view(seen, generator):
         found = value(look)
         if found.requires_grad:
-            # Looks may share a graph, such as that of the outer of two views, so it is retained.
+            # Retain the graph, because looks may share a part of it, such as the first of two composed views.
             gradient += torch.autograd.grad(found.sum(), seen, retain_graph=True, materialize_grads=True)[0]
         values += found.detach()
         count += 1
         del look, found  # frees the memory before the next look
     if not wanted:
         return values / count
+    # The second term is zero; it gives the mean its gradient.
     return values / count + ((x - x.detach()) * (gradient / count)).flatten(1).sum(1)
 
 
@@ -57,7 +58,7 @@ def compose(*views: View) -> View:
 
 
 def eot(transform: Callable[[Tensor, Generator | None], Tensor], samples: int = 10) -> View:
-    """Look at `samples` independent draws of a random transformation `transform(x', generator)` (EOT).
+    """Return the view of `samples` independent draws of a random transformation `transform(x', generator)` (EOT).
 
     Source: Athalye et al., Synthesizing Robust Adversarial Examples, ICML 2018.
     """
@@ -72,7 +73,7 @@ def eot(transform: Callable[[Tensor, Generator | None], Tensor], samples: int = 
 
 
 def scale_copies(copies: int = 5) -> View:
-    """Look at the copies `x / 2^i` for `i = 0 .. copies-1`, the scale-invariant method (SI).
+    """Show the copies `x / 2^i` for `i = 0 .. copies-1`: the scale-invariant method (SI).
 
     Source: Lin et al., Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks, ICLR 2020.
     """
@@ -87,11 +88,11 @@ def scale_copies(copies: int = 5) -> View:
 
 
 def input_diversity(probability: float = 0.5, rate: float = 330 / 299) -> View:
-    """Resize to a random larger size and pad with zeros at a random place, with some probability (DI).
+    """Resize to a random larger size and pad with zeros at a random place, with the given probability (DI).
 
-    The paper resizes 299-pixel images to `r x r` with `r` drawn from `[299, 330)` and pads them to 330; `rate` is that
-    ratio of sides. The result keeps the padded size, as in the paper, so the model must take images of any size. One
-    draw serves the whole batch.
+    The paper resizes 299-pixel images to `r x r` with `r` drawn from `[299, 330)` and pads them to 330 pixels; `rate`
+    is the padded side divided by the side of the image. The result keeps the padded size, as in the paper, so the model
+    must take images of any size. All images of a batch share one draw.
 
     Source: Xie et al., Improving Transferability of Adversarial Examples with Input Diversity, CVPR 2019.
     """
