@@ -1,4 +1,4 @@
-"""The kinds of input that a model takes: images, tables, series; each with its shape, its box and its fixed columns."""
+"""Domains: the kinds of input that a model takes, each with its shape, its box and the columns that must not change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from underfire.errors import DataError, InputError, Unsupported
 from underfire.validate import check_labels
 
 KINDS = ("numeric", "categorical", "immutable")
-#: The names of the domains that an additive attack serves: whatever has a box and numeric columns.
+#: Names of the domains that an additive attack supports: those with a box and numeric columns.
 ADDITIVE = ("image", "table", "series")
 
 
@@ -21,12 +21,12 @@ class Domain:
     """One kind of input: the shape of a batch, the box of its values, and what may change.
 
     Attributes:
-        name: `"image"`, `"table"`, or another word; the cards of methods name the domains that they serve.
+        name: `"image"`, `"table"`, or another word; the card of a method names the domains that it supports.
         ndim: number of dimensions of a batch, with the batch dimension: 4 for images, 2 for tables.
-        low: the least value, one number or one per column of the last dimension.
-        high: the greatest value, likewise.
+        low: the smallest value, one number or one per column of the last dimension.
+        high: the largest value, one number or one per column of the last dimension.
         kinds: what each column of the last dimension is: `"numeric"`, `"categorical"` or `"immutable"`. An additive
-            attack changes numeric columns only. Empty means that every column is numeric.
+            attack changes only numeric columns. If empty, every column is numeric.
 
     Raises:
         InputError: a bound or a kind is wrong.
@@ -40,10 +40,10 @@ class Domain:
 
     def __post_init__(self) -> None:
         if self.ndim < 2:
-            raise InputError(f"a domain needs ndim >= 2, a batch and its features, got {self.ndim}")
+            raise InputError(f"a domain needs ndim >= 2 (the batch and at least one of features), got {self.ndim}")
         columns = {len(part) for part in (self.low, self.high, self.kinds) if isinstance(part, tuple) and part}
         if len(columns) > 1:
-            raise InputError(f"low, high and kinds must name equally many columns, got {sorted(columns)}")
+            raise InputError(f"low, high and kinds must have the same number of columns, got {sorted(columns)}")
         low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
         if not bool((low < high).all()):
             raise InputError(f"low must be below high in every column, got {self.low} and {self.high}")
@@ -57,15 +57,15 @@ class Domain:
         return self.low == 0 and self.high == 1
 
     def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the least and the greatest values, broadcastable to `x`, with its dtype and device."""
+        """Return the smallest and the largest values, broadcastable to `x`, with the dtype and device of `x`."""
         return _constant(self.low, x.dtype, x.device), _constant(self.high, x.dtype, x.device)
 
     def clip(self, x: Tensor) -> Tensor:
-        """Return the nearest values inside the box."""
+        """Return `x` with every value clipped to the box."""
         return x.clamp(0, 1) if self.unit_box else x.clamp(*self.box(x))
 
     def shift(self, x: Tensor, change: Tensor) -> Tensor:
-        """Return `x + change`, clipped to the box; fixed columns stay as they are."""
+        """Return `x + change`, clipped to the box; columns that may not change keep their values."""
         mutable = self.mutable(x)
         return self.clip(x + (change if mutable is None else change * mutable))
 
@@ -78,7 +78,7 @@ class Domain:
     def check(self, x: Tensor) -> None:
         """Raise DataError unless `x` is a batch of this domain, with values in the box."""
         if x.dim() != self.ndim or x.dtype not in (torch.float32, torch.float64):
-            # A step of 1/255 is lost in the rounding of a half-precision input; the model may have any precision.
+            # Half-precision inputs are refused, because they round away steps of 1/255; the model may have any dtype.
             shape = "[B, C, H, W]" if self.name == "image" else f"with {self.ndim} dimensions"
             raise DataError(f"{self.name}s must be float32 or float64 {shape}, got {x.dtype} {tuple(x.shape)}")
         for part in (self.low, self.high, self.kinds):
@@ -99,7 +99,7 @@ class Domain:
         return (x >= low) & (x <= high)
 
     def require_images(self, what: str) -> None:
-        """Raise Unsupported unless the domain is images; `what` is the method that needs them."""
+        """Raise Unsupported unless the inputs are images; `what` names the method that needs images."""
         if self.ndim != 4:
             raise Unsupported(f"{what} needs images [B, C, H, W], but the model takes domain {self.name!r}")
 
@@ -113,16 +113,16 @@ def _constant(values: float | tuple[float, ...], dtype: torch.dtype, device: tor
 
 
 def domain_of(model: nn.Module) -> Domain:
-    """Return the domain of a model: its attribute `domain`, and images where it has none."""
+    """Return the domain of a model: its attribute `domain`, or images if it has none."""
     domain = getattr(model, "domain", IMAGES)
     return domain if isinstance(domain, Domain) else IMAGES
 
 
 def check_inputs(model: nn.Module, x: Tensor, y: Tensor, goal: Tensor | None = None) -> None:
-    """Raise an error unless inputs, labels and goals are what an attack on the model can work with.
+    """Raise an error unless an attack on the model can use these inputs, labels and goals.
 
     Raises:
-        DataError: `x` is no batch of the model's domain, or `y` or `goal` are no classes of it.
+        DataError: `x` is not a batch of the model's domain, or `y` or `goal` is not int64 `[B]` with classes >= 0.
         InputError: a goal equals the label of its sample.
     """
     domain_of(model).check(x)

@@ -1,4 +1,4 @@
-"""Everything that underfire raises on purpose, as one tree.
+"""The exceptions that underfire raises on purpose, as one class tree.
 
     UnderfireError
     ├── InputError          (also a ValueError) something that was passed in is wrong
@@ -6,13 +6,13 @@
     │   ├── DataError       images, labels, or the files that hold them
     │   ├── ModelError      the classifier under test, or the file that holds it
     │   ├── NotFitted       a method that learns from data was used before it was fitted
-    │   └── Unsupported     a mode that a method, or this model with it, does not have
-    ├── OracleError         a model failed on a query during an attack; it carries what was found by then
+    │   └── Unsupported     a mode that a method does not support, or does not support for this model
+    ├── OracleError         a model failed on a query during an attack; the error carries the result so far
     ├── LedgerError         a run folder cannot be used: it is in use, damaged, or written by a newer version
     └── MissingExtra        (also an ImportError) an optional dependency is not installed
 
-A message is one line that says what is wrong, with the value, and what would be right. The command line prints that
-line and exits with status 2. Any other exception is a bug.
+A message is one line that states the wrong value and the valid ones. The command line prints that line and exits with
+status 2. Any other exception is a bug.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ModelError(InputError):
 
 
 class Unsupported(InputError):
-    """A mode that a method does not have, or that it does not have for this model."""
+    """A method does not support a mode, or does not support it for this model."""
 
 
 class NotFitted(InputError):
@@ -54,7 +54,7 @@ class OracleError(UnderfireError):
     """A model failed on a query during an attack.
 
     Attributes:
-        found: what the attack had found by then, such as the best images so far; None if it had found nothing.
+        found: the result of the attack so far, such as the best images; None if there is none.
     """
 
     found: Any = None
@@ -72,11 +72,11 @@ class MissingExtra(UnderfireError, ImportError):
         super().__init__(f"{package} is not installed; it comes with: pip install 'underfire[{extra}]'")
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
-        return type(self), (self.package, self.extra)  # so that it can come from another process
+        return type(self), (self.package, self.extra)  # so that another process can unpickle it
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """Return the end of an error message: which of `choices` was probably meant, and all of them.
+    """Return the end of an error message: the choice that `word` probably meant, if one is close, and all choices.
 
     >>> nearest("pdg", ["pgd", "fgsm"])
     "did you mean 'pgd'? Choices: fgsm, pgd"

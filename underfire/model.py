@@ -26,8 +26,8 @@ class Count:
 class Classifier(nn.Module):
     """Map images `[B, C, H, W]` in `[0, 1]`, or inputs of another domain, to logits.
 
-    Images are normalised inside, so that perturbations are measured on images in `[0, 1]`. The wrapped module is not
-    changed and keeps its device and dtype; images are cast to its dtype.
+    The classifier normalises the images itself, so that perturbations are measured on images in `[0, 1]`. The wrapped
+    module is not changed and keeps its device and dtype; images are cast to its dtype.
 
     Args:
         module: maps normalised images to logits `[B, K]`.
@@ -37,7 +37,7 @@ class Classifier(nn.Module):
         domain: the kind of input that the module takes; images `[B, C, H, W]` in `[0, 1]` if not given.
 
     Raises:
-        ModelError: on a call, the module's output is not `[B, K]` with the expected `K`.
+        ModelError: `std` is not positive; or, on a call, the module's output is not `[B, K]` with the expected `K`.
     """
 
     mean: Tensor
@@ -140,20 +140,20 @@ class Classifier(nn.Module):
 
 
 class Oracle(nn.Module):
-    """A model that returns only the predicted class of each image: a remote service, a tree, a person.
+    """A model that reveals only the predicted class of each image, such as a remote service or a decision tree.
 
-    Its logits are one for the predicted class and zero for the others, so attacks that need no gradient take it as a
-    model.
+    Its logits are one-hot: 1 for the predicted class, 0 for the others. Black-box attacks can use it as a model.
 
     Args:
-        answer: maps images `[B, C, H, W]` to classes `[B]`, a tensor or what `torch.as_tensor` takes.
+        answer: maps images `[B, C, H, W]` to classes `[B]`, a tensor or anything that `torch.as_tensor` converts.
         classes: the number of classes.
 
     Attributes:
         queries: the number of images classified so far.
 
     Raises:
-        ModelError: on a call, the answer does not have the shape `[B]`, or is not a class.
+        InputError: `classes` is below 2.
+        ModelError: on a call, the answer does not have the shape `[B]`, or names a class that does not exist.
     """
 
     def __init__(self, answer: Callable[[Tensor], Any], classes: int) -> None:
@@ -175,5 +175,5 @@ class Oracle(nn.Module):
         return labels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the answers as logits `[B, K]`: one for the class, zero for the others; without a gradient."""
+        """Return the predicted classes as one-hot logits `[B, K]`, without a gradient."""
         return F.one_hot(self.label(x), self.classes).to(x.dtype)

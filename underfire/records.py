@@ -1,4 +1,4 @@
-"""The records that pass between the stages: frozen, with tensors and plain values only."""
+"""Frozen records of tensors and plain values: batches, examples, confidence intervals and checks of an audit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Batch:
         x: inputs `[B, ...]`; images are float `[B, C, H, W]` in `[0, 1]`.
         y: labels, int64 `[B]`.
         ids: a stable name for every sample, unique within its source.
-        mask: where the evidence for the label is, bool `[B, 1, H, W]`; None if that is not known.
+        mask: True at the pixels that show the object of the label, bool `[B, 1, H, W]`; None if they are not known.
     """
 
     x: Tensor
@@ -41,15 +41,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Examples:
-    """Known images that explain others: `k` examples for each of `B` images, the best one first.
+    """Known images that explain other images: `k` examples for each of `B` images, the best one first.
 
     Attributes:
         index: indices of the known images, int64 `[B, k]`; -1 where there are fewer than `k`.
-        distance: distance of each example from the image, in the space of the method, `[B, k]`.
+        distance: distance of each example from the image, in the space that the method compares images in, `[B, k]`.
         x: the examples, `[B, k, C, H, W]`.
         y: their labels, int64 `[B, k]`.
-        ids: their names.
-        notes: what each one is an example of, such as `"prototype"` or `"criticism"`.
+        ids: their names, `k` for each image.
+        notes: the role of each example, such as `"prototype"` or `"criticism"`.
     """
 
     index: Tensor
@@ -78,14 +78,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Check:
-    """One check of whether an audit's numbers can be believed.
+    """One check of whether the numbers of an audit can be trusted.
 
     Attributes:
         name: a stable identifier, such as `"more_steps"`.
         passed: whether the check passed; if not, the report shows a warning with its name.
-        value: the number that decides.
-        limit: what the number is compared with.
-        detail: one sentence for the reader.
+        value: the measured number.
+        limit: the threshold that `value` is compared with.
+        detail: one sentence that explains the result to the reader of the report.
     """
 
     name: str

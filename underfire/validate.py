@@ -1,4 +1,4 @@
-"""Check arguments and tensors; a failed check raises one error that says what is wrong and what would be right."""
+"""Check arguments and tensors; a failed check raises an error that states the wrong value and the valid ones."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ def check_classes(logits: Tensor, y: Tensor, goal: Tensor | None = None) -> None
 
 
 def default_generator(generator: Generator | None, device: torch.device | str = "cpu") -> Generator:
-    """Return the generator, or a new one on `device` with a fixed seed, so that the default is deterministic."""
+    """Return `generator`, or if it is None a new one on `device` with seed 0, so that the default is deterministic."""
     return generator if generator is not None else Generator(device).manual_seed(0)
 
 
 def require_finite(values: Tensor, what: str = "the model's gradient") -> Tensor:
-    """Return `values` `[B, ...]` unchanged.
+    """Return `values` `[B, ...]` unchanged, or raise ModelError if a value is NaN or infinite.
 
     Raises:
-        ModelError: some samples have NaN or infinite values; the message begins with `what` and counts them.
+        ModelError: some samples have NaN or infinite values; the message begins with `what` and counts the samples.
     """
-    if not bool(torch.isfinite(values.sum())):  # one number says that all values are finite
+    if not bool(torch.isfinite(values.sum())):  # cheap: a finite sum has finite terms only
         for word, wrong in (("NaN", torch.isnan), ("infinite", torch.isinf)):
             if bad := int(wrong(values).reshape(len(values), -1).any(1).sum()):
                 raise ModelError(f"{what} is {word} for {bad} of {len(values)} images")
@@ -83,7 +83,7 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor: ...
 def per_sample(values: float | Tensor, like: Tensor) -> float | Tensor:
     """Reshape one number per sample `[B]` to `[B, 1, ...]`, so that it broadcasts against `like` `[B, ...]`.
 
-    A number stays a number, and a tensor without dimensions stays as it is.
+    A number, or a tensor without dimensions, is returned unchanged.
     """
     if not isinstance(values, Tensor) or values.dim() == 0:
         return values
