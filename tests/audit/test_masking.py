@@ -140,3 +140,7 @@ def test_an_audit_runs_them_on_its_own_attack(small: Small, tmp_path: object) ->
     assert ", 2 steps: " in steps
     assert ", 8 steps: " in steps
     assert masking.subject(small(attacks=["fgsm"])).title == "pgd linf"
+
+
+def test_a_recipe_has_no_step_size_and_leaves_the_checks_to_pgd(small: Small) -> None:
+    assert masking.subject(small(attacks=["recipe"])).name == "pgd"

@@ -44,8 +44,8 @@ class Budget:
 
 
 def subject(spec: AuditSpec) -> AttackSpec:
-    """Return the attack to check: the first untargeted one that can also estimate gradients, or else PGD."""
-    needed = {"estimate", "steps", "restarts", "keep"}
+    """Return the attack to check: the first untargeted one with all the options that `checks` sets, or else PGD."""
+    needed = {"estimate", "steps", "step_size", "restarts", "keep"}
     for entry in spec.attacks:
         if entry.goal == "untargeted" and needed <= set(find("attack", entry.name).options):
             return entry
