@@ -86,7 +86,7 @@ def enter(kind, **facts):
         ("attack", {"minimum": True}, ["'minimum'", "'minimal'"]),
         ("attack", {"random": "no"}, ["'random'", "'no'"]),
         ("attack", {"norms": "linf"}, ["'norms'", "'linf'"]),
-        ("attack", {"goals": ("targetted",)}, ["'goals'"]),
+        ("attack", {"goals": ("targetted",)}, ["'goals'", "'untargeted'"]),
         ("interpreter", {"gives": "maps"}, ["'gives'", "'map'", "'maps'"]),
         ("measure", {}, ["'higher_is_better'"]),
         ("measure", {"higher_is_better": True, "table": "row"}, ["'table'", "'rows'", "'row'"]),

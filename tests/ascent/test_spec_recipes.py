@@ -205,6 +205,8 @@ def test_the_grammar_reads_names_and_literals_only() -> None:
     for text in ("f(g(1))", "a.b", "f(**{})", "1 + 2", "f(x)", "", "__import__('os').getcwd()"):
         with pytest.raises(InputError):
             parse_call(text)
+    with pytest.raises(InputError, match="quotes"):
+        parse_call("f(1")  # what YAML leaves of an unquoted f(1, 2) in a list
 
 
 @pytest.mark.parametrize(

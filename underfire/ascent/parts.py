@@ -1,4 +1,4 @@
-"""Make parts of a recipe from text: what a spec file, the command line and the lab can say.
+"""Make parts of a recipe from text: what a spec file and the command line can say.
 
 A part is written as a name (`momentum`), as a call with literal arguments (`momentum(0.9)`), or as a mapping
 (`{name: momentum, decay: 0.9}`). A list of views or smoothings is applied from first to last. The text is parsed into a
@@ -55,6 +55,8 @@ def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
         InputError: the text is neither a name nor a call with such arguments.
     """
     fault = f"{text!r} is not a part; write NAME or NAME(ARGUMENTS), such as 'scale_copies(5)'"
+    if text.count("(") > text.count(")"):  # YAML ends an unquoted text at a comma, inside [...] and {...}
+        fault += '; inside [...] put quotes around a part with a comma, such as ["input_diversity(0.5, 1.1)"]'
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError):
@@ -71,7 +73,8 @@ def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
             written = number(ast.unparse(node))
             if isinstance(written, float):
                 return written
-            raise InputError(f"{text!r}: {ast.unparse(node)!r} is not a number, a text, a list or a mapping") from None
+            wrong = f"{text!r}: {ast.unparse(node)!r}"
+            raise InputError(f"{wrong} is not a number, a text in quotes, a list or a mapping") from None
 
     named = {}
     for keyword in tree.keywords:

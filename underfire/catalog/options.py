@@ -143,7 +143,8 @@ def _said(alternatives: Sequence[Any]) -> list[str]:
             writable += [repr(choice) for choice in get_args(part)]
         elif get_origin(part) is tuple:
             kinds = get_args(part)
-            writable.append("a list" if kinds[-1] is ... else f"a list of {len(kinds)}")
+            choices = " or ".join(map(repr, get_args(kinds[0]))) if get_origin(kinds[0]) is Literal else ""
+            writable.append("a list" + (f" of {len(kinds)}" if kinds[-1] is not ... else choices and f" of {choices}"))
         elif get_origin(part) in (Sequence, list):
             writable.append("a list")
         elif get_origin(part) is Mapping:
