@@ -88,3 +88,14 @@ def test_a_broken_promise_is_seen(promise):
     function, facts = BROKEN[promise]
     with pytest.raises(AssertionError, match=f"{function.__name__} breaks the promise '{promise}'"):
         check_attack(card(function, **facts), promises=[promise])
+
+
+def crashes(model, x, y, *, goal=None, eps=8 / 255, generator=None):
+    raise ZeroDivisionError("by nothing")
+
+
+def test_an_error_of_the_attack_names_the_promise_and_the_error():
+    with pytest.raises(AssertionError, match="'empty_batch': ZeroDivisionError: by nothing"):
+        check_attack(card(crashes), promises=["empty_batch"])
+    with pytest.raises(AssertionError, match="must raise DataError, got ZeroDivisionError"):
+        check_attack(card(crashes), promises=["bad_input"])

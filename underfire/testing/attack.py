@@ -105,7 +105,7 @@ def every_domain(subject: Subject) -> None:
         norm = subject.facts.norms[0]
         eps = torch.linspace(0, 2, len(x)) * EPS.get(norm, 0.5)
         if domain not in subject.facts.domains:
-            with refused(Unsupported, repr(domain), f"a model of domain {domain!r}"):
+            with refused(Unsupported, repr(domain), f"a model of domain {domain!r}, which its card does not name,"):
                 subject(model, x, y, eps=eps, norm=norm)
             continue
         for norm in subject.facts.norms:
@@ -148,9 +148,11 @@ def model_left_as_found(subject: Subject) -> None:
         return [hooks, [(p.requires_grad, p.grad) for p in model.parameters()]]
 
     before = state()
-    handle = layers[0].register_forward_pre_hook(
-        lambda *_: require(not any(p.requires_grad for p in model.parameters()), "a weight requires a gradient")
-    )
+
+    def asked(*_: Any) -> None:
+        require(not any(p.requires_grad for p in model.parameters()), "a weight requires a gradient; see hooks.frozen")
+
+    handle = layers[0].register_forward_pre_hook(asked)
     subject(model, x, y)
     handle.remove()
     require(state() == before, "the mode, a hook or a gradient of a module changed")
@@ -184,7 +186,7 @@ def saturated_model(subject: Subject) -> None:
     _scale_last(model, 1e4)
     x_adv = subject(model, x, y, eps=BIG.get(subject.facts.norms[0], 1.0))
     share = float((model(x_adv).argmax(1) != y).float().mean())
-    require(share >= 0.6, f"only {share:.0%} of samples fool a confident model")
+    require(share >= 0.6, f"only {share:.0%} of samples fool a model whose cross-entropy has no gradient")
 
 
 def batch_equals_singles(subject: Subject) -> None:

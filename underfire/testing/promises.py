@@ -36,8 +36,9 @@ def check_promises(
             raise InputError(f"unknown promise {promise!r}; {nearest(promise, promises)}")
         try:
             promises[promise](subject)
-        except AssertionError as broken:
-            raise AssertionError(f"{name} breaks the promise {promise!r}: {broken}") from broken
+        except Exception as broken:
+            what = str(broken) if isinstance(broken, AssertionError) else f"{type(broken).__name__}: {broken}"
+            raise AssertionError(f"{name} breaks the promise {promise!r}: {what}") from broken
 
 
 def require(condition: bool | Tensor, message: str) -> None:
@@ -53,5 +54,7 @@ def refused(error: type[Exception], words: str, what: str) -> Iterator[None]:
         yield
     except error as found:
         require(words in str(found), f"the error for {what} must say {words!r}, got {str(found)!r}")
+    except Exception as other:
+        raise AssertionError(f"{what} must raise {error.__name__}, got {type(other).__name__}: {other}") from other
     else:
         raise AssertionError(f"{what} must raise {error.__name__}")
