@@ -83,6 +83,14 @@ def test_example_specs_are_valid(path: Path) -> None:
     assert spec.load_spec(path).attacks
 
 
+def test_the_spec_of_the_quickstart_is_valid(tmp_path: Path) -> None:
+    (example,) = re.findall(
+        r"^```yaml\n(.*?)^```", (ROOT / "docs" / "quickstart.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    (tmp_path / "audit.yaml").write_text(example)
+    assert spec.load_spec(tmp_path / "audit.yaml").measures
+
+
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.name)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
