@@ -40,12 +40,13 @@ def acg(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Step along conjugate directions, with the step sizes and the restarts of APGD.
+    """Step along conjugate directions, with APGD's rule for the step size.
 
-    A row whose step is halved goes back to its best iterate, and to the direction that led there.
+    A sample whose step size is halved goes back to its best iterate, and to the direction that led there.
 
     Args:
-        rho: share of the steps that must rise between two checkpoints for the step size to stay.
+        rho: smallest share of the steps between two checkpoints that must raise the objective; below it the step size
+            halves.
         objective: None is the margin, the paper's CW loss.
     """
     at_least_one(steps=steps)

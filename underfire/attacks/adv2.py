@@ -54,25 +54,26 @@ def adv2(
 ) -> Tensor:
     """Change the prediction while the explanation stays as it is, or becomes a given map.
 
-    The plain attack runs first (the warm start). Then the attack climbs `prediction loss + weight * map loss`: the
-    label-smoothed cross-entropy and the mean squared difference of the min-max normalised maps. Of the iterates that
-    fool the classifier with enough confidence, the one whose map is nearest to the target is returned. The paper has
-    goals only; without a goal, the class that the warm start reached (or else the runner-up) becomes the goal.
+    An attack on the prediction alone runs first (the warm start). Then the attack minimises
+    `prediction loss + weight * map loss`: the label-smoothed cross-entropy of the goal, and the mean squared difference
+    between the map and the target map, both min-max normalised. Of the iterates that fool the classifier with enough
+    confidence, the one whose map is nearest to the target is returned. The paper has goals only; without a goal, the
+    class that the warm start reached (or else the runner-up) becomes the goal.
 
     Args:
         interpreter: `(model, x, classes) -> [B, 1, h, w]`, differentiable in `x`.
-        target: the map to show, `[B, 1, h, w]`; None is the interpreter's map of the clean image for its predicted
-            class.
+        target: the map that the explanation should become, `[B, 1, h, w]`; None is the interpreter's map of the clean
+            image for its predicted class.
         steps: number of steps with both losses.
-        warm_steps: number of steps of the plain attack before them; 0 leaves the warm start out.
+        warm_steps: number of steps of the warm start; 0 leaves it out.
         step_size: None falls linearly from twice the usual step to a tenth of it, because maps do not settle under a
-            constant step. The usual step is 1/255 for L-infinity (the paper's) and `eps / 10` for L2; the warm start
-            always uses it.
+            constant step. The usual step is 1/255 for L-infinity (as in the paper) and `eps / 10` for L2; the warm
+            start always uses the usual step.
         move: how gradients are used after the warm start; None is the plain gradient, as in the paper.
         weight: weight of the map loss; a pair changes linearly from the first number to the second over the steps. (The
             authors' code has 5 to 10, with many more steps.)
         smoothing: label smoothing of the prediction loss.
-        confidence: probability of the wrong class above which only the map counts.
+        confidence: probability of the goal above which iterates are compared by their maps alone.
         tau: width of the smoothing of ReLU's derivative; None is 1e-4 if the interpreter is itself a gradient whose
             derivative is taken exactly, and no smoothing otherwise; 0 never smooths.
         pool: side of the squares over which both maps are averaged before they are compared.
@@ -108,7 +109,8 @@ def adv2(
 
         def rank(step: Step, value: Tensor) -> Tensor:
             assert step.goal is not None  # set above
-            # Below the wanted confidence, confidence counts; above it, the map alone (its distance is at most one).
+            # Below the wanted confidence, iterates rank by confidence, in `[-2, -1)`; above it, by the closeness of the
+            # map, which is at least -1.
             fooled = step.logits.softmax(1).gather(1, step.goal[:, None]).squeeze(1)
             return torch.where(fooled >= confidence, closeness(), fooled - 2)
 
@@ -133,7 +135,7 @@ def adv2(
 
 
 def _remembered(term: Objective) -> tuple[Objective, Callable[[], Tensor]]:
-    """Return the objective, and a function that returns its last values, so that ranking explains nothing again."""
+    """Return the objective, and a function that returns its last values, so that no map is computed twice."""
     last: list[Tensor] = []
 
     def remember(step: Step) -> Tensor:
@@ -145,7 +147,7 @@ def _remembered(term: Objective) -> tuple[Objective, Callable[[], Tensor]]:
 
 
 def _smoothed(interpreter: Interpreter, tau: float | None) -> AbstractContextManager[None]:
-    """Return a context in which ReLU has a smooth derivative, where the interpreter needs one."""
+    """Return a context in which the derivative of ReLU is smoothed, if the interpreter needs that or `tau` is given."""
     keywords = getattr(interpreter, "keywords", {})
     exact = facts_of(interpreter, InterpreterFacts()).second_order and keywords.get("double_backward") == "exact"
     tau = (1e-4 if exact else 0) if tau is None else tau

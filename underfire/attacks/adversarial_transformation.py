@@ -57,25 +57,27 @@ def adversarial_transformation(
     """Change each image by one forward pass of a network that was trained to attack this model.
 
     Each half of the batch is changed by the network that was trained on the other half, so that the attack is judged on
-    images that its network has not seen. As in the paper, one network is trained for each class to reach. Training
-    costs `steps` forward and backward passes of `chunk` images for each class to reach and each half. On MNIST, at an
-    eps of 0.2, 200 steps on 64 images fool the model for about 85 % of 500 unseen images; random signs fool it for 41
-    %. A goal that is far from most images needs more images and steps.
+    images that its network has not seen. As in the paper, one network is trained for each goal class. Training costs
+    `steps` forward and backward passes of `chunk` images for each goal class and each half. On MNIST with eps = 0.2, a
+    network trained for 200 steps on 64 images fools the model for about 85 % of 500 unseen images; random signs of size
+    eps fool it for 41 %. A goal class whose region is far from most images needs more images and steps.
 
     Args:
         goal: None leaves class `y` (ours; the paper has goals only).
         eps: largest change of an entry, one number or one per sample `[B]` (ours; the paper has no bound).
         steps: number of training steps of each network.
         step_size: Adam's step size, in the weights of the network.
-        rerank: wanted probability of the goal, as a multiple of the highest one (the paper's alpha, there 1.5; with few
-            images, 1.5 transfers too little). Without a goal: how much likelier than `y` all other classes become
-            together.
+        rerank: wanted probability of the goal, as a multiple of the highest probability (the paper's alpha, which is
+            1.5 there; a network trained with 1.5 on few images transfers too little). Without a goal: the wanted ratio
+            of the probability of all other classes together to that of `y`.
         fidelity: weight of the squared distance to the image, the paper's beta.
-        residual: whether the network's output is added to the image (the paper's P-ATN) or is the image (its AAE).
+        residual: whether the network's output is added to the image (the paper's P-ATN) or replaces the image (its
+            AAE).
         width: number of channels of the network's first layer.
         chunk: number of images in each training step.
         held_out: False trains on all images and changes the same images.
-        generator_network: a network that changes images, such as one of `train_generator`; then nothing is trained.
+        generator_network: a network from images to images, such as one of `train_generator`, which is used for all
+            images; no network is trained then.
     """
     domain_of(model).require_images("adversarial_transformation")
     generator = default_generator(generator, x.device)
@@ -108,13 +110,14 @@ def adversarial_transformation(
 
 
 class TransformationNetwork(nn.Module):
-    """A small encoder and decoder that maps images `[B, C, H, W]` to images.
+    """A small convolutional encoder and decoder that maps images `[B, C, H, W]` to images.
 
     Args:
         channels: number of channels of the images.
         width: number of channels of the first layer; the next layers have twice as many, at half the resolution.
-        residual: whether the output is added to the image, or is the image.
-        reach: unit of the change that a residual network adds, beyond which it grows slowly.
+        residual: whether the output is added to the image, or replaces it.
+        reach: scale of the change that a residual network adds: `reach * (tanh(h) + 0.1 h)` for the last layer's output
+            `h`.
         generator: source of the initial weights.
         like: a tensor of the wanted device and dtype.
     """
@@ -155,7 +158,7 @@ class TransformationNetwork(nn.Module):
         return x + self.facts["reach"] * (h.tanh() + 0.1 * h) if self.facts["residual"] else h.sigmoid()
 
     def save(self, path: str | Path) -> None:
-        """Write weights and shape to a safetensors file."""
+        """Write the weights and the constructor's arguments to a safetensors file."""
         save_file(self.state_dict(), path, metadata={name: repr(value) for name, value in self.facts.items()})
 
     @classmethod
@@ -191,13 +194,14 @@ def train_generator(
     chunk: int = 32,
     generator: Generator | None = None,
 ) -> TransformationNetwork:
-    """Train a network whose images the model puts into their goals, with its other classes in their old order.
+    """Train a network that changes images so that the model predicts the goal and ranks the other classes as before.
 
-    The loss is `fidelity * |g(x) - x|² + H(r(f(x), goal), f(g(x)))` with `r` being `reranked`. The paper has the
-    squared distance in place of the cross-entropy `H`. Both are smallest at the same point, but only the cross-entropy
-    has a gradient where the model is sure of another class. Without a goal, `H` is replaced by the log-odds of `y`,
-    clipped at those of 1 to `rerank`. If the first class leads by more than 10 logits on average, all logits are scaled
-    down to that. An image that leaves the ball is projected onto it, and the gradient ignores the projection.
+    The loss is `fidelity * |g(x) - x|² + H(r(f(x), goal), f(g(x)))`, where `g` is the network, `f` the model's
+    probabilities, `H` the cross-entropy and `r` is `reranked`. The paper has the squared distance in place of `H`. Both
+    have the same minimum, but only the cross-entropy keeps a gradient where the model is confident of another class.
+    Without a goal, `H` is replaced by the log-odds of `y`, clipped from below at `-log(rerank)`. If the top class leads
+    the second by more than 10 logits on average, all logits are divided by the factor that brings this average to 10.
+    An image that leaves the ball is projected onto it, and the gradient ignores the projection.
 
     The arguments are those of `adversarial_transformation`.
     """
@@ -222,18 +226,22 @@ def train_generator(
         with torch.no_grad():
             logits = torch.cat([model(part) for part in x.split(chunk)]).to(x.dtype)
         check_classes(logits, y, goal)
+        # tame a confident model: its lead is 10 logits at most, on average
         leads = logits.topk(2, dim=1).values
         heat = ((leads[:, 0] - leads[:, 1]).mean() / 10).clamp_min(1)
         target = None if goal is None else reranked((logits / heat).softmax(1), goal, rerank)
         left: list[Tensor] = []
         for _ in range(steps):
+            # draw the next images; a new permutation begins when all have been used
             if not left:
                 left = list(torch.randperm(len(x), generator=generator, device=x.device).split(chunk))
             rows = left.pop()
             with torch.enable_grad():
+                # forward pass through network, projection and model
                 z = network(x[rows])
                 inside = z + (threat.take(rows).project(x[rows], z) - z).detach()
                 logits = model(inside).to(x.dtype) / heat
+                # loss: distance to the image, plus distance to the wanted output
                 if target is None:
                     here = Targets(y[rows], None, rows)
                     misplaced = -odds(here.step(model, inside, logits)).clamp_max(math.log(rerank)).mean()
@@ -241,6 +249,7 @@ def train_generator(
                     misplaced = F.cross_entropy(logits, target[rows])
                 loss = fidelity * (z - x[rows]).square().flatten(1).sum(1).mean() + misplaced
                 gradients = torch.autograd.grad(loss, weights)
+            # one step of Adam on the weights
             for i, gradient in enumerate(gradients):
                 direction, memory[i] = adam.update(gradient, memory[i])
                 weights[i].data -= step_size * direction
@@ -248,7 +257,7 @@ def train_generator(
 
 
 def reranked(probabilities: Tensor, goal: Tensor, rerank: float) -> Tensor:
-    """Set the goal's probability to `rerank` times the highest, and normalise: the paper's `r_alpha`."""
+    """Raise the goal's probability to `rerank` times the highest, and normalise: the paper's `r_alpha`."""
     first = rerank * probabilities.amax(1, keepdim=True)
     raised = probabilities.scatter(1, goal[:, None], first)
     return raised / raised.sum(1, keepdim=True)

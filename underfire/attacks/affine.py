@@ -1,4 +1,4 @@
-"""Rotations and translations that fool (Engstrom et al., ICML 2019); also shear and scale, as in corner cases."""
+"""Rotations and translations (Engstrom et al., ICML 2019), and shear and scale as in Deep Validation (DSN 2019)."""
 
 from __future__ import annotations
 
@@ -52,14 +52,15 @@ def affine(
     """Rotate, shear, scale and shift every image until it fools the model.
 
     The default ranges and the grid of 31 angles and 5 x 5 shifts are those of the paper. Wu et al., Deep Validation,
-    DSN 2019, apply one transformation at a time, from mild to strong; the grid does the same if the other ranges are 0,
-    for example with `rotation=70`, `shear=0.5`, `scale=(0.4, 1)` or `translation=0.64`.
+    DSN 2019, apply one transformation at a time, from mild to strong; the grid does the same if all other ranges are
+    empty, for example with `rotation=70` and `translation=0`. Their other ranges are `shear=0.5`, `scale=(0.4, 1)` and
+    `translation=0.64`.
 
     Args:
         eps: share of all ranges that may be used, one number or one per sample `[B]`.
         rotation: largest angle in either direction, in degrees.
         shear: largest shear along either side, in either direction.
-        scale: smallest and largest factor, around 1.
+        scale: smallest and largest factor, at most and at least 1.
         translation: largest shift along either side in either direction, as a share of that side.
         padding: what fills the area outside the image: `"zeros"` (black, as in the paper), `"border"` or
             `"reflection"`.
@@ -69,12 +70,12 @@ def affine(
         angles: number of angles on the grid.
         values: number of values of every other parameter on the grid.
         samples: number of random combinations.
-        step_size: as a share of every range.
-        restarts: runs of the gradient search; those after the first start at random.
-        keep: `"success"` returns the first success; `"best"` returns the change of the largest margin.
+        step_size: size of a step of the gradient search, as a share of every range.
+        restarts: number of runs of the gradient search; those after the first start at random.
+        keep: `"success"` returns the first success; `"best"` returns the transformed image of the largest margin.
 
     Returns:
-        The changed images, shaped like `x`; where nothing fools the model, those of the largest margin.
+        The transformed images, shaped like `x`; where nothing fools the model, those of the largest margin.
     """
     domain_of(model).require_images("affine")
     check_choice(("affine",), norm=norm)

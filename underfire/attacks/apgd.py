@@ -59,25 +59,29 @@ def apgd(
     chunk: int | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Run PGD with momentum and a step size that halves, for each sample, when progress stalls.
+    """Run PGD with momentum, and halve the step size of each sample when its progress stalls.
 
-    After each halving the sample goes on from its best iterate. Under L1 this is APGD-L1: each step moves the largest
-    entries of the gradient, their number follows the sparsity of the best iterate, and the ball shrinks from three
-    times the radius to the radius. Where the paper prints `<` and the authors' code has `<=` (for ties in the number of
-    rising steps), this follows the code. Projections are onto ball and box together, not one after the other.
+    After each halving the sample goes on from its best iterate. Under L1 this is APGD-L1: each step moves only the
+    entries with the largest gradients, as many as the sparsity of the best iterate suggests, and the ball shrinks from
+    `3 eps` over `2 eps` to `eps`. The paper halves the step size if the number of rising steps is `<` a share, the
+    authors' code if it is `<=`; this follows the code. Each projection is onto the intersection of ball and box, not
+    onto one after the other.
 
     Args:
-        objective: `"ce"`, cross-entropy computed as `log_odds`, a monotone function of it that does not vanish on a
-            confident model and leaves every comparison and normalised direction as it is; `"dlr"`, the difference of
-            logits ratio (the margin if there are too few classes for it); or an Objective.
-        candidates: attack this number of the likeliest other classes, one at a time (APGD-T is `"dlr"` with 9); any
-            misclassification is a success. 0 only leaves class `y`.
-        restarts: runs from random starts, each with all candidates; the best result counts.
-        momentum: share of the new step; the rest repeats the last step.
-        rho: share of the steps between two checkpoints that must rise, or else the step size halves.
+        objective: `"ce"`, the log-odds (see `log_odds`), which grows with the cross-entropy, so that comparisons of
+            values and normalised gradients are the same, but whose gradient does not vanish on a confident model;
+            `"dlr"`, the difference of logits ratio (the margin if there are too few classes for it); or an Objective.
+        candidates: number of the likeliest other classes to attack as targets, one at a time (APGD-T is `"dlr"` with
+            9); any misclassification is a success. With 0 the attack has no target and only leaves class `y`.
+        restarts: number of runs, each with all candidates; those after the first begin at random, and the best result
+            counts.
+        momentum: weight of the new step; the previous step has weight `1 - momentum` (the paper's alpha).
+        rho: smallest share of the steps between two checkpoints that must raise the objective; below it the step size
+            halves.
 
     Returns:
-        The perturbed images, shaped like `x`: a success if there is one, and then the largest objective.
+        The perturbed images, shaped like `x`: of each sample a success if there is one, and the one of the largest
+        objective if there are several.
 
     Raises:
         Unsupported: both a goal and candidates are given.
@@ -115,6 +119,7 @@ def apgd(
 
 
 def _named(objective: Objective | Loss) -> Objective:
+    """Return the objective of this name; an Objective is returned as it is."""
     if isinstance(objective, Objective):
         return objective
     if objective not in get_args(Loss):
@@ -130,7 +135,7 @@ def _named(objective: Objective | Loss) -> Objective:
 
 
 class _Run:
-    """One call of `apgd`: what it was asked for, and the best images so far."""
+    """One call of `apgd`: its options, and the best image of each sample so far."""
 
     def __init__(
         self,
@@ -152,18 +157,18 @@ class _Run:
         self.best = Best(x)
 
     def done(self) -> Tensor:
-        """Which samples need no more runs."""
+        """Return which samples need no more runs, bool `[B]`."""
         return self.best.found & self.retire
 
     def climb(self, targets: Targets, at_random: bool, generator: Generator | None) -> None:
-        """One run for some rows, each a sample and the class it goes for."""
+        """Run the attack once for some rows; a row is a sample and the class that it is driven to."""
         x, threat = self.x[targets.index], self.threat.take(targets.index)
         if self.threat.norm != "l1":
             start = threat.random_start(x, generator) if at_random else threat.start(x)
             self._phase(targets, x, threat, start, self.steps)
             return
         z = x
-        if at_random:  # far outside, so that the projection is sparse
+        if at_random:  # far outside the ball, because the L1 projection of such a point is sparse
             z = x + torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         for factor, steps in _shrinking(self.steps):
             ahead = replace(threat, eps=factor * torch.as_tensor(threat.eps))
@@ -171,7 +176,7 @@ class _Run:
             z = self._phase(targets, x, ahead, z, steps, final=factor == 1)
 
     def _phase(self, targets: Targets, x: Tensor, threat: Threat, z: Tensor, steps: int, final: bool = True) -> Tensor:
-        """Return the best iterate of some steps; in the final phase successes count, and may leave."""
+        """Run some steps in one ball and return the best iterates; only the final phase records successes."""
         rule, judge = self.rule, self.rule.judge
         assert judge is not None
         pace = rule.init(Position(threat, x, targets.index, 0, steps), z)
@@ -196,7 +201,7 @@ class _Run:
             logits, value, g = self._look(z, targets, gradient=step + 1 < steps)
             higher = value > top
             top, best, best_g = choose(higher, (value, z, g), (top, best, best_g))
-            # rows whose steps bring too little go back to their best iterate
+            # rows whose step size is halved go back to their best iterate
             position = Position(threat, x, targets.index, step + 1, steps)
             pace, back = judge(position, Progress(value > before, top, best), pace)
             if back is not None and step + 1 < steps:
@@ -206,7 +211,7 @@ class _Run:
         return best
 
     def _look(self, z: Tensor, targets: Targets, gradient: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits and objective at `z`, and its gradient where that is wanted (else zero)."""
+        """Return logits and objective at `z`, and the objective's gradient (zeros if `gradient` is False)."""
         seen: list[Tensor] = []
 
         def loss(z: Tensor) -> Tensor:
@@ -225,7 +230,7 @@ class _Run:
         return seen[0], value.detach(), torch.nan_to_num_(g, 0.0, 0.0, 0.0)
 
     def _remember(self, z: Tensor, logits: Tensor, value: Tensor, targets: Targets) -> Tensor | None:
-        """Keep what succeeded; which rows go on, or None where all do."""
+        """Record the successes; with `keep="success"` return the rows that go on, or None if all do."""
         goal = None if self.goal is None else self.goal[targets.index]
         success = succeeded(logits, targets.y, goal)
         if not bool(success.any()):
@@ -234,13 +239,13 @@ class _Run:
         return (~self.best.found[targets.index]).nonzero().squeeze(1) if self.retire else None
 
     def _keep(self, z: Tensor, value: Tensor, index: Tensor, success: Tensor) -> None:
-        """Keep what is better than before, of the best row of each sample."""
+        """Update the best image of each sample with the best of its rows."""
         rows = best_row(index, value)
         self.best.update(z[rows], success[rows], value[rows], index[rows])
 
 
 def _shrinking(steps: int) -> Iterator[tuple[int, int]]:
-    """Multiples of the radius, and how many steps in each: three tenths, three tenths, the rest."""
+    """Yield multiples of eps and their numbers of steps: 3 and 2 for three tenths of the steps each, then 1."""
     early = 3 * steps // 10
     if early:
         yield 3, early

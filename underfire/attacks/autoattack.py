@@ -53,17 +53,17 @@ def autoattack(
 ) -> Tensor:
     """Run the standard ensemble: APGD on cross-entropy, APGD-T on the logits ratio, FAB-T and Square.
 
-    A sample leaves at its first success, within a member and between members. The defaults are the standard's: 100
-    steps, 9 classes and 5000 queries; under L1 the first member runs five times and the second attacks five classes. If
-    the model has fewer classes, all are attacked; APGD-T uses the margin if the ratio needs more classes.
+    A sample leaves at its first success. The defaults are the standard's: 100 steps, 9 classes and 5000 queries; under
+    L1 the first member runs five times and the second attacks five classes. If the model has fewer classes, all are
+    attacked; APGD-T uses the margin if there are too few classes for the logits ratio.
 
     Args:
         goal: not supported; the standard is untargeted.
-        steps: number of steps of every run of APGD and FAB.
+        steps: number of steps of every run of APGD and FAB-T.
         queries: for Square alone, one number or one per sample `[B]`.
         candidates: how many of the likeliest other classes APGD-T and FAB-T attack.
-        patience: FAB-T leaves a class after this many steps without progress if the nearest boundary point that it
-            found is beyond 1.5 eps; None never leaves, as in the standard. Not used under L1, where progress comes
+        patience: FAB-T gives up a class after this many steps without progress if the nearest boundary point that it
+            found is beyond 1.5 eps; None never gives up, as in the standard. Not used under L1, where progress comes
             late.
 
     Returns:
@@ -77,12 +77,13 @@ def autoattack(
     if goal is not None:
         raise Unsupported("autoattack has no goal: the standard is untargeted; use apgd or square with a goal")
     at_least_one(steps=steps, candidates=candidates, chunk=1 if chunk is None else chunk)
-    limit = Queries(model, x, y, queries).limit  # what is wrong is found before anything is spent
+    limit = Queries(model, x, y, queries).limit  # raises for wrong arguments before the first pass
     threat = ball(norm, eps, among=("linf", "l2", "l1"))
     threat.check(x)
     if len(x) == 0:
         return x.clone()
-    # Thousands of passes of few images: on a CPU, convolutions are up to a third faster with channels last in memory.
+    # The attack makes thousands of passes; on a CPU, convolutions are up to a third faster with channels last in
+    # memory.
     on_cpu = x.device.type == "cpu"
     x = x.detach().contiguous(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
     x_adv = x.clone()
@@ -101,6 +102,7 @@ def autoattack(
         logits = in_parts(model, x, chunk)
         check_classes(logits, y)
         going = (logits.argmax(1) == y).nonzero().squeeze(1)
+        # each member attacks the samples that no member before it fooled
         for member, options in members:
             if len(going) == 0:
                 break
@@ -114,7 +116,7 @@ def autoattack(
 
 @contextmanager
 def _by_pixels(model: nn.Module) -> Iterator[None]:
-    """Store the weights of convolutions channels last inside the context, which saves a copy of them in every pass."""
+    """Store the weights of convolutions channels last inside the context, or else every pass would copy them."""
     kept = [(weight, weight.data) for weight in model.parameters() if weight.dim() == 4]
     try:
         for weight, data in kept:

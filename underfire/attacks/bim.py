@@ -19,7 +19,7 @@ def paper_steps(eps: float | Tensor) -> Tensor:
     It is `min(eps + 4, 1.25 eps)` with eps in grey levels, rounded up.
     """
     levels = 255 * torch.as_tensor(eps, dtype=torch.float64)
-    # A radius of 32/255 in single precision is a little more than 32 grey levels, and must not cost a step.
+    # An eps of 32/255 in single precision is slightly more than 32 grey levels; that must not add a step.
     return torch.minimum(levels + 4, 1.25 * levels).sub(1e-4).ceil().clamp_min(1).to(torch.int64)
 
 

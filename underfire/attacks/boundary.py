@@ -50,8 +50,8 @@ def boundary(
     """Walk at random along the decision boundary and towards the image, using the model's decisions alone.
 
     Every proposal is a random step on the sphere around the image, followed by a step towards the image; it is accepted
-    if it is still a success. Each sample adapts its own step sizes: the sideways step such that half of the steps on
-    the sphere succeed (one in five proposals spends a query to test it), the inward step such that a quarter of the
+    if it is still a success. Each sample adapts its own step sizes: the sideways step so that half of the steps on the
+    sphere succeed (every fifth proposal spends a second query to test this), the inward step so that a quarter of the
     proposals succeed. Unlike in the paper, the walk begins on the boundary, which a bisection finds.
 
     Args:
@@ -59,14 +59,14 @@ def boundary(
             random and in the batch. A sample without any is returned as it is.
         draws: number of random images tried for each sample.
         sideways: first step on the sphere, as a share of the distance to the image.
-        inwards: first step towards the image, as a share of the distance.
-        factor: factor by which the step sizes grow and shrink.
+        inwards: first step towards the image, as a share of the distance to it.
+        factor: factor by which the step sizes grow or shrink.
 
     Returns:
         The nearest success of each sample; the clean image if there is none within eps.
 
     Raises:
-        OracleError: the model failed; its `found` holds the nearest successes so far.
+        OracleError: the model failed; the error's `found` holds the nearest successes so far.
     """
     generator = default_generator(generator, x.device)
     at_least_one(draws=draws)
@@ -75,15 +75,17 @@ def boundary(
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
     walk = Nearest(x, norm, among=("l2",), domain=domain_of(model))
-    within(walk, eps)  # says at once what is wrong with eps
+    within(walk, eps)  # raises at once if eps is out of range
     side, inward = Rate(x, sideways, factor, 0.2, 0.5, 10), Rate(x, inwards, factor, 0.1, 0.25, 20)
     step = 0
     with frozen(model), attach_partial_result(lambda: within(walk, eps)), torch.no_grad():
+        # start on the boundary
         find_starts(ask, x, walk, starts, draws, generator)
         index = walk.found.nonzero().squeeze(1)
         z = approach(ask, x[index], walk.x_adv[index], index, "l2", 1e-3)
         walk.update(z, torch.ones_like(index, dtype=torch.bool), index)
         while True:
+            # samples go on while they have queries, and while their inward steps are not vanishing
             live = walk.found & (walk.size > 0) & (ask.left > 0) & (inward.value > 1e-7)
             index = live.nonzero().squeeze(1)
             if len(index) == 0:
@@ -91,10 +93,12 @@ def boundary(
             sphere, proposal = propose(
                 x[index], walk.x_adv[index], side.value[index], inward.value[index], walk.threat, generator
             )
+            # ask about the proposals, and in every fifth step about their points on the sphere too
             rows = (ask.left[index] > 1).nonzero().squeeze(1) if step % 5 == 0 else index[:0]
             asked = torch.cat([index, index[rows]])
             reached = ask.reached(ask(torch.cat([proposal, sphere[rows]]), asked), asked)
             success, aside = reached.split([len(index), len(rows)])
+            # accept the successes, and adapt the step sizes
             walk.update(proposal, success, index)
             inward.learn(success, index)
             if len(rows):
@@ -114,14 +118,22 @@ def propose(
     noise = noise - (noise * direction).flatten(1).sum(1).reshape_as(far) * direction
     shift = away + unit(noise, 2) * far * sideways.reshape_as(far)
     sphere = threat.clip(x, x + shift / norms(shift, 2) * far)
-    # Clipping may have brought the point nearer already; the distance that is aimed at stays the same.
+    # Clipping may have brought the point nearer to `x` already; the distance aimed at is not lowered by that.
     back = sphere - x
     scale = (1 - inwards.reshape_as(far)) * far / norms(back, 2)
     return sphere, threat.clip(x, x + back * scale.clamp_max(1))
 
 
 class Rate:
-    """A step size for each sample that grows when many steps succeed and shrinks when few do; at most 1.
+    """A step size for each sample that grows while many steps succeed and shrinks while few do; at most 1.
+
+    Args:
+        x: inputs, `[B, ...]`.
+        first: the first step size.
+        factor: factor of growing and shrinking.
+        low: share of successes below which the step size shrinks.
+        high: share of successes above which it grows.
+        window: number of steps over which a share is counted.
 
     Attributes:
         value: the step sizes, `[B]`.
@@ -133,7 +145,7 @@ class Rate:
         self.factor, self.low, self.high, self.window = factor, low, high, window
 
     def learn(self, success: Tensor, index: Tensor) -> None:
-        """Count the successes of the samples at `index`, and adapt the step sizes where the window is full."""
+        """Count one step of the samples at `index`, and adapt the step sizes where the window is full."""
         self.tried[index] += 1
         self.succeeded[index] += success.to(self.succeeded)
         full = self.tried >= self.window

@@ -43,16 +43,16 @@ def ddn(
     levels: int | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Climb along the gradient, and adapt the length of the perturbation separately.
+    """Step along the gradient, and set the length of the perturbation separately in every step.
 
     The length shrinks after a success and grows after a failure. The gradient is that of the log-odds, which has the
     direction of the paper's cross-entropy but does not vanish on a confident network; only its direction is used. If it
     is zero, the direction stays as it is (the authors' code draws a random one).
 
     Args:
-        steps: the paper has 100, 300 and 1000.
+        steps: number of steps; the paper has 100, 300 and 1000.
         gamma: share by which the length changes in a step.
-        first: length of the first step.
+        first: length of the first perturbation.
         levels: number of grey levels that every iterate is rounded to; None does not round. The paper's images have
             256.
 
@@ -71,9 +71,11 @@ def ddn(
         x, most = nearest.x[at.index], max_distance(nearest)[at.index]
         z, length, alpha = x, most.clamp_max(first), cosine(1.0, 0.01)
         for step in range(steps):
+            # forward and backward pass; record the successes
             logits, _, g = value_and_grad(model, log_odds(), z, at)
             success = succeeded(logits, at.y, at.goal)
             nearest.update(z, success, at.index)
+            # shrink or grow the length, and rescale the new direction to it
             length = torch.where(success, length * (1 - gamma), length * (1 + gamma)).minimum(most)
             direction = z - x + alpha(step, steps) * unit(nearest.threat.restrict(g, x), 2)
             z = nearest.threat.clip(x, x + per_sample(length, x) * unit(direction, 2))

@@ -1,4 +1,4 @@
-"""Attack on a decision tree (Papernot et al., Transferability in Machine Learning, 2016), and its exact form."""
+"""Attack on a decision tree (Papernot et al., Transferability in Machine Learning, 2016), and an exact variant."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def decision_tree(
 ) -> Tensor:
     """Move the features on the path to a leaf of another class just past their thresholds.
 
-    A leaf is a box, so the smallest change that reaches it has a closed form, and the smallest over all leaves is the
-    smallest change that there is. That is the default (ours). The paper takes the leaf that is nearest in the structure
-    of the tree, whatever the distance.
+    A leaf is a box of inputs, so the smallest change that reaches it has a closed form; the smallest over all leaves is
+    the smallest change that exists. That is the default (ours). The paper takes the leaf that is nearest in the
+    structure of the tree, whatever the distance.
 
     Args:
         model: a decision tree, `models.from_sklearn(DecisionTreeClassifier(...))`.
-        norm: what is minimised; of leaves at the same L0 distance, the nearest in L2 is taken.
-        leaf: `"nearest"`, or the paper's `"structure"`: climb from the leaf of the sample, and take the first leaf of
-            another class under another child of an ancestor, the shallowest of them.
+        norm: the norm that is minimised; of leaves at the same L0 distance, the nearest in L2 is taken.
+        leaf: `"nearest"`, the leaf at the smallest distance; or `"structure"`, the paper's: climb from the leaf of the
+            sample to the first ancestor that has a leaf of another class, and take the shallowest of these leaves.
         chunk: number of samples that are compared with all leaves at once, which bounds the memory.
 
     Returns:
@@ -73,14 +73,17 @@ def decision_tree(
         _, at = evaluate_clean(model, x, y, goal, nearest)
         reachable, classes = (tree.low <= tree.high).all(1), tree.values[tree.leaves].argmax(1)
         for index in (~nearest.found).nonzero().squeeze(1).split(chunk):
+            # the leaves that would be a success
             flat = x[index].flatten(1)
             there = classes != at.y[index, None] if at.goal is None else classes == at.goal[index, None]
+            # the best of them
             if leaf == "nearest":
                 at_leaf = flat[:, tree.features]  # [b, L, F]
                 cost = _sizes(_inside(at_leaf, tree.low, tree.high) - at_leaf, norm)
             else:
                 cost = _steps(tree, x[index]).to(x.dtype)
             cost, best = cost.masked_fill(~(there & reachable), float("inf")).min(1)
+            # move the features that are outside its interval
             features, moved = tree.features[best], flat.clone()
             values = flat.gather(1, features)
             wanted = _inside(values, tree.low[best], tree.high[best])
@@ -91,6 +94,7 @@ def decision_tree(
 
 
 def _tree_of(model: nn.Module) -> DecisionTree:
+    """Return the decision tree inside the model; raise Unsupported if there is none."""
     tree = unwrap(model)
     if not isinstance(tree, DecisionTree):
         raise Unsupported(
@@ -103,7 +107,7 @@ def _tree_of(model: nn.Module) -> DecisionTree:
 
 
 def _inside(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Return the nearest values in the intervals; a value that the tree (in float32) sees inside is kept."""
+    """Return the nearest values in the intervals; what the tree (in float32) sees inside already is kept."""
     seen = values.to(torch.float32)
     wanted = seen.clamp(low.to(torch.float32), high.to(torch.float32))
     return torch.where(wanted == seen, values, wanted.to(values.dtype))
@@ -111,13 +115,13 @@ def _inside(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 def _sizes(change: Tensor, norm: str) -> Tensor:
     """Return the size of each change `[b, L, F]`, `[b, L]`."""
-    if norm == "l0":  # of equal counts the smaller length, which is put below one
+    if norm == "l0":  # the L2 length, scaled below one, decides between equal counts
         return (change != 0).sum(2) + change.norm(dim=2) / (2 * change.shape[2] ** 0.5)
     return torch.linalg.vector_norm(change, float(norm[1:]), dim=2)
 
 
 def _steps(tree: DecisionTree, x: Tensor) -> Tensor:
-    """Return each leaf's rank in the paper's order, `[b, L]`: height of the common ancestor, then depth."""
+    """Return each leaf's rank in the paper's order, `[b, L]`: by height of the common ancestor, then by depth."""
     own = tree.paths[torch.searchsorted(tree.leaves, tree.leaf(x))]
     length = (tree.paths >= 0).sum(1)
     shared = ((own[:, None] == tree.paths) & (tree.paths >= 0)).cumprod(2).sum(2)

@@ -43,14 +43,14 @@ def deepfool(
 ) -> Tensor:
     """Step to the nearest boundary of the linearised network until the class changes.
 
-    The paper ignores the box. Here every iterate is clipped to it, and an entry at the border that a step would push
-    out does not count in the distance to a boundary. As in the authors' code, the iterates include the overshoot, so
-    that the last one is the result.
+    The paper ignores the box. Here every iterate is clipped to it, and an entry at the border of the box that a step
+    would push out does not count in the distance to a class boundary. As in the authors' code, the iterates include the
+    overshoot, so that the last one is the result.
 
     Args:
-        goal: only the boundary to the goal is considered (ours; the paper has no goals).
-        steps: most steps of any sample.
-        overshoot: how much longer the perturbation is than the way to the boundary, as a share of it.
+        goal: with a goal, only the boundary to it is considered (ours; the paper has no goals).
+        steps: largest number of steps of any sample.
+        overshoot: by which share the perturbation is longer than the way to the boundary.
         candidates: how many of the likeliest other classes of the clean image are tried; each costs a backward pass.
 
     Returns:
@@ -75,10 +75,11 @@ def deepfool(
             if len(rows) == 0:
                 break
             at, classes, r, x_adv, current = at.take(rows), classes[rows], r[rows], x_adv[rows], logits[rows].argmax(1)
+            # step to the nearest boundary, and overshoot
             start = x[at.index]
             r = clip(start, start + r + _step(model, x_adv, classes, current, nearest.threat)) - start
             x_adv = clip(start, start + (1 + overshoot) * r)
-            # Those that are through leave after a forward pass of their own, before many backward passes are paid.
+            # samples that succeed leave; a forward pass finds them before the many backward passes of the next step
             with torch.no_grad():
                 logits = model(x_adv)
             success = succeeded(logits, at.y, at.goal)
@@ -94,11 +95,12 @@ def _step(model: nn.Module, x: Tensor, classes: Tensor, current: Tensor, threat:
     down, up = (room[:, None] for room in threat.room(x))
     w = torch.where(((w > 0) & (up <= 0)) | ((w < 0) & (down >= 0)), 0, w)
     tiny = torch.finfo(w.dtype).tiny
-    # The step is |f| / |w|_q along the direction of length one in the norm that w grows most in (1/p + 1/q = 1).
+    # The step has length |f| / |w|_q, along the direction of length one in the p-norm in which w grows most (1/p + 1/q
+    # = 1).
     slope = torch.linalg.vector_norm(w.flatten(2), ord=2 if threat.norm == "l2" else 1, dim=2)
     distance = torch.where(slope > 0, f / slope.clamp_min(tiny), float("inf"))
     length, best = distance.min(1)
-    length = torch.where(length.isfinite(), length + 1e-6, 0)  # or a tie of two logits would never be left
+    length = torch.where(length.isfinite(), length + 1e-6, 0)  # the 1e-6 breaks a tie of two logits
     each = torch.arange(len(x), device=x.device)
     w, slope = w[each, best], slope[each, best]
     direction = w.sign() if threat.norm == "linf" else w / per_sample(slope.clamp_min(tiny), w)

@@ -53,14 +53,16 @@ def ead(
 
     Args:
         steps: iterations for each c; each costs two forward passes and one backward (one and one if `fast` is False).
-        step_size: step size of the first iteration; it falls with the square root of the remaining share of the steps.
-        beta: weight of L1. The threshold of the shrinkage is beta itself, as printed, not beta times the step size.
-        rule: which success is returned: that of the least `beta * L1 + L2²` (`"EN"`), or of the least L1 (`"L1"`).
+        step_size: step size of the first iteration; in a later one it is multiplied by the square root of the share of
+            the steps that remain.
+        beta: weight of L1. The shrinkage subtracts beta itself, as the paper prints it, not beta times the step size.
+        rule: which success is returned: `"EN"`, the one of the smallest `beta * L1 + L2²`, or `"L1"`, the one of the
+            smallest L1.
         fast: use Nesterov's momentum (FISTA, as in the paper) or not (ISTA).
-        abort_early: leave a c when a tenth of the iterations did not lower the loss of the sample.
+        abort_early: whether the run for one c ends for a sample whose loss did not fall in a tenth of the iterations.
 
     Returns:
-        The best success of each sample by the rule, shaped like `x`; the clean image if there is none.
+        The best success of each sample according to `rule`, shaped like `x`; the clean image if there is none.
     """
     at_least_one(steps=steps, binary_search_steps=binary_search_steps)
     check_choice(("EN", "L1"), rule=rule)
@@ -93,17 +95,19 @@ def _descend(
     fast: bool,
     abort_early: bool,
 ) -> Tensor:
-    """Run shrinkage-thresholding with one c for each sample; return which samples succeeded, bool."""
+    """Run shrinkage-thresholding with one c for each sample; return which samples succeeded, bool `[M]`."""
     ever, rows = torch.zeros_like(targets.y, dtype=torch.bool), torch.arange(len(targets.y), device=targets.y.device)
     x = nearest.x[targets.index]
     z, ahead, before = x, x, torch.full_like(c, float("inf"))
     hinge, weight = carlini(6, confidence), per_sample(c, x)
     logits, value, g = value_and_grad(model, hinge, z, targets)
     for step in range(steps):
+        # gradient step of size alpha, and shrinkage
         if fast and step:
             _, _, g = value_and_grad(model, hinge, ahead, targets)
         alpha = step_size * (1 - step / steps) ** 0.5
         last, z = z, _shrink(x, ahead - alpha * (2 * (ahead - x) - weight * g), beta, nearest.threat)
+        # the point of the next gradient: extrapolated (FISTA), or the iterate itself (ISTA)
         if fast:
             ahead = z + step / (step + 3) * (z - last)
             with torch.no_grad():
@@ -112,11 +116,13 @@ def _descend(
         else:
             ahead = z
             logits, value, g = value_and_grad(model, hinge, z, targets)
+        # record the successes
         success = succeeded(logits, targets.y, targets.goal)
         if confidence:
             success &= margin()(targets.step(model, z, logits)) >= confidence
         nearest.update(z, success, targets.index)
         ever[rows] |= success
+        # samples whose loss does not fall leave
         if abort_early and step % max(steps // 10, 1) == 0:
             change = (z - x).flatten(1)
             loss = change.square().sum(1) + beta * change.abs().sum(1) - weight.flatten() * value
@@ -131,13 +137,13 @@ def _descend(
 
 
 def _shrink(x: Tensor, z: Tensor, beta: float, threat: Threat) -> Tensor:
-    """Shrink every change by beta towards zero and clip to the box: the paper's operator S."""
+    """Shrink every change from `x` to `z` by beta towards zero, and clip to the box: the paper's operator S."""
     shift = z - x
     return threat.clip(x, x + shift.sign() * (shift.abs() - beta).clamp_min(0))
 
 
 class _Elastic(Nearest):
-    """The success of the least elastic-net size, among those within eps in L1."""
+    """Nearest successes by elastic-net distance, among those within eps in L1."""
 
     def __init__(self, x: Tensor, beta: float, eps: float | Tensor | None, norm: str) -> None:
         super().__init__(x, norm, eps, among=("l1",))

@@ -57,17 +57,17 @@ def eot(
     over several calls.
 
     Args:
-        step_size: None falls linearly from `5 * eps / steps` to a tenth of it, because the gradient is random.
+        step_size: None falls linearly from `5 * eps / steps` to a tenth of that, because the gradient is random.
         samples: number of photographs of every image in every step; each costs a pass.
         transform: another random differentiable transformation, `(x', generator) -> x''`; None is the camera. The
             options below belong to the camera.
         rotation: largest rotation, in degrees.
-        perspective: largest move of a corner, as a share of the side.
+        perspective: largest displacement of a corner, as a share of the side.
         blur: largest standard deviation of the blur, in pixels.
-        tone: the gamma lies between `1 / (1 + tone)` and `1 + tone`.
+        tone: the gamma exponent lies between `1 / (1 + tone)` and `1 + tone`.
         contrast: the contrast lies between `1 - contrast` and `1 + contrast`.
-        brightness: largest change of brightness.
-        noise: largest standard deviation of the noise.
+        brightness: largest change of brightness, as a share of the range of the image.
+        noise: largest standard deviation of the noise, as a share of the range of the image.
         quality: lowest JPEG quality; None leaves JPEG out.
         objective: what to maximise on average; None is the log-probability of success, which is the paper's for a goal.
         keep: `"best"` and `"success"` judge the image itself, not its photographs.

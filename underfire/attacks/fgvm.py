@@ -35,16 +35,16 @@ def fgvm(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Take one step along the gradient itself, scaled to norm eps.
+    """Take one step along the gradient itself, scaled to the length eps.
 
-    On a linear model with one weight vector per class, such as `models.from_sklearn(LinearSVC(...))`, the objective
-    `objectives.logit()` in L2 is the attack on support vector machines of Papernot, McDaniel and Goodfellow,
-    Transferability in Machine Learning, 2016: `x - eps w[y] / |w[y]|`.
+    On a linear model with one weight vector per class, such as `models.from_sklearn(LinearSVC(...))`, with
+    `objective=objectives.logit()` and L2, this is the attack on support vector machines of Papernot, McDaniel and
+    Goodfellow, Transferability in Machine Learning, 2016: `x - eps w[y] / |w[y]|`.
 
     Args:
-        norm: the norm that the gradient is divided by.
+        norm: the norm in which the length of the gradient and of the step is measured.
         eps: length of the step in that norm, one number or one per sample `[B]`.
-        objective: None is `log_odds`, which has the direction of cross-entropy.
+        objective: None is `log_odds`, whose gradient has the direction of that of cross-entropy.
     """
     threat = ball(norm, eps, mask, among=("l2", "linf"))
     unit = normalise({"l2": 2.0, "linf": float("inf")}[norm])

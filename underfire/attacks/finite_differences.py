@@ -41,17 +41,18 @@ def finite_differences(
     chunk: int = 128,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Take gradient steps, with a gradient measured from scores, entry by entry or in random groups of entries.
+    """Take gradient steps along finite differences of scores, for single entries or for random groups of entries.
 
     With enough queries every entry is probed by itself: `steps=1` and `2 * d + 2` queries for `d` entries are FGSM by
-    finite differences. With fewer queries, entries are grouped such that the budget lasts for all steps.
+    finite differences. With fewer queries, entries are probed in groups, just large enough that the queries last for
+    all steps.
 
     Args:
         step_size: None is `2.5 * eps / steps`.
         step: distance of a probe from the image; the default is the paper's.
 
     Raises:
-        OracleError: the model failed; its `found` holds the best images so far.
+        OracleError: the model failed; the error's `found` holds the best images so far.
     """
     at_least_one(steps=steps)
     if step <= 0:

@@ -20,6 +20,7 @@ from underfire.gradients.smoothing import norms, unit
 from underfire.hooks import frozen
 from underfire.validate import at_least_one
 
+#: DUAL is the order of the dual norm, in which gradients are measured; GAMMA_LAST is the value that gamma falls to.
 DUAL = {"linf": 1, "l2": 2, "l1": math.inf}
 GAMMA_LAST = 0.001
 
@@ -56,11 +57,11 @@ def fmn(
     projects onto the ball and then clips; this projects onto ball and box together.
 
     Args:
-        steps: the paper has 1000.
+        steps: number of steps; the paper has 1000.
         step_size: L2 length of the first step, in every norm; it falls to a hundredth along half a cosine.
-        gamma: share by which the radius changes in the first step; it falls to 0.001 along half a cosine.
-        start: inputs to start from, shaped like `x`; from one that succeeds, the attack starts where the way to it
-            crosses the boundary. None is the clean inputs.
+        gamma: share by which the radius shrinks or grows in the first step; it falls to 0.001 along half a cosine.
+        start: inputs to start from, shaped like `x`. One that succeeds is first moved towards the clean input, up to
+            the boundary; one that does not succeed is replaced by the clean input. None is the clean inputs.
 
     Returns:
         The nearest success of each sample, shaped like `x`; the clean image if there is none.
@@ -81,23 +82,27 @@ def fmn(
         if start is not None:
             z = _boundary(model, x, threat.clip(x, start.detach().to(x)[targets.index]), threat, targets)
         alpha, share = cosine(step_size, step_size / 100), cosine(gamma, min(gamma, GAMMA_LAST))
-        eps = threat.size(x, z).clamp_min(1)  # only L0 looks at it before the first update
+        eps = threat.size(x, z).clamp_min(1)  # before the first update only L0 uses it
         ever = torch.zeros_like(targets.y, dtype=torch.bool)
         for step in range(steps):
+            # forward and backward pass; record the successes
             logits, loss, g = value_and_grad(model, margin(), z, targets)
             g = threat.restrict(g, x)
             success = succeeded(logits, targets.y, targets.goal)
             ever |= success
             nearest.update(z, success, targets.index)
+            # the next radius: smaller after a success, larger after a failure
             g_k = share(step, steps)
             if norm == "l0":
                 larger, smaller = (eps * (1 + g_k)).floor().maximum(eps + 1), (eps * (1 - g_k)).floor().minimum(eps - 1)
             else:
                 ahead = threat.size(x, z) + loss.abs() / norms(g, DUAL[norm]).flatten().clamp_min(1e-12)
-                # A hair beyond the boundary: the estimates approach it from below, and rounding would keep them there.
+                # slightly beyond the predicted boundary: the predictions approach it from below, and rounding would
+                # keep them there
                 ahead = ahead * (1 + GAMMA_LAST)
                 larger, smaller = torch.where(ever, eps * (1 + g_k), ahead), eps * (1 - g_k)
             eps = torch.where(success, smaller.minimum(nearest.size[targets.index]), larger).minimum(most)
+            # step along the gradient, and project onto the ball of this radius
             z = replace(threat, eps=eps).project(x, z + alpha(step, steps) * unit(g, 2))
         with torch.no_grad():
             nearest.update(z, succeeded(model(z), targets.y, targets.goal), targets.index)

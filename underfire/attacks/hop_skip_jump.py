@@ -46,10 +46,10 @@ def hop_skip_jump(
     chunk: int = 128,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Step from the boundary along its estimated normal and bisect back to the boundary, using decisions alone.
+    """Step from the boundary along its estimated normal, and bisect back to it, using the model's decisions alone.
 
-    The normal at step `t` is the mean of `first_samples * sqrt(t)` random directions, weighted by the decisions there.
-    The last step of a sample uses the queries that are left.
+    The normal at step `t` is the mean of `first_samples * sqrt(t)` random directions, each weighted by the decision at
+    its end. The last step of a sample uses the queries that are left.
 
     Args:
         starts: images shaped like `x` that the model gets wrong (or puts into the goal class); None looks for them at
@@ -62,17 +62,17 @@ def hop_skip_jump(
         The nearest success of each sample; the clean image if there is none within eps.
 
     Raises:
-        OracleError: the model failed; its `found` holds the nearest successes so far.
+        OracleError: the model failed; the error's `found` holds the nearest successes so far.
     """
     generator = default_generator(generator, x.device)
     at_least_one(draws=draws, first_samples=first_samples, most_samples=most_samples)
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
     walk = Nearest(x, norm, among=("l2", "linf"), domain=domain_of(model))
-    within(walk, eps)  # says at once what is wrong with eps
+    within(walk, eps)  # raises at once if eps is out of range
     d = max(1, x[:1].numel())
     theta = d**-1.5 if norm == "l2" else d**-2.0
-    # What a step needs after its estimate: a bisection, and a few halvings before.
+    # Queries that a step needs after its estimate: a few halvings of its length, and a bisection.
     reserve = math.ceil(-math.log2(max(theta, torch.finfo(x.dtype).eps))) + 4
     with frozen(model), attach_partial_result(lambda: within(walk, eps)), torch.no_grad():
         find_starts(ask, x, walk, starts, draws, generator)
@@ -80,18 +80,21 @@ def hop_skip_jump(
         index = (walk.found & (walk.size > 0)).nonzero().squeeze(1)
         t = 0
         while len(index):
+            # bisect to the boundary
             z[index] = approach(ask, x[index], z[index], index, norm, theta)
             walk.update(z[index], torch.ones_like(index, dtype=torch.bool), index)
             t += 1
+            # number of directions; samples without enough queries leave
             wanted = min(round(first_samples * math.sqrt(t)), most_samples)
             count = (ask.left - reserve).clamp(max=wanted)
             index = index[(count[index] >= min(wanted, 10)) & (walk.size[index] > 0)]
             if len(index) == 0:
                 break
-            # `far` is still that of the point before its bisection, as the paper has it.
+            # estimate the normal; `far` is the distance before the bisection, as in the paper
             delta = (math.sqrt(d) if norm == "l2" else d) * theta * far[index]
             v = normal(ask, z[index], index, delta, count[index], walk.threat, generator)
             v = unit(v, 2) if norm == "l2" else v.sign()
+            # step along the normal
             length = walk.threat.size(x[index], z[index]) / math.sqrt(t)
             z[index] = jump(ask, z[index], index, v, length, walk.threat)
             far[index] = walk.threat.size(x[index], z[index])
@@ -104,33 +107,35 @@ def normal(
     """Estimate the normal of the boundary at `z`: `sum (phi - mean phi) u` over random directions `u`.
 
     Args:
-        ask: the model.
+        ask: the model, which counts its queries.
         z: points `[M, ...]`.
         index: the samples that they belong to.
         delta: length of the directions, `[M]`.
         count: number of directions of each point, `[M]`; all are asked as one batch, in chunks.
-        threat: its box, and its norm: `"l2"` draws from a normal distribution, `"linf"` from a cube, as the authors do.
+        threat: the threat whose box and norm are used: `"l2"` draws from a normal distribution, `"linf"` from a cube,
+            as the authors' code does.
         generator: source of the directions.
     """
     owner = torch.arange(len(z), device=z.device).repeat_interleave(count)
     total, weighed, hits = torch.zeros_like(z), torch.zeros_like(z), z.new_zeros(len(z))
     for rows in owner.split(ask.chunk):
+        # draw directions, and ask for the decisions at their ends
         shape, here = (len(rows), *z.shape[1:]), per_sample(delta[rows], z)
         if threat.norm == "l2":
             u = torch.randn(shape, generator=generator, device=z.device, dtype=z.dtype)
         else:
             u = 2 * torch.rand(shape, generator=generator, device=z.device, dtype=z.dtype) - 1
         points = threat.clip(z[rows], z[rows] + here * unit(u, 2))
-        u = (points - z[rows]) / here  # what the box, and rounding, left of it
+        u = (points - z[rows]) / here  # the direction after clipping and rounding
         phi = 2 * ask.reached(ask(points, index[rows]), index[rows]).to(z.dtype) - 1
-        # Sums by products: those of `index_add_` come in another order every time on a GPU.
+        # add them up for each point; by products, because `index_add_` sums in another order every time on a GPU
         some = slice(int(rows[0]), int(rows[-1]) + 1)
         own = (rows == torch.arange(some.start, some.stop, device=z.device)[:, None]).to(z.dtype)
         total[some] += (own @ u.flatten(1)).view_as(z[some])
         weighed[some] += ((own * phi) @ u.flatten(1)).view_as(z[some])
         hits[some] += own @ phi
     mean = per_sample(hits / count, z)
-    # Where all decisions are the same, the directions themselves are all that is known.
+    # If all decisions of a point are the same, the mean of the directions is all that is known.
     return torch.where(mean.abs() == 1, mean * total, weighed - mean * total)
 
 

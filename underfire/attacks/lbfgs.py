@@ -47,17 +47,18 @@ def lbfgs(
 ) -> Tensor:
     """Minimise `|r|^2 + c * cross-entropy of the goal` in the box by L-BFGS, for the smallest `c` that fools the model.
 
-    The paper writes `c |r| + loss` and asks for the smallest `c`, which would be the largest perturbation; with `c` at
-    the loss the sentence is right. `c` grows tenfold until the first success and is bisected from there, for each
-    sample separately. The nearest success is returned, whether or not it is a minimiser. With more than two classes it
-    lies somewhat beyond the nearest point, because cross-entropy also moves away from the other classes.
+    Here `r` is the perturbation. The paper writes `c |r| + loss` and asks for the smallest `c`, which would give the
+    largest perturbation; its intention is met with `c` as the weight of the loss. For each sample separately, `c` grows
+    tenfold until the first success and is bisected from there. The nearest success is returned, whether or not it is a
+    minimiser. With more than two classes it lies somewhat beyond the nearest point, because cross-entropy also moves
+    away from the other classes.
 
     Args:
         goal: None takes the likeliest other classes as goals, one after the other (the paper has goals only); any class
             but `y` is then a success.
-        steps: most evaluations of one minimisation.
+        steps: largest number of evaluations in one minimisation.
         candidates: how many of the likeliest other classes are tried if there is no goal.
-        tolerance: a minimisation ends when a step lowers its value by no more than this share.
+        tolerance: a minimisation ends when a step lowers its value by no more than this share of the value.
 
     Returns:
         The nearest success of each sample, shaped like `x`; the clean image if there is none.
@@ -88,21 +89,23 @@ def lbfgs(
 def minimise(
     model: nn.Module, nearest: Nearest, targets: Targets, goal: Tensor, c: Tensor, steps: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
-    """Minimise `|r|^2 + c * cross-entropy` for some samples; return the inputs found, and which of them succeed."""
+    """Minimise `|r|^2 + c * cross-entropy` for the samples of `targets`; return the inputs, and which are successes."""
     x, loss = nearest.x[targets.index], cross_entropy()
     found, reached = x.clone(), torch.zeros_like(targets.y, dtype=torch.bool)
     search, rows = QuasiNewton(x, *nearest.threat.bounds(x), step_size=0.01), torch.arange(len(x), device=x.device)
     for _ in range(steps):
         trial, before, clean = search.trial, search.value, x[rows]
-        # The loss has a goal in any case; whether it was reached depends on what was asked for.
+        # evaluate the trial points; the loss always has a goal, but a success is what `targets` asks for
         logits, value, slope = value_and_grad(model, loss, trial, Targets(targets.y[rows], goal[rows], rows))
         success = succeeded(logits, targets.take(rows).y, targets.take(rows).goal)
         nearest.update(trial, success, targets.index[rows])
+        # let the solver choose the next trial points
         weight = c[rows]
         search.tell(
             (trial - clean).square().flatten(1).sum(1) - weight * value,
             2 * (trial - clean) - per_sample(weight, slope) * slope,
         )
+        # remember the points that were accepted; rows without progress leave
         accepted = search.value < before
         found[rows[accepted]], reached[rows[accepted]] = trial[accepted], success[accepted]
         little = accepted & (before - search.value <= tolerance * search.value)

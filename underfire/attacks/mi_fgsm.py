@@ -38,12 +38,12 @@ def mi_fgsm(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Take steps of `eps / steps` along accumulated gradients, each divided by its L1 norm.
+    """Take steps of `eps / steps` along the accumulated gradient; each gradient is divided by its L1 norm first.
 
     Args:
         norm: `"linf"` steps along the sign of the accumulated gradient, `"l2"` along its direction.
         decay: share of the accumulated gradient that is kept in each step, the paper's mu.
-        objective: None is `log_odds`, which equals the paper's cross-entropy after normalising.
+        objective: None is `log_odds`, whose gradient equals that of the paper's cross-entropy after normalising.
     """
     if steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")

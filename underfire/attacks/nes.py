@@ -43,16 +43,16 @@ def nes(
 ) -> Tensor:
     """Take projected steps along gradients that natural evolution strategies estimate from scores.
 
-    This is the paper's query-limited attack, on the margin instead of the cross-entropy, which a confident model
-    flattens.
+    This is the paper's query-limited attack, on the margin instead of the cross-entropy, whose gradient vanishes on a
+    confident model.
 
     Args:
         step_size: None is `eps / 5`, the paper's ratio.
-        samples: number of directions per estimate; each is probed forwards and backwards.
-        sigma: standard deviation of the directions. (A model in half precision needs a larger one.)
+        samples: number of random directions per estimate; each is queried forwards and backwards.
+        sigma: standard deviation of the entries of a direction. (A model in half precision needs a larger one.)
 
     Raises:
-        OracleError: the model failed; its `found` holds the best images so far.
+        OracleError: the model failed; the error's `found` holds the best images so far.
     """
     at_least_one(samples=samples)
     if sigma <= 0:

@@ -54,14 +54,14 @@ def one_pixel(
         population: number of candidates of each sample, at least 4.
         steps: number of generations after the first.
         factor: factor of the difference of two candidates, the paper's F.
-        base: `"random"` adds the difference to a third candidate, as in the paper; `"best"` adds it to the fittest so
-            far, which gets further in few generations.
+        base: `"random"` adds the difference to another random candidate, as in the paper; `"best"` adds it to the
+            fittest candidate so far, which gets further in few generations.
 
     Returns:
         The perturbed images, shaped like `x`: the first success, or the fittest candidate.
 
     Raises:
-        OracleError: the model failed; its `found` holds the best images so far.
+        OracleError: the model failed; the error's `found` holds the best images so far.
     """
     domain_of(model).require_images("one_pixel")
     generator = default_generator(generator, x.device)
@@ -78,13 +78,13 @@ def one_pixel(
     evolution = _Evolution(x, population, int(pixels.max()) if len(x) else 0, factor, base, generator)
 
     def answers(index: Tensor, genes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return fitness and success of each candidate, `[L, population]`, for one query each."""
         owner = index.repeat_interleave(population)
         flat = genes.flatten(0, 1)
         logits = ask.each(lambda rows: paint(x[owner[rows]], flat[rows], pixels[owner[rows]]), owner)
         everyone = Targets(y[owner], None if goal is None else goal[owner], owner)
         fitness = log_odds()(everyone.step(model, x, logits)).to(x.dtype)
         reached = ask.reached(logits, owner)
-        # A success comes before any failure, whatever rounding does to its log-odds.
         return fitness.view(-1, population), reached.view(-1, population)
 
     with frozen(model), attach_partial_result(lambda: best), torch.no_grad():
@@ -93,15 +93,18 @@ def one_pixel(
         fathers = evolution.first(len(targets.index))
         fitness, reached = answers(targets.index, fathers)
         for step in range(steps + 1):
+            # a child replaces its parent if it is fitter or a success
             if step:
                 children = evolution.children(fathers, fitness)
                 theirs, reached = answers(targets.index, children)
                 fitter = theirs > fitness
                 fathers = torch.where(fitter[..., None, None] | reached[..., None, None], children, fathers)
                 fitness = torch.where(fitter, theirs, fitness)
+            # the fittest candidate; successes come first, whatever rounding does to their log-odds
             order = torch.where(reached, float("inf"), fitness)
             top = fathers[torch.arange(len(fathers), device=x.device), order.argmax(1)]
             best[targets.index] = paint(x[targets.index], top, pixels[targets.index])
+            # samples with a success leave the batch
             rows = (~reached.any(1)).nonzero().squeeze(1)
             if len(rows) == 0:
                 break
@@ -115,7 +118,8 @@ def paint(x: Tensor, genes: Tensor, pixels: Tensor) -> Tensor:
     place = genes[..., 0].floor().clamp(0, height - 1) * width + genes[..., 1].floor().clamp(0, width - 1)
     place = place.to(torch.int64)[:, None].expand(-1, x.shape[1], -1)
     painted = x.flatten(2).clone()
-    for i in reversed(range(genes.shape[1])):  # where two pixels meet, the first counts; those not allowed come first
+    # From the last gene to the first, so that the first counts where two genes have the same position.
+    for i in reversed(range(genes.shape[1])):
         before = painted.gather(2, place[..., i : i + 1])
         colour = torch.where((pixels > i)[:, None, None], genes[:, i, 2:, None], before)
         painted.scatter_(2, place[..., i : i + 1], colour)
@@ -123,7 +127,10 @@ def paint(x: Tensor, genes: Tensor, pixels: Tensor) -> Tensor:
 
 
 class _Evolution:
-    """Candidates `[L, population, P, 2 + C]`: rows in `[0, H)`, columns in `[0, W)`, colours in `[0, 1]`."""
+    """Differential evolution of candidates `[L, population, P, 2 + C]`: row, column, colour of each pixel.
+
+    Rows are in `[0, H)`, columns in `[0, W)` and colours in `[0, 1]`.
+    """
 
     def __init__(
         self, x: Tensor, population: int, pixels: int, factor: float, base: str, generator: Generator | None
@@ -164,7 +171,8 @@ class _Evolution:
             for k in (1, 2, 3)
         ]
         taken = torch.arange(population, device=self.like.device).expand(count, -1)[..., None]
-        for draw in draws:  # the draw counts those not taken yet
+        # Each draw is a number among the candidates not taken yet; it is shifted past those that are taken.
+        for draw in draws:
             for other in taken.sort(-1).values.unbind(-1):
                 draw += draw >= other
             taken = torch.cat([taken, draw[..., None]], -1)

@@ -47,22 +47,22 @@ def photometric(
 ) -> Tensor:
     """Change brightness and contrast of every image or of its complement, `gain * x + bias`, until it fools the model.
 
-    The paper raises one transformation at a time, from mild to strong; the grid does the same if the other ranges are
-    empty, and tries all combinations if they are not (ours).
+    The paper applies one transformation at a time, from mild to strong; the grid does the same if the ranges of the
+    others are empty, and tries all combinations if they are not (ours).
 
     Args:
         eps: share of all ranges that may be used, one number or one per sample `[B]`.
         brightness: largest bias in either direction (the paper only brightens).
-        contrast: smallest and largest gain, around 1.
-        complement: whether `1 - x` may be used; it cannot be used in part, and so needs an eps of at least 1.
+        contrast: smallest and largest gain, at most and at least 1.
+        complement: whether `1 - x` may be used; because it cannot be used in part, that needs an eps of at least 1.
         search: `"grid"` tries every combination, the mildest first; `"random"` tries `samples` random combinations;
             `"gradient"` climbs the margin along signs of the gradient (ours) and is the only search that needs
             gradients.
         values: number of values of gain and of bias on the grid.
         samples: number of random combinations.
-        step_size: as a share of every range.
-        restarts: runs of the gradient search; those after the first start at random.
-        keep: `"success"` returns the first success; `"best"` returns the change of the largest margin.
+        step_size: size of a step of the gradient search, as a share of every range.
+        restarts: number of runs of the gradient search; those after the first start at random.
+        keep: `"success"` returns the first success; `"best"` returns the changed image of the largest margin.
 
     Returns:
         The changed images, shaped like `x`; where nothing fools the model, those of the largest margin.

@@ -36,10 +36,10 @@ def rand_fgsm(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Take one random sign step away from the kinks around the data, then one FGSM step with the rest of eps.
+    """Take one random sign step out of the non-smooth vicinity of the image, then one FGSM step with the rest of eps.
 
     Args:
-        start: share of eps of the random step, in `[0, 1)`; the paper's is 0.5.
+        start: share of eps that the random step uses, in `[0, 1)`; the paper has 0.5.
         objective: None is `log_odds`, whose gradient has exactly the sign of the paper's cross-entropy.
     """
     generator = default_generator(generator, x.device)

@@ -1,4 +1,4 @@
-"""Any recipe of parts, named in a spec file or on the command line: attack = objective x threat x gradient x move.
+"""An attack of freely chosen parts, in a spec file or on the command line: objective x threat x gradient x move.
 
 The three kinds of parts that published transfer attacks combine (input transformations, gradient smoothing, momentum)
 are compared in Dong et al., Benchmarking Adversarial Robustness on Image Classification, CVPR 2020.
@@ -53,15 +53,15 @@ def recipe(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Run the attack that the given parts make together; with none given, it is PGD from the clean image.
+    """Run the attack that consists of the given parts; with none given, it is PGD from the clean image.
 
     Args:
         objective: what to make large; None is the margin.
-        views: the looks at an image that the objective is averaged over.
+        views: the transformed copies of an image that the objective is averaged over.
         estimate: how the gradient is obtained.
-        smooth: what is done to the gradient before the move uses it.
-        move: memory and direction; None is the gradient itself.
-        step_rule: how far a step goes; None is `eps / steps`.
+        smooth: how the gradient is smoothed before the move uses it.
+        move: how the gradients become a direction, such as momentum; None is the last gradient itself.
+        step_rule: the step size; None is `eps / steps`.
     """
     at_least_one(steps=steps)
     made = Recipe(

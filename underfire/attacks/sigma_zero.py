@@ -56,8 +56,9 @@ def sigma_zero(
         eps: the largest number of changed entries that counts, one number or one per sample `[B]`; None is any.
         step_size: size of Adam's first step; it falls to a tenth along half a cosine.
         sigma: smoothness of the count `sum d² / (d² + sigma)`.
-        threshold: changes below it are set back to zero; it rises after a success and falls after a failure.
-        rate: by how much the threshold moves, as a multiple of the step size.
+        threshold: first threshold: changes below it are set back to zero; it rises after a success and falls after a
+            failure.
+        rate: by how much the threshold moves in a step, as a multiple of Adam's step size.
 
     Returns:
         The sparsest success of each sample, shaped like `x`; the clean image if there is none.
@@ -78,14 +79,17 @@ def sigma_zero(
         z, tau, move = x, per_sample(x.new_full((len(x),), threshold), x), adam()
         state, eta = move.init(x), cosine(step_size, step_size / 10)
         for step in range(steps):
+            # forward and backward pass; record the successes
             logits, _, g = value_and_grad(model, carlini(6), z, at)
             success = succeeded(logits, at.y, at.goal)
             nearest.update(z, success, at.index)
             d = z - x
-            # Minus the gradient of the smooth count, as a share of the entries.
+            # subtract the gradient of the smooth count, divided by the number of entries
             g = g - 2 * sigma * d / (d.square() + sigma).square() / d[0].numel()
+            # Adam's step on the normalised gradient
             direction, state = move.update(unit(g, math.inf), state)
             z = nearest.threat.clip(x, z + eta(step, steps + 1) * direction)
+            # adapt the threshold, and set smaller changes back to zero
             change = rate * eta(step + 1, steps + 1)
             tau = (tau + torch.where(per_sample(success, z), change, -change).to(tau)).clamp(0, 1)
             z = torch.where((z - x).abs() < tau, x, z)

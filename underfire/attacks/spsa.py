@@ -44,17 +44,17 @@ def spsa(
     chunk: int = 128,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Run Adam along gradients estimated from scores at random corners of a small cube around the image.
+    """Run Adam along gradients estimated from the scores at random corners of a small cube around the image.
 
     The paper bounds the L-infinity norm; for L2 (ours) Adam's direction is scaled to the length of the step.
 
     Args:
         step_size: None is `eps / 4`, about the paper's 0.01 at its eps of 8/255.
-        samples: number of corners per estimate; each is probed together with the opposite one.
+        samples: number of corners per estimate; each is queried together with the opposite corner.
         step: half the side of the cube.
 
     Raises:
-        OracleError: the model failed; its `found` holds the best images so far.
+        OracleError: the model failed; the error's `found` holds the best images so far.
     """
     at_least_one(samples=samples)
     if step <= 0:

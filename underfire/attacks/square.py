@@ -48,19 +48,19 @@ def square(
 ) -> Tensor:
     """Change the colour (in L2 and L1: the texture) of random squares, and keep each change that helps.
 
-    Every sample has its own squares, costs one forward pass per query, and leaves at its first success. A square that
-    would change nothing takes the opposite colour. The schedule of the square sizes is scaled to the number of queries,
-    as in AutoAttack.
+    Every sample has its own squares, costs one forward pass per query, and leaves the batch at its first success. If a
+    square would change nothing, it takes the opposite colour. The schedule of the square sizes is scaled to the number
+    of queries, as in AutoAttack.
 
     Args:
         share: share of the image that the first squares cover, the paper's p.
-        objective: None is the margin, or with a goal the log-odds, which stand for the paper's cross-entropy.
+        objective: None is the margin, or with a goal the log-odds, which replace the paper's cross-entropy.
 
     Returns:
-        The first success of each sample; where there is none, the best image.
+        The first success of each sample; where there is none, the image of the largest objective.
 
     Raises:
-        OracleError: the model failed; its `found` holds the best images so far.
+        OracleError: the model failed; the error's `found` holds the best images so far.
     """
     domain_of(model).require_images("square")
     generator = default_generator(generator, x.device)
@@ -83,16 +83,19 @@ def square(
         clean, within, targets = x, threat, Targets(y, goal, index)
         z = first(clean, within, generator)
         while True:
+            # evaluate the proposals, and keep those that help
             logits = asked(z, index).to(x.dtype)
             reached = asked.reached(logits, index)
             value = objective(targets.step(model, z, logits)).detach()
             better = (value > score[index]) | reached
             best[index[better]], score[index[better]] = z[better], value[better]
+            # samples that succeeded or have no queries left leave the batch
             stays = (~reached & (asked.left[index] > 0)).nonzero().squeeze(1)
             if len(stays) == 0:
                 break
             if len(stays) < len(index):
                 clean, within, targets, index = clean[stays], within.take(stays), targets.take(stays), index[stays]
+            # propose the next squares
             side = _side(share, asked.used[index] - 1, asked.limit[index], x.shape[2], x.shape[3])
             z = again(clean, best[index], within, side, generator)
     return best
@@ -101,7 +104,7 @@ def square(
 def _side(share: float, used: Tensor, limit: Tensor, height: int, width: int) -> Tensor:
     """Return the side of the next square; the covered share is halved at fixed points of the schedule."""
     halvings = torch.tensor([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000], device=used.device)
-    way = used * 10000 // limit
+    way = used * 10000 // limit  # the schedule is that of 10,000 queries
     part = share / 2 ** (way[:, None] > halvings).sum(1)
     return (part * height * width).sqrt().round().clamp(1, min(height, width)).long()
 
@@ -126,15 +129,16 @@ def _offsets(x: Tensor, corner: tuple[Tensor, Tensor], side: Tensor) -> tuple[Te
 
 
 def _stripes(x: Tensor, threat: Threat, generator: Generator | None) -> Tensor:
-    """Return the image with vertical stripes of size eps."""
+    """Return the images with vertical stripes of random sign and size eps: the first proposal in L-infinity."""
     return threat.project(x, x + _signs((len(x), x.shape[1], 1, x.shape[3]), x, generator))
 
 
 def _recolour(x: Tensor, best: Tensor, threat: Threat, side: Tensor, generator: Generator | None) -> Tensor:
-    """Give a square one colour, each channel at one end of its interval."""
+    """Give a random square one random colour, each channel at one end of the interval that eps allows."""
     *_, inside = _offsets(x, _corner(side, x.shape[2], x.shape[3], generator), side)
     colour = _signs((len(x), x.shape[1], 1, 1), x, generator)
     z = threat.project(x, torch.where(inside, x + colour, best))
+    # a proposal that changes nothing takes the opposite colour
     same = per_sample((z == best).flatten(1).all(1), z)
     return torch.where(same & inside, threat.project(x, x - colour), z) if bool(same.any()) else z
 
@@ -159,7 +163,7 @@ def _unit(texture: Tensor, order: float) -> Tensor:
 
 
 def _tiles(x: Tensor, threat: Threat, generator: Generator | None) -> Tensor:
-    """Tile the image with textures of random signs, five along its shorter side."""
+    """Tile the images with textures of random signs, five along the shorter side: the first proposal in L2 and L1."""
     side = max(min(x.shape[2], x.shape[3]) // 5, 1)
     down, across = x.shape[2] // side, x.shape[3] // side
     signs = _signs((len(x), x.shape[1], down, across), x, generator)
@@ -170,12 +174,14 @@ def _tiles(x: Tensor, threat: Threat, generator: Generator | None) -> Tensor:
 
 
 def _exchange(x: Tensor, best: Tensor, threat: Threat, side: Tensor, generator: Generator | None) -> Tensor:
-    """Move the change of one square, and the unused part of the radius, into the texture of another square."""
+    """Move the change of one random square, and the unused part of the radius, into the texture of another."""
     order = float(threat.norm[1:])
     side = side.clamp_min(3)
     side = (side + (side + 1) % 2).clamp_max(min(x.shape[2], x.shape[3]))  # odd, where the image has room
+    # two random squares: `here` grows, `there` is emptied
     rows, columns, here = _offsets(x, _corner(side, x.shape[2], x.shape[3], generator), side)
     *_, there = _offsets(x, _corner(side, x.shape[2], x.shape[3], generator), side)
+    # the texture in each square `here`, transposed at random
     texture = torch.zeros_like(x)
     turned = torch.rand((len(x), 1, 1, 1), generator=generator, device=x.device, dtype=x.dtype) > 0.5
     for length in side.unique().tolist():
@@ -183,8 +189,10 @@ def _exchange(x: Tensor, best: Tensor, threat: Threat, side: Tensor, generator: 
         i, j = rows.clamp(0, length - 1), columns.clamp(0, length - 1)
         looked_up = torch.where(turned, table[j, i], table[i, j])
         texture = torch.where(per_sample(side == length, x) & here, looked_up, texture)
+    # new direction inside `here`: the texture with a random sign, added to the present change
     shift = best - x
     new = _unit(texture, order) * _signs((len(x), x.shape[1], 1, 1), x, generator) + _unit(shift * here, order)
+    # its length: the part of the radius that is unused, and what both squares held
     free = (per_sample(torch.as_tensor(threat.eps), x) ** order - norms(shift, order) ** order).clamp_min(0)
     held = torch.linalg.vector_norm(shift * (here | there), ord=order, dim=(2, 3), keepdim=True) ** order
     grown = _unit(new, order) * (free / x.shape[1] + held) ** (1 / order)
@@ -192,8 +200,8 @@ def _exchange(x: Tensor, best: Tensor, threat: Threat, side: Tensor, generator: 
 
 
 def _full_size(x: Tensor, shift: Tensor, threat: Threat) -> Tensor:
-    """Scale the shift to the radius, and project it into the box."""
+    """Scale the perturbation to the radius, and project the image into the box."""
     number = torch.finfo(x.dtype)
     size = norms(shift, float(threat.norm[1:])).clamp_min(number.tiny)
     scale = per_sample(torch.as_tensor(threat.eps), x) / size
-    return threat.project(x, x + shift * scale.clamp_max(number.max))  # where the squares cancelled, zero stays zero
+    return threat.project(x, x + shift * scale.clamp_max(number.max))  # a perturbation of zero stays zero

@@ -54,22 +54,23 @@ def uap(
 ) -> Tensor:
     """Add one perturbation to all images; each half of the batch gets the perturbation made from the other half.
 
-    The share of fooled images is therefore a held-out rate. With goals there is one perturbation for each class to
-    reach, made from all images of other classes. `universal_perturbation` makes them; if eps differs between samples,
-    it uses the largest, and every image takes the part of the perturbation that its own ball allows.
+    The share of fooled images is therefore measured on held-out images. With goals there is one perturbation for each
+    goal class, made from all images of other classes. `universal_perturbation` makes them; if eps differs between
+    samples, it uses the largest, and every perturbed image is projected onto its own ball.
 
     Args:
         eps: radius of the ball (the paper's xi), one number or one per sample `[B]`.
-        solver: `"deepfool"`, the paper's; or `"sgd"`, which can have goals. None is the paper's if there is no goal.
-        steps: most rounds through the images.
+        solver: `"deepfool"`, as in the paper; or `"sgd"`, which also takes goals. None is `"deepfool"` without a goal
+            and `"sgd"` with one.
+        steps: largest number of rounds through the images.
         rate: share of fooled images at which the rounds end, the paper's 1 - delta.
         step_size: size of a gradient step in the norm; None is `eps / 4`.
-        ceiling: log-odds above which an image has no gradient (sgd).
-        chunk: number of images between two updates; the paper's DeepFool form has 1.
+        ceiling: log-odds above which an image no longer contributes to the gradient; only for `"sgd"`.
+        chunk: number of images between two updates; the paper updates after every image.
         held_out: False makes one perturbation from all images and adds it to the same images.
 
     Raises:
-        Unsupported: DeepFool has a goal.
+        Unsupported: a goal is given for DeepFool.
     """
     generator = default_generator(generator, x.device)
     check_inputs(model, x, y, goal)
@@ -118,16 +119,16 @@ def universal_perturbation(
 ) -> Tensor:
     """Return one perturbation `[1, ...]` that fools the model for most inputs when it is added to them and clipped.
 
-    DeepFool: every input that the perturbation does not fool yet moves to its nearest boundary, and that way is added
-    to the perturbation, for all inputs of a chunk at once. Gradients (Shafahi et al., Universal Adversarial Training,
-    AAAI 2020): steps along the mean gradient of the loss, which is clipped so that fooled inputs do not dominate it;
-    the loss is the log-odds, because cross-entropy vanishes on confident models. An input counts as fooled if it leaves
-    class `y` or reaches its goal. The perturbation of the best round is returned.
+    With DeepFool, each input that the perturbation does not fool yet is moved to its nearest boundary, and the sum of
+    these moves over a chunk is added to the perturbation. With gradients (Shafahi et al., Universal Adversarial
+    Training, AAAI 2020), each step goes along the gradient of the mean loss, which is clipped so that fooled inputs do
+    not dominate it; the loss is the log-odds, because the gradient of cross-entropy vanishes on confident models. An
+    input counts as fooled if it leaves class `y` or reaches its goal. The perturbation of the best round is returned.
 
     The arguments are those of `uap`, except that eps is one number.
 
     Raises:
-        Unsupported: DeepFool has a goal.
+        Unsupported: a goal is given for DeepFool.
     """
     generator = default_generator(generator, x.device)
     check_inputs(model, x, y, goal)
@@ -138,11 +139,13 @@ def universal_perturbation(
     highest = -1.0
     with frozen(model):
         for step in range(steps + 1):
+            # keep the perturbation that fools most inputs
             share = _fooled(model, x, v, targets, chunk)
             if share >= highest:
                 best, highest = v, share
             if share >= rate or step == steps:
                 break
+            # one round through the inputs
             for rows in torch.randperm(len(x), generator=generator, device=x.device).split(chunk):
                 z, here = x[rows], targets.take(rows)
                 if solver == "deepfool":
@@ -154,6 +157,7 @@ def universal_perturbation(
 
 
 def _check(steps: int, rate: float, chunk: int, solver: Solver | None, goal: Tensor | None) -> Solver:
+    """Raise an error if an option is out of its range; return the solver to use."""
     at_least_one(steps=steps, chunk=chunk)
     if not 0 <= rate <= 1:
         raise InputError(f"rate must be in [0, 1], got {rate:g}")
@@ -175,7 +179,7 @@ def _fooled(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, chunk: int
 
 
 def _to_boundaries(model: nn.Module, x: Tensor, v: Tensor, targets: Targets) -> Tensor:
-    """Return the sum of the ways to the nearest boundary, over the inputs that `v` does not fool."""
+    """Return the sum of DeepFool's perturbations `[1, ...]` over the inputs that `v` does not fool."""
     z = domain_of(model).shift(x, v)
     with torch.no_grad():
         rows = (~succeeded(model(z), targets.y, targets.goal)).nonzero().squeeze(1)
@@ -186,7 +190,7 @@ def _to_boundaries(model: nn.Module, x: Tensor, v: Tensor, targets: Targets) -> 
 
 
 def _steepest(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, norm: str, ceiling: float) -> Tensor:
-    """Return the direction of length one along which the mean of the clipped log-odds grows most."""
+    """Return the direction of length one in which the mean of the clipped log-odds grows most."""
     objective = log_odds()
 
     def loss(v: Tensor) -> Tensor:
@@ -198,7 +202,7 @@ def _steepest(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, norm: st
 
 
 def _shrink(v: Tensor, norm: str, eps: float) -> Tensor:
-    """Project onto the ball, without the box."""
+    """Project `v` onto the ball of radius eps around zero; the box is ignored."""
     if norm == "linf":
         return v.clamp(-eps, eps)
     return v * (eps / norms(v, 2).clamp_min(torch.finfo(v.dtype).tiny)).clamp_max(1)

@@ -39,11 +39,11 @@ def vmi_fgsm(
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Take momentum steps of `eps / steps` along gradients that are tuned by the variance around the last iterate.
+    """Take momentum steps of `eps / steps` along gradients corrected by their variance around the previous iterate.
 
     Args:
         samples: number of points around an iterate, the paper's N.
-        neighbourhood: half the side of the cube that they are drawn from, in units of eps; the paper's beta.
+        neighbourhood: half the side of the cube that the points are drawn from, in units of eps; the paper's beta.
         decay: share of the accumulated gradient that is kept in each step, the paper's mu.
         objective: None is `log_odds`; the paper has cross-entropy, whose gradient vanishes on a confident network.
     """

@@ -53,29 +53,31 @@ def zoo(
     chunk: int = 128,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Run the attack of Carlini and Wagner by coordinate descent on differences of scores.
+    """Minimise Carlini and Wagner's loss by coordinate descent along finite differences of the margin.
 
-    It minimises `|x' - x|^2 + c * max(confidence - margin, 0)`, a few random coordinates at a time; one step costs `2 *
-    coordinates + 1` queries. Values are clipped to the box, which is one of the ways of the authors' code. The paper
-    uses tanh space, in which differences vanish at black and white pixels.
+    The loss is `|x' - x|^2 + c * max(confidence - margin, 0)`. Each step updates a few random coordinates and costs
+    `2 * coordinates + 1` queries. Values are clipped to the box, which is an option of the authors' code. The paper
+    optimises in tanh space, where the differences vanish at black and white pixels.
 
     Args:
-        binary_search_steps: runs of the binary search over `c`, which share the queries. (The paper has 9 on small
-            images, with millions of queries, and 1 on large ones.)
+        binary_search_steps: number of runs of the binary search over `c`, which share the queries equally. (The paper
+            has 9 on small images, with millions of queries, and 1 on large ones.)
         c: first weight of the margin against the distance.
-        step_size: size of a coordinate's step: Adam's, or the factor of Newton's.
-        step: half the distance of the two points of a difference.
+        step_size: Adam's step size for each coordinate, or the factor of Newton's step.
+        step: half the distance between the two points of a central difference.
         coordinates: number of coordinates updated at once.
-        solver: `"adam"` or `"newton"`. (Second differences need a larger `step`, or float64.)
-        sides: the change is made in images of these longer sides, enlarged to that of `x`; each gets an equal share of
-            a run and starts where the one before ended. None is the full size alone.
-        importance: draw coordinates where the change is large so far, by regions of 8 x 8.
+        solver: `"adam"` or `"newton"`. (The second differences of Newton's method need a larger `step`, or float64.)
+        sides: sizes in which the perturbation is optimised, one after the other, before it is enlarged to the size of
+            `x`; each is the length of the longer side in pixels. Each size gets an equal share of a run and starts from
+            the perturbation of the size before. None is full size only.
+        importance: whether coordinates are drawn with probabilities that follow the largest change so far in their
+            region of 8 x 8 pixels, instead of uniformly.
 
     Returns:
         The nearest success of each sample; the clean image if there is none within eps.
 
     Raises:
-        OracleError: the model failed; its `found` holds the nearest successes so far.
+        OracleError: the model failed; the error's `found` holds the nearest successes so far.
     """
     generator = default_generator(generator, x.device)
     at_least_one(
@@ -96,7 +98,7 @@ def zoo(
     shapes = [_shape(x, side) for side in sides] if sides else [tuple(x.shape[2:])]
 
     def see(x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """How far the margin is from what is wanted, and whether the attacker has it."""
+        """Return by how much the margin falls short of `confidence`, and whether the attack has succeeded, `[M]`."""
         logits = ask(x_adv, targets.index)
         short = confidence - lead(targets.step(model, x_adv, logits)).to(x.dtype)
         success = ask.reached(logits, targets.index) & (short <= 0)
@@ -109,12 +111,14 @@ def zoo(
         clean, _ = see(x, everyone)
         first = everyone.take((~nearest.found).nonzero().squeeze(1))
         for search in range(binary_search_steps):
+            # each run may spend an equal share of the queries that are left
             until = ask.used + ask.left // (binary_search_steps - search)
             targets, reached = first, torch.zeros_like(nearest.found)
             short = clean[targets.index]
             run = _Run(x[targets.index], shapes[0], solver, step_size, step, importance, nearest.threat, generator)
             taken = 0
             while True:
+                # rows that cannot pay for one more step leave the run
                 cost = 2 * min(coordinates, run.z[:1].numel()) + 1
                 rows = (ask.used[targets.index] + cost <= until[targets.index]).nonzero().squeeze(1)
                 if len(rows) == 0:
@@ -122,10 +126,12 @@ def zoo(
                 if len(rows) < len(targets.index):
                     targets, short = targets.take(rows), short[rows]
                     run.take(rows)
-                if taken == 0:  # of those whose run is the longest
+                # move to the next size when its share of the longest run begins
+                if taken == 0:
                     length = int((until - ask.used)[targets.index].max()) // cost
                 elif (stage := taken * len(shapes) // max(length, 1)) < len(shapes):
                     run.enlarge(shapes[stage])
+                # take a step, and evaluate the new images
                 run.descend(
                     ask, targets, short, weights.c[targets.index], confidence, min(coordinates, run.z[:1].numel())
                 )
@@ -137,13 +143,14 @@ def zoo(
 
 
 def _shape(x: Tensor, side: int) -> tuple[int, int]:
+    """Return height and width of `x` scaled so that the longer side has at most `side` pixels."""
     height, width = x.shape[2:]
     share = min(1.0, side / max(height, width))
     return max(1, round(height * share)), max(1, round(width * share))
 
 
 class _Run:
-    """One descent from the clean inputs: the change `z [L, C, h, w]`, and the memory of every coordinate."""
+    """One descent from the clean inputs: the perturbations `z` `[L, C, h, w]`, and the memory of each coordinate."""
 
     def __init__(
         self,
@@ -162,7 +169,7 @@ class _Run:
         self.forget()
 
     def forget(self) -> None:
-        """Reset Adam's means; they are counted for every coordinate separately."""
+        """Reset Adam's moving averages and its step counts, which every coordinate has for itself."""
         self.mean, self.square, self.count = (torch.zeros_like(self.z).flatten(1) for _ in range(3))
 
     def take(self, rows: Tensor) -> None:
@@ -171,33 +178,34 @@ class _Run:
         self.mean, self.square, self.count = self.mean[rows], self.square[rows], self.count[rows]
 
     def enlarge(self, shape: tuple[int, ...]) -> None:
-        """Go on in a space of this size."""
+        """Interpolate the perturbations to this size, and reset Adam."""
         if self.z.shape[2:] != shape:
             self.z = F.interpolate(self.z, shape, mode="bilinear", align_corners=False)
             self.forget()
 
     def image(self, z: Tensor, x: Tensor) -> Tensor:
-        """Return the images of the changes."""
+        """Return the images `x` with the perturbations `z` added at full size, clipped to the box."""
         if z.shape[2:] != x.shape[2:]:
             z = F.interpolate(z, x.shape[2:], mode="bilinear", align_corners=False)
         return self.threat.clip(x, x + z)
 
     def choose(self, count: int) -> Tensor:
-        """Draw coordinates `[L, count]` to update, without repetition."""
+        """Draw coordinates `[L, count]` to update, without replacement."""
         key = torch.rand(self.mean.shape, generator=self.generator, device=self.z.device, dtype=self.z.dtype)
         if self.importance:
             pooled = F.max_pool2d(self.z.abs(), 8, ceil_mode=True)
             share = F.interpolate(pooled, self.z.shape[2:], mode="nearest").flatten(1)
             share = torch.where((share > 0).any(1, keepdim=True), share, 1)
             key = key.clamp_min(torch.finfo(key.dtype).tiny).log() / share.clamp_min(torch.finfo(key.dtype).tiny)
-        return key.topk(count, dim=1).indices  # the largest of u^(1/p) are a draw with probabilities p
+        return key.topk(count, dim=1).indices  # the largest u^(1/p) are a draw with weights p
 
     def descend(self, ask: Queries, targets: Targets, short: Tensor, c: Tensor, confidence: float, count: int) -> None:
-        """Take one step of `count` coordinates."""
+        """Estimate slope and curvature of `count` random coordinates, and take one step along them."""
         chosen = self.choose(count)
         g, curvature = torch.zeros_like(chosen, dtype=self.z.dtype), torch.zeros_like(chosen, dtype=self.z.dtype)
         h, lead, pairs = self.step, margin(), torch.arange(chosen.numel(), device=chosen.device)
         for some in pairs.split(max(1, ask.chunk // 2)):
+            # the two points of each difference, and the present image
             rows = some // count
             x = self.x[rows]
             offset = torch.zeros_like(self.z[rows]).flatten(1)
@@ -206,8 +214,9 @@ class _Run:
             both, twice = torch.cat([ahead, behind]), targets.take(torch.cat([rows, rows]))
             value = confidence - lead(twice.step(ask.model, both, ask(both, twice.index))).to(self.z.dtype)
             rise, fall = value.clamp_min(0).chunk(2)
-            # The squared distances differ by so little that rounding would hide it: a² - b² is (a - b) (a + b).
+            # the distance term; rounding would hide its small differences, so a² - b² is computed as `(a - b) (a + b)`
             up, down = (((a - b) * (a + b - 2 * x)).flatten(1).sum(1) for a, b in ((ahead, middle), (middle, behind)))
+            # first and second differences of the whole loss
             weight = c[rows]
             g.view(-1)[some] = (up + down + weight * (rise - fall)) / (2 * h)
             curvature.view(-1)[some] = (up - down + weight * (rise - 2 * short[rows].clamp_min(0) + fall)) / h**2
@@ -217,9 +226,11 @@ class _Run:
         self.z = self.threat.clip(self.x, self.x + z) - self.x if full else z
 
     def _newton(self, g: Tensor, curvature: Tensor) -> Tensor:
+        """Return Newton's step, or the slope where the curvature is not positive."""
         return g / torch.where(curvature > 0, curvature, 1)
 
     def _adam(self, g: Tensor, chosen: Tensor) -> Tensor:
+        """Return Adam's step for the chosen coordinates, and update their memory."""
         mean = 0.9 * self.mean.gather(1, chosen) + 0.1 * g
         square = 0.999 * self.square.gather(1, chosen) + 0.001 * g * g
         count = self.count.gather(1, chosen) + 1

@@ -1,4 +1,4 @@
-"""Adversarial patch (Brown et al., Adversarial Patch, NIPS Workshops 2017): one picture that rules every scene."""
+"""Adversarial patch (Brown et al., NIPS Workshops 2017): one patch that fools the model on many images."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def adversarial_patch(
 ) -> Tensor:
     """Paste one patch onto all images at random places; each half of the batch gets the patch made from the other half.
 
-    The result therefore shows what the patch does to images that it was not made from. With goals, one patch is made
-    for each class to reach. `train_patch` returns the patch itself, `patches.apply_patch` pastes it onto other images,
-    and `figures.printing.save_patch` writes a file to print.
+    The patch is therefore judged on images that it was not made from. With goals, one patch is made for each goal
+    class. `train_patch` returns the patch itself, `patches.apply_patch` pastes it onto other images, and
+    `figures.printing.save_patch` writes a file to print.
 
     Args:
         goal: None leaves class `y` (ours; the paper has goals only).
@@ -67,7 +67,8 @@ def adversarial_patch(
         step_size: size of Adam's first step, in pixel values; it falls linearly to a tenth.
         shape: `"circle"`, `"square"`, or a mask `[h, w]` of zeros and ones.
         rotation: largest angle of the patch in either direction, in degrees.
-        scale: smallest side of the patch during training, as a share of the largest; the result has the largest.
+        scale: smallest side of the patch during training, as a share of the largest; the returned images show the
+            largest.
         held_out: False makes the patch from all images and pastes it onto the same images.
 
     Raises:
@@ -133,15 +134,18 @@ def train_patch(
     targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     with frozen(model), torch.enable_grad():
         for step in range(steps):
+            # draw images and places
             rows = torch.randperm(len(x), generator=generator, device=x.device)[:chunk]
             scene, here = x[rows].detach(), targets.take(rows)
             places = random_places(scene, mask, pixels[rows], rotation=rotation, scale=scale, generator=generator)
+            # forward and backward pass
             patch = patch.detach().requires_grad_(True)
             x_adv = paste(scene, patch[0], mask, places)
             logits = model(x_adv)
             check_classes(logits, here.y, here.goal)
             loss = objective(here.step(model, x_adv, logits)).mean()
             (gradient,) = torch.autograd.grad(loss, patch)
+            # Adam's step
             direction, state = move.update(torch.nan_to_num(gradient, 0.0, 0.0, 0.0), state)
             patch = (patch.detach() + step_rules.current_step_size(length, step, steps) * direction).clamp(0, 1)
     return patch[0], mask
@@ -159,6 +163,7 @@ def _check(
     scale: float,
     chunk: int,
 ) -> None:
+    """Raise InputError or DataError if an argument is out of its range."""
     at_least_one(steps=steps, chunk=chunk)
     if step_size <= 0 or rotation < 0 or not 0 < scale <= 1:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Patches: pictures of any shape, pasted onto images at random places, angles and sizes, measured to the pixel."""
+"""Patches of any shape: pasted onto images at random places, angles and sizes, never covering more than eps allows."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Places:
 
 
 def allowance(x: Tensor, eps: float | Tensor) -> Tensor:
-    """Return how many pixels the share eps of each image is, rounded down, int64 `[B]`."""
+    """Return how many pixels of each image the share eps allows, rounded down, int64 `[B]`."""
     share = torch.as_tensor(eps, dtype=torch.float64, device=x.device).expand(len(x))
-    # A share such as 0.29 of 100 pixels is 28.999999 of them by the rounding of numbers.
+    # Rounding makes 0.29 of 100 pixels 28.999999; the small factor turns it into 29 again.
     return (share * x[0, 0].numel() * (1 + 1e-6)).floor().to(torch.int64)
 
 
@@ -67,7 +67,7 @@ def _half(mask: Tensor, pixels: Tensor) -> Tensor:
 
 
 def check_fits(x: Tensor, mask: Tensor, pixels: Tensor) -> None:
-    """Raise InputError if a patch that covers so many pixels is higher or wider than the image."""
+    """Raise InputError if a patch that covers `pixels` pixels is higher or wider than the image."""
     height, width = x.shape[2:]
     sides = 2 * _half(mask, pixels.to(mask.dtype))
     largest = sides.amax(0).tolist() if len(sides) else [0.0, 0.0]
@@ -112,10 +112,11 @@ def random_places(
 def paste(x: Tensor, patch: Tensor, mask: Tensor, places: Places) -> Tensor:
     """Return the images `[B, C, H, W]` with the patch `[C, h, w]` on them, differentiable in the patch.
 
-    No image changes in more pixels than `places.pixels`; if the pixel grid would cover more, the pixels farthest from
+    No image changes in more than `places.pixels` pixels; if the pixel grid would cover more, the pixels farthest from
     the centre stay as they are.
     """
     height, width = x.shape[2:]
+    # coordinates of each image pixel in the rotated patch, from -1 to 1
     half = _half(mask, places.pixels.to(x.dtype)).clamp_min(1e-6)[:, :, None, None]
     rows, columns = (torch.arange(n, dtype=x.dtype, device=x.device) + 0.5 for n in (height, width))
     down = (rows[:, None] - places.centre[:, 0, None, None]).expand(-1, height, width)
@@ -123,9 +124,11 @@ def paste(x: Tensor, patch: Tensor, mask: Tensor, places: Places) -> Tensor:
     cos, sin = (f(places.angle)[:, None, None] for f in (torch.cos, torch.sin))
     u, v = (cos * right - sin * down) / half[:, 1], (sin * right + cos * down) / half[:, 0]
     grid = torch.stack([u, v], dim=-1)
+    # the patch and its mask, read at these coordinates
     shown = torch.cat([patch, mask[None]]).expand(len(x), -1, -1, -1)
     shown = F.grid_sample(shown, grid, padding_mode="border", align_corners=False)
     inside = (u.abs() <= 1) & (v.abs() <= 1) & (shown[:, -1] > 0.5)
+    # of the pixels inside, only the `places.pixels` nearest to the centre change
     distance = torch.where(inside, u.square() + v.square(), float("inf")).flatten(1)
     order = distance.argsort(dim=1, stable=True)
     ranks = torch.arange(height * width, device=x.device).expand_as(order)

@@ -48,25 +48,25 @@ def carlini_wagner(
 ) -> Tensor:
     """Minimise `distance + c * f` by Adam over `w`, where `x'` is `tanh(w)` scaled to the box.
 
-    L2: a binary search over `c`. L-infinity: only the change beyond a limit `tau` counts as distance; `tau` falls by a
-    tenth when a run meets it, and `c` doubles when it does not. L0: the L2 attack on fewer and fewer entries. The last
-    two start each run from the end of the run before. Each sample searches independently, and leaves the batch when it
-    is done.
+    L2: a binary search over `c`. L-infinity: only the change beyond a limit `tau` counts as distance; `tau` falls by at
+    least a tenth when a run meets it, and `c` doubles when a run does not. L0: the L2 attack on fewer and fewer
+    entries. The last two start each run from the end of the run before. Each sample searches independently, and leaves
+    the batch when its search ends.
 
     Where the paper leaves a choice open, this follows the authors' code, with these differences. L2: Adam's steps are
     half as long, and a run is given up sooner. Box: it is the middle 99 % of the range of tanh, so that black and white
-    pixels can move. L-infinity: `tau` may fall to 1e-4 instead of one grey level, and Adam's steps fall with it. L0: it
-    counts entries instead of pixels, and freezes more of them at once if there are many. L-infinity and L0: a run is
-    given up when its loss stalls, and the run after a failure continues from there.
+    pixels can move. L-infinity: `tau` may fall to 1e-4 instead of one grey level, and Adam's step size is never larger
+    than `tau`. L0: it counts entries instead of pixels, and freezes more of them at once if there are many. L-infinity
+    and L0: a run is given up when its loss stalls, and after a failure the next run continues from there.
 
     Args:
-        steps: most steps of one run; None is 10,000 for L2 and 1,000 for the other norms.
+        steps: largest number of steps of one run; None is 10,000 for L2 and 1,000 for the other norms.
         step_size: size of Adam's steps in tanh space; None is 0.005, and 0.01 for L0. (The paper's 0.01 ends farther
             from the image in L2 if the steps are few.)
-        binary_search_steps: for L2 alone.
+        binary_search_steps: number of values of `c` that are tried; only for L2.
         c: first weight of `f`; None is 1e-3, and 1e-5 for L-infinity.
         function: which of the paper's seven functions f to use, 1 to 7; see `underfire.ascent.objectives.carlini`.
-        objective: what to maximise instead of `-f`; `confidence` then only decides what counts as a success.
+        objective: what to maximise instead of `-f`; `confidence` then only decides which iterates are successes.
         abort_early: whether a run ends if its loss has fallen too little in a tenth of the steps: by less than a tenth
             in L2, by less than a ten-thousandth in the other norms.
 

@@ -1,4 +1,4 @@
-"""Adam in tanh space, run after run, every sample at its own step of its own run: the loop of C&W's three attacks."""
+"""The loop of Carlini and Wagner's three attacks: runs of Adam in tanh space, each sample at its own step and run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from underfire.ascent.threats import Threat
 from underfire.domains import Domain
 from underfire.validate import per_sample
 
-#: The share of the range of tanh that is the box. With all of it black and white pixels would lie at infinity, and even
-#: where they are pulled in a little, as usual, the slope there is so small that hundreds of steps do not move them.
+#: The share of the range of tanh that is the box. If the box were the whole range, black and white pixels would lie at
+#: infinity; even if they were pulled in a little, as is usual, the slope there would be so small that hundreds of steps
+#: could not move them.
 SHARE = 0.99
 
 
 class Search:
-    """The part of the attack that depends on the norm: its distance, when a run is done, and which run comes next.
+    """The part of the attack that depends on the norm: the distance, when a run is solved, and which run is next.
 
     Attributes:
         x: clean inputs `[B, ...]`.
@@ -38,11 +39,11 @@ class Search:
         self.c, self.step_size = x.new_full((len(x),), c), x.new_full((len(x),), step_size)
 
     def shown(self, x_adv: Tensor, index: Tensor) -> Tensor:
-        """Return `x_adv` of the samples at `index`, with the entries that may not change set back."""
+        """Return the inputs `x_adv` of the samples at `index`, with entries that may not change set to clean values."""
         return x_adv if self.threat.domain.unit_box else self.threat.clip(self.x[index], x_adv)
 
     def distance(self, shift: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the distance of the changes of the samples at `index`, `[M]`, and its gradient."""
+        """Return the distance of the changes `[M, ...]` of the samples at `index`, `[M]`, and its gradient."""
         return shift.square().flatten(1).sum(1), 2 * shift
 
     def solved(self, success: Tensor, far: Tensor, index: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ class Search:
         return torch.zeros_like(success)
 
     def conclude(self, x_adv: Tensor, solved: Tensor, reached: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Learn from runs that ended at `x_adv`; return which samples go on, bool `[M]`, and from where."""
+        """Use the result of runs that ended at `x_adv`; return which samples go on, bool `[M]`, and their starts."""
         raise NotImplementedError
 
 
@@ -68,8 +69,8 @@ def descend(
     """Minimise `distance - c * objective` run after run as `search` directs, and pass every success to `nearest`.
 
     A run ends when it is solved, after `steps` steps, or (with `abort_early`) when its loss has not fallen by the share
-    `search.fall` in a tenth of the steps. Its sample starts the next run at once while others are still in the middle
-    of theirs, so that the batch stays full.
+    `search.fall` in a tenth of the steps. The sample then starts its next run at once, while other samples are still in
+    the middle of theirs, so that the batch stays full.
     """
     lead, window, edge = margin(), math.ceil(steps / 10), math.atanh(SHARE)
     box = search.threat.domain
@@ -85,7 +86,7 @@ def descend(
         x_adv = search.shown(_from_tanh(flat, box), targets.index)
         logits, value, slope = value_and_grad(model, objective, x_adv, targets)
         far, away = search.distance(x_adv - start, targets.index)
-        # keep the nearest
+        # record the successes
         success = succeeded(logits, targets.y, targets.goal) & (lead(targets.step(model, x_adv, logits)) >= confidence)
         nearest.update(x_adv, success, targets.index)
         reached |= success
@@ -107,7 +108,7 @@ def descend(
             before = torch.where(check, loss, before)
         if not bool(ended.any()):
             continue
-        # start the next run of these samples; samples that are done leave the batch
+        # start the next run of these samples; samples whose search is over leave the batch
         rows = ended.nonzero().squeeze(1)
         on, fresh = search.conclude(x_adv[rows], solved[rows], reached[rows], targets.take(rows))
         w[rows], t[rows], before[rows], reached[rows] = _to_tanh(fresh, box), 0, float("inf"), False
@@ -120,7 +121,7 @@ def descend(
 
 
 def _to_tanh(x: Tensor, domain: Domain) -> Tensor:
-    """Return the `w` whose tanh, scaled to the box, is `x`."""
+    """Return the `w` for which `_from_tanh(tanh(w))` is `x`."""
     if not domain.unit_box:
         low, high = domain.box(x)
         x = (x - low) / (high - low)
@@ -128,7 +129,7 @@ def _to_tanh(x: Tensor, domain: Domain) -> Tensor:
 
 
 def _from_tanh(flat: Tensor, domain: Domain) -> Tensor:
-    """Return tanh values scaled to the box."""
+    """Return the inputs whose tanh values are `flat`: the middle of the range of tanh, scaled to the box."""
     share = (flat / SHARE + 1).div_(2).clamp_(0, 1)
     if domain.unit_box:
         return share

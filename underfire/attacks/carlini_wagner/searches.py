@@ -1,4 +1,4 @@
-"""How the attacks of Carlini and Wagner search: by the weight c (L2), a falling limit (L-infinity), entries (L0)."""
+"""The searches of Carlini and Wagner's attacks: over c (L2), a falling limit (L-infinity), and free entries (L0)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from underfire.validate import per_sample
 class L2Search(Search):
     """A binary search over `c`; every run starts at the clean input.
 
-    The authors stop a run when its loss fell by less than a ten-thousandth. A run whose loss falls by less than a tenth
-    gains little, and its steps are better spent on the next `c`.
+    The authors' code ends a run when its loss fell by less than a ten-thousandth. A run whose loss falls by less than a
+    tenth gains little, and its steps are better spent on the next `c`.
     """
 
     fall = 0.1
@@ -28,21 +28,25 @@ class L2Search(Search):
         self.c, self.left = self.weights.c, torch.full((len(x),), binary_search_steps, device=x.device)
 
     def conclude(self, x_adv: Tensor, solved: Tensor, reached: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Halve the interval of `c`, and start again from the clean input."""
+        """Update the interval of `c`, and start again from the clean input."""
         self.weights.update(reached, targets.index)
         self.left[targets.index] -= 1
         return self.left[targets.index] > 0, self.x[targets.index]
 
 
 class LimitSearch(Search):
-    """A limit that tightens after every run that meets it; a run that does not meet it doubles `c` and continues."""
+    """A search with a limit: a run that meets it tightens it, a run that does not doubles `c` and continues.
+
+    Args:
+        largest: a sample whose `c` exceeds this is given up.
+    """
 
     def __init__(self, x: Tensor, c: float, step_size: float, threat: Threat, largest: float) -> None:
         super().__init__(x, c, step_size, threat)
         self.largest = largest
 
     def tighten(self, x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Tighten the limit of samples that met it; return which go on, bool `[M]`, and from where."""
+        """Tighten the limit of samples that met it; return which go on, bool `[M]`, and their starts."""
         raise NotImplementedError
 
     def conclude(self, x_adv: Tensor, solved: Tensor, reached: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
@@ -56,7 +60,7 @@ class LimitSearch(Search):
 
 
 class LinfSearch(LimitSearch):
-    """L-infinity: only changes beyond `tau` count as distance, and `tau` falls by a tenth."""
+    """L-infinity: only changes beyond `tau` count as distance; `tau` falls by at least a tenth after a success."""
 
     def __init__(self, x: Tensor, c: float, step_size: float, threat: Threat) -> None:
         super().__init__(x, c, step_size, threat, largest=20)
@@ -69,24 +73,25 @@ class LinfSearch(LimitSearch):
         return over.clamp_min(0).flatten(1).sum(1), shift.sign() * (over > 0)
 
     def solved(self, success: Tensor, far: Tensor, index: Tensor) -> Tensor:
-        """Return which runs succeed with almost no change beyond `tau`."""
+        """Return which runs succeed with almost no change beyond `tau`, bool `[M]`."""
         return success & (far <= 1e-4 * self.c[index])
 
     def tighten(self, x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Set `tau` to nine tenths of the largest change."""
+        """Set `tau` to nine tenths of the largest change, or of itself if that is less."""
         largest = (x_adv - self.x[targets.index]).abs().flatten(1).amax(1)
         tau = 0.9 * torch.minimum(self.tau[targets.index], largest)
         self.tau[targets.index] = tau
-        # A step that is longer than what is allowed cannot come to rest inside.
+        # With steps longer than `tau` the changes could not settle within it.
         self.step_size[targets.index] = torch.minimum(self.step_size[targets.index], tau)
         return tau > 1e-4, x_adv
 
 
 class L0Search(LimitSearch):
-    """L0: the entries that contribute least to the success are frozen, several at a time.
+    """L0: after each success the entries that contribute least to it are frozen, several at a time.
 
-    The frozen entries contribute a twentieth of the whole together, and are at least `0.3 sqrt(n)` of `n`, the authors'
-    number. With that number alone an image of 150,000 entries would need 2,600 rounds.
+    The entries frozen at once contribute up to a twentieth of the whole together, and are at least `0.3 sqrt(n)` of the
+    `n` entries that still change, which is the number in the authors' code. With that number alone, an image of 150,000
+    entries would need 2,600 runs.
     """
 
     def __init__(self, x: Tensor, c: float, step_size: float, threat: Threat, model: nn.Module) -> None:
@@ -98,20 +103,23 @@ class L0Search(LimitSearch):
         return super().shown(torch.where(self.free[index], x_adv, self.x[index]), index)
 
     def solved(self, success: Tensor, far: Tensor, index: Tensor) -> Tensor:
-        """Return which runs succeed."""
+        """Return which runs succeed, bool `[M]`."""
         return success
 
     def tighten(self, x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Freeze the entries that did not change and those that contribute least."""
         start = self.x[targets.index]
         shift = x_adv - start
-        # The slope of f itself is zero where the attack is through; that of the margin is not.
+        # The contribution of an entry is its slope times its change; of the margin, because the slope of f is zero
+        # after a success.
         _, _, slope = value_and_grad(self.model, margin(), x_adv, targets)
         changed = self.free[targets.index] & (shift.abs() > 1e-4)  # what did not change is not needed
         count = changed.flatten(1).sum(1)
         gain, order = torch.where(changed, slope * shift, float("inf")).flatten(1).sort(1)
-        done = torch.where(gain.isinf(), 0, gain).clamp_min(0).cumsum(1)
-        little = (done < 0.05 * done[:, -1:]).sum(1)
+        total = torch.where(gain.isinf(), 0, gain).clamp_min(0).cumsum(1)
+        # the entries that together contribute less than a twentieth
+        little = (total < 0.05 * total[:, -1:]).sum(1)
+        # freeze them, or the number of the authors if that is larger
         dropped = little.maximum((0.3 * count.to(x_adv.dtype).sqrt()).long().clamp_min(1))
         stays = torch.arange(gain.shape[1], device=gain.device) >= dropped[:, None]
         free = changed & torch.zeros_like(stays).scatter(1, order, stays).view_as(changed)

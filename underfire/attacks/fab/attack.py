@@ -22,7 +22,8 @@ from underfire.gradients.smoothing import norms
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, check_choice, default_generator, per_sample
 
-#: Radius of the random starts where neither eps nor an earlier success says one, and the order that measures slopes.
+#: RADIUS is the radius of the random starts if neither eps nor an earlier success bounds it; DUAL is the order of the
+#: dual norm, in which gradients are measured.
 RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 DUAL = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}
 
@@ -59,10 +60,11 @@ def fab(
     chunk: int | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Project onto the linearised boundary inside the box, with a bias towards the clean image.
+    """Project onto the linearised boundary inside the box in every step, with a bias towards the clean image.
 
-    An iterate that is across the boundary is moved back towards the clean image. The paper's targeted version takes any
-    wrong class; with a goal (ours) the boundary is the one between the goal and the likeliest other class.
+    An iterate that is across the boundary is moved back towards the clean image. The paper's targeted version (FAB-T)
+    counts any wrong class as a success; with a goal (ours) only the goal counts, and the boundary is the one between
+    the goal and the likeliest other class.
 
     Args:
         steps: number of steps of each run.
@@ -70,13 +72,14 @@ def fab(
         boundaries: `"nearest"` computes the boundaries of all candidates in every step, a backward pass each, and takes
             the nearest; `"each"` makes one run for each candidate of the clean image (FAB-T), with one backward pass a
             step.
-        keep: `"success"` leaves the batch at the first success within eps, which is fastest but not the nearest.
-        restarts: runs, of which those after the first start at random; the nearest success counts.
+        keep: `"success"` ends the search for a sample at its first success within eps, which is fastest but seldom the
+            nearest; `"best"` uses all steps and restarts.
+        restarts: number of runs, of which those after the first start at random; the nearest success counts.
         alpha_max: largest weight of the projection of the clean image in a step.
-        eta: overshoot: how far a step goes, as a multiple of the way to the boundary.
-        beta: the share of its perturbation that an iterate across the boundary keeps.
-        patience: give up a run if its nearest success is beyond 1.5 eps and has not come nearer by a hundredth in this
-            many steps (ours); None never does.
+        eta: overshoot: length of a step as a multiple of the distance to the boundary.
+        beta: the share of its perturbation that an iterate keeps when it is moved back from across the boundary.
+        patience: give up a run if its nearest success is beyond 1.5 eps and has not come nearer by at least 1 % in this
+            many steps (ours); None never gives up.
 
     Returns:
         The nearest success of each sample, shaped like `x`; the clean image if there is none.
@@ -111,27 +114,31 @@ def fab(
                 rows, waiting = targets.take(index), _Patience(patience, nearest, index)
                 for _ in range(steps):
                     to = tried if boundaries == "each" else rows.goal
-                    # Among several boundaries of a goal, the pull of the clean image can hold a row for ever: later.
+                    # with a goal, which has several boundaries, the bias could keep a row from ever crossing one: no
+                    # bias before the first success
                     pull = alpha_max if goal is None else alpha_max * per_sample(nearest.found[rows.index], z)
                     z = _step(model, nearest.x[rows.index], z, rows, to, candidates, nearest.threat, pull, eta)
+                    # record the successes; rows that are done leave the run
                     with torch.no_grad():
                         success = succeeded(model(z), rows.y, rows.goal)
                     _note(nearest, z[success], rows.index[success])
                     stays = (~done()[rows.index] & ~waiting.over(z, success, rows.index)).nonzero().squeeze(1)
                     if len(stays) == 0:
                         break
+                    # move iterates that are across the boundary back towards the clean image
                     inside = nearest.x[rows.index] + beta * (z - nearest.x[rows.index])
                     z = torch.where(per_sample(success, z), inside, z)
                     if len(stays) < len(z):
                         rows, tried, z = rows.take(stays), tried[stays], z[stays]
                         waiting.take(stays)
+        # final search between each success and its clean image
         if keep == "best":
             _closer(model, nearest, targets, chunk)
     return nearest.x_adv
 
 
 class _Patience:
-    """Which rows have made no progress for long, and are too far from the image for eps to matter."""
+    """Count the steps of each row without progress, and tell which rows may give up."""
 
     def __init__(self, patience: int | None, nearest: Nearest, index: Tensor) -> None:
         self.patience, self.nearest = patience, nearest
@@ -143,7 +150,7 @@ class _Patience:
         self.size, self.steps = self.size[rows], self.steps[rows]
 
     def over(self, z: Tensor, success: Tensor, index: Tensor) -> Tensor:
-        """Return which rows may give up after a step that led to `z`."""
+        """Return which rows may give up after a step to `z`: without progress, and with a success far beyond eps."""
         if self.patience is None:
             return torch.zeros_like(success)
         size = torch.where(success, self.nearest.threat.size(self.nearest.x[index], z), float("inf"))
@@ -171,8 +178,10 @@ def _step(
             return targets.goal[:, None], likeliest_others(logits, targets.goal, 1).squeeze(1)
         return (likeliest_others(logits, targets.y, candidates) if to is None else to[:, None]), targets.y
 
+    # linearised boundary: margin f and its gradient w
     f, w = nearest_boundary(model, z, pairs, DUAL[threat.norm])
     w = threat.restrict(torch.nan_to_num(w, 0.0, 0.0, 0.0), x)
+    # projections of the iterate and of the clean image onto it, weighted by their lengths
     d_1 = onto_plane(z, w, -f, threat)
     d_2 = onto_plane(x, w, (w * (z - x)).flatten(1).sum(1) - f, threat)
     order = float(threat.norm[1:])
@@ -182,7 +191,7 @@ def _step(
 
 
 def _note(nearest: Nearest, z: Tensor, index: Tensor) -> None:
-    """Keep the nearest of some successes, several of which may belong to one sample."""
+    """Update the nearest success of each sample; several of the points `z` may belong to one sample."""
     if len(index):
         best = best_row(index, -nearest.threat.size(nearest.x[index], z))
         nearest.update(z[best], torch.ones_like(best, dtype=torch.bool), index[best])
@@ -210,7 +219,7 @@ def _closer(model: nn.Module, nearest: Nearest, targets: Targets, chunk: int | N
     with torch.no_grad():
         (f_good, _), (f_bad, _) = f(good), f(bad)
         for _ in range(3):
-            # Nine tenths of the way to margin zero: on the boundary itself rounding decides who has won.
+            # Go nine tenths of the way to margin zero: on the boundary itself rounding would decide about success.
             between = 0.9 * f_good / (f_good - f_bad).clamp_min(torch.finfo(good.dtype).tiny)
             z = nearest.threat.clip(nearest.x[index], good + between.clamp(0, 1) * (bad - good))
             f_z, success = f(z)

@@ -1,4 +1,4 @@
-"""The nearest point of a hyperplane inside the box, in each norm: FAB takes it for the nearest point of a boundary."""
+"""Projection onto a hyperplane inside the box, in each norm: FAB's estimate of the nearest boundary point."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from underfire.validate import per_sample
 def onto_plane(x: Tensor, w: Tensor, lack: Tensor, threat: Threat) -> Tensor:
     """Return the shortest `d` with `<w, d> = lack` and `x + d` in the box, shaped like `x`.
 
-    If the box has no such point, `x + d` is the corner of the box that is nearest to the plane.
+    If no point of the box is on the plane, `x + d` is the corner of the box that is nearest to the plane.
 
     Args:
         x: points of the box, `[B, ...]`.
         w: normal vectors of the planes, shaped like `x`.
-        lack: by how much `<w, x>` must grow, positive or negative, `[B]`.
-        threat: its box, and its norm: `"linf"`, `"l2"` or `"l1"`.
+        lack: amount by which `<w, x>` must grow, positive or negative, `[B]`.
+        threat: the threat whose box and norm (`"linf"`, `"l2"` or `"l1"`) are used.
 
     Source: Croce and Hein, Minimally Distorted Adversarial Examples with a Fast Adaptive Boundary Attack, ICML 2020,
         section 2.2.
@@ -34,8 +34,11 @@ def onto_plane(x: Tensor, w: Tensor, lack: Tensor, threat: Threat) -> Tensor:
 
 
 def _evenly(gain: Tensor, room: Tensor, lack: Tensor, speed: Tensor) -> Tensor:
-    # Every entry goes `t * speed`, up to its room; what is gained is concave in t, so that Newton's steps come from
-    # below, never past the solution, and end when no entry fills up any more.
+    """Return how far each entry goes in L-infinity or L2: `min(t * speed, room)`, with the `t` that makes up the lack.
+
+    What is gained is a concave function of `t`, so that Newton's method, started at zero, never passes the solution. It
+    ends when no further entry has used up its room.
+    """
     t, free = torch.zeros_like(lack), room > 0
     for _ in range(100):
         slope = (gain * speed * free).flatten(1).sum(1).reshape_as(t)
@@ -49,7 +52,7 @@ def _evenly(gain: Tensor, room: Tensor, lack: Tensor, speed: Tensor) -> Tensor:
 
 
 def _largest_first(gain: Tensor, room: Tensor, lack: Tensor, speed: Tensor) -> Tensor:
-    # One entry after the other is filled, those that gain most per unit first; the last one in part.
+    """Return how far each entry goes in L1: entries are filled in order of their gain, the last one in part."""
     order = gain.flatten(1).argsort(dim=1, descending=True)
     gains, rooms = gain.flatten(1).gather(1, order), room.flatten(1).gather(1, order)
     gained = (gains * rooms).cumsum(1)

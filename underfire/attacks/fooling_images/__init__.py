@@ -1,4 +1,4 @@
-"""Images that mean nothing and are classified with confidence."""
+"""Fooling images: images of nothing recognisable that a model classifies with confidence."""
 
 from underfire.attacks.fooling_images.attack import fooling_images, map_elites
 

@@ -1,4 +1,4 @@
-"""Images of nothing that are classified with confidence (Nguyen et al., CVPR 2015), by evolution or by gradient."""
+"""Fooling images (Nguyen et al., CVPR 2015): unrecognisable, yet classified with confidence; evolved or by gradient."""
 
 from __future__ import annotations
 
@@ -50,24 +50,24 @@ def fooling_images(
     chunk: int = 100,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Make an image of each sample's goal from noise or patterns; only eps and the box bind it to the sample.
+    """Make an image from noise or patterns that the model puts into each sample's goal; only eps ties it to `x`.
 
     If the whole box is allowed (an eps of 1 for every sample), evolution keeps one champion for each class, and every
     child may become the champion of any class; samples with the same goal then share one image. With a smaller eps
-    (ours) each sample evolves separately, with its genome scaled into its interval.
+    (ours) each sample evolves separately, and its genomes are painted into the interval that eps allows for each entry.
 
     Args:
-        x: clean images, which give the shape and the centre of the ball.
+        x: clean images, which give the shape of the result and the centre of the ball.
         goal: classes to make images of, int64 `[B]`; None is the likeliest class of each image except `y`.
         eps: largest change of an entry, one number or one per sample `[B]`; 1 allows any image.
-        encoding: `"direct"` evolves pixels, `"cppn"` evolves networks that paint (see `genomes.py`); both need the
-            model's answers alone, `steps + 1` times `population` of them. `"gradient"` climbs the log-odds from noise
-            with an L2 penalty, and needs gradients.
+        encoding: `"direct"` evolves pixels, `"cppn"` evolves networks that map positions to colours (see `genomes.py`);
+            both need only the model's logits, for `steps + 1` times `population` images. `"gradient"` climbs the
+            log-odds from noise with an L2 penalty, and needs gradients.
         steps: number of generations, or of gradient steps.
         population: number of children in each generation of the whole batch, raised to one per sample where each
             evolves separately (the paper does not give it).
-        step_size: as the root mean square over the entries; for `"gradient"` alone.
-        grey_weight: weight of the squared distance from mid-grey; for `"gradient"` alone.
+        step_size: length of a gradient step, as the root mean square over the entries; only for `"gradient"`.
+        grey_weight: weight of the squared distance from mid-grey; only for `"gradient"`.
         chunk: number of images that are painted and go through the model at once.
     """
     domain_of(model).require_images("fooling_images")
@@ -125,7 +125,7 @@ def map_elites(
     generator: Generator | None = None,
     device: str | torch.device = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """Evolve a gallery of fooling images, one for each class; every child of any champion may become that of any class.
+    """Evolve one fooling image for each class; a child of any champion may become the champion of any class.
 
     Args:
         shape: channels, height and width of the images.
@@ -137,13 +137,13 @@ def map_elites(
         device: where the images are made.
 
     Returns:
-        Images `[K, C, H, W]`, and the probability of its class that the model gives each, `[K]`.
+        Images `[K, C, H, W]`, and for each image the model's probability of its class, `[K]`.
     """
     generator = default_generator(generator, device)
     at_least_one(steps=steps, population=population, chunk=chunk)
     check_choice(ENCODINGS, encoding=encoding)
     if len(shape) != 3 or len(classes) == 0:
-        raise InputError(f"an image has channels, height and width, and one class at least, got {shape}, {classes}")
+        raise InputError(f"shape must be [C, H, W], and classes must not be empty, got {shape} and {classes}")
     channels, height, width = shape
     painter = ENCODINGS[encoding]((channels, height, width), torch.empty(0, device=device))
     wanted = torch.as_tensor(classes, device=device)
@@ -163,13 +163,14 @@ def _evolve(
     chunk: int,
     generator: Generator | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the champion of every niche and its log-odds; a niche is a class, or a class and its interval."""
+    """Return the champion image and its log-odds for every niche: a class, or a class and the interval of a sample."""
     niches = len(classes)
     count = population if interval is None else max(population, niches)
     order = torch.arange(count, device=classes.device)
     champions = painter.random(niches, generator)
     images, fitness = None, torch.full((niches,), float("-inf"), device=classes.device)
     for generation in range(steps + 1):
+        # draw the parents, and mutate them (random genomes in generation 0)
         if interval is not None:  # a child belongs to the ball that it was painted for
             owner = parent = (order + generation * count) % niches
         else:
@@ -177,6 +178,7 @@ def _evolve(
         children = painter.random(count, generator)
         if generation > 0:
             children = painter.mutate(_take(champions, parent), generation, generator)
+        # paint and evaluate the children, some at a time
         for rows in order.split(chunk):
             part = _take(children, rows)
             painted = painter.render(part)
@@ -187,6 +189,7 @@ def _evolve(
             if interval is not None:
                 own = owner[rows][:, None]
                 odds = torch.full_like(odds, float("-inf")).scatter(1, own, odds.gather(1, own))
+            # the best child of every niche replaces a weaker champion
             best, child = odds.max(0)
             better = best > fitness
             child = child[better]
@@ -204,9 +207,9 @@ def _take(genomes: Genomes, index: Tensor) -> Genomes:
 
 
 def _every_log_odds(logits: Tensor) -> Tensor:
-    """Return the log-odds of every class `[N, K]`, which still grow where probabilities are rounded to one."""
+    """Return the log-odds of every class, `[N, K]`; they keep growing where a probability rounds to one."""
     log_p = logits.log_softmax(1)
     top = logits.argmax(1, keepdim=True)
     lead = logits.gather(1, top) - logits.scatter(1, top, float("-inf")).logsumexp(1, keepdim=True)
-    odds = log_p - torch.log1p(-log_p.exp().clamp_max(0.5))  # all but one class have half of the probability at most
+    odds = log_p - torch.log1p(-log_p.exp().clamp_max(0.5))  # correct for all but the top class
     return odds.scatter(1, top, lead).nan_to_num(torch.finfo(odds.dtype).min)

@@ -1,7 +1,8 @@
-"""Images as genomes that evolution changes: pixel by pixel, or as a compositional pattern-producing network (CPPN).
+"""Encodings of images as genomes: pixel by pixel, or as a compositional pattern-producing network (CPPN).
 
-A genome is a tuple of tensors, one row each per individual. An encoding has `random(count, generator)`,
-`mutate(genomes, generation, generator)` and `render(genomes) -> images in [0, 1]`; all of them work on many at once.
+The genomes of a population are a tuple of tensors with one row for each individual. An encoding has `random(count,
+generator)`, `mutate(genomes, generation, generator)` and `render(genomes) -> images in [0, 1]`; all of them work on a
+whole population at once.
 
 Source: Nguyen, Yosinski and Clune, Deep Neural Networks Are Easily Fooled, CVPR 2015.
 """
@@ -18,7 +19,7 @@ Genomes = tuple[Tensor, ...]
 
 
 class Encoding(Protocol):
-    """How genomes are made, changed and painted."""
+    """Interface of an encoding: how genomes are drawn, mutated and rendered."""
 
     def random(self, count: int, generator: Generator | None) -> Genomes:
         """Return new genomes."""
@@ -68,10 +69,10 @@ class Direct:
 class Cppn:
     """A small feed-forward network from the position of a pixel (x, y, distance from the centre, one) to its colour.
 
-    The functions of the nodes are sine, Gaussian, sigmoid and line, with values between -1 and 1. As in NEAT, evolution
-    starts without hidden nodes and adds nodes, connections and weight changes. It is simpler than the paper's, so that
-    a population is one tensor: the node slots are fixed and ordered, a new node splits a connection into an output
-    only, no other connection is removed, there is no crossover, and colour is RGB.
+    The functions of the nodes are sine, Gaussian, sigmoid and clipped identity, with values between -1 and 1. As in
+    NEAT, evolution starts without hidden nodes and adds nodes, connections and weight changes. It is simpler than the
+    paper's, so that a population is a few tensors: the slots for nodes are fixed and ordered, a new node splits only a
+    connection into an output, no other connection is removed, there is no crossover, and colour is RGB.
 
     Args:
         shape: channels, height and width.
@@ -80,7 +81,8 @@ class Cppn:
     """
 
     INPUTS = 4
-    #: How often a child gets a new node, a new connection; how often each weight and each node's function changes.
+    #: Probabilities that a child gets a new node and a new connection, and that each weight and each node's function
+    #: changes.
     NODE, CONNECTION, WEIGHT, FUNCTION = 0.2, 0.4, 0.3, 0.05
 
     def __init__(self, shape: tuple[int, int, int], like: Tensor, hidden: int = 12) -> None:
@@ -90,7 +92,7 @@ class Cppn:
         self.places = torch.stack([x, y, (x * x + y * y).sqrt(), torch.ones_like(x)])
         node = torch.arange(hidden + shape[0], device=like.device)[:, None]
         source = torch.arange(self.INPUTS + hidden, device=like.device)
-        self.order = source < self.INPUTS + node.clamp_max(hidden)  # a node hears inputs and the nodes before it
+        self.order = source < self.INPUTS + node.clamp_max(hidden)  # a node hears inputs and earlier hidden nodes
 
     def _rand(self, *shape: int, generator: Generator | None) -> Tensor:
         return torch.rand(shape, generator=generator, device=self.like.device, dtype=self.like.dtype)
@@ -111,8 +113,10 @@ class Cppn:
         """Add a node or a connection with some probability, and change some weights and functions."""
         weights, connected, functions, used = (part.clone() for part in genomes)
         count, nodes, sources = weights.shape
+        # add a node
         drawn = self._rand(count, 2, generator=generator)
         self._split(weights, connected, used, drawn[:, 0] < self.NODE, generator)
+        # add a connection: possible are those between nodes in use, in their order, that are not there yet
         slot = torch.arange(nodes, device=used.device)
         there = (slot < used[:, None]) | (slot >= self.hidden)
         heard = torch.arange(sources, device=used.device) < self.INPUTS + used[:, None]
@@ -120,6 +124,7 @@ class Cppn:
         rows = ((drawn[:, 1] < self.CONNECTION) & possible.flatten(1).any(1)).nonzero().squeeze(1)
         place = (self._rand(count, nodes * sources, generator=generator) * possible.flatten(1))[rows].argmax(1)
         connected.flatten(1)[rows, place] = True
+        # change weights and functions
         change = self._rand(count, nodes, sources, generator=generator) < self.WEIGHT
         weights = weights + change * self._normal(count, nodes, sources, generator=generator)
         other = (4 * self._rand(count, nodes, generator=generator)).long()
@@ -129,7 +134,7 @@ class Cppn:
     def _split(
         self, weights: Tensor, connected: Tensor, used: Tensor, wanted: Tensor, generator: Generator | None
     ) -> None:
-        """Put a new node into a connection of an output, in place: weight 1 before it, the old weight after it."""
+        """Put a new node into a random connection of an output, in place: weight 1 before it, old weight after it."""
         sources = weights.shape[2]
         outputs = connected[:, self.hidden :].flatten(1)
         draw = self._rand(*outputs.shape, generator=generator) * outputs
@@ -151,10 +156,12 @@ class Cppn:
         known = self.INPUTS + deepest
         values = self.places.new_zeros(count, known, self.places.shape[1])
         values[:, : self.INPUTS] = self.places
+        # hidden nodes, in their order
         for node in range(deepest):
             heard = self.INPUTS + node
             total = torch.bmm(weights[:, node : node + 1, :heard], values[:, :heard])
             values[:, heard] = _through(total, functions[:, node : node + 1])[:, 0]
+        # outputs
         total = torch.bmm(weights[:, self.hidden :, :known], values)
         return ((_through(total, functions[:, self.hidden :]) + 1) / 2).view(count, *self.shape)
 

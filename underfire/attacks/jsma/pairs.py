@@ -1,21 +1,21 @@
-"""The best pair of entries by a product of sums, exactly, without looking at all pairs."""
+"""Search for the pair of entries with the largest product of sums: exact, without trying all pairs."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-#: Entries that are tried against each other first; pairs that are compared at once; steps of the staircase.
+#: FIRST entries are tried against each other first; AT_ONCE pairs are compared at once; the staircase has STEPS steps.
 FIRST, AT_ONCE, STEPS = 32, 2**22, 64
 
 
 def best_pair(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the entries `p != q` with the largest `(u_p + u_q) * (v_p + v_q)`, both sums positive.
+    """Return the entries `p != q` with the largest `(u_p + u_q) * (v_p + v_q)`, of pairs with two positive sums.
 
     A pair with entry `p` is worth at most `(u_p + max u) * (v_p + max v)`. The entries of the largest bounds are tried
     against each other first; only entries whose bound exceeds the best pair found so far can do better, and usually
-    there are none. If there are many (`u` and `v` independent), a staircase above all points `(u_q, v_q)` gives closer
-    bounds. Rounding keeps the order of sums and products, so no bound is too small by it.
+    there are none. If there are many (as with independent `u` and `v`), a staircase above all points `(u_q, v_q)` gives
+    closer bounds. Sums and products are rounded monotonically, so rounding makes no bound too small.
 
     Args:
         u: the first numbers, `[B, n]`; `-inf` excludes an entry.
@@ -28,12 +28,13 @@ def best_pair(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     bound = _worth(u, v, u.amax(1, keepdim=True), v.amax(1, keepdim=True))
     first = bound.topk(min(FIRST, u.shape[1]), dim=1).indices
     pair, best = _best_among(u, v, first)
+    # rows in which another entry has a bound above the best pair
     open_ = ((bound > best[:, None]).sum(1) > first.shape[1]).nonzero().squeeze(1)
     if len(open_):
         bound = _staircase_bound(u[open_], v[open_])
         count = int((bound > best[open_, None]).sum(1).max())
         if count:
-            # Those of the largest bounds hold every pair that could be better.
+            # a better pair can only be among the `count` entries of the largest bounds
             second, worth = _best_among(u[open_], v[open_], bound.topk(count, dim=1).indices)
             better = worth > best[open_]
             pair[open_[better]], best[open_[better]] = second[better], worth[better]
@@ -60,7 +61,7 @@ def _staircase_bound(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _best_among(u: Tensor, v: Tensor, entries: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the best pair of the `entries` `[B, m]` by trying all of them, a part at a time."""
+    """Return the best pair of the `entries` `[B, m]` and its value; all pairs are tried, AT_ONCE at a time."""
     u, v = u.gather(1, entries), v.gather(1, entries)
     count = entries.shape[1]
     best = u.new_zeros(len(u))

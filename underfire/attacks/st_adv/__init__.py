@@ -1,4 +1,4 @@
-"""Spatially transformed images."""
+"""stAdv: images that fool the model because their pixels are displaced."""
 
 from underfire.attacks.st_adv.attack import st_adv
 

@@ -57,13 +57,13 @@ def st_adv(
         step_size: size of Adam's steps, or the largest displacement in the first trial of L-BFGS, in pixels.
         solver: `"lbfgs"` as in the paper, or `"adam"`.
         weight: weight of the flow loss, the paper's tau.
-        confidence: lead of the wrong class, in logits, above which only the flow loss counts.
-        keep: `"success"` leaves the batch at the first success; `"best"` goes on to the smoothest success, as in the
-            paper.
+        confidence: lead of the wrong class, in logits, above which only the flow loss is minimised.
+        keep: `"success"` ends the search for a sample at its first success; `"best"` goes on to the smoothest success,
+            as in the paper.
         mask: which pixels may be displaced.
 
     Returns:
-        The warped images, shaped like `x`: a success if there is one, else the iterate nearest to one.
+        The warped images, shaped like `x`: a success if there is one, else the iterate with the smallest hinge loss.
     """
     domain_of(model).require_images("st_adv")
     at_least_one(steps=steps)
@@ -88,6 +88,7 @@ def st_adv(
     targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     with frozen(model):
         for step in range(steps):
+            # forward and backward pass
             with torch.enable_grad():
                 f = search.trial.requires_grad_(True)
                 x_adv = threat.take(targets.index).apply(x[targets.index], f)
@@ -97,10 +98,13 @@ def st_adv(
                 near, rough = adversarial(targets.step(model, x_adv, logits)), roughness(f)
                 loss = weight * rough - near
                 (gradient,) = torch.autograd.grad(loss.sum(), f)
+            # remember the smoothest success, or the iterate nearest to one
             success = succeeded(logits, targets.y, targets.goal)
             here = torch.where(success, -rough, near).detach()
             best.update(f.detach(), success, here, targets.index)
+            # let the solver choose the next flow
             search.tell(loss.detach(), torch.nan_to_num(gradient, 0.0, 0.0, 0.0))
+            # samples that are finished leave the batch
             finished = search.done | success if keep == "success" else search.done
             if bool(finished.any()):
                 stays = (~finished).nonzero().squeeze(1)

@@ -1,4 +1,4 @@
-"""Flow fields: every pixel of the new image is read from a place nearby in the old one."""
+"""Flow fields: every pixel of the warped image is read from a nearby place in the original."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Flow(Threat):
 
     Attributes:
         eps: largest displacement of a pixel along either axis, in pixels, one number or one per sample `[B]`.
-        mask: which pixels of the new image may be displaced, broadcastable to `[B, C, H, W]`.
+        mask: which pixels of the warped image may be displaced, broadcastable to `[B, C, H, W]`.
     """
 
     norm = "flow"
@@ -29,7 +29,7 @@ class Flow(Threat):
         return x.new_zeros(len(x), 2, *x.shape[2:])
 
     def random_start(self, x: Tensor, generator: Generator | None = None) -> Tensor:
-        """Draw every displacement uniformly."""
+        """Draw every displacement uniformly between -eps and eps."""
         z = self.start(x)
         share = torch.rand(z.shape, generator=generator, dtype=x.dtype, device=x.device)
         return self.project(x, (2 * share - 1) * self._radius(x))
@@ -55,16 +55,17 @@ class Flow(Threat):
 
 
 def warp(x: Tensor, flow: Tensor) -> Tensor:
-    """Read the images `[B, C, H, W]` at `(row, column) + flow` by bilinear interpolation; border pixels repeat outside.
+    """Return the images `[B, C, H, W]` read at `(row, column) + flow`, interpolated; border pixels repeat outside.
 
-    Where the flow is zero, the pixel keeps its exact value.
+    The interpolation is bilinear. Where the flow is zero, the pixel keeps its exact value.
     """
     height, width = x.shape[2:]
     rows, columns = (torch.arange(n, dtype=x.dtype, device=x.device) for n in (height, width))
     v, u = rows[:, None] + flow[:, 0], columns + flow[:, 1]
     grid = torch.stack([2 * u / max(width - 1, 1) - 1, 2 * v / max(height - 1, 1) - 1], dim=-1)
     seen = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True).clamp(0, 1)
-    # Through the coordinates a pixel comes back rounded; its value is put right, its gradient by the flow is kept.
+    # Interpolation rounds even a pixel that stays: restore its exact value, and keep its gradient with respect to the
+    # flow.
     still = (flow == 0).all(1, keepdim=True)
     return torch.where(still, x + (seen - seen.detach()), seen)
 
@@ -72,12 +73,12 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
 def roughness(flow: Tensor, smoothing: float = 1e-3) -> Tensor:
     """Return the total difference of neighbouring displacements, `[B]`: the flow loss (4) of Xiao et al. (2018).
 
-    It is the sum over all pixels and their four neighbours of the Euclidean distance of the two displacements, which
-    counts every pair twice.
+    It is the sum, over all pixels and their four neighbours, of the Euclidean distance between the two displacements;
+    every pair counts twice.
 
     Args:
         flow: displacements `[B, 2, H, W]` in pixels.
-        smoothing: differences far below this are squared, because a distance has no gradient at zero.
+        smoothing: distances far below this become quadratic, because a distance has no gradient at zero.
     """
     total = flow.new_zeros(len(flow))
     for difference in (flow.diff(dim=2), flow.diff(dim=3)):

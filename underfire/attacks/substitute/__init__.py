@@ -1,4 +1,4 @@
-"""The attack through a substitute model."""
+"""The attack that trains a substitute model and attacks that."""
 
 from underfire.attacks.substitute.attack import substitute
 

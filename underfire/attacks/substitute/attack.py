@@ -56,12 +56,12 @@ def substitute(
     The model is asked for labels only. All answers form one training set that the whole batch shares.
 
     Args:
-        queries: how many images each sample may send through the model. The queries are pooled: the batch spends no
-            more than its samples may together. No query tests whether the attack succeeds.
+        queries: how many images each sample may send through the model. The queries are pooled: the batch spends at
+            most the sum over its samples. No query tests whether the attack succeeds.
         method: the attack on the substitute: `"fgsm"`, `"pgd"`, or a callable `(substitute, x, y, *, goal, eps,
             generator) -> x'` that stays within eps.
-        seeds: images that the attacker has, `[N, C, H, W]`; None is the batch itself.
-        architecture: see `train_substitute`, as for the options below.
+        seeds: images that the attacker has to begin with, `[N, C, H, W]`; None is the batch itself.
+        architecture: see `train_substitute`, also for the options below.
         steps: see `train_substitute`.
         step_size: see `train_substitute`.
         period: see `train_substitute`.
@@ -70,7 +70,7 @@ def substitute(
         epochs: see `train_substitute`.
 
     Raises:
-        OracleError: the model failed; its `found` is a `Labelled`.
+        OracleError: the model failed; the error's `found` is a `Labelled`.
     """
     domain_of(model).require_images("substitute")
     generator = default_generator(generator, x.device)

@@ -1,8 +1,8 @@
-"""Substitutes: networks trained on an oracle's answers (Papernot et al., AsiaCCS 2017, and the refinements of 2016).
+"""Training of substitutes: networks trained on an oracle's answers (Papernot et al., AsiaCCS 2017, and 2016).
 
 Papernot, McDaniel, Goodfellow, Jha, Celik and Swami: Practical Black-Box Attacks against Machine Learning, AsiaCCS
 2017; Papernot, McDaniel and Goodfellow: Transferability in Machine Learning: from Phenomena to Black-Box Attacks using
-Adversarial Samples, 2016 (the periodical step size, and reservoir sampling).
+Adversarial Samples, 2016 (the periodic change of the sign of the step, and reservoir sampling).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Architecture = str | Callable[[], nn.Module]
 
 @dataclass(frozen=True)
 class Labelled:
-    """What was learned of an oracle before it failed; an attack by a substitute puts it into `OracleError.found`.
+    """What was learned of an oracle before it failed, as the attack reports it in `OracleError.found`.
 
     Attributes:
         substitute: the network trained so far; None before its first training.
@@ -54,14 +54,14 @@ def train_substitute(
     epochs: int = 10,
     generator: Generator | None = None,
 ) -> Classifier:
-    """Train a network on an oracle's labels of the seeds and of images made near the network's boundaries.
+    """Train a network on an oracle's labels of some seeds, and of images made near the network's boundaries.
 
-    In every step the network is trained on all labelled images. Then a new image is made from each of them (after
+    In every step the network `F` is trained on all labelled images. Then a new image is made from each of them (after
     `doublings` steps, from a uniform sample of `reservoir` of them) and labelled: `x + λ sign(∂F_c(x) / ∂x)`, where `c`
-    is the oracle's label of `x`. The sign of `λ` changes every `period` steps: `λ = step_size * (-1) ** floor(step /
-    period)`. Without a limit this costs `N 2^doublings + reservoir (steps - doublings)` queries. Training continues
-    from the last weights, by Adam. The gradient is that of the logit (ours), because that of the probability vanishes
-    on a confident network.
+    is the oracle's label of `x`. The sign of `λ` changes every `period` steps:
+    `λ = step_size * (-1) ** floor(step / period)`. Without a limit, `N` seeds cost
+    `N 2^doublings + reservoir (steps - doublings)` queries. Each training continues from the last weights, by Adam. The
+    gradient is that of the logit (ours), because that of the probability vanishes on a confident network.
 
     Args:
         oracle: an `Oracle`, any model, or a callable from images to classes `[B]`.
@@ -71,9 +71,9 @@ def train_substitute(
         architecture: `"dnn"` (two convolutions, two linear layers), `"lr"` (logistic regression), or a callable that
             returns a module of logits.
         steps: how often new images are made.
-        step_size: how far they are from the labelled images, the paper's λ.
+        step_size: distance in each entry of the new images from the labelled ones, the paper's λ.
         period: number of steps after which the sign of λ changes.
-        doublings: number of first steps that make one image from every labelled one, and so double their number.
+        doublings: number of first steps that make a new image from every labelled one, and so double their number.
         reservoir: number of images made in each step after that.
         epochs: number of training epochs in each step.
         generator: source of the initial weights, the order of the training images, and the reservoir.
@@ -92,7 +92,7 @@ def train_substitute(
         oracle = Oracle(oracle, classes)
     if len(x) == 0:
         raise DataError("a substitute needs at least one seed")
-    # The seeds share one budget; whose query one is does not matter.
+    # All queries count for the first seed, because they share one budget.
     asked = Queries(oracle, x[:1], torch.zeros(1, dtype=torch.int64, device=x.device), queries)
     training = Training(asked, architecture, steps, step_size, period, doublings, reservoir, epochs, generator)
     with frozen(oracle):
@@ -100,10 +100,10 @@ def train_substitute(
 
 
 def drawn(count: int, size: int, generator: Generator | None = None, device: torch.device | None = None) -> Tensor:
-    """Return which `size` of `count` items a reservoir holds at the end, int64 `[min(count, size)]`.
+    """Return which `size` of `count` items reservoir sampling keeps, int64 `[min(count, size)]`.
 
-    The first `size` items fill it; item `i` after them draws a place from 0 to `i`, and takes it if the reservoir has
-    that place. Here all items draw at once, and the last item that takes a place keeps it.
+    The first `size` items fill the reservoir; item `i` after them draws a place from 0 to `i`, and takes it if the
+    reservoir has that place. Here all items draw at once, and the last item that takes a place keeps it.
     """
     kept = torch.arange(min(count, size), device=device)
     if count <= size:
@@ -116,7 +116,7 @@ def drawn(count: int, size: int, generator: Generator | None = None, device: tor
 
 @dataclass
 class Training:
-    """The options of `train_substitute`, and the training itself."""
+    """One training of a substitute: the options of `train_substitute`, and the queries."""
 
     asked: Queries
     architecture: Architecture
@@ -140,9 +140,10 @@ class Training:
             )
 
     def run(self, x: Tensor) -> Classifier:
-        """Return the substitute trained from the seeds `x`, some of which the budget may not allow."""
+        """Return the substitute trained from the seeds `x`, of which as many are used as there are queries."""
         known = Labelled(None, x[:0], torch.empty(0, dtype=torch.int64, device=x.device))
         with attach_partial_result(lambda: known):
+            # label the seeds, and make a network of as many classes
             s = x[: int(self.asked.left.sum())]
             logits = self._ask(s)
             known = Labelled(None, s, logits.argmax(1))
@@ -151,11 +152,13 @@ class Training:
                 raise ModelError(f"the architecture has {width} outputs, but the model has {logits.shape[1]} classes")
             rate = 1e-2 if self.architecture == "lr" else 1e-3
             for rho in range(self.steps + 1):
+                # train on all labelled images
                 fit(f, known.x, known.y, self.epochs, self.generator, rate)
                 known = Labelled(f, known.x, known.y)
                 room = min(int(self.asked.left.sum()), len(known.x) if rho < self.doublings else self.reservoir)
                 if rho == self.steps or room == 0:
                     break
+                # make new images from them, and label these
                 chosen = drawn(len(known.x), room, self.generator, x.device)
                 s = self._augmented(f, known.x[chosen], known.y[chosen], rho, logits.shape[1])
                 labels = self._ask(s).argmax(1)
@@ -169,6 +172,7 @@ class Training:
         return self.asked(x, whose)
 
     def _augmented(self, f: Classifier, x: Tensor, y: Tensor, rho: int, classes: int) -> Tensor:
+        """Return new images: `x` moved along the sign of the gradient of the network's logit for `y`."""
         step = self.step_size * (-1) ** (rho // self.period)
         with frozen(f):
             parts = [
@@ -181,7 +185,7 @@ class Training:
 def fit(
     f: nn.Module, x: Tensor, y: Tensor, epochs: int, generator: Generator | None = None, rate: float = 1e-3
 ) -> None:
-    """Train on images and labels by Adam, 64 images at a time, from the present weights."""
+    """Train `f` on images and labels by Adam from its present weights, in batches of 64."""
     optimiser = torch.optim.Adam(f.parameters(), rate)
     with torch.enable_grad():
         for _ in range(epochs):
@@ -193,11 +197,11 @@ def fit(
 
 
 def built(architecture: Architecture, shape: torch.Size, classes: int, generator: Generator | None) -> nn.Module:
-    """Return a network of this architecture for images `[C, H, W]`, with weights from the generator alone."""
+    """Return a network of this architecture for images of `shape` `[C, H, W]`, with weights drawn from `generator`."""
     if callable(architecture):
         return architecture()
     size = shape.numel()
-    # On the meta device nothing is drawn: the first weights come from the generator alone.
+    # The meta device creates the layers without drawing weights from the global generator.
     with torch.device("meta"):
         if architecture == "lr":
             net = nn.Sequential(nn.Flatten(), nn.Linear(size, classes))
