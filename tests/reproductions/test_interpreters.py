@@ -47,5 +47,5 @@ def test_what_cannot_take_part_is_named_with_its_reason():
     model = uf.models.load("zoo:cluttered_digits")
     assert comparison._maps_of(one, model, batch, "digits") == "it wants a transformer"
     notes = comparison._notes({"stubborn": {"family": "", "digits": "it wants a transformer"}}, 2, 2, 0.1)
-    assert notes[1] == "Not on digits: `stubborn` (it wants a transformer)."
+    assert notes[1] == "Not measured on digits: `stubborn` (it wants a transformer)."
     assert comparison._row("stubborn", {"family": ""})[2:] == ["–"] * 8

@@ -1,4 +1,4 @@
-"""Compare ADV² with PGD on ImageNet photographs: gradient, CAM and Grad-CAM of a MobileNet (Zhang et al. 2020)."""
+"""Compare ADV² with PGD on ImageNet photographs, for gradient, CAM and Grad-CAM of a MobileNet (Zhang et al. 2020)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from underfire.reproductions.registry import Outcome, Progress
 
 EPS = 0.031
 STEPS, WARM_STEPS = 200, 50
-CHUNK = 8  # images in one batch, so that memory stays near 2 GB and progress is visible
-QUANTILES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+CHUNK = 8  # images in one batch, so that the memory stays near 2 GB and the progress is visible
+QUANTILES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # thresholds of the map IoU in the JSON file
 
-#: The attacked maps. As in the authors' code, the gradient map is averaged over squares of 4 pixels (56 x 56).
+#: The attacked interpreters. As in the authors' code, the gradient map is averaged over squares of 4 pixels (56 x 56).
 ATTACKED: dict[str, Callable[..., Tensor]] = {"GRAD": partial(gradient, pool=4), "CAM": cam, "Grad-CAM": grad_cam}
 
-#: The images made against GRAD are also measured with the map at full resolution, which was not attacked.
+#: The images attacked on GRAD are also measured with the gradient map at full resolution, which was not attacked.
 FULL = "GRAD, every pixel"
 
 #: Success (and confidence) on ResNet-50, Table 3. Grad-CAM is not in the paper, and map distances are only plotted.
@@ -37,7 +37,7 @@ PUBLISHED = {"PGD": "100 % (1.0)", "GRAD": "100 % (0.99)", "CAM": "100 % (1.0)"}
 
 
 def photographs(root: Path, model: Classifier, n: int, seed: int) -> tuple[Batch, Tensor]:
-    """Return the first `n` correctly classified photographs of a random order, and a random other class for each."""
+    """Return the first `n` correctly classified photographs of a random order, and a random goal `[n]` for each."""
     source = data.load(f"folder:{root / 'imagenet_sample'}?size=224")
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(source), generator=generator)
@@ -78,15 +78,21 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
             done += 1
         return torch.cat(found)
 
-    plain = attack("PGD", partial(pgd, steps=steps + warm_steps, step_size=1 / 255, random_start=False, keep="last"))
-    results: dict[str, Any] = {"PGD": _outcome(model, batch, plain, goal)}
+    x_pgd = attack("PGD", partial(pgd, steps=steps + warm_steps, step_size=1 / 255, random_start=False, keep="last"))
+    results: dict[str, Any] = {"PGD": _outcome(model, batch, x_pgd, goal)}
     rows = [["PGD", "", *_outcome_cells(results["PGD"]), "", "", "", PUBLISHED["PGD"]]]
     for name, interpreter in ATTACKED.items():
-        both = attack(f"ADV² on {name}", partial(adv2, interpreter=interpreter, steps=steps, warm_steps=warm_steps))
-        results[name] = {**_outcome(model, batch, both, goal), **_maps(model, interpreter, batch, goal, plain, both)}
+        x_adv2 = attack(f"ADV² on {name}", partial(adv2, interpreter=interpreter, steps=steps, warm_steps=warm_steps))
+        results[name] = {
+            **_outcome(model, batch, x_adv2, goal),
+            **_maps(model, interpreter, batch, goal, x_pgd, x_adv2),
+        }
         rows += _rows(name, results[name])
         if name == "GRAD":
-            results[FULL] = {**_outcome(model, batch, both, goal), **_maps(model, gradient, batch, goal, plain, both)}
+            results[FULL] = {
+                **_outcome(model, batch, x_adv2, goal),
+                **_maps(model, gradient, batch, goal, x_pgd, x_adv2),
+            }
             rows += _rows(FULL, results[FULL])
     progress(done, total, "done")
     return Outcome(
@@ -124,6 +130,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def _outcome(model: Classifier, batch: Batch, x_adv: Tensor, goal: Tensor) -> dict[str, Interval]:
+    """Return the success rate and the mean confidence in the goal, with 95 % intervals."""
     logits = model.predict(x_adv, batch_size=CHUNK)
     outcome = attack_outcome(model, batch.x, x_adv, batch.y, goal, norm="linf", eps=EPS, logits=logits)
     return {
@@ -133,13 +140,15 @@ def _outcome(model: Classifier, batch: Batch, x_adv: Tensor, goal: Tensor) -> di
 
 
 def _maps(
-    model: nn.Module, interpreter: Callable[..., Tensor], batch: Batch, goal: Tensor, plain: Tensor, both: Tensor
+    model: nn.Module, interpreter: Callable[..., Tensor], batch: Batch, goal: Tensor, x_pgd: Tensor, x_adv2: Tensor
 ) -> dict[str, Any]:
-    def shown(x: Tensor, classes: Tensor) -> Tensor:
+    """Return the distances of the maps after PGD and after ADV² from the clean maps, and the paired differences."""
+
+    def explain(x: Tensor, classes: Tensor) -> Tensor:
         return torch.cat([interpreter(model, x[part], classes[part]) for part in chunks(len(x))])
 
-    benign = shown(batch.x, batch.y)
-    attacked = {"pgd": shown(plain, goal), "adv2": shown(both, goal)}
+    benign = explain(batch.x, batch.y)
+    attacked = {"pgd": explain(x_pgd, goal), "adv2": explain(x_adv2, goal)}
     found: dict[str, Any] = {}
     for measure in (maps.map_l1, maps.map_l2, maps.map_iou):
         values = {k: measure(benign, m) for k, m in attacked.items()}
@@ -163,6 +172,7 @@ def _outcome_cells(found: dict[str, Interval]) -> list[str]:
 
 
 def _rows(name: str, found: dict[str, Any]) -> list[list[str]]:
+    """Return two rows of the table: the maps of one interpreter after PGD, and after ADV²."""
     cells = {k: [_interval(found[m][k]) for m in ("map_l1", "map_l2", "map_iou")] for k in ("pgd", "adv2")}
     return [
         ["PGD", name, "", "", *cells["pgd"], ""],
@@ -177,13 +187,14 @@ def _rows(name: str, found: dict[str, Any]) -> list[list[str]]:
 
 
 def _notes(results: dict[str, Any], n: int) -> list[str]:
+    """Return the paragraphs below the table."""
     ratios = []
     for name in (*ATTACKED, FULL):
         l1, iou = results[name]["map_l1"], results[name]["map_iou"]
-        nearer, more = (m["adv2"].value / m["pgd"].value for m in (l1, iou))
+        l1_ratio, iou_ratio = (m["adv2"].value / m["pgd"].value for m in (l1, iou))
         ratios.append(
-            f"{name}: map L1 {nearer:.2f} of PGD's (paired difference {_interval(l1['difference'])}), "
-            f"IoU {more:.2f} times PGD's (paired difference {_interval(iou['difference'])})."
+            f"{name}: map L1 {l1_ratio:.2f} of PGD's (paired difference {_interval(l1['difference'])}), "
+            f"IoU {iou_ratio:.2f} times PGD's (paired difference {_interval(iou['difference'])})."
         )
     return [f"n = {n} photographs. {_HOW}", *ratios, _WHY]
 

@@ -25,7 +25,7 @@ TECHNIQUES = ("DNN", "LR", "SVM", "DT", "kNN")
 SUBSETS = "ABCDE"
 SHAPE = (1, 28, 28)
 EPS, SVM_EPS = 0.3, 1.5
-#: The training of substitutes: after how many steps the sign of the augmentation changes, and shared options.
+#: Options for training substitutes: after how many steps the sign of the augmentation changes, and shared options.
 PERIODS = {"dnn": 3, "lr": 1}
 STEALING: dict[str, Any] = {"step_size": 0.1, "doublings": 3, "reservoir": 400, "epochs": 5}
 
@@ -57,7 +57,7 @@ def subsets(root: Path, size: int, seed: int) -> list[Batch]:
 
 
 def train(technique: str, batch: Batch, seed: int, epochs: int, device: str) -> tuple[Classifier, Oracle | Classifier]:
-    """Train a model; return the differentiable model to attack, and the one to evaluate."""
+    """Train a model; return its differentiable version, which is attacked, and the model itself, which is evaluated."""
     if technique == "DNN":
         generator = torch.Generator(device).manual_seed(seed)
         network = Classifier(built("dnn", batch.x.shape[1:], 10, generator)).to(device)
@@ -78,7 +78,7 @@ def train(technique: str, batch: Batch, seed: int, epochs: int, device: str) -> 
     return from_sklearn(estimator, SHAPE).to(device), as_oracle(estimator)
 
 
-#: The attack on each technique, as in the paper.
+#: The attack on each technique, those of the paper.
 CRAFT: dict[str, Callable[..., Tensor]] = {
     "DNN": partial(fgsm, eps=EPS),
     "LR": partial(fgsm, eps=EPS),
@@ -89,7 +89,7 @@ CRAFT: dict[str, Callable[..., Tensor]] = {
 
 
 def craft(technique: str, model: nn.Module, batch: Batch) -> Tensor:
-    """Attack the images in batches of 250, because kNN compares every image with every training point."""
+    """Attack the images in batches of 250 (kNN compares every image with every training point)."""
     parts = zip(batch.x.split(250), batch.y.split(250), strict=True)
     return torch.cat([CRAFT[technique](model, x, y) for x, y in parts])
 
@@ -101,7 +101,7 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) -> Outcome:
-    """Train 25 models, evaluate each on the samples of every other, and train substitutes of five of them."""
+    """Train 25 models, evaluate each on the samples crafted on every other, and train substitutes of five of them."""
     size, n, epochs, steps = (200, 40, 2, 1) if quick else (10_000, 1000, 8, 9)
     total, done = 3 * len(TECHNIQUES), 0
 
@@ -114,8 +114,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
     source = data.load(f"mnist:{root / 'mnist'}?split=test")
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     batch, seeds = source[order[:n]].to(device), source[order[n : n + 100]].to(device)
-    # accuracy is measured on all test images, as in the paper, and samples are crafted from a part of them
-    everything = batch if quick else source[torch.arange(len(source))].to(device)
+    everything = batch if quick else source[torch.arange(len(source))].to(device)  # for accuracies, as in the paper
     soft: dict[str, list[Classifier]] = {}
     real: dict[str, list[Oracle | Classifier]] = {}
     accuracies: dict[str, list[Interval]] = {}
@@ -196,10 +195,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
 def _intra(answers: Tensor, clean: Tensor, y: Tensor) -> list[list[Interval]]:
     """Return for every pair of subsets the success rate on the images that the target classifies correctly.
 
-    Args:
-        answers: predictions of the target on the samples, `[source, target, image]`.
-        clean: predictions of the target on the images, `[target, image]`.
-        y: labels.
+    The target predicts `answers` `[source, target, image]` for samples, `clean` `[target, image]` for clean images.
     """
     return [[rate(there[now == y] != y[now == y]) for there, now in zip(row, clean, strict=True)] for row in answers]
 
@@ -209,7 +205,10 @@ def _vote(predictions: list[Tensor]) -> Tensor:
 
 
 def _cross(answers: dict[tuple[str, str], Tensor], clean: dict[str, Tensor], y: Tensor, *, same: bool) -> Matrix:
-    """Return the same by technique: the mean over images of the share of fooled models, of those that were right."""
+    """Return for every pair of techniques the mean over images of the share of models that the sample fools.
+
+    The share is of the models that classify the clean image correctly. `same` takes pairs trained on the same subset.
+    """
     right = {**clean, "Ens.": _vote(list(clean.values()))}
     chosen = torch.eye(len(SUBSETS), dtype=torch.bool)
     chosen = (chosen if same else ~chosen).to(y.device)
@@ -228,6 +227,7 @@ def _cross(answers: dict[tuple[str, str], Tensor], clean: dict[str, Tensor], y: 
 def _steal(
     technique: str, oracle: nn.Module, architecture: str, steps: int, seeds: Tensor, batch: Batch, seed: int
 ) -> dict[str, Any]:
+    """Train a substitute of an oracle, and return how well it imitates the oracle and how far its samples transfer."""
     asked = Oracle(lambda x: predict(oracle, x), 10)
     generator = torch.Generator(seeds.device).manual_seed(seed)
     how = {"architecture": architecture, "period": PERIODS[architecture], **STEALING}
@@ -263,11 +263,11 @@ def _notes(
     notes = [
         _HOW.format(n=n),
         "![The table above as heat maps, ours and the paper's](cross-technique-cross.svg)",
-        "## Models trained on other data\n\nThe same, where source and target were trained on different subsets.",
+        "## Models trained on other data\n\nSuccess rates if source and target are trained on different subsets.",
         table(("crafted on", *same["DNN"]), [[s, *map(_percent, other[s].values())] for s in TECHNIQUES]),
-        "## Accuracies\n\nPer cent of the test images; the paper's in brackets.",
+        "## Accuracies\n\nAccuracy on the test images in per cent; the value of the paper in brackets.",
         table(("technique", *subset_heads), accuracy_rows),
-        "## Within a technique\n\nRows are the subset of the model that the samples were crafted on.",
+        "## Within a technique\n\nA row names the subset of the model on which the samples were crafted.",
         "![Five heat maps, one for each technique](cross-technique-intra.svg)",
     ]
     for t in TECHNIQUES:
@@ -281,11 +281,11 @@ def _notes(
     return [*notes, _STOLEN, table(heads, shown), _WHY]
 
 
-_HOW = """n = {n} test images. A cell is the success rate in per cent: of the images that a model classifies correctly,
-the share whose sample it misclassifies, with its 95 % interval (within a technique and for substitutes Clopper-Pearson;
-otherwise the BCa bootstrap over images, of each image's share among the five models), and in brackets the value of the
-paper, from a transcription of its figure. Source and target are models of the same subset; on the diagonal they are the
-same model. "Ens." is the vote of the five techniques."""
+_HOW = """n = {n} test images. A cell is the success rate in per cent (of the images that a model classifies correctly,
+the share whose sample it misclassifies) with its 95 % interval, and in brackets the value of the paper, from a
+transcription of its figure. Intervals are Clopper-Pearson within a technique and for substitutes; otherwise
+they are from the BCa bootstrap over images, of each image's share among the five models. Source and target are
+models of the same subset; on the diagonal they are the same model. "Ens." is the vote of the five techniques."""
 
 _STOLEN = """## Substitutes
 

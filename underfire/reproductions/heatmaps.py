@@ -1,4 +1,4 @@
-"""Draw matrices of rates as one small picture."""
+"""Draw matrices of rates as heat maps in one SVG picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run PGD-200 on the twelve MNIST networks of Boopathy et al. 2020 at seven radii; compare with their table."""
+"""Attack the twelve MNIST networks of Boopathy et al. 2020 by PGD-200 at seven radii, and compare with their table."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ _READING = """A cell that differs from the published value shows that value in b
 published table have a star. Each cell is an accuracy over the same 200 images as the authors', so there is no sampling
 error between the two."""
 
-_SWAPPED = """The published values of Int and Int-Adv at eps 0 are exchanged in the table: each network's clean accuracy
-is the published one of the other, and all other radii of both agree."""
+_SWAPPED = """The published table seems to exchange the values of Int and Int-Adv at eps 0: the clean accuracy of each
+network here is the published one of the other, and at all other radii both networks agree with the table."""
 
 
 def _cell(ours: float, published: float | None) -> str:

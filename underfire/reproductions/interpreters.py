@@ -1,4 +1,4 @@
-"""Evaluate every interpreter on images with known evidence, and by what the network does without the evidence."""
+"""Evaluate every interpreter: localisation of known evidence on digits, deletion and insertion on photographs."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from underfire.reproductions.adv2_imagenet import photographs
 from underfire.reproductions.registry import Outcome, Progress
 
 DIGITS, PHOTOGRAPHS = 200, 16
-CURVE_STEPS = 28  # points of the deletion and insertion curves; 1,792 pixels of a photograph each
+CURVE_STEPS = 28  # steps of the deletion and insertion curves; each removes 1,792 pixels of a photograph
 BATCH = 8
-#: Options that differ from the defaults: fewer samples, so that the run takes less than an hour on two cores; and on
-#: digits MASK replaces pixels by black, the background, because a blur does not hide strokes.
+#: Options that differ from the defaults. RISE draws fewer samples: the run takes less than an hour on two cores. On
+#: digits, MASK replaces pixels by black, the background, because a blur does not hide strokes.
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "digits": {"rise": {"samples": 1000}, "mask": {"fill": "black"}},
     "photographs": {"rise": {"samples": 1000}},
@@ -47,7 +47,7 @@ class Contestant:
     Attributes:
         name: the name in the catalogue; the name of a control is in brackets.
         family: the family of the interpreter.
-        explain: returns the maps; it also gets the options for the data.
+        explain: returns the maps; called with the options for the images, from `OPTIONS`.
         card: the card of an interpreter; None for a control.
     """
 
@@ -93,9 +93,9 @@ def contestants() -> list[Contestant]:
     return [*found, *CONTROLS]
 
 
-def _maps_of(one: Contestant, model: Classifier, batch: Batch, where: str) -> tuple[Tensor, float] | str:
-    """Return the maps of a batch and the seconds per image, or the reason why there are none."""
-    options = OPTIONS[where].get(one.name, {})
+def _maps_of(one: Contestant, model: Classifier, batch: Batch, images: str) -> tuple[Tensor, float] | str:
+    """Return the maps of a batch and the seconds per image, or the reason why there are none; `images` names them."""
+    options = OPTIONS[images].get(one.name, {})
     start, parts = time.perf_counter(), []
     try:
         if one.card is not None:
@@ -108,7 +108,7 @@ def _maps_of(one: Contestant, model: Classifier, batch: Batch, where: str) -> tu
 
 
 def localised(maps: Tensor, mask: Tensor) -> dict[str, Interval]:
-    """Measure how well maps find the known evidence; each value has a 95 % interval."""
+    """Return how well maps find the known evidence, by four measures, each with a 95 % interval."""
     box = localise(maps, boxes(mask), size=(mask.shape[2], mask.shape[3]))
     hit = box.hit[box.hit.isfinite()]
     return {
@@ -120,7 +120,7 @@ def localised(maps: Tensor, mask: Tensor) -> dict[str, Interval]:
 
 
 def faithful(model: Classifier, batch: Batch, maps: Tensor) -> dict[str, Interval]:
-    """Return the areas under the deletion and the insertion curve, and their difference."""
+    """Return the areas under the deletion and the insertion curve and their difference, with 95 % intervals."""
     down = deletion(model, batch.x, batch.y, maps, steps=CURVE_STEPS)
     up = insertion(model, batch.x, batch.y, maps, steps=CURVE_STEPS)
     found = {"deletion": down, "insertion": up, "gap": up - down}
@@ -155,7 +155,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
     progress(len(several), len(several), "done")
     share = float(digits.mask.float().mean())
     return Outcome(
-        title="Comparison of explanations: known evidence, and the network without that evidence",
+        title="Comparison of interpreters: localisation of known evidence, deletion and insertion",
         source="none; the measures are those of Zhang et al. 2016 (pointing game), Dabkowski and Gal 2017 (boxes) and "
         "Petsiuk et al. 2018 (deletion, insertion)",
         spec={
@@ -174,7 +174,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
             "deletion ↓",
             "insertion ↑",
             "insertion − deletion ↑",
-            "seconds a photograph",
+            "seconds per photograph",
         ),
         rows=[_row(name, found) for name, found in results.items()],
         notes=_notes(results, n, m, share),
@@ -201,21 +201,24 @@ def _interval(value: Interval) -> str:
 
 
 _HOW = """n = {n} digits and {m} photographs; brackets are 95 % intervals (Clopper-Pearson for rates, BCa bootstrap for
-means). The digit covers {share:.1%} of an image, so a random map has about that share of its mass there, and its
-maximum is there about that often. The threshold of each box is chosen on the other half of the images. The rows in
+means). The digit covers {share:.1%} of an image: a random map has about this share of its mass on the digit, and has
+its maximum there about this often. The threshold of each box is chosen on the other half of the images. The rows in
 brackets are controls that do not use the network."""
 
 
 def _notes(results: Mapping[str, Any], n: int, m: int, share: float) -> list[str]:
+    """Return the paragraphs below the table: how it was measured, who is missing, and which maps are constant."""
     notes = [_HOW.format(n=n, m=m, share=share)]
     for where in ("digits", "photographs"):
         absent = {name: found[where].rstrip(".") for name, found in results.items() if where in found}
         if absent:
-            notes.append(f"Not on {where}: " + "; ".join(f"`{name}` ({why})" for name, why in absent.items()) + ".")
+            notes.append(
+                f"Not measured on {where}: " + "; ".join(f"`{name}` ({why})" for name, why in absent.items()) + "."
+            )
     flat = {name: found["flat digits"] for name, found in results.items() if found.get("flat digits")}
     if flat:
         notes.append(
-            "Constant maps, which are left out of measures that they leave undefined: "
+            "Constant maps, left out of the measures that are undefined for them: "
             + ", ".join(f"`{name}` {count}" for name, count in flat.items())
             + f" of {n} digits."
         )

@@ -1,4 +1,4 @@
-"""Measure how many adversarial photographs survive being printed and photographed (Kurakin et al. 2017)."""
+"""Measure how many adversarial images still fool a network after a simulated camera (Kurakin et al. 2017)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from underfire.transforms.camera import camera
 LEVELS = (4, 8, 16)  # eps times 255
 METHODS = ("fgsm", "bim", "illc", "eot")
 EOT_STEPS, EOT_SAMPLES = 10, 4
-#: Strengths at which a clean image loses its class about as often as with the printer and phone of the paper.
+#: Strengths at which clean images lose their class about as often as with the printer and the phone of the paper.
 CAMERA = {
     "rotation": 2.0,
     "perspective": 0.02,
@@ -73,8 +73,13 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
     levels = LEVELS[:1] if quick else LEVELS
     batch, _ = photographs(root, model, n, seed)
     x, y = batch.x.to(device), batch.y.to(device)
-    through: dict[str, Any] = {"steps": steps, "samples": samples, **CAMERA}
-    attacks: dict[str, Callable[..., Tensor]] = {"fgsm": fgsm, "bim": bim, "illc": illc, "eot": partial(eot, **through)}
+    eot_options: dict[str, Any] = {"steps": steps, "samples": samples, **CAMERA}
+    attacks: dict[str, Callable[..., Tensor]] = {
+        "fgsm": fgsm,
+        "bim": bim,
+        "illc": illc,
+        "eot": partial(eot, **eot_options),
+    }
     photograph = camera(**CAMERA)  # type: ignore[arg-type]
 
     def seen(images: Tensor) -> Tensor:
@@ -90,12 +95,12 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
     for name in METHODS:
         for level in levels:
             generator = torch.Generator(device).manual_seed(seed + 2)
-            made = []
+            parts_adv = []
             for part in parts:
                 progress(done, total, f"{name} at {level}/255")
-                made.append(attacks[name](model, x[part], y[part], eps=level / 255, generator=generator))
+                parts_adv.append(attacks[name](model, x[part], y[part], eps=level / 255, generator=generator))
                 done += 1
-            x_adv = torch.cat(made)
+            x_adv = torch.cat(parts_adv)
             logits, logits_seen = _predict(model, x_adv), seen(x_adv)
             found = {
                 "digital": rate(right(logits, y)),

@@ -1,4 +1,4 @@
-"""List the experiments, run one, and write its outcome as Markdown, JSON and pictures."""
+"""List the experiments; run one, and write its outcome as Markdown, JSON and pictures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Outcome:
         spec: everything that determines the numbers, as plain values.
         columns: the headings of the table.
         rows: the cells of the table, as text.
-        notes: paragraphs on what the table shows, and why it differs from the paper.
+        notes: paragraphs on how the table was measured, what it shows, and why it differs from the paper.
         results: the numbers behind the table, as plain values.
         pictures: SVG texts by name, written as `NAME-picture.svg`; the notes may show them.
     """
@@ -84,7 +84,7 @@ def run(
         out: the folder to write into; it is created if missing.
         seed: the seed of everything random.
         device: the device of the networks.
-        quick: run a small part as a check; the output says so.
+        quick: run a small part, to check that the experiment runs; the output says so.
         progress: called with the parts done, the parts in all, and the current part.
 
     Returns:
