@@ -45,8 +45,7 @@ def acg(
     A sample whose step size is halved goes back to its best iterate, and to the direction that led there.
 
     Args:
-        rho: smallest share of the steps between two checkpoints that must raise the objective; below it the step size
-            halves.
+        rho: the step size halves unless more than this share of the steps between two checkpoints raise the objective.
         objective: None is the margin, the paper's CW loss.
     """
     at_least_one(steps=steps)

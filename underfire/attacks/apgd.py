@@ -75,9 +75,8 @@ def apgd(
             9); any misclassification is a success. With 0 the attack has no target and only leaves class `y`.
         restarts: number of runs, each with all candidates; those after the first begin at random, and the best result
             counts.
-        momentum: weight of the new step; the previous step has weight `1 - momentum` (the paper's alpha).
-        rho: smallest share of the steps between two checkpoints that must raise the objective; below it the step size
-            halves.
+        momentum: weight of the new step, the paper's alpha; the previous step has weight `1 - momentum`.
+        rho: the step size halves unless more than this share of the steps between two checkpoints raise the objective.
 
     Returns:
         The perturbed images, shaped like `x`: of each sample a success if there is one, and the one of the largest

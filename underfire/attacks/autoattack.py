@@ -116,7 +116,7 @@ def autoattack(
 
 @contextmanager
 def _by_pixels(model: nn.Module) -> Iterator[None]:
-    """Store the weights of convolutions channels last inside the context, or else every pass would copy them."""
+    """Store the weights of convolutions channels last inside the context, so that no pass needs to copy them."""
     kept = [(weight, weight.data) for weight in model.parameters() if weight.dim() == 4]
     try:
         for weight, data in kept:

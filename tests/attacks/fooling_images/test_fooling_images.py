@@ -172,7 +172,7 @@ def test_bad_settings_are_one_clear_error(linear):
         uf.attacks.fooling_images(linear, x, y, encoding="neat")
     with pytest.raises(InputError, match="population"):
         uf.attacks.fooling_images(linear, x, y, population=0)
-    with pytest.raises(InputError, match="one class at least"):
+    with pytest.raises(InputError, match="classes must not be empty"):
         map_elites(linear, (3, 4, 4), [])
     with pytest.raises(Unsupported, match="choices: direct, cppn"):
         map_elites(linear, (3, 4, 4), [0], encoding="gradient")
