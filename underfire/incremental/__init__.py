@@ -1,4 +1,4 @@
-"""Forward passes that compute only what a change of the image can have reached."""
+"""Run forward passes that compute only the activations that a change of the image can reach."""
 
 from underfire.incremental.intervals import Intervals
 from underfire.incremental.passes import IncrementalForward, NotReusable

@@ -1,4 +1,8 @@
-"""Rules for the operations of a network on activations that differ from known ones in a rectangle."""
+"""Rules by which the operations of a network are computed on activations that differ from known ones in a rectangle.
+
+A stand-in (`Changed`) represents such an activation. A rule tells how an operation is computed on the rectangle alone,
+and which places of its result can differ.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +18,28 @@ from underfire.incremental.intervals import Window
 from underfire.incremental.rectangles import Changed
 
 aten = torch.ops.aten
+# Batch normalisation, which works place by place in evaluation mode.
 _NORMS = {"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"}
+# Operations that work place by place, although torch does not tag them as pointwise.
 _PLACE_BY_PLACE = {"_to_copy", "clone", "detach", "alias", "_prelu_kernel", "hardswish"}
+# Windows of an operation that works place by place.
 ALONE = (Window(), Window())
+# Operations that select channels, if they work on that dimension.
 _BY_CHANNEL = {"slice", "split", "split_with_sizes", "narrow"}
 
 
 @dataclass(frozen=True)
 class OperationRule:
-    """How one call is done on rectangles.
+    """How one call of an operation is computed on rectangles.
 
     Attributes:
-        whole: the call on full tensors in place of its stand-ins, without writing into them.
-        part: the call on rectangles, which include their margins.
-        windows: how the rows and the columns of its one stand-in are read; by default each place by itself.
-        outside: the value of places outside the map.
-        moved: by how many places the first row and the first column of the map move.
+        whole: the function that computes the call on full tensors in place of the stand-ins; it writes into none.
+        part: the function that computes the call on rectangles, which include the margins that it reads.
+        windows: how the rows and the columns of the only stand-in are read; by default place by place.
+        outside: the value that the operation reads outside the map, its padding.
+        moved: how many rows and columns the operation puts before the map; None if it does not pad.
         in_place: whether the first stand-in takes the result.
-        view: whether the result is a view of it.
+        view: whether the result is a view of the stand-in.
     """
 
     whole: Callable[..., Any]
@@ -49,8 +57,9 @@ class OperationRule:
 
 
 def rule_for(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OperationRule | None:
-    """Return the rule of a call that reads at least one stand-in, or None where there is none."""
+    """Return the rule for a call that reads at least one stand-in, or None if there is no rule."""
     name, schema = func._schema.name.removeprefix("aten::"), func._schema
+    # an operation in place has the rule of the one that returns a new tensor
     in_place = torch.Tag.inplace in func.tags
     if in_place:
         if not isinstance(args[0], Changed) or not hasattr(aten, name[:-1]):
@@ -58,17 +67,20 @@ def rule_for(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operat
         func, name = getattr(getattr(aten, name[:-1]), func._overloadname), name[:-1]
     elif schema.is_mutable:
         return None
+    # all arguments by name
     given = {a.name: a.default_value for a in schema.arguments} | kwargs
     given |= {a.name: value for a, value in zip(schema.arguments, args, strict=False)}
     view = not in_place and any(a.alias_info is not None for a in schema.arguments)
     stand_ins = sum(isinstance(a, Changed) for a in tree_leaves((args, kwargs)))
 
     def call(*tensors: Tensor) -> Any:
+        """Call the operation with `tensors` in place of its stand-ins."""
         rest = iter(tensors)
         a, k = tree_map(lambda v: next(rest) if isinstance(v, Changed) else v, (args, kwargs))
         result = func(*a, **k)
         return result.to(args[0].dtype) if in_place else result
 
+    # `alike`: the operation treats all places of the map alike, and each by itself
     pointwise = torch.Tag.pointwise in func.tags or name in _PLACE_BY_PLACE
     if pointwise and torch.Tag.nondeterministic_seeded not in func.tags:
         alike = _alike(tree_leaves((args, kwargs)))
@@ -96,7 +108,7 @@ def rule_for(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operat
 
 
 def _alike(values: Sequence[Any]) -> bool:
-    """Return whether the stand-ins are maps of one size, and other tensors are equal at every place of every sample."""
+    """Return whether all stand-ins have one size, and each other tensor has one value for all places and samples."""
     tensors = [v for v in values if isinstance(v, Tensor)]
     sizes = {v.shape[2:] for v in tensors if isinstance(v, Changed)}
     others = (v.shape for v in tensors if not isinstance(v, Changed))
@@ -108,7 +120,7 @@ def _alike(values: Sequence[Any]) -> bool:
 
 
 def _reading(name: str, given: dict[str, Any], call: Callable[..., Any], view: bool) -> OperationRule | None:
-    """Return the rule of a call whose results depend on several places of one stand-in, or on some places only."""
+    """Return the rule for a call whose results each read several places of its only stand-in, or only some of them."""
     if name == "convolution" and isinstance(given["input"], Changed) and not given["transposed"]:
         weight, bias, groups = given["weight"], given["bias"], given["groups"]
         stride, padding, dilation = _pairs(given["stride"]), _pairs(given["padding"]), _pairs(given["dilation"])
@@ -123,7 +135,7 @@ def _reading(name: str, given: dict[str, Any], call: Callable[..., Any], view: b
         stride = _pairs(given["stride"] or kernel)
         dilation = _pairs(given["dilation"]) if most else (1, 1)
         if not most and (given["ceil_mode"] or (padding != (0, 0) and not given["count_include_pad"])):
-            return None  # the borders are divided by smaller numbers than the inside
+            return None  # an average at the border is over fewer places than one inside
 
         def pool(x: Tensor) -> Any:
             if most:
@@ -142,11 +154,12 @@ def _reading(name: str, given: dict[str, Any], call: Callable[..., Any], view: b
 
 
 def _windows(*of_each: Sequence[int]) -> tuple[Window, Window]:
+    """Return the windows of rows and columns; each argument of `Window` is given as a pair."""
     rows, columns = zip(*of_each, strict=True)
     return Window(*rows), Window(*columns)
 
 
 def _pairs(value: Any) -> tuple[int, int]:
-    """Return one or two numbers as two."""
+    """Return one number, or a pair of numbers, as a pair."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return values[0], values[-1]

@@ -1,10 +1,12 @@
 """Forward passes of images that differ from known ones in a rectangle, which compute only what the change reaches.
 
-The known images go through the network once. In later passes, an activation is represented by that of the known image,
-which all samples share, and a rectangle for each sample, outside of which nothing can differ. A convolution reads the
-rectangle and a margin of the known activation around it. Nothing is approximated. Where the rectangles cover most of
-the map, or an operation has no rule, the full activation is assembled and the pass continues as usual. Any network
-therefore gives the right answer; a convolutional network gives it faster.
+The known images go through the network once. In later passes, a stand-in (`Changed`) represents an activation: it holds
+the activation of the known image, which all samples share, and the values in a rectangle for each sample, outside of
+which nothing can differ. A convolution reads the rectangle and a margin of the known activation around it. Nothing is
+approximated. If the rectangles cover most of the map, or an operation has no rule, the full activation is assembled and
+the pass continues as usual. Every network therefore gives the right answer; a convolutional network gives it faster.
+
+A pass is followed by intercepting each operation of torch (`TorchDispatchMode`), so that the network is not changed.
 """
 
 from __future__ import annotations
@@ -22,27 +24,27 @@ from underfire.incremental.rectangles import Changed, Node, NotReusable, Place, 
 
 __all__ = ["IncrementalForward", "NotReusable"]
 
-# What torch says where an operation, such as `numpy()`, needs the memory that a stand-in does not have.
+# Messages of torch for an operation, such as `numpy()`, that needs a tensor's memory, which a stand-in does not have.
 _NO_VALUES = ("not supported for tensor subclasses", "Tensor that doesn't have storage")
 #: Rectangles that cover a larger share of a map are slower than the full map.
 SHARE = 0.75
 
 
 class IncrementalForward:
-    """Known images that went through a network once, for passes of images that differ from them in a rectangle.
+    """Forward passes of images that differ from known images in a rectangle; the known images are passed only once.
 
-    Make and call it inside `frozen(model)`; there is no graph. The network must be deterministic.
+    Create and call it inside `frozen(model)`; the logits carry no graph. The network must be deterministic.
 
     Args:
         model: maps images to logits `[B, K]`.
         x: the known images, `[N, C, H, W]`.
 
     Attributes:
-        logits: of the known images, `[N, K]`.
-        needed: the most bytes that one operation of the latest pass read and wrote, for each image.
+        logits: the logits of the known images, `[N, K]`.
+        needed: the bytes per image that the largest operation of the latest pass read and wrote.
 
     Raises:
-        NotReusable: the network writes into an activation that it also reads elsewhere.
+        NotReusable: the network writes into an activation that it also reads elsewhere, or passes it out of torch.
     """
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
@@ -51,21 +53,22 @@ class IncrementalForward:
         first = _First([self.image])
         self.logits = _run(model, Changed(self.image), first)
         self.needed = 0
+        # free the activations that no later pass reads
         for node in first.nodes:
             node.clean = node.clean if node.needed else None
 
     def __call__(self, patch: Tensor, image: Tensor, rows: Intervals, columns: Intervals) -> Tensor:
-        """Return the logits `[S, K]` of known images with rectangles put in.
+        """Return the logits `[S, K]` of known images, each with one rectangle replaced.
 
         Args:
-            patch: the values in the windows of the intervals, `[S, C, rows.size, columns.size]`; where the intervals
-                say that nothing differs, the values of the known image.
-            image: the known image of each sample, int64 `[S]`.
+            patch: the pixels in the windows of the intervals, `[S, C, rows.size, columns.size]`; those outside the
+                intervals are the pixels of the known image.
+            image: the number of the known image of each sample, int64 `[S]`.
             rows: the rows that differ.
             columns: the columns that differ.
 
         Raises:
-            NotReusable: the network did not do the same as before.
+            NotReusable: the network called other operations than in the first pass.
         """
         patch = patch.detach().contiguous(memory_format=torch.channels_last)
         logits = _run(self.model, Changed(self.image, patch, Place(image, rows, columns)), later := _Later())
@@ -75,34 +78,43 @@ class IncrementalForward:
 
 @torch.no_grad()
 def _run(model: nn.Module, stand_in: Changed, one_pass: _Pass) -> Tensor:
+    """Send a stand-in for images through the model and return the logits; `one_pass` intercepts the operations."""
     try:
         with one_pass:
             logits = model(stand_in)
             return logits.dense() if isinstance(logits, Changed) else logits
     except RuntimeError as error:
         if any(words in str(error) for words in _NO_VALUES):
-            raise NotReusable(f"the network reads an activation past torch: {error}") from error
+            raise NotReusable(f"the network passes an activation out of torch: {error}") from error
         raise
 
 
 class _Pass(TorchDispatchMode):
-    """Intercept every operation of one pass; operations on stand-ins follow their rule, or use the full activations."""
+    """A pass in which every operation is intercepted: on stand-ins it follows its rule, or gets the full activations.
+
+    Full activations that are computed from stand-ins are marked, because no later rule covers them. The mark is "once",
+    or "seen twice" if another tensor is a view of the same values, so that no operation may write into them.
+
+    Attributes:
+        most: the most bytes that one operation read and wrote.
+        filled: tensors into which changed activations were written, by the address of their memory.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.most = 0
-        # tensors that changed activations were written into, by the address of their memory
         self.filled: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Compute one operation: by `step` if its inputs are stand-ins, or else by `usual`."""
         args, kwargs = tree_map(_present, (args, kwargs or {}))
         tensors = _tensors((args, kwargs))
         if any(isinstance(a, Unread) for a in tensors):
-            raise NotReusable("the network reads what an operation gives beside its map")
+            raise NotReusable("the network reads a second result of an operation, such as the indices of max-pooling")
         stand_ins = [a for a in tensors if isinstance(a, Changed)]
         if not stand_ins:
             return self.usual(func, args, kwargs)
-        # No rule covers a tensor that is made of changed activations, because it differs from sample to sample.
+        # no rule covers a full tensor that is made of changed activations, because it differs from sample to sample
         known = all(isinstance(a, Changed) or self.mark(a) is None for a in tensors)
         rule = rule_for(func, args, kwargs) if known else None
         if rule is not None and rule.in_place and stand_ins[0].seen_twice:
@@ -122,40 +134,40 @@ class _Pass(TorchDispatchMode):
         return result
 
     def step(self, func: Any, stand_ins: list[Changed], rule: OperationRule | None, numbers: list[Any]) -> Any:
-        """Return the result as stand-ins, or None where the full activations are needed.
+        """Return the result of an operation as stand-ins, or None if it needs the full activations.
 
-        `numbers` are the arguments that are no tensors.
+        `numbers` are its arguments that are not tensors.
         """
         raise NotImplementedError
 
     def mark(self, a: Tensor) -> str | None:
-        """Return how a tensor is marked that is made of changed activations, or None."""
+        """Return the mark of a full tensor, or None if it is not made of changed activations."""
         mark = vars(a).get("changed")
         if mark is None and self.filled and a.untyped_storage().data_ptr() in self.filled:
             return "once"
         return mark
 
     def usual(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run the operation on full activations; mark the result as changed if its input is."""
+        """Compute the operation on full activations; mark the result if an input is marked."""
         tensors = _tensors((args, kwargs))
         marks = {mark for a in tensors if (mark := self.mark(a)) is not None}
         if torch.Tag.nondeterministic_seeded in func.tags:
-            marks.add("once")  # what is drawn differs from pass to pass
+            marks.add("once")  # random numbers differ from pass to pass
         if not marks:
             return func(*args, **kwargs)
         if func is torch.ops.aten.as_strided.default:
-            raise NotReusable("the network asks how an activation lies in memory")
+            raise NotReusable("the network reads the memory layout of an activation (as_strided)")
         aliased = [a for a in func._schema.arguments if a.alias_info is not None]
         if "seen twice" in marks and any(a.alias_info.is_write for a in aliased):
             raise NotReusable("the network writes into an activation that it also sees elsewhere")
         if func is torch.ops.aten.view.default and not args[0].is_contiguous():
-            # It would be contiguous, had the images not been passed channels last.
+            # it would be contiguous if the images were not channels last
             vars(args[0])["changed"] = "seen twice"
             marks, args = {"seen twice"}, (args[0].contiguous(), *args[1:])
         result = func(*args, **kwargs)
         given = {a.name: v for a, v in zip(func._schema.arguments, args, strict=False)} | kwargs
         for written in _tensors([given.get(a.name) for a in aliased if a.alias_info.is_write]):
-            if self.mark(written) is None:  # neither is the tensor that it is a view of
+            if self.mark(written) is None:  # then the tensor that it may be a view of is not marked either
                 self.filled[written.untyped_storage().data_ptr()] = written
         for a in _tensors(result):
             vars(a)["changed"] = "seen twice" if aliased and "seen twice" in marks else "once"
@@ -163,22 +175,22 @@ class _Pass(TorchDispatchMode):
         return result
 
     def weigh(self, involved: Any) -> None:
-        """Record the most bytes that an operation reads and writes."""
+        """Update `most` by the bytes of the tensors that an operation read and wrote."""
         self.most = max(self.most, sum(a.numel() * a.element_size() for a in _tensors(involved)))
 
 
 class _First(_Pass):
-    """The pass of the known images, which records the operations."""
+    """The pass of the known images, which records each operation at the node of its first stand-in."""
 
     def __init__(self, nodes: list[Node]) -> None:
         super().__init__()
         self.nodes = nodes
 
     def step(self, func: Any, stand_ins: list[Changed], rule: OperationRule | None, numbers: list[Any]) -> Any:
-        """Run the operation on the known activations and record it."""
+        """Compute the operation on the known activations and record it."""
         first, place = stand_ins[0].node, len(stand_ins[0].node.children)
         for a in stand_ins:
-            # Keep activations that are read with a margin, put on a common rectangle, or assembled as a whole.
+            # keep activations that later passes read with a margin, crop to a common rectangle, or assemble in full
             a.node.needed |= rule is None or rule.reads_around or len(stand_ins) > 1
             a.node.children.append(None)
         if rule is None:
@@ -197,22 +209,24 @@ class _First(_Pass):
 
 
 class _Later(_Pass):
-    """A pass of changed images, which repeats the operations on rectangles."""
+    """A pass of changed images, which repeats the recorded operations on rectangles."""
 
     def step(self, func: Any, stand_ins: list[Changed], rule: OperationRule | None, numbers: list[Any]) -> Any:
-        """Run the operation on the rectangles, unless they are too large."""
+        """Compute the operation on the rectangles, unless they are too large."""
+        # the operation must be the recorded one
         first = stand_ins[0]
         if any(a.uses >= len(a.node.children) for a in stand_ins):
-            raise NotReusable("the network did more than before")
+            raise NotReusable("the network called more operations than before")
         before = first.node.children[first.uses]
         if rule is None or before is None:
             return None
         if before[0] is not func:
-            raise NotReusable(f"the network did {func} where it did {before[0]} before")
+            raise NotReusable(f"the network called {func}, but {before[0]} before")
         if before[1] != numbers:
-            raise NotReusable(f"the network did {func} with {numbers} where it had {before[1]} before")
+            raise NotReusable(f"the network called {func} with {numbers}, but with {before[1]} before")
         made, place, patches = before[2], first.place, [a.patch for a in stand_ins]
         assert place is not None
+        # find where the result can differ, and the values that this part reads
         shape = made[0].shape
         if rule.moved is not None:
             rows = place.rows.moved(rule.moved[0], shape[2])
@@ -233,16 +247,19 @@ class _Later(_Pass):
                 return None
             rows, columns = place.rows, place.columns
             patches = [a.crop(rows.start, rows.size, columns.start, columns.size) for a in stand_ins]
+        # compute that part
         nodes, result = iter(made), rule.part(*patches)
         self.weigh((patches, result))
         return _maps(lambda t: Changed(next(nodes), t, place), result)
 
 
 def _present(a: Any) -> Any:
+    """Return the full activations in place of a stand-in that already has them."""
     return a.whole if isinstance(a, Changed) and a.whole is not None else a
 
 
 def _dense(a: Any) -> Any:
+    """Return the full activations, marked, in place of a stand-in."""
     if not isinstance(a, Changed):
         return a
     whole = a.dense()
@@ -251,11 +268,12 @@ def _dense(a: Any) -> Any:
 
 
 def _tensors(values: Any) -> list[Tensor]:
+    """Return all tensors of nested arguments."""
     return [a for a in tree_leaves(values) if isinstance(a, Tensor)]
 
 
 def _maps(f: Any, result: Any) -> Any:
-    """Return the result with `f` applied to every map; what an operation returns beside its map becomes unreadable."""
+    """Apply `f` to the map that an operation returns; its other results, if any, become `Unread`."""
     if isinstance(result, Tensor):
         return f(result)
     return type(result)(f(t) if t.dim() == 4 and t.is_floating_point() else Unread(t) for t in result)

@@ -1,4 +1,4 @@
-"""Activations that differ from known ones in a rectangle, as a tensor that stands for them inside a network."""
+"""Tensors that stand, inside a network, for activations that differ from known ones in a rectangle."""
 
 from __future__ import annotations
 
@@ -12,12 +12,22 @@ from underfire.incremental.intervals import Intervals
 
 
 class NotReusable(Exception):
-    """The network does not do the same in every pass, or writes into an activation that it also reads elsewhere."""
+    """The error if a network calls other operations than before, or uses an activation as a stand-in does not allow."""
 
 
 @dataclass(eq=False)
 class Node:
-    """One activation `[N, C, H, W]` of the known images, and the operations on it, in order."""
+    """One activation of the known images, and the operations that read it.
+
+    Attributes:
+        clean: the values, `[N, C, H, W]`; None if no later pass needs them.
+        shape: the shape of the values.
+        needed: whether later passes need the values.
+        children: the operations that read the activation, in order: the function, its arguments that are not tensors,
+            and the nodes of its results. None stands for an operation without a rule, or one that is recorded at
+            another node.
+        tables: see `table`, by the value outside the map.
+    """
 
     clean: Tensor | None
     shape: torch.Size
@@ -26,13 +36,13 @@ class Node:
     tables: dict[float, Tensor] = field(default_factory=dict)
 
     def values(self) -> Tensor:
-        """Return the activations; only those that the first pass marked as needed are kept."""
+        """Return the values, or raise NotReusable if the first pass did not mark them as needed."""
         if self.clean is None:
             raise NotReusable("the network needs an activation that it did not need before")
         return self.clean
 
     def table(self, outside: float) -> Tensor:
-        """Return one row of channels for every place of every image, and a last row for places outside the map."""
+        """Return the channels of each place of each image, `[N * H * W + 1, C]`; the last row is for places outside."""
         if outside not in self.tables:
             n, c, h, w = self.shape
             rows = self.values().permute(0, 2, 3, 1).reshape(-1, c)
@@ -43,7 +53,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the rectangles lie: the known image of each sample, int64 `[S]`, and its rows and columns."""
+    """Where the rectangles lie: the number of each sample's known image, int64 `[S]`, and the rows and columns."""
 
     image: Tensor
     rows: Intervals
@@ -51,7 +61,7 @@ class Place:
 
     @property
     def share(self) -> float:
-        """Return which share of the map a rectangle covers."""
+        """Return the share of the map that a rectangle covers."""
         return self.rows.size * self.columns.size / (self.rows.length * self.columns.length)
 
     def same(self, other: Place) -> bool:
@@ -59,17 +69,17 @@ class Place:
         return self.rows.same(other.rows) and self.columns.same(other.columns)
 
     def union(self, other: Place) -> Place:
-        """Return the smallest rectangles that hold both."""
+        """Return the smallest rectangles that contain both."""
         return Place(self.image, self.rows.union(other.rows), self.columns.union(other.columns))
 
 
 class Changed(Tensor):
-    """A stand-in for an activation `[S, C, H, W]`; without a patch, for the known activations.
+    """A stand-in, without memory, for an activation `[S, C, H, W]`: the known one with a rectangle replaced.
 
     Attributes:
         node: the known activations.
-        patch: the values in the rectangles, `[S, C, h, w]`.
-        place: where the rectangles are.
+        patch: the values in the rectangles, `[S, C, h, w]`; None for the known activations themselves.
+        place: where the rectangles lie; None without a patch.
         uses: how many operations have read it.
         seen_twice: whether another stand-in is a view of the same values.
         whole: the full activations, once an operation needed them.
@@ -84,7 +94,7 @@ class Changed(Tensor):
 
     @staticmethod
     def __new__(cls: type[Changed], node: Node, patch: Tensor | None = None, place: Place | None = None) -> Changed:
-        """Return a stand-in of the right shape, without values."""
+        """Return a stand-in with the shape, dtype and device of the activation."""
         like = node.clean if patch is None else patch
         assert like is not None
         shape = (len(like), *node.shape[1:])
@@ -95,15 +105,15 @@ class Changed(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, *_: Any, **__: Any) -> Any:
-        """Refuse every operation outside of the pass."""
+        """Raise NotReusable: outside of its pass, no operation can read a stand-in."""
         raise NotReusable("an activation was used after its pass")
 
     def become(self, other: Changed) -> None:
-        """Take the result of an in-place operation."""
+        """Take over the values of `other`, the result of an in-place operation."""
         self.node, self.patch, self.place, self.uses = other.node, other.patch, other.place, 0
 
     def dense(self) -> Tensor:
-        """Return the full activations, and keep them."""
+        """Return the full activations `[S, C, H, W]`, and keep them."""
         if self.whole is None:
             if self.place is None:
                 self.whole = self.node.values().clone()
@@ -113,7 +123,7 @@ class Changed(Tensor):
         return self.whole
 
     def crop(self, top: Tensor, height: int, left: Tensor, width: int, outside: float = 0.0) -> Tensor:
-        """Return the rectangle `[S, C, height, width]` of every sample from row `top` and column `left` `[S]`.
+        """Return another rectangle of every sample, `[S, C, height, width]`, whose first place is `top`, `left` `[S]`.
 
         Places outside the map have the value `outside`.
         """
@@ -122,9 +132,11 @@ class Changed(Tensor):
         table, image = self.node.table(outside), self.place.image.to(device)
         samples = torch.arange(len(image), device=device)
         i, j = _in_a_row(top, height, device), _in_a_row(left, width, device)
+        # read the known values
         known = _places(image, i, j, rows.length, columns.length, len(table) - 1)
-        made = table.new_empty(known.numel() + 1, table.shape[1])  # the last row takes places outside the rectangle
+        made = table.new_empty(known.numel() + 1, table.shape[1])  # the last row takes what lies outside
         torch.index_select(table, 0, known.flatten(), out=made[:-1])
+        # write the values of the patch over them
         i, j = _in_a_row(rows.start - top, rows.size, device), _in_a_row(columns.start - left, columns.size, device)
         onto = _places(samples, i, j, height, width, len(made) - 1)
         made.index_copy_(0, onto.flatten(), self.patch.permute(0, 2, 3, 1).reshape(-1, table.shape[1]))
@@ -132,27 +144,27 @@ class Changed(Tensor):
 
 
 class Unread(Tensor):
-    """A stand-in for what an operation returns beside its map, such as indices of max-pooling; nothing may read it."""
+    """A stand-in for a second result of an operation, such as the indices of max-pooling; nothing may read it."""
 
     @staticmethod
     def __new__(cls: type[Unread], like: Tensor) -> Unread:
-        """Return a stand-in of the shape and type of a tensor."""
+        """Return a stand-in with the shape, dtype and device of a tensor."""
         made: Unread = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=like.device)
         return made
 
     @classmethod
     def __torch_dispatch__(cls, *_: Any, **__: Any) -> Any:
-        """Refuse every operation."""
-        raise NotReusable("the network reads what an operation gives beside its map")
+        """Raise NotReusable: no operation can read it."""
+        raise NotReusable("the network reads a second result of an operation, such as the indices of max-pooling")
 
 
 def _in_a_row(start: Tensor, size: int, device: torch.device) -> Tensor:
-    """Return `size` consecutive numbers from every start, `[S, size]`."""
+    """Return `size` consecutive integers from each start, `[S, size]`."""
     return start.to(device)[:, None] + torch.arange(size, device=device)
 
 
 def _places(image: Tensor, i: Tensor, j: Tensor, height: int, width: int, outside: int) -> Tensor:
-    """Return the rows `[S, h, w]` of a table of places; `outside` for a place outside the map."""
+    """Return the row of a table for each place, `[S, h, w]`; the row is `outside` for a place outside the map."""
     number = (image[:, None] * height + i)[:, :, None] * width + j[:, None, :]
     inside = ((i >= 0) & (i < height))[:, :, None] & ((j >= 0) & (j < width))[:, None, :]
     return number.where(inside, outside)
