@@ -1,1 +1,1 @@
-"""Transforms of images that have a gradient: a camera, JPEG compression and blur."""
+"""Differentiable transforms of images: a camera, JPEG compression and blur."""

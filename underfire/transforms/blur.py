@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_ROWS = 32  # rows of medians at once; all windows of an image would take `side²` times its memory
+_ROWS = 32  # rows of medians that are computed at once; the windows of a whole image take `side²` times its memory
 
 
 def blur_matrix(size: int, sigma: float, radius: int | None = None, like: Tensor | None = None) -> Tensor:
     """Return the Gaussian blur of a line of `size` pixels as a matrix `[size, size]`; its ends are mirrored.
 
-    Rows sum to one. The blur of an image is one product from either side, and so is its backward pass.
+    Its rows sum to one. An image is blurred by one matrix product from the left and one from the right, and so is its
+    gradient in the backward pass.
 
     Args:
         size: number of pixels.
@@ -22,7 +23,7 @@ def blur_matrix(size: int, sigma: float, radius: int | None = None, like: Tensor
         radius: reach of the kernel in pixels; None is three standard deviations.
         like: a tensor that gives dtype and device.
     """
-    # mirroring adds at most the length of the line
+    # mirroring adds at most `size - 1` pixels at each end
     reach = min(math.ceil(3 * sigma) if radius is None else radius, size - 1)
     dtype, device = (like.dtype, like.device) if like is not None else (None, None)
     offsets = torch.arange(-reach, reach + 1, dtype=dtype, device=device)
@@ -32,13 +33,13 @@ def blur_matrix(size: int, sigma: float, radius: int | None = None, like: Tensor
 
 
 def gaussian_blur(x: Tensor, sigma: float, radius: int | None = None) -> Tensor:
-    """Blur images `[B, C, H, W]` with a Gaussian of `sigma` pixels, cut off after `radius`; borders are mirrored."""
+    """Blur images `[B, C, H, W]` by a Gaussian of `sigma` pixels, cut off after `radius`; borders are mirrored."""
     down, across = (blur_matrix(size, sigma, radius, like=x) for size in x.shape[2:])
     return down @ x @ across.T
 
 
 def gaussian_blur_per_sample(x: Tensor, sigma: Tensor) -> Tensor:
-    """Blur images `[B, C, H, W]` with Gaussians of standard deviations `[B]` in pixels; the border is repeated."""
+    """Blur each image of `[B, C, H, W]` by a Gaussian of its own `sigma` `[B]`, in pixels; the border is repeated."""
     reach = max(1, math.ceil(3 * float(sigma.max()))) if len(sigma) else 1
     offsets = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
     # A Gaussian much narrower than a pixel is exactly one pixel.

@@ -1,8 +1,8 @@
-"""Print an image and photograph it, in one differentiable random step for expectation over transformation.
+"""Simulate printing and photographing an image: a random differentiable transform for expectation over transformation.
 
-What destroys adversarial images on their way through paper and lens: Kurakin et al., Adversarial Examples in the
-Physical World, ICLR Workshops 2017; differentiated over as in Athalye et al., Synthesizing Robust Adversarial Examples,
-ICML 2018.
+Sources: printing and photographing destroys many adversarial images (Kurakin et al., Adversarial Examples in the
+Physical World, ICLR Workshops 2017); attacks that differentiate through random transforms survive it (Athalye et al.,
+Synthesizing Robust Adversarial Examples, ICML 2018).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from underfire.transforms.blur import gaussian_blur_per_sample
 from underfire.transforms.jpeg import jpeg
 
 RandomTransform = Callable[[Tensor, Generator | None], Tensor]
-_TOE = 0.01  # keeps the slope of a power finite at black
+_TOE = 0.01  # added to pixels before they are raised to a power, whose slope would else be infinite at black
 
 
 def camera(
@@ -33,21 +33,22 @@ def camera(
     noise: float = 0.015,
     quality: int | None = 75,
 ) -> RandomTransform:
-    """Return a transform `(x', generator) -> x''` that draws parameters for every image, up to the given strengths.
+    """Return a transform `(x, generator) -> x'` that draws parameters for every image, up to the given strengths.
 
-    It applies, in this order, the view (rotation and perspective), the lens (blur), the exposure (tone, contrast,
-    brightness), the sensor (noise) and the file (JPEG). With all strengths 0 and no JPEG it is the identity. Every call
-    is another photograph; measure the success through a camera as that of `model(transform(x_adv, generator))`.
+    The transform applies, in this order, the view (rotation and perspective), the lens (blur), the exposure (tone,
+    contrast, brightness), the sensor (noise) and the file (JPEG). With all strengths 0 and no JPEG, it is the identity.
+    Every call draws new parameters, like another photograph. To measure the success of an attack through a camera,
+    classify by `model(transform(x_adv, generator))`.
 
     Args:
         rotation: largest angle, in degrees.
         perspective: largest shift of each corner, as a share of the sides.
         blur: largest standard deviation of the lens's Gaussian, in pixels.
-        tone: pixels are raised to a power (the gamma) between `1 / (1 + tone)` and `1 + tone`.
-        contrast: around mid-grey, between `1 - contrast` and `1 + contrast`.
+        tone: pixels are raised to a power, the gamma, between `1 / (1 + tone)` and `1 + tone`.
+        contrast: differences to mid-grey are multiplied by a factor between `1 - contrast` and `1 + contrast`.
         brightness: largest shift of all pixels.
         noise: largest standard deviation of the Gaussian noise.
-        quality: lowest JPEG quality, up to 95 (or itself, where that is higher); None leaves JPEG out.
+        quality: lowest JPEG quality; the highest is 95, or `quality` if that is larger. None leaves JPEG out.
 
     Raises:
         InputError: a strength is out of range.
@@ -64,15 +65,19 @@ def camera(
 
     def transform(x: Tensor, generator: Generator | None = None) -> Tensor:
         def draw(*shape: int, low: float = -1.0) -> Tensor:
+            """Draw uniform numbers between `low` and 1, `[B, *shape]`."""
             share = torch.rand((len(x), *shape), generator=generator, dtype=x.dtype, device=x.device)
             return low + (1 - low) * share
 
         if len(x) == 0:
             return x
+        # view
         if rotation or perspective:
             x = seen_from(x, math.radians(rotation) * draw(), perspective * draw(4, 2))
+        # lens
         if blur:
             x = gaussian_blur_per_sample(x, blur * draw(low=0.0))
+        # exposure
         if tone:
             power = (1 + tone) ** draw(1, 1, 1)
             x = ((x + _TOE) ** power - _TOE**power) / ((1 + _TOE) ** power - _TOE**power)
@@ -80,9 +85,11 @@ def camera(
             x = 0.5 + (1 + contrast * draw(1, 1, 1)) * (x - 0.5)
         if brightness:
             x = x + brightness * draw(1, 1, 1)
+        # sensor
         if noise:
             grain = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
             x = x + noise * draw(1, 1, 1, low=0.0) * grain
+        # file
         x = x.clamp(0, 1)
         return x if quality is None else jpeg(x, quality + max(95 - quality, 0) * draw(low=0.0))
 
@@ -90,12 +97,12 @@ def camera(
 
 
 def seen_from(x: Tensor, angle: Tensor, corners: Tensor) -> Tensor:
-    """Rotate images `[B, C, H, W]` and view them in perspective; the border is repeated outside.
+    """Rotate images `[B, C, H, W]` and view them in perspective; outside, the border is repeated.
 
     Args:
         angle: counter-clockwise, in radians, `[B]`.
-        corners: shifts of the corners of the view from the corners of the rotated image, as shares of the sides
-            `[B, 4, 2]` (x, y), in the order top left, top right, bottom left, bottom right.
+        corners: by how much the corners of the view are shifted from those of the rotated image, `[B, 4, 2]` (x, y), as
+            shares of the sides, in the order top left, top right, bottom left, bottom right.
     """
     height, width = x.shape[2:]
     half = x.new_tensor([max(width - 1, 1) / 2, max(height - 1, 1) / 2])

@@ -1,4 +1,4 @@
-"""JPEG with a gradient: compression and decompression in torch (ITU-T T.81, as the usual codecs apply it)."""
+"""Compress images as JPEG and decompress them, in torch, with a gradient (ITU-T T.81, as the usual codecs apply it)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from torch.nn import functional as F
 
 from underfire.errors import InputError
 
-# Tables K.1 and K.2 of the standard, for quality 50.
+# Quantisation tables K.1 and K.2 of the standard, for quality 50.
 _LUMA = """16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62
 18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99"""
 _CHROMA = """17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66 99 99 99 99 99 99
 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99"""
+# The matrix from RGB to luma and chroma.
 _YCC = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
 
 
 @cache
 def _constants() -> tuple[Tensor, Tensor, Tensor]:
-    """Return both tables `[2, 64]`, the cosine transform of a block `[64, 64]`, and the colour matrix `[3, 3]`."""
+    """Return the quantisation tables `[2, 64]`, the cosine transform of a block `[64, 64]`, and the matrix `[3, 3]`."""
     tables = torch.tensor([[float(v) for v in text.split()] for text in (_LUMA, _CHROMA)], dtype=torch.float64)
     k = torch.arange(8, dtype=torch.float64)
     line = torch.cos((2 * k + 1) * k[:, None] * math.pi / 16) / 2
@@ -30,7 +31,7 @@ def _constants() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def quantisation(quality: Tensor) -> Tensor:
-    """Return luma and chroma tables `[B, 2, 64]` for qualities `[B]` from 1 to 100, scaled as common codecs do."""
+    """Return the quantisation tables of luma and chroma, `[B, 2, 64]`, for qualities `[B]`, as common codecs do."""
     quality = quality.to(torch.float64)
     percent = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)
     tables = _constants()[0].to(quality.device)
@@ -38,34 +39,38 @@ def quantisation(quality: Tensor) -> Tensor:
 
 
 def _rounded(v: Tensor) -> Tensor:
-    """Round, halves away from zero as the codecs do, with the gradient of the identity."""
+    """Round as the codecs do, halves away from zero; the gradient is that of the identity."""
     return _replaced(v, torch.trunc(v + 0.5 * v.sign()))
 
 
 def _replaced(v: Tensor, value: Tensor) -> Tensor:
-    """Return `value` with the gradient of `v`."""
+    """Return `value`, with the gradient of `v`."""
     return v + (value - v).detach()
 
 
 def _coded(plane: Tensor, table: Tensor) -> Tensor:
-    """Transform, quantise and restore planes `[B, C, h, w]` of grey levels around 0; sides are multiples of 8."""
+    """Return planes `[B, C, h, w]` after cosine transform, quantisation and inverse transform; levels lie around 0.
+
+    Sides are multiples of 8; `table` holds the 64 steps of the quantisation for each image, `[B, 64]`.
+    """
     b, c, h, w = plane.shape
     dct = _constants()[1].to(plane)
     blocks = plane.reshape(b, c, h // 8, 8, w // 8, 8).transpose(3, 4).reshape(b, -1, 64)
     q = table.to(plane)[:, None]
+    # coefficients are rounded to eighths before they are divided, as in the codecs
     decoded = (_rounded(_rounded(8 * (blocks @ dct.T)) / (8 * q)) * q) @ dct
     return decoded.reshape(b, c, h // 8, w // 8, 8, 8).transpose(3, 4).reshape(b, c, h, w)
 
 
 def jpeg(x: Tensor, quality: int | float | Tensor = 75, *, subsample: bool = True) -> Tensor:
-    """Compress images as JPEG and restore them: the values of the codec, with the gradient as if nothing was rounded.
+    """Compress images as JPEG and decompress them, with the values of a codec and a gradient as if nothing was rounded.
 
     Colour conversion, subsampling and clipping are differentiated; rounding has the gradient of the identity.
 
     Args:
         x: images `[B, C, H, W]` in `[0, 1]`; three channels are coded as luma and chroma, others each as luma.
-        quality: 1 to 100, one number or one per sample `[B]`; decimals are cut off.
-        subsample: whether colour is kept at half the resolution, as most encoders do.
+        quality: 1 to 100, one number or one per sample `[B]`; fractions are rounded down.
+        subsample: keep chroma at half the resolution, as most encoders do.
 
     Raises:
         InputError: a quality is not from 1 to 100.
@@ -78,9 +83,11 @@ def jpeg(x: Tensor, quality: int | float | Tensor = 75, *, subsample: bool = Tru
     values = F.pad(_rounded(255 * x), (0, -width % step, 0, -height % step), mode="replicate")
     if x.shape[1] != 3:
         return _pixels(_coded(values - 128, tables[:, 0]) + 128, height, width)
+    # colour conversion
     to_ycc = _constants()[2].to(x)
     ycc = _rounded(torch.einsum("ij,bjhw->bihw", to_ycc, values))
     luma, chroma = ycc[:, :1] - 128, ycc[:, 1:]
+    # code luma, and chroma at half the resolution
     luma = _coded(luma, tables[:, 0])
     if subsample:
         # The codecs round halves down in even columns and up in odd ones.
@@ -90,9 +97,11 @@ def jpeg(x: Tensor, quality: int | float | Tensor = 75, *, subsample: bool = Tru
         chroma = F.interpolate(_rounded(chroma), scale_factor=2, mode="bilinear", align_corners=False)
     else:
         chroma = _coded(chroma, tables[:, 1])
+    # back to RGB
     ycc = torch.cat([_rounded((luma + 128).clamp(0, 255)), _rounded(chroma.clamp(-128, 127))], dim=1)
     return _pixels(torch.einsum("ij,bjhw->bihw", torch.linalg.inv(to_ycc), ycc), height, width)
 
 
 def _pixels(values: Tensor, height: int, width: int) -> Tensor:
+    """Return grey levels, cut to the size of the image and rounded, as pixels in `[0, 1]`."""
     return _rounded(values[..., :height, :width].clamp(0, 255)) / 255
