@@ -1,10 +1,10 @@
 """Estimators of the gradient of a loss that is given as a function: with a backward pass, or from its values alone.
 
 An estimator has a memory, as moves and step rules have: `init(z, index) -> state` and
-`update(loss, z, generator, state) -> (value [B], gradient like z, state)`. A call `estimator(loss, z, generator)` begins
-with a new memory, and returns value and gradient. The function `loss(z)` returns one value per row, `[B]`, which depends
-on that row of `z` alone; it also takes `k` copies of the batch, stacked to `[k * B, ...]`. The value that an estimator
-returns is the loss at `z` itself, which it evaluates last.
+`update(loss, z, generator, state) -> (value [B], gradient like z, state)`. A call `estimator(loss, z, generator)`
+starts with a new memory, and returns value and gradient. The function `loss(z)` returns one value per row, `[B]`, which
+depends on that row of `z` alone; it also takes `k` copies of the batch, stacked to `[k * B, ...]`. The value that an
+estimator returns is the loss at `z` itself, which it evaluates last.
 
 Estimators without a backward pass differ only in the points at which they evaluate the loss: `Probes` yield symmetric
 pairs of points, and `slopes` turns the differences of their losses into a gradient.
