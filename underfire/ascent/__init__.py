@@ -1,1 +1,1 @@
-"""How a gradient is used: threats own the variable, objectives the loss, moves the memory; `loop.ascend` turns them."""
+"""Loops of attacks and their parts: threats, objectives, moves and step rules, which `loop.ascend` puts together."""

@@ -1,4 +1,4 @@
-"""The one loop that gradient attacks of fixed size share: attack = objective x threat x gradient x move."""
+"""The loop of all gradient attacks with a given eps; a `Recipe` combines objective, threat, gradient and move."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ Rank = Callable[[Step, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """An attack of fixed size as a value: what it makes large, what it may change, and how it moves.
+    """The parts of an attack with a given eps: what it maximises, what it may change, and how it moves.
 
     Attributes:
-        objective: what to make large.
-        threat: what may change.
-        step_rule: how far a step goes; a number, one per sample `[B]` or a schedule `(step, steps) -> size` is a
-            length in the threat's norm.
-        views: the looks at an image that the objective is averaged over.
-        estimate: how the gradient is obtained.
-        smooth: what is done to the gradient before the move uses it.
-        move: memory and direction.
-        keep: `"last"` returns the last iterate; `"best"` the best one seen, a success before any failure and then by
-            the objective (with its last weights, if they change); `"success"` the first success, and takes the sample
-            out of the batch there, so that it costs nothing more (a sample that never succeeds gives its best iterate).
-        rank: `(step, value) -> [B]`, which decides between two successes or two failures instead of the objective.
+        objective: the function that the attack maximises.
+        threat: what may change, and by how much.
+        step_rule: the rule that sets the length of every step. A number, one number per sample `[B]` or a schedule
+            `(step, steps) -> size` is this length itself, in the threat's norm.
+        views: the transformed images over which the objective is averaged.
+        estimate: the estimator of the gradient.
+        smooth: the smoothing that is applied to the gradient before the move uses it.
+        move: turns the gradient into a direction, with a memory.
+        keep: which iterate is returned. `"last"` is the last one. `"best"` is the best one: a success before any
+            failure, then the larger objective (with the weights of the last step, if they change). `"success"` is the
+            first success, after which the sample costs nothing more; a sample without a success gets its best iterate.
+        rank: `(step, value) -> [B]`, a score that replaces the objective where two successes or two failures compete.
     """
 
     objective: Objective
@@ -82,10 +82,10 @@ def ascend(
     generator: Generator | None = None,
     watch: Callable[[Step], None] | None = None,
 ) -> Tensor:
-    """Make the objective of a recipe large inside its threat, and return the perturbed images, shaped like `x`.
+    """Maximise the objective of a recipe within its threat, and return the perturbed images, shaped like `x`.
 
-    Every step looks at `z` (or where the move peeks), estimates the gradient of the objective averaged over the views,
-    smooths it, moves, and projects. The model is left as it was found.
+    Every step estimates the gradient at `z` (or at the point where the move peeks) of the objective averaged over the
+    views, smooths it, moves along it, and projects. The model is left as it was found.
 
     Args:
         model: maps `x` to logits `[B, K]`; its domain says what `x` is.
@@ -97,9 +97,9 @@ def ascend(
         restarts: number of runs; those after the first start at random, and under `keep="success"` only samples that
             have not succeeded take part.
         random_start: whether the first run starts at random too.
-        z: the variable that the first run starts from, instead of the clean image.
+        z: the variable that the first run starts from, instead of that of the clean image.
         generator: source of every random number, on the device of `x`.
-        watch: called with every step that is evaluated; it must not change anything.
+        watch: a function that is called with every evaluated step; it must not change the step.
 
     Raises:
         InputError: an argument is out of its range. DataError: images or labels are wrong. Unsupported: the recipe
@@ -109,7 +109,7 @@ def ascend(
     recipe.check(x)
     at_least_one(steps=steps, restarts=restarts)
     if recipe.keep == "last" and restarts > 1:
-        raise Unsupported("restarts need something to choose by: use keep='best' or keep='success'")
+        raise Unsupported("keep='last' cannot choose between restarts: use keep='best' or keep='success'")
     if len(x) == 0:
         return x.clone()
     x = x.detach()
@@ -134,7 +134,7 @@ def ascend(
 
 
 class _Run:
-    """One call of `ascend`: what it was asked for, and the best images so far."""
+    """The state of one call of `ascend`: its arguments, and the best images so far."""
 
     def __init__(
         self,
@@ -155,44 +155,49 @@ class _Run:
         self.forget: Callable[[], None] = lambda: None
 
     def climb(self, z: Tensor, rows: Tensor) -> None:
-        """Take all steps from `z`, for some samples of the batch."""
+        """Take all steps of one run from `z`, for the samples of the batch at `rows`."""
         move, rule, estimate = self.recipe.move, self.rule, self.recipe.estimate
         x, threat, targets = self.x[rows], self.threat.take(rows), self.targets.take(rows)
         position = Position(threat, x, targets.index, 0, self.steps)
-        memory, pace, known = move.init(z), rule.init(position, z), estimate.init(z, targets.index)
+        move_state, rule_state = move.init(z), rule.init(position, z)
+        estimate_state = estimate.init(z, targets.index)
         leader: _Leader | None = None
         for number in range(self.steps):
             position = Position(threat, x, targets.index, number, self.steps)
             progress = number / self.steps
-            # where the gradient is taken
-            offset = None if move.peek is None else move.peek(memory, rule.size(position, pace))
+            # choose the point of the gradient
+            offset = None if move.peek is None else move.peek(move_state, rule.size(position, rule_state))
+            point = z if offset is None else z + offset
             # forward and backward pass
-            step, value, g, known = self._gradient(position, z if offset is None else z + offset, targets, known)
+            step, value, g, estimate_state = self._gradient(position, point, targets, estimate_state)
             if self.evaluates:
-                if step is None or offset is not None:  # what was seen, if anything, is not z
+                if step is None or offset is not None:  # the pass has not evaluated z itself
                     step, value = self._evaluate(threat.apply(x, z), targets, progress)
-                # keep the best; successes may leave the batch
+                # keep the best; successes leave the batch if keep="success"
                 stays = self._remember(step, value)
                 if stays is not None:
                     if len(stays) == 0:
                         return
-                    x, z, g, value, memory, pace, known = take((x, z, g, value, memory, pace, known), stays)
+                    x, z, g, value = (t[stays] for t in (x, z, g, value))
+                    states = move_state, rule_state, estimate_state
+                    move_state, rule_state, estimate_state = take(states, stays)
                     threat, targets = threat.take(stays), targets.take(stays)
                     leader = None if leader is None else leader.take(stays)
                     position = Position(threat, x, targets.index, number, self.steps)
-                # rows whose steps bring too little go back to their best iterate
+                # rows whose steps bring too little progress go back to their best iterate
                 if rule.judge is not None:
-                    here = _Leader(value, value, z, g, memory)
+                    here = _Leader(value, value, z, g, move_state)
                     leader, rose = (here, None) if leader is None else leader.follow(here)
                     if rose is not None:
-                        pace, back = rule.judge(position, Progress(rose, leader.top, leader.z), pace)
+                        rule_state, back = rule.judge(position, Progress(rose, leader.top, leader.z), rule_state)
                         if back is not None:
-                            z, g, memory = choose(back, (leader.z, leader.g, leader.memory), (z, g, memory))
+                            best = leader.z, leader.g, leader.memory
+                            z, g, move_state = choose(back, best, (z, g, move_state))
             # step and project
-            direction, memory = move.update(self.recipe.smooth(g), memory)
+            direction, move_state = move.update(self.recipe.smooth(g), move_state)
             if move.steepest:
                 direction = threat.steepest(direction, x, z)
-            z, pace = rule.update(position, z, direction, pace)
+            z, rule_state = rule.update(position, z, direction, rule_state)
         x_adv = threat.apply(x, z)
         if self.recipe.keep == "last":
             self.best.x_adv[targets.index] = x_adv
@@ -202,9 +207,12 @@ class _Run:
             self._remember(step, value)
 
     def _gradient(
-        self, position: Position, z: Tensor, targets: Targets, known: State
+        self, position: Position, z: Tensor, targets: Targets, state: State
     ) -> tuple[Step | None, Tensor, Tensor, State]:
-        """Return the step and its objective where they cost nothing, the gradient at `z`, and the new memory."""
+        """Return the step at `z`, its objective, the gradient, and the estimator's new memory.
+
+        With views, which do not show the image itself, the step is None and the objective the mean over the views.
+        """
         view, plain = self.recipe.views, self.recipe.views is views.identity
         seen: list[tuple[Step, Tensor]] = []
 
@@ -229,10 +237,10 @@ class _Run:
             x_adv = threat.apply(x, z)
             return value(x_adv) if plain else views.averaged(view, value, x_adv, self.generator)
 
-        total, g, known = self.recipe.estimate.update(loss, z, self.generator, known)
-        # A direction that is not a number would spoil the image; the masking checks report such gradients.
+        total, g, state = self.recipe.estimate.update(loss, z, self.generator, state)
         step, value = seen[0] if seen else (None, total)
-        return step, value, torch.nan_to_num_(g, 0.0, 0.0, 0.0), known
+        # NaN and infinity become 0, because one of them would spoil the image; an audit's masking checks report them.
+        return step, value, torch.nan_to_num_(g, 0.0, 0.0, 0.0), state
 
     def _final(self, parts: list[Tensor]) -> Tensor:
         """Return the objective with the weights of the last step, so that iterates of all steps can be compared."""
@@ -245,7 +253,7 @@ class _Run:
         return step, self._final([part.detach() for part in self.recipe.objective.parts(step)])
 
     def _remember(self, step: Step, value: Tensor) -> Tensor | None:
-        """Keep what is better than before, and return the rows that go on; None means all of them."""
+        """Keep the images that are better than before, and return the rows that go on; None means all rows."""
         if self.watch is not None:
             self.watch(step)
         if self.recipe.keep == "last":
@@ -260,7 +268,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Leader:
-    """The best iterate of a run and what is needed to go on from it, beside the value of the iterate before."""
+    """The best iterate of a run with its objective, gradient and memory, and the previous iterate's objective."""
 
     before: Tensor
     top: Tensor
@@ -272,7 +280,7 @@ class _Leader:
         return _Leader(*take((self.before, self.top, self.z, self.g, self.memory), rows))
 
     def follow(self, here: _Leader) -> tuple[_Leader, Tensor]:
-        """Return the leader after one more iterate, and which rows rose against the iterate before, bool `[B]`."""
+        """Return the leader after the iterate `here`, and whether its objective rose in the last step, bool `[B]`."""
         higher = here.top > self.top
         ahead, behind = ((one.top, one.z, one.g, one.memory) for one in (here, self))
         return _Leader(here.top, *choose(higher, ahead, behind)), here.top > self.before

@@ -1,7 +1,7 @@
-"""What an attack makes large: objectives, with one value per row `[B]`, that add and scale by numbers or schedules.
+"""Objectives: functions that an attack maximises, with one value per row `[B]`.
 
-`margin() + 5 * keep_map(interpreter, benign_map)` is an objective. A larger value is better for the attacker, with a
-goal and without.
+Objectives can be added, and multiplied by numbers or schedules: `margin() + 5 * keep_map(interpreter, benign_map)` is
+an objective. A larger value is better for the attacker, with a goal and without.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Weight = float | Callable[[float], float]
 
 @dataclass(frozen=True)
 class Objective:
-    """A weighted sum of terms `step -> [B]`; a weight is a number or a function of the progress."""
+    """A weighted sum of terms `step -> [B]`; a weight is a number, or a function of `step.progress`."""
 
     terms: tuple[tuple[Weight, Term], ...]
 
@@ -33,11 +33,11 @@ class Objective:
         return self.weigh(self.parts(step), step.progress)
 
     def parts(self, step: Step) -> list[Tensor]:
-        """Return every term by itself, `[B]` each."""
+        """Return the value of every term without its weight, `[B]` each."""
         return [term(step) for _, term in self.terms]
 
     def weigh(self, parts: list[Tensor], progress: float) -> Tensor:
-        """Return the sum of `parts`, with the weights that hold when this share of the steps is done."""
+        """Return the weighted sum of `parts`, with the weights at `progress`, the share of the steps that are done."""
         weights = (weight(progress) if callable(weight) else weight for weight, _ in self.terms)
         weighed = [weight * part for weight, part in zip(weights, parts, strict=True)]
         return torch.stack(weighed).sum(0) if len(weighed) > 1 else weighed[0]
@@ -65,6 +65,7 @@ def objective(term: Term) -> Objective:
 
 
 def _pick(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return the logit of one class for every row, `[B]`."""
     return logits.gather(1, classes[:, None]).squeeze(1)
 
 
@@ -74,10 +75,10 @@ def _others(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def margin() -> Objective:
-    """Make large the lead of the wrong class in logits, which is positive exactly where the attack has succeeded.
+    """Maximise the margin: the lead in logits of the wrong class, positive exactly where the attack has succeeded.
 
-    Without a goal it is the largest other logit minus that of `y`; with one, the logit of the goal minus the largest
-    other. It is the usual choice, since its gradient does not vanish on a confident network.
+    Without a goal it is the largest other logit minus that of `y`; with a goal, the logit of the goal minus the largest
+    other logit. It is the usual choice, since its gradient does not vanish on a confident network.
     """
 
     def term(step: Step) -> Tensor:
@@ -90,7 +91,7 @@ def margin() -> Objective:
 
 
 def logit() -> Objective:
-    """Make the logit of `y` small, or that of the goal large."""
+    """Minimise the logit of `y`, or maximise that of the goal."""
 
     def term(step: Step) -> Tensor:
         logits = step.logits
@@ -100,7 +101,7 @@ def logit() -> Objective:
 
 
 def log_odds() -> Objective:
-    """Make large the log-odds against `y`, or for the goal: cross-entropy without its vanishing gradient.
+    """Maximise the log-odds against `y`, or those of the goal: cross-entropy without its vanishing gradient.
 
     Cross-entropy is the softplus of the log-odds, `-log p = log(1 + exp(v))`, so that the two gradients differ by one
     positive factor per sample. That factor underflows to zero on a confident network, and attacks that take the sign of
@@ -117,10 +118,10 @@ def log_odds() -> Objective:
 
 
 def log_success() -> Objective:
-    """Make large the log-probability of a success: `log (1 - p_y)`, or `log p` of the goal.
+    """Maximise the log-probability of a success: `log (1 - p_y)`, or `log p` of the goal.
 
-    It suits averages over many looks or images: those that succeed already have almost no weight. With a goal it is
-    minus the cross-entropy of the goal. Its gradient does not vanish where the model is confident and right.
+    It suits averages over many looks or images, because those that already succeed get almost no weight. With a goal it
+    is minus the cross-entropy of the goal. Its gradient does not vanish where the model is confident and right.
     """
     odds = log_odds()
 
@@ -131,9 +132,9 @@ def log_success() -> Objective:
 
 
 def cross_entropy(smoothing: float = 0.0) -> Objective:
-    """Make cross-entropy of `y` large, or that of the goal small; see `log_odds` for confident networks.
+    """Maximise the cross-entropy of `y`, or minimise that of the goal; see `log_odds` for confident networks.
 
-    Label smoothing (`1 - smoothing` on the class, the rest spread evenly) needs a goal. Without one it would mislead:
+    Label smoothing (`1 - smoothing` on the goal, the rest spread evenly over all classes) needs a goal. Without one:
     the smoothed cross-entropy of `y` has its minimum at a probability below one, so that making it large can make a
     confident model more confident.
 
@@ -155,9 +156,10 @@ def cross_entropy(smoothing: float = 0.0) -> Objective:
 
 
 def dlr() -> Objective:
-    """Make large the difference of logits ratio: the margin over a spread of the logits.
+    """Maximise the difference of logits ratio (DLR): the margin divided by a spread of the logits.
 
-    Shift and scale of the logits have no effect. The model needs three classes, and four with a goal.
+    With a goal, the margin is that of the goal over `y`. Shift and scale of the logits have no effect. The model needs
+    at least three classes, or four with a goal.
 
     Source: Croce and Hein, Reliable Evaluation of Adversarial Robustness with an Ensemble of Attacks, ICML 2020, (6)
         and (7).
@@ -180,7 +182,7 @@ def dlr() -> Objective:
 
 
 def carlini(f: int = 6, confidence: float = 0.0) -> Objective:
-    """Make small one of the seven functions `f1` ... `f7` of Carlini and Wagner; they are zero for a success.
+    """Minimise one of the seven functions `f1` ... `f7` of Carlini and Wagner, which are at most 0 for a success.
 
     With `t` the goal, `F` the probabilities and `Z` the logits:
 
@@ -192,15 +194,16 @@ def carlini(f: int = 6, confidence: float = 0.0) -> Objective:
     6. `max(max_{i != t} Z_i - Z_t, 0)` (the paper's choice, and the default)
     7. `softplus(max_{i != t} Z_i - Z_t) - log 2`
 
-    Numbers 2, 3, 6 and 7 reach zero exactly where the class is `t`. Numbers 1, 4 and 5, as corrected here, need
-    `F_t >= 1/2`, which is more than that if there are more than two classes (5 is 1 in other units). Without a goal,
-    `t` is the likeliest class other than `y`, and its rival is `y`. The gradients of 2, 3 and 4 vanish on a confident
-    network, as the paper found; the others are computed from the logits, and theirs do not.
+    Numbers 2, 3, 6 and 7 are at most 0 exactly where the prediction is `t`. Numbers 1, 4 and 5, as corrected here, are
+    at most 0 where `F_t >= 1/2`, a stronger condition if there are more than two classes (5 is 1 in nats instead of
+    bits). Without a goal, `t` is the likeliest class other than `y`, and `y` takes the place of the maximum over
+    `i != t`. The gradients of 2, 3 and 4 vanish on a confident network, as the paper found; those of the others, which
+    are computed from the logits, do not.
 
     Args:
-        f: which one, 1 to 7.
-        confidence: lead in logits that `t` must have; `Z_t` is lowered by it first. (For 6 this is the paper's
-            `max(., -confidence)`, shifted so that it ends at zero.)
+        f: number of the function, 1 to 7.
+        confidence: lead in logits that `t` must have; it is subtracted from `Z_t` first. (For 6 this is the paper's
+            `max(., -confidence)`, shifted so that its minimum is zero.)
 
     Raises:
         InputError: there is no such function.
@@ -237,11 +240,11 @@ def explained_class(step: Step) -> Tensor:
 
 
 def keep_map(interpreter: Interpreter, target: Tensor, *, pool: int = 1) -> Objective:
-    """Make small the mean squared difference of the map and the target map, both normalised to [0, 1].
+    """Minimise the mean squared difference between the map and the target map, both normalised to [0, 1].
 
     Args:
         interpreter: `(model, x', classes) -> [B, 1, h, w]`, differentiable in `x'`.
-        target: the map to show, `[N, 1, h', w']` for the whole batch of the attack.
+        target: the maps that the explanations should become, `[N, 1, h', w']`, one for each sample of the attack.
         pool: average both maps over squares of this side first.
 
     Source: Zhang et al., Interpretable Deep Learning under Fire, USENIX Security 2020, (3), with the map normalised.
@@ -250,7 +253,7 @@ def keep_map(interpreter: Interpreter, target: Tensor, *, pool: int = 1) -> Obje
         raise InputError(f"pool must be >= 1, got {pool}")
     if target.dim() != 4 or target.shape[1] != 1:
         raise InputError(f"target must be one map per image, [B, 1, h, w], got {tuple(target.shape)}")
-    wanted: dict[tuple[int, ...], Tensor] = {}  # the prepared target, by the size of the map it is held against
+    wanted: dict[tuple[int, ...], Tensor] = {}  # the prepared target, by the size of the map that it is compared with
 
     def prepared(m: Tensor) -> Tensor:
         return normalise(F.avg_pool2d(m, pool, ceil_mode=True) if pool > 1 else m)

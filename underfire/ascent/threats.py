@@ -1,4 +1,4 @@
-"""What an attacker may change, and by how much: a threat owns the variable `z` of the ascent.
+"""Threats: what an attacker may change, and by how much. A threat defines the variable `z` that an attack optimises.
 
 `start(x) -> z`, `random_start(x, generator) -> z`, `apply(x, z) -> x'`, `project(x, z) -> z`, `steepest(g, x, z) -> d`,
 `size(x, x') -> [B]`. For the norm balls of this file `z` is the perturbed input itself, of any number of dimensions.
@@ -52,7 +52,7 @@ class Threat:
                 raise InputError(f"mask {tuple(self.mask.shape)} does not fit inputs {tuple(x.shape)}")
 
     def in_domain(self, domain: Domain) -> Self:
-        """Return the threat for inputs of a domain: in its box, and without its fixed columns."""
+        """Return the threat for inputs of `domain`: it stays in the box and never changes the fixed columns."""
         return self if domain == self.domain else replace(self, domain=domain)
 
     def take(self, index: Tensor) -> Self:
@@ -65,7 +65,7 @@ class Threat:
         return replace(self, eps=eps, mask=mask)
 
     def start(self, x: Tensor) -> Tensor:
-        """Return the variable that leaves `x` as it is."""
+        """Return the `z` that stands for `x` unchanged."""
         return x.clone()
 
     def random_start(self, x: Tensor, generator: Generator | None = None) -> Tensor:
@@ -83,7 +83,7 @@ class Threat:
         return x + self._project(x, self.restrict(z - x, x))
 
     def steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
-        """Return the direction of length one in this norm along which a linear function of slope `g` grows most."""
+        """Return the steepest direction: of length one in this norm, with the largest inner product with `g`."""
         return self._steepest(self.restrict(g, x), x, z)
 
     def size(self, x: Tensor, x_adv: Tensor) -> Tensor:
@@ -98,12 +98,12 @@ class Threat:
         return self.mask * mutable
 
     def room(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how far every entry of `x` can go down (a number below 0) and up before it leaves the box."""
+        """Return how far every entry of `x` can go down (at most 0) and up (at least 0) inside the box."""
         low, high = self.bounds(x)
         return low - x, high - x
 
     def bounds(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """Return the least and the greatest value of every entry; both are `x` where it may not change."""
+        """Return the smallest and the largest value of every entry; both equal `x` where `x` may not change."""
         low, high = (0.0, 1.0) if self.domain.unit_box else self.domain.box(x)
         mask = self.allowed(x)
         if mask is None:
@@ -111,7 +111,7 @@ class Threat:
         return torch.where(mask.bool(), low, x), torch.where(mask.bool(), high, x)
 
     def clip(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return `z` clipped to the box, whatever its distance, and equal to `x` where that may not change."""
+        """Return `z` clipped to the box but not to the ball, and equal to `x` where `x` may not change."""
         low, high = self.bounds(x)
         return z.clamp(low, high)  # type: ignore[arg-type]
 
@@ -143,6 +143,7 @@ def _one_each(x: Tensor) -> tuple[int, ...]:
 
 
 def _signs(x: Tensor, generator: Generator | None) -> Tensor:
+    """Return 1 or -1 at random for every entry."""
     return _uniform(x, generator).sub_(0.5).sign_()
 
 
@@ -172,9 +173,9 @@ class L2(Threat):
     norm = "l2"
 
     def _project(self, x: Tensor, shift: Tensor) -> Tensor:
-        # The nearest point is clip(s * shift) for one s in [0, 1] per sample. Entries that the box clips leave room for
-        # the others, so s only grows from eps / |shift|, and the set of clipped entries with it: it settles in a few
-        # rounds.
+        # The nearest point is clip(s * shift) for one s in [0, 1] per sample. Entries that the box clips leave length
+        # to the others, so s grows from eps / |shift|, and the set of clipped entries grows with it. Both settle in a
+        # few rounds.
         radius, (low, high) = self._radius(x), self.room(x)
         inside = torch.minimum(torch.maximum(shift, low), high)
         if bool((norms(inside, 2) <= radius).all()):
@@ -186,7 +187,7 @@ class L2(Threat):
             free = clipped == scale * shift
             rest = (radius**2 - norms(clipped * ~free, 2) ** 2).clamp_min(0).sqrt()
             grown = (rest / norms(shift * free, 2).clamp_min(tiny)).clamp(max=1).maximum(scale)
-            if torch.equal(grown, scale):  # once the set has settled; so that a sample's neighbours change nothing
+            if torch.equal(grown, scale):  # exact equality: no sample depends on the rest of the batch
                 break
             scale = grown
         clipped = torch.minimum(torch.maximum(scale * shift, low), high)
@@ -206,18 +207,18 @@ class L1(Threat):
     """Let the sum of the absolute changes be at most eps.
 
     Attributes:
-        sparsity: share of the entries that one step moves. The exact steepest step moves one entry only, and is slow;
-            the default moves the best 1 %, as in Tramer and Boneh, Adversarial Training and Robustness for Multiple
-            Perturbations, NeurIPS 2019.
+        sparsity: share of the entries that one step moves. The exact steepest step moves one entry only, which is slow;
+            the default moves the 1 % with the largest gradient, as in Tramer and Boneh, Adversarial Training and
+            Robustness for Multiple Perturbations, NeurIPS 2019.
     """
 
     sparsity: float = 0.01
     norm = "l1"
 
     def _project(self, x: Tensor, shift: Tensor) -> Tensor:
-        # The nearest point is sign(shift) * min(max(|shift| - t, 0), room): find the t that uses up eps.
-        low, high = self.room(x)
-        radius, room, length = self._radius(x), torch.where(shift > 0, high, -low), shift.abs()
+        # The nearest point is sign(shift) * min(max(|shift| - t, 0), room): find the t at which its L1 norm is eps.
+        down, up = self.room(x)
+        radius, room, length = self._radius(x), torch.where(shift > 0, up, -down), shift.abs()
 
         def shrunk(t: Tensor) -> Tensor:
             return (length - t).clamp_min(0).minimum(room)
@@ -247,7 +248,7 @@ class L1(Threat):
         return direction.view_as(g) * g.sign() * movable
 
     def _random(self, x: Tensor, allowed: Tensor, generator: Generator | None) -> Tensor:
-        # Exponential spacings are uniform on the simplex; one more of them is the distance to its surface.
+        # Exponential draws divided by their sum are uniform on the simplex; one more draw in the sum, and inside it.
         spacing = -torch.log1p(-_uniform(x, generator)) * allowed
         spare = -torch.log1p(-torch.rand(_one_each(x), generator=generator, dtype=x.dtype, device=x.device))
         return spacing / (norms(spacing, 1) + spare) * _signs(x, generator) * self._radius(x)
@@ -259,7 +260,7 @@ class L0(Threat):
     norm = "l0"
 
     def _project(self, x: Tensor, shift: Tensor) -> Tensor:
-        # Keeping an entry saves shift² of the distance, but for what the box takes away from it.
+        # Keeping an entry lowers the squared distance to `z` by shift², less the square of what the box clips.
         low, high = self.room(x)
         clipped = torch.minimum(torch.maximum(shift, low), high)
         saved = (shift**2 - (shift - clipped) ** 2).flatten(1)
@@ -273,12 +274,12 @@ class L0(Threat):
         return (x_adv != x).flatten(1).sum(1).to(x.dtype)
 
     def _steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
-        # Every direction has L0 length at most d; the gradient itself, scaled so that its largest entry is one, keeps
-        # their order.
+        # The L0 norm allows steps of any length, so take the gradient itself, scaled to a largest entry of one: the
+        # projection then keeps the entries that changed most.
         return unit(g, math.inf)
 
     def _random(self, x: Tensor, allowed: Tensor, generator: Generator | None) -> Tensor:
-        draw = _uniform(x, generator) + (1 - allowed)  # what is not allowed comes last
+        draw = _uniform(x, generator) + (1 - allowed)  # entries that may not change come last
         chosen = draw.flatten(1).argsort(1).argsort(1).view_as(x) < self._radius(x).floor()
         low, high = self.room(x)
         return (low + (high - low) * _uniform(x, generator)) * chosen
@@ -291,7 +292,7 @@ def ball(norm: str, eps: float | Tensor, mask: Tensor | None = None, among: tupl
     """Return the threat of a norm.
 
     Raises:
-        Unsupported: the norm is not `among` those that the caller has.
+        Unsupported: the norm is not one of `among`, the norms that the caller supports.
     """
     if norm not in among:
         raise Unsupported(f"norm {norm!r} is not supported here; choices: {', '.join(among)}")
