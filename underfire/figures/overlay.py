@@ -1,4 +1,4 @@
-"""Draw single pictures from images, float `[C, H, W]` in [0, 1] with one or three channels."""
+"""Draw heatmaps and perturbations, and encode pictures as PNG; a picture is float `[1 or 3, H, W]` in [0, 1]."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SEQUENTIAL, DIVERGING = "viridis", "PuOr_r"  # perceptually uniform and safe for colour-blind readers
-_VIVID = 0.38  # the part of each half of the diverging colour map that is used; its ends are too dark
-_BRIGHTEST = 0.99  # the quantile of a map that gets the full colour, so that one extreme pixel does not dim the rest
+_VIVID = 0.38  # how far from its middle, 0.5, the diverging colour map is used; its ends are too dark
+_BRIGHTEST = 0.99  # the quantile of a map that gets the full colour, so that one extreme pixel does not dim all others
 
 
 @cache
@@ -39,7 +39,7 @@ def rgb(image: Tensor) -> Tensor:
     """Return the image as float32 RGB `[3, H, W]` in [0, 1] on the CPU; one channel becomes grey.
 
     Raises:
-        InputError: it is not `[1 or 3, H, W]`, or a value is NaN.
+        InputError: the image is not `[1 or 3, H, W]`, or a value is NaN.
     """
     if image.dim() != 3 or image.shape[0] not in (1, 3):
         raise InputError(f"a picture must be [C, H, W] with one or three channels, got {tuple(image.shape)}")
@@ -52,10 +52,10 @@ def rgb(image: Tensor) -> Tensor:
 def heatmap(map: Tensor, image: Tensor) -> Tensor:  # noqa: A002
     """Draw an attribution map `[1, h, w]` of any size over its image: RGB `[3, H, W]`.
 
-    The image is drawn in grey below the colours; the stronger the map, the more the colour covers it. The colours of a
-    map without negative values run from violet (its minimum) over green to yellow (its maximum). Those of a map with
-    negative values run from violet (against the class) to orange (for it), symmetric around zero. The strongest 1 % of
-    the pixels share the full colour. A constant map has no colours.
+    The image is drawn in grey below the colours; the stronger the map, the more the colour covers the image. For a map
+    without negative values, colours run from violet (its minimum) over green to yellow (its maximum). For a map with
+    negative values, they run from violet (against the class) to orange (for the class), symmetric around zero. The
+    strongest 1 % of the pixels share the full colour. For a constant map, only the grey image is drawn.
 
     Raises:
         InputError: a shape is wrong, or a value is NaN or infinite.
@@ -70,20 +70,27 @@ def heatmap(map: Tensor, image: Tensor) -> Tensor:  # noqa: A002
     if m.min() == m.max():
         return grey.contiguous()
     signed = bool((m < 0).any())
+    # resize the map to the image
     v = m / m.abs().max()
     v = F.interpolate(v[None], size=grey.shape[1:], mode="bilinear", antialias=True)[0, 0]
+    # scale it so that the strongest pixels get 1
     strength = v.abs() if signed else v - v.min()
     ordered = strength.flatten().sort().values
     full = ordered[int(_BRIGHTEST * (len(ordered) - 1))]
-    full = full if full > 0 else ordered[-1].clamp_min(1e-12)  # very few pixels are not 0, or none after resizing
+    full = full if full > 0 else ordered[-1].clamp_min(1e-12)  # only very few pixels are not 0, or none after resizing
     strength = (strength / full).clamp(0, 1)
+    # cover the grey image with colours
     colour = _colours_of(0.5 + _VIVID * strength * v.sign(), DIVERGING) if signed else _colours_of(strength, SEQUENTIAL)
     cover = 0.35 + 0.55 * strength
     return cover * colour + (1 - cover) * grey
 
 
 def colour_bar(signed: bool) -> Tensor:
-    """Return the colours of `heatmap` from the weakest to the strongest value, RGB `[3, 1, 256]`, for a legend."""
+    """Return the colours of `heatmap` from the smallest to the largest value, RGB `[3, 1, 256]`, for a legend.
+
+    Args:
+        signed: whether the map has negative values.
+    """
     strength = torch.linspace(-1, 1, 256) if signed else torch.linspace(0, 1, 256)
     return _colours_of((0.5 + _VIVID * strength if signed else strength)[None], DIVERGING if signed else SEQUENTIAL)
 
@@ -92,7 +99,7 @@ def magnify(x: Tensor, x_adv: Tensor) -> tuple[Tensor, float]:
     """Draw the perturbation around mid-grey, magnified so that its largest change becomes black or white.
 
     Returns:
-        RGB `[3, H, W]`, and the factor of the magnification, which the caption must name; 1 where nothing changed.
+        RGB `[3, H, W]`, and the factor of the magnification, which the caption must name; 1 if nothing changed.
 
     Raises:
         InputError: the two images differ in shape.
@@ -106,7 +113,7 @@ def magnify(x: Tensor, x_adv: Tensor) -> tuple[Tensor, float]:
 
 
 def to_image(image: Tensor, at_least: int = 0) -> Image:
-    """Return the image in 8 bits for Pillow, enlarged by a whole factor until each side has `at_least` pixels."""
+    """Convert the image to an 8-bit Pillow image, enlarged by a whole factor until each side has `at_least` pixels."""
     from PIL.Image import fromarray
 
     picture = (rgb(image) * 255).round().to(torch.uint8).permute(1, 2, 0)
@@ -117,12 +124,12 @@ def to_image(image: Tensor, at_least: int = 0) -> Image:
 
 
 def to_png_bytes(image: Tensor, at_least: int = 0) -> bytes:
-    """Return the image as the bytes of a PNG file; `at_least` as in `to_image`."""
+    """Encode the image as a PNG file and return its bytes; `at_least` as in `to_image`."""
     buffer = io.BytesIO()
     to_image(image, at_least).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
 def to_data_uri(image: Tensor, at_least: int = 0) -> str:
-    """Return the image as a `data:` URI for the `src` of an HTML image; `at_least` as in `to_image`."""
+    """Encode the image as a `data:` URI for the `src` of an HTML image; `at_least` as in `to_image`."""
     return "data:image/png;base64," + base64.b64encode(to_png_bytes(image, at_least)).decode()

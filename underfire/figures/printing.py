@@ -1,4 +1,4 @@
-"""Write pictures to print: patches to cut out."""
+"""Write a patch to a file, to be printed and cut out."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from underfire.figures.overlay import rgb
 
 
 def save_patch(patch: Tensor, mask: Tensor, path: str | Path, *, width: float = 50.0, at_least: int = 600) -> None:
-    """Write a patch as a PNG to print and cut out, transparent around its shape, with its physical size in the file.
+    """Write a patch as a PNG file to print and cut out, transparent outside its shape, with its size on paper.
 
     Args:
         patch: `[C, h, w]`, one or three channels.
-        mask: the shape of the patch, `[h, w]`.
+        mask: the shape of the patch, `[h, w]`: 1 inside, 0 outside.
         path: the file to write.
         width: the width of the patch on paper, in millimetres.
-        at_least: the patch is enlarged by a whole factor until it is this many pixels wide, so that pixels stay sharp.
+        at_least: enlarge the patch by a whole factor until it is this many pixels wide, so that pixels stay sharp.
 
     Raises:
-        InputError: the folder does not exist, or the width is not positive.
+        InputError: the folder does not exist, the width is not positive, or the patch is no picture (see `overlay.rgb`).
     """
     from PIL.Image import fromarray
 

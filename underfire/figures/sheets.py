@@ -1,4 +1,4 @@
-"""Draw many pictures side by side with titles, and write pictures to files."""
+"""Draw sheets of many pictures with titles, and write pictures and sheets to files."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def sheet(
     cell: float = 1.7,
     legend: bool = False,
 ) -> Figure:
-    """Draw images in rows and columns as a matplotlib figure that belongs to no window.
+    """Draw images in rows and columns, as a matplotlib figure that opens no window.
 
     Args:
         rows: images `[C, H, W]` in [0, 1], any sizes; None leaves a cell empty.
-        row_titles: one title for each row, at its left; or none.
-        column_titles: one title for each column, above it; or none.
-        titles: one title for each image, above it, in rows as the images; only without column titles.
+        row_titles: one title for each row, on its left; empty for none.
+        column_titles: one title for each column, above it; empty for none.
+        titles: one title for each image, above it, in rows like the images; not together with column titles.
         cell: the side of a cell in inches.
         legend: explain the colours of attribution maps below the images.
 
@@ -44,15 +44,17 @@ def sheet(
     """
     from matplotlib.figure import Figure
 
+    # check images and titles
     columns = len(rows[0]) if rows else 0
     if not columns or any(len(row) != columns for row in rows):
-        raise InputError(f"the rows of a sheet must have one length, got {[len(row) for row in rows]}")
+        raise InputError(f"the rows of a sheet must be equally long and not empty, got lengths {[len(row) for row in rows]}")
     for what, words, count in (("row", row_titles, len(rows)), ("column", column_titles, columns)):
         if words and len(words) != count:
             raise InputError(f"a sheet of {count} {what}s needs {count} {what} titles, got {len(words)}")
     left = 1.15 if row_titles else 0.0
     if titles and (column_titles or [len(line) for line in titles] != [len(row) for row in rows]):
         raise InputError("titles must be one for each image, and cannot be combined with column titles")
+    # lay out the figure, in inches
     above = [[fill(title, round(11.8 * cell)) for title in line] for line in titles or [column_titles]]
     most = max((title.count("\n") + 1 for line in above for title in line), default=0)
     top = 0.17 * most + 0.1 if most else 0.0
@@ -62,6 +64,7 @@ def sheet(
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     figure.subplots_adjust(left / width, bottom / height, 1, 1 - top / height, 0.06, 0.06 + row_gap / cell)
+    # draw the cells
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
             axis = axes[i, j]
@@ -82,12 +85,12 @@ def sheet(
 
 
 def _wrap(title: str) -> str:
-    """Break the title of a row into short lines; the name of a method may break after an underscore."""
+    """Break the title of a row into short lines, at spaces and after underscores."""
     return fill(title.replace("_", "_ "), 14).replace("_ ", "_")
 
 
 def _explain_colours(figure: Figure) -> None:
-    """Draw a colour bar for maps without negative values and one for maps with them, below the images."""
+    """Draw two colour bars below the images: for maps without and for maps with negative values."""
     width, height = figure.get_size_inches()
     long = min(1.0, (width - 0.4) / 6)
     for centre, signed, low, high in ((0.27, False, "no evidence", "evidence"), (0.75, True, "against", "for")):
@@ -100,7 +103,7 @@ def _explain_colours(figure: Figure) -> None:
 
 
 def save(picture: Figure | Tensor, path: str | Path, *, at_least: int = 0) -> None:
-    """Write a figure, or an image `[C, H, W]`, to a file in the format that its suffix names.
+    """Write a figure, or an image `[C, H, W]`, to a file; its suffix names the format.
 
     An image is enlarged by a whole factor until each side has `at_least` pixels.
 
@@ -120,7 +123,10 @@ def save(picture: Figure | Tensor, path: str | Path, *, at_least: int = 0) -> No
 
 
 def save_small(figure: Figure, path: str | Path, *, max_bytes: int = 60_000) -> None:
-    """Write a figure as WebP for a web page, in the best quality that fits into `max_bytes`."""
+    """Write a figure as WebP for a web page, in the best of several sizes and qualities that fits into `max_bytes`.
+
+    If none fits, the smallest is written.
+    """
     from PIL import Image
 
     buffer = io.BytesIO()
