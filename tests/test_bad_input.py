@@ -190,7 +190,7 @@ class Trap:
 def test_a_pickle_that_wants_to_run_code_does_not(fails: Fails, name: str) -> None:
     torch.save({"state_dict": Trap()}, name)
     says = fails("audit", spec(model=f"{name}?arch=resnet20_cifar10"), "--out", "run")
-    assert "pickle wants to run posix.mkdir" in says and "safetensors" in says
+    assert "pickle would run posix.mkdir" in says and "safetensors" in says
     Path(name).write_bytes(pickle.dumps(Trap()))
     fails("attack", "pgd", "digits:", "--model", f"{name}?arch=resnet20_cifar10")
     assert not Path("sprung").exists()
@@ -221,7 +221,7 @@ def whole_png() -> bytes:
         (lambda: b"", "is empty, not an image"),
         (lambda: whole_png()[:400], "cannot be read as an image"),
         (lambda: b"<html>not found</html>", "cannot be read as an image: no known format"),
-        (bomb, "would decompress to more than"),
+        (bomb, "more than the"),
     ],
 )
 def test_a_wrong_image(fails: Fails, content: Callable[[], bytes], says: str) -> None:

@@ -1,7 +1,7 @@
 """Put a classifier and its explanations under fire, and report what survives.
 
-Nothing is imported before it is used: `import underfire` alone does not even load torch. What can be reached from here
-is in `__all__`; a method of the catalogue also by `find(kind, name)`.
+A part of the package is imported when it is first used, so that `import underfire` alone does not load torch. `__all__`
+lists what can be reached from here; `find(kind, name)` returns any method of the catalogue.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Load images by URI: `load("cluttered-digits:", n=200)` returns a `Dataset`, which decodes images on demand."""
+"""Load images by URI: `load("cluttered-digits:", n=200)` returns a `Dataset`, which decodes images when indexed."""
 
 from underfire.data.dataset import Dataset, boxes
 from underfire.data.images import read_image

@@ -1,4 +1,4 @@
-"""A data set: a source of images, and a selection of them in a fixed order."""
+"""Define what a data set is: a source of images, and a selection of them in a fixed order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from underfire.records import Batch
 
 
 class Source(Protocol):
-    """The interface of a kind of data; no image is decoded before `read`."""
+    """The interface of a source of images, which decodes no image before `read`."""
 
     labels: tuple[str, ...] | None
 
@@ -28,11 +28,11 @@ class Source(Protocol):
 
 
 class Dataset:
-    """A selection of the images of a source, in a fixed order; indexing decodes images, `subset` and `shard` do not.
+    """A selection of images in a fixed order; indexing decodes them, `subset` and `shard` do not.
 
     Args:
         name: the URI of the data.
-        source: reads images by their index.
+        source: where images are read by their index.
         index: the images of the source that are selected, int64 `[n]`; None selects all.
         selections: descriptions of the selections made so far, for the fingerprint.
     """
@@ -98,18 +98,18 @@ class Dataset:
         return self._select(torch.arange(index, len(self), of), f"shard={index}/{of}")
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of the URI and the selections; the content of files is not read and does not change it."""
+        """Return a SHA-256 of the URI and the selections; it does not depend on the content of files."""
         return hashlib.sha256("\n".join((self.name, *self._selections)).encode()).hexdigest()
 
-    def _select(self, order: Tensor, word: str) -> Dataset:
-        return Dataset(self.name, self._source, self._index[order], (*self._selections, word))
+    def _select(self, order: Tensor, description: str) -> Dataset:
+        return Dataset(self.name, self._source, self._index[order], (*self._selections, description))
 
     def __repr__(self) -> str:
         return f"Dataset({' '.join((self.name, *self._selections))!r}, {len(self)} images)"
 
 
 def stack(images: Sequence[Tensor], ids: Sequence[str]) -> Tensor:
-    """Stack images `[C, H, W]` to one batch `[B, C, H, W]`.
+    """Return images `[C, H, W]` as one batch `[B, C, H, W]`.
 
     Raises:
         DataError: their sizes differ.

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 real scans of 8 x 8 pixels (UCI optical recognition of digits, 1998)."""
+"""Read the digits of scikit-learn: 1,797 scans of 8 x 8 pixels (UCI optical recognition of digits, 1998)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def scans() -> tuple[Tensor, Tensor]:
 
 
 def split_indices(split: str) -> Tensor:
-    """Return the numbers of the scans in "train" (two thirds) or "test" (the others), int64; the same in every run."""
+    """Return the indices of the scans of "train" (two thirds) or "test" (the others), int64; the same in every run."""
     order = torch.randperm(1797, generator=torch.Generator().manual_seed(0))
     return order[:TRAIN] if split == "train" else order[TRAIN:]
 
 
 class Digits:
-    """The scans of one split, unchanged."""
+    """The scans of one split, without any change."""
 
     labels: tuple[str, ...] | None = LABELS
 

@@ -1,4 +1,4 @@
-"""Data sets in files: MNIST's IDX files, Parquet tables of encoded images, folders of class folders."""
+"""Read data sets from files: MNIST's IDX files, Parquet tables of encoded images, folders of class folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-_GROUPS = 4  # how many row groups of a Parquet file are kept in memory, because a random subset moves between them
+_GROUPS = 4  # how many row groups of a Parquet file stay in memory, because a random subset moves between them
 
 
 class Mnist:
@@ -56,14 +56,14 @@ class Mnist:
 
 
 def read_idx(path: Path) -> Tensor:
-    """Return the bytes of an IDX file (LeCun's MNIST format), uint8, in the shape that its header states."""
+    """Return the values of an IDX file (LeCun's MNIST format), uint8, in the shape that its header states."""
     content = _read_bytes(path)
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise DataError(f"{str(path)!r} is not an IDX file of bytes")
     shape = [int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(content[3])]
     body = content[4 + 4 * len(shape) :]
     if len(body) != torch.Size(shape).numel():
-        raise DataError(f"{str(path)!r} says shape {shape} but holds {len(body)} bytes")
+        raise DataError(f"{str(path)!r} states the shape {shape} but holds {len(body)} bytes")
     return torch.frombuffer(bytearray(body), dtype=torch.uint8).reshape(shape)
 
 
@@ -87,7 +87,7 @@ class ParquetImages:
     """A Parquet file with encoded images and labels, as the Hugging Face hub stores image data.
 
     The columns are `img` or `image` (a struct with `bytes`, or bytes) and `label` (integers). Class names come from
-    the file's Hugging Face metadata if it has them. A few row groups are kept in memory.
+    the file's Hugging Face metadata if it has them. A few row groups stay in memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,7 +107,7 @@ class ParquetImages:
                 f"{str(path)!r} must have the columns img (or image) and label, it has {', '.join(schema.names)}"
             )
         if not pa.types.is_integer(schema.field("label").type):
-            raise DataError(f"{str(path)!r} has labels that are not integers but {schema.field('label').type}")
+            raise DataError(f"{str(path)!r} must have integers as labels, it has {schema.field('label').type}")
         self._column = columns[0]
         groups = range(self._file.num_row_groups)
         self._ends = list(accumulate(self._file.metadata.row_group(g).num_rows for g in groups))
@@ -158,7 +158,7 @@ class Folder:
     """A folder with one folder of images for each class; the classes are the folders, sorted by name.
 
     If there is a `classes.json` beside them (a list of `{"synset": folder, "name": class}`), the classes are those of
-    that file, in its order, also those without a folder: so a sample of ImageNet keeps the numbers of 1,000 classes.
+    that file in its order, even classes without a folder: a sample of ImageNet then keeps the numbers of 1,000 classes.
     """
 
     def __init__(self, folder: Path, size: int | None) -> None:

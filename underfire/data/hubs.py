@@ -1,4 +1,4 @@
-"""Data sets of torchvision and of the Hugging Face hub; both packages are extras, imported when they are used."""
+"""Open data sets of torchvision and of the Hugging Face hub; both packages are extras, imported when they are used."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Indexed:
 
 
 def _tensor(image: Any, name: str) -> Tensor:
+    """Return a Pillow image or a tensor as a float tensor `[C, H, W]`; `name` is for error messages."""
     if isinstance(image, Image.Image):
         return from_pillow(image, name=name)
     if isinstance(image, Tensor) and image.dim() == 3:
@@ -77,6 +78,8 @@ def hugging_face(name: str, split: str) -> Indexed:
 
 
 class _Rows:
+    """The rows of a Hugging Face data set as pairs `(image, label)`."""
+
     def __init__(self, table: Any, column: str) -> None:
         self._table, self._column = table, column
 

@@ -1,4 +1,4 @@
-"""Read image files of any size and mode as RGB tensors."""
+"""Read image files of any size and colour mode as RGB tensors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def decode(content: bytes, *, name: str, size: int | None = None) -> Tensor:
                 return from_pillow(image, name=name, size=size)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = Image.MAX_IMAGE_PIXELS
-        raise DataError(f"{name!r} would decompress to more than the {limit} pixels that are allowed") from error
+        raise DataError(f"{name!r} has more than the {limit} pixels that are allowed") from error
     except DataError:
         raise
     except Exception as error:  # a decoder may raise any error on a damaged file
@@ -72,7 +72,7 @@ def _to_float(image: Image.Image, size: int | None) -> np.ndarray:
     if image.mode in _FLOAT_MODES:
         grey = np.asarray(image, dtype=np.float32) / (1.0 if image.mode == "F" else 65535.0)
         resized = _fit(Image.fromarray(grey), size)
-        # bicubic interpolation exceeds the range of the image a little; values outside [0, 1] must stay visible as such
+        # bicubic interpolation exceeds the range of the image; values of the file outside [0, 1] stay, and raise later
         values = np.asarray(resized).clip(grey.min(), grey.max())
         return np.repeat(values[:, :, None], 3, axis=2)
     if image.has_transparency_data:

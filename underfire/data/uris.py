@@ -16,7 +16,7 @@ Options = dict[str, str]
 
 @dataclass(frozen=True)
 class Scheme:
-    """One kind of URI: the function that opens it, and the options that may follow the question mark."""
+    """A scheme of URIs: the function that opens a source, and the options that may follow the question mark."""
 
     open: Callable[[str, Options], Source]
     options: tuple[str, ...] = ()
@@ -55,10 +55,11 @@ SCHEMES = {
 
 
 def load(uri: str, *, n: int | None = None, seed: int = 0) -> Dataset:
-    """Return the data set that `uri` names; if `n` is given, a random subset of `n` images that depends on `seed`.
+    """Return the data set that `uri` names; if `n` is given, a random subset of `n` images, drawn by `seed`.
 
-    `digits:` and `cluttered-digits:` (with `train` or `test`, the default, after the colon), `mnist:FOLDER?split=test`,
-    `parquet:FILE`, `folder:FOLDER?size=224`, `torchvision:NAME?root=FOLDER&split=test`, `hf:NAME?split=test`.
+    The URIs are `digits:` and `cluttered-digits:` (`train` or `test` may follow; the default is `test`),
+    `mnist:FOLDER?split=test`, `parquet:FILE`, `folder:FOLDER?size=224`, `torchvision:NAME?root=FOLDER&split=test` and
+    `hf:NAME?split=test`.
 
     Raises:
         DataError: the scheme or an option is unknown, a file is missing or damaged, or `n` is larger than the data set.

@@ -1,4 +1,4 @@
-"""Load networks by URI, as in `load("zoo:cluttered_digits")`, and wrap estimators of scikit-learn."""
+"""Load networks by URI, as in `load("zoo:cluttered_digits")`, and wrap estimators of scikit-learn as models."""
 
 from underfire.models import zoo
 from underfire.models.estimators import as_oracle, from_sklearn

@@ -1,6 +1,6 @@
-"""The networks of the zoo, one class each, with the parameter names of their published weights.
+"""Define the networks of the zoo, one class each, with the parameter names of their published weights.
 
-Each ends in global average pooling and one linear layer, so that class activation maps are exact.
+Every network ends in global average pooling and one linear layer, so that class activation maps (CAM) are exact.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding: `ceil(n / stride)` outputs; an odd pixel is added at the end."""
+    """A convolution with TensorFlow's "same" padding: `ceil(n / stride)` outputs; odd padding has one pixel more at the end."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, C, H, W]` to `[B, D, ceil(H / s), ceil(W / s)]`."""
@@ -24,6 +24,8 @@ class SameConv2d(nn.Conv2d):
 
 
 class _Same3x3(SameConv2d):
+    """A 3x3 `SameConv2d`."""
+
     def __init__(self, width_in: int, width: int, stride: int = 1) -> None:
         super().__init__(width_in, width, 3, stride)
 
@@ -40,7 +42,7 @@ class ResidualBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.relu2 = nn.ReLU()
         self.stride = stride
-        self.before = (width - width_in) // 2  # how many zero channels are added before and after
+        self.before = (width - width_in) // 2  # the shortcut gets zero channels before and after its own
         self.after = width - width_in - self.before
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,8 +61,8 @@ class ResNet(nn.Module):
     Source: He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2.
 
     Args:
-        channels: how many an image has.
-        stem: width and stride of the first convolution.
+        channels: the number of channels of an image.
+        stem: the width and the stride of the first convolution.
         groups: for each group its width, the number of blocks, and the stride of its first block.
     """
 
@@ -87,6 +89,8 @@ class ResNet(nn.Module):
 
 
 class _ConvUnit(nn.Module):
+    """A convolution without bias, batch norm and ReLU6."""
+
     def __init__(self, width_in: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
         self.conv = SameConv2d(width_in, width, kernel, stride, groups=groups, bias=False)
@@ -98,6 +102,8 @@ class _ConvUnit(nn.Module):
 
 
 class _Separable(nn.Module):
+    """A depthwise 3x3 convolution and a pointwise one (Howard et al. 2017)."""
+
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
         self.depthwise = _ConvUnit(width_in, width_in, 3, stride, groups=width_in)
@@ -129,7 +135,7 @@ class MobileNetV1(nn.Module):
 
 
 class MnistSmall(nn.Module):
-    """Three convolutions; no activation after the last, whose spatial mean the linear layer reads.
+    """Three convolutions and a linear layer on the spatial mean of the last, which has no activation.
 
     Source: Boopathy et al.: Proper Network Interpretability Helps Adversarial Robustness in Classification, ICML 2020.
     """
@@ -149,7 +155,7 @@ class MnistSmall(nn.Module):
 
 
 class WResnet(nn.Module):
-    """31 convolutions without batch norm, with a ReLU before each but the first and a shortcut around every two.
+    """A residual network of 31 convolutions without batch norm; a ReLU is before each but the first.
 
     Source: Boopathy et al.: Proper Network Interpretability Helps Adversarial Robustness in Classification, ICML 2020.
     """
@@ -162,7 +168,7 @@ class WResnet(nn.Module):
         for number in range(2, 32):
             width_in, width = widths[number - 2 : number]
             self.add_module(f"conv{number}", _Same3x3(width_in, width, 2 if width > width_in else 1))
-        self.features = nn.Identity()  # gives the last sum a name
+        self.features = nn.Identity()  # gives the last feature maps a name, for hooks
         self.head = nn.Linear(64, 10, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

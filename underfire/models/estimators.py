@@ -1,7 +1,7 @@
-"""Estimators of scikit-learn as models under test: linear models, support vector machines, trees, nearest neighbours.
+"""Use estimators of scikit-learn as models: linear models, support vector machines, trees, nearest neighbours.
 
-`from_sklearn` makes an exact module of a fitted estimator (for nearest neighbours a differentiable approximation);
-`as_oracle` makes an oracle of any classifier, which answers with the estimator's own `predict`.
+`from_sklearn` makes a module that computes the same as a fitted estimator (for nearest neighbours, a differentiable
+approximation); `as_oracle` makes an oracle of any classifier, which answers with the estimator's own `predict`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Linear(nn.Linear):
-    """A linear model of the pixels: logits `[B, K]` of images `[B, C, H, W]`.
+    """A linear model from the pixels of images `[B, C, H, W]` to logits `[B, K]`.
 
     Args:
         weight: `[K, C * H * W]`.
@@ -39,11 +39,11 @@ class Linear(nn.Linear):
 
 
 class PairwiseSVM(nn.Module):
-    """A support vector machine with one decision for each pair of classes, linear or RBF, as scikit-learn's `SVC`.
+    """A linear or RBF support vector machine with one decision for each pair of classes, as scikit-learn's `SVC`.
 
-    The logits are its `decision_function` of the shape `"ovr"`: the votes of the pairs plus a term below one half that
-    grows with the decisions of the pairs. Only this term has a gradient, and it decides between equal votes, as in
-    scikit-learn with `break_ties=True`.
+    The logits are the `decision_function` of `SVC` with the shape `"ovr"`: the votes of the pairs, plus a term smaller
+    than one half that grows with the decisions of the pairs. Only this term has a gradient. It decides between equal
+    votes, as in scikit-learn with `break_ties=True`.
 
     Args:
         vectors: support vectors `[S, D]`.
@@ -99,7 +99,7 @@ class PairwiseSVM(nn.Module):
 
 
 class SoftNeighbours(nn.Module):
-    """A differentiable nearest neighbour: every point votes for its class, and near points count most.
+    """A differentiable nearest-neighbour classifier: every point votes for its class, and near points count most.
 
     The softmax of the logits is `F(x) = sum_z exp(-|z - x|² / temperature) Y_z / sum_z exp(-|z - x|² / temperature)`;
     as the temperature goes to zero, it approaches the label of the nearest point.
@@ -110,7 +110,7 @@ class SoftNeighbours(nn.Module):
     Args:
         points: `[N, D]`.
         labels: the class of each point, int64 `[N]`; every class must have a point.
-        temperature: in squared units of the image.
+        temperature: the temperature of the softmax over points, in squared units of the image.
 
     Raises:
         ModelError: the temperature is not positive, or a class has no point.
@@ -178,14 +178,14 @@ def from_sklearn(
     else:
         raise ModelError(
             f"{type(estimator).__name__} is no linear model, support vector machine (linear, rbf), decision tree or "
-            f"nearest neighbours; use as_oracle(estimator)"
+            f"nearest-neighbour classifier; use as_oracle(estimator)"
         )
     names = tuple(map(str, classes.tolist())) if labels is None else labels
     return Classifier(module.eval(), labels=names).eval()
 
 
 def as_oracle(estimator: Any) -> Oracle:
-    """Return an oracle that answers with the estimator's own `predict`; images are flattened to rows, as float32.
+    """Return an oracle that answers with the estimator's own `predict`, of images flattened to float32 rows.
 
     Raises:
         ModelError: the estimator is not fitted.
@@ -202,13 +202,15 @@ def as_oracle(estimator: Any) -> Oracle:
 
 
 def _classes(estimator: Any) -> np.ndarray:
+    """Return the class labels of a fitted classifier."""
     classes = getattr(estimator, "classes_", None)
     if classes is None or not hasattr(classes, "tolist"):
-        raise ModelError(f"{type(estimator).__name__} has no classes_: it must be a classifier, and fitted")
+        raise ModelError(f"{type(estimator).__name__} has no classes_: it must be a fitted classifier")
     return classes
 
 
 def _tensor(values: Any) -> Tensor:
+    """Return an array, dense or sparse, as a float32 tensor."""
     dense = values.toarray() if hasattr(values, "toarray") else values
     return torch.as_tensor(dense, dtype=torch.float64).to(torch.float32)
 
@@ -219,6 +221,7 @@ def _squared_distances(x: Tensor, points: Tensor) -> Tensor:
 
 
 def _linear(parts: Sequence[Any]) -> Linear:
+    """Return the linear model that joins the rows of one estimator or several."""
     weight = torch.cat([_tensor(part.coef_).reshape(-1, part.coef_.shape[-1]) for part in parts])
     bias = torch.cat([_tensor(part.intercept_).reshape(-1).expand(len(weight) // len(parts)) for part in parts])
     if len(weight) == 1:  # for two classes there is one decision, positive for the second class
@@ -227,6 +230,7 @@ def _linear(parts: Sequence[Any]) -> Linear:
 
 
 def _pairwise(estimator: Any, classes: int) -> PairwiseSVM:
+    """Return the module of an `SVC`, with the coefficients of each pair of classes taken from `dual_coef_`."""
     vectors, dual, counts = _tensor(estimator.support_vectors_), _tensor(estimator.dual_coef_), estimator.n_support_
     owner = torch.repeat_interleave(torch.arange(classes), torch.as_tensor(counts).long())
     # For i < j, row j - 1 of `dual` has the coefficients of class i against j, and row i those of class j against i.
@@ -239,6 +243,7 @@ def _pairwise(estimator: Any, classes: int) -> PairwiseSVM:
 
 
 def _tree(estimator: Any) -> DecisionTree:
+    """Return the module of a decision tree with one output."""
     tree = estimator.tree_
     if tree.n_outputs != 1:
         raise ModelError(f"the tree has {tree.n_outputs} outputs; one is supported")

@@ -1,4 +1,4 @@
-"""Models of timm, torchvision, the Hugging Face hub, and ONNX files; each package is an extra, imported when used."""
+"""Open models of timm, torchvision, the Hugging Face hub and ONNX files; each package is an extra."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def hugging_face(name: str) -> LoadedModel:
 
 
 def onnx(path: str) -> LoadedModel:
-    """Return an ONNX file as a torch module, which takes images in `[0, 1]` unless `load` is given `mean` and `std`."""
+    """Return an ONNX file as a torch module without normalisation; `load` takes `mean` and `std` if it needs them."""
     if not Path(path).is_file():
         raise ModelError(f"there is no file {path!r}, given as onnx:FILE")
     try:
@@ -85,7 +85,7 @@ def onnx(path: str) -> LoadedModel:
 
 
 class _Logits(nn.Module):
-    """A wrapper that returns the logits of a transformers model, which returns a record."""
+    """A wrapper that returns the logits of a transformers model, whose own output is a record."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -97,6 +97,7 @@ class _Logits(nn.Module):
 
 
 def _build(uri: str, make: Any) -> Any:
+    """Return `make()`; raise ModelError if it fails."""
     try:
         return make()
     except Exception as error:  # a client of a hub raises errors of many kinds
@@ -104,5 +105,5 @@ def _build(uri: str, make: Any) -> Any:
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
-    """Return the nearest name, without a list of the hundreds of others."""
+    """Return the suggestion of the nearest name, without the list of hundreds of others."""
     return nearest(name, names).partition("Choices:")[0].strip() or f"it has {len(names)} others"

@@ -31,9 +31,9 @@ def load(
 ) -> Classifier:
     """Return the classifier that `uri` names, in evaluation mode on `device`.
 
-    `zoo:NAME`, `FILE.safetensors?arch=NAME` (also `.pt` and `.pth`, read with `weights_only=True`),
-    `python:package.module:factory` (a function that makes a module or a `Classifier`), `timm:NAME`, `torchvision:NAME`,
-    `hf:NAME`, `onnx:FILE`. Arguments `mean`, `std` and `labels` replace what the source states.
+    The URIs are `zoo:NAME`, `FILE.safetensors?arch=NAME` (also `.pt` and `.pth`, read with `weights_only=True`),
+    `python:package.module:factory` (a function that returns a module or a `Classifier`), `timm:NAME`,
+    `torchvision:NAME`, `hf:NAME` and `onnx:FILE`. The arguments `mean`, `std` and `labels` replace those of the source.
 
     Raises:
         ModelError: the scheme or the architecture is unknown, the file is missing or damaged, the weights do not fit,
@@ -78,6 +78,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def _architecture(query: str) -> str:
+    """Return the value of `arch`, the only option of a file of weights."""
     options = dict(parse_qsl(query, keep_blank_values=True))
     for word in options:
         if word != "arch":
@@ -90,6 +91,7 @@ def _architecture(query: str) -> str:
 
 
 def _from_file(path: Path, name: str) -> LoadedModel:
+    """Return the architecture `name` of the zoo with the weights in a file."""
     entry = zoo.entry(name)
     if not path.is_file():
         raise ModelError(f"there is no weights file {str(path)!r}")
@@ -103,6 +105,7 @@ def _from_file(path: Path, name: str) -> LoadedModel:
 
 
 def _check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
+    """Raise ModelError if the names or shapes of the weights do not fit the network; `what` begins the message."""
     needed = {key for key in wanted if not key.endswith("num_batches_tracked")}  # only training reads this count
     for key in sorted(needed - set(state)):
         raise ModelError(f"{what}: {len(needed - set(state))} parameters are missing, the first is {key!r}")
@@ -124,14 +127,14 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """Return the state dict in a file, itself or under `state_dict`, without the prefix of `DataParallel`."""
+    """Return the state dict of a file, or that under its key `state_dict`, without the prefix of `DataParallel`."""
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         if code:
             raise ModelError(
-                f"{str(path)!r} was not opened: the pickle wants to run {code[1]}; save the weights as safetensors"
+                f"{str(path)!r} was not opened: its pickle would run {code[1]}; save the weights as safetensors"
             ) from error
         raise ModelError(f"{str(path)!r} is not a file of weights that is safe to open") from error
     except Exception as error:  # a damaged zip file, a truncated pickle, ...
@@ -144,7 +147,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _from_python(path: str) -> LoadedModel:
-    """Call `package.module:factory`; the module may be in the current folder, as with `python -m`."""
+    """Return what `package.module:factory` makes; the module may be in the current folder, as with `python -m`."""
     module_name, colon, attribute = path.partition(":")
     if not (module_name and colon and attribute):
         raise ModelError(f"python:{path} must be python:package.module:factory")

@@ -1,4 +1,4 @@
-"""Decision trees as modules: exact answers for whole batches, and the box of every leaf."""
+"""Evaluate decision trees as modules: exact answers for whole batches, and the box of images of every leaf."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class DecisionTree(nn.Module):
-    """A decision tree as tensors; every leaf is a box of images.
+    """A decision tree as tensors, with the box of images that reach each leaf.
 
-    The box of a leaf is `low <= x <= high` on the features that its path tests, `[L, F]`, intersected with `[0, 1]`; a
-    leaf that no image reaches has `low > high` for some feature. Rows are padded with the interval `[0, 1]` of feature
-    0. As scikit-learn does, images are rounded to float32 before they are compared with thresholds.
+    The box of a leaf is `low <= x <= high` on the features that its path tests, `[L, F]`, intersected with `[0, 1]`. A
+    leaf that no image reaches has `low > high` for some feature. Rows with fewer features are padded with the interval
+    `[0, 1]` of feature 0. As scikit-learn does, images are rounded to float32 before they are compared with thresholds.
 
     Args:
         feature: the feature that each node tests, int64 `[N]`.
@@ -41,7 +41,7 @@ class DecisionTree(nn.Module):
 
     def __init__(self, feature: Tensor, threshold: Tensor, left: Tensor, right: Tensor, values: Tensor) -> None:
         super().__init__()
-        # Round down to a float32; `x <= threshold` has the same answer for every float32 x.
+        # Round down to float32, for which `x <= threshold` has the same answer for every float32 x.
         rounded = threshold.to(torch.float32)
         below = torch.nextafter(rounded, rounded.new_tensor(float("-inf")))
         self.register_buffer("threshold", torch.where(rounded.to(threshold.dtype) > threshold, below, rounded))
@@ -52,6 +52,7 @@ class DecisionTree(nn.Module):
         self._list_leaves()
 
     def _list_leaves(self) -> None:
+        """Find the paths and boxes of all leaves by a search in depth, and store them as padded tensors."""
         feature, threshold = self.feature.tolist(), self.threshold.tolist()
         above = torch.nextafter(self.threshold, self.threshold.new_tensor(float("inf"))).tolist()
         left, right = self.left.tolist(), self.right.tolist()
@@ -78,13 +79,13 @@ class DecisionTree(nn.Module):
         self.register_buffer("high", torch.tensor([[bounds[1] for _, bounds in row] for row in filled]))
 
     def leaf(self, x: Tensor) -> Tensor:
-        """Return the node of the leaf that each image `[B, C, H, W]` reaches, int64 `[B]`."""
+        """Return the index of the leaf node that each image `[B, C, H, W]` reaches, int64 `[B]`."""
         flat = x.detach().flatten(1).to(torch.float32)
         node = torch.zeros(len(flat), dtype=torch.int64, device=x.device)
         for _ in range(self.depth):
-            asked = flat.gather(1, self.feature[node, None]).squeeze(1)
-            following = torch.where(asked <= self.threshold[node], self.left[node], self.right[node])
-            node = torch.where(following < 0, node, following)
+            tested = flat.gather(1, self.feature[node, None]).squeeze(1)
+            child = torch.where(tested <= self.threshold[node], self.left[node], self.right[node])
+            node = torch.where(child < 0, node, child)  # a leaf has no child
         return node
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The zoo: every architecture with its normalisation, its class names and the place of its weights."""
+"""List the architectures of the zoo with their normalisation and class names, and find their weights."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Entry:
 
     Attributes:
         build: returns the network with random weights.
-        mean: subtracted from images in `[0, 1]`, one value per channel or one for all.
-        std: divides images after that, likewise.
-        labels: class names; None if the data has them (ImageNet).
+        mean: what is subtracted from images in `[0, 1]`, one value per channel or one for all.
+        std: what images are divided by after that, likewise.
+        labels: class names; None if a file of the data has them (ImageNet).
     """
 
     build: Callable[[], nn.Module]
@@ -68,13 +68,13 @@ def entry(name: str) -> Entry:
 
 
 def data_root() -> Path | None:
-    """Return the folder of data and weights that `UNDERFIRE_DATA` names, or None."""
+    """Return the folder of data and weights in the environment variable `UNDERFIRE_DATA`, or None."""
     value = os.environ.get("UNDERFIRE_DATA")
     return Path(value) if value else None
 
 
 def weights(name: str) -> Path:
-    """Return the file with the weights of `name`, in the package or below `weights` in `UNDERFIRE_DATA`.
+    """Return the file with the weights of `name`, in the package or below `weights` in the folder `UNDERFIRE_DATA`.
 
     Raises:
         ModelError: neither place has it.
@@ -86,7 +86,7 @@ def weights(name: str) -> Path:
     root = data_root()
     if root is None:
         raise ModelError(
-            f"the weights of zoo:{name} are not in the package; set UNDERFIRE_DATA to the folder that has them"
+            f"the weights of zoo:{name} are not in the package; set UNDERFIRE_DATA to the folder of data and weights"
         )
     found = sorted((root / "weights").rglob(embedded.name))
     if not found:
@@ -95,7 +95,7 @@ def weights(name: str) -> Path:
 
 
 def imagenet_names(weights_file: Path) -> tuple[str, ...] | None:
-    """Return the names in `imagenet_sample/classes.json`, in `UNDERFIRE_DATA` or near the weights, or None."""
+    """Return the class names of `imagenet_sample/classes.json`, in `UNDERFIRE_DATA` or near the weights, or None."""
     roots = (data_root(), weights_file.absolute().parent.parent)
     for path in (root / "imagenet_sample" / "classes.json" for root in roots if root is not None):
         if path.is_file():
