@@ -88,6 +88,7 @@ def adversarial_transformation(
     if generator_network is not None:
         return _transformed(generator_network, x, threat, chunk)
     x_adv = x.clone()
+    # train a network for each half and each goal class, and apply it to the images of the other half
     for made, used, wanted in cross_fit_halves(y, goal, held_out, generator):
         if len(made):
             network = train_generator(

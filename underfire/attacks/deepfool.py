@@ -95,8 +95,8 @@ def _step(model: nn.Module, x: Tensor, classes: Tensor, current: Tensor, threat:
     down, up = (room[:, None] for room in threat.room(x))
     w = torch.where(((w > 0) & (up <= 0)) | ((w < 0) & (down >= 0)), 0, w)
     tiny = torch.finfo(w.dtype).tiny
-    # The step has length |f| / |w|_q, along the direction of length one in the p-norm in which w grows most (1/p + 1/q
-    # = 1).
+    # The step has length `|f| / |w|_q`, along the direction of length one in the p-norm in which w grows most
+    # (`1/p + 1/q = 1`).
     slope = torch.linalg.vector_norm(w.flatten(2), ord=2 if threat.norm == "l2" else 1, dim=2)
     distance = torch.where(slope > 0, f / slope.clamp_min(tiny), float("inf"))
     length, best = distance.min(1)

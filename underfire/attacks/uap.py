@@ -81,6 +81,7 @@ def uap(
     if len(x) == 0:
         return x_adv
     radius = torch.as_tensor(eps).expand(len(x))
+    # make a perturbation for each half and each goal class, and add it to the images of the other half
     for made, used, wanted in cross_fit_halves(y, goal, held_out, generator):
         v = universal_perturbation(
             model,

@@ -82,6 +82,7 @@ def adversarial_patch(
     if len(x) == 0:
         return x_adv
     radius = torch.as_tensor(eps, device=x.device).expand(len(x))
+    # make a patch for each half and each goal class, and paste it onto the images of the other half
     for made, used, wanted in cross_fit_halves(y, goal, held_out, generator):
         patch, mask = train_patch(
             model,

@@ -35,7 +35,7 @@ class L2Search(Search):
 
 
 class LimitSearch(Search):
-    """A search with a limit: a run that meets it tightens it, a run that does not doubles `c` and continues.
+    """A search with a limit on the change: a success tightens the limit, a failure doubles `c` and continues.
 
     Args:
         largest: a sample whose `c` exceeds this is given up.

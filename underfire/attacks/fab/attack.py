@@ -104,8 +104,10 @@ def fab(
             classes = y[:, None]  # one row per sample
 
         def done() -> Tensor:
+            """Return which samples need no more steps, bool `[B]`."""
             return nearest.found if keep == "success" else nearest.size == 0
 
+        # a row of a run is a sample, or with boundaries="each" a sample and one class to reach
         for restart in range(restarts):
             for index, tried in class_by_class(classes, chunk or len(x), done):
                 z = nearest.x[index]
@@ -114,8 +116,8 @@ def fab(
                 rows, waiting = targets.take(index), _Patience(patience, nearest, index)
                 for _ in range(steps):
                     to = tried if boundaries == "each" else rows.goal
-                    # with a goal, which has several boundaries, the bias could keep a row from ever crossing one: no
-                    # bias before the first success
+                    # With a goal there are several boundaries, and the bias could keep a row from ever crossing one: no
+                    # bias before its first success.
                     pull = alpha_max if goal is None else alpha_max * per_sample(nearest.found[rows.index], z)
                     z = _step(model, nearest.x[rows.index], z, rows, to, candidates, nearest.threat, pull, eta)
                     # record the successes; rows that are done leave the run

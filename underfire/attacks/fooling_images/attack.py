@@ -185,6 +185,7 @@ def _evolve(
             if interval is not None:
                 low, high = interval[0][owner[rows]], interval[1][owner[rows]]
                 painted = torch.minimum(low + (high - low) * painted, high)
+            # a child competes for every class, or for the niche of its own sample
             odds = _every_log_odds(model(painted))[:, classes].to(fitness)
             if interval is not None:
                 own = owner[rows][:, None]

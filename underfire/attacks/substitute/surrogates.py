@@ -155,6 +155,7 @@ class Training:
                 # train on all labelled images
                 fit(f, known.x, known.y, self.epochs, self.generator, rate)
                 known = Labelled(f, known.x, known.y)
+                # number of new images: as the schedule says, or as the queries allow
                 room = min(int(self.asked.left.sum()), len(known.x) if rho < self.doublings else self.reservoir)
                 if rho == self.steps or room == 0:
                     break
