@@ -22,7 +22,7 @@ def save_patch(patch: Tensor, mask: Tensor, path: str | Path, *, width: float = 
         at_least: enlarge the patch by a whole factor until it is this many pixels wide, so that pixels stay sharp.
 
     Raises:
-        InputError: the folder does not exist, the width is not positive, or the patch is no picture (see `overlay.rgb`).
+        InputError: the folder does not exist, the width is not positive, or the patch is not `[1 or 3, h, w]`.
     """
     from PIL.Image import fromarray
 

@@ -47,7 +47,7 @@ def sheet(
     # check images and titles
     columns = len(rows[0]) if rows else 0
     if not columns or any(len(row) != columns for row in rows):
-        raise InputError(f"the rows of a sheet must be equally long and not empty, got lengths {[len(row) for row in rows]}")
+        raise InputError(f"the rows of a sheet must have one length, at least 1, got {[len(row) for row in rows]}")
     for what, words, count in (("row", row_titles, len(rows)), ("column", column_titles, columns)):
         if words and len(words) != count:
             raise InputError(f"a sheet of {count} {what}s needs {count} {what} titles, got {len(words)}")
