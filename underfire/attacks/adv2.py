@@ -76,7 +76,7 @@ def adv2(
         confidence: probability of the goal above which iterates are compared by their maps alone.
         tau: width of the smoothing of ReLU's derivative; None is 1e-4 if the interpreter is itself a gradient whose
             derivative is taken exactly, and no smoothing otherwise; 0 never smooths.
-        pool: side of the squares over which both maps are averaged before they are compared.
+        pool: side of the squares, in pixels of the map, over which both maps are averaged before they are compared.
     """
     domain_of(model).require_images("adv2")
     if steps < 1 or warm_steps < 0:

@@ -50,7 +50,7 @@ def bim(
     """Take FGSM steps from the clean image, and clip to eps and the box after each.
 
     Args:
-        steps: None is the paper's rule, `min(eps + 4, 1.25 eps)` with eps in grey levels.
+        steps: number of steps; None is the paper's rule, `min(eps + 4, 1.25 eps)` with eps in grey levels.
         step_size: the paper's is one grey level.
         objective: None is `log_odds`, whose gradient has exactly the sign of the paper's cross-entropy.
     """

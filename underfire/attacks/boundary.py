@@ -110,7 +110,7 @@ def boundary(
 def propose(
     x: Tensor, z: Tensor, sideways: Tensor, inwards: Tensor, threat: Threat, generator: Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """Return a random point near `z` on the sphere around `x`, and the point `inwards` nearer; both in the box."""
+    """Return a random point near `z` on the sphere around `x`, and one nearer to `x` by `inwards`; both in the box."""
     away = z - x
     far = norms(away, 2)
     direction = away / far

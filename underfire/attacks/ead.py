@@ -51,14 +51,17 @@ def ead(
 ) -> Tensor:
     """Minimise `c * f + beta * L1 + L2²` in the box by iterative shrinkage-thresholding, with a binary search over `c`.
 
+    `f` is the hinge loss of Carlini and Wagner on the logits.
+
     Args:
-        steps: iterations for each c; each costs two forward passes and one backward (one and one if `fast` is False).
+        steps: number of iterations for each c; each costs two forward passes and one backward pass (one and one if
+            `fast` is False).
         step_size: step size of the first iteration; in a later one it is multiplied by the square root of the share of
             the steps that remain.
         beta: weight of L1. The shrinkage subtracts beta itself, as the paper prints it, not beta times the step size.
         rule: which success is returned: `"EN"`, the one of the smallest `beta * L1 + L2²`, or `"L1"`, the one of the
             smallest L1.
-        fast: use Nesterov's momentum (FISTA, as in the paper) or not (ISTA).
+        fast: whether to use Nesterov's momentum (FISTA, as in the paper) or not (ISTA).
         abort_early: whether the run for one c ends for a sample whose loss did not fall in a tenth of the iterations.
 
     Returns:

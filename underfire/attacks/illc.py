@@ -54,7 +54,7 @@ def illc(
 
     Args:
         goal: must be None; the method chooses its goal.
-        steps: None is the paper's rule, `min(eps + 4, 1.25 eps)` with eps in grey levels.
+        steps: number of steps; None is the paper's rule, `min(eps + 4, 1.25 eps)` with eps in grey levels.
         step_size: the paper's is one grey level.
         objective: None is `log_odds`, whose gradient has exactly the sign of the paper's cross-entropy.
         keep: `"best"` and `"success"` count an iterate as a success if it reaches the least likely class.

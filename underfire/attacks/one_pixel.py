@@ -45,9 +45,9 @@ def one_pixel(
 
     A candidate is a position and a colour for each pixel. A child is `base + factor * (another - a third)`, without
     crossover, and replaces its parent if it is fitter. Fitness is the log-odds of the class, which orders candidates
-    like the paper's probability, even where that is rounded to zero or one. A position outside the image is drawn
-    again; a colour is clipped. A sample is done when one of its candidates succeeds; every generation costs
-    `population` queries, the first included.
+    like the paper's probability, but does not round to zero or one. A position outside the image is drawn again; a
+    colour is clipped. A sample is done when one of its candidates succeeds; every generation costs `population`
+    queries, the first included.
 
     Args:
         eps: how many pixels may change, one number or one per sample `[B]`; fractions are rounded down.
