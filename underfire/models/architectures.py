@@ -10,7 +10,10 @@ from torch.nn import functional as F
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding: `ceil(n / stride)` outputs; odd padding has one pixel more at the end."""
+    """A convolution with TensorFlow's "same" padding, which returns `ceil(n / stride)` rows and columns.
+
+    An odd padding has one pixel more at the end than at the beginning.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, C, H, W]` to `[B, D, ceil(H / s), ceil(W / s)]`."""
