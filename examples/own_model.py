@@ -1,10 +1,10 @@
 """Audit a model of your own, in two ways.
 
-From a spec, by a factory that takes nothing and returns a `torch.nn.Module` with its weights loaded:
+From a spec, by a function without arguments that returns a `torch.nn.Module` with its weights:
 
     PYTHONPATH=examples underfire audit examples/audit.yaml --out runs/mine
 
-From Python, as `main` below shows:
+From Python, as in `main` below:
 
     python examples/own_model.py
 """
@@ -18,7 +18,7 @@ import underfire as uf
 
 
 def build() -> nn.Module:
-    """Return the network: `model: python:own_model:build` in a spec calls this. Put your own network here."""
+    """Return the network; `model: python:own_model:build` in a spec calls this function. Put your own network here."""
     from underfire.models import load
 
     return load("zoo:cluttered_digits")
@@ -31,9 +31,9 @@ def main() -> None:
 
     torch.set_num_threads(1)
     module = build().eval()
-    # The Classifier owns the normalisation: attacks see images in [0, 1]. Give the mean= and std= of your training.
+    # The Classifier normalises, and attacks see images in [0, 1]. Pass the mean= and std= of your training.
     model = uf.Classifier(module, labels=[str(digit) for digit in range(10)])
-    batch = load("cluttered-digits:test", n=8, seed=0)[:]  # your own: load("folder:images?size=224", n=8)
+    batch = load("cluttered-digits:test", n=8, seed=0)[:]  # your own images: load("folder:images?size=224", n=8)
 
     x_adv = uf.attacks.pgd(model, batch.x, batch.y, eps=8 / 255, steps=20, generator=torch.Generator().manual_seed(0))
     before, after = model.predict(batch.x).argmax(1), model.predict(x_adv).argmax(1)

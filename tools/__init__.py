@@ -1,1 +1,1 @@
-"""Commands for developers of underfire: draw the galleries, train the network of the package."""
+"""Commands for developers of underfire: draw the galleries, and train the network of the package."""

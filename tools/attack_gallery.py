@@ -1,7 +1,7 @@
 """Draw one picture of every attack of the catalogue: `python -m tools.attack_gallery`.
 
-The command writes `gallery.md` and one small figure for each attack: the clean image, the magnified change, the
-adversarial image. With `--data` they are photographs and images of CIFAR-10, without it the digits of the package.
+The command writes `gallery.md` and one small figure for each attack: the clean image, the magnified change, and the
+adversarial image. With `--data`, the images are photographs and images of CIFAR-10, otherwise digits of the package.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from underfire.measures import perturbation, prediction
 from underfire.measures.maps import normalise
 from underfire.model import Classifier
 
-TRIES = 3  # at most so many images are attacked, until the attack succeeds on one
-BATCH = 16  # images from which a universal perturbation is made
+TRIES = 3  # the most images that are attacked until the attack succeeds on one
+BATCH = 16  # images of a subject; a universal perturbation is made from all of them
 STEPS, QUERIES = 200, 3000  # larger defaults are reduced to these, unless SETTINGS says otherwise
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, and images that it classifies correctly."""
+    """A model, and images `x` with labels `y` that it classifies correctly."""
 
     name: str
     model: Classifier
@@ -45,7 +45,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Setting:
-    """How an attack is shown.
+    """The subject and the options with which an attack is shown.
 
     Attributes:
         on: subjects in order of preference; the first that exists and that the attack accepts is shown.
@@ -57,7 +57,7 @@ class Setting:
 
 
 _SMALL = ("cifar", "digits")
-#: Settings that differ from the defaults, which show white-box attacks on photographs and others on small images.
+#: Settings that differ from the default: white-box attacks on photographs, other attacks on small images.
 SETTINGS: dict[str, Setting] = {
     "adv2": Setting(options={"interpreter": cam}),
     "adversarial_patch": Setting(options={"eps": 0.15}),
@@ -98,7 +98,7 @@ class ShownAttack:
 
 
 def subjects(root: Path | None, seed: int) -> dict[str, Callable[[], Subject]]:
-    """Return functions that make the subjects, by name; each is made when it is first needed."""
+    """Return a function by the name of each subject, which makes the subject when it is first called."""
     found: dict[str, Callable[[], Subject]] = {
         "digits": lambda: _right(
             "a digit among others", models.load("zoo:cluttered_digits"), "cluttered-digits:", seed
@@ -119,7 +119,7 @@ def subjects(root: Path | None, seed: int) -> dict[str, Callable[[], Subject]]:
 
 
 def _right(name: str, model: Classifier, uri: str, seed: int) -> Subject:
-    """Return correctly classified images: the half of which the model is most confident."""
+    """Return the subject with correctly classified images on which the model's confidence is above the median."""
     batch = data.load(uri, n=4 * BATCH, seed=seed)[:]
     logits = model.predict(batch.x, batch_size=BATCH)
     confidence = prediction.confidence(logits, batch.y) * (logits.argmax(1) == batch.y)
@@ -128,6 +128,7 @@ def _right(name: str, model: Classifier, uri: str, seed: int) -> Subject:
 
 
 def _tree(seed: int) -> Classifier:
+    """Return a decision tree, trained on the digits of scikit-learn."""
     from sklearn.tree import DecisionTreeClassifier
 
     batch = data.load("digits:train")[:]
@@ -144,6 +145,7 @@ def setting_of(card: Card) -> Setting:
     default = Setting() if large else Setting(on=_SMALL)
     chosen = SETTINGS.get(card.name, default)
     options = dict(chosen.options)
+    # reduce the defaults that take long
     for name, most in (("steps", STEPS), ("queries", QUERIES)):
         usual = card.options[name].default if name in card.options else None
         if isinstance(usual, int) and usual > most:
@@ -191,6 +193,7 @@ def _attacked(card: Card, subject: Subject, options: Mapping[str, Any], seed: in
 def _draw(
     card: Card, subject: Subject, options: Mapping[str, Any], x: Tensor, x_adv: Tensor, y: Tensor, path: Path
 ) -> ShownAttack:
+    """Write the figure of one attack, and return its caption and alternative text."""
     change, factor = magnify(x, x_adv)
     logits = subject.model.predict(torch.stack([x, x_adv]))
     classes = logits.argmax(1)
@@ -221,6 +224,7 @@ def _draw(
 
 
 def _word(value: Any) -> str:
+    """Format the value of an option; a function by its name."""
     while isinstance(value, partial):
         value = value.func
     return getattr(value, "__name__", None) or (f"{value:.3g}" if isinstance(value, float) else str(value))
@@ -229,13 +233,13 @@ def _word(value: Any) -> str:
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
-_ABOUT = """The attacks of the catalogue, each on one image: clean, the change around mid-grey, magnified, and the
-adversarial image. The predicted class and its probability stand above. Made by
+_ABOUT = """Every attack of the catalogue on one image: the clean image, the magnified change around mid-grey, and the
+adversarial image. The predicted class and its probability stand above each image. Made by
 `python -m tools.attack_gallery`; the number of steps and queries is reduced where an attack is slow."""
 
 
 def page(shown: Sequence[ShownAttack]) -> str:
-    """Return the page with every attack in the given order."""
+    """Return the page, a section for each attack in the given order."""
     lines = ["# Gallery", "", _ABOUT]
     for one in shown:
         lines += ["", f"## {one.card.name}", "", f"{one.card.summary} ({one.card.paper})", ""]
@@ -246,7 +250,7 @@ def page(shown: Sequence[ShownAttack]) -> str:
 
 
 def write(out: Path, *, root: Path | None = None, names: Sequence[str] = (), seed: int = 0) -> Path:
-    """Write the page and its pictures into the folder `out`; with `names`, of those attacks only.
+    """Write the page and its pictures into the folder `out`, of all attacks or only of those in `names`.
 
     Raises:
         InputError: there is no such attack, or no such folder.
@@ -268,11 +272,11 @@ def write(out: Path, *, root: Path | None = None, names: Sequence[str] = (), see
 
 
 def main() -> None:
-    """Write the gallery."""
+    """Draw the gallery, with the options of the command line."""
     parser = argparse.ArgumentParser(description="Draw every attack of the catalogue.")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the page")
-    parser.add_argument("--data", type=Path, help="real data and weights")
-    parser.add_argument("--only", nargs="+", default=[], help="these attacks only")
+    parser.add_argument("--data", type=Path, help="folder of real data and weights")
+    parser.add_argument("--only", nargs="+", default=[], help="names of the attacks to draw; default: all")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print(f"written to {write(options.out, root=options.data, names=options.only, seed=options.seed)}")

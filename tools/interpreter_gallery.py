@@ -2,7 +2,7 @@
 
 The command writes `interpreter-gallery.md` and its pictures: one figure of all maps for each image, one of all maps of
 a digit for every class, and one for each interpreter. The two photographs come with scikit-image and are in the public
-domain (CC0). They need the ImageNet network of the real data (`--data`); without it only digits are shown.
+domain (CC0). They need the ImageNet network in the folder `--data`; without it, only a digit is shown.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from underfire.records import Examples
 
 SIDE = 224
 REFERENCE = 500  # images that an interpreter is fitted to
-#: Options that differ from the defaults; the page names them.
+#: Options that differ from the defaults, by interpreter; the page names them.
 SETTINGS: dict[str, dict[str, Any]] = {}
 _ACROSS = 6  # pictures in one row of a figure
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An image, its model, and the images that interpreters are fitted to, or None."""
+    """An image `x` `[1, C, H, W]`, its model, and the images that interpreters are fitted to, or None."""
 
     name: str
     model: Classifier
@@ -60,7 +60,7 @@ class Subject:
 
 @dataclass
 class ShownInterpreter:
-    """The result of one interpreter: its pictures by subject, sentences, and seconds by subject."""
+    """The result of one interpreter: pictures with titles by subject, sentences, and seconds by subject."""
 
     card: Card
     pictures: dict[str, list[tuple[str, Tensor]]] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class ShownInterpreter:
 
 
 def subjects(root: Path | None, seed: int) -> list[Subject]:
-    """Return a digit, and with a network for them, the photographs of a cup of coffee and a cat."""
+    """Return a digit, and if `root` has the network for them, photographs of a cup of coffee and of a cat."""
     digits = models.load("zoo:cluttered_digits")
     batch = data.load("cluttered-digits:test", n=1, seed=seed)[:]
     found = [Subject("a digit", digits, batch.x, data.load("cluttered-digits:train", n=REFERENCE, seed=seed))]
@@ -93,6 +93,7 @@ def _square(picture: Tensor) -> Tensor:
 
 
 def _short(model: Classifier, index: int) -> str:
+    """Return the name of a class without its synonyms."""
     return model.name_of(index).split(",")[0]
 
 
@@ -100,7 +101,7 @@ def _short(model: Classifier, index: int) -> str:
 
 
 def explained(card: Card, subject: Subject) -> Any:
-    """Explain the predicted class of a subject.
+    """Return the explanation of the predicted class of a subject.
 
     Raises:
         UnderfireError: the interpreter cannot explain this model.
@@ -109,7 +110,7 @@ def explained(card: Card, subject: Subject) -> Any:
     interpret = card.with_options(**SETTINGS.get(card.name, {}))
     if card.fitted and "weights" not in card.options:
         if subject.reference is None:
-            raise InputError("there are no images to fit it to")
+            raise InputError("there are no images to which it could be fitted")
         interpret.fit(subject.model, subject.reference)  # type: ignore[attr-defined]
     return interpret(subject.model, subject.x, subject.y)
 
@@ -140,14 +141,17 @@ def show(card: Card, there: Sequence[Subject]) -> ShownInterpreter:
 
 
 def _words(rules: Any) -> str:
+    """Return rules as one line of text."""
     return rules if isinstance(rules, str) else "; ".join(map(str, rules))
 
 
 def _drawn(m: Tensor, subject: Subject) -> Tensor:
+    """Return a map as colours over the image of a subject."""
     return heatmap(m[0].detach(), subject.x[0])
 
 
 def _examples(found: Examples) -> list[tuple[str, Tensor]]:
+    """Return the first five examples with their titles."""
     return [
         (f"{note}: {int(label)}", image)
         for note, label, image, index in zip(found.notes[0], found.y[0], found.x[0], found.index[0], strict=True)
@@ -159,7 +163,7 @@ def _examples(found: Examples) -> list[tuple[str, Tensor]]:
 
 
 def all_maps(shown: Sequence[ShownInterpreter], subject: Subject) -> Any:
-    """Draw one image and all its maps."""
+    """Draw one image and all its maps in one figure."""
     cells: list[tuple[str, Tensor | None]] = [(subject.title, subject.x[0])]
     cells += [
         (one.card.name, one.pictures[subject.name][0][1])
@@ -177,7 +181,7 @@ def _grid(cells: list[tuple[str, Tensor | None]]) -> Any:
 
 
 def all_classes(subject: Subject, names: Sequence[str] = ()) -> Any:
-    """Draw the maps of every interpreter for every class of one image."""
+    """Draw the maps of every interpreter for every class of one image, one row per interpreter."""
     scores = subject.model.predict(subject.x).softmax(1)[0]
     k = torch.arange(len(scores))
     x = subject.x.expand(len(k), -1, -1, -1)
@@ -194,19 +198,19 @@ def all_classes(subject: Subject, names: Sequence[str] = ()) -> Any:
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
-_ABOUT = """Every explanation of the catalogue for the same images, each of the predicted class. The image is drawn in
+_ABOUT = """Every explanation of the catalogue for the same images, always of the predicted class. The image is drawn in
 grey below the colours; a legend below each figure explains them. Made by
 `python -m tools.interpreter_gallery`, with the default options{settings}. A map that looks convincing
-need not be faithful: [which one to trust](interpreters.md) is a question for measurements."""
+may be wrong: measurements show [which interpreter to trust](interpreters.md#which-interpreter-to-trust)."""
 
 
 def page(shown: Sequence[ShownInterpreter], there: Sequence[Subject]) -> str:
-    """Return the page: all interpreters on one image, for all classes, then one by one."""
+    """Return the page: all interpreters on each image, all for every class, then each alone."""
     changed = "; ".join(
         f"`{name}` with " + ", ".join(f"`{key}={value}`" for key, value in options.items())
         for name, options in SETTINGS.items()
     )
-    lines = ["# Gallery of explanations", "", _ABOUT.format(settings=f" but for {changed}" if changed else "")]
+    lines = ["# Gallery of explanations", "", _ABOUT.format(settings=f" except {changed}" if changed else "")]
     for subject in there[::-1]:
         slug = subject.name.replace(" ", "-")
         lines += ["", f"## All of them, on {subject.name}", "", f"The prediction: {subject.title}.", ""]
@@ -224,6 +228,7 @@ def page(shown: Sequence[ShownInterpreter], there: Sequence[Subject]) -> str:
 
 
 def _strip(one: ShownInterpreter, there: Mapping[str, Subject]) -> Any:
+    """Draw each subject and, beside it, the pictures of one interpreter, in one row."""
     cells: list[tuple[str, Tensor]] = []
     for name, pictures in one.pictures.items():
         cells += [(there[name].title, there[name].x[0]), *pictures]
@@ -231,7 +236,7 @@ def _strip(one: ShownInterpreter, there: Mapping[str, Subject]) -> Any:
 
 
 def write(out: Path, *, root: Path | None = None, names: Sequence[str] = (), seed: int = 0) -> Path:
-    """Write the page and its pictures into the folder `out`; with `names`, of those interpreters only.
+    """Write the page and its pictures into the folder `out`, of all interpreters or only of those in `names`.
 
     Raises:
         InputError: there is no such interpreter, or no such folder.
@@ -260,11 +265,11 @@ def write(out: Path, *, root: Path | None = None, names: Sequence[str] = (), see
 
 
 def main() -> None:
-    """Write the gallery."""
+    """Draw the gallery, with the options of the command line."""
     parser = argparse.ArgumentParser(description="Draw every interpreter of the catalogue.")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the page")
-    parser.add_argument("--data", type=Path, help="real data and weights")
-    parser.add_argument("--only", nargs="+", default=[], help="these interpreters only")
+    parser.add_argument("--data", type=Path, help="folder of real data and weights")
+    parser.add_argument("--only", nargs="+", default=[], help="names of the interpreters to draw; default: all")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print(f"written to {write(options.out, root=options.data, names=options.only, seed=options.seed)}")

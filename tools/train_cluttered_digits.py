@@ -1,7 +1,7 @@
 """Train the network of the package: `python -m tools.train_cluttered_digits`.
 
-The training takes five epochs over the training digits of `cluttered-digits:`, which are placed anew in every epoch. It
-uses no test digit.
+The training takes five epochs over the training digits of `cluttered-digits:`, with new places and pieces in every
+epoch. It uses no test digit.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from underfire.model import Classifier
 
 NAME = "cluttered_digits"
 BATCH_SIZE = 128
-TOP_RATE = 4e-3
+TOP_RATE = 4e-3  # the largest learning rate
 
 
 def train(*, seed: int = 0, epochs: int = 5, device: str = "cpu") -> Classifier:
-    """Train `zoo:cluttered_digits` with AdamW; the learning rate rises to 0.004 and falls to zero.
+    """Return `zoo:cluttered_digits`, trained by AdamW with a learning rate that rises to 0.004 and falls to zero.
 
     Args:
-        seed: the seed of initial weights, order and places; the same seed gives the same network on one machine.
+        seed: the seed of the initial weights, the order and the images; it determines the network on one machine.
         epochs: passes over the 23,960 training digits.
         device: the device to train on.
     """
