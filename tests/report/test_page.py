@@ -61,13 +61,12 @@ def test_first_screen_says_what_the_numbers_say(page: Callable[..., Page]) -> No
     text = page().text
     # 95 of 100 are right without attack, and 93 of them fall to PGD at 8/255: 2 are left, 0.24 to 7.04 %.
     assert "The model is easily fooled, and its explanations can be forged" in text
-    assert (
-        "Without an attack it is right on 95.0 % of the images; under the worst attack (L∞ eps 8/255), on 2.0 %."
-        in (re.sub(" ([.,])", r"\1", text.replace(SPACE, " ")))
+    assert "the model is right on 95.0 % of the images; under the worst attack (L∞ eps 8/255), on 2.0 %." in (
+        re.sub(" ([.,])", r"\1", text.replace(SPACE, " "))
     )
     assert f"95{SPACE}% interval 0.2–7.0{SPACE}%, n{SPACE}={SPACE}100" in text
     # ADV2 and PGD both fool 90 images; ADV2 keeps every map that it aims at, PGD none.
-    assert f"Looks as before in 100.0{SPACE}%, 95{SPACE}% interval 96.0–100.0{SPACE}%, n{SPACE}={SPACE}90" in text
+    assert f"plausible in 100.0{SPACE}%, 95{SPACE}% interval 96.0–100.0{SPACE}%, n{SPACE}={SPACE}90" in text
     assert "6 of 7 masking checks passed" in text
     assert "AML.T0043.000" in text
 
@@ -90,8 +89,8 @@ def test_a_robust_run_reads_as_one(page: Callable[..., Page], synthetic: Synthet
     assert "The model is easily fooled, but nothing was aimed at its explanations" not in text
     assert "Do the explanations survive? Not tested" in text
     assert "1 of 1 masking checks passed" in text
-    assert "This run kept no example images" in text
-    assert "No interpreter is in the spec" in text
+    assert "This run has no example images" in text
+    assert "The spec of this run has no interpreter" in text
 
 
 def test_names_from_outside_are_escaped(synthetic: Synthetic) -> None:

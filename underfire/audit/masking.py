@@ -103,7 +103,7 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
             flat <= _DEAD,
             flat,
             _DEAD,
-            f"The gradient of the cross-entropy vanishes for {flat:.0%} of {_count(x)}: an attack by it is blind.",
+            f"The cross-entropy has no gradient for {flat:.0%} of {_count(x)}; an attack on it has no direction there.",
         ),
         _never_weaker("more_steps", steps_taken, "{} steps"),
         _never_weaker("larger_eps", sizes, f"{norm} {{:.4g}}"),
@@ -112,7 +112,7 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
             bool(unbounded.all()),
             _share(unbounded),
             1.0,
-            f"With any change allowed the attack fools {_share(unbounded):.0%} of {_count(x)}; it must reach 100%.",
+            f"Without a bound, the attack fools {_share(unbounded):.0%} of {_count(x)}; it must reach 100%.",
         ),
         _beats("beats_noise", white, noise, f"{_NOISES} draws of random noise of the same size"),
         _beats("beats_black_box", white, black, "an attack that only estimates the gradient from outputs (NES)"),
@@ -147,14 +147,14 @@ def _never_weaker(name: str, found: dict[Any, Tensor], unit: str) -> Check:
     value, limit = max(pairs, key=lambda pair: pair[0] - pair[1], default=(0.0, 0.0))
     told = ", ".join(f"{unit.format(budget)}: {_share(hits):.0%}" for budget, hits in found.items())
     told = f"Of {_count(found[budgets[0]])} fooled: {told}"
-    return Check(name, value <= limit, value, limit, f"{told}; a larger budget must not fool fewer.")
+    return Check(name, value <= limit, value, limit, f"{told}; a larger budget must not fool fewer images.")
 
 
 def _beats(name: str, white: Tensor, other: Tensor, what: str) -> Check:
     """Check that the attack fools no fewer images than chance explains, compared with the weaker attack `other`."""
     value, limit = _compare(other, white)
     told = f"The attack fools {_share(white):.0%} of {_count(white)}, {what} {_share(other):.0%}"
-    return Check(name, value <= limit, value, limit, f"{told}; knowing more must not fool fewer.")
+    return Check(name, value <= limit, value, limit, f"{told}; the weaker attack must not fool more images.")
 
 
 def _compare(weak: Tensor, strong: Tensor) -> tuple[float, float]:

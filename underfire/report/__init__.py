@@ -1,4 +1,4 @@
-"""What a run found, for people and for machines: one HTML page, JSON, CSV. Reads a ledger and changes nothing in it."""
+"""Reports of a run from its ledger: an HTML page for people, JSON and CSV for programs."""
 
 from underfire.report.export import to_csv, to_json
 from underfire.report.page import html

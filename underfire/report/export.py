@@ -1,4 +1,4 @@
-"""The report for machines: the same numbers as plain values for JSON, and the raw rows as CSV."""
+"""Reports for programs: the numbers of the report as plain values for JSON, and the tables of the ledger as CSV."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def to_json(ledger: Ledger) -> dict[str, Any]:
-    """Return all numbers of the report as plain values; a rate is `{value, low, high, n}`, an unknown number None."""
+    """Return all numbers of the report as plain values.
+
+    A rate is `{value, low, high, n}`, and a number that is not finite is None.
+    """
     found, run = summary.findings(ledger), facts(ledger)
     judged = verdict.judge(found)
     content = {
@@ -37,7 +40,7 @@ def to_json(ledger: Ledger) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """Return the value with None in place of numbers that are not finite, which JSON does not have."""
+    """Replace numbers that are not finite, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -46,10 +49,10 @@ def _finite(value: Any) -> Any:
 
 
 def to_csv(ledger: Ledger, path: str | os.PathLike[str]) -> list[Path]:
-    """Write every table of the ledger as `NAME.csv` into a folder; a path ending in `.csv` gets `rows` alone.
+    """Write every table of the ledger as `NAME.csv` into the folder `path`, or `rows` alone if `path` ends in `.csv`.
 
     Returns:
-        The files; each appears whole or not at all.
+        The files, each of which is written whole or not at all.
 
     Raises:
         InputError: a file cannot be written.

@@ -1,4 +1,4 @@
-"""What a run says about itself: its subject, its spec as YAML, its environment, and how much of it is missing."""
+"""Facts of a run besides its results: title, spec as YAML, environment, and the number of missing cells."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Facts:
-    """All of a run but its numbers, as text for a page.
+    """The facts of a run besides its results, as texts for a page.
 
     Attributes:
         title: the model and the data.
-        subtitle: how much was done, and when.
+        subtitle: the numbers of images and attacks, and the date.
         labels: names of the classes, or None.
-        spec: as YAML, without the keys that were left empty.
-        environment: names with their values.
-        missing: how many of the `planned` cells have no result.
+        spec: the spec as YAML, without empty keys.
+        environment: names and values.
+        missing: number of cells that have no result yet.
+        planned: number of cells in the plan.
     """
 
     title: str
@@ -38,7 +39,7 @@ class Facts:
 
 
 def facts(ledger: Ledger) -> Facts:
-    """Read the facts of a run."""
+    """Return the facts of a run."""
     spec, about = ledger.spec, ledger.environment
     labels = about.pop("labels", None)
     about["classes"] = len(labels) if labels else None
@@ -56,7 +57,7 @@ def facts(ledger: Ledger) -> Facts:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes lists of plain values on one line."""
+    """A YAML dumper that writes lists of plain values on one line."""
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
         plain = not any(isinstance(value, (dict, list)) for value in sequence)
@@ -64,7 +65,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def spec_yaml(spec: AuditSpec) -> str:
-    """Return the spec as YAML, which `load_spec` reads as the same spec; leave out None and empty values."""
+    """Return the spec as YAML without None and empty lists; `load_spec` reads it as the same spec."""
     content = _filled(spec.model_dump())
     for entry in content["attacks"]:
         if "eps" in entry:
@@ -77,11 +78,13 @@ def spec_yaml(spec: AuditSpec) -> str:
 
 
 def _fraction(norm: str, eps: float) -> str | float:
+    """Return `eps` as a fraction of 255 if that is the same number, and unchanged otherwise."""
     text = words.size(norm, eps)
     return text if "/" in text and number(text) == eps else eps
 
 
 def _filled(value: Any) -> Any:
+    """Return `value` without keys whose value is None or an empty list."""
     if isinstance(value, dict):
         return {key: _filled(part) for key, part in value.items() if part is not None and part != []}
     return [_filled(part) for part in value] if isinstance(value, list) else value

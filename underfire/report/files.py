@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from underfire.errors import InputError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a file to write to, which replaces `path` at the end, or is removed after an error.
+    """Yield a temporary file to write to; at the end it replaces `path`, and after an error it is deleted.
 
     Raises:
-        InputError: the system does not allow it, or the disk is full.
+        InputError: the file cannot be written.
     """
     part = path.with_name(f".{path.name}.part")
     try:

@@ -1,4 +1,4 @@
-"""The gallery: a few images with what each attack did to them and to their explanations, as tables of pictures."""
+"""The gallery: for a few images, a table of pictures with the adversarial images, the perturbations and the maps."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 COLUMNS = 3
 SAMPLES = 6
-_PHOTOGRAPH, _LARGEST = 128, 320  # pixels: from where on a picture is compressed, and how large it is at most
+_PHOTOGRAPH, _LARGEST = 128, 320  # sides in pixels: the smallest that is compressed, and the largest on the page
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the page: its data URI, its alternative text, its size in pixels, and what is written under it."""
+    """A picture on the page: its data URI, its alternative text, its size in pixels, and the note below it."""
 
     uri: str
     alt: str
@@ -37,7 +37,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Column:
-    """What was done to the image (nothing, or one attack) and what the model says then."""
+    """The head of a column: an attack, or none, with its size, and the model's prediction."""
 
     name: str
     size: str
@@ -48,7 +48,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: a column for it and for every attack, a row for every kind of picture (None where there is none)."""
+    """The table of one image: a column for the clean image and for every attack, a row for every kind of picture.
+
+    A picture is None where there is none.
+    """
 
     title: str
     columns: list[Column]
@@ -57,7 +60,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class _Shot:
-    """One image under one attack: its tensors without a batch axis, and its row of the ledger."""
+    """One image under one attack: its tensors without a batch axis, and its row of the ledger.
+
+    `aim` is the interpreter that the attack is aimed at; empty if none.
+    """
 
     result: AttackResult
     aim: str
@@ -66,7 +72,7 @@ class _Shot:
 
 
 def samples(ledger: Ledger, results: Sequence[AttackResult], labels: Sequence[str] | None) -> list[Sample]:
-    """Return the first images of which the chosen attacks kept pictures; an empty list if the run kept none."""
+    """Return the tables of the first images that are stored for all chosen attacks; empty if the run stored none."""
     aims = {row["label"]: row["attacked"] for row in ledger.sql("SELECT DISTINCT label, attacked FROM rows")}
     found = [_shots(ledger, result, aims.get(result.label, "")) for result in _chosen(results, aims)]
     found = [shots for shots in found if shots]
@@ -76,14 +82,14 @@ def samples(ledger: Ledger, results: Sequence[AttackResult], labels: Sequence[st
 
 
 def _chosen(results: Sequence[AttackResult], aims: Mapping[str, str]) -> list[AttackResult]:
-    """Return the strongest plain attack and those on an explanation; without the latter, the strongest attacks."""
+    """Return the strongest plain attack and attacks aimed at an interpreter; without the latter, the strongest ones."""
     ranked = sorted(largest(results), key=lambda h: (h.robust.value, -np.nan_to_num(h.confidence)))
     plain, aimed = ([h for h in ranked if bool(aims.get(h.label)) is which] for which in (False, True))
     return (plain[:1] + aimed if aimed else plain)[:COLUMNS]
 
 
 def _shots(ledger: Ledger, result: AttackResult, aim: str) -> dict[str, _Shot]:
-    """Return what the cells of an attack at one size kept, by the name of the image; of several seeds, the first."""
+    """Return the stored images of an attack at one size, by name; of several seeds, those of the first."""
     shots: dict[str, _Shot] = {}
     query = "SELECT DISTINCT seed, cell, label, norm, eps FROM rows ORDER BY seed, cell"
     for place in ledger.sql(query):
@@ -99,9 +105,10 @@ def _shots(ledger: Ledger, result: AttackResult, aim: str) -> dict[str, _Shot]:
 
 
 def _sample(name: str, shots: Sequence[_Shot], interpreters: Sequence[str], labels: Sequence[str] | None) -> Sample:
+    """Return the table of the image `name`, of which every attack has one of the `shots`."""
     first = shots[0]
     x, truth = first.tensors["x"], words.class_name(first.row["y"], labels)
-    columns = [_column("Benign", "no attack", first.row, "clean", labels)]
+    columns = [_column("Clean", "no attack", first.row, "clean", labels)]
     columns += [_column(s.result.label, words.threat(s.result.norm, s.result.eps), s.row, "adv", labels) for s in shots]
     images = [_picture(x, f"The image without an attack, of class {truth}")]
     images += [
@@ -126,6 +133,7 @@ def _column(name: str, size: str, row: Mapping[str, Any], when: str, labels: Seq
 
 
 def _picture(image: Tensor, alt: str, note: str = "") -> Picture:
+    """Return a small image exactly, and a large one scaled down and compressed."""
     if max(image.shape[-2:]) < _PHOTOGRAPH:
         return Picture(to_data_uri(image), alt, int(image.shape[-1]), int(image.shape[-2]), note)
     photograph, buffer = to_image(image), io.BytesIO()
@@ -136,16 +144,17 @@ def _picture(image: Tensor, alt: str, note: str = "") -> Picture:
 
 
 def _change(shot: _Shot) -> Picture:
+    """Return the magnified perturbation."""
     shown, factor = magnify(shot.tensors["x"], shot.tensors["x_adv"])
-    alt = f"What {shot.result.label} changed, {factor:.0f} times magnified around grey"
+    alt = f"The perturbation of {shot.result.label}, magnified {factor:.0f} times around grey"
     return _picture(shown, alt, f"× {factor:.0f}")
 
 
 def _map(shot: _Shot, interpreter: str, when: str) -> Picture | None:
-    """Return the map over the image it explains; None if there is no map, or none that can be drawn."""
+    """Return the map laid over the image that it explains; None if there is no map, or it is not finite."""
     m, image = shot.tensors.get(f"map_{when}.{interpreter}"), shot.tensors["x" if when == "clean" else "x_adv"]
     if m is None or not bool(m.isfinite().all()):
         return None
-    aimed = ", which aims at it" if shot.aim == interpreter else ""
-    of = "the benign image" if when == "clean" else f"the image after {shot.result.label}{aimed}"
+    aimed = ", which is aimed at this map" if shot.aim == interpreter else ""
+    of = "the clean image" if when == "clean" else f"the image after {shot.result.label}{aimed}"
     return _picture(heatmap(normalise(m[None])[0], image), f"{interpreter} map of {of}, laid over it")

@@ -1,4 +1,4 @@
-"""The measures of a run as columns of the page: their names, their directions, and what they mean."""
+"""The measures of a run as columns of the page: their names, directions and descriptions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from underfire.report import words
 
 @dataclass(frozen=True)
 class Column:
-    """A measure that the spec asks for.
+    """A measure of the spec as a column of the page.
 
     Attributes:
-        label: as the spec calls it.
-        name: the label in words.
-        direction: which values are good for whoever relies on the model.
-        unit_range: whether all its values lie between 0 and 1, so that they can be drawn on a scale.
-        about: what it measures, in one sentence.
-        source: the paper in short.
+        label: the label of the measure in the spec.
+        name: the label as a heading.
+        direction: whether higher or lower values are better for the user of the model.
+        unit_range: whether all values are in [0, 1], so that they can be drawn on a scale.
+        about: the description of the measure in one sentence.
+        source: the paper, in short.
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML file."""
+"""The report as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _engine() -> Environment:
 
 
 def render(ledger: Ledger) -> str:
-    """Return the page of a run as text."""
+    """Return the report page of a run as HTML text."""
     found, run = read(ledger), facts(ledger)
     samples = gallery.samples(ledger, found.attacks, run.labels)
     styles = {label: i % plots.STYLES for i, label in enumerate(dict.fromkeys(h.label for h in found.attacks))}
@@ -93,12 +93,11 @@ def render(ledger: Ledger) -> str:
 
 
 def html(ledger: Ledger, path: str | os.PathLike[str]) -> Path:
-    """Write the report of a run as one HTML file that needs nothing else, and return its path.
-
-    The file appears whole or not at all.
+    """Write the report of a run as one self-contained HTML file, whole or not at all, and return its path.
 
     Raises:
-        LedgerError: the run folder is damaged. InputError: the file cannot be written.
+        LedgerError: the run folder is damaged.
+        InputError: the file cannot be written.
     """
     path = Path(path)
     text = render(ledger)
@@ -108,14 +107,14 @@ def html(ledger: Ledger, path: str | os.PathLike[str]) -> Path:
 
 
 def _panel(norm: str, found: Findings, styles: Mapping[str, int]) -> dict[str, Any]:
-    """Return the curves of all attacks of one norm and of all of them together, and the same numbers as a table."""
+    """Return the values of the template for one norm: the robust accuracies of its attacks as a plot and a table."""
     hits = [h for h in found.attacks if h.norm == norm]
     labels = list(dict.fromkeys(h.label for h in hits))
     rates = {label: {h.eps: h.robust for h in hits if h.label == label} for label in labels}
     if len(labels) > 1:
         rates[_TOGETHER] = {f.eps: f.robust for f in found.robust if f.norm == norm}
     start = {0.0: found.clean} if found.clean else {}
-    # A line from no attack to a single size would suggest results at sizes that were not tried.
+    # An attack with one size has no line from eps 0: it would suggest results at sizes that were not tried.
     lone = {name for name, curve in rates.items() if len(curve) == 1 and len(rates) > 1 and name != _TOGETHER}
     end = {name: curve[max(curve)] for name, curve in rates.items()}
     sizes = sorted({h.eps for h in hits} - set(start))
@@ -150,17 +149,17 @@ def _panel(norm: str, found: Findings, styles: Mapping[str, int]) -> dict[str, A
 
 
 def _order(hits: Sequence[AttackResult]) -> list[str]:
-    """Return the norms, the one with most attacks first."""
+    """Return the norms, that with the most attacks first."""
     labels = {(h.norm, h.label) for h in hits}
     return sorted({h.norm for h in hits}, key=lambda norm: (-sum(norm == n for n, _ in labels), norm))
 
 
 def _maps(interpreter: str, found: Findings, columns: Sequence[measures.Column]) -> dict[str, Any]:
-    """Return one interpreter: every attack at its largest size, and what an attack aimed at it does differently."""
+    """Return the values of the template for one interpreter: every attack at its largest size, and the differences."""
     shifts = largest(s for s in found.shifts if s.interpreter == interpreter)
     shifts.sort(key=lambda s: (s.attacked != interpreter, s.norm != "linf", s.label))
     top = {s.label: s.eps for s in shifts}
-    # A measure that is unknown for every attack, such as one that needs the place of the evidence, has no column.
+    # A measure that is unknown for every attack, for example because the data has no masks, gets no column.
     known = [c for c in columns if any(c.label in s.measures and s.measures[c.label].value.n for s in shifts)]
     return {
         "interpreter": interpreter,
@@ -171,6 +170,7 @@ def _maps(interpreter: str, found: Findings, columns: Sequence[measures.Column])
 
 
 def _measured(shift: MapShift, column: measures.Column) -> tuple[Measured | None, Markup]:
+    """Return a measure of the maps, with a drawing if it compares two maps on a scale from 0 to 1."""
     measured = shift.measures.get(column.label)
     drawn = measured is not None and measured.clean is None and column.unit_range
     return measured, _meter(measured.value) if measured and drawn else Markup()

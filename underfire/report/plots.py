@@ -1,6 +1,7 @@
-"""Plots of the report: drawn by matplotlib, inside the page as SVG that needs no script, no font and no other file.
+"""Plots of the report, drawn by matplotlib as SVG inside the page, without scripts, fonts or other files.
 
-Colours are stand-ins for variables of `report.css`, light and dark; attacks differ in dashes and marker as well.
+Each colour in a drawing is a placeholder that is replaced by a variable of `report.css`, which has a light and a dark
+value. Attacks differ not only in colour but also in dashes and marker.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _MARKERS = "os^DvPXp"
 _DASHES = ((), (4, 1.5), (1, 1.5), (5, 1.5, 1, 1.5), (7, 2), (2, 2), (5, 1.5, 1, 1.5, 1, 1.5), (1, 3))  # in line widths
 STYLES = len(_MARKERS)
 WORST = -1  # the style of all attacks together: a heavy line in the colour of the text
-Curve = tuple[int, Mapping[float, Interval]]  # its style, and its rates in [0, 1] by size
+Curve = tuple[int, Mapping[float, Interval]]  # a style, and the rates in [0, 1] by size
 _VARIABLES = (*(f"c{i}" for i in range(STYLES)), "ink", "soft", "line", "card")
 _INK, _SOFT, _LINE, _CARD = (f"#c0de{STYLES + i:02d}" for i in range(4))
 _SETTINGS: Any = {
@@ -40,28 +41,29 @@ _SETTINGS: Any = {
 
 
 def _inline(figure: Figure, kind: str, about: Markup) -> Markup:
-    """Return the figure as an element of the page, without the head and the global style of an SVG file."""
+    """Return a figure as an SVG element of the page, without the head and the global style of an SVG file."""
     file, (width, height) = StringIO(), 72 * figure.get_size_inches()
     for artist in figure.findobj():
-        artist.set_clip_on(False)  # a mark at the edge is whole
+        artist.set_clip_on(False)  # do not cut off markers at the edge
     figure.savefig(file, format="svg", metadata={"Date": None})
-    text = re.sub(r' id="[\w.]*_\d+"', "", "".join(file.getvalue().partition("<g id=")[1:]))  # names nobody refers to
+    text = re.sub(r' id="[\w.]*_\d+"', "", "".join(file.getvalue().partition("<g id=")[1:]))  # unused ids
     text = re.sub(r'id="curve-(\d+)"', r'class="series" data-series="\1"', text)
     text = re.sub(r"#c0de(\d\d)", lambda found: f"var(--{_VARIABLES[int(found[1])]})", text)
     return Markup('<svg class="{}" viewBox="0 0 {:.0f} {:.0f}" {}>').format(kind, width, height, about) + Markup(text)
 
 
 def distinct(page: str) -> str:
-    """Return the page with numbered ids in every plot, so that no two plots share an id."""
+    """Number the ids in every plot of the page, so that no two plots share an id."""
     number, plots = count(), re.compile(r'<svg class="(?:chart|key|meter)".*?</svg>', re.DOTALL)
     return plots.sub(lambda plot: re.sub(r'(\bid="|href="#)', rf"\g<1>p{next(number)}-", plot[0]), page)
 
 
 def _figure(width: float, height: float, **options: Any) -> Figure:
-    return Figure((width / 72, height / 72), frameon=False, **options)  # 72 units of the drawing to the inch
+    return Figure((width / 72, height / 72), frameon=False, **options)  # 72 units of the drawing are one inch
 
 
 def _look(style: int) -> dict[str, Any]:
+    """Return the options of matplotlib for a line of a style."""
     i, total = style % STYLES, style == WORST
     colour, dashes = (_INK, ()) if total else (f"#c0de{i:02d}", _DASHES[i])
     line = {"color": colour, "linestyle": (0, dashes) if dashes else "-", "linewidth": 3 if total else 2}
@@ -72,7 +74,7 @@ def _look(style: int) -> dict[str, Any]:
 @cache
 @rc_context(_SETTINGS)
 def key(style: int) -> Markup:
-    """Draw a short piece of the curve of a style with its marker, for tables."""
+    """Draw a short line of a style with its marker, as the key of a curve in a table."""
     figure = _figure(36, 16)
     figure.add_artist(Line2D([1 / 36, 0.5, 35 / 36], [0.5] * 3, markevery=[1], **_look(style)))
     return _inline(figure, "key", Markup('aria-hidden="true"'))
@@ -80,7 +82,7 @@ def key(style: int) -> Markup:
 
 @rc_context(_SETTINGS)
 def meter(value: float, low: float, high: float, mark: float = math.nan, *, length: int = 100) -> Markup:
-    """Draw a share on a scale from 0 to 1, `length` units long, with its interval and a second share as `mark`."""
+    """Draw a rate on a scale from 0 to 1, `length` units long, with its interval and an upright line at `mark`."""
     figure = _figure(length + 8, 12)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(-4 / length, 1 + 4 / length), ylim=(0, 12))
     axes.axis("off")
@@ -93,9 +95,13 @@ def meter(value: float, low: float, high: float, mark: float = math.nan, *, leng
 
 @rc_context(_SETTINGS)
 def curves(series: Sequence[Curve], names: tuple[str, str], tick: Callable[[float], str], alt: str) -> Markup:
-    """Draw rates in per cent against a size, each with its confidence band, or a whisker if it has one point.
+    """Draw rates in per cent over the size, each with its confidence band, or with a whisker if it has one point.
 
-    `names` are those of the axes; `tick` writes a size under its axis; `alt` describes the plot in words.
+    Args:
+        series: the curves.
+        names: the names of the two axes.
+        tick: returns the label of a size on the axis.
+        alt: the description of the plot in words.
     """
     figure = _figure(420, 290, layout="constrained")
     axes = figure.add_subplot(xlabel=names[0], ylim=(-4, 104), yticks=range(0, 101, 25), facecolor="none")
@@ -112,7 +118,7 @@ def curves(series: Sequence[Curve], names: tuple[str, str], tick: Callable[[floa
             axes.plot(2 * sizes, low + high, gid=f"curve-{i}", transform=place, color=look["color"])
         axes.plot(sizes, at, gid=f"curve-{i}", transform=place, zorder=2 if style == WORST else 3 + (i in lone), **look)
     places, told = sorted({0.0}.union(*(curve for _, curve in series))), [0.0]
-    for x in reversed(places):  # a size too near to another one has a tick but no name
+    for x in reversed(places):  # a size too close to another one has a tick but no label
         told += [x] if all(abs(x - other) > 0.15 * places[-1] for other in told) else []
     axes.set_xticks(told, [tick(x) for x in told])
     axes.set_xticks(places, minor=True)

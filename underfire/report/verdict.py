@@ -1,4 +1,4 @@
-"""The first screen: what the numbers say, in plain words, and the findings behind them."""
+"""The verdict and the findings of the report, in plain words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SEVERITY = {"bad": "Serious", "warn": "Notable", "good": "Withstood"}
 
 @dataclass(frozen=True)
 class Answer:
-    """One question of the first screen; `tone` is `"bad"`, `"warn"`, `"good"` or `"none"` (not tested)."""
+    """One question of the verdict with its answer; `tone` is `"bad"`, `"warn"`, `"good"` or `"none"` (not tested)."""
 
     question: str
     tone: str
@@ -33,7 +33,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The headline, two or three sentences, and the three cards."""
+    """The headline, two or three sentences about it, and the three questions with their answers."""
 
     headline: str
     lead: Markup
@@ -42,7 +42,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence with its rate and its MITRE ATLAS technique."""
+    """One finding: a sentence with its rate and its MITRE ATLAS technique."""
 
     tone: str
     words: str
@@ -56,33 +56,37 @@ class Finding:
 
 
 def accuracy_tone(left: float, clean: float) -> str:
-    """Return the tone of a robust accuracy: under half of the clean one is bad, over nine tenths is good."""
+    """Return the tone of a robust accuracy: bad below half of the clean accuracy, good from nine tenths of it on."""
     return "bad" if left < 0.5 * clean else "warn" if left < 0.9 * clean else "good"
 
 
 def forged_tone(rate: Interval) -> str:
-    """Return the tone of a rate of forged maps: half of the images is bad, a tenth or less is good."""
+    """Return the tone of a rate of forged maps: bad from half of the images on, good up to a tenth of them."""
     return "bad" if rate.value >= 0.5 else "warn" if rate.value > 0.1 else "good"
 
 
 def gain_tone(gap: Difference) -> str:
-    """Rate an attack on a map: good unless it keeps more of the map than a plain one; bad if most maps are kept."""
+    """Return the tone of an attack on a map, compared with a plain attack.
+
+    It is good if the attack does not keep significantly more of the map, and bad if it does and at least half of the
+    maps stay plausible.
+    """
     return "good" if not gap.forged else "bad" if gap.plausible[0].value >= 0.5 else "warn"
 
 
 def worst_accuracy(found: Sequence[RobustAccuracy]) -> RobustAccuracy | None:
-    """Return the norm and size with the lowest robust accuracy; None if there are none."""
+    """Return the lowest robust accuracy of any norm and size; None if there is none."""
     return min(found, key=lambda f: (f.robust.value, f.norm, f.eps), default=None)
 
 
 def worst_shift(found: Sequence[MapShift]) -> MapShift | None:
-    """Return the attack that forges most maps, of those aimed at the interpreter that is measured if there are any."""
+    """Return the result with the highest rate of forged maps; if attacks are aimed at their interpreter, of these."""
     aimed = [s for s in found if s.attacked == s.interpreter] or list(found)
     return max(aimed, key=lambda s: s.forged.value, default=None)
 
 
 def judge(found: Findings) -> Verdict:
-    """Say what survives, in words."""
+    """Return the verdict on all findings."""
     model = _accuracy(found.clean, worst_accuracy(found.robust))
     gap = next(iter(leading(found.differences)), None)
     explanation = _forgery(gap) if gap else _explanations(worst_shift(found.shifts))
@@ -104,13 +108,14 @@ def judge(found: Findings) -> Verdict:
 
 
 def _lead(found: Findings, gap: Difference | None) -> Markup:
+    """Return the sentences under the headline."""
     parts = []
     worst, shift, checks = worst_accuracy(found.robust), worst_shift(found.shifts), found.checks
     if found.clean and worst:
         parts.append(
             Markup(
-                "Without an attack it is right on <strong>{}</strong> of the images; under the worst attack ({}), on "
-                "<strong>{}</strong>."
+                "Without an attack, the model is right on <strong>{}</strong> of the images; under the worst attack "
+                "({}), on <strong>{}</strong>."
             ).format(
                 words.percent(found.clean.value), words.threat(worst.norm, worst.eps), words.percent(worst.robust.value)
             )
@@ -118,8 +123,8 @@ def _lead(found: Findings, gap: Difference | None) -> Markup:
     if gap:
         parts.append(
             Markup(
-                "In <strong>{}</strong> of the images that {} fools, the explanation ({} map) stays much the same; "
-                "after the plain attack {}, in {}."
+                "In <strong>{}</strong> of the images that {} fools, the explanation ({} map) hardly changes; with "
+                "the plain attack {}, in {}."
             ).format(
                 words.percent(gap.plausible[0].value),
                 gap.label,
@@ -130,7 +135,7 @@ def _lead(found: Findings, gap: Difference | None) -> Markup:
         )
     elif shift:
         parts.append(
-            Markup("In <strong>{}</strong> of the images, {} fools it while the {} map stays much the same.").format(
+            Markup("In <strong>{}</strong> of the images, {} fools the model, but the {} map hardly changes.").format(
                 words.percent(shift.forged.value), shift.label, shift.interpreter
             )
         )
@@ -145,6 +150,7 @@ def _lead(found: Findings, gap: Difference | None) -> Markup:
 
 
 def _accuracy(clean: Interval | None, worst: RobustAccuracy | None) -> Answer:
+    """Return the answer on the accuracy under attack."""
     question = "How often is the model right under attack?"
     if worst is None:
         return Answer(question, "none", "Not tested", detail="No attack has a result yet.")
@@ -156,7 +162,7 @@ def _accuracy(clean: Interval | None, worst: RobustAccuracy | None) -> Answer:
         words.percent(worst.robust.value),
         _interval(worst.robust),
         f"Robust accuracy under the worst attack, at {words.threat(worst.norm, worst.eps)}; "
-        f"the strongest single one is {worst.worst}.{against}",
+        f"the strongest single attack is {worst.worst}.{against}",
         plots.meter(worst.robust.value, worst.robust.low, worst.robust.high, before, length=_LONG),
     )
 
@@ -170,40 +176,42 @@ _ANSWERS = {"bad": "No", "warn": "Not always", "good": "Yes", "none": "Not attac
 
 
 def _forgery(gap: Difference) -> Answer:
+    """Return the answer on the explanations, by the comparison with a plain attack."""
     kept, plain = gap.plausible
     tone = gain_tone(gap)
     return Answer(
         _SURVIVE,
         tone,
         _ANSWERS[tone],
-        f"Looks as before in {words.percent(kept.value)}, {_interval(kept)}",
-        f"{gap.label} makes the class wrong and leaves a {gap.interpreter} map that warns nobody "
-        f"(IoU {PLAUSIBLE_IOU} or more). "
-        f"After {gap.baseline}, a plain attack: {words.percent(plain.value)}, the upright line.",
+        f"The map stays plausible in {words.percent(kept.value)}, {_interval(kept)}",
+        f"{gap.label} changes the class, and the {gap.interpreter} map warns nobody: its IoU with the clean map is at "
+        f"least {PLAUSIBLE_IOU}. With the plain attack {gap.baseline}: {words.percent(plain.value)}, the upright line.",
         plots.meter(kept.value, kept.low, kept.high, plain.value, length=_LONG),
     )
 
 
 def _explanations(shift: MapShift | None) -> Answer:
+    """Return the answer on the explanations where no comparison with a plain attack is possible."""
     if shift is None:
-        detail = "No interpreter is in this run: nothing is known about its explanations."
+        detail = "This run has no interpreter: nothing is known about explanations."
         return Answer(_SURVIVE, "none", "Not tested", detail=detail)
     tone = forged_tone(shift.forged)
-    aim = "" if shift.attacked else " No attack was aimed at an explanation, so a forgery may still be possible."
+    aim = "" if shift.attacked else " No attack was aimed at an explanation, so it may still be possible to forge one."
     if aim and tone == "good":
         tone = "none"
     return Answer(
         _SURVIVE,
         tone,
         _ANSWERS[tone],
-        f"Looks as before in {words.percent(shift.forged.value)}, {_interval(shift.forged)}",
-        f"{shift.label} makes the class wrong and leaves a {shift.interpreter} map that warns nobody "
-        f"(IoU {PLAUSIBLE_IOU} or more).{aim}",
+        f"The map stays plausible in {words.percent(shift.forged.value)}, {_interval(shift.forged)}",
+        f"{shift.label} changes the class, and the {shift.interpreter} map warns nobody: its IoU with the clean map is "
+        f"at least {PLAUSIBLE_IOU}.{aim}",
         plots.meter(shift.forged.value, shift.forged.low, shift.forged.high, length=_LONG),
     )
 
 
 def _belief(checks: Sequence[Check]) -> Answer:
+    """Return the answer on the masking checks."""
     question = "Can these numbers be believed?"
     if not checks:
         return Answer(
@@ -232,7 +240,7 @@ def _belief(checks: Sequence[Check]) -> Answer:
 
 
 def findings(found: Findings) -> list[Finding]:
-    """Return a finding for each attack at its largest size and each map that an attack aimed at, the worst first."""
+    """Return a finding for each attack at its largest size and each map that an attack is aimed at, the worst first."""
     clean = found.clean.value if found.clean else 1.0
     told = [
         Finding(

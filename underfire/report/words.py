@@ -1,4 +1,4 @@
-"""Numbers and names as a reader wants them."""
+"""Formatting of numbers and names for readers."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ def format_interval(i: Interval) -> str:
 
 
 def format_range(i: Interval) -> str:
-    """Format the interval of a plain number; a single value has none."""
+    """Format the interval of a number that is not a share; a mean of one value has no interval."""
     if math.isnan(i.low):
         return "no interval"
     return f"{i.low:.3f}–{i.high:.3f}"
 
 
 def signed(value: float) -> str:
-    """Format a difference with its sign."""
+    """Format a difference with its sign and three decimals."""
     return "unknown" if math.isnan(value) else f"{value:+.3f}".replace("-", "−")
 
 
 def norm(name: str) -> str:
-    """Return a norm as it is written in text."""
+    """Return the name of a norm for a reader, such as `L∞` for `linf`."""
     return _NORMS.get(name, name)
 
 
 def unit(norm_name: str) -> str:
-    """Return the unit of eps in a norm, or in the name of a change that is not additive.
+    """Return the unit of eps in a norm, or for a change that is not additive.
 
     >>> unit("l2"), unit("flow")
     ('L2 size, pixels from 0 to 1', 'largest displacement, in pixels')
@@ -75,17 +75,17 @@ def size(norm_name: str, eps: float) -> str:
 
 
 def threat(norm_name: str, eps: float) -> str:
-    """Format a norm with a size."""
+    """Format a norm with a size, such as `L∞ eps 8/255`."""
     return f"{norm(norm_name)} eps {size(norm_name, eps)}"
 
 
 def class_name(index: int, labels: Sequence[str] | None) -> str:
-    """Return the name of a class, or its number if the names are not known."""
+    """Return the name of a class, or its number if it has no known name."""
     return labels[index] if labels and 0 <= index < len(labels) else f"class {index}"
 
 
 def plain(name: str) -> str:
-    """Write an identifier as words.
+    """Convert an identifier to words.
 
     >>> plain("more_steps")
     'More steps'
@@ -111,7 +111,7 @@ def short(value: float | None) -> str:
 
 
 def seconds(value: float) -> str:
-    """Format a time per image."""
+    """Format a time in seconds, with more decimals the shorter it is."""
     return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 

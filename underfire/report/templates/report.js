@@ -1,4 +1,4 @@
-// The page is complete without this script: it only lets a reader pick one curve out of a plot, by its row in the table.
+// The page is complete without this script, which only highlights the curve of a row of the table in the plot.
 document.querySelectorAll("[data-plot]").forEach((panel) => {
   const chart = panel.querySelector(".chart");
   const curves = [...chart.querySelectorAll("[data-series]")];
