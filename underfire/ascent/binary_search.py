@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class BinarySearch:
-    """Bisect between the largest weight that failed and the least one that succeeded; without a success, go up tenfold.
+    """Bisect between the largest weight that failed and the smallest that succeeded; until a success, multiply by 10.
 
     Args:
         x: inputs `[B, ...]`, for their number, dtype and device.
@@ -22,7 +22,7 @@ class BinarySearch:
         self.low, self.high = torch.zeros_like(self.c), torch.full_like(self.c, float("inf"))
 
     def update(self, reached: Tensor, index: Tensor) -> None:
-        """Choose the next weights of the samples at `index` `[M]`; `reached` says if their last ones sufficed."""
+        """Choose the next weights of the samples at `index` `[M]`; `reached` says whether the last weight succeeded."""
         c = self.c[index]
         self.low[index] = low = torch.where(reached, self.low[index], c)
         self.high[index] = high = torch.where(reached, c, self.high[index])

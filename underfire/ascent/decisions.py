@@ -1,4 +1,4 @@
-"""What attacks that see only decisions share: adversarial starting points, and the search for the boundary."""
+"""Shared parts of decision-based attacks: adversarial starting points, and the search for the decision boundary."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from underfire.validate import default_generator, per_sample
 def find_starts(
     ask: Queries, x: Tensor, walk: Nearest, starts: Tensor | None, draws: int, generator: Generator | None
 ) -> None:
-    """Find an image that already is a success for as many samples as possible, and put it into `walk`.
+    """Find a start for as many samples as possible, an input that already is a success, and put it into `walk`.
 
     Each attempt costs one query, and is made only for samples that have no success yet. The attempts are: the clean
     input; the given start; `draws` random inputs; and the nearest input of the batch whose class is a success. The
-    random inputs are in turn uniform noise, noise around a random colour, and noise of black and white, since a model
-    sees few classes in uniform noise. With a goal, which noise seldom reaches, the batch comes before the noise.
+    random inputs take turns: uniform noise, noise around a random colour, and black and white noise, since a model
+    predicts few classes for uniform noise. With a goal, which noise seldom reaches, the batch comes before the noise.
 
     Raises:
         DataError: the given starts do not have the shape of `x`, or leave the box.
@@ -74,14 +74,14 @@ def find_starts(
 
 
 def within(walk: Nearest, eps: float | Tensor | None) -> Tensor:
-    """Return the nearest successes; the clean image where that is farther than eps, or where there is none."""
+    """Return the nearest success of every sample, or its clean image if there is none within eps."""
     nearest = Nearest(walk.x, walk.threat.norm, eps, domain=walk.threat.domain)
     nearest.update(walk.x_adv, walk.found)
     return nearest.x_adv
 
 
 def blend(x: Tensor, z: Tensor, share: Tensor, norm: str) -> Tensor:
-    """Return the point with a share `[M]` of the change of `z`: on the line to `x`, or clipped for L-infinity."""
+    """Return the points at a share `[M]` of the way from `x` to `z`: on the line for L2, in a smaller cube for Linf."""
     share = per_sample(share, x)
     if norm == "l2":
         return x + share * (z - x)
@@ -95,12 +95,12 @@ def approach(ask: Queries, x: Tensor, z: Tensor, index: Tensor, norm: str, thres
     A sample stops when its interval is shorter than the share `threshold` of the whole line, or its queries are spent.
 
     Args:
-        ask: the model.
+        ask: the model with its budget of queries.
         x: clean inputs `[M, ...]`.
         z: a success for each of them.
         index: the samples that they belong to, none twice.
         norm: `"l2"` bisects along the line, `"linf"` the radius of a cube that clips `z`.
-        threshold: the share at which a sample stops.
+        threshold: the share of the line at which a sample stops.
     """
     low, high = x.new_zeros(len(x)), x.new_ones(len(x))
     threshold = max(threshold, 2 * torch.finfo(x.dtype).eps)

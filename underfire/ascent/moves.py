@@ -1,7 +1,7 @@
-"""From a gradient to a direction: a move has a memory of its own, one entry per row, and never sees the model.
+"""Moves: rules that turn a gradient into a direction, with a memory of one entry per row; they never call the model.
 
-`init(z) -> state`, `update(g, state) -> (direction, state)`, and `peek(state, step_size) -> offset`: where the next
-gradient is taken, relative to `z`.
+`init(z) -> state`, `update(g, state) -> (direction, state)`, and `peek(state, step_size) -> offset`: the point at which
+the next gradient is taken, relative to `z`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from underfire.validate import per_sample
 
 @dataclass(frozen=True)
 class Move:
-    """One way to use gradients.
+    """A rule that turns a gradient into a direction.
 
     Attributes:
-        init: memory for the variable `z`.
-        update: from a gradient and the memory to a direction and the new memory.
-        peek: from the memory and the size of the next step to the offset of `z` at which the next gradient is taken;
+        init: returns the memory for the variable `z`.
+        update: maps a gradient and the memory to a direction and the new memory.
+        peek: maps the memory and the size of the next step to the offset from `z` at which the next gradient is taken;
             None is no offset.
-        steepest: whether the threat turns the direction into its steepest one; Adam's is used as it is.
+        steepest: whether the threat replaces the direction by its steepest one; Adam's is used unchanged.
     """
 
     init: Callable[[Tensor], State]
@@ -36,12 +36,12 @@ class Move:
 
 
 def plain() -> Move:
-    """Use the gradient itself."""
+    """Use the gradient itself, which the threat turns into its steepest direction."""
     return Move(lambda z: None, lambda g, state: (g, state))
 
 
 def raw() -> Move:
-    """Use the gradient itself, and do not let the threat turn it into its steepest direction."""
+    """Use the gradient itself as the direction; the threat does not change it."""
     return Move(lambda z: None, lambda g, state: (g, state), steepest=False)
 
 
@@ -60,7 +60,7 @@ def momentum(decay: float = 1.0) -> Move:
 
 
 def look_ahead(decay: float = 1.0) -> Move:
-    """Accumulate gradients that are taken where the momentum leads: at `z + step_size * decay * memory` (NI).
+    """Accumulate gradients that are taken ahead along the momentum, at `z + step_size * decay * memory` (NI).
 
     Source: Lin et al., Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks, ICLR 2020.
     """
@@ -71,8 +71,8 @@ def look_ahead(decay: float = 1.0) -> Move:
 def conjugate() -> Move:
     """Use conjugate directions `s_k = g_k + beta_k s_{k-1}`, with the beta of Hestenes and Stiefel.
 
-    With `y = g_{k-1} - g_k`, beta is `-<g_k, y> / <s_{k-1}, y>`; it is 0 at the first step, and where the gradient has
-    not changed.
+    With `y = g_{k-1} - g_k`, beta is `-<g_k, y> / <s_{k-1}, y>`; it is 0 at the first step, and where the denominator
+    is 0.
 
     Source: Yamamura et al., Diversified Adversarial Attacks based on Conjugate Gradient Method, ICML 2022, (6) to (8).
     """
@@ -89,9 +89,9 @@ def conjugate() -> Move:
 
 
 def adam(beta1: float = 0.9, beta2: float = 0.999, stability: float = 1e-8) -> Move:
-    """Use Adam's direction, whose entries are around one; the threat does not change it.
+    """Use Adam's direction, whose entries are around 1 or -1; the threat does not change it.
 
-    Every row counts its own steps, so that one may begin anew beside others.
+    Every row counts its own steps, so that one row can restart while others go on.
 
     Source: Kingma and Ba, Adam: A Method for Stochastic Optimization, ICLR 2015.
     """

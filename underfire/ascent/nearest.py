@@ -1,4 +1,4 @@
-"""What attacks of minimum size share: the nearest success of every sample, and the check of the clean inputs."""
+"""Shared parts of attacks of minimum size: the nearest success of every sample, and the check of the clean inputs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from underfire.validate import check_classes
 
 
 class Nearest:
-    """Keep the nearest success of every sample.
+    """The nearest success of every sample so far.
 
-    A sample that is never fooled within eps keeps its clean image. An attack of minimum size returns that image, so
-    that a measure finds a correct prediction and a perturbation of size zero.
+    A sample without a success within eps keeps its clean image. An attack of minimum size returns that image, so that a
+    measure finds a correct prediction and a perturbation of size zero.
 
     Args:
         x: clean inputs `[B, ...]`.
         norm: the norm that distances are measured in.
         eps: the largest perturbation that counts, one number or one per sample `[B]`; None is any.
-        among: the norms that the attack has.
+        among: the norms that the attack supports.
         domain: the kind of input.
 
     Attributes:
@@ -30,7 +30,7 @@ class Nearest:
         size: their distances (or what `rank` makes of them), `[B]`; infinite where there is none.
 
     Raises:
-        Unsupported: the attack does not have the norm; InputError: eps is out of range.
+        Unsupported: the attack does not support the norm. InputError: eps is out of range.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Nearest:
         return self.size < float("inf")
 
     def update(self, x_adv: Tensor, success: Tensor, index: Tensor | None = None) -> Tensor:
-        """Keep the successes within eps that are nearer than before, and return which those are, bool `[M]`.
+        """Keep the successes within eps that are nearer than before, and return which ones were kept, bool `[M]`.
 
         Args:
             x_adv: inputs `[M, ...]` inside the box.
@@ -67,14 +67,14 @@ class Nearest:
         size = self.threat.size(self.x[index], x_adv).to(self.size.dtype)
         eps = torch.as_tensor(self.threat.eps, dtype=size.dtype, device=size.device).expand(len(self.x))[index]
         rank = self.rank(self.x[index], x_adv, size)
-        # A difference within rounding is none.
+        # An improvement within rounding does not count.
         better = success & (size <= eps) & (rank < self.size[index] * (1 - 16 * torch.finfo(size.dtype).eps))
         rows = index[better]
         self.x_adv[rows], self.size[rows] = x_adv[better].detach(), rank[better]
         return better
 
     def rank(self, x: Tensor, x_adv: Tensor, size: Tensor) -> Tensor:
-        """Return the number that orders successes, `[M]`, lower is better: their size."""
+        """Return the number by which successes are compared, `[M]`, lower is better: their size."""
         return size
 
 
@@ -88,8 +88,8 @@ def evaluate_clean(
 ) -> tuple[Tensor, Targets]:
     """Check the inputs, and return the logits `[B, K]` of the clean images and the targets of the attack.
 
-    A clean image that is a success already is its own nearest success. At most `chunk` images go through the model at
-    once.
+    A clean image that already is a success is its own nearest success. At most `chunk` images go through the model at
+    once; None is all of them.
 
     Raises:
         DataError: images, labels or goals are wrong.

@@ -1,7 +1,7 @@
 """Threats with few parameters: warps and changes of brightness and contrast; `z` holds the parameters `[B, P]`.
 
-Every entry of `z` is a share of its parameter's range: 0 leaves the image exactly as it is, and 1 or -1 is the end of
-the range. Allowed are values between `-eps` and `eps`, or the half of that interval that the range has.
+Every entry of `z` is a share of its parameter's range: 0 leaves the image exactly unchanged, and 1 and -1 are the ends
+of the range. Entries lie between `-eps` and `eps`, or in one half of that interval if the range has only one side.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from underfire.validate import per_sample
 
 @dataclass(frozen=True)
 class ParametricThreat(Threat):
-    """Change the whole image by a few parameters; images only.
+    """A threat that changes the whole image by a few parameters; for images only.
 
     Attributes:
-        eps: share of the ranges that is allowed, one number or one per sample `[B]`.
+        eps: largest share of the ranges, one number or one per sample `[B]`.
         mask: must be None; the whole image changes.
     """
 
@@ -38,7 +38,7 @@ class ParametricThreat(Threat):
         return self
 
     def ends(self) -> list[tuple[float, float]]:
-        """Return the lowest and highest share of each parameter at `eps = 1`, and 0 for a side that its range lacks."""
+        """Return the lowest and highest share of each parameter at `eps = 1`; a side that its range lacks is 0."""
         raise NotImplementedError
 
     def check(self, x: Tensor) -> None:
@@ -48,7 +48,7 @@ class ParametricThreat(Threat):
             raise Unsupported(f"a mask does not go with norm {self.norm!r}, which changes the whole image")
 
     def start(self, x: Tensor) -> Tensor:
-        """Return the variable that leaves `x` as it is."""
+        """Return the `z` that stands for `x` unchanged."""
         return x.new_zeros(len(x), len(self.parameters))
 
     def bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,42 +95,44 @@ class ParametricThreat(Threat):
         return g.sign()
 
     def switched(self, z: Tensor) -> list[Tensor]:
-        """Return `z` with every combination of the parameters that are on or off, which have no gradient."""
+        """Return a copy of `z` for every combination of the on-off parameters, which have no gradient."""
         return [z]
 
     def size(self, x: Tensor, x_adv: Tensor) -> NoReturn:
-        """Raise Unsupported: the size of a change is `z.abs().amax(1)`, which two images do not show."""
+        """Raise Unsupported: the size of a change is `z.abs().amax(1)`, which cannot be measured on two images."""
         raise Unsupported(f"the size of a change of norm {self.norm!r} cannot be measured on two images")
 
     def _settled(self, z: Tensor, high: Tensor) -> Tensor:
-        """Set the parameters that are on or off to one of the two."""
+        """Round the on-off parameters of `z` to on (the upper bound `high`) or off (0)."""
         return z
 
 
 def _between(share: Tensor, ends: tuple[float, float]) -> Tensor:
-    """Return the factor that is 1 at share 0 and reaches the two ends at -1 and 1."""
+    """Return the factor of a share: 1 at share 0, and the two ends of the range at -1 and 1, linear between them."""
     low, high = ends
     return 1 + torch.where(share < 0, share * (1 - low), share * (high - 1))
 
 
 def _sides(ends: tuple[float, float]) -> tuple[float, float]:
+    """Return the lowest and highest share of a factor's range around 1; 0 for a side that the range lacks."""
     return (-1.0 if ends[0] < 1 else 0.0), (1.0 if ends[1] > 1 else 0.0)
 
 
 def _symmetric(reach: float) -> tuple[float, float]:
+    """Return the lowest and highest share of the range from `-reach` to `reach`."""
     return (-1.0, 1.0) if reach else (0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Affine(ParametricThreat):
-    """Rotate, shear and scale about the middle of the image, then translate, with linear interpolation.
+    """Rotate, shear and scale about the centre of the image, then translate, with bilinear interpolation.
 
     Attributes:
         rotation: largest angle in degrees, both ways.
         shear: largest shear along either side, both ways, below 1.
         scale: smallest and largest factor, around 1.
         translation: largest shift along either side, both ways, as a share of that side.
-        padding: what comes in from outside: `"zeros"`, `"border"` or `"reflection"`.
+        padding: what fills the area outside the image: `"zeros"`, `"border"` or `"reflection"`.
     """
 
     rotation: float = 30.0
@@ -147,7 +149,7 @@ class Affine(ParametricThreat):
         return [_symmetric(self.rotation), shear, shear, _sides(self.scale), shift, shift]
 
     def check(self, x: Tensor) -> None:
-        """Raise InputError unless ranges and eps fit: an image must not be turned inside out."""
+        """Raise InputError unless the ranges and eps are valid and keep the warp invertible."""
         super().check(x)
         if min(self.rotation, self.shear, self.translation) < 0 or not 0 < self.scale[0] <= 1 <= self.scale[1]:
             raise InputError(
@@ -168,7 +170,7 @@ class Affine(ParametricThreat):
         angle, shear_x, shear_y, scale, shift_x, shift_y = z.unbind(1)
         angle = angle * math.radians(self.rotation)
         cos, sin, h, v = angle.cos(), angle.sin(), self.shear * shear_x, self.shear * shear_y
-        # The image looks up where each pixel came from: the inverse of rotation x shear x scale, after the shift back.
+        # Each pixel is read at the place that it comes from: undo the shift, then invert rotation x shear x scale.
         inverse = 1 / (_between(scale, self.scale) * (1 - h * v))
         a, b = inverse * (cos + h * sin), inverse * (sin - h * cos)
         c, d = inverse * (-sin - v * cos), inverse * (cos - v * sin)
@@ -179,8 +181,8 @@ class Affine(ParametricThreat):
         second = torch.stack([c / ratio, d, c / ratio * t_x + d * t_y], 1)
         grid = F.affine_grid(torch.stack([first, second], 1), list(x.shape), align_corners=False)
         warped = F.grid_sample(x, grid, mode="bilinear", padding_mode=self.padding, align_corners=False)
-        # Interpolation rounds, and weights that sum to a little more than one leave the box. An image that does not
-        # move is itself, with the slope of its warp.
+        # Clip, because rounded interpolation weights may sum to a little more than one. Where z is 0, the result is
+        # exactly x, with the gradient of the warp.
         warped = warped.clamp(0, 1)
         still = per_sample((z == 0).all(1), x)
         return torch.where(still, x + (warped - warped.detach()), warped)
@@ -193,7 +195,7 @@ class Photometric(ParametricThreat):
     Attributes:
         brightness: largest bias, both ways, in units of the image.
         contrast: smallest and largest gain, around 1.
-        complement: whether `1 - x` may take the place of `x`; it has no half way, and so takes an eps of at least 1.
+        complement: whether `1 - x` may replace `x`; since this is on or off, it needs an eps of at least 1.
     """
 
     brightness: float = 0.95
@@ -207,7 +209,7 @@ class Photometric(ParametricThreat):
         return [_symmetric(self.brightness), _sides(self.contrast), (0.0, float(self.complement))]
 
     def check(self, x: Tensor) -> None:
-        """Raise InputError unless ranges and eps fit."""
+        """Raise InputError unless the ranges and eps are valid."""
         super().check(x)
         if self.brightness < 0 or not 0 <= self.contrast[0] <= 1 <= self.contrast[1]:
             raise InputError(

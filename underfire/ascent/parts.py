@@ -1,4 +1,4 @@
-"""Make parts of a recipe from text: what a spec file and the command line can say.
+"""Make parts of a recipe from text, as a spec file or the command line gives it.
 
 A part is written as a name (`momentum`), as a call with literal arguments (`momentum(0.9)`), or as a mapping
 (`{name: momentum, decay: 0.9}`). A list of views or smoothings is applied from first to last. The text is parsed into a
@@ -85,10 +85,10 @@ def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
 
 
 def part(*roles: str, value: Any) -> Any:
-    """Return the part that `value` describes: a text or a mapping.
+    """Return the part that `value`, a text or a mapping, describes.
 
     Args:
-        roles: what it may be, such as `"view"`.
+        roles: the roles that the part may have, such as `"view"`.
         value: a name, a call with literal arguments, or a mapping with `name` and the options.
 
     Raises:
@@ -115,7 +115,7 @@ def part(*roles: str, value: Any) -> Any:
 
 
 def _several(role: str, join: Any, value: Any) -> Any:
-    """Return one part, or the parts of a list one after the other."""
+    """Return one part, or the parts of a list joined by `join`, which applies them from first to last."""
     return join(*(part(role, value=one) for one in value)) if isinstance(value, list) else part(role, value=value)
 
 

@@ -1,7 +1,7 @@
 """Minimise by L-BFGS in a box, for many samples at once, each with its own memory and line search.
 
-Liu and Nocedal, On the Limited Memory BFGS Method for Large Scale Optimization, Mathematical Programming 1989, with the
-bounds kept by gradient projection (Bertsekas, SIAM Journal on Control and Optimization 1982).
+Source: Liu and Nocedal, On the Limited Memory BFGS Method for Large Scale Optimization, Mathematical Programming 1989;
+gradient projection keeps the bounds (Bertsekas, SIAM Journal on Control and Optimization 1982).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class QuasiNewton:
     """Minimise a function of each sample; the caller evaluates it at `trial` and reports the result by `tell`.
 
     A sample whose trial meets the Armijo condition moves there and takes a new direction; the others try again with a
-    shorter step. No sample waits for another, so that a batch finds what its samples find alone.
+    shorter step. No sample waits for another, so the result of a sample does not depend on the rest of the batch.
 
     Args:
         z: where to start, `[B, ...]`.
@@ -27,8 +27,8 @@ class QuasiNewton:
     Attributes:
         trial: the points at which value and gradient are needed next, `[B, ...]`.
         z: the best points so far, `[B, ...]`.
-        value: the values there, `[B]`; infinite before the first `tell`.
-        done: samples for which no known direction goes down, bool `[B]`.
+        value: the values at `z`, `[B]`; infinite before the first `tell`.
+        done: whether a sample has no direction left that lowers its value, bool `[B]`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class QuasiNewton:
         self._d = torch.zeros_like(self._z)
         self._t = z.new_ones(count)
         self._steps = z.new_zeros(memory, *self._z.shape)
-        self._turns = torch.zeros_like(self._steps)
+        self._changes = torch.zeros_like(self._steps)
         self._pairs = torch.zeros(count, dtype=torch.int64, device=z.device)  # written so far
 
     @property
@@ -73,38 +73,40 @@ class QuasiNewton:
         """Go on with the samples at `rows` only."""
         for name in ("_low", "_high", "_z", "_size", "value", "done", "_g", "_d", "_t", "_pairs"):
             setattr(self, name, getattr(self, name)[rows])
-        self._steps, self._turns = self._steps[:, rows], self._turns[:, rows]
+        self._steps, self._changes = self._steps[:, rows], self._changes[:, rows]
 
     def tell(self, value: Tensor, gradient: Tensor) -> None:
-        """Receive value `[B]` and gradient `[B, ...]` at `trial`; a value that is NaN counts as too high."""
+        """Take value `[B]` and gradient `[B, ...]` at `trial`, and choose the next trial; NaN counts as too high."""
         g, trial = gradient.flatten(1), self._trial()
         slope = (self._g * (trial - self._z)).sum(1)
         better = (value <= self.value + 1e-4 * slope) & ~self.done & torch.isfinite(g).all(1)
-        step, turn = trial - self._z, g - self._g
-        self._remember(step, turn, better & torch.isfinite(self.value))
+        step, change = trial - self._z, g - self._g
+        self._remember(step, change, better & torch.isfinite(self.value))
         shorter = _parabola(self._t, slope, value - self.value)
         self._z = torch.where(better[:, None], trial, self._z)
         self._g = torch.where(better[:, None], g, self._g)
         self.value = torch.where(better, value, self.value)
         self._t = torch.where(better, 1, shorter)
-        # Where even a tiny step along the direction does not help, what was learnt of the curvature is wrong.
+        # Where even a tiny step does not lower the value, the stored curvature is wrong: discard it.
         lost = ~better & (self._t < 1e-6)
         self.done = self.done | (lost & (self._pairs == 0))
         self._pairs = torch.where(lost, 0, self._pairs)
         self._t = torch.where(lost, 1, self._t)
-        turns = better | lost
-        if bool(turns.any()):
-            self._d = torch.where(turns[:, None], self._direction(), self._d)
+        # choose a new direction where the sample has moved or lost its curvature
+        redirected = better | lost
+        if bool(redirected.any()):
+            self._d = torch.where(redirected[:, None], self._direction(), self._d)
         self.done = self.done | (self._d == 0).all(1)
 
     def _trial(self) -> Tensor:
         return (self._z + self._t[:, None] * self._d).clamp(self._low, self._high)
 
-    def _remember(self, step: Tensor, turn: Tensor, moved: Tensor) -> None:
-        curved = moved & ((step * turn).sum(1) > 1e-10 * step.norm(dim=1) * turn.norm(dim=1))
+    def _remember(self, step: Tensor, change: Tensor, moved: Tensor) -> None:
+        """Store the step and the gradient change of samples that moved, where their curvature is positive."""
+        curved = moved & ((step * change).sum(1) > 1e-10 * step.norm(dim=1) * change.norm(dim=1))
         rows = curved.nonzero().squeeze(1)
         slot = self._pairs[rows] % len(self._steps)
-        self._steps[slot, rows], self._turns[slot, rows] = step[rows], turn[rows]
+        self._steps[slot, rows], self._changes[slot, rows] = step[rows], change[rows]
         self._pairs[rows] += 1
 
     def _direction(self) -> Tensor:
@@ -118,7 +120,7 @@ class QuasiNewton:
         history: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         for back in range(1, len(self._steps) + 1):
             slot = (self._pairs - back).remainder(len(self._steps))
-            s, y = self._steps[slot, everyone] * free, self._turns[slot, everyone] * free
+            s, y = self._steps[slot, everyone] * free, self._changes[slot, everyone] * free
             sy = (s * y).sum(1)
             usable = (self._pairs >= back) & (sy > 0)
             inverse = torch.where(usable, 1 / torch.where(usable, sy, 1), 0)
@@ -138,6 +140,6 @@ class QuasiNewton:
 
 
 def _parabola(t: Tensor, slope: Tensor, rise: Tensor) -> Tensor:
-    """Return the lowest point of the parabola through the values seen, between a tenth and a half of the step."""
+    """Return the next step length: the minimum of the parabola through the known values, clamped to [t/10, t/2]."""
     best = -slope * t / (2 * (rise - slope))
     return torch.where(torch.isfinite(best), best, t / 10).clamp(min=t / 10, max=t / 2)

@@ -1,4 +1,4 @@
-"""Query a model that gives answers only, within a budget for each sample."""
+"""Query a black-box model within a budget of queries for each sample."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from underfire.validate import check_classes
 
 
 class Queries:
-    """Ask a model within a budget of queries per sample; one image through the model is one query.
+    """A model with a budget of queries per sample; one image through the model is one query.
 
-    Call it with candidate inputs and the samples that they belong to. Look at `left` first: one query too many raises
-    InputError.
+    Call the object with candidate inputs and the samples that they belong to. Check `left` first: one query too many
+    raises InputError.
 
     Args:
         model: maps images `[B, C, H, W]` to logits `[B, K]`.
         x: the clean images of the attack.
         y: their labels, int64 `[B]`.
-        limit: how many queries each sample may cost, one number or one per sample `[B]`.
+        limit: the budget: how many queries each sample may cost, one number or one per sample `[B]`.
         goal: classes to reach, int64 `[B]`, or None.
         chunk: how many images go through the model at once, which bounds the memory.
 
@@ -33,7 +33,7 @@ class Queries:
         used: queries spent so far, int64 `[B]`.
 
     Raises:
-        DataError: images or labels are wrong; InputError: the limit is.
+        DataError: images or labels are wrong. InputError: the limit is wrong.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class Queries:
             logits = torch.cat([self.model(part) for part in x.split(self.chunk)]) if len(x) else x.new_zeros(0, 1)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # an oracle is a service or foreign code, which may raise anything
+        except Exception as error:  # an oracle may be a remote service or foreign code, which can raise anything
             if isinstance(error, UnderfireError) and not self._checked:
-                raise  # the model does not take such images at all
+                raise  # the model refuses such images, already in the first call
             done = int(self.used.sum())
             reason = str(error).split("\n", 1)[0] or type(error).__name__
             raise OracleError(f"the model failed after {done - len(x)} queries: {reason}") from error
@@ -92,7 +92,7 @@ class Queries:
         return logits
 
     def each(self, make: Callable[[Tensor], Tensor], index: Tensor) -> Tensor:
-        """Return the logits of more inputs than fit into memory: `make(rows)` makes those of some rows of `index`."""
+        """Return the logits of inputs that `make(rows)` makes, at most `chunk` at once, for some rows of `index`."""
         parts = torch.arange(len(index), device=index.device).split(self.chunk)
         return torch.cat([self(make(rows), index[rows]) for rows in parts])
 
@@ -103,7 +103,7 @@ class Queries:
 
 @contextmanager
 def attach_partial_result(found: Callable[[], Any]) -> Iterator[None]:
-    """Attach `found()` to an OracleError that is raised inside, so that earlier queries are not lost."""
+    """Attach `found()` to an OracleError that is raised in the block, so that the result so far is not lost."""
     try:
         yield
     except OracleError as error:

@@ -29,7 +29,7 @@ def class_by_class(classes: Tensor, chunk: int, done: Callable[[], Tensor]) -> I
     Args:
         classes: the classes of each sample in the order they are tried, int64 `[B, k]`.
         chunk: how many rows at once.
-        done: which samples need no more rows, bool `[B]`; asked before every yield.
+        done: returns which samples need no more rows, bool `[B]`; it is called before every yield.
     """
     column = 0
     while column < classes.shape[1]:
@@ -47,7 +47,7 @@ def class_by_class(classes: Tensor, chunk: int, done: Callable[[], Tensor]) -> I
 
 
 def best_row(index: Tensor, value: Tensor) -> Tensor:
-    """Return for each sample that `index` `[M]` names the row with its largest value, int64."""
+    """Return the row with the largest value for each sample in `index` `[M]`, int64; samples in ascending order."""
     order = value.argsort(descending=True, stable=True)
     samples, belongs = index[order].unique(return_inverse=True)
     places = torch.arange(len(order), device=index.device)

@@ -33,24 +33,24 @@ def ascend_from_scores(
     generator: Generator | None = None,
     chunk: int = 128,
 ) -> Tensor:
-    """Make the margin large by estimated gradients, until a sample succeeds or its queries are spent.
+    """Maximise the margin along estimated gradients, until a sample succeeds or its queries are spent.
 
     An iterate costs one query, and its gradient `2 * pairs` more. The queries left at the end pay for an estimate from
-    fewer pairs. Probes that leave the box are clipped, so that the slope of an entry at the border of the box counts
-    half.
+    fewer pairs. Probes that leave the box are clipped, so the slope of an entry at the border of the box is estimated
+    at half its value.
 
     Args:
         model: maps `x` to logits `[B, K]`; only its answers are used.
         x: clean inputs.
         y: labels, int64 `[B]`.
         threat: what may change; its variable must be the input itself.
-        probes: the points that an estimate is made from.
+        probes: the points at which the model is queried for an estimate.
         queries: how many queries each sample may cost, one number or one per sample `[B]`.
         pairs: number of pairs of points for an estimate, one number or one per sample `[B]`.
         step_size: length of a step, one number or one per sample `[B]`.
         goal: classes to reach, int64 `[B]`; None leaves class `y`.
         steps: largest number of steps; None is as many as the queries allow.
-        move: memory and direction; None is the plain gradient.
+        move: turns the estimated gradient into a direction; None is `moves.plain()`.
         generator: source of the probes.
         chunk: how many images go through the model at once.
 
@@ -60,10 +60,9 @@ def ascend_from_scores(
     threat.check(x)
     domain, generator = domain_of(model), default_generator(generator, x.device)
     threat = threat.in_domain(domain)
-    generator = default_generator(generator, x.device)
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     best = Best(x)
-    lengths, most = (torch.as_tensor(v, device=x.device).expand(len(x)) for v in (step_size, pairs))
+    step_sizes, most_pairs = (torch.as_tensor(v, device=x.device).expand(len(x)) for v in (step_size, pairs))
     objective, move = margin(), move or moves.plain()
     targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     z, state, step = x.detach().clone(), move.init(x), 0
@@ -82,7 +81,7 @@ def ascend_from_scores(
             targets, z, threat, state = targets.take(rows), z[rows], threat.take(rows), take(state, rows)
             # estimate the gradient
             g = torch.empty_like(z)
-            count = torch.minimum(most[targets.index], (ask.left[targets.index] - 1) // 2)
+            count = torch.minimum(most_pairs[targets.index], (ask.left[targets.index] - 1) // 2)
             for number in count.unique().tolist():
                 some = (count == number).nonzero().squeeze(1)
                 here = targets.take(some)
@@ -97,7 +96,7 @@ def ascend_from_scores(
             direction, state = move.update(torch.nan_to_num_(g, 0.0, 0.0, 0.0), state)
             if move.steepest:
                 direction = threat.steepest(direction, x[targets.index], z)
-            length = per_sample(lengths[targets.index].to(z), z)
+            length = per_sample(step_sizes[targets.index].to(z), z)
             z = threat.project(x[targets.index], z + length * direction)
             step += 1
     return best.x_adv

@@ -31,16 +31,17 @@ def worst_of(
     keep: Keep = "success",
     chunk: int = 256,
 ) -> Tensor:
-    """Return the worst of the given changes for every image: a success before any failure, then by the margin.
+    """Return every image after its worst change among the candidates: a success, or else the largest margin.
 
     Args:
         model: maps images `[B, C, H, W]` to logits `[B, K]`.
         x: clean images.
         y: labels, int64 `[B]`.
         threat: the transformation.
-        candidates: its parameters, `[B, count, P]`, or `[1, count, P]` if all images have the same.
+        candidates: parameters of the transformation, `[B, count, P]`, or `[1, count, P]` if all images share them.
         goal: classes to reach, int64 `[B]`, or None.
-        keep: `"success"` stops at an image's first success, in the order of the candidates; `"best"` tries all.
+        keep: `"success"` stops at an image's first success, in the order of the candidates; `"best"` tries all, and
+            returns the success with the largest margin.
         chunk: how many images go through the model at once.
     """
     count = candidates.shape[1]
@@ -93,7 +94,12 @@ def search_parameters(
     chunk: int,
     generator: Generator | None,
 ) -> Tensor:
-    """Search for a change of the threat that fools the model; `attacks.affine` explains the arguments."""
+    """Search the parameters of the threat for a change that fools the model; `attacks.affine` explains the arguments.
+
+    Raises:
+        Unsupported: `search` or `keep` is unknown. InputError: another argument is out of its range.
+        DataError: images or labels are wrong.
+    """
     at_least_one(samples=samples, steps=steps, restarts=restarts, chunk=chunk, **points)
     if search not in get_args(Search):
         raise Unsupported(f"search={search!r} is unknown; choices: {', '.join(get_args(Search))}")
@@ -126,7 +132,7 @@ def _climb(
     keep: Keep,
     generator: Generator | None,
 ) -> Tensor:
-    """Follow the gradient of the margin, once for every state of the parameters that are on or off."""
+    """Follow the gradient of the margin, once for every combination of the on-off parameters."""
     objective = margin()
     best, index = Best(x), torch.arange(len(x), device=x.device)
     for z in threat.switched(start):

@@ -1,4 +1,4 @@
-"""What every loop of an attack needs: the rows under attack, one step, its success and gradient, the best images."""
+"""Shared parts of all attack loops: the targets of a batch, one step, its success and gradient, and the best images."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class Targets:
         return Targets(self.y[rows], None if self.goal is None else self.goal[rows], self.index[rows])
 
     def step(self, model: nn.Module, x: Tensor, logits: Tensor, progress: float = 0.0) -> Step:
-        """Return the step at which these rows have the images `x` and their logits."""
+        """Return the step of these rows with perturbed images `x` and their logits."""
         return Step(model, x, logits, self.y, self.goal, self.index, progress)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One look of an attack at its images: all that a term of an objective may use.
+    """One evaluation of the model on perturbed images: everything that a term of an objective may use.
 
     Attributes:
         model: the model under attack.
         x: the perturbed images, `[B, ...]`.
-        logits: what the model says about them, `[B, K]`.
+        logits: the logits of `x`, `[B, K]`.
         y: labels, int64 `[B]`.
         goal: classes to reach, int64 `[B]`, or None if any class but `y` is a success.
         index: the position of each sample in the batch that was given to the attack, int64 `[B]`.
@@ -70,9 +70,10 @@ def succeeded(logits: Tensor, y: Tensor, goal: Tensor | None) -> Tensor:
 def value_and_grad(
     model: nn.Module, objective: Objective, x_adv: Tensor, targets: Targets, *, progress: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits `[B, K]`, the objective `[B]` and its gradient, all without a graph: one pass each way.
+    """Return logits `[B, K]`, the objective `[B]` and its gradient at `x_adv`, all without a graph.
 
-    Entries of the gradient that are NaN or infinite become 0, since one of them would spoil the image.
+    Costs one forward and one backward pass. Entries of the gradient that are NaN or infinite become 0, since one of
+    them would spoil the image.
     """
     seen: list[Tensor] = []
 
@@ -107,7 +108,7 @@ class Best:
         Args:
             x_adv: images `[M, ...]`.
             success: whether they are successes, bool `[M]`.
-            score: what decides between two successes or two failures, `[M]`.
+            score: the number that decides between two successes or two failures, `[M]`; higher is better.
             index: the samples that they belong to, int64 `[M]`, none twice.
         """
         score, found = score.to(self.score.dtype), self.found[index]

@@ -1,8 +1,8 @@
-"""How far a step goes: step rules, from a fixed size to the adaptive ones of APGD.
+"""Step rules: how long each step is, from a fixed size to the adaptive rules of APGD.
 
 A step rule has a memory of its own, one entry per row: `init(position, z) -> state`, `size(position, state)`, and
-`update(position, z, direction, state) -> (next z, state)`. A rule that also looks at the progress has
-`judge(position, progress, state) -> (state, rows)`; the loop sends those rows back to their best iterate.
+`update(position, z, direction, state) -> (next z, state)`. A rule that adapts to the progress also has
+`judge(position, progress, state) -> (state, rows)`; the loop sends these rows back to their best iterate.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ StepSize = float | Tensor | Callable[[int, int], float | Tensor]
 
 @dataclass(frozen=True)
 class Position:
-    """Where a step is taken.
+    """The samples that take a step, and the number of this step in the run.
 
     Attributes:
         threat: what may change, for the rows of this batch.
@@ -43,12 +43,12 @@ class Position:
 
 @dataclass(frozen=True)
 class Progress:
-    """What the last step brought.
+    """The progress of a run up to the current iterate.
 
     Attributes:
-        rose: whether the objective of each row is above that of the iterate before, bool `[B]`.
+        rose: whether the last step raised the objective of each row, bool `[B]`.
         top: the highest objective of this run, `[B]`.
-        best: the iterate that reached it.
+        best: the iterate with that objective, `[B, ...]`.
     """
 
     rose: Tensor
@@ -58,14 +58,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class StepRule:
-    """One way to choose the length of a step.
+    """A rule that chooses the length of every step, and takes the step.
 
     Attributes:
-        init: memory for the variable `z`.
-        size: the length of the next step in the threat's norm, a number or a tensor that broadcasts against `z`.
-        update: takes the step along a direction and projects it.
-        judge: looks at the progress, and says which rows go back to their best iterate, bool `[B]` or None for no row;
-            None for a rule that never goes back.
+        init: returns the memory for the variable `z`.
+        size: returns the length of the next step in the threat's norm, one number or one per row `[B]`.
+        update: takes the step along a direction, projects it, and returns the next `z` and the new memory.
+        judge: returns the new memory, and which rows go back to their best iterate, bool `[B]` or None for no row. A
+            rule that never sends a row back has no `judge`.
     """
 
     init: Callable[[Position, Tensor], State]
@@ -75,12 +75,12 @@ class StepRule:
 
 
 def current_step_size(step_size: StepSize, step: int, steps: int) -> float | Tensor:
-    """Return the size of step `step` of `steps`, counted from 0."""
+    """Return the size of step number `step`, counted from 0, of `steps`."""
     return step_size(step, steps) if callable(step_size) else step_size
 
 
 def scheduled(step_size: StepSize) -> StepRule:
-    """Take steps of one size, of one size per sample `[B]`, or of a schedule `(step, steps) -> size`."""
+    """Take steps of a given size: one number, one per sample `[B]`, or a schedule `(step, steps) -> size`."""
 
     def size(position: Position, state: State) -> float | Tensor:
         length = current_step_size(step_size, position.step, position.steps)
@@ -96,7 +96,7 @@ def scheduled(step_size: StepSize) -> StepRule:
 
 
 def linear(first: float | Tensor, last: float | Tensor = 0.0) -> Callable[[int, int], float | Tensor]:
-    """Return a schedule from `first` at the first step to `last` at the last one, in equal parts; each may be `[B]`."""
+    """Return a schedule that is linear from `first` at the first step to `last` at the last one; each may be `[B]`."""
     return lambda step, steps: first + (last - first) * step / max(steps - 1, 1)
 
 
@@ -117,9 +117,10 @@ def staircase(sizes: dict[float, float]) -> Callable[[int, int], float]:
 
 
 def checkpoints(steps: int) -> list[int]:
-    """Return the steps after which APGD looks at its progress.
+    """Return the steps after which APGD checks its progress, in ascending order.
 
-    They are at 22 %, 41 %, ... of the steps, rounded up; each gap is 3 points shorter than the last, but at least 6.
+    They are at 22 %, 41 %, ... of the steps, rounded up; each gap is 3 percentage points shorter than the gap before,
+    but at least 6.
     """
     p, gap, found = 22, 22, []
     while p < 100:
@@ -130,14 +131,15 @@ def checkpoints(steps: int) -> list[int]:
 
 
 def halving(momentum: float = 0.75, rho: float = 0.75) -> StepRule:
-    """Begin with steps of `2 eps`, and halve them where a period brought too little progress: APGD's rule.
+    """Start with steps of `2 eps`, and halve the step of a row after a period of too little progress: APGD's rule.
 
-    A row whose step is halved goes back to its best iterate. A period ends at each of the `checkpoints`; it brought too
-    little if fewer than `rho` of its steps rose, or if the step was not halved before and the best value is the same.
+    A row whose step is halved goes back to its best iterate. A period ends at each of the `checkpoints`. Its progress
+    is too little if at most the share `rho` of its steps raised the objective, or if the best objective did not rise in
+    the period and the step was not halved at the checkpoint before it.
 
     Args:
-        momentum: weight of the step against the step before it, APGD's alpha; 1 is no momentum.
-        rho: share of the steps that must rise.
+        momentum: APGD's alpha: the weight of the new step; the previous step has the weight `1 - momentum`.
+        rho: share of the steps of a period; more steps than this share must raise the objective.
 
     Raises:
         InputError: an argument is out of its range.
@@ -150,6 +152,7 @@ def halving(momentum: float = 0.75, rho: float = 0.75) -> StepRule:
 
     def init(position: Position, z: Tensor) -> State:
         eta = 2 * torch.as_tensor(position.threat.eps, dtype=z.dtype, device=z.device).expand(len(z))
+        # step size, previous iterate, rises in this period, halved at the last checkpoint, best objective there
         rises, halved = torch.zeros_like(eta), torch.ones_like(eta, dtype=torch.bool)
         return eta, z, rises, halved, torch.full_like(eta, float("-inf"))
 
@@ -157,7 +160,7 @@ def halving(momentum: float = 0.75, rho: float = 0.75) -> StepRule:
         eta, old, *rest = state
         threat, x = position.threat, position.x
         ahead = threat.project(x, z + per_sample(eta, z) * direction)
-        if position.step and momentum < 1:  # before the first step there is none to repeat
+        if position.step and momentum < 1:  # the first step has no previous one
             ahead = threat.project(x, z + momentum * (ahead - z) + (1 - momentum) * (z - old))
         return ahead, (eta, z, *rest)
 
@@ -176,23 +179,25 @@ def halving(momentum: float = 0.75, rho: float = 0.75) -> StepRule:
 
 
 def sparse(total: int | None = None) -> StepRule:
-    """Move the largest entries only, by steps that become 1.5 times shorter: the rule of APGD for L1.
+    """Move only the entries with the largest gradient, by shrinking steps: the rule of APGD for L1.
 
-    At every checkpoint a row whose best iterate has grown sparser goes back to it, with a step of `eps`; the step of
-    the others shrinks, to a tenth of `eps` at least. The direction must be the gradient itself.
+    A checkpoint comes after every 4 % of the steps. There, a row whose best iterate has become sparser goes back to it,
+    with a step of `eps`; the step of every other row is divided by 1.5, down to `eps / 10`. The direction must be the
+    gradient itself (`moves.raw`).
 
     Args:
-        total: number of steps that the checkpoints are counted from; None is that of the run.
+        total: number of steps, 4 % of which lie between two checkpoints; None is that of the run.
 
     Source: Croce and Hein, Mind the Box: l1-APGD for Sparse Adversarial Attacks on Image Classifiers, ICML 2021.
     """
 
     def count_moved(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how many entries have moved, and how many the next steps move; fewer make the best iterate sparser."""
+        """Return how many entries differ from `x`, and how many entries the next steps move, `[B]` each."""
         moved = (z != x).flatten(1).sum(1).to(x.dtype)
         return moved, torch.where(moved > 0, moved / 1.5, 0.2 * x[0].numel())
 
     def init(position: Position, z: Tensor) -> State:
+        # step size, first step size, changed entries at the last checkpoint, entries that a step moves
         full = torch.as_tensor(position.threat.eps, dtype=z.dtype, device=z.device).expand(len(z))
         return full, full, *count_moved(position.x, z)
 
