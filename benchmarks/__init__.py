@@ -1,1 +1,1 @@
-"""Measure speed, memory and quality against a bare loop and other libraries: `make bench`."""
+"""Measure speed, memory and quality against bare loops and other libraries: `make bench`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: measure, write `benchmarks/results/NAME.json` and `docs/benchmarks.md`."""
+"""Run benchmarks, write their results and `docs/benchmarks.md`: `python -m benchmarks [NAME ...]`."""
 
 from __future__ import annotations
 
@@ -103,28 +103,29 @@ def write_table() -> None:
     lines = [
         "# Benchmarks",
         "",
-        "Contestants take turns in one process, and ratios are taken round by round: median (smallest to largest).",
-        "A forward+backward unit is one pass of the whole batch through the network and back, with frozen weights.",
+        "The contestants of a benchmark take turns in one process. A ratio is computed in every round; the table shows",
+        "its median (smallest to largest). A forward+backward unit is one forward and one backward pass of the whole",
+        "batch with frozen weights. A peer is another library.",
         "",
-        "| what | measured | wanted | images |",
+        "| measurement | value | target | images |",
         "| --- | --- | --- | --- |",
         *("| " + " | ".join(row) + " |" for row in table),
         "",
     ]
     if any("JPEG copies" in images for *_, images in table):
         lines += [
-            "Rows that say JPEG copies were measured on copies of CIFAR-10 that had lost detail: ResNet-20 classifies",
-            "81 % of them correctly, and 91.73 % of the lossless images. They are to be measured again.",
+            "Rows with JPEG copies were measured on copies of CIFAR-10 that had lost detail: ResNet-20 classifies",
+            "81 % of them correctly, and 91.73 % of the lossless images. These rows will be measured again.",
             "",
         ]
     if step := results.get("adv2-step"):
         shares = step["share of the map loss that one step of 0.25/255 takes away"]
-        told = ", ".join(f"{name}: {share:.1%}" for name, share in shares.items())
+        told = "; ".join(f"{name}: {share:.1%}" for name, share in shares.items())
         lines += [
-            "Gradient maps are attacked with finite differences of gradients, not by back-propagating twice through",
-            "smoothed activations. The share of the map loss of the unmodified network that one signed step of a",
-            f"quarter grey level removes after PGD (mean of {step['images']} images), by direction: {told}.",
-            "On a smooth network the two directions agree (a cosine above 0.99, tested).",
+            "ADV² attacks gradient maps with finite differences of gradients, not by back-propagating twice through",
+            "smoothed activations. After PGD, one signed step of a quarter grey level removes this share of the map",
+            f"loss of the unmodified network (mean of {step['images']} images): {told}.",
+            "On a smooth network the two directions agree (a test requires a cosine above 0.99).",
             "",
         ]
     lines += ["Made by `make bench`, on:", ""]

@@ -1,4 +1,4 @@
-"""Measure what attacking an explanation costs: one step of ADV² over one step of PGD, MobileNet at 224 pixels."""
+"""Measure the cost of attacking an explanation: a step of ADV² over a step of PGD, MobileNet at 224 pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS, IMAGES = 15, 8
 
 
 def steps() -> dict[str, Any]:
-    """Measure the seconds of `STEPS` steps, and their ratio to PGD's."""
+    """Measure the seconds of `STEPS` steps on each interpreter, and their ratio to those of PGD."""
     model, x, y = mobilenet(IMAGES)
     goal = (y + 1) % 1000
 
@@ -86,7 +86,7 @@ def descent() -> dict[str, float]:
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """Return the cost of a step by interpreter."""
+    """Return a row with the cost of a step for each interpreter."""
     wanted = {"CAM": "≤ 1.15", "Grad-CAM": "≤ 2.2", "GRAD": "≤ 3.5"}
     return [
         (

@@ -1,4 +1,4 @@
-"""Compare standard AutoAttack at 8/255 on CIFAR-10 with torchattacks at the standard's 100 steps."""
+"""Compare standard AutoAttack at eps 8/255 on CIFAR-10 with torchattacks at the 100 steps of the standard."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def adversarially_trained(n: int) -> tuple[models.Classifier, Tensor, Tensor]:
 
 
 def standard(model: nn.Module) -> Any:
-    """Build the ensemble of torchattacks, whose own `AutoAttack` runs APGD, APGD-T and FAB for ten steps only."""
+    """Build the standard ensemble from parts of torchattacks, whose own `AutoAttack` runs only ten steps of each."""
     declare_missing_operators()
     import torchattacks
 
@@ -40,17 +40,17 @@ def standard(model: nn.Module) -> Any:
 
 
 def undefended(n: int = 128) -> dict[str, Any]:
-    """Compare on ResNet-20."""
+    """Compare both libraries on ResNet-20."""
     return _compare(*cifar_resnet20(n))
 
 
 def trained(n: int = 40) -> dict[str, Any]:
-    """Compare on the adversarially trained network."""
+    """Compare both libraries on the adversarially trained network."""
     return _compare(*adversarially_trained(n))
 
 
 def _compare(model: models.Classifier, x: Tensor, y: Tensor) -> dict[str, Any]:
-    """Run each once; measure passes, seconds, and the robust accuracy from the returned images."""
+    """Run each library once; measure passes, seconds, and the robust accuracy of the returned images."""
 
     def unit() -> None:
         with frozen(model):
@@ -97,10 +97,10 @@ def _rows(setting: str, wanted: str, found: dict[str, Any]) -> list[Row]:
 
 
 def rows_undefended(found: dict[str, Any]) -> list[Row]:
-    """Return the speed-up and the robust accuracies."""
+    """Return rows with the speed-up and the robust accuracies."""
     return _rows("ResNet-20", "≥ 10", found)
 
 
 def rows_trained(found: dict[str, Any]) -> list[Row]:
-    """Return the speed-up and the robust accuracies."""
+    """Return rows with the speed-up and the robust accuracies."""
     return _rows("adversarially trained WResnet", "≥ 1.5", found)

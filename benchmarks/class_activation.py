@@ -19,11 +19,12 @@ from underfire.hooks import activations, frozen, last_spatial_layer, layer
 from underfire.interpreters import grad_cam, score_cam
 from underfire.model import Classifier
 
-IMAGES = 16  # of Grad-CAM; Score-CAM, which takes hundreds of passes for each, gets one
+IMAGES = 16  # images for Grad-CAM; Score-CAM gets one, because it takes hundreds of passes for each
 TOGETHER = 2  # images whose memory is measured
 
 
 def _score_cam_of_the_peer(model: Classifier, x: Tensor, y: Tensor) -> Callable[[], Any]:
+    """Return a function that runs Score-CAM of pytorch-grad-cam."""
     declare_missing_operators()
     from pytorch_grad_cam import ScoreCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -39,7 +40,7 @@ def _score_cam_of_the_peer(model: Classifier, x: Tensor, y: Tensor) -> Callable[
 
 
 def score_cam_of_one_image() -> dict[str, Any]:
-    """Measure the seconds of one image over those of bare passes, and the peak memory for two, in own processes."""
+    """Measure the time for one image over that of bare passes, and the peak memory for two, each in its own process."""
     model, x, y = mobilenet(1)
     channels = _channels(model, x)
     chunk = chunk_within(model, x, gradients=False)
@@ -71,13 +72,14 @@ def score_cam_of_one_image() -> dict[str, Any]:
 
 
 def _channels(model: Classifier, x: Tensor) -> int:
+    """Return the number of feature maps of the last spatial layer."""
     name = last_spatial_layer(model, x)
     with torch.no_grad():
         return activations(model, x, [name])[1][name].shape[1]
 
 
 def grad_cam_of_a_batch() -> dict[str, Any]:
-    """Measure the seconds of a batch over those of a forward pass and a backward pass to the layer."""
+    """Measure the time for a batch over that of a forward pass and a backward pass to the layer."""
     from captum.attr import LayerGradCam
 
     model, x, y = mobilenet(IMAGES)
@@ -112,16 +114,16 @@ def grad_cam_of_a_batch() -> dict[str, Any]:
 
 
 def rows_score_cam(found: dict[str, Any]) -> list[Row]:
-    """Return time and memory."""
+    """Return rows with time and memory."""
     what = f"Score-CAM, MobileNet 224, {found['channels']} channels, one image"
     over, peaks = found["over the bare passes"], found["peak MB above start"]
     memory = found["memory over the peer's"]
     told = f"{peaks['underfire']:.0f} MB against {peaks['pytorch-grad-cam']:.0f} MB"
     return [
-        (f"{what}: over the bare passes", spread(over["underfire"]), "≤ 1.05"),
-        (f"{what}: pytorch-grad-cam over the bare passes", spread(over["pytorch-grad-cam"]), ""),
+        (f"{what}: time over bare passes", spread(over["underfire"]), "≤ 1.05"),
+        (f"{what}, pytorch-grad-cam: time over bare passes", spread(over["pytorch-grad-cam"]), "the peer"),
         (
-            f"the same, {found['images together']} images together: memory over pytorch-grad-cam's",
+            f"Score-CAM, MobileNet 224, {found['images together']} images: peak memory over that of pytorch-grad-cam",
             f"{memory:.3f} ({told})",
             "≤ 0.1",
         ),
@@ -129,12 +131,12 @@ def rows_score_cam(found: dict[str, Any]) -> list[Row]:
 
 
 def rows_grad_cam(found: dict[str, Any]) -> list[Row]:
-    """Return the time."""
+    """Return rows with the times."""
     what = f"Grad-CAM, MobileNet 224, {found['images']} images"
     over = found["over forward and tail backward"]
     return [
-        (f"{what}: over a forward pass and the backward pass to the layer", spread(over["underfire"]), "≤ 1.1"),
-        (f"{what}: Captum over the same", spread(over["captum"]), ""),
+        (f"{what}: time over a forward pass and a backward pass to the layer", spread(over["underfire"]), "≤ 1.1"),
+        (f"{what}, Captum: time over these passes", spread(over["captum"]), "the peer"),
     ]
 
 
@@ -145,5 +147,5 @@ if __name__ == "__main__":
         "peer": _score_cam_of_the_peer(network, images, labels),
     }
     with torch.no_grad():
-        network(images)  # what any pass needs is there before
+        network(images)  # allocate what any pass needs before the measurement
     print(highest(explain[sys.argv[1]]))

@@ -1,4 +1,4 @@
-"""Compare JSMA with 10 % of the entries on ResNet-20: 256 images, and a few for torchattacks."""
+"""Compare JSMA, changing at most 10 % of the entries on ResNet-20, with torchattacks: 256 images, and a few for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHARE = 0.1
 
 
 def against_torchattacks(n: int = 256, peers: int = 2) -> dict[str, Any]:
-    """Measure the units of the whole batch; the goal is the next class, the default of torchattacks.
+    """Measure the time in units of the whole batch; the goal is the next class, the default of torchattacks.
 
     A unit is one forward and backward pass of all images. The time of torchattacks, which handles single images, is
     scaled from a few images to all.
@@ -74,7 +74,7 @@ def against_torchattacks(n: int = 256, peers: int = 2) -> dict[str, Any]:
 
 
 def rows_against_torchattacks(found: dict[str, Any]) -> list[Row]:
-    """Return units, success and entries."""
+    """Return rows with units, success and changed entries."""
     setting = f"JSMA, 10 % of the entries, goal the next class, ResNet-20, {found['images']} images"
     ours, few, passes = found["underfire"], found["the same few images"], found["passes per image"]
     units = found["units"]
@@ -83,13 +83,13 @@ def rows_against_torchattacks(found: dict[str, Any]) -> list[Row]:
     def told(judged: dict[str, float]) -> str:
         return f"success {judged['success']:.3f}, median {judged['median entries of a success']:.0f} entries"
 
-    some = f"{found['images of torchattacks']} of the images"
+    some = f"{found['images of torchattacks']} images"
     return [
         (f"{setting}: forward+backward units", f"{spread(units['underfire'], 1)}; {counts}; {told(ours)}", "≤ 200"),
         (
-            f"the same, torchattacks, from {some}",
+            f"{setting}, torchattacks, scaled from {some}: forward+backward units",
             f"{units['torchattacks']:,.0f}; {told(few['torchattacks'])}",
             "the peer",
         ),
-        (f"the same, ours, on those {some}", told(few["underfire"]), "success no lower"),
+        (f"{setting}, on the {some} of torchattacks: success", told(few["underfire"]), "success no lower"),
     ]

@@ -1,4 +1,4 @@
-"""Compare LIME with the lime package on the same superpixels: seconds, R², and agreement between seeds."""
+"""Compare LIME with the lime package on equal superpixels: seconds, R², and agreement between seeds."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from underfire.measures.statistics import paired_difference
 
 PACKAGE = "lime package"
 TOP = 5
-HELD_OUT = 400  # coalitions that no fit has used
+HELD_OUT = 400  # coalitions that are not used by any fit
 QUANTITIES = ("logit", "probability")
 Timed = tuple[dict[str, LimeFit], float]
 
 
 class _Recorded(nn.Module):
-    """Record the answers of a model, and repeat them instead of running the passes again."""
+    """Record the answers of a model; with `repeats`, return them again instead of running the passes."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class _Recorded(nn.Module):
 
 
 class _Package:
-    """Explain logit and probability with the lime package, from the same passes in batches of ten."""
+    """Explain logit and probability with the lime package, both from the same passes, in batches of ten."""
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor, pieces: Tensor) -> None:
         from lime.lime_image import LimeImageExplainer
@@ -72,7 +72,7 @@ class _Package:
             told = self.explainer(random_state=seed).explain_instance(
                 image.permute(1, 2, 0).double().numpy(),
                 classify,
-                labels=(1, 0),  # the score that it keeps is that of the last
+                labels=(1, 0),  # it keeps the score of the last label only
                 top_labels=None,
                 num_samples=samples,
                 segmentation_fn=lambda _, pieces=pieces: pieces.numpy(),
@@ -84,13 +84,14 @@ class _Package:
 
 
 def _padded(rows: list[tuple[Tensor, float, float]], pieces: Tensor) -> LimeFit:
+    """Return the fits of single images, (weights, intercept, R²), as one fit of the batch."""
     weights = nn.utils.rnn.pad_sequence([row[0] for row in rows], batch_first=True)
     intercept, r2 = (torch.tensor([row[k] for row in rows], dtype=torch.float64) for k in (1, 2))
     return LimeFit(weights, intercept, r2, pieces)
 
 
 def against_package() -> dict[str, Any]:
-    """Compare on MobileNet for the time, and on ResNet-20 with more images and seeds."""
+    """Compare on MobileNet, where the model takes most of the time, and on ResNet-20 with more images and seeds."""
     return {
         "MobileNet": _compare(*mobilenet(2), "quickshift", seeds=3),
         "ResNet-20": _compare(*cifar_resnet20(10), "slic", seeds=4),
@@ -100,14 +101,14 @@ def against_package() -> dict[str, Any]:
 def _compare(
     model: nn.Module, x: Tensor, y: Tensor, superpixels: str, *, seeds: int, samples: int = 1000
 ) -> dict[str, Any]:
-    y = model(x).argmax(1) if superpixels == "quickshift" else y  # photographs have no label to explain
+    y = model(x).argmax(1) if superpixels == "quickshift" else y  # of photographs, the prediction is explained
     start = time.perf_counter()
     pieces = segment(x, superpixels)
     cutting = time.perf_counter() - start
     package = _Package(model, x, y, pieces)
 
     recorded = _Recorded(model)
-    chunk_within(recorded, x, gradients=False)  # makes a pass of its own the first time
+    chunk_within(recorded, x, gradients=False)  # its first call makes a pass of its own, which must not be timed
 
     def ours(number: int, seed: int) -> Timed:
         """Explain both quantities from the same passes, as the package does; the time is that of the logits."""
@@ -151,7 +152,7 @@ def _compare(
 
 
 def _held_out(recorded: _Recorded, x: Tensor, y: Tensor, pieces: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Draw coalitions by independent coin flips that no fit has used, with the answers of the model."""
+    """Draw coalitions by independent coin flips, not used by any fit, and return them with the model's answers."""
     shown = draw_plan(pieces, HELD_OUT, "independent", torch.Generator().manual_seed(10**6))
     fresh = {}
     recorded.answers.clear()
@@ -162,7 +163,7 @@ def _held_out(recorded: _Recorded, x: Tensor, y: Tensor, pieces: Tensor) -> dict
 
 
 def _judged(fits: list[LimeFit], fresh: dict[str, tuple[Tensor, Tensor]], quantity: str) -> dict[str, Any]:
-    """Return means over images and seeds: R², R² on fresh samples, shared top superpixels, spread of a weight."""
+    """Return means over images and seeds: R², R² on fresh samples, common top superpixels, spread of a weight."""
     shown, said = fresh[quantity]
     weights = torch.stack([fit.weights for fit in fits])
     absent = torch.arange(weights.shape[2]) > fits[0].segments.flatten(1).amax(1)[:, None]
@@ -170,7 +171,7 @@ def _judged(fits: list[LimeFit], fresh: dict[str, tuple[Tensor, Tensor]], quanti
     common = [(one & other).sum(1) / TOP for one, other in combinations(tops, 2)]
     told = {"R2": float(torch.stack([fit.r2 for fit in fits]).mean())} if quantity == QUANTITIES[0] else {}
     return {
-        **told,  # the package keeps that of one quantity only
+        **told,  # the package keeps R² of one quantity only
         "fresh R2": float(
             torch.stack([r_squared(f.weights, f.intercept, f.segments, shown, said) for f in fits]).mean()
         ),
@@ -186,7 +187,7 @@ def _top(weights: Tensor) -> Tensor:
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """Return times, R² and agreement."""
+    """Return rows with times, R² and agreement."""
     table: list[Row] = []
     for network, result in found.items():
         seconds = result["seconds"]
@@ -195,7 +196,7 @@ def rows(found: dict[str, Any]) -> list[Row]:
         for name in list(seconds)[1:]:
             table.append(
                 (
-                    f"{setting}: the lime package's time over that of {name}",
+                    f"{setting}: time of the lime package over that of {name}",
                     f"{spread(ratio(seconds[PACKAGE], seconds[name]))}; {middle[name]:.2f} s an image",
                     "≥ 2 at the same R²",
                 )
@@ -203,7 +204,13 @@ def rows(found: dict[str, Any]) -> list[Row]:
         for quantity in QUANTITIES:
             told = "; ".join(_told(name, result[name][quantity], result[PACKAGE][quantity]) for name in seconds)
             wanted = f"more than {result[PACKAGE][quantity]['top 5 in common']:.0%} in common"
-            table.append((f"{setting}, {quantity}: the top 5 superpixels of {result['seeds']} seeds", told, wanted))
+            table.append(
+                (
+                    f"{setting}, {quantity}: agreement of the top 5 superpixels between {result['seeds']} seeds",
+                    told,
+                    wanted,
+                )
+            )
     return table
 
 

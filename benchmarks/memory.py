@@ -1,4 +1,4 @@
-"""Measure the peak memory of every attack over that of PGD on the same batch, each in its own process (Linux)."""
+"""Measure the peak memory of every attack over that of PGD on the same batch, each in its own process (on Linux)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def in_own_process(module: str, *words: str) -> float:
 
 
 def highest(call: Callable[[], object]) -> float:
-    """Return the peak memory of a call in MB above that of the process before."""
+    """Return the peak memory of a call, in MB above the memory of the process before the call."""
     # return freed memory to the system and reset the recorded peak, so that only the call counts
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -40,6 +40,7 @@ def highest(call: Callable[[], object]) -> float:
 
 
 def _status(field: str) -> float:
+    """Return a field of `/proc/self/status` in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return float(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
@@ -52,11 +53,11 @@ def attacks() -> dict[str, Any]:
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """Return the largest values, and how many attacks are below the limit."""
+    """Return a row with the largest values and the number of attacks below the limit."""
     shares = sorted(found["over PGD"].items(), key=lambda item: -item[1])
     told = ", ".join(f"{name} {share:.2f}" for name, share in shares[:4])
     below = sum(share <= 3 for _, share in shares)
-    what = f"peak memory over PGD's, ResNet-20, {found['images']} images"
+    what = f"peak memory over that of PGD, ResNet-20, {found['images']} images"
     return [(what, f"{below} of {len(shares)} attacks at most 3; largest: {told}", "≤ 3")]
 
 

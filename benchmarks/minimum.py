@@ -1,4 +1,4 @@
-"""Compare attacks of minimum size at usual settings, ResNet-20, 256 images, with foolbox and torchattacks."""
+"""Compare attacks of minimum size at usual settings with foolbox and torchattacks, on ResNet-20 and 256 images."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ Contestant = Callable[[Classifier, Tensor, Tensor], Tensor]
 
 
 def _foolbox(attack: Any) -> Contestant:
+    """Return an attack of foolbox as a contestant."""
+
     def run(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
         import foolbox
 
@@ -55,7 +57,7 @@ def _compare(n: int, rounds: int, few: int, full: dict[str, Contestant], slow: d
         found[name] = contestant(model, x, y)
 
     turns = {name: lambda name=name, contestant=contestant: keep(name, contestant) for name, contestant in full.items()}
-    # one unit is short, so the median of several is measured before every contestant
+    # a unit is short, so the median of several is measured before every contestant
     seconds: dict[str, list[float]] = {name: [] for name in full}
     units: dict[str, list[float]] = {name: [] for name in full}
     unit()
@@ -83,7 +85,7 @@ def _compare(n: int, rounds: int, few: int, full: dict[str, Contestant], slow: d
 
 
 def deepfool(n: int = 256, rounds: int = 3, few: int = 4) -> dict[str, Any]:
-    """Compare DeepFool L2, at most 50 steps, overshoot 0.02; torchattacks handles single images, so it gets a few."""
+    """Compare DeepFool L2, at most 50 steps, overshoot 0.02; torchattacks takes single images, so it gets few."""
     declare_missing_operators()
     import foolbox
     import torchattacks
@@ -132,10 +134,10 @@ def _rows(setting: str, wanted: str, found: dict[str, Any]) -> list[Row]:
 
 
 def rows_deepfool(found: dict[str, Any]) -> list[Row]:
-    """Return units, passes and sizes."""
+    """Return rows with units, passes and sizes."""
     return _rows("DeepFool L2, 50 steps, ResNet-20", "≤ 20 units, median ≤ 0.061", found)
 
 
 def rows_carlini_wagner(found: dict[str, Any]) -> list[Row]:
-    """Return units, passes and sizes."""
+    """Return rows with units, passes and sizes."""
     return _rows("C&W L2, 3 x 200 steps, ResNet-20", "≤ 165 units, median ≤ 0.056", found)

@@ -20,10 +20,10 @@ CHUNKS = (1, 2, 4, 8, 16, 32)
 
 
 def against_bare_passes(rounds: int = 5) -> dict[str, Any]:
-    """Measure seconds of 169 bare forward passes, of occlusion in three ways, and of RISE with 169 masks; one image.
+    """Measure the seconds of 169 bare forward passes, of occlusion in three ways and of RISE with 169 masks; one image.
 
-    The bare passes and Captum get the number of images at once that is fastest for them; what they put through is
-    there already, so making it costs nothing.
+    The bare passes and Captum get the chunk that is fastest for them. The images of the bare passes are made before, so
+    that only the passes are timed.
     """
     declare_missing_operators()
     from captum.attr import Occlusion
@@ -77,13 +77,14 @@ def against_bare_passes(rounds: int = 5) -> dict[str, Any]:
 
 
 def _bare(model: nn.Module, x: Tensor, chunk: int, layout: torch.memory_format = torch.contiguous_format) -> None:
+    """Pass 169 copies of the image through the model, `chunk` at a time."""
     copies = x.repeat(chunk, 1, 1, 1).contiguous(memory_format=layout)
     for size in [chunk] * (POSITIONS // chunk) + [POSITIONS % chunk] * bool(POSITIONS % chunk):
         model(copies[:size])
 
 
 def _fastest(call: Callable[[int], None]) -> int:
-    """Return the batch size with which a contestant is fastest, of two runs each."""
+    """Return the chunk with which a contestant is fastest, in the better of two runs."""
 
     def seconds(chunk: int) -> float:
         start = time.perf_counter()
@@ -94,6 +95,7 @@ def _fastest(call: Callable[[int], None]) -> int:
 
 
 def _operations(call: Callable[[], object]) -> int:
+    """Return the number of floating-point operations of a call."""
     with FlopCounterMode(display=False) as count:
         call()
     return int(count.get_total_flops())
@@ -104,20 +106,24 @@ def _gap(a: Tensor, b: Tensor) -> float:
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """Return each contestant over the bare passes."""
+    """Return rows with the time of each contestant over the bare passes."""
     over, operations, gap = (
         found[key] for key in ("over the bare passes", "operations over the bare passes", "largest difference")
     )
-    setting = f"occlusion {PATCH}/{STRIDE}, MobileNet 224, over {POSITIONS} bare forward passes"
+    setting = f"occlusion, patch {PATCH}, stride {STRIDE}, MobileNet 224, time over {POSITIONS} bare forward passes"
     equal = f"map equal to {gap['reuse']:.0e} of {found['largest value']:.1f}"
     return [
-        (f"{setting}: all positions passed whole", spread(over["plain"]), "≤ 1.0"),
+        (f"{setting}: every position computed in full", spread(over["plain"]), "≤ 1.0"),
         (
-            f"{setting}: only what a patch can have changed",
+            f"{setting}: computing only what a patch can have changed",
             f"{spread(over['reuse'])}; {operations['reuse']:.2f} of the operations; {equal}",
             "≤ 0.6",
         ),
-        (f"{setting}: captum", f"{spread(over['captum'])}; map equal to {gap['captum']:.0e}", "the peer"),
-        (f"{setting}: the bare passes in channels-last layout", spread(over["bare, channels last"]), "to compare"),
-        (f"RISE with {POSITIONS} masks, MobileNet 224, over as many bare passes", spread(over["rise"]), "≤ 1.05"),
+        (f"{setting}: Captum", f"{spread(over['captum'])}; map equal to {gap['captum']:.0e}", "the peer"),
+        (f"{setting}: the bare passes in channels-last layout", spread(over["bare, channels last"]), "for comparison"),
+        (
+            f"RISE with {POSITIONS} masks, MobileNet 224: time over as many bare forward passes",
+            spread(over["rise"]),
+            "≤ 1.05",
+        ),
     ]

@@ -1,4 +1,4 @@
-"""Compare the one-pixel attack: ten generations of ten after the first, ResNet-20, CIFAR-10 images."""
+"""Compare the one-pixel attack with torchattacks: ten generations of ten after the first, on ResNet-20."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ POPULATION, GENERATIONS = 10, 10
 
 
 def against_peers(n: int = 256, n_peer: int = 6) -> dict[str, Any]:
-    """Measure units (one forward and backward pass of the batch of `n`) and success at equal evaluations.
+    """Measure time and success at equal numbers of evaluations; a unit is one forward and backward pass of `n` images.
 
-    The peer handles single images, so its time on `n_peer` images is scaled to `n`. Its success is compared with ours
-    on the same images, for several seeds, which shows the random variation.
+    The peer takes one image at a time, so its time on `n_peer` images is scaled to `n`. Its success is compared with
+    ours on the same images for several seeds, which show the random variation.
     """
     declare_missing_operators()
     import numpy as np
@@ -83,14 +83,15 @@ def against_peers(n: int = 256, n_peer: int = 6) -> dict[str, Any]:
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """Return units, queries and success."""
+    """Return rows with units, queries and success."""
     table: list[Row] = []
+    setting = f"one pixel, {GENERATIONS} generations of {POPULATION}, ResNet-20"
     for name, units in found["units"].items():
         images = found["images of torchattacks" if name == "torchattacks" else "images"]
         told = f"{units:.1f}; {found['queries per image'][name]:.1f} queries, success {found['success'][name]:.3f}"
-        what = f"one pixel, 10 generations of 10, ResNet-20, {name}, {images} images: units of {found['images']} images"
+        what = f"{setting}, {name}, {images} images: forward+backward units of {found['images']} images"
         table.append((what, told, "the peer" if name == "torchattacks" else "≤ 60"))
     same = found["success on the images of torchattacks"]["random"]
-    what = f"the same on the {found['images of torchattacks']} images of torchattacks, five seeds: success"
+    what = f"{setting}, the {found['images of torchattacks']} images of torchattacks, five seeds: success"
     table.append((what, ", ".join(f"{rate:.3f}" for rate in same), f"≥ {found['success']['torchattacks']:.3f}"))
     return table

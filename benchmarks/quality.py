@@ -1,9 +1,10 @@
-"""Compare attacks of minimum size at equal budget, as AttackBench does: how close each is to the best, by norm.
+"""Compare attacks of minimum size at an equal budget, as AttackBench does: how close each is to the best, by norm.
 
-The network is ResNet-20 on CIFAR-10, with at most 2,000 propagations per image. A forward pass is one propagation, a
-backward pass is one, and the passes are counted. The attacks of underfire and of adv_lib are evaluated from the images
-that they return. `python -m benchmarks.quality FOLDER 32x2000 [NORM ...]` runs the missing results of `FOLDER`
-(32 images, 2,000 propagations), two at a time with one thread each.
+The network is ResNet-20 on CIFAR-10. The budget is 2,000 propagations per image; each forward pass and each backward
+pass counts as one. The attacks of underfire and of adv_lib are evaluated from the images that they return.
+
+`python -m benchmarks.quality FOLDER 32x2000 [NORM ...]` computes the results that are missing in `FOLDER` (32 images,
+2,000 propagations), two at a time with one thread each.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ BOTH = ("carlini_wagner", "fmn", "ddn", "apgd", "sigma_zero")
 
 
 def bisected(attack: Callable[..., Tensor], norm: str, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Find the nearest success of an attack of fixed size by bisection of the size, for every image alone."""
+    """Return the nearest success of an attack of fixed size, by bisection of the size for every image separately."""
     nearest = Nearest(x, norm)
     low, eps = torch.zeros(len(x)), torch.full((len(x),), FIRST[norm])
     high = 2 * eps
@@ -55,11 +56,11 @@ def bisected(attack: Callable[..., Tensor], norm: str, model: nn.Module, x: Tens
 def ours(norm: str, budget: int) -> dict[str, Attack]:
     """Return the attacks of underfire for a norm, with settings that spend the budget."""
     attacks = {card.name: card for card in uf.cards("attack")}
-    passes = budget // 2 - 1  # forward and backward; one forward pass before the first step and one after the last
+    passes = budget // 2 - 1  # steps of one forward and one backward pass; two forward passes before and after them
     settings: dict[str, dict[str, Any]] = {
         "fmn": {"steps": passes},
         "ddn": {"steps": passes},
-        # without aborting early, which would leave most of the budget; the steps of one run were found by experiment
+        # without aborting early, which would not use most of the budget; the steps of a run were found by experiment
         "carlini_wagner": {"steps": passes // {"l2": 9, "linf": 22, "l0": 30}.get(norm, 1), "abort_early": False},
         "ead": {"steps": budget // 3 // 9, "rule": "L1", "abort_early": False},
         "fab": {"steps": budget // 11 - 1},
@@ -140,6 +141,7 @@ def run(norm: str, library: str, attack: str, n: int, budget: int) -> dict[str, 
 
 
 def _saved(folder: Path, norm: str, library: str, attack: str, n: int, budget: int) -> None:
+    """Run one attack and write its result, unless the file exists."""
     torch.set_num_threads(1)
     path = folder / f"{norm}-{library}-{attack}.json"
     if not path.exists():
@@ -177,7 +179,7 @@ def quality(
     folder: Path | None = None,
     norms: tuple[str, ...] = tuple(ORDERS),
 ) -> dict[str, Any]:
-    """Run all attacks in all norms; results are written to `folder`, and existing results are not run again."""
+    """Run all attacks in all norms, and compare them; results are written to `folder`, and not computed again."""
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
             return quality(n, budget, workers, Path(temporary), norms)
@@ -202,7 +204,7 @@ def quality(
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """Return the best attack of each library by norm, and the attacks that both have."""
+    """Return rows with the best attack of each library by norm, and with the attacks that both have."""
     table: list[Row] = []
     for norm, attacks in found["norms"].items():
         # attacks that exceeded the budget, because their steps cannot be set in advance, do not compete
@@ -211,12 +213,14 @@ def rows(found: dict[str, Any]) -> list[Row]:
         for library, names in best.items():
             top = names[0]
             want = "≥ the best of adv_lib − 0.005" if library == "underfire" else "the peer"
-            table.append((f"{norm}, the best of {library}: optimality", f"{top['attack']} {_told(top)}", want))
+            table.append(
+                (f"minimum size in {norm}, best attack of {library}: optimality", f"{top['attack']} {_told(top)}", want)
+            )
         for name in BOTH:
             pair = {row["library"]: row for row in attacks if row["attack"] == name}
             if len(pair) == 2:
                 told = "; ".join(f"{library} {_told(pair[library])}" for library in LIBRARIES)
-                table.append((f"{norm}, {name}: optimality", told, "≥ adv_lib's − 0.01"))
+                table.append((f"minimum size in {norm}, {name}: optimality", told, "≥ adv_lib's − 0.01"))
     return table
 
 

@@ -1,4 +1,4 @@
-"""Measure real-time saliency: encoder and decoder over one forward pass of the classifier."""
+"""Measure the time of real-time saliency (encoder and decoder) over one forward pass of the classifier."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGES = {"MobileNet 224": 8, "ResNet-56": 64}
 
 
 def forwards(images: dict[str, int] = IMAGES, rounds: int = 7) -> dict[str, Any]:
-    """Measure MobileNet with a decoder of random weights (equal cost) and ResNet-56 with the weights of the package."""
+    """Measure on MobileNet with random decoder weights (of equal cost), on ResNet-56 with those of the package."""
     found: dict[str, Any] = {"images": images, "decoder parameters": {}, "time": {}, "seconds": {}}
     for name, n in images.items():
         if name == "ResNet-56":
@@ -46,6 +46,6 @@ def forwards(images: dict[str, int] = IMAGES, rounds: int = 7) -> dict[str, Any]
 def rows(found: dict[str, Any]) -> list[Row]:
     """Return one row for each classifier."""
     return [
-        (f"RTS, {name}, {found['images'][name]} images: over one forward pass", spread(share), "≤ 3")
+        (f"RTS, {name}, {found['images'][name]} images: time over one forward pass", spread(share), "≤ 3")
         for name, share in found["time"].items()
     ]

@@ -23,7 +23,7 @@ def measure() -> dict[str, Any]:
 
 
 def _run(workers: int) -> dict[str, float]:
-    """Return the images per second once every worker has a model, and the share of waiting in the whole run."""
+    """Return the images per second after every worker has loaded the model, and the idle share of the whole run."""
     import ray
 
     from underfire.audit.cluster import RayExecutor
@@ -67,14 +67,14 @@ def _run(workers: int) -> dict[str, float]:
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """Return the images per second and worker, and the efficiency of two workers."""
+    """Return rows with the images per second and worker, and the efficiency of two workers."""
     what = f"audit on Ray, PGD-{STEPS}, ResNet-20, {CELLS * CELL_IMAGES} images"
     note = f"; load of the machine {found['load']:.0f} on {found['cores']} cores" if found["load"] > 3 else ""
     speed = {workers: found[str(workers)]["images_per_second"] for workers in WORKERS}
     told = [
         (
             f"{what}, {workers} worker{'s' if workers > 1 else ''}: images/s per worker",
-            f"{speed[workers] / workers:.2f}; waiting {found[str(workers)]['idle_share']:.0%}{note}",
+            f"{speed[workers] / workers:.2f}; idle {found[str(workers)]['idle_share']:.0%}{note}",
             "for comparison",
         )
         for workers in WORKERS

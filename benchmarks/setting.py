@@ -28,12 +28,12 @@ def cifar10() -> data.Dataset:
 
 
 def photographs(n: int) -> data.Dataset:
-    """Return `n` photographs of ImageNet, 224 pixels a side."""
+    """Return `n` photographs of ImageNet of 224 x 224 pixels."""
     return data.load(f"folder:{data_root() / 'imagenet_sample'}?size=224", n=n)
 
 
 def describe(images: tuple[str, ...]) -> dict[str, str]:
-    """Return a description of each of the named image sets, for the record of a measurement."""
+    """Return a description of each named image set, which is stored with a measurement."""
     return {name: IMAGES[name]() for name in images}
 
 
@@ -47,7 +47,7 @@ def _describe_imagenet() -> str:
     return f"{count} photographs, JPEG"
 
 
-#: The image sets, and how each is described.
+#: The image sets by name, with the function that describes each.
 IMAGES: dict[str, Callable[[], str]] = {"CIFAR-10": _describe_cifar10, "ImageNet": _describe_imagenet}
 
 
@@ -64,7 +64,7 @@ def cifar_resnet20(n: int) -> tuple[models.Classifier, Tensor, Tensor]:
 
 
 def zoo(name: str, folder: str = "") -> models.Classifier:
-    """Load a network of the zoo with its published weights, from `folder` below the weights."""
+    """Load a network of the zoo with its published weights, from `folder` below the folder of weights."""
     return models.load(f"{data_root() / 'weights' / folder / name}.safetensors?arch={name}")
 
 
@@ -85,9 +85,9 @@ def declare_missing_operators() -> None:
     ):
         try:
             library.define(schema)
-        except RuntimeError:  # already there: a torchvision that fits
+        except RuntimeError:  # they exist already: this torchvision fits this torch
             return
     _KEPT.append(library)
 
 
-_KEPT: list[torch.library.Library] = []
+_KEPT: list[torch.library.Library] = []  # a library disappears with the last reference to it

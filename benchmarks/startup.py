@@ -11,7 +11,7 @@ from benchmarks.timing import Row, in_turn
 
 
 def seconds() -> dict[str, Any]:
-    """Measure the seconds of whole processes, five rounds."""
+    """Measure the seconds of whole processes in five rounds."""
     command = str(Path(sys.executable).with_name("underfire"))
 
     def run(*words: str) -> None:
@@ -29,7 +29,7 @@ def seconds() -> dict[str, Any]:
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """Return the median seconds."""
+    """Return a row with the median seconds of each process."""
     wanted = {"import underfire": "≤ 0.05", "underfire --help": "≤ 0.3"}
     return [
         (f"{name}: seconds", f"{sorted(seconds)[len(seconds) // 2]:.2f}", wanted.get(name, "for comparison"))

@@ -1,4 +1,4 @@
-"""Time contestants in turn, and take ratios round by round, so that a drifting machine speed cancels."""
+"""Time contestants in turn and compute a ratio in every round, so that a drift of the machine's speed cancels."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 Row = tuple[str, str, str]
-"""What was measured, what it came to, and what was wanted."""
+"""The name of a measurement, its value, and its target."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One thing to measure.
+    """One benchmark: a measurement, and how it is shown.
 
     Attributes:
-        measure: runs the measurement and returns the numbers.
-        rows: turns the numbers into rows of the table.
+        measure: runs the measurement and returns its numbers.
+        rows: returns the rows of the table for these numbers.
         images: the image sets of the measurement, names in `setting.IMAGES`.
     """
 
@@ -28,7 +28,7 @@ class Benchmark:
 
 
 def in_turn(contestants: Mapping[str, Callable[[], object]], *, rounds: int = 5) -> dict[str, list[float]]:
-    """Return the seconds of every contestant in every round, after one round that is not counted."""
+    """Return the seconds of every contestant in every round; a first round is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):
         for name, contestant in contestants.items():
