@@ -1,11 +1,10 @@
-"""Pure functions from arrays to numbers: what an attack cost, whether it worked, and what became of the explanation.
+"""Measures: pure functions that quantify a perturbation, the success of an attack, and the quality of an explanation.
 
-Every measure of the catalogue is reachable here by the name on its card, such as `underfire.measures.map_iou`. Measures
+Every measure of the catalogue is available here by the name on its card, such as `underfire.measures.map_iou`. Measures
 are batched, run on the device of their tensors, and return one value `[B]` per sample unless they say otherwise.
-Float types narrower than float32 are widened first. `higher_is_better` on a card takes the side of whoever relies on
-the model: the *larger* the perturbation that an attack needs, the better. A measure with `limits` on its card stays
-inside them. Some measures ask a model or an interpreter, which they take as callables: `model(x)` returns logits,
-`interpreter(model, x, y)` a map.
+Float types narrower than float32 are widened first. `higher_is_better` on a card is meant for those who rely on the
+model: if an attack needs a *larger* perturbation, that is better. The values of a measure stay inside the `limits` on
+its card. Some measures call a model or an interpreter: `model(x)` returns logits, `interpreter(model, x, y)` a map.
 """
 
 from underfire.measures.agreement import map_kendall, map_rank_correlation, map_top_overlap

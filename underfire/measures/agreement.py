@@ -34,7 +34,7 @@ def common_grid(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def tie_groups(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first and the last place of the equal values around each place of sorted rows, int64 `[B, n]` each."""
+    """Return for each place of sorted rows the first and the last place with an equal value, int64 `[B, n]` each."""
     n = values.shape[1]
     places = torch.arange(n, device=values.device).expand_as(values)
     same = values[:, 1:] == values[:, :-1]
@@ -45,7 +45,7 @@ def tie_groups(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def average_ranks(m: Tensor) -> Tensor:
-    """Return the rank of every pixel from the smallest, `[B, h·w]`; equal pixels share the mean of their ranks."""
+    """Return the rank of every pixel, `[B, h·w]`: 0 is the smallest; equal pixels get the mean of their ranks."""
     values, order = is_map(m).flatten(1).sort(dim=1)
     first, last = tie_groups(values)
     return torch.empty_like(values).scatter_(1, order, (first + last).to(values.dtype) / 2)
@@ -54,7 +54,7 @@ def average_ranks(m: Tensor) -> Tensor:
 def _standard(m: Tensor) -> Tensor:
     """Return the average ranks, centred and of length one, `[B, h·w]`; nan where the map is constant or not finite."""
     r = average_ranks(m)
-    r = (r - r.mean(1, keepdim=True)) / r.shape[1]  # divided, because the squares of large ranks would lose digits
+    r = (r - r.mean(1, keepdim=True)) / r.shape[1]  # divided, so that the squares of large ranks lose no digits
     unit = ratio(r, torch.linalg.vector_norm(r, dim=1, keepdim=True))
     return torch.where(informative(m)[:, None], unit, torch.nan)
 
@@ -75,10 +75,10 @@ def map_rank_correlation(m: Tensor, n: Tensor) -> Tensor:
     limits=(-1.0, 1.0),
 )
 def map_kendall(m: Tensor, n: Tensor, *, side: int = 28) -> Tensor:
-    """Return Kendall's tau-b, `[B]`: how many more pairs of pixels have the same order than the opposite one.
+    """Return Kendall's tau-b, `[B]`: the share of pixel pairs that both maps order alike minus that of the others.
 
-    All pairs are counted, so larger maps are first resized to at most `side` pixels a side. The result is nan where
-    either map is constant or not finite.
+    Pairs that are tied in a map do not count. Since the number of pairs is large, maps are first resized to at most
+    `side` x `side` pixels. The result is nan where either map is constant or not finite.
     """
     if side < 2:
         raise InputError(f"side must be at least 2 pixels, got {side}")
@@ -109,11 +109,11 @@ def map_top_overlap(m: Tensor, n: Tensor, *, quantile: float = 0.9) -> Tensor:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of every two of several interpreters, image by image.
+    """The pairwise agreement of several interpreters, image by image.
 
     Attributes:
-        names: of the interpreters.
-        values: `[n, n, B]`, in the order of the names; nan where either map is constant or not finite.
+        names: the names of the `n` interpreters.
+        values: the agreement of every pair, `[n, n, B]`; nan where either map is constant or not finite.
     """
 
     names: tuple[str, ...]
@@ -121,12 +121,12 @@ class Agreement:
 
     @property
     def mean(self) -> Tensor:
-        """The mean over the images where it is not nan, `[n, n]`."""
+        """The mean over the images, `[n, n]`; nan values are left out."""
         return self.values.nanmean(2)
 
 
 def agreement(maps: Mapping[str, Tensor], *, quantile: float | None = None) -> Agreement:
-    """Return how far every two interpreters agree; every map is sorted once.
+    """Return the pairwise agreement of several interpreters; every map is sorted once.
 
     Args:
         maps: maps `[B, 1, h, w]` of the same images and classes, by the name of the interpreter.

@@ -9,21 +9,21 @@ from underfire.errors import InputError
 
 
 def wide(t: Tensor) -> Tensor:
-    """Return the tensor as float32, in which many pixels can be added up; float64 stays as it is."""
+    """Return the tensor as float32, which is precise enough for sums over many pixels; float64 stays float64."""
     return t if t.dtype in (torch.float32, torch.float64) else t.float()
 
 
 def same_shape(a: Tensor, b: Tensor) -> None:
-    """Raise InputError unless the two batches have one shape."""
+    """Raise InputError unless the two batches have the same shape."""
     if a.shape != b.shape:
         raise InputError(f"the two batches must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
 
 
 def is_map(m: Tensor) -> Tensor:
-    """Return the map, widened.
+    """Return the maps as float32 or float64 (see `wide`).
 
     Raises:
-        InputError: it is not `[B, 1, h, w]`.
+        InputError: the shape is not `[B, 1, h, w]`, or a map has no pixels.
     """
     if m.dim() != 4 or m.shape[1] != 1 or 0 in m.shape[2:]:
         raise InputError(f"a map must be [B, 1, h, w], got {tuple(m.shape)}")

@@ -1,7 +1,7 @@
-"""Quality of an attack of minimum size, from the sizes that it needed: one number for a whole set of images.
+"""Quality of an attack of minimum size, from the sizes of its perturbations: one number for a whole set of images.
 
-The curve is the robust accuracy at every size: the share of images that need a larger change. An image that was never
-misclassified has the size `inf`, one that was misclassified from the start the size 0.
+The curve of an attack is the robust accuracy at every size: the share of images that need a larger perturbation. An
+image that the attack never fooled has the size `inf`, an image that was misclassified from the start the size 0.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from underfire.errors import InputError
 def optimality(sizes: Tensor, best: Tensor) -> float:
     """Return how near the attack's curve comes to the best known one: 1 if it is as good, 0 if nothing succeeds.
 
-    The result is one minus the area between the two curves, over the area between the best one and the clean accuracy,
-    both up to the largest finite size of the best one. The areas are exact; the authors' code joins the steps of the
-    curves by straight lines. The result is nan if no size of `best` is finite, or all of them are equal.
+    The result is one minus a ratio of areas: between the attack's curve and the best one, over that between the clean
+    accuracy and the best one, both up to the largest finite size of `best`. The areas are exact; the authors' code
+    joins the steps of the curves by straight lines. The result is nan if no size of `best` is finite, or all of them
+    are equal.
 
     Args:
         sizes: the sizes that the attack needed, `[B]`; `inf` where it failed.
-        best: the least size that any attack needed for each image, `[B]`.
+        best: the smallest size that any attack needed for each image, `[B]`.
 
     Raises:
         InputError: the two have different lengths, a size is negative or nan, or `best` is larger than a size.
@@ -50,7 +51,6 @@ def optimality(sizes: Tensor, best: Tensor) -> float:
     eps0 = finite.max()
     least = best.clamp_max(eps0).mean()
     room = (best > 0).double().mean() * eps0 - least
-    gap = (
-        sizes.clamp_max(eps0) * (best > 0)
-    ).mean() - least  # an image that is misclassified from the start counts for no attack
+    # An image that was misclassified from the start counts for no attack.
+    gap = (sizes.clamp_max(eps0) * (best > 0)).mean() - least
     return float(1 - gap / room) if room > 0 else math.nan

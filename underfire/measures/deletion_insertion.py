@@ -1,7 +1,7 @@
-"""Deletion and insertion: the probability of a class as its most relevant pixels are removed, or put back, first.
+"""Deletion and insertion: the probability of a class as pixels are removed or put back, the most relevant first.
 
-Source: Petsiuk, Das and Saenko, RISE, BMVC 2018, section 3.3. A map is faithful if removing pixels in
-its order makes the probability fall fast (a small area), and putting them back makes it rise fast (a large area).
+Source: Petsiuk, Das and Saenko, RISE, BMVC 2018, section 3.3. A map is faithful if the probability falls fast as pixels
+are removed in its order (a small area), and rises fast as they are put back (a large area).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _PAPER = "Petsiuk, Das and Saenko, RISE: Randomized Input Sampling for Explanati
 
 
 def deletion_variants(pixels: int, steps: int, fill: str) -> list[Variant]:
-    """Return the points of a deletion curve."""
+    """Return the variants of the images at the points of a deletion curve."""
     return [Variant(fill, k) for k in counts(pixels, steps)]
 
 
 def insertion_variants(pixels: int, steps: int, fill: str) -> list[Variant]:
-    """Return the points of an insertion curve."""
+    """Return the variants of the images at the points of an insertion curve."""
     return [Variant(fill, k, keep=True) for k in counts(pixels, steps)]
 
 
@@ -65,9 +65,10 @@ def deletion_curve(
 def insertion_curve(
     model: Model, x: Tensor, y: Tensor, m: Tensor, *, steps: int = 224, fill: str = "blur", chunk: int | None = None
 ) -> Tensor:
-    """Return the probability of class `y` as pixels are put back into a blurred image, the most relevant first.
+    """Return the probability of class `y` as pixels are put back, the most relevant first, `[B, steps + 1]`.
 
-    See `attribution.fills.fill_image` for the blur.
+    The curve goes from an image of nothing but the fill, by default the blurred image, to the whole image. Arguments
+    and errors are those of `deletion_curve`; `attribution.fills.fill_image` explains the blur.
     """
     orders = pixel_order(m, x)
     variants = insertion_variants(orders.shape[2], steps, fill)

@@ -1,8 +1,8 @@
-"""Faithfulness of an explanation: all its measures in shared passes, the completeness gap, and the time it takes.
+"""Faithfulness of an explanation: all measures in shared forward passes, the completeness gap, and the time it takes.
 
-A constant map ranks no pixel; measures that need a ranking are nan for it, and `undefined` says so. The modules
-`localisation`, `weak_localisation` and `weak_segmentation` measure where a map is large, `sanity` what it depends on,
-and `agreement` compares two maps.
+A constant map ranks no pixel; measures that need a ranking are nan for it, and `undefined` returns the reason. The
+modules `localisation`, `weak_localisation` and `weak_segmentation` measure where a map is large, `sanity` what it
+depends on, and `agreement` compares two maps.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
 
 
 def undefined(m: Tensor) -> dict[int, str]:
-    """Return why measures that need a ranking of pixels are nan: one sentence for each such map, by its index.
+    """Return a sentence for each map that ranks no pixels, by its index: why measures that need a ranking are nan.
 
     >>> undefined(torch.full((1, 1, 2, 2), 0.5))
     {0: 'the map is 0.5 everywhere: it ranks no pixel, so deletion, fidelity and localisation are undefined'}
@@ -60,7 +60,7 @@ def undefined(m: Tensor) -> dict[int, str]:
 
 
 def gap(m: Tensor, f: Tensor, f0: Tensor) -> Tensor:
-    """Return the difference of the map's sum from the change of score `f - f0`, relative to that change, `[B]`."""
+    """Return the relative error of the map's sum as the change of score `f - f0`, `[B]`."""
     change = f - f0
     return ratio((is_map(m).sum((1, 2, 3)).to(change) - change).abs(), change.abs())
 
@@ -74,10 +74,10 @@ def gap(m: Tensor, f: Tensor, f0: Tensor) -> Tensor:
 def completeness_gap(
     model: Model, x: Tensor, y: Tensor, m: Tensor, *, baseline: str | Tensor = "black", chunk: int | None = None
 ) -> Tensor:
-    """Return the difference of the map's sum from the logit's change from the baseline, relative to that change, `[B]`.
+    """Return the relative error of the map's sum as the logit's change from the baseline to the image, `[B]`.
 
-    The measure suits methods whose maps sum to that change at the size they return: integrated gradients, and gradient
-    times input of a linear model. The result is nan where image and baseline have the same logit.
+    The measure applies to methods whose maps sum to that change at the size they are returned: integrated gradients,
+    and gradient times input of a linear model. The result is nan where image and baseline have the same logit.
 
     Args:
         m: maps `[B, 1, h, w]`, as the method returns them.
@@ -107,8 +107,8 @@ def completeness_gap(
 def seconds_per_image(model: Model, x: Tensor, y: Tensor, interpreter: Interpreter, *, repeats: int = 5) -> float:
     """Return how long an explanation takes per image of the batch, in seconds: the median of `repeats` calls.
 
-    One call before them is not counted, and the work of an accelerator is waited for. The result is nan for an empty
-    batch.
+    One more call comes first and is not counted. The time of a call includes the work of an accelerator. The result is
+    nan for an empty batch.
 
     Raises:
         InputError: `repeats` is below 1.
@@ -148,16 +148,16 @@ def faithfulness(
 ) -> dict[str, Tensor]:
     """Return every measure of faithfulness of one map per image, each `[B]`, by name.
 
-    Deletion, insertion, both fidelities and the completeness gap share their variants of the images: the model is asked
-    once about a variant that two of them need. Both infidelities follow, and `sensitivity_max` if the `interpreter` is
-    given.
+    Deletion, insertion, both fidelities and the completeness gap share their variants of the images: a variant that two
+    of them need goes through the model once. The result also has both infidelities, and `sensitivity_max` if the
+    `interpreter` is given.
 
     Args:
         m: maps `[B, 1, h, w]`; measures that need a ranking are nan where a map has none (see `undefined`).
-        steps: points of the two curves.
+        steps: number of steps of the deletion and the insertion curve.
         shares: shares of the pixels that fidelity removes.
-        fills: what replaces them.
-        control: what fidelity is compared with, `"shifted"` or `"pixels"`.
+        fills: what replaces the removed pixels.
+        control: which pixels are removed for comparison, `"shifted"` or `"pixels"` (see `fidelities.control_orders`).
         samples: how many controls are averaged.
 
     Raises:

@@ -1,8 +1,8 @@
 """Fidelity: by how much the probability of a class falls when the pixels that a map calls relevant are removed.
 
-Source: Samek et al., Evaluating the Visualization of What a Deep Neural Network Has Learned, IEEE TNNLS 2017. Removing
-any pixels lowers the probability, and by how much depends on what replaces them and on the shape of the hole. So
-several shares and fills are tried, and pixels that do not depend on the map are removed as a control.
+Source: Samek et al., Evaluating the Visualization of What a Deep Neural Network Has Learned, IEEE TNNLS 2017. The
+removal of any pixels lowers the probability, by an amount that depends on what replaces them and on the shape of the
+hole. Therefore several shares and fills are tried, and as a control, other pixels than those of the map are removed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Removal:
         shares: the shares of the pixels that were removed.
         fills: what replaced them.
         drop: by how much the probability fell, `[B, shares, fills]`; nan where the map is constant or not finite.
-        control: by how much it fell, on average, when other pixels were removed; shaped like `drop`.
+        control: the mean drop when other pixels were removed instead, `[B, shares, fills]`.
     """
 
     shares: tuple[float, ...]
@@ -49,14 +49,14 @@ class Removal:
 def control_orders(
     order: Tensor, size: tuple[int, int], control: str, samples: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Return orders of the pixels that do not depend on the image, int64 `[samples, B, H·W]`, as a control.
+    """Return random orders of the pixels, as controls of the map's order, int64 `[samples, B, H·W]`.
 
     Args:
         order: the order of the map, `[1, B, H·W]`.
         size: H and W.
         control: `"shifted"` shifts the map's order cyclically, so that the holes keep their shape; `"pixels"` takes
             single pixels at random, which lowers the probability more than a hole of the same area does.
-        samples: how many to draw.
+        samples: how many orders are drawn.
 
     Raises:
         InputError: the control is unknown, or `samples` is below 1.
@@ -75,10 +75,10 @@ def control_orders(
 
 
 def removal_variants(pixels: int, shares: Sequence[float], fills: Sequence[str], orders: int) -> list[Variant]:
-    """Return the whole image, and every share with every fill by every order.
+    """Return the variants to ask about: the whole image, then every share with every fill, for every order.
 
     Raises:
-        InputError: a share is not in (0, 1].
+        InputError: a share is not in (0, 1], or there are no shares or no fills.
     """
     wrong = [share for share in shares if not 0 < share <= 1]
     if wrong or not shares or not fills:
@@ -90,7 +90,7 @@ def removal_variants(pixels: int, shares: Sequence[float], fills: Sequence[str],
 def drops(
     found: Answers, variants: Sequence[Variant], m: Tensor, shares: Sequence[float], fills: Sequence[str]
 ) -> Removal:
-    """Return the table of removals from what the model said of `variants`."""
+    """Return the drops of probability from the model's answers `found` to `removal_variants`."""
     said = torch.stack([found[variant][1] for variant in variants[1:]], 1)
     fell = (found[variants[0]][1][:, None] - said).unflatten(1, (-1, len(shares), len(fills)))
     known = informative(m)[:, None, None].to(fell.device)
@@ -111,13 +111,13 @@ def removal(
     generator: torch.Generator | None = None,
     chunk: int | None = None,
 ) -> Removal:
-    """Return by how much the probability of class `y` falls when relevant pixels are replaced, and for a control.
+    """Return by how much the probability of class `y` falls when relevant pixels are replaced, and other pixels.
 
     Args:
         m: maps `[B, 1, h, w]`.
         shares: shares of the pixels, each in (0, 1].
         fills: what replaces them: `"black"`, `"mean"`, `"blur"`.
-        control: which pixels are removed instead (see `control_orders`).
+        control: which other pixels are replaced for comparison (see `control_orders`).
         samples: how many controls are averaged.
 
     Raises:
@@ -140,7 +140,7 @@ def fidelity(
     fills: Sequence[str] = FILLS,
     chunk: int | None = None,
 ) -> Tensor:
-    """Return the drop of probability when the most relevant pixels are replaced, the mean over shares and fills, `[B]`.
+    """Return the mean drop of probability when the most relevant pixels are replaced, `[B]`, over shares and fills.
 
     Arguments and errors are those of `removal`. The result is nan where the map is constant or not finite.
     """

@@ -6,11 +6,11 @@ decides. With their answers â, the model's predictions ŷ, the true labels y an
 
     ITR = I(â; ŷ) / t,    T = ITR of the predictions / ITR of the labels = I(â; ŷ) / I(â; y).
 
-The mutual information I is estimated too large from few answers: by about (K - 1)² / 2n nats for K classes and n
-independent answers. There are two corrections. `"miller-madow"` (Miller 1955) adds (occupied cells - 1) / 2n nats to
-every entropy. `"jackknife"` (Quenouille 1956; Zahl 1977) leaves out each answer in turn; it corrects more if many pairs
-of classes have never been seen. Both keep I between 0 and log2 of the smaller number of classes seen. No correction
-replaces enough answers: 10 classes need some hundreds, 4 classes some sixty.
+From few answers, the mutual information I is overestimated: by about (K - 1)² / 2n nats for K classes and n independent
+answers. There are two corrections. `"miller-madow"` (Miller 1955) adds (occupied cells - 1) / 2n nats to every entropy.
+`"jackknife"` (Quenouille 1956; Zahl 1977) leaves out each answer in turn; it corrects more if many pairs of classes
+have never been seen. Both keep I between 0 and log2 of the smaller number of classes seen. No correction makes up for
+too few answers: 10 classes need some hundreds of answers, 4 classes about sixty.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _PAPER = (
     "AAAI Workshop on Network Interpretability for Deep Learning 2019"
 )
 CORRECTIONS = ("none", "miller-madow", "jackknife")
-_TINY = 1e-12  # bits: what rounding leaves of a mutual information of zero
+_TINY = 1e-12  # bits: a mutual information below this is zero up to rounding
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate with what each answer, or each annotator, contributes to it.
+    """An estimate with the share that each answer, or each annotator, has in it.
 
     Attributes:
         value: the estimate; nan if it is undefined.
-        shares: float64 `[n]` with the mean `value`: the estimate plus the first-order influence of every answer, or of
-            all answers of every annotator. Their spread gives the interval (Tukey 1958), because resampling the answers
-            would add to the bias of a mutual information.
+        shares: for every answer, or every annotator, the estimate plus its first-order influence, float64 `[n]`; their
+            mean is `value`. Their spread gives the interval (Tukey 1958), since resampling the answers would increase
+            the bias of a mutual information.
         why: why the estimate is undefined, in one line; empty if it is defined.
     """
 
@@ -51,7 +51,7 @@ class Estimate:
     why: str = ""
 
     def interval(self, confidence: float = 0.95) -> Interval:
-        """Return the estimate with Student's interval from its shares; the interval does not go below 0."""
+        """Return the estimate with Student's interval of its shares, cut off at 0."""
         if self.why:
             return Interval(math.nan, math.nan, math.nan, len(self.shares))
         found = student_mean(self.shares, confidence)
@@ -62,7 +62,7 @@ class Estimate:
 def information_transfer_rate(
     answers: Tensor, predictions: Tensor, seconds: Tensor, *, correction: str = "none"
 ) -> float:
-    """Return how many bits per second an annotator learns of what the model decides; nan where it is undefined.
+    """Return how many bits per second the annotators' answers tell about the model's decisions; nan where undefined.
 
     Args:
         answers: the class that the annotator said the model would give, int64 `[n]`.
@@ -78,10 +78,10 @@ def information_transfer_rate(
 
 @card("measure", paper=_PAPER, higher_is_better=False, whole=True)
 def trust_coefficient(answers: Tensor, predictions: Tensor, labels: Tensor, *, correction: str = "none") -> float:
-    """Return how much more the answers say about the predictions than about the true labels; nan where undefined.
+    """Return the ratio of what the answers say about the predictions and about the true labels; nan where undefined.
 
-    At 1 both are equal. Above 1, annotators follow the model also where it is wrong, which is why lower is better.
-    Below 1, they answer rather by what they see themselves. The times of the two rates are the same and cancel.
+    At 1 both are equal. Above 1, annotators follow the model even where it is wrong, which is why lower is better.
+    Below 1, they answer by what they see themselves rather than by the model. The times of the two rates cancel.
 
     Args:
         answers: the class that the annotator said the model would give, int64 `[n]`.
@@ -105,8 +105,8 @@ def transfer_rate(
 ) -> Estimate:
     """Return the information transfer rate with its shares; arguments are those of `information_transfer_rate`.
 
-    If `annotators` says who gave each answer, int64 `[n]`, each annotator has one share, in the order of their numbers;
-    otherwise each answer has one.
+    `annotators` says who gave each answer, int64 `[n]`; then each annotator has one share, in the order of their
+    numbers. Without it, each answer has one share.
     """
     t = seconds.detach().double().cpu()
     _check(answers, predictions, correction, t)
@@ -117,8 +117,8 @@ def transfer_rate(
         return _no_figure(annotators, len(t), why)
     bits, each = _information(answers, predictions, correction)
     rate = bits / t.mean().item()
-    linear = (each - each.mean() - rate * (t - t.mean())) / t.mean()
-    return Estimate(rate, _shares(rate, linear, annotators))
+    influence = (each - each.mean() - rate * (t - t.mean())) / t.mean()
+    return Estimate(rate, _shares(rate, influence, annotators))
 
 
 def trust(
@@ -138,8 +138,8 @@ def trust(
     if of_label < _TINY:
         return _no_figure(annotators, len(labels), "the answers say nothing about the labels, so there is no ratio")
     ratio = of_model / of_label
-    linear = (each_of_model - each_of_model.mean() - ratio * (each_of_label - each_of_label.mean())) / of_label
-    return Estimate(ratio, _shares(ratio, linear, annotators))
+    influence = (each_of_model - each_of_model.mean() - ratio * (each_of_label - each_of_label.mean())) / of_label
+    return Estimate(ratio, _shares(ratio, influence, annotators))
 
 
 def mutual_information(a: Tensor, b: Tensor, *, correction: str = "none") -> float:
@@ -163,7 +163,10 @@ def difference(after: Estimate, before: Estimate, confidence: float = 0.95) -> t
 
 
 def _information(a: Tensor, b: Tensor, correction: str) -> tuple[float, Tensor]:
-    """Return the mutual information in bits, and the jackknife's pseudo-value n I - (n - 1) I₋ₖ of every answer k."""
+    """Return the mutual information I in bits, and the jackknife's pseudo-value of every answer k, float64 `[n]`.
+
+    The pseudo-value is n I - (n - 1) I₋ₖ, where I₋ₖ leaves out answer k.
+    """
     n = len(a)
     a, b = (torch.unique(v.detach().cpu(), return_inverse=True)[1] for v in (a, b))
     rows, columns = int(a.max()) + 1, int(b.max()) + 1
@@ -188,26 +191,30 @@ def _information(a: Tensor, b: Tensor, correction: str) -> tuple[float, Tensor]:
     return min(max(bits, 0.0), math.log2(min(rows, columns))), each
 
 
-def _shares(value: float, linear: Tensor, annotators: Tensor | None) -> Tensor:
+def _shares(value: float, influence: Tensor, annotators: Tensor | None) -> Tensor:
+    """Return the shares of an estimate (see `Estimate`) from the influence of every answer, `[n]`."""
     if annotators is None:
-        return value + linear
+        return value + influence
     who = torch.unique(annotators.cpu(), return_inverse=True)[1]
-    sums = torch.zeros(int(who.max()) + 1, dtype=linear.dtype).index_add(0, who, linear)
-    return value + sums * len(sums) / len(linear)
+    sums = torch.zeros(int(who.max()) + 1, dtype=influence.dtype).index_add(0, who, influence)
+    return value + sums * len(sums) / len(influence)
 
 
 def _undefined(classes: Tensor, constant: str) -> str:
+    """Return why an estimate is undefined, `constant` if all classes are equal; empty if it is defined."""
     if len(classes) < 2:
         return f"it takes two answers or more, there {'is one' if len(classes) else 'are none'}"
     return constant if bool((classes == classes[0]).all()) else ""
 
 
 def _no_figure(annotators: Tensor | None, n: int, why: str) -> Estimate:
+    """Return an undefined estimate, all nan."""
     size = n if annotators is None else len(torch.unique(annotators))
     return Estimate(math.nan, torch.full((size,), math.nan, dtype=torch.float64), why)
 
 
 def _check(a: Tensor, b: Tensor, correction: str, third: Tensor | None = None) -> None:
+    """Raise InputError unless the lists have one length, the first two hold classes, and the correction is known."""
     if correction not in CORRECTIONS:
         raise InputError(f"correction must be one of {', '.join(CORRECTIONS)}, got {correction!r}")
     lists = [a, b] if third is None else [a, b, third]

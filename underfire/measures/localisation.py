@@ -16,7 +16,9 @@ from underfire.measures.maps import informative, ranks, resize, top_count
 
 
 def on_mask(m: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the map at the size of the mask, the mask `[B, H·W]`, and whether both say something, bool `[B]`.
+    """Return the map at the size of the mask, the mask `[B, H·W]`, and whether both are usable, bool `[B]`.
+
+    They are usable if the map is finite and not constant, and the mask is not empty.
 
     Raises:
         InputError: the mask is not `[B, 1, H, W]`, one for each map.
@@ -36,7 +38,7 @@ def on_mask(m: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     limits=(0.0, 1.0),
 )
 def pointing_game(m: Tensor, mask: Tensor) -> Tensor:
-    """Return whether the largest value of the map lies inside the mask, bool `[B]`, with no tolerance at its border.
+    """Return whether the largest value of the map lies inside the mask, bool `[B]`, without tolerance at its border.
 
     The result is False for a constant map and for an empty mask.
     """
@@ -54,8 +56,8 @@ def pointing_game(m: Tensor, mask: Tensor) -> Tensor:
 def mass_inside(m: Tensor, mask: Tensor) -> Tensor:
     """Return the share of the sum of the map's positive values that lies inside the mask, `[B]`.
 
-    Negative values speak against the class and are not counted. The result is nan where the map is constant, not finite
-    or nowhere positive, and where the mask is empty.
+    Negative values are evidence against the class and do not count. The result is nan where the map is constant, not
+    finite or nowhere positive, and where the mask is empty.
     """
     m, inside, known = on_mask(m, mask)
     mass = m.flatten(1).clamp_min(0)
@@ -74,9 +76,9 @@ def mass_inside(m: Tensor, mask: Tensor) -> Tensor:
 def localisation_iou(m: Tensor, mask: Tensor, *, quantile: float | None = None) -> Tensor:
     """Return the intersection over union of the map's top pixels with the mask, `[B]`.
 
-    Without a `quantile`, as many pixels are taken as the mask has, so that a perfect map scores 1; otherwise the pixels
-    above that quantile of the map. The result is nan where the map is constant or not finite, and where the mask is
-    empty.
+    Without a `quantile`, the top pixels are as many as the mask has, so that a perfect map scores 1; otherwise, they
+    are the pixels above that quantile of the map. The result is nan where the map is constant or not finite, and where
+    the mask is empty.
     """
     m, inside, known = on_mask(m, mask)
     area = inside.sum(1)

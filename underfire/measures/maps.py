@@ -1,7 +1,7 @@
-"""Distances between two attribution maps `m` and `n`, `[B, 1, h, w]`, raw, as interpreters return them.
+"""Distance and overlap of two maps `m` and `n`, `[B, 1, h, w]`, raw, as interpreters return them.
 
-Maps of different sizes are compared on the larger grid. Source of the three measures: Zhang et al., Interpretable Deep
-Learning under Fire, USENIX Security 2020, section 4.3 and appendix C1.
+Maps of different sizes are compared on the larger grid. Source of `map_l1`, `map_l2` and `map_iou`: Zhang et al.,
+Interpretable Deep Learning under Fire, USENIX Security 2020, section 4.3 and appendix C1.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def resize(m: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _one_grid(m: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both batches of maps, resized to the larger grid."""
     if len(m) != len(n):
         raise InputError(f"the two batches of maps must have one length, got {len(m)} and {len(n)}")
     size = max(m.shape[2], n.shape[2]), max(m.shape[3], n.shape[3])
@@ -43,7 +44,8 @@ def _one_grid(m: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gap(m: Tensor, n: Tensor) -> Tensor:
-    m, n = _one_grid(normalise(m), normalise(n))  # before too: resizing a constant map adds rounding errors
+    """Return the difference of the normalised maps at every pixel, `[B, h·w]`."""
+    m, n = _one_grid(normalise(m), normalise(n))  # before resizing too, which adds rounding errors to a constant map
     return (normalise(m) - normalise(n)).flatten(1)
 
 
@@ -61,14 +63,14 @@ def map_l2(m: Tensor, n: Tensor) -> Tensor:
 
 
 def ranks(m: Tensor) -> Tensor:
-    """Return the rank of every pixel in its map, int64 `[B, h·w]`: 0 for the largest, equal ones in reading order."""
+    """Return the rank of every pixel in its map, int64 `[B, h·w]`: 0 is the largest, ties go by reading order."""
     order = is_map(m).flatten(1).sort(dim=1, descending=True, stable=True).indices
     places = torch.arange(order.shape[1], device=m.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)
 
 
 def informative(m: Tensor) -> Tensor:
-    """Return whether a map ranks its pixels, bool `[B]`: it is finite and not constant."""
+    """Return whether each map is finite and not constant, and therefore ranks its pixels, bool `[B]`."""
     m = is_map(m)
     low, high = m.amin((1, 2, 3)), m.amax((1, 2, 3))
     return torch.isfinite(low) & torch.isfinite(high) & (high > low)
@@ -89,15 +91,15 @@ def top_count(pixels: int, quantile: float) -> int:
 def map_iou(m: Tensor, n: Tensor, *, quantile: float = 0.8) -> Tensor:
     """Return the intersection over union of the top pixels of both maps, `[B]`.
 
-    The same number of pixels is taken from each map; among equal pixels, the first in reading order. A map that is zero
-    almost everywhere is therefore filled up with zeros, the same ones in both maps; `map_iou_sweep` shows whether that
-    happens. The result is nan where either map is constant or not finite.
+    The same number of pixels is taken from each map; among equal pixels, the first in reading order. The top pixels of
+    a map that is zero almost everywhere therefore include zeros, and two such maps share some of them; `map_iou_sweep`
+    shows whether that happens. The result is nan where either map is constant or not finite.
     """
     return map_iou_sweep(m, n, (quantile,))[:, 0]
 
 
 def map_iou_sweep(m: Tensor, n: Tensor, quantiles: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)) -> Tensor:
-    """Return `map_iou` at every one of the quantiles, `[B, Q]`; the maps are sorted once."""
+    """Return `map_iou` at each of the quantiles, `[B, Q]`; the maps are sorted once."""
     known = informative(m) & informative(n)
     m, n = _one_grid(m, n)
     later = torch.maximum(ranks(m), ranks(n))  # a pixel is in both top sets if both its ranks are below k

@@ -1,4 +1,4 @@
-"""What is written about an attack, measured from the images that it returned and from nothing that it says itself."""
+"""The outcome of an attack, measured only on the images that it returned, never on what it reports itself."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def attack_outcome(
 ) -> dict[str, Tensor]:
     """Return what an attack achieved on each sample, each value `[B]`, by name.
 
-    `pred_adv` and `conf_adv` are the class that the model names and its probability. `success` says that the attack
-    reached what it wanted, inside the box and, where a size is given, within it. `in_box` and `within_eps` say the
-    latter two alone; `linf`, `l2`, `l1` and `l0` are the sizes of the perturbation.
+    `pred_adv` and `conf_adv` are the predicted class of `x_adv` and its probability. `success` is True if the
+    prediction is wrong (or is the goal), the sample lies inside the box, and the perturbation within `eps`; `in_box`
+    and `within_eps` are the last two conditions alone. `linf`, `l2`, `l1` and `l0` are the sizes of the perturbation.
 
     Args:
         model: maps samples to logits `[B, K]`; it is asked once, unless `logits` are given.
         x: clean samples.
         x_adv: what the attack returned.
         y: labels, int64 `[B]`.
-        goal: the class each sample was to reach, int64 `[B]`; None for an untargeted attack.
-        norm: the norm of `eps`; what is not additive cannot be measured and counts as within.
-        eps: the size that the attack was allowed; None for any.
-        logits: the model's answers to `x_adv`, if they are known.
+        goal: the class that each sample should reach, int64 `[B]`; None for an untargeted attack.
+        norm: the norm of `eps`; a change that is not additive cannot be measured, and counts as within `eps`.
+        eps: the largest size that the attack was allowed; None is any.
+        logits: the logits of `x_adv`, if they are known.
     """
     if logits is None:
         with torch.no_grad():

@@ -64,7 +64,7 @@ def l0_pixels(x: Tensor, x_adv: Tensor) -> Tensor:
     limits=(0.0, 1.0),
 )
 def in_box(x_adv: Tensor) -> Tensor:
-    """Return whether every feature lies in [0, 1] exactly, bool `[B]`; NaN does not."""
+    """Return whether every feature of a sample lies in [0, 1], without tolerance, bool `[B]`; NaN does not."""
     return ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
 
 
@@ -74,12 +74,12 @@ def sizes(x: Tensor, x_adv: Tensor) -> dict[str, Tensor]:
 
 
 def within(x: Tensor, x_adv: Tensor, norm: str, eps: float | Tensor) -> Tensor:
-    """Return whether the change is at most eps, bool `[B]`, up to rounding of float32 in sums over many pixels.
+    """Return whether the change is at most eps, bool `[B]`, with a tolerance for float32 rounding in sums over pixels.
 
     Args:
         norm: one of the four norms, `"pixels"` for the number of pixels that changed in any channel, or `"patch"` for
             their share of the image. A change in any other norm, such as a rotation, cannot be measured on two images;
-            the result is True.
+            the result is then True.
     """
     size = sizes(x, x_adv).get(norm)
     if norm in ("pixels", "patch"):

@@ -41,7 +41,7 @@ def success(logits_adv: Tensor, y: Tensor, goal: Tensor | None = None) -> Tensor
 def confidence(logits: Tensor, y: Tensor) -> Tensor:
     """Return the softmax probability of class `y`, `[B]`.
 
-    For the class that an attack reached, this is the misclassification confidence of the paper.
+    If `y` is the class that an attack reached, this is the misclassification confidence of the paper.
     """
     return wide(logits).softmax(1).gather(1, _checked(logits, y))[:, 0]
 

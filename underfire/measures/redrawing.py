@@ -1,4 +1,4 @@
-"""Random weights for the layers of a network, by the rule that initialised each layer, from the last to the first."""
+"""Give the layers of a network random weights, each layer by its own rule of initialisation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from underfire.hooks import frozen
 
 
 def _rule(layer: nn.Module) -> Callable[[], None] | None:
-    """Return the method by which the layer initialises itself, or None; attention in torch has another name for it."""
+    """Return the method by which the layer initialises itself, or None; in torch's attention it has an underscore."""
     rule = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
     return rule if callable(rule) else None
 
@@ -22,8 +22,8 @@ def _rule(layer: nn.Module) -> Callable[[], None] | None:
 def weight_layers(model: nn.Module, x: Tensor) -> tuple[list[str], list[str]]:
     """Return the names of the layers that can be re-initialised, and of those with weights that cannot.
 
-    The layers are in the order in which an image passes them, the last one first. A layer that is never called, because
-    the layer around it reads its weights, comes after that one.
+    The order is the reverse of that in which an image passes the layers. A layer that is never called, because the
+    layer around it reads its weights, comes after that layer.
     """
     owners = {name: layer for name, layer in model.named_modules() if next(layer.parameters(False), None) is not None}
     seen: list[str] = []
@@ -49,7 +49,7 @@ def copy_for_randomisation(model: nn.Module, x: Tensor) -> tuple[nn.Module, list
     """Return a copy of the network, whose weights may be replaced, and its `weight_layers`.
 
     Raises:
-        Unsupported: the model is no module, or no layer can be re-initialised.
+        Unsupported: the model is not a module, or no layer can be re-initialised.
     """
     if not isinstance(model, nn.Module):
         raise Unsupported(
@@ -65,7 +65,7 @@ def copy_for_randomisation(model: nn.Module, x: Tensor) -> tuple[nn.Module, list
 def redraw(layer: nn.Module, generator: torch.Generator) -> None:
     """Give a layer new weights by its own `reset_parameters`; the global random state is left as it was.
 
-    The rule draws from the global generator of the CPU, for a copy of the layer there; its state is restored.
+    The method runs on a copy of the layer on the CPU, with the global generator seeded from `generator`.
     """
     fresh = copy.deepcopy(layer).cpu()
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))

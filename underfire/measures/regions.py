@@ -1,4 +1,4 @@
-"""Regions of a map at several thresholds, and a threshold that is chosen on other images than it is tested on.
+"""Regions of a map at several thresholds, and the choice of a threshold on other images than those of the test.
 
 The three rules and their sweeps are those of Fong and Vedaldi, Interpretable Explanations of Black Boxes by Meaningful
 Perturbation, ICCV 2017, section 5.4, which Dabkowski and Gal, Real Time Image Saliency, NIPS 2017, follow.
@@ -34,16 +34,16 @@ def thresholds_of(rule: str) -> tuple[float, ...]:
 
 
 def regions(m: Tensor, rule: str, alphas: Sequence[float] | None = None) -> Tensor:
-    """Return the pixels of each map above every threshold, bool `[B, T, h, w]`, after the map is scaled to [0, 1].
+    """Return the region of each map at every threshold `alpha`, bool `[B, T, h, w]`; maps are scaled to [0, 1] first.
 
-    `"value"` takes pixels of at least `alpha`, `"mean"` those of at least `alpha` times the mean of the map, and
-    `"energy"` the smallest number of largest pixels that hold the share `alpha` of the map's sum: at least one, and all
-    pixels that are equal to the smallest of them.
+    The rule `"value"` takes the pixels of at least `alpha`; `"mean"` those of at least `alpha` times the mean of the
+    map; and `"energy"` as few of the largest pixels as hold the share `alpha` of the map's sum, but at least one, and
+    all pixels that equal the smallest of them.
 
     Args:
         m: maps `[B, 1, h, w]`.
-        rule: one of the three.
-        alphas: the thresholds; None is the rule's `thresholds_of`.
+        rule: `"value"`, `"mean"` or `"energy"`.
+        alphas: the thresholds; None is those of `thresholds_of(rule)`.
     """
     tried = thresholds_of(rule) if alphas is None else alphas
     scaled = normalise(is_map(m)).flatten(1)
@@ -53,7 +53,7 @@ def regions(m: Tensor, rule: str, alphas: Sequence[float] | None = None) -> Tens
     elif rule == "energy":
         values = scaled.sort(dim=1, descending=True).values
         held = values.cumsum(1)
-        # The tolerance keeps rounding in the sum from adding all the smallest pixels.
+        # The tolerance prevents that rounding in the sum adds all the smallest pixels.
         last = torch.searchsorted(held, limits * held[:, -1:] * (1 - 1e-6))
         limits = values.gather(1, last.clamp_max(values.shape[1] - 1))
     return (scaled[:, None] >= limits[..., None]).unflatten(2, m.shape[2:])
@@ -62,13 +62,14 @@ def regions(m: Tensor, rule: str, alphas: Sequence[float] | None = None) -> Tens
 def choose_on_other_half(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return each image's score at the threshold that is best, on average, for the *other* half of the images.
 
-    The halves are the even and the odd places. Every image is tested, and none helps to choose its own threshold.
+    The halves are the images at even and at odd indices. Every image is tested, and none helps to choose its own
+    threshold.
 
     Args:
         scores: scores by image and threshold, `[B, T]`; higher is better, nan where undefined.
 
     Returns:
-        The score `[B]` and the place of its threshold, int64 `[B]`; nan and -1 where the other half is undefined.
+        The score `[B]` and the index of its threshold, int64 `[B]`; nan and -1 where the other half has no scores.
     """
     chosen, place = torch.full_like(scores[:, 0], torch.nan), torch.full_like(scores[:, 0], -1, dtype=torch.int64)
     for half in (0, 1):

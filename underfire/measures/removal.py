@@ -1,6 +1,6 @@
-"""Images whose most relevant pixels are replaced, or all but those, and what the model says of them.
+"""Replace the most relevant pixels of images, or all others, and ask the model about these variants.
 
-Several measures may ask for the same variant of an image; the model is asked about it once.
+Several measures may need the same variant of an image; it goes through the model once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Variant:
         fill: what replaces the pixels; empty where none is replaced.
         k: how many of the most relevant pixels.
         keep: whether these pixels stay and the others are replaced.
-        order: which of the orders ranks the pixels; 0 is that of the map.
+        order: index of the order that ranks the pixels; 0 is that of the map.
     """
 
     fill: str
@@ -35,7 +35,7 @@ class Variant:
     order: int = 0
 
     def plain(self, pixels: int) -> Variant:
-        """Return the one name of a variant in which no pixel, or every pixel, is replaced, whatever the order."""
+        """Return the variant itself, or one common name for all variants that replace no pixel, or every pixel."""
         if self.k == (pixels if self.keep else 0):
             return Variant("", 0)
         return Variant(self.fill, pixels) if self.k == (0 if self.keep else pixels) else self
@@ -46,7 +46,7 @@ Answers = Mapping[Variant, tuple[Tensor, Tensor]]
 
 
 def counts(pixels: int, steps: int) -> list[int]:
-    """Return how many pixels are replaced at each of `steps + 1` points from none to all; at most one point per pixel.
+    """Return the number of pixels at each of `steps + 1` points from none to all; with few pixels, one step for each.
 
     Raises:
         InputError: `steps` is below 1.
@@ -71,14 +71,14 @@ def pixel_order(m: Tensor, x: Tensor) -> Tensor:
 def answers(
     model: Model, x: Tensor, y: Tensor, orders: Tensor, variants: Iterable[Variant], chunk: int | None = None
 ) -> Answers:
-    """Return what the model says of every variant of every image; it is asked once about equal variants.
+    """Return the model's answers to every variant of every image; equal variants go through the model once.
 
     Args:
         orders: ranks of the pixels, int64 `[orders, B, H·W]` (see `pixel_order`).
         variants: the variants to ask about.
 
     Raises:
-        InputError: a fill is unknown, or something does not fit. ModelError: the model returns NaN.
+        InputError: a fill is unknown, or the shapes do not fit. ModelError: the model returns NaN.
     """
     check_images(x, y)
     pixels, wanted = orders.shape[2], list(variants)
@@ -90,7 +90,7 @@ def answers(
     keep = torch.tensor([variant.keep for variant in asked], device=x.device)
 
     def show(image: Tensor, variant: Tensor) -> Tensor:
-        # A pixel is replaced if its rank is below k, so that no state goes from one step to the next.
+        # A pixel is replaced if its rank is below k, so that no variant depends on another one.
         gone = (orders[order[variant], image] < k[variant, None]) ^ keep[variant, None]
         return torch.where(gone.view(-1, 1, *x.shape[2:]), fills[place[variant], image], x[image])
 

@@ -1,7 +1,7 @@
 """Sanity checks: whether an explanation changes when the network's weights, or the labels it learned, are random.
 
-Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, Sanity Checks for Saliency Maps, NeurIPS 2018. If the map
-of a method stays the same when the weights are random, it explains the image and not the network.
+Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, Sanity Checks for Saliency Maps, NeurIPS 2018. If the maps
+of a method stay the same when the weights are random, they explain the image and not the network.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PAPER = "Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, Sanity Checks for 
 
 
 def absolute_rank_correlation(m: Tensor, n: Tensor) -> Tensor:
-    """Return `map_rank_correlation` of the absolute values, `[B]`, which a change of sign leaves as it is."""
+    """Return `map_rank_correlation` of the absolute values, `[B]`, which does not depend on the sign of a map."""
     return map_rank_correlation(is_map(m).abs(), is_map(n).abs())
 
 
@@ -41,10 +41,10 @@ SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Randomised:
-    """Similarity of the maps before and after layers were re-initialised.
+    """The similarity of the maps before and after layers were re-initialised.
 
     Attributes:
-        layers: the layers, from the last one of the network to the first; the maps were compared after each of them.
+        layers: the re-initialised layers, in this order; the maps were compared after each of them.
         similarity: values `[layers, B]` by the name of the similarity; nan where either map is constant or not finite.
         kept: layers that have weights but cannot be re-initialised; they kept what they had learned.
     """
@@ -66,17 +66,18 @@ def randomisation(
     generator: torch.Generator | None = None,
     chunk: int | None = None,
 ) -> Randomised:
-    """Return how similar the maps stay as the layers of a copy of the network get random weights, the last one first.
+    """Compare the maps of the network with those of a copy whose layers get random weights, the last layer first.
 
     Args:
-        model: a module; it is copied and left as it is.
-        cascade: whether a layer stays random; if False, one layer at a time is random.
-        layers: names of the layers, in this order; None is all that have weights.
+        model: a module; it is copied and not changed.
+        cascade: whether layers stay random, so that more and more are; if False, only one layer at a time is random.
+        layers: names of the layers, in the order in which they are re-initialised; None is all layers with weights,
+            from the last to the first.
         similarities: functions that compare two batches of maps, by name.
 
     Raises:
-        InputError: a layer cannot be re-initialised, or none is named.
-        Unsupported: the model is no module, or none of its layers can be re-initialised.
+        InputError: a layer cannot be re-initialised, or `layers` is empty.
+        Unsupported: the model is not a module, or none of its layers can be re-initialised.
     """
     check_images(x, y)
     other, known, kept = copy_for_randomisation(model, x)
@@ -112,7 +113,7 @@ def random_weights(
     """Return the rank correlation of the map with that of the same network with random weights in every layer, `[B]`.
 
     This is the last step of the cascade of `randomisation`, with the same arguments and errors. Near 1, the map does
-    not depend on what was learned. The result is nan where either map is constant or not finite.
+    not depend on what the network has learned. The result is nan where either map is constant or not finite.
     """
     check_images(x, y)
     other, known, _ = copy_for_randomisation(model, x)
@@ -131,8 +132,8 @@ def random_labels(
     """Return the rank correlation of the map with that of a network trained on random labels, `[B]`.
 
     Args:
-        model: trained on the true labels.
-        other: the same network, trained on the same images with shuffled labels.
+        model: the network trained on the true labels.
+        other: the same architecture, trained on the same images with shuffled labels.
 
     Returns:
         The correlation; near 1, the map does not depend on what the labels teach. It is nan where a map is constant or

@@ -1,4 +1,4 @@
-"""Infidelity: the error with which a map predicts how a known change of the image changes the score of a class.
+"""Infidelity: the error of a map as a prediction of how known changes of the image change the score of a class.
 
 Source: Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019:
 `INFD(Φ, f, x) = E_I [(Iᵀ Φ − (f(x) − f(x − I)))²]`.
@@ -54,19 +54,19 @@ def infidelity(
     generator: torch.Generator | None = None,
     chunk: int | None = None,
 ) -> Tensor:
-    """Return the mean squared error of the change of score that a map predicts, `[B]`, in squared logits.
+    """Return the mean squared error with which a map predicts changes of the score, `[B]`, in squared logits.
 
-    The two kinds of change suit two kinds of maps. `"noise"` adds Gaussian noise, one value for all channels of a
-    pixel: `I` is the noise, and the signed gradient, summed over channels, predicts the change. `"squares"` replaces a
-    square by the fill: `I` is 1 there and 0 elsewhere, and the contributions of the pixels predict the change, such as
-    gradient times input or integrated gradients. Noise is not clipped to the box.
+    The two kinds of change `I` of the image suit two kinds of maps. `"noise"` subtracts Gaussian noise `I`, one value
+    for all channels of a pixel; the signed gradient, summed over channels, predicts the change of score. `"squares"`
+    replaces a square by the fill: `I` is 1 there and 0 elsewhere, and the contributions of the pixels predict the
+    change of score, such as gradient times input or integrated gradients. Noisy images are not clipped to the box.
 
     Args:
         m: maps `[B, 1, h, w]`, signed; they are resized to the images.
         perturbation: `"noise"` or `"squares"`.
         samples: how many changes are drawn; they are the same for every image.
         noise: standard deviation of the noise. The default is below one grey level, because a network is not linear
-            over larger changes: at 0.1 the gradient of a MobileNet is no better than a random map.
+            over larger changes: at 0.1 the gradient of a MobileNet predicts no better than a random map.
         patch: side of the square in pixels; None is a quarter of the shorter side.
         fill: what replaces the square: `"black"`, `"mean"` or `"blur"`.
         scaled: whether each map is multiplied by the factor that minimises its error, `E[Iᵀ Φ Δf] / E[(Iᵀ Φ)²]`, as in
@@ -106,7 +106,9 @@ def infidelity(
     fell = f[:, :1] - f[:, 1:]
     predicted = (resize(m, size).flatten(1) @ changes[1:].flatten(1).to(wide(m).dtype).T).to(fell.dtype)
     if scaled:
-        beta = ratio((predicted * fell).sum(1), predicted.square().sum(1)).nan_to_num(0)  # the map predicts no change
+        beta = ratio((predicted * fell).sum(1), predicted.square().sum(1)).nan_to_num(
+            0
+        )  # 0 where the map predicts no change
         predicted = predicted * beta[:, None]
     error = (predicted - fell).square().mean(1)
     finite = torch.isfinite(m).all(3).all(2)[:, 0]

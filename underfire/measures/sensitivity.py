@@ -19,7 +19,7 @@ from underfire.validate import default_generator
 
 
 def maps_in_chunks(interpreter: Interpreter, model: Model, x: Tensor, y: Tensor, chunk: int) -> Tensor:
-    """Return the maps of the images, `[B, 1, h, w]`, without a graph, `chunk` images at a time."""
+    """Return the maps of the images, `[B, 1, h, w]`, without a graph, computed for `chunk` images at a time."""
     with frozen(model), torch.no_grad():
         parts = zip(x.detach().split(chunk), y.split(chunk), strict=True)
         return torch.cat([is_map(interpreter(model, images, classes)) for images, classes in parts])
@@ -45,11 +45,11 @@ def sensitivity_max(
 ) -> Tensor:
     """Return the largest relative change of a map, in L2, over a few random changes of the image, `[B]`.
 
-    The result is a lower bound of the true maximum; an attack on the explanation finds a larger one. Changed images are
-    not clipped to the box.
+    The result is a lower bound of the true maximum; an attack on the explanation can find a larger change. Changed
+    images are not clipped to the box.
 
     Args:
-        eps: the largest change of a feature; changes are uniform in that box.
+        eps: the largest change of a feature; changes are drawn uniformly from `[-eps, eps]`.
         samples: how many changes are drawn; they are the same for every image.
 
     Returns:

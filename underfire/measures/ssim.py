@@ -1,4 +1,4 @@
-"""Structural similarity of two maps."""
+"""Structural similarity (SSIM) of two maps."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from underfire.measures.maps import informative, normalise
 def map_ssim(m: Tensor, n: Tensor, *, window: int = 7) -> Tensor:
     """Return the mean structural similarity of the min-max normalised maps, `[B]`; 1 if they are equal.
 
-    Means, variances and the covariance are taken in every square of `window` pixels that lies inside the map (a smaller
-    square in a smaller map), unweighted and unbiased. The constants are those of the paper for values in [0, 1]. The
-    result is nan where either map is constant or not finite.
+    Means, variances and the covariance are computed in every square of `window` x `window` pixels that lies inside the
+    map (a smaller square in a smaller map), unweighted and unbiased. The constants are those of the paper for values in
+    [0, 1]. The result is nan where either map is constant or not finite.
     """
     known = informative(m) & informative(n)
     a, b = (normalise(t) for t in common_grid({"m": normalise(m), "n": normalise(n)}).values())

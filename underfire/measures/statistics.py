@@ -33,9 +33,10 @@ def _vector(values: Tensor | ArrayLike) -> NDArray[np.float64]:
 
 
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:
-    """Return the rate `k / n` with its exact interval (Clopper and Pearson, Biometrika 1934); nan in [0, 1] for n = 0.
+    """Return the rate `k / n` with its exact interval (Clopper and Pearson, Biometrika 1934).
 
-    The interval holds the true rate with at least the stated confidence, whatever that rate is.
+    The interval contains the true rate with at least the stated confidence, whatever that rate is. For n = 0 the rate
+    is nan, and the interval [0, 1].
 
     Raises:
         InputError: not 0 <= k <= n, or the confidence is not in (0, 1).
@@ -77,7 +78,7 @@ def bootstrap_mean(
 ) -> Interval:
     """Return the mean of values `[n]` with its BCa bootstrap interval (Efron, JASA 1987).
 
-    Values that are nan, where a measure is undefined, are left out; `n` counts the others. The interval of a single
+    Values that are nan, because a measure is undefined, are left out; `n` counts the others. The interval of a single
     value is nan, and without values the mean is nan too.
 
     Raises:
@@ -100,7 +101,7 @@ def bootstrap_mean(
     if np.ptp(vector) == 0:
         return Interval(mean, mean, mean, n)
     means = _resampled_means(vector, resamples, seed)
-    # Bias correction: the place of the estimate among its resamples; ties count half, for discrete values.
+    # Bias correction: the quantile of the estimate among the resampled means; ties count half, for discrete values.
     below = ((means < mean).mean() + (means <= mean).mean()) / 2
     z0 = ndtri(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
     # Acceleration by the jackknife: for a mean, the skewness divided by 6 √n.
@@ -111,7 +112,7 @@ def bootstrap_mean(
 
 
 def student_mean(values: Tensor | ArrayLike, confidence: float = 0.95) -> Interval:
-    """Return the mean of values `[n]` with Student's t interval (Biometrika 1908), which suits a few values too.
+    """Return the mean of values `[n]` with Student's t interval (Biometrika 1908), which also suits few values.
 
     The bootstrap interval of fewer than some twenty values is too narrow. The interval of a single value is nan, and
     without values the mean is nan too.
@@ -138,7 +139,7 @@ def paired_difference(
     The difference is significant if the interval does not contain 0. Pairs with a nan are left out.
 
     Raises:
-        InputError: `a` and `b` have different lengths, or `bootstrap_mean` raises one.
+        InputError: `a` and `b` have different lengths, or an argument is wrong for `bootstrap_mean`.
     """
     first, second = _vector(a), _vector(b)
     if len(first) != len(second):

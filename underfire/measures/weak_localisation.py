@@ -1,9 +1,9 @@
-"""Weakly supervised localisation: whether the box around a map's largest region is the box of the object.
+"""Weakly supervised localisation: whether the box around a map's largest region matches the box of the object.
 
 Source: Cao et al., Look and Think Twice, ICCV 2015; with the rules of `regions`, as Dabkowski and Gal, Real Time Image
 Saliency for Black Box Classifiers, NIPS 2017, and after them Zhang et al., Interpretable Deep Learning under Fire,
 USENIX Security 2020, table 2. They choose a threshold on held-out images; here each half of the images chooses the
-threshold of the other. A box is (left, top, right, bottom) in pixels, the last two exclusive.
+threshold for the other half. A box is (left, top, right, bottom) in pixels, the last two exclusive.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Localised:
     """The box that a map gives for every image, compared with the box of the object.
 
     Attributes:
-        hit: 1 where the box is right, 0 where not, nan where the map or the box is undefined, `[B]`.
-        iou: intersection over union of the box with the nearest box of the object, `[B]`.
-        box: the boxes, int64 `[B, 4]`.
+        hit: 1 where the box of the map is right, 0 where it is wrong, nan where one of the boxes is undefined, `[B]`.
+        iou: the largest intersection over union of the map's box with a box of the object, `[B]`.
+        box: the boxes of the maps, int64 `[B, 4]`.
         threshold: the threshold that the other half of the images chose, `[B]`.
     """
 
@@ -41,7 +41,8 @@ class Localised:
 def largest_box(inside: Tensor) -> Tensor:
     """Return the smallest box around the largest connected part of each region, int64 `[N, 4]`; zeros if it is empty.
 
-    Pixels are connected by their edges; among equal parts the first in reading order is taken. The CPU finds the parts.
+    Pixels are connected by their edges; among equally large parts the first in reading order is taken. The parts are
+    found on the CPU.
 
     Args:
         inside: the regions, bool `[N, H, W]`.
@@ -65,7 +66,7 @@ def largest_box(inside: Tensor) -> Tensor:
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Return the intersection over union of boxes `[..., 4]`, float32 `[...]`; 0 if one is empty, nan if both are."""
+    """Return the intersection over union of boxes `[..., 4]`, float32 `[...]`: 0 if one is empty, nan if both are."""
     sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
     both = sides.clamp_min(0).prod(-1)
     areas = [(box[..., 2:] - box[..., :2]).clamp_min(0).prod(-1) for box in (a, b)]
@@ -75,14 +76,15 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
 def localise(
     m: Tensor, boxes: Tensor, *, rule: str = "value", size: tuple[int, int] | None = None, least: float = 0.5
 ) -> Localised:
-    """Compare the box that each map gives, at a threshold chosen on the other half of the images, with the object's.
+    """Compare the box of each map, at the threshold that the other half of the images chose, with the object's box.
 
     Args:
         m: maps `[B, 1, h, w]`.
-        boxes: one box of the object `[B, 4]`, or several `[B, n, 4]` of which the nearest counts; zeros are no box.
+        boxes: the box of the object `[B, 4]`, or several boxes `[B, n, 4]`, of which the one with the largest
+            intersection over union counts; a box of zeros is no box.
         rule: how a region is taken from a map: `"value"`, `"mean"` or `"energy"` (see `regions.regions`).
         size: H and W of the images, in whose pixels the boxes are given; None is the size of the maps.
-        least: the intersection over union from which a box is right.
+        least: the smallest intersection over union at which a box is right.
 
     Raises:
         InputError: the rule is unknown, or the shapes do not fit.
@@ -96,7 +98,7 @@ def localise(
     m = resize(m, size) if size is not None else m
     known = known & (boxes[..., 2:] > boxes[..., :2]).all(-1).any(1)
     thresholds = thresholds_of(rule)
-    # One map at a time, because the regions of all maps would need as much memory as T copies of them.
+    # One map at a time, because the regions at all T thresholds would need as much memory as T copies of the maps.
     drawn = torch.cat([largest_box(regions(one, rule).flatten(0, 1)) for one in m.split(1)])
     drawn = drawn.view(len(m), len(thresholds), 4)
     iou = box_iou(drawn[:, :, None], boxes[:, None]).nan_to_num(0).amax(2).to(m.dtype)
@@ -123,10 +125,10 @@ def localise(
 def localisation_error(
     m: Tensor, boxes: Tensor, *, rule: str = "value", size: tuple[int, int] | None = None, least: float = 0.5
 ) -> float:
-    """Return the share of images whose box around the map's largest region misses the object's (IoU below `least`).
+    """Return the share of images where the box around the map's largest region misses the object (IoU below `least`).
 
     Arguments and errors are those of `localise`. Maps that are constant or not finite and images without a box are left
-    out. The result is nan if fewer than two images, one in each half, are left.
+    out. The result is nan unless each half keeps at least one image.
     """
     hit = localise(m, boxes, rule=rule, size=size, least=least).hit
     return float(1 - hit.nanmean())

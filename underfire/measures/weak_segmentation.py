@@ -23,8 +23,8 @@ _PAPER = "Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 20
 def segmentation_ap(m: Tensor, mask: Tensor) -> Tensor:
     """Return the average precision of the map's values as scores of the mask's pixels, `[B]`.
 
-    Equal values are one threshold. A random map has the share of the mask. The result is nan where the map is constant
-    or not finite, and where the mask is empty.
+    Pixels of equal value share one threshold. A random map scores about the share of the pixels that lie in the mask.
+    The result is nan where the map is constant or not finite, and where the mask is empty.
     """
     m, inside, known = on_mask(m, mask)
     values, order = m.flatten(1).sort(dim=1, descending=True)
@@ -52,7 +52,8 @@ def segmentation_sweep(m: Tensor, mask: Tensor, rule: str = "value") -> Tensor:
 def segmentation_iou(m: Tensor, mask: Tensor, *, rule: str = "value") -> float:
     """Return the mean intersection over union of the maps' regions with the masks.
 
-    Each half of the images (even and odd places) is tested with the threshold that is best for the other half. Images
-    whose map or mask is undefined are left out. The result is nan if fewer than two, one in each half, are left.
+    Each half of the images (even and odd indices) is tested at the threshold that is best for the other half. Images
+    whose map is constant or not finite, or whose mask is empty, are left out. The result is nan unless each half keeps
+    at least one image.
     """
     return float(choose_on_other_half(segmentation_sweep(m, mask, rule))[0].nanmean())
