@@ -1,7 +1,7 @@
-"""What every method of a kind must do, as functions that the tests of a plugin call.
+"""Contracts: functions that check whether a method keeps the promises of its kind, for the tests of a plugin.
 
-A function raises AssertionError if its method breaks a promise, and the message names the promise. The contract tests
-of underfire call the same functions for every method of the catalogue.
+Each function raises AssertionError if the method breaks a promise, and the message names the promise. The tests of
+underfire call the same functions for every method of the catalogue.
 """
 
 from underfire.testing.attack import check_attack

@@ -30,7 +30,7 @@ def check_attack(
 
     Args:
         attack: the function, or its card.
-        options: what the attack needs to run, and settings that make it quick.
+        options: options that the attack requires, and settings that make it quick.
         promises: names of some of `PROMISES`; None is all of them.
     """
     function = attack.function if isinstance(attack, Card) else attack
@@ -63,7 +63,7 @@ class Subject:
         return self.facts.domains[0]
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, **changes: Any) -> Tensor:
-        """Run the attack with a generator of a fixed seed; `norm` is left out if the attack has no such option."""
+        """Run the attack with a seeded generator; `norm` is left out if the attack has no such option."""
         options = {"generator": torch.Generator(x.device).manual_seed(1), **self.options, **changes}
         if "norm" not in self.parameters:
             options.pop("norm", None)
@@ -96,7 +96,7 @@ def shape_box_and_size(subject: Subject) -> None:
 
 
 def every_domain(subject: Subject) -> None:
-    """Check that it runs on every domain of its card, keeps fixed columns, and refuses other domains in one line."""
+    """Check that the attack runs on every domain of its card, keeps fixed columns, and refuses other domains."""
     for domain, kind in DOMAINS.items():
         shape = (5, 7, 7) if domain == "image" else ()
         model = toy_classifier(domain, shape=shape, dtype=torch.float32)
@@ -119,7 +119,7 @@ def every_domain(subject: Subject) -> None:
 
 
 def deterministic(subject: Subject) -> None:
-    """Equal generators give equal results, as does no generator; the global seed plays no part."""
+    """Check that two calls with equal generators, or without one, give equal results, whatever the global seed."""
     model, x, y = subject.setting()
     before = torch.get_rng_state()
     for source in ("a generator", "no generator"):
@@ -133,7 +133,7 @@ def deterministic(subject: Subject) -> None:
 
 
 def model_left_as_found(subject: Subject) -> None:
-    """Modes, hooks, weights and gradients of the model are as before; no gradient of a weight is computed."""
+    """Check that modes, hooks, weights and gradients of the model are kept, and that no weight gets a gradient."""
     model, x, y = subject.setting()
     model.train()
     layers = list(model.module.children())
@@ -160,7 +160,7 @@ def model_left_as_found(subject: Subject) -> None:
 
 
 def goal_works_or_raises(subject: Subject) -> None:
-    """Check that a goal becomes likelier if the card says "targeted", and raises Unsupported if it does not."""
+    """Check that a goal becomes likelier if the card says "targeted", and raises Unsupported otherwise."""
     model, x, y = subject.setting()
     logits = model(x).detach()
     goal = logits.topk(2, dim=1).indices[:, 1]
@@ -171,9 +171,9 @@ def goal_works_or_raises(subject: Subject) -> None:
     x_adv = subject(model, x, y, goal=goal, eps=BIG.get(subject.facts.norms[0], 1.0) / 2.5)
     reached = model(x_adv).detach()
     before, after = (m.log_softmax(1).gather(1, goal[:, None]).squeeze(1) for m in (logits, reached))
-    # What transfers from a substitute learned from labels alone, and these labels are all the same.
+    # Not for an attack by a substitute: it learns from labels alone, and here the model predicts only one class.
     if (subject.facts.knowledge, subject.facts.atlas) != ("black-box", "AML.T0043.002"):
-        # A goal that leads is a success, even where a third class has gained more than it.
+        # A goal that is now the prediction is a success, even if its own probability fell.
         share = float(((after > before) | (reached.argmax(1) == goal)).float().mean())
         require(share >= (0.6 if subject.facts.random else 1), f"the goal became likelier for {share:.0%} of samples")
     with refused(InputError, "goal equals the label", "a goal that equals the label"):
@@ -181,7 +181,7 @@ def goal_works_or_raises(subject: Subject) -> None:
 
 
 def saturated_model(subject: Subject) -> None:
-    """Check that a model that is so confident that its probabilities have no gradient is fooled all the same."""
+    """Check that the attack fools a model that is so confident that its probabilities have no gradient."""
     model, x, y = subject.setting()
     _scale_last(model, 1e4)
     x_adv = subject(model, x, y, eps=BIG.get(subject.facts.norms[0], 1.0))
@@ -205,7 +205,7 @@ def batch_equals_singles(subject: Subject) -> None:
 
 
 def any_precision(subject: Subject) -> None:
-    """Eps may be float64 where `x` is float32, and the model may compute in half precision; two classes are enough."""
+    """Check float64 eps with float32 `x`, a model in half precision, and a model of only two classes."""
     model, x, y = subject.setting()
     for norm in subject.facts.norms:
         eps = torch.full((len(x),), EPS.get(norm, 0.5), dtype=torch.float64)
@@ -231,7 +231,7 @@ def misclassified_stays(subject: Subject) -> None:
 
 
 def no_success_where_none_is(subject: Subject) -> None:
-    """Check that nothing is reported if nothing fools the model: an attack of minimum size returns the clean input."""
+    """Check the result for a model that nothing fools: finite, and from an attack of minimum size the clean input."""
     model, x, y = subject.setting()
     _scale_last(model, 1e-3)
     with torch.no_grad():
@@ -252,7 +252,7 @@ def empty_batch(subject: Subject) -> None:
 
 
 def bad_input(subject: Subject) -> None:
-    """Wrong inputs, labels and options each raise one clear error."""
+    """Check that wrong inputs, labels and options each raise the right error."""
     model, x, y = subject.setting()
     y = torch.zeros_like(y)
     cases: list[tuple[type[Exception], str, str, tuple[Tensor, Tensor], dict[str, Any]]] = [
@@ -274,7 +274,7 @@ def bad_input(subject: Subject) -> None:
 
 
 def _scale_last(model: Classifier, factor: float) -> None:
-    """Multiply the weights of the last layer."""
+    """Multiply the weights and biases of the last layer by a factor."""
     with torch.no_grad():
         for parameter in list(model.module.children())[-1].parameters():
             parameter.mul_(factor)

@@ -31,13 +31,13 @@ def check_interpreter(
 ) -> None:
     """Raise AssertionError if the interpreter breaks one of the promises of its family; the message names the promise.
 
-    The interpreter explains images of 9 x 12 pixels for a small convolutional network of four classes. What is promised
-    of maps is not checked of interpreters that give something else.
+    The interpreter explains images of 9 x 12 pixels for a small convolutional network of four classes. Promises about
+    maps are not checked for interpreters that give something else.
 
     Args:
         interpreter: the function or the class, or its card.
-        options: what the interpreter needs to run, and settings that make it quick.
-        fit_options: the same for the `fit` of a class.
+        options: options that the interpreter requires, and settings that make it quick.
+        fit_options: such options for the method `fit` of a class.
         promises: names of some of `PROMISES`; None is all of them.
     """
     method = interpreter.function if isinstance(interpreter, Card) else interpreter
@@ -56,7 +56,7 @@ class KnownImages:
         return 24
 
     def read(self, index: Sequence[int]) -> Batch:
-        """Return the images with these numbers."""
+        """Return the images at these indices."""
         x = torch.rand(24, *SHAPES["image"], generator=torch.Generator().manual_seed(5), dtype=_DTYPE)
         rows = list(index)
         return Batch(x[rows], torch.arange(24)[rows] % 4, tuple(map(str, rows)))
@@ -68,7 +68,7 @@ class Subject:
 
     Attributes:
         method: the function, or the class.
-        facts: what its card says; without a card, a map that is differentiable.
+        facts: what its card says; without a card, those of a differentiable map.
         options: passed in every call, or to the class.
         fit_options: passed to `fit`.
     """
@@ -104,7 +104,7 @@ class Subject:
 
 
 def setting(*, smooth: bool = False) -> tuple[Classifier, Tensor, Tensor]:
-    """Return a small network, a batch of images and one class for each; `smooth` is without kinks."""
+    """Return a small network, a batch of images and one class for each; `smooth` replaces ReLU by softplus."""
     model = toy_classifier(dtype=_DTYPE)
     if smooth:
         for name, module in list(model.module.named_children()):
@@ -141,7 +141,7 @@ def map_shape_and_dtype(subject: Subject) -> None:
 
 
 def batch_equals_singles(subject: Subject) -> None:
-    """Check that an image has the same map alone as in a batch, and whatever the chunk."""
+    """Check that an image has the same map alone as in a batch, and for any chunk."""
     if not subject.gives_map:
         return
     model, x, y = setting()
@@ -155,7 +155,7 @@ def batch_equals_singles(subject: Subject) -> None:
 
 
 def differentiable_as_the_card_says(subject: Subject) -> None:
-    """Check that a map carries a graph to `x` iff its card says so, and that its derivative is that of the map."""
+    """Check that a map carries a graph to `x` exactly if its card says so, and that its derivative is right."""
     if not subject.gives_map:
         return
     for changes, tolerance in _double_backwards(subject):
@@ -171,14 +171,14 @@ def differentiable_as_the_card_says(subject: Subject) -> None:
 
 
 def _double_backwards(subject: Subject) -> Iterator[tuple[dict[str, Any], float]]:
-    """Yield the default derivative, and the exact one where there is a choice, each with its largest error."""
+    """Yield the options for the default derivative, and for the exact one if it exists, each with the largest error."""
     yield {}, 0.05
     if "double_backward" in subject.parameters:
         yield {"double_backward": "exact"}, 1e-5
 
 
 def _derivative_gap(interpret: Callable[..., Tensor], model: nn.Module, x: Tensor, y: Tensor, m: Tensor) -> float:
-    """Return by how much the derivative of the map misses central differences along eight directions, relatively."""
+    """Return the relative error of the map's derivative against central differences along eight random directions."""
     generator, step = torch.Generator().manual_seed(1), 1e-6
     weights = torch.randn(m.shape, generator=generator, dtype=m.dtype)
     (slope,) = torch.autograd.grad((weights * m).sum(), x)
@@ -194,7 +194,7 @@ def _derivative_gap(interpret: Callable[..., Tensor], model: nn.Module, x: Tenso
 
 
 def model_left_as_found(subject: Subject) -> None:
-    """Modes, hooks and gradients of the model, the images and the global random state are as before."""
+    """Check that modes, hooks and gradients of the model, the images and the global random state are kept."""
     model, x, y = setting()
     model.train()
     before, random = x.clone(), torch.get_rng_state()
@@ -230,7 +230,7 @@ def empty_batch(subject: Subject) -> None:
 
 
 def bad_input(subject: Subject) -> None:
-    """Classes that do not fit, a chunk of 0 and a missing `fit` each raise their error."""
+    """Check that wrong classes, a chunk of 0 and a call before `fit` each raise the right error."""
     model, x, y = setting()
     interpret = subject.prepared(model)
     wrong = y.clone()

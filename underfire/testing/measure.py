@@ -17,7 +17,7 @@ from underfire.testing.promises import check_promises, require
 #: The arguments that an audit binds by name.
 VOCABULARY = ("model", "interpreter", "x", "x_adv", "y", "goal", "logits", "logits_adv", "m", "n", "mask")
 BATCH = 5
-# A measure that asks a model sees other images in a narrow float type: small changes are rounded.
+# Largest relative error of a measure that calls a model: narrow float types round the images.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
 
 
@@ -31,7 +31,7 @@ def check_measure(
 
     Args:
         measure: the function, or its card.
-        arguments: values for the arguments that are not in `VOCABULARY`, five of each, by name.
+        arguments: values for the arguments that are not in `VOCABULARY`, by name, each for a batch of five.
         promises: names of some of `PROMISES`; None is all of them.
     """
     function = measure.function if isinstance(measure, Card) else measure
@@ -43,7 +43,7 @@ def check_measure(
 
 
 class Network(nn.Module):
-    """A small smooth network with random weights, which computes in float64 whatever it is given."""
+    """A small smooth network with random weights, which computes in float64 for any dtype of its input."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -91,12 +91,12 @@ def example(dtype: torch.dtype = torch.float64) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Subject:
-    """A measure with what it is called with.
+    """A measure with the arguments that it is checked with.
 
     Attributes:
         function: the measure.
         facts: what its card says.
-        arguments: values for the arguments that an audit does not know.
+        arguments: values for the arguments that are not in `VOCABULARY`, by name.
     """
 
     function: Callable[..., Tensor | float]
@@ -125,7 +125,7 @@ def _alike(found: Tensor | float, wanted: Tensor | float, relative: float = 1e-6
 
 
 def documented(subject: Subject) -> None:
-    """Check that the docstring begins with a sentence, and what an audit computes asks only for what an audit has."""
+    """Check that the docstring begins with a sentence, and that an audit has the arguments of a measure with a table."""
     summary = (inspect.getdoc(subject.function) or "").split("\n", 1)[0]
     require(summary.endswith("."), f"the docstring must begin with a sentence, got {summary!r}")
     if subject.facts.table:
@@ -135,7 +135,7 @@ def documented(subject: Subject) -> None:
 
 
 def one_value_each(subject: Subject) -> None:
-    """Check that the result is bool or as wide as its input, one value `[B]` per sample, or a float."""
+    """Check that the result is a float, or one value `[B]` per sample: bool, or float64 for float64 input."""
     found = subject(subject.given())
     if not isinstance(found, Tensor):
         require(isinstance(found, float), f"the result must be a tensor or a float, got {type(found).__name__}")
@@ -145,7 +145,7 @@ def one_value_each(subject: Subject) -> None:
 
 
 def batch_equals_singles(subject: Subject) -> None:
-    """Check that a sample's value does not depend on the others, unless the measure is of a whole set."""
+    """Check that a sample's value does not depend on the others; a float must be their mean, unless `whole`."""
     if subject.facts.whole:
         return
     given = subject.given()
@@ -159,21 +159,21 @@ def batch_equals_singles(subject: Subject) -> None:
 
 
 def any_precision(subject: Subject) -> None:
-    """Narrow floats give the same value as wide ones, in float32."""
+    """Check that narrow float types give the same value as float64, and that it is a float32."""
     if subject.facts.timed:
         return
     wide = subject(subject.given())
-    asks = "model" in subject.required()
+    calls_model = "model" in subject.required()
     for dtype, tolerance in _TOLERANCE.items():
         narrow = subject(subject.given(dtype))
         if isinstance(narrow, Tensor) and narrow.dtype != torch.bool:
             require(narrow.dtype == torch.float32, f"{dtype} must give float32, got {narrow.dtype}")
-        relative = tolerance if asks else 1e-5
+        relative = tolerance if calls_model else 1e-5
         require(_alike(narrow, wide, relative), f"{dtype} gives {narrow}, float64 {wide}")
 
 
 def inside_limits(subject: Subject) -> None:
-    """Values stay inside the limits of the card."""
+    """Check that values stay inside the limits of the card."""
     if subject.facts.limits is not None:
         low, high = subject.facts.limits
         found = torch.as_tensor(subject(subject.given())).double()
@@ -181,7 +181,7 @@ def inside_limits(subject: Subject) -> None:
 
 
 def arguments_left_as_found(subject: Subject) -> None:
-    """Tensors, weights and modes of modules and the global random state are as before."""
+    """Check that tensors, weights and modes of modules and the global random state are kept."""
     given = subject.given()
     modules = [value for value in given if isinstance(value, nn.Module)]
     tensors = [v for v in given if isinstance(v, Tensor)] + [t for m in modules for t in m.state_dict().values()]
@@ -193,7 +193,7 @@ def arguments_left_as_found(subject: Subject) -> None:
     require(torch.equal(torch.get_rng_state(), state), "the global random state changed")
 
 
-#: The promises by name.
+#: The promises by name, in the order in which they are checked.
 PROMISES: dict[str, Callable[[Subject], None]] = {
     promise.__name__: promise
     for promise in (

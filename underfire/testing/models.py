@@ -1,4 +1,4 @@
-"""Small classifiers and batches, one for each domain, with which the contracts of this folder are checked."""
+"""Small classifiers and batches for every domain, on which the contracts are checked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from underfire.domains import IMAGES, Domain
 from underfire.model import Classifier
 
-#: The domains that a card may name; columns of a table have boxes of their own, and the last two may not change.
+#: The domains that a card may name; each column of the table has its own bounds, and the last two may not change.
 DOMAINS = {
     "image": IMAGES,
     "table": Domain(
@@ -22,7 +22,7 @@ DOMAINS = {
     ),
     "series": Domain("series", 3),
 }
-#: Shapes of one sample; that of images is not square, so that a method that swaps the sides is seen.
+#: Shapes of one sample; images are not square, so that a method that swaps height and width fails.
 SHAPES = {"image": (3, 9, 12), "table": (8,), "series": (4, 6)}
 
 #: A medium and a large perturbation of the toy images, by norm.
@@ -31,7 +31,7 @@ BIG = {"linf": 0.5, "l2": 8.0, "l1": 120.0, "l0": 300.0, "pixels": 100, "flow": 
 
 
 def toy_batch(domain: str = "image", n: int = 5, *, shape: tuple[int, ...] = (), dtype: torch.dtype) -> Tensor:
-    """Return random samples `[n, ...]` inside the box, some values of which lie on its border."""
+    """Return random samples `[n, ...]` inside the box, with some values on its border."""
     kind, shape = DOMAINS[domain], shape or SHAPES[domain]
     share = torch.rand(n, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     if domain == "image":

@@ -1,4 +1,4 @@
-"""What the contracts of all kinds share: requiring a fact or an error, and checking promises by name."""
+"""Shared parts of all contracts: require a condition or an error, and check promises by name."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def check_promises(
 
     Args:
         name: the name of the method.
-        subject: what every promise is called with.
+        subject: the method with its options, with which every promise is called.
         promises: the promises by name.
-        chosen: the names of some of them; None is all.
+        chosen: the names of the promises to check; None is all.
 
     Raises:
         InputError: there is no promise of that name.
@@ -42,14 +42,14 @@ def check_promises(
 
 
 def require(condition: bool | Tensor, message: str) -> None:
-    """Raise AssertionError unless the condition holds, for a tensor in every entry."""
+    """Raise AssertionError unless the condition holds; a tensor must be true in every entry."""
     if not bool(torch.as_tensor(condition).all()):
         raise AssertionError(message)
 
 
 @contextmanager
 def refused(error: type[Exception], words: str, what: str) -> Iterator[None]:
-    """Require that the block raises an error whose message holds some words."""
+    """Require that the block raises `error` with `words` in its message; `what` names the cause for the reader."""
     try:
         yield
     except error as found:
