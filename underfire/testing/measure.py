@@ -125,7 +125,7 @@ def _alike(found: Tensor | float, wanted: Tensor | float, relative: float = 1e-6
 
 
 def documented(subject: Subject) -> None:
-    """Check that the docstring begins with a sentence, and that an audit has the arguments of a measure with a table."""
+    """Check that the docstring begins with a sentence, and that a measure with a table needs only what an audit has."""
     summary = (inspect.getdoc(subject.function) or "").split("\n", 1)[0]
     require(summary.endswith("."), f"the docstring must begin with a sentence, got {summary!r}")
     if subject.facts.table:
