@@ -388,7 +388,7 @@ def test_pictures_are_not_overwritten(fails: Fails) -> None:
 
 def test_a_gate_that_names_nothing(fails: Fails) -> None:
     gate = ("--out", "run", "--fail-under")
-    assert "--fail-under wants NAME=VALUE" in fails("audit", spec(), *gate, "half")
+    assert "--fail-under must be NAME=VALUE" in fails("audit", spec(), *gate, "half")
     assert "did you mean 'robust_accuracy'?" in fails("audit", spec(), *gate, "robust=0.5")
     assert main(["audit", str(spec()), "--out", "run", "--quiet"]) == 0
     says = fails("report", "run", "--quiet", "--json", "--csv", "tables", "--fail-under", "robust_accuracy/pdg=0.5")

@@ -1,4 +1,4 @@
-"""Define the verbs and their options; each verb imports its module when it runs."""
+"""Define the verbs of the command line and their options; a verb imports the module that does its work when it runs."""
 
 from __future__ import annotations
 
@@ -48,14 +48,16 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
-    """Handle the options before the verb."""
+    """Define the options that precede the verb."""
 
 
 @app.command()
 def audit(
-    spec: Annotated[Path | None, typer.Argument(help="The audit, a YAML file; default: the packaged one.")] = None,
+    spec: Annotated[Path | None, typer.Argument(help="The audit spec, a YAML file; default: the built-in one.")] = None,
     out: Annotated[
         str | None, typer.Option(help="The run folder, a path or a URL.", show_default="runs/NAME-OF-THE-SPEC")
     ] = None,
@@ -63,12 +65,12 @@ def audit(
         int | None,
         typer.Option(
             min=0,
-            help="Number of worker processes; 0: this process alone.",
+            help="Number of worker processes; 0 uses this process alone.",
             show_default="one per core for a long audit",
         ),
     ] = None,
     executor: Annotated[
-        str | None, typer.Option(help="What computes: auto, in-process, processes, ray or ray://HOST:PORT.")
+        str | None, typer.Option(help="What computes the cells: auto, in-process, processes, ray or ray://HOST:PORT.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Replace the seeds of the spec.")] = None,
     device: Device = None,
@@ -112,7 +114,9 @@ def attack(
         str | None,
         typer.Option(help="A class, `random` or `least-likely`; default: any wrong class."),
     ] = None,
-    interpreter: Annotated[str | None, typer.Option(help="Also show this explanation; adv2 attacks it.")] = None,
+    interpreter: Annotated[
+        str | None, typer.Option(help="Also write the maps of this interpreter; adv2 attacks them.")
+    ] = None,
     settings: Settings = None,
     n: Number = None,
     size: Size = None,
@@ -157,16 +161,23 @@ def explain(
     ] = False,
     classes: Annotated[
         int | None,
-        typer.Option(min=1, help="With --all: how many likely classes.", show_default="all up to 10, else 3"),
+        typer.Option(
+            min=1, help="With --all: the number of most likely classes.", show_default="all of up to 10, else 3"
+        ),
     ] = None,
     goal: Annotated[
         str | None,
-        typer.Option(help="The class to explain, or the class to reach; default: the predicted class, or any other."),
+        typer.Option(
+            help="The class to explain; default: the predicted class. Of changed images, the class to reach; "
+            "default: any other class."
+        ),
     ] = None,
     reference: Annotated[
         str | None, typer.Option(help="Images to fit the interpreter to or to compare with, as a data URI.")
     ] = None,
-    reference_n: Annotated[int | None, typer.Option(min=1, help="How many of --reference; default: all.")] = None,
+    reference_n: Annotated[
+        int | None, typer.Option(min=1, help="Number of images of --reference; default: all.")
+    ] = None,
     settings: Settings = None,
     n: Number = None,
     size: Size = None,
@@ -181,7 +192,7 @@ def explain(
     """Explain predictions; write maps over images, changed images, examples or rules, and a table."""
     from underfire.cli import explaining, pictures, side_by_side
 
-    if every and name is not None and images is None:  # with --all the only argument is the images
+    if every and name is not None and images is None:  # with --all, the first argument is the images
         name, images = "all", name
     if name is None or images is None or (every and (name != "all" or settings or reference)):
         usage = "explain --all IMAGES --model URI" if every else "explain NAME IMAGES --model URI"
@@ -234,11 +245,11 @@ def list_(
 
 @app.command()
 def reproduce(
-    name: Annotated[str | None, typer.Argument(help="The experiment; without it, list them.")] = None,
+    name: Annotated[str | None, typer.Argument(help="The experiment; without a name, list all experiments.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data and weights.", show_default="$UNDERFIRE_DATA")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="runs/NAME")] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the experiments.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Run a small part of it, in a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Run a small part, in about a minute.")] = False,
     seed: Seed = 0,
     device: Device = None,
     quiet: Quiet = False,

@@ -30,7 +30,7 @@ class PreparedInterpreter:
 
     Attributes:
         card: its card in the catalogue.
-        call: returns the explanation of `(model, x, y)`, with figures about the map where the card has `detailed`.
+        call: returns the explanation of `(model, x, y)`; where the card has `detailed`, with figures about the map.
         known: the images of `--reference`, or None.
         passes: the approximate number of passes per image, for the progress bar.
     """
@@ -42,12 +42,12 @@ class PreparedInterpreter:
 
     @property
     def gives(self) -> str:
-        """`"map"`, `"images"`, `"examples"` or `"rules"`."""
+        """The kind of explanation: `"map"`, `"images"`, `"examples"` or `"rules"`."""
         return self.card.facts.gives
 
     @cached_property
     def images(self) -> Tensor | None:
-        """The images of `--reference`, decoded once, `[N, C, H, W]`."""
+        """The images of `--reference`, `[N, C, H, W]`; None without them."""
         return None if self.known is None else self.known[:].x
 
     def __call__(self, job: Job, x: Tensor, y: Tensor, **more: Any) -> Any:
@@ -119,6 +119,7 @@ def prepare(
 
 
 def _fit(job: Job, name: str, method: Any, known: Dataset) -> None:
+    """Fit an interpreter to the images of `--reference` under a progress bar."""
     from underfire.hooks import unwrap
 
     seen = 0
@@ -147,7 +148,7 @@ def explain(
 ) -> None:
     """Explain the predicted class of the images of `job`, or the class `goal`, and write the results.
 
-    For an interpreter that returns changed images, `goal` is the class that they should have.
+    For an interpreter that returns changed images, `goal` is the class that the changed images should get.
     """
     import torch
 
@@ -169,6 +170,7 @@ def explain(
 
 
 def _explained(job: Job, part: ExplainedBatch, y: Tensor) -> None:
+    """Add the explained classes `y` to the rows."""
     for row, k in zip(part.rows, y.tolist(), strict=True):
         row |= {"explained": k, "explained_class": job.model.name_of(k)}
 
@@ -199,7 +201,7 @@ def _show_images(job: Job, method: PreparedInterpreter, part: ExplainedBatch) ->
 
     x, wanted, pred = part.batch.x, part.wanted, part.logits.argmax(1)
     every = torch.arange(len(x), device=x.device)
-    rest = every if wanted is None else every[pred != wanted]  # the others have the class already
+    rest = every if wanted is None else every[pred != wanted]  # the other images have the wanted class already
     more: dict[str, Any] = {} if wanted is None else {"goal": wanted[rest]}
     if method.images is not None:
         more["known"] = method.images.to(x)
@@ -235,6 +237,7 @@ def _show_images(job: Job, method: PreparedInterpreter, part: ExplainedBatch) ->
 
 
 def _outcome(row: Row, wanted: int | None) -> str:
+    """Return the outcome for a changed image in words."""
     if wanted == row["pred"]:
         return "no change needed"
     if not row["success"]:

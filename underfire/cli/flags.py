@@ -15,7 +15,7 @@ FailUnder = Annotated[
     typer.Option(
         "--fail-under",
         metavar="NAME=VALUE",
-        help="Exit with 1 if a figure is lower, such as robust_accuracy=0.5; may be repeated.",
+        help="Exit with 1 if a figure is lower than VALUE, such as robust_accuracy=0.5; may be repeated.",
     ),
 ]
 _IMAGES = typer.Argument(help="An image, a folder of images, or a data URI (cluttered-digits:test).")
@@ -23,13 +23,13 @@ Images = Annotated[str, _IMAGES]
 ImagesIfGiven = Annotated[str | None, _IMAGES]
 Model = Annotated[str, typer.Option(help="zoo:NAME, PATH.safetensors?arch=NAME, python:package.module:factory ...")]
 Number = Annotated[
-    int | None, typer.Option("--n", min=1, help="How many images; default: all of a folder, 8 of a URI.")
+    int | None, typer.Option("--n", min=1, help="Number of images; default: all of a folder, 8 of a data URI.")
 ]
 Size = Annotated[int | None, typer.Option(min=1, help="Scale and centre-crop image files to this many pixels a side.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the method; may be repeated.")
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images in one batch.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Number of images in one batch.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 Out = Annotated[Path | None, typer.Option(help="Folder to write into.", show_default="underfire-NAME")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]

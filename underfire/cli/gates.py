@@ -23,13 +23,13 @@ class Gate:
 
 
 def parse(text: str, names: Sequence[str]) -> Gate:
-    """Return the gate of `NAME=VALUE`, whose name must be one of `names`.
+    """Return the gate that `NAME=VALUE` states; its name must be one of `names`.
 
     >>> parse("robust_accuracy=0.5", ["robust_accuracy"])
     Gate(name='robust_accuracy', at_least=0.5)
 
     Raises:
-        InputError: it is not a name and a number, or the run has no figure of that name.
+        InputError: `text` is not a name and a finite number, or the run has no figure of that name.
     """
     name, _, value = text.rpartition("=")
     try:
@@ -37,7 +37,7 @@ def parse(text: str, names: Sequence[str]) -> Gate:
     except ValueError:
         limit = math.nan
     if not name or not math.isfinite(limit):
-        raise InputError(f"--fail-under wants NAME=VALUE, as in robust_accuracy=0.5, got {text!r}")
+        raise InputError(f"--fail-under must be NAME=VALUE, as in robust_accuracy=0.5, got {text!r}")
     if name not in names:
         raise InputError(f"--fail-under: the run has no figure {name!r}; {nearest(name, names)}")
     return Gate(name, limit)
@@ -46,8 +46,8 @@ def parse(text: str, names: Sequence[str]) -> Gate:
 def known_names(spec: AuditSpec) -> list[str]:
     """Return the names of all figures that a run of this spec has.
 
-    `clean_accuracy`; `robust_accuracy`, what all attacks together leave at worst; and of each attack at its largest
-    size `robust_accuracy/ATTACK` and `map_iou/ATTACK/INTERPRETER`.
+    They are `clean_accuracy`; `robust_accuracy`, the lowest accuracy under all attacks of one norm and size together;
+    and for each attack at its largest size `robust_accuracy/ATTACK` and `map_iou/ATTACK/INTERPRETER`.
     """
     maps = [f"{attack.title}/{interpreter.title}" for attack in spec.attacks for interpreter in spec.interpreters]
     return [
@@ -59,6 +59,7 @@ def known_names(spec: AuditSpec) -> list[str]:
 
 
 def _figures(found: Findings) -> dict[str, float]:
+    """Return the figures of `known_names` that have a result."""
     from underfire.audit.reading import largest
 
     known = {} if found.clean is None else {"clean_accuracy": found.clean.value}

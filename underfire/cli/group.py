@@ -1,4 +1,4 @@
-"""Define the group of all verbs, which turns expected errors into one line and an exit code."""
+"""Define the group of all verbs, which reports an expected error in one line and by an exit code."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ _UsageError: Any = typer.BadParameter.__base__  # typer does not export it, and 
 
 
 class Verbs(TyperGroup):
-    """Turn expected errors into one line and an exit code; any other exception is a bug and keeps its traceback."""
+    """A group of verbs that reports an expected error in one line and by an exit code.
+
+    Any other exception is a bug and keeps its traceback.
+    """
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a verb."""
+        """Run a verb and handle its errors."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of our output, such as `head`, has closed it

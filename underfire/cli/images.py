@@ -22,7 +22,7 @@ _URI_DEFAULT = 8
 
 @dataclass(frozen=True)
 class ImageInput:
-    """Images in batches, their file names without suffix, and whether their labels are known."""
+    """Images in batches, with their file names without suffix and whether their labels are known."""
 
     batches: Iterator[Batch]
     stems: tuple[str, ...]
@@ -36,11 +36,11 @@ def open_images(
 
     Args:
         place: an image file, a folder (with its subfolders), or a data URI.
-        n: how many images to draw; None takes all files, or a few of a data set.
-        size: files are scaled and cropped to this many pixels a side; None leaves them as they are.
-        batch_size: the most images in a batch; a batch has images of one shape.
+        n: number of images to draw at random; None takes all files, or up to 8 images of a data URI.
+        size: side in pixels to which image files are scaled and cropped; None keeps their size.
+        batch_size: largest number of images in a batch; all images of a batch have one shape.
         seed: the seed of the draw.
-        channels: 1 converts files to grey.
+        channels: 1 converts image files to grey.
 
     Raises:
         DataError: there are no images, or fewer than `n`, or a file is not an image.
@@ -71,6 +71,7 @@ def open_images(
 
 
 def _draw(files: list[Path], n: int | None, seed: int, path: Path) -> list[Path]:
+    """Return `n` files of the folder `path`, drawn at random, in their order; None returns all."""
     if n is None:
         return files
     if n > len(files):
@@ -82,7 +83,7 @@ def _draw(files: list[Path], n: int | None, seed: int, path: Path) -> list[Path]
 
 
 def _stems(names: list[str]) -> tuple[str, ...]:
-    """Return safe file names without suffix, numbered where two would clash on a case-insensitive disk."""
+    """Return safe file names without suffix; number all of them if two would clash on a case-insensitive disk."""
     safe = [re.sub(r"[^\w=-]+", "_", str(Path(name).with_suffix(""))).strip("_") for name in names]
     if len({name.lower() for name in safe}) < len(safe):
         safe = [f"{i:04d}_{name}" for i, name in enumerate(safe)]
@@ -90,6 +91,7 @@ def _stems(names: list[str]) -> tuple[str, ...]:
 
 
 def _read(root: Path, files: list[Path], size: int | None, batch_size: int, channels: int | None) -> Iterator[Batch]:
+    """Yield image files in batches of one shape, without labels, which are -1."""
     import torch
 
     from underfire.data import read_image

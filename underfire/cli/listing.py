@@ -71,7 +71,7 @@ def show_reproductions(as_json: bool) -> None:
     if as_json:
         print_json([{"name": name, "summary": summary} for name, summary in found.items()])
         return
-    table = _table("reproductions", "name", "what it is")
+    table = _table("reproductions", "name", "content")
     for name, summary in found.items():
         table.add_row(name, summary)
     OUT.print(table)

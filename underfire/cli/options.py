@@ -1,4 +1,4 @@
-"""Read methods from the command line, with flags and `--set name=value`, and check them like entries of a spec."""
+"""Read a method and its options from the command line, and check them like an entry of a spec."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _SEVERAL_TEXTS = (str | tuple[str, ...], str | tuple[str, ...] | None)
 def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
     """Parse settings `name=value`, each value as YAML: `true`, `null`, `3`, `[1, 2]` or a text.
 
-    The value of a text option is not parsed, so that a layer may be called `4`; a list of texts is written in brackets.
+    The value of a text option is not parsed, so that a layer may have the name `4`. Where an option may be several
+    texts, they are written as a list in brackets.
 
     Raises:
         InputError: a setting is not `name=value`, has a flag of its own, or is given twice.
@@ -49,10 +50,15 @@ def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
 
 
 def attack(name: str, settings: Sequence[str], **flags: Any) -> AttackSpec:
-    """Return the attack `name` at one size; `flags` are `norm eps steps goal interpreter`, None where not given.
+    """Return the attack `name` at one size, with its options checked.
+
+    Args:
+        name: an attack of the catalogue.
+        settings: the values of `--set`.
+        flags: the values of `norm`, `eps`, `steps`, `goal` and `interpreter`; None where a flag is not given.
 
     Raises:
-        InputError: there is no such attack or option, or a value is wrong; the message suggests the nearest.
+        InputError: there is no such attack or option, or a value is wrong; the message suggests the nearest one.
     """
     from underfire.audit.spec import parse_attack
 
@@ -63,13 +69,18 @@ def attack(name: str, settings: Sequence[str], **flags: Any) -> AttackSpec:
 
 
 def interpreter(name: str, settings: Sequence[str] = (), *, maps_only: bool = True) -> InterpreterSpec:
-    """Return the interpreter `name`, checked likewise; with `maps_only`, raise if it does not return maps."""
+    """Return the interpreter `name`, with its options checked.
+
+    Raises:
+        InputError: there is no such interpreter or option, a value is wrong, or with `maps_only` it returns no maps.
+    """
     from underfire.audit.spec import parse_interpreter
 
     return parse_interpreter(_with_flags(find("interpreter", name), settings, {}), maps_only=maps_only)
 
 
 def _with_flags(card: Card, settings: Sequence[str], flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings and the flags together as an entry of a spec."""
     given = typed(card, settings)
     for flag, value in flags.items():
         if value is None:

@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """The options that `attack` and `explain` share; model and images are opened at their first use."""
+    """The options that `attack` and `explain` share; the model and the images are opened at their first use."""
 
     pictures: str
     model_uri: str
@@ -50,7 +50,7 @@ class Job:
         return models.load(self.model_uri, device=device(self.device))
 
     def check_domain(self, kind: str, name: str) -> None:
-        """Raise Unsupported if the model takes no images, or the method does not take what the model takes."""
+        """Raise Unsupported if the model does not take images, or the method does not support the model's domain."""
         from underfire.domains import domain_of
 
         domain = domain_of(self.model)
@@ -68,8 +68,11 @@ class Job:
     def batches(self, what: str, passes: int) -> Iterator[tuple[Batch, Tensor, tuple[str, ...]]]:
         """Yield every batch on the device with its logits and file names, under a progress bar.
 
-        Images without labels get the predicted class. `passes` is the approximate number of forward passes per image,
-        so that the bar also moves within a batch.
+        The label of an image without one is the predicted class.
+
+        Args:
+            what: the name of the bar.
+            passes: the approximate number of forward passes per image, with which the bar also moves within a batch.
         """
         from underfire.domains import check_inputs
         from underfire.hooks import unwrap
@@ -101,7 +104,7 @@ class Job:
                 handle.remove()
 
     def about(self, batch: Batch, logits: Tensor) -> list[Row]:
-        """Return the label and the prediction of every image, as rows."""
+        """Return the name, the label and the prediction of every image, as rows."""
         from underfire.measures.prediction import confidence
 
         pred = logits.argmax(1)
@@ -149,7 +152,11 @@ def rows_of(columns: dict[str, Tensor]) -> Iterator[Row]:
 def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | None) -> None:
     """Attack the images of `job`, write the pictures, and print the measurements.
 
-    `goal` is a class by name or number, or None where the entry states the goal.
+    Args:
+        job: the options shared with `explain`.
+        entry: the attack at one size.
+        goal: the class to reach, by name or number; None takes the goal of `entry`.
+        interpreter: an interpreter whose maps of the clean and adversarial images are written, too; None for none.
     """
     import torch
 
@@ -215,7 +222,7 @@ def _passes(entry: AttackSpec) -> int:
 def _measured(
     model: Classifier, entry: AttackSpec, batch: Batch, x_adv: Tensor, goal: Tensor | None
 ) -> dict[str, Tensor]:
-    """Return what the attack did, measured on its images alone, and whether it survives the 8 bits of a PNG."""
+    """Return the outcome as measured on the adversarial images, and whether they succeed when stored as 8-bit PNG."""
     from underfire.measures.outcome import attack_outcome
     from underfire.measures.perturbation import l0_pixels
     from underfire.measures.prediction import success
@@ -230,6 +237,7 @@ def _measured(
 
 
 def _map_distances(clean: Tensor, adversarial: Tensor) -> dict[str, Tensor]:
+    """Return the distance and the overlap of the clean and the adversarial maps."""
     from underfire.measures import maps
 
     return {"map_l1": maps.map_l1(clean, adversarial), "map_iou": maps.map_iou(clean, adversarial)}

@@ -1,4 +1,4 @@
-"""Show how far a job is: a bar with a count, a rate and the remaining time."""
+"""Show the progress of a job: a bar with a count, a rate and the remaining time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from underfire.cli.shared import ERR
 
 
 class _Count(ProgressColumn):
-    """Show how much is done, and of how much."""
+    """Show the number of finished units and the total."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{_number(task.completed)}/{_number(task.total or 0)} {task.fields['unit']}")
 
 
 class _Pace(ProgressColumn):
-    """Show the mean rate since the start, and how long the rest takes at that rate."""
+    """Show the mean rate since the start, and the remaining time at that rate."""
 
     def render(self, task: Task) -> Text:
         seconds, new = task.elapsed or 0.0, task.completed - task.fields["first"]
@@ -34,7 +34,7 @@ class _Pace(ProgressColumn):
 
 
 def _number(value: float) -> str:
-    """Format whole numbers in full and others with three digits, without exponents."""
+    """Format a whole number in full and another one with three digits, without exponents."""
     return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
@@ -48,7 +48,11 @@ def _clock(seconds: float) -> str:
 def progress(
     what: str, total: float, *, unit: str, start: float = 0, quiet: bool = False
 ) -> Iterator[Callable[..., None]]:
-    """Show a progress bar on stderr that begins at `start`; yield `show(done, what)`, which moves and names it."""
+    """Show a progress bar on stderr that begins at `start`.
+
+    Yields:
+        `show(done, what)`, which moves the bar to `done` and may rename it.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),

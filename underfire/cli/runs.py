@@ -31,7 +31,7 @@ def audit(
     quiet: bool,
     as_json: bool,
 ) -> bool:
-    """Run an audit, or continue it, write its report and print its summary.
+    """Run or continue an audit, write its report and print its summary.
 
     Returns:
         False if a gate failed.
@@ -43,7 +43,7 @@ def audit(
     from underfire.audit.spec import parse_spec
 
     if workers is None:
-        torch.set_num_threads(1)  # as in every worker: torch's pool of threads is slow on cores that others use too
+        torch.set_num_threads(1)  # as in workers: torch's thread pool is slow on cores that other programs use, too
     if seed is not None and seed < 0:
         raise InputError(f"--seed should be 0 or more, got {seed}")
     spec = _spec(path)
@@ -57,12 +57,12 @@ def audit(
     name = path.stem if path else "default"
     out = out or str(Path("runs") / name)
     with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(sys.stderr))  # where Ray tells of lost nodes; stdout is for results
-        bar = _Bar(stack, "audit", "images", "looking at the model and the images", quiet)
+        stack.enter_context(redirect_stdout(sys.stderr))  # Ray prints messages about lost nodes; stdout is for results
+        bar = _Bar(stack, "audit", "images", "checking the model and the images", quiet)
 
         def tell(event: Event) -> None:
             if event.skipped and not event.what and not quiet:
-                there = f"{event.skipped} of {event.skipped + event.of_cells} cells are there already"
+                there = f"{event.skipped} of {event.skipped + event.of_cells} cells are finished already"
                 ERR.print(f"continuing: {there}")
             bar(event.done, event.total, f"audit, {event.cells} of {event.of_cells} cells")
 
@@ -75,11 +75,12 @@ def audit(
 
 
 def _page(run: str, name: str) -> Path:
-    """Return where the report of a run lies: in its folder, or in this one if the run is in an object store."""
+    """Return the path of the report: in the run folder, or in the current folder if the run is in an object store."""
     return Path(f"{name}.html") if "://" in run else Path(run) / "report.html"
 
 
 def _spec(path: Path | None) -> AuditSpec:
+    """Return the spec at `path`, or the built-in one."""
     from importlib.resources import as_file, files
 
     from underfire.audit.spec import load_spec
@@ -91,7 +92,7 @@ def _spec(path: Path | None) -> AuditSpec:
 
 
 class _Bar:
-    """A progress bar that opens when it is first told how much there is to do; until then it says `before`."""
+    """A progress bar that opens at its first call, which states the total; before that, it shows the text `before`."""
 
     def __init__(self, stack: ExitStack, what: str, unit: str, before: str, quiet: bool) -> None:
         self._stack, self._what, self._unit, self._quiet = stack, what, unit, quiet
@@ -117,7 +118,11 @@ def report(
     fail_under: tuple[str, ...],
     quiet: bool,
 ) -> bool:
-    """Write what a run found in the forms that were asked for, by default as a page; False when a gate failed."""
+    """Write the report of a run in the requested formats, by default as a page.
+
+    Returns:
+        False if a gate failed.
+    """
     from underfire import report as reports
     from underfire.audit.ledger import Ledger
 
@@ -137,6 +142,7 @@ def report(
 
 
 def _results(ledger: Ledger, gates: list[Gate], quiet: bool, as_json: bool, page: Path | None) -> bool:
+    """Print the results and each failed gate; return whether all gates passed."""
     from underfire import report as reports
     from underfire.audit.summary import findings
 
@@ -163,7 +169,7 @@ def reproduce(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Run a published experiment again, and print its table or its JSON."""
+    """Run a published experiment, and print its results as a table or JSON."""
     from underfire import reproductions
 
     with ExitStack() as stack:

@@ -1,6 +1,6 @@
-"""Share consoles, atomic writes, devices and one-line errors among the verbs.
+"""Functions that the verbs share: consoles, one-line errors, JSON, atomic writes and devices.
 
-Nothing here imports torch before it is used, so that `underfire --help` is fast.
+This module imports torch only inside functions, so that `underfire --help` is fast.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ERR = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error on one line; for an `OSError`, with the file."""
+    """Return the message of an error on one line, with the file for an `OSError`."""
     if isinstance(error, OSError) and error.strerror:
         files = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
         hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
@@ -58,7 +58,7 @@ def to_json(value: Any) -> str:
 
 @contextmanager
 def atomic_write_all(folder: Path, names: Sequence[str], *, force: bool = False) -> Iterator[Path]:
-    """Yield a staging folder; at the end move the files `names` from it to `folder`, or none after an error.
+    """Yield a staging folder; at the end, move the files `names` from it to `folder`, or none of them after an error.
 
     Raises:
         InputError: `folder` is a file, or one of `names` is in it already and `force` is not given.
@@ -81,7 +81,7 @@ def atomic_write_all(folder: Path, names: Sequence[str], *, force: bool = False)
 
 
 def device(name: str | None) -> str:
-    """Return the device `name`, by default the first GPU or else the CPU.
+    """Return the device `name`; by default the first GPU, or the CPU if there is none.
 
     Raises:
         InputError: torch cannot compute on the device.

@@ -11,9 +11,9 @@ from underfire.cli.shared import ERR, atomic_write_all, to_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-ALL_CLASSES = 10  # up to so many classes, all are shown; of more, the most likely
-LIKELIEST = 3
-_PASSES = 100_000  # rough number of passes for an image with ten classes, for the progress bar
+ALL_CLASSES = 10  # with at most this many classes, all are shown by default
+LIKELIEST = 3  # with more, this number of most likely ones
+_PASSES = 100_000  # approximate number of forward passes for an image with ten classes, for the progress bar
 
 
 def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
@@ -21,8 +21,8 @@ def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
 
     Args:
         job: the model, the images and the folder to write into.
-        goal: the only class to explain.
-        classes: the number of most likely classes; None takes all of up to ten classes, else three.
+        goal: the only class to explain; None explains several.
+        classes: number of most likely classes; None takes all of up to ten classes, and three of more.
     """
     import torch
 

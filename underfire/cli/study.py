@@ -1,4 +1,4 @@
-"""`underfire study`: prepare a study, serve it to annotators, report its results."""
+"""`underfire study`: prepare a study, serve it to annotators, and report its results."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from underfire.records import Batch, Interval
     from underfire.study.results import Difference, StudyResults
 
-_POOL = 5  # without --from, so many times the wanted images are classified to choose from
+_POOL = 5  # without --from, the images are chosen from this multiple of their number
 
 verbs = typer.Typer(
-    help="Measure with people whether explanations help: a study in the browser, without and with explanations.",
+    help="Measure in a study whether explanations help people: in the browser, without and with explanations.",
     no_args_is_help=True,
 )
 Folder = Annotated[Path, typer.Argument(help="The folder of a prepared study.")]
@@ -163,7 +163,7 @@ def report(
 
 
 class _StudyImages:
-    """The model and the images, which are read twice: to classify all, and to explain the chosen ones."""
+    """The model and the images, which are read twice: to classify all of them, and to explain the chosen ones."""
 
     n: int | None = None
     labelled = False
@@ -182,7 +182,7 @@ class _StudyImages:
         self.channels = channels_of(self.model)
 
     def draw(self, pool: int | None, enough: int) -> None:
-        """Set how many images are classified: `pool`; where it is None, `enough`, or all if there are fewer."""
+        """Set the number of images that are classified to `pool`; if it is None, to `enough`, but at most to all."""
         from underfire import data
 
         found = self._open()  # raises if the images cannot be read
@@ -203,7 +203,7 @@ class _StudyImages:
                 show(done)
 
     def explainer(self, entry: Any) -> Any:
-        """Return a function that explains images for classes."""
+        """Return a function `(x, y) -> map` that explains images for classes."""
         from underfire.audit.methods import interpreter_of
         from underfire.catalog import find
 
@@ -225,7 +225,7 @@ class _StudyImages:
 
 
 def _check_folder(folder: Path, force: bool) -> None:
-    """Raise InputError if the folder has another study, whose answers would be mistaken for answers to this one."""
+    """Raise InputError if the folder contains a study with answers, or without `force` any study."""
     from underfire.study import design, store
 
     if (folder / store.FILE).exists():
@@ -235,6 +235,7 @@ def _check_folder(folder: Path, force: bool) -> None:
 
 
 def _show(found: StudyResults) -> None:
+    """Print the results of a study as tables."""
     from rich.table import Table
 
     from underfire.study.results import headline

@@ -39,7 +39,7 @@ def train(
 ) -> None:
     """Fit the interpreter `name` to a model and its data and save it to `out`.
 
-    During training its state is stored in `OUT.checkpoint`; with `resume`, training continues from there.
+    The state of the training is stored in `OUT.checkpoint`; with `resume`, training continues from it.
 
     Raises:
         Unsupported: the interpreter is not trained. InputError: it has no such option; or `out` exists, or a checkpoint
@@ -72,7 +72,7 @@ def train(
         test = test.subset(n, seed)
     method = entry.with_options(**made)
     if not resume:
-        checkpoint.unlink(missing_ok=True)  # only after everything else was checked
+        checkpoint.unlink(missing_ok=True)  # only now, after all checks
     with ExitStack() as stack:
         show: Callable[[float], None] | None = None
 
@@ -104,7 +104,7 @@ def trainable(card: Card) -> bool:
 
 
 def _split(card: Card, settings: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings that make the method, and those of its `fit`.
+    """Split the settings into options of the method and options of its `fit`.
 
     Raises:
         InputError: a setting is unknown or has the wrong type.
@@ -119,11 +119,11 @@ def _split(card: Card, settings: tuple[str, ...]) -> tuple[dict[str, Any], dict[
 
 
 def quality(method: Any, model: Classifier, test: Dataset, seed: int) -> dict[str, float]:
-    """Evaluate the explanations of test images; return means over the images.
+    """Evaluate the maps of test images; return means over the images.
 
-    The values are the method's own loss, if it has one, and where the evidence is known: how often the maximum of the
-    map is inside it (the pointing game), the share of the map inside it, and the share of the image that it covers,
-    which is what a random map gets.
+    The values are the mean of the map and, if the method has one, its loss. If the data has masks of the evidence, they
+    are also how often the maximum of the map is inside the mask (the pointing game), the share of the map inside the
+    mask, and the share of the image inside the mask, which is the expected value for a random map.
     """
     import torch
 
