@@ -1,8 +1,8 @@
 """Interpreters, one published method per file or folder: `name(model, x, y, *, ...) -> map [B, 1, h, w]`.
 
 A map is float and not normalised; `y` is the class that it explains, int64 `[B]`. If the card says that a map is
-differentiable, it carries a graph to `x` where `x` requires a gradient and gradients are enabled. A method that learns
-from data is a class, and also stands here under its name in the catalogue.
+differentiable, it carries a graph to `x` if `x` requires a gradient and gradients are enabled. A method that learns
+from data is a class, and is exported under its name in the catalogue too.
 """
 
 from underfire.interpreters.cam import cam

@@ -20,7 +20,7 @@ from underfire.validate import require_finite
     second_order=False,
 )
 def cam(model: nn.Module, x: Tensor, y: Tensor, *, grid: tuple[int, int] | None = None) -> Tensor:
-    """Weight the feature maps before global average pooling by the last layer's weights of class `y`; signed.
+    """Sum the feature maps before global average pooling, by the weights of the last layer for class `y`; signed.
 
     The mean of the map plus the bias of the class is the logit. The model must end in global average pooling (or the
     mean of a transformer's tokens) and one linear layer.
@@ -29,7 +29,7 @@ def cam(model: nn.Module, x: Tensor, y: Tensor, *, grid: tuple[int, int] | None 
         The map, `[B, 1, h, w]`, at the size of those feature maps, in logits.
 
     Raises:
-        Unsupported: the model does not end so. ModelError: its features are NaN.
+        Unsupported: the model does not end in average pooling and one linear layer. ModelError: features are NaN.
     """
     with frozen(model):
         name, weight, _ = pooled_head(model, x, grid)

@@ -26,11 +26,11 @@ def deconvnet(
     channels: bool = False,
     neuron: str | None = None,
 ) -> Tensor:
-    """Project the logit of class `y` back to the image: every ReLU passes back what is positive, open or not.
+    """Project the logit of class `y` back to the image; every ReLU passes back all positive values, whatever its input.
 
-    Max-pooling passes back to where its maximum was; every other operation passes back a gradient. The map of a ReLU
-    network therefore changes with the image only by jumps, and without max-pooling not at all: its derivative, taken by
-    back-propagating twice, is zero.
+    Max-pooling passes values back to the place of its maximum; all other operations pass back gradients. The map of a
+    ReLU network is therefore piecewise constant in the image, and constant without max-pooling: its derivative, taken
+    by back-propagating twice, is zero.
 
     Returns:
         The map, `[B, 1, H, W]`, in logits per unit of the image.
@@ -38,6 +38,6 @@ def deconvnet(
     Raises:
         ModelError: the map is NaN.
     """
-    with deconv_relu(), bypass_cache(model):  # a pass that is shared would not follow the rule
+    with deconv_relu(), bypass_cache(model):  # a pass that is shared with others would not follow the rule
         g = require_finite(backward_to_input(model, x, y, neuron, twice=True))
     return g if channels else reduce_channels(g, absolute)

@@ -23,15 +23,15 @@ def grad_cam(
     layer: str | tuple[str, ...] | None = None,
     grid: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Weight feature maps by the mean gradient of the logit of class `y`; negative parts are cut off.
+    """Sum feature maps, each weighted by its mean gradient of the logit of class `y`, and set negative values to zero.
 
     Args:
         layer: one layer or several; the maps of several are each divided by their largest value, resized to the largest
-            grid and averaged. None is the last layer with space, of a transformer the last whose patches the logits
-            depend on.
+            grid and averaged. None is the last layer with space; for a transformer, the last on whose patch tokens the
+            logits depend.
 
     Returns:
-        The map, `[B, 1, h, w]`, at the size of the layer's output, never negative; of one layer in logits.
+        The map, `[B, 1, h, w]`, at the size of the layer's output, never negative; for a single layer in logits.
 
     Raises:
         ModelError: there is no such layer, or the gradient is NaN. Unsupported: the layer has no space, or tokens of no

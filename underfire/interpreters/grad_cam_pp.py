@@ -23,16 +23,16 @@ def grad_cam_pp(
     layer: str | tuple[str, ...] | None = None,
     grid: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Weight feature maps by positive gradients, each place so that every object counts alike, large or small.
+    """Sum feature maps, weighted by positive gradients such that large and small objects count alike.
 
     The paper explains `Y = exp(S)` of the logit `S`. Where `S` is piecewise linear in a feature map, the first three
-    derivatives of `Y` are `exp(S)` times the powers of the gradient `g` of `S`. That factor is common to all channels
-    and left out. The map is `ReLU(Σ_k w_k A^k)` with (equations 5, 6 and 19 of the paper; `Σ A` over the places of
-    channel k)
+    derivatives of `Y` are `exp(S)` times the powers of the gradient `g` of `S`. The factor `exp(S)` is common to all
+    channels and left out. The map is `ReLU(Σ_k w_k A^k)`, where (equations 5, 6 and 19 of the paper; `Σ A` is the sum
+    of `A^k` over all places)
 
         w_k = Σ_ij α_ij ReLU(g_ij)        α_ij = g_ij² / (2 g_ij² + Σ A · g_ij³) = 1 / (2 + g_ij Σ A)
 
-    α stays finite only for features that are not negative, as after a ReLU. Where `g_ij Σ A` is negative it counts as
+    α is sure to be finite only for features that are not negative, as after a ReLU. A negative `g_ij Σ A` counts as
     zero, so that no weight explodes or changes its sign.
 
     Args:

@@ -28,13 +28,16 @@ def gradient(
     neuron: str | None = None,
     double_backward: str = "finite_difference",
 ) -> Tensor:
-    """Return the gradient of the logit of class `y` to the image: the largest absolute value over channels.
+    """Return the gradient of the logit of class `y`, for each pixel its largest absolute value over channels.
 
     Args:
-        pool: average the map over squares of this side; the authors of ADV² use 4.
+        pool: average the map over squares of this side, in pixels; the authors of ADV² use 4.
 
     Returns:
         The map, `[B, 1, ceil(H / pool), ceil(W / pool)]`, in logits per unit of the image.
+
+    Raises:
+        InputError: `pool` is below 1. ModelError: the gradient is NaN. Unsupported: `double_backward` is unknown.
     """
     if pool < 1:
         raise InputError(f"pool must be >= 1, got {pool}")

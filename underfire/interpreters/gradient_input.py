@@ -19,12 +19,15 @@ from underfire.catalog import card
 def gradient_input(
     model: nn.Module, x: Tensor, y: Tensor, *, neuron: str | None = None, double_backward: str = "finite_difference"
 ) -> Tensor:
-    """Return each pixel times the gradient of the logit of class `y`, summed over channels; signed.
+    """Multiply the image by the gradient of the logit of class `y` and sum over channels; signed.
 
     For a network that is linear in `x` without bias, the map sums to the logit.
 
     Returns:
         The map, `[B, 1, H, W]`, in logits.
+
+    Raises:
+        ModelError: the gradient is NaN. Unsupported: `double_backward` is unknown.
     """
     attached = torch.is_grad_enabled() and x.requires_grad
     g = input_gradient(model, x, y, double_backward, neuron)

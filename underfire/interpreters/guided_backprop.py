@@ -10,7 +10,7 @@ from underfire.hooks import bypass_cache, guided_relu
 from underfire.validate import require_finite
 
 DOUBLE_BACKWARD = ("smooth", "exact")
-WIDTH = 1.0  # of the smooth step; attacks on the map succeed more often than with a narrow one
+WIDTH = 1.0  # of the smooth step; attacks on the map succeed more often with it than with a narrower step
 
 
 @card(
@@ -31,14 +31,14 @@ def guided_backprop(
     neuron: str | None = None,
     double_backward: str = "smooth",
 ) -> Tensor:
-    """Return the gradient of the logit of class `y`, with only positive values passed back through every ReLU.
+    """Return the gradient of the logit of class `y` if every ReLU passes back only positive values.
 
-    For a model without ReLU, ReLU6 and LeakyReLU the result is the gradient.
+    For a model without ReLU, ReLU6 and LeakyReLU, this is the gradient itself.
 
     Args:
-        double_backward: `"exact"`, which is zero for a ReLU network, or `"smooth"`, with the derivative of a smooth
-            step for every ReLU; both back-propagate twice. A finite difference, as in `gradient`, would be wrong,
-            because the map is not the gradient of a function.
+        double_backward: `"exact"`, a derivative that is zero for a ReLU network, or `"smooth"`, with the derivative of
+            a smooth step for every ReLU; both back-propagate twice. A finite difference, as in `gradient`, would be
+            wrong, because the map is not the gradient of a function.
 
     Returns:
         The map, `[B, 1, H, W]`, in logits per unit of the image.
@@ -48,6 +48,6 @@ def guided_backprop(
     """
     check_double_backward(double_backward, DOUBLE_BACKWARD)
     width = WIDTH if double_backward == "smooth" else None
-    with guided_relu(width=width), bypass_cache(model):  # a pass that is shared would not follow the rule
+    with guided_relu(width=width), bypass_cache(model):  # a pass that is shared with others would not follow the rule
         g = require_finite(backward_to_input(model, x, y, neuron, twice=True))
     return g if channels else reduce_channels(g, absolute)

@@ -28,7 +28,7 @@ def guided_grad_cam(
     absolute: bool = True,
     double_backward: str = "smooth",
 ) -> Tensor:
-    """Multiply guided back-propagation by the Grad-CAM map, resized to the image bilinearly.
+    """Multiply the map of guided back-propagation by the Grad-CAM map, resized bilinearly to the image.
 
     Args:
         double_backward: of guided back-propagation, `"smooth"` or `"exact"` (see `guided_backprop`).
@@ -38,7 +38,7 @@ def guided_grad_cam(
 
     Raises:
         ModelError: there is no such layer, or the gradient is NaN. Unsupported: the layer has no space, or tokens of no
-            grid that can be found.
+            grid that can be found, or `double_backward` is unknown.
     """
     heat = grad_cam(model, x, y, layer=layer, grid=grid)
     guided = guided_backprop(model, x, y, channels=True, double_backward=double_backward)

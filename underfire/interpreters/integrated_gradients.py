@@ -25,7 +25,7 @@ QUADRATURES = ("gauss-legendre", "left", "right", "middle")
 
 
 def detailed(model: nn.Module, x: Tensor, y: Tensor, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the map of `integrated_gradients`, and by how much its sum misses the change (see `quadrature_error`)."""
+    """Return the map of `integrated_gradients` and its `quadrature_error`."""
     m = integrated_gradients(model, x, y, **options)
     same = {name: options[name] for name in ("baseline", "neuron") if name in options}
     return m, {"completeness_gap": quadrature_error(model, x, y, m.detach(), **same)}
@@ -52,16 +52,16 @@ def integrated_gradients(
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
-    """Return each pixel's difference to the baseline times the mean gradient between the two, summed over channels.
+    """Multiply each pixel's difference to a baseline by the mean gradient on the line between both; sum over channels.
 
     `IG = (x - x') ∫ ∂f(x' + α (x - x')) / ∂x dα`, α from 0 to 1; signed. The map sums to `f(x) - f(x')` up to the error
     of the quadrature, which `quadrature_error` reports.
 
     Args:
         baseline: x' (see `baselines`); the maps of several baselines are averaged, each with all steps.
-        steps: gradients between the image and one baseline.
-        quadrature: where the gradients are taken: `"gauss-legendre"`, or a Riemann sum, `"right"` as in the paper,
-            `"left"` or `"middle"`.
+        steps: number of gradients between the image and one baseline.
+        quadrature: at which points the gradients are taken: `"gauss-legendre"`, or those of a Riemann sum, `"right"`
+            (as in the paper), `"left"` or `"middle"`.
         double_backward: `"finite_difference"` or `"exact"` (see `attribution.gradients.input_gradient`).
 
     Returns:
@@ -74,14 +74,17 @@ def integrated_gradients(
     check_double_backward(double_backward, ("finite_difference", "exact"))
     attached = torch.is_grad_enabled() and x.requires_grad
     x = x if attached else x.detach()
-    empty = baselines(x, baseline)
-    n = len(empty)
-    ends, starts, classes = x.repeat(n, 1, 1, 1), empty.flatten(0, 1), y.repeat(n)
+    # one row for each baseline of each image
+    origins = baselines(x, baseline)
+    n = len(origins)
+    ends, starts, classes = x.repeat(n, 1, 1, 1), origins.flatten(0, 1), y.repeat(n)
     alphas, shares = (torch.tensor(v, dtype=x.dtype, device=x.device) for v in nodes(quadrature, steps))
     twice = attached and double_backward == "exact"
     room = resolve_chunk(model, x, chunk, memory, gradients=True, twice=twice)
 
     def mean_gradient(ends: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
+        """Return the sums of the gradients on the path with each column of weights `[steps, k]`, `[N, k, C, H, W]`."""
+
         def gradients(row: Tensor, step: Tensor, ends: Tensor, starts: Tensor) -> Tensor:
             point = torch.lerp(starts[row], ends[row], per_sample(alphas[step], starts[row]))
             with bypass_cache(model):  # also when this pass is repeated in the backward pass
@@ -92,7 +95,7 @@ def integrated_gradients(
             return sum_in_chunks(gradients, steps, room, ends, starts)
 
     if attached and not twice:
-        # one sum for the derivative to the image, one for that to the baseline
+        # two sums: one for the derivative with respect to the image, one for that with respect to the baseline
         both = torch.stack([alphas * shares, (1 - alphas) * shares], 1)
         both_sums = capture_relu_rule(lambda ends, starts: mean_gradient(ends, starts, both))
         mean = cast(Tensor, _MeanGradient.apply(ends, starts, both_sums))
@@ -103,7 +106,7 @@ def integrated_gradients(
 
 
 class _MeanGradient(torch.autograd.Function):
-    """The mean gradient along the path; its derivative is a finite difference in which the whole path is shifted."""
+    """The mean gradient along the path; its derivative is a finite difference for which the whole path is shifted."""
 
     @staticmethod
     def forward(ctx: Any, ends: Tensor, starts: Tensor, both_sums: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -127,8 +130,8 @@ def baselines(x: Tensor, baseline: str | Tensor) -> Tensor:
     Args:
         x: images `[B, C, H, W]`.
         baseline: `"black"`, `"white"`, `"mean"` (the mean colour of the image), `"blur"` (see
-            `attribution.fills.fill_image`), or `"many"`, which is these four; or images `[C, H, W]`, one for each image
-            `[B, C, H, W]`, or N of them `[N, 1, C, H, W]` or `[N, B, C, H, W]`.
+            `attribution.fills.fill_image`), or `"many"`, all four of them. Or a tensor: one image `[C, H, W]`, one for
+            each image `[B, C, H, W]`, or N of these, `[N, 1, C, H, W]` or `[N, B, C, H, W]`.
 
     Raises:
         InputError: the name is unknown, or the shape does not fit.
@@ -147,7 +150,7 @@ def baselines(x: Tensor, baseline: str | Tensor) -> Tensor:
 
 @cache
 def nodes(quadrature: str, steps: int) -> tuple[list[float], list[float]]:
-    """Return the points in `[0, 1]` and the weights of a quadrature; the weights sum to one.
+    """Return the points in `[0, 1]` and the weights of a quadrature of `steps` points; the weights sum to one.
 
     >>> nodes("right", 2)
     ([0.5, 1.0], [0.5, 0.5])
@@ -178,12 +181,12 @@ def quadrature_error(
     baseline: str | Tensor = "black",
     neuron: str | None = None,
 ) -> Tensor:
-    """Return by how much the sum of a map misses `f(x) - f(x')`, relative to that change, `[B]`; nan without a change.
+    """Return by how much the sum of a map misses `f(x) - f(x')`, as a share of it, `[B]`; NaN if it is zero.
 
     Args:
         m: maps `[B, 1, H, W]` of `integrated_gradients` with the same baseline and neuron.
-        baseline: x' (see `baselines`); of several, f(x') is their mean.
+        baseline: x' (see `baselines`); of several, f(x') is the mean over all.
     """
     with frozen(model):
-        empty = torch.stack([score(model, start, y, neuron) for start in baselines(x, baseline)]).mean(0)
-        return gap(m, score(model, x, y, neuron), empty)
+        before = torch.stack([score(model, start, y, neuron) for start in baselines(x, baseline)]).mean(0)
+        return gap(m, score(model, x, y, neuron), before)

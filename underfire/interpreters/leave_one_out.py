@@ -32,13 +32,13 @@ def leave_one_out(
 ) -> Tensor:
     """Return how much the probability of class `y` drops when one pixel is replaced: `phi_i = f(x)_c - f(x_(i))_c`.
 
-    A pixel is replaced in all channels at once, so that an image costs as many passes as it has pixels; `reuse` makes
-    each a fraction of a pass. In the paper, `y` is the predicted class.
+    A pixel is replaced in all channels at once, so that an image costs as many passes as it has pixels; with `reuse`,
+    each costs a fraction of a pass. In the paper, `y` is the predicted class.
 
     Args:
         output: `"probability"`, or `"logit"`, which does not saturate.
-        reuse: compute only what a pixel can have changed, which gives the same numbers up to rounding; without effect
-            where a graph is wanted.
+        reuse: compute only the activations that a pixel can have changed, which gives the same numbers up to rounding;
+            without effect if the map carries a graph.
         memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
 
     Returns:

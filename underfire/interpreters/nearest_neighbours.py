@@ -1,4 +1,4 @@
-"""The known images nearest in feature space (Caruana et al., Case-Based Explanation, AMIA 1999)."""
+"""Show the known images that are nearest in feature space (Caruana et al., Case-Based Explanation, AMIA 1999)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     second_order=False,
 )
 class NearestNeighbours:
-    """Show the `k` known images that are nearest to an image in the space of a layer, by exhaustive search.
+    """Show the `k` known images that are nearest to an image in the feature space of a layer, by exhaustive search.
 
     Args:
-        k: how many are shown.
+        k: how many known images are shown.
         layer: the layer whose output, averaged over space, is compared; None is the last layer with space.
         cosine: compare by one minus the cosine instead of the Euclidean distance.
-        same_class: only among known images labelled with the class that is explained.
+        same_class: show only known images whose label is the class that is explained.
         memory: MiB for the outputs of the layers while the known images are read.
     """
 
@@ -61,7 +61,7 @@ class NearestNeighbours:
         return self
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
-        """Return the examples of images `[B, C, H, W]`; the class `y` `[B]` matters only with `same_class`.
+        """Return the nearest known images of each image; the class `y` `[B]` matters only with `same_class`.
 
         Raises:
             NotFitted: `fit` was not called. DataError: `y` is wrong.

@@ -31,16 +31,16 @@ def occlusion(
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
-    """Return how much the output for class `y` drops when a patch covers a pixel: the mean over all such patches.
+    """Return how much the output for class `y` drops when a patch covers a pixel, averaged over all patches that do.
 
-    Patches begin every `stride` pixels; the last of a row or column is cut off at the border of the image.
+    A patch begins every `stride` pixels; the last of each row and column is cut off at the border of the image.
 
     Args:
         patch: side of a patch; None is a seventh of the image's shorter side, 32 of 224.
         stride: at most the side of a patch; None is half of it.
         output: `"logit"`, or `"probability"` as in the paper, which moves little once the model is certain.
-        reuse: compute only what a patch can have changed, which gives the same numbers up to rounding; without effect
-            where a graph is wanted.
+        reuse: compute only the activations that a patch can have changed, which gives the same numbers up to rounding;
+            without effect if the map carries a graph.
         memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
 
     Returns:
@@ -57,6 +57,7 @@ def occlusion(
         raise InputError(f"patch must be from 1 to the image's shorter side of {shorter} pixels, got {side}")
     if not 1 <= step <= side:
         raise InputError(f"stride must be from 1 to the patch's {side} pixels, so that none is left out, got {step}")
+    # one drop for each patch, `[B, n, m]`
     down, across = (_edges(size, side, step) for size in x.shape[2:])
     n, m = len(down[0]), len(across[0])
     rows = down[0].repeat_interleave(m), down[1].repeat_interleave(m)
@@ -64,17 +65,18 @@ def occlusion(
     phi = score_drops(
         model, x, y, rows, columns, fill=fill, output=output, reuse=reuse, chunk=chunk, memory=memory
     ).view(-1, n, m)
+    # for each pixel, the mean over the patches that cover it
     r, c = _covers(down, x.shape[2], phi), _covers(across, x.shape[3], phi)
     return (r.T @ phi @ c / torch.outer(r.sum(0), c.sum(0)))[:, None]
 
 
 def _edges(size: int, side: int, step: int) -> Edges:
-    """Return where the patches of one axis begin and end; they reach the end of the image."""
+    """Return where the patches of one axis begin and end; the last ends at the border of the image."""
     begin = torch.arange(-(-(size - side) // step) + 1) * step
     return begin, (begin + side).clamp(max=size)
 
 
 def _covers(edges: Edges, size: int, like: Tensor) -> Tensor:
-    """Return 1 where a patch of an axis covers a pixel of it, `[patches, size]`."""
+    """Return 1 where a patch of one axis covers a pixel, or else 0, `[patches, size]`."""
     pixel = torch.arange(size)
     return ((pixel >= edges[0][:, None]) & (pixel < edges[1][:, None])).to(like)

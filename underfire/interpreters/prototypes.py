@@ -18,7 +18,7 @@ from underfire.validate import at_least_one
 if TYPE_CHECKING:
     from underfire.data import Dataset
 
-_COMPARED = 1000  # features whose median distance is taken
+_COMPARED = 1000  # most features that are compared for their median distance
 
 
 @card(
@@ -32,16 +32,16 @@ _COMPARED = 1000  # features whose median distance is taken
     second_order=False,
 )
 class Prototypes:
-    """Show the nearest typical images of the class, and the nearest images that its typical images do not represent.
+    """Show the nearest typical images of the class (prototypes) and the nearest that are unlike these (criticisms).
 
     Prototypes are chosen greedily so that the maximum mean discrepancy between them and all known images of the class
-    is smallest; criticisms where the two distributions differ most, and unlike each other.
+    is smallest. Criticisms are chosen greedily where these two distributions differ most, and unlike each other.
 
     Args:
-        count: prototypes that are chosen for each class (or in all).
-        criticisms: criticisms that are chosen for each class (or in all).
+        count: number of prototypes of each class (or in total, without `per_class`).
+        criticisms: number of criticisms of each class (or in total).
         k: how many of each kind are shown for an image, the nearest first.
-        per_class: choose and show by class, by the labels of the data; if False, over all classes.
+        per_class: choose and show for each class by itself, by the labels of the data; if False, over all classes.
         bandwidth: `m` of the kernel `exp(-gamma |a - b|²)` with `gamma = 1 / (2 m²)`; None is the median distance of
             known images.
         layer: the layer whose output, averaged over space, is the feature space; None is the last layer with space.
@@ -49,8 +49,8 @@ class Prototypes:
 
     Attributes:
         prototypes_: indices of all prototypes in the data, class by class in the order of their choice, int64.
-        criticisms_: the same of all criticisms.
-        gamma_: the gamma in use.
+        criticisms_: the same for all criticisms.
+        gamma_: `gamma` of the kernel.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Prototypes:
 
 
 def median_gamma(features: Tensor) -> float:
-    """Return `1 / (2 m²)` with `m` the median distance, of evenly spaced features where there are very many."""
+    """Return `1 / (2 m²)` with the median distance `m` of the features, or of evenly spaced ones if there are many."""
     some = features[:: -(-len(features) // _COMPARED)]
     distances = torch.pdist(some)
     middle = float(distances.median()) if len(distances) else 0.0
@@ -129,7 +129,7 @@ def kernel(a: Tensor, b: Tensor, gamma: float) -> Tensor:
 
 
 def mean_kernel(features: Tensor, gamma: float, memory: float = MEMORY) -> Tensor:
-    """Return the mean of the kernel between each image and all, `[N]`; at most `memory` MiB of it at once."""
+    """Return the mean of the kernel between each image and all, `[N]`, with at most `memory` MiB of it at once."""
     rows = max(1, int(memory * 2**20 // (2 * len(features) * features.element_size())))
     return torch.cat([kernel(part, features, gamma).mean(1) for part in features.split(rows)])
 
@@ -142,7 +142,7 @@ def choose_prototypes(features: Tensor, closeness: Tensor, count: int, gamma: fl
     Args:
         features: `[N, D]`.
         closeness: their `mean_kernel`, `[N]`.
-        count: size of S, or all images where there are fewer.
+        count: size of S; all images, if there are fewer.
         gamma: of the kernel.
     """
     chosen: list[Tensor] = []
@@ -162,15 +162,16 @@ def choose_prototypes(features: Tensor, closeness: Tensor, count: int, gamma: fl
 
 
 def choose_criticisms(features: Tensor, closeness: Tensor, chosen: Tensor, count: int, gamma: float) -> Tensor:
-    """Choose greedily the set C of largest `Σ |witness(c)| + log det K_CC` beside the prototypes, int64 `[count]`.
+    """Choose greedily the set C of largest `Σ |witness(c)| + log det K_CC` among the other images, int64 `[count]`.
 
-    `witness(c)` is the mean of the kernel to all images minus the mean to the prototypes.
+    `witness(c)` is the mean of the kernel between c and all images minus its mean between c and the prototypes; K_CC is
+    the kernel between the images of C.
 
     Args:
         features: `[N, D]`.
         closeness: their `mean_kernel`, `[N]`.
         chosen: indices of the prototypes.
-        count: size of C, or all images that are left.
+        count: size of C; all images that are no prototypes, if there are fewer.
         gamma: of the kernel.
     """
     witness = (closeness - kernel(features, features[chosen], gamma).mean(1)).abs()

@@ -34,21 +34,21 @@ def rise(
     memory: float = MEMORY,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Average random masks, each weighted by the probability of class `y` under it: `sum_i f(x M_i) M_i / (p N)`.
+    """Average random masks, weighted by the probability of class `y` of the masked image: `sum_i f(x M_i) M_i / (p N)`.
 
     A mask is a coarse grid of zeros and ones, enlarged bilinearly to a little more than the image and cropped at a
-    random place. All images share the masks. The defaults are those of the re-implementation in TorchRay, with half its
-    masks. The authors' code takes 6,000 masks of 8 × 8 cells and shows a tenth of the cells, so few that a small
+    random place. All images share the masks. The defaults are those of the re-implementation in TorchRay, with half as
+    many masks. The authors' code takes 6,000 masks of 8 × 8 cells and shows a tenth of the cells, so few that a small
     network often sees nothing.
 
     Args:
         samples: number of masks, N.
         cells: rows and columns of the coarse grid, s.
-        shown: the probability p that a cell shows the image, which is also the expectation of a mask.
+        shown: the probability p that a cell shows the image; p is also the expected value of a mask.
         memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
 
     Returns:
-        The map, `[B, 1, H, W]`: the mean answer given that the pixel is shown.
+        The map, `[B, 1, H, W]`: the mean of the output over masks that show the pixel.
 
     Raises:
         InputError: an option is out of range. ModelError: an answer is NaN.
@@ -72,7 +72,7 @@ def rise(
     with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
         # forward passes
         f = ask_variants(model, x, y, samples, make, class_output(output), chunk=chunk, memory=memory)
-        # sum the coarse grids of all masks that are cropped at the same place: one linear map enlarges them
+        # sum the coarse grids of all masks that are cropped at the same place, then enlarge the sums, which is linear
         empty, place = f.new_zeros(cell[0] * cell[1], cells * cells), i * cell[1] + j
         rows, columns = (enlarge.permute(1, 0, 2).flatten(1) for enlarge in (down, across))
         maps = x.new_zeros(len(x), *x.shape[2:])
@@ -83,7 +83,11 @@ def rise(
 
 
 def _enlarge(cells: int, size: int, cell: int, *, like: Tensor) -> Tensor:
-    """Return the bilinear enlargement to `cells + 1` cells, cropped at every place of one: `[cell, size, cells]`."""
+    """Return the matrices that enlarge a line of cells bilinearly and crop it, `[cell, size, cells]`.
+
+    Row by row, a matrix enlarges `cells` to the length of `cells + 1` cells of `cell` pixels each, and crops `size`
+    pixels from one of the first `cell` places.
+    """
     places = torch.arange(cell)[:, None] + torch.arange(size)
     source = (places + 0.5) * cells / ((cells + 1) * cell) - 0.5
     nearness = 1 - (source.clamp(0, cells - 1)[..., None] - torch.arange(cells)).abs()

@@ -34,13 +34,13 @@ def score_cam(
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
-    """Weight feature maps by the logit of class `y` of the image seen through each of them; negative parts cut off.
+    """Sum feature maps, each weighted by the logit of class `y` when it masks the image; set negative values to zero.
 
-    Every channel `A^k` of the layer is resized to the image (bilinearly, corners aligned), scaled to [0, 1] as `H^k`
-    and multiplied with the image: `S_k = f_y(x · H^k)`. The map is `ReLU(Σ_k α_k A^k)`. `α` is the softmax of `S` over
-    the channels (algorithm 1 of the paper; the score of a black image, which it subtracts from all, then makes no
-    difference), or the increase over the black image. A constant channel makes a black image. It costs one pass of the
-    image and one for each channel.
+    Every channel `A^k` of the layer is resized to the image (bilinearly, corners aligned) and scaled to [0, 1], which
+    gives the mask `H^k` and the score `S_k = f_y(x · H^k)`. The map is `ReLU(Σ_k α_k A^k)`. `α` is the softmax of `S`
+    over the channels (algorithm 1 of the paper, which first subtracts the score of a black image from all; this does
+    not change the softmax), or the increase over the black image. The mask of a constant channel is black. The method
+    costs one pass of the image and one for each channel.
 
     Args:
         layer: one layer or several (see `grad_cam`).
@@ -71,7 +71,7 @@ def score_cam(
 
 
 def _scores(model: nn.Module, x: Tensor, y: Tensor, features: Tensor, chunk: int, attached: bool) -> Tensor:
-    """Return `S`, `[B, C]`: the logit of class `y` of every image seen through every channel of its features."""
+    """Return `S`, `[B, C]`: the logit of class `y` of every image masked by every channel of its features."""
     fast = fast_layout(lambda images: uncached(model)(images))
 
     def of_images(images: Tensor) -> Tensor:
@@ -84,16 +84,16 @@ def _scores(model: nn.Module, x: Tensor, y: Tensor, features: Tensor, chunk: int
 
         return in_chunks(of_channels, features.shape[1], max(1, chunk // max(1, len(images))), attached=attached).T
 
-    return require_finite(in_chunks(of_images, len(x), chunk), "the logit of what is seen through a channel")
+    return require_finite(in_chunks(of_images, len(x), chunk), "the logit of an image masked by a channel")
 
 
 def masked(x: Tensor, features: Tensor) -> Tensor:
-    """Return images `[b, C, H, W]` seen through features `[b, c, h, w]`: `[b · c, C, H, W]`."""
+    """Return images `[b, C, H, W]`, each masked by every channel of its features `[b, c, h, w]`: `[b · c, C, H, W]`."""
     spread = F.interpolate(features, x.shape[2:], mode="bilinear", align_corners=True)
     least, most = spread.amin((2, 3), keepdim=True), spread.amax((2, 3), keepdim=True)
     width = most - least
     rounding = 8 * torch.finfo(spread.dtype).eps * torch.maximum(most.abs(), least.abs())  # of a constant channel
     varies = width > rounding
     h = (spread - least) * (varies / torch.where(varies, width, torch.ones_like(width)))
-    channels_last = x.permute(0, 2, 3, 1).unsqueeze(1) * h.unsqueeze(4)  # the layout in which they are passed
+    channels_last = x.permute(0, 2, 3, 1).unsqueeze(1) * h.unsqueeze(4)  # the layout in which the model gets them
     return channels_last.flatten(0, 1).permute(0, 3, 1, 2)

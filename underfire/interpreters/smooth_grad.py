@@ -42,18 +42,20 @@ def smooth_grad(
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
-    """Average the maps of an image under Gaussian noise, made by any method that gives maps.
+    """Average the maps of noisy copies of an image, by any method that gives maps.
 
     Args:
-        interpreter: the name of a method, or a callable `(model, x, y) -> [B, 1, h, w]`. A named method that reduces
-            its channels in the end, such as `"gradient"`, is averaged before that, as in the paper.
-        samples: noisy copies of each image, which all images share; the authors see little gain past 50.
-        noise: in the paper 0.1 to 0.2; noisy images are not clipped to the box.
+        interpreter: the name of a method, or a callable `(model, x, y) -> [B, 1, h, w]`. The maps of a named method
+            with the option `channels`, such as `"gradient"`, are averaged before their channels are joined, as in the
+            paper.
+        samples: noisy copies of each image; all images share the noise. The authors see little gain above 50.
+        noise: standard deviation of the noise as a share of the image's range, 0.1 to 0.2 in the paper; noisy images
+            are not clipped to the box.
         squared: average the squares (SmoothGrad-Squared; Hooker et al., A Benchmark for Interpretability Methods,
             NeurIPS 2019).
         neuron: passed to the method, where it has this option.
         double_backward: passed to the method, where it has this option; None is the method's default.
-        memory: a method with ReLU rules, such as `"guided_backprop"`, takes up to twice as much.
+        memory: MiB for one chunk; a method with ReLU rules, such as `"guided_backprop"`, takes up to twice as much.
 
     Returns:
         The map, `[B, 1, h, w]`, in the unit of the method, or its square.
@@ -88,7 +90,7 @@ def smooth_grad(
 
 
 def _resolved(interpreter: str | Interpreter, options: dict[str, Any]) -> tuple[bool, Interpreter]:
-    """Return whether the channels are averaged before they are reduced, and the method with its options bound."""
+    """Return whether maps are averaged before their channels are joined, and the method with its options bound."""
     method = find("interpreter", interpreter) if isinstance(interpreter, str) else interpreter
     known = method.options if isinstance(method, Card) else inspect.signature(method).parameters
     given = {name: value for name, value in options.items() if value is not None}

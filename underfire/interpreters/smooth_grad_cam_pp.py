@@ -42,8 +42,8 @@ def smooth_grad_cam_pp(
 ) -> Tensor:
     """Compute Grad-CAM++ from derivatives that are averaged over noisy copies of the image.
 
-    `D1 D2 D3` are the averages of `g`, `g²` and `g³`, where `g` is the gradient of the logit to the feature maps of a
-    noisy copy. With the feature maps `A` of the image itself, the map is `ReLU(Σ_k w_k A^k)`,
+    `D1`, `D2` and `D3` are the averages of `g`, `g²` and `g³`, where `g` is the gradient of the logit with respect to
+    the feature maps of a noisy copy. With the feature maps `A` of the image itself, the map is `ReLU(Σ_k w_k A^k)`,
 
         w_k = Σ_ij α_ij ReLU(D1_ij)        α_ij = D2_ij / (2 D2_ij + Σ A · D3_ij)
 
@@ -53,7 +53,7 @@ def smooth_grad_cam_pp(
     Args:
         layer: one layer or several (see `grad_cam`).
         samples: noisy copies of each image; all images share the noise.
-        noise: may take pixels out of the box.
+        noise: standard deviation of the noise as a share of the image's range; noisy images are not clipped to the box.
 
     Returns:
         The map, `[B, 1, h, w]`, at the size of the layer's output, never negative.
@@ -71,11 +71,11 @@ def smooth_grad_cam_pp(
             _, outputs = feature_maps(model, point, y, layers, attached=attached)
         # draw the noise
         source = default_generator(generator, x.device)
-        half = x.dtype in (torch.float16, torch.bfloat16)  # where third powers vanish
+        half = x.dtype in (torch.float16, torch.bfloat16)  # in which third powers underflow
         z = torch.randn(samples, *x.shape[1:], generator=source, device=source.device, dtype=x.dtype).to(x.device)
 
         def powers(image: Tensor, sample: Tensor, wide: Tensor) -> Tensor:
-            """Return `g g² g³` of noisy copies, `[n, 3, D]`, with the entries of all layers in one row."""
+            """Return `g`, `g²` and `g³` of noisy copies, `[n, 3, D]`, with the entries of all layers in one row."""
             x = wide.to(point.dtype)
             sigma = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
             noisy = x[image] + sigma[image] * z[sample]
@@ -97,7 +97,7 @@ def smooth_grad_cam_pp(
 
 
 def _weights(features: Tensor, means: Tensor) -> Tensor:
-    """Return `w`, `[B, C, 1, 1]`, for feature maps `[B, C, h, w]` and `D1 D2 D3`, `[B, 3, C, h, w]`."""
+    """Return `w`, `[B, C, 1, 1]`, for feature maps `[B, C, h, w]` and `D1`, `D2`, `D3`, `[B, 3, C, h, w]`."""
     d1, d2, d3 = means.unbind(1)
     curvature = (features.sum((2, 3), keepdim=True) * d3).clamp_min(0)
     alpha = d2 / torch.where(d2 > 0, 2 * d2 + curvature, torch.ones_like(d2))

@@ -1,4 +1,4 @@
-"""A global surrogate: a decision tree of the network's answers (Craven and Shavlik, TREPAN, NeurIPS 1995)."""
+"""Explain a whole network by one decision tree, a global surrogate (Craven and Shavlik, TREPAN, NeurIPS 1995)."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ _COLOURS = {1: ("brightness",), 3: ("red", "green", "blue")}
     second_order=False,
 )
 class Surrogate:
-    """Explain a network by a small decision tree that predicts its answers, in words, and measure how often it does.
+    """Explain a network, in words, by a small decision tree that predicts its answers; measure how often both agree.
 
-    The tree is scikit-learn's. It is grown on the known images and the network's answers to them, not on images that it
-    requests itself as in the paper. Its fidelity is measured on images that are held out.
+    The tree is that of scikit-learn. It is grown on known images and the network's answers to them; in the paper, the
+    tree also asks for new images. Fidelity is measured on known images that are held out.
 
     Args:
-        features: what the tree asks about: `"layer"`, the channels of a layer, averaged over space; or `"parts"`, the
-            mean colours of parts of the image.
+        features: what the questions of the tree are about: `"layer"`, the channels of a layer, averaged over space; or
+            `"parts"`, the mean colours of parts of the image.
         layer: the layer for `"layer"`; None is the last layer with space.
-        parts: rows and columns of parts that the image is cut into.
-        depth: most questions on one path.
-        held_out: the share of the known images that is kept to measure fidelity.
+        parts: the image is cut into this many rows and columns of parts, for `"parts"`.
+        depth: the largest number of questions on one path.
+        held_out: the share of the known images that is held out to measure fidelity.
         memory: MiB for the outputs of the layers while the known images are read.
         generator: draws which images are held out.
 
     Attributes:
-        fidelity: how often tree and network agree on held-out images, with its interval.
-        constant: the same for a tree that always gives the network's commonest answer.
+        fidelity: how often tree and network agree on held-out images, with a confidence interval.
+        constant: the same for a tree that always gives the network's most frequent answer.
         tree: the fitted `DecisionTreeClassifier`.
         text: the whole tree in words.
     """
@@ -82,8 +82,8 @@ class Surrogate:
         """Grow the tree and measure its fidelity.
 
         Raises:
-            InputError: an option is out of range. DataError: there are too few images to hold some out. ModelError:
-                there is no such layer, or features are not finite.
+            InputError: an option is out of range. Unsupported: `features` is unknown. DataError: there are too few
+                images to hold some out. ModelError: there is no such layer, or features are not finite.
         """
         from sklearn.tree import DecisionTreeClassifier, export_text
 
@@ -116,8 +116,8 @@ class Surrogate:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> list[list[str]]:
         """Return the path of each image down the tree in words, one string for each question and one for the answer.
 
-        The answer says how many known images of the leaf the network gave that class, and whether it gives it to this
-        image. If class `y` `[B]` is another class, it also says how many images of the leaf have class `y`.
+        The answer says for how many known images in the leaf the network predicts the tree's class, and whether it
+        does so for this image. If `y` `[B]` is another class, it also says for how many the network predicts `y`.
 
         Raises:
             NotFitted: `fit` was not called. DataError: `y` is wrong.
@@ -141,12 +141,14 @@ class Surrogate:
         return rules
 
     def _answer(self, model: nn.Module, leaf: int, answer: int, y: int) -> str:
+        """Return the last line of a path: the class that the tree predicts, and whether the network agrees."""
         inner, classes = self.tree.tree_, self.tree.classes_.tolist()
         total = int(inner.n_node_samples[leaf])
         shares = inner.value[leaf, 0] / inner.value[leaf, 0].sum()
         said = classes[int(shares.argmax())]
 
         def of(k: int) -> int:
+            """Return for how many known images in the leaf the network predicts class k."""
             return round(float(shares[classes.index(k)]) * total) if k in classes else 0
 
         agrees = "as the network does" if said == answer else f"but the network says {_name(model, answer)}"

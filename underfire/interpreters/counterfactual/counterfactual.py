@@ -1,4 +1,4 @@
-"""Counterfactual images: Wachter et al. (Harvard JOLT 2018), guided by prototypes (Van Looveren and Klaise 2021)."""
+"""Counterfactual images (Wachter et al., Harvard JOLT 2018), guided by prototypes (Van Looveren and Klaise, 2021)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from underfire.interpreters.counterfactual.plausibility import KINK, plausible
 from underfire.validate import at_least_one, check_classes, per_sample
 
 _HALVINGS = 14  # bisections of the change at the end
-_ENTRY = 0.01  # how far the L1 term alone may move an entry in one step
+_ENTRY = 0.01  # most that the L1 term alone may change a value of the image in one step
 
 
 @card(
@@ -49,36 +49,37 @@ def counterfactual(
 ) -> Tensor:
     """Find the smallest change of an image, sparse and plausible, that makes the model predict another class.
 
-    Minimises `c * hinge + sparsity * L1 + L2² + smoothness * TV + theta * prototype` by proximal gradient steps in the
-    box, with a binary search over `c` for each image. The hinge is by how much, in logits, the class is not yet the
-    predicted one; TV is the total variation of the change; the prototype term is the squared distance in feature space
-    to the mean of the `k` nearest known images of the class, divided by that of the image itself. At the end the change
-    is shortened as far as it stays a success.
+    Minimise `c * hinge + sparsity * L1 + L2² + smoothness * TV + theta * prototype` by proximal gradient steps in the
+    box, with a binary search over `c` for each image. The hinge is how many logits the other class still lacks to be
+    the predicted one; TV is the total variation of the change; the prototype term is the squared distance in feature
+    space to the mean of the `k` nearest known images of the other class, divided by that of the unchanged image. At the
+    end, the change is shortened as far as the model still predicts the other class.
 
-    The result shows what the model relies on. For a network that is not trained to resist attacks this is often noise,
-    however plausible the image is asked to be.
+    The result shows what the model relies on. For a network that is not trained to resist attacks, this is often noise,
+    even with large weights for plausible images.
 
-    Unlike the paper, the hinge is of logits instead of probabilities, the encoder is a layer of the model itself, total
-    variation replaces the autoencoder, `c` is in units of the weight that suffices for a linear model, and the steps
-    have no momentum.
+    Unlike in the paper, the hinge is of logits instead of probabilities, the encoder is a layer of the model itself,
+    total variation replaces the autoencoder, `c` is in units of the weight that suffices for a linear model, and the
+    steps have no momentum.
 
     Args:
-        y: the class that is explained away.
-        goal: the class to reach; None is any other: at every step the likeliest, and of the prototypes the nearest.
-        known: images `[N, C, H, W]` that count as plausible, in the classes that the model predicts; None leaves the
-            prototypes out.
+        y: the class that the image shall no longer have.
+        goal: the class to reach; None is any other class: for the hinge the likeliest at each step, for the prototype
+            term the one with the nearest prototype.
+        known: images `[N, C, H, W]` that count as plausible, each for the class that the model predicts; None leaves
+            the prototype term out.
         layer: the layer of the feature space, averaged over space; None is the last layer with space.
-        sparsity: weight of the sum of absolute changes: the larger, the fewer pixels change.
-        smoothness: weight of the total variation: the larger, the less the change looks like noise.
+        sparsity: weight of L1, the sum of absolute changes: the larger, the fewer pixels change.
+        smoothness: weight of TV: the larger, the less the change looks like noise.
         theta: weight of the prototype term.
-        c: times ten after each failure until there is a success, then bisected.
-        steps: most steps for one `c`; an image that no longer improves stops before.
-        step_size: of the first step, as a share of the gradient; smaller where `sparsity` or `smoothness` are large. It
-            falls with the square root of the remaining steps.
+        c: the first weight of the hinge; multiplied by ten until there is a success, then bisected.
+        steps: most steps for one `c`; an image that no longer improves stops earlier.
+        step_size: length of the first step, as a share of the gradient; reduced if `sparsity` or `smoothness` is large.
+            It falls with the square root of the number of remaining steps.
 
     Returns:
-        The changed images, shaped like `x`, in the box. An image comes back unchanged where the model already predicts
-        another class (or the goal), and where nothing was found.
+        The changed images, shaped like `x`, in the box. An image is returned unchanged if the model already predicts
+        another class (or the goal), or if no counterfactual was found.
 
     Raises:
         InputError: an argument is out of range, or `goal` is `y`. DataError: images or classes are wrong, or no known
@@ -108,7 +109,7 @@ def counterfactual(
         # longer steps would oscillate over the kinks of L1 and TV
         step_size = min(step_size, _ENTRY / max(sparsity, 1e-12), KINK / (4 * max(smoothness, 1e-12)))
         search = _Search(model, x, other_terms, sparsity, confidence)
-        # clean answers and gradients give the unit of c
+        # the unit of c, from logits and gradients of the unchanged images
         unit = search.sufficient_weight(targets)
         weights = BinarySearch(x, c)
         # binary search over c
@@ -123,9 +124,9 @@ class _Search:
     """The search for the cheapest counterfactuals, and the best ones found so far.
 
     Attributes:
-        best: the best images, `[B, C, H, W]`; an image without a success is the clean one.
-        cost: their costs `[B]`; infinite without a success.
-        other_terms: minus the terms of `plausible`, or None.
+        best: the cheapest counterfactuals, `[B, C, H, W]`; without a success, the unchanged image.
+        cost: their objective without the hinge, `[B]`; infinite without a success.
+        other_terms: the objective of `plausible`, which is minus the other terms, or None.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class _Search:
         return objective(hinge) if self.other_terms is None else objective(hinge) + self.other_terms
 
     def sufficient_weight(self, targets: Targets) -> Tensor:
-        """Return the weight of the hinge that would just suffice for a linear model, `[M]`."""
+        """Return the weight with which the hinge would just suffice if the model were linear, `[M]`."""
         x = self.x[targets.index]
         lead, g = autograd(lambda z: self.lead(targets.step(self.model, z, self.model(z))), x)
         flat = g.flatten(1)
@@ -157,7 +158,7 @@ class _Search:
         return (2 * lack / flat.square().sum(1) + self.sparsity / flat.amax(1)).clamp_max(1e12)
 
     def keep_best(self, z: Tensor, logits: Tensor, other: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Keep images that succeed at a lower cost than before; return the successes and all costs, `[M]`."""
+        """Keep images that succeed at a lower cost than before; return which succeed and all costs, `[M]`."""
         change = (z - self.x[targets.index]).flatten(1)
         cost = self.sparsity * change.abs().sum(1) + change.square().sum(1) - other
         success = succeeded(logits, targets.y, targets.goal) & (
@@ -169,7 +170,7 @@ class _Search:
         return success, cost
 
     def descend(self, targets: Targets, c: Tensor, steps: int, step_size: float) -> Tensor:
-        """Take proximal gradient steps with one weight for each sample; return which ever succeeded, bool `[M]`."""
+        """Take proximal gradient steps with the hinge weighted by `c`; return which images succeeded, bool `[M]`."""
         ever = torch.zeros_like(targets.y, dtype=torch.bool)
         rows = torch.arange(len(targets.y), device=targets.y.device)
         z, weight = self.x[targets.index], c
@@ -203,7 +204,7 @@ class _Search:
 
     @torch.no_grad()
     def shorten(self, targets: Targets) -> None:
-        """Bisect, for each image, how much of its change is needed."""
+        """Bisect, for each image, how much of its change suffices for a success."""
         targets = targets.take(self.cost[targets.index].isfinite().nonzero().squeeze(1))
         if not len(targets.index):
             return

@@ -1,4 +1,4 @@
-"""Terms that make a changed image plausible: closeness to known images in feature space, and smoothness.
+"""Compute the terms that make a counterfactual plausible: closeness to known images in feature space, and smoothness.
 
 Source: Van Looveren and Klaise, Interpretable Counterfactual Explanations Guided by Prototypes, ECML PKDD 2021, section
 3, with the classifier's own layers as the encoder.
@@ -16,7 +16,7 @@ from underfire.attribution.feature_space import nearest_known, pooled_features
 from underfire.errors import DataError
 from underfire.hooks import last_spatial_layer
 
-KINK = 0.02  # smaller differences of neighbouring pixels count by their square
+KINK = 0.02  # differences of neighbouring pixels below this count by their square (Huber)
 
 
 def plausible(
@@ -29,17 +29,17 @@ def plausible(
     theta: float,
     smoothness: float,
 ) -> Objective | None:
-    """Return minus the terms that make a changed image plausible, as an objective; None where there are none.
+    """Return minus the terms that make a changed image plausible, as an objective, or None if there are none.
 
-    They are `theta` times the squared distance of its features to a prototype of the other class, divided by that of
-    the clean image, and `smoothness` times the total variation of the change.
+    The terms are `theta` times the squared distance of its features to a prototype of the other class, divided by the
+    squared distance of the unchanged image, and `smoothness` times the total variation of the change.
 
     Args:
         targets: the samples that are to change, and their classes.
-        known: images `[N, C, H, W]` in the classes that the model predicts; None leaves the prototypes out.
+        known: images `[N, C, H, W]`, each for the class that the model predicts; None leaves the prototypes out.
         layer: the layer of the feature space, averaged over space; None is the last layer with space.
-        k: known images in a prototype.
-        theta: weight of the prototype.
+        k: how many known images are averaged for a prototype.
+        theta: weight of the distance to the prototype.
         smoothness: weight of the total variation.
 
     Raises:
@@ -71,7 +71,7 @@ def _variation(change: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _prototypes(model: nn.Module, x: Tensor, targets: Targets, known: Tensor, layer: str, k: int) -> Tensor:
-    """Return the mean features of the nearest known images of each image's other class, `[B, D]`."""
+    """Return the prototype of each image, `[B, D]`: the mean features of the nearest known images of another class."""
     if known.shape[1:] != x.shape[1:]:
         raise DataError(f"known images must be [N, {', '.join(map(str, x.shape[1:]))}], got {tuple(known.shape)}")
     # features of the known images

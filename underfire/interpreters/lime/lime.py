@@ -1,4 +1,4 @@
-"""Local surrogates (Ribeiro, Singh and Guestrin, Why Should I Trust You?, KDD 2016), for images: LIME."""
+"""LIME, local surrogates, for images (Ribeiro, Singh and Guestrin, Why Should I Trust You?, KDD 2016)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from underfire.interpreters.lime.regression import lime_fit
 
 
 def detailed(model: nn.Module, x: Tensor, y: Tensor, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the map of `lime`, and how much of the answers its regression explains (weighted R²), `[B]`."""
+    """Return the map of `lime` and the weighted R² of its regression, `[B]`."""
     fit = lime_fit(model, x, y, **options)
     return paint_segments(fit.weights, fit.segments).to(x.dtype), {"r2": fit.r2}
 
@@ -44,15 +44,14 @@ def lime(
 ) -> Tensor:
     """Return the weight of each superpixel in a weighted ridge regression of the output for class `y`; signed.
 
-    Kernel, penalty and superpixels are those of the lime package. The samples differ: superpixels are hidden in pairs
-    of complements, which cancels the interactions of two superpixels, and by orthogonal designs (see
-    `attribution.coalitions`), so that the explanation depends less on the generator. It is differentiable with the
-    superpixels held fixed.
+    Kernel, penalty and superpixels are those of the lime package. The samples are different: they come from orthogonal
+    designs in pairs of complements, which cancel the interactions of two superpixels (see `attribution.coalitions`), so
+    that the explanation depends less on the generator. The map is differentiable; superpixels count as constant.
 
     Args:
         superpixels: `"quickshift"`, `"slic"`, `"grid"`, or integers `[H, W]` or `[B, H, W]`.
         segments: about how many superpixels, for `"slic"` and `"grid"`; quickshift decides itself.
-        samples: number of samples, each one pass.
+        samples: number of samples; each costs one pass.
         fill: what hidden superpixels show; `"mean"` is the mean colour of each superpixel.
         output: `"logit"`, which is closer to a sum over superpixels, or `"probability"`, as in the paper.
         design: `"orthogonal"`, `"paired"`, or `"independent"`, as in the lime package.

@@ -1,4 +1,4 @@
-"""The regression of LIME, how well it fits, and how stable it is under another seed."""
+"""Fit the regression of LIME, and measure how well it fits and how stable it is under other seeds."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def lime_fit(
 
 
 def draw_plan(pieces: Tensor, samples: int, design: str, source: torch.Generator) -> Tensor:
-    """Return which superpixels every sample shows, bool `[B, samples, S]`; equal for images with equally many."""
+    """Return which superpixels each sample shows, bool `[B, samples, S]`; equal for images with the same number."""
     seed = int(torch.randint(2**62, (), generator=source, device=source.device))
     counts = [int(one.max()) + 1 for one in pieces]
     plans = {n: coalitions(samples, n, design, torch.Generator().manual_seed(seed)) for n in set(counts)}
@@ -87,7 +87,7 @@ def ask_samples(
     output: str = "logit",
     **options: Any,
 ) -> Tensor:
-    """Return the model's answer to every sample, float64 `[B, samples]`."""
+    """Return the output of the model for every sample, float64 `[B, samples]`."""
     with frozen(model):
         hidden = mean_colours(x, pieces) if fill == "mean" else fill_image(x, fill)
         # the layout in which `ask_variants` passes images, so that no sample is copied
@@ -101,7 +101,7 @@ def ask_samples(
 
 
 def _shares(shown: Tensor, pieces: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weight of every sample, float64 `[B, samples]`, and the same as shares of their sum."""
+    """Return the kernel weight of every sample, float64 `[B, samples]`, and the same divided by their sum."""
     counts = pieces.flatten(1).amax(1, keepdim=True) + 1
     distance = 1 - (shown.double().sum(2) / counts).sqrt()  # cosine distance to the whole image
     kernel = torch.exp(-0.5 * (distance / KERNEL) ** 2)
@@ -109,9 +109,10 @@ def _shares(shown: Tensor, pieces: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ridge(shown: Tensor, answers: Tensor, pieces: Tensor) -> tuple[Tensor, Tensor]:
-    """Return weights and intercept of all images; a superpixel that does not exist gets 0."""
+    """Return weights and intercept of the weighted ridge regression of each image; missing superpixels get 0."""
     kernel, share = _shares(shown, pieces)
     z = shown.double()
+    # centre both sides, so that the intercept is not penalised
     middle, level = torch.einsum("bn,bns->bs", share, z), (share * answers).sum(1, keepdim=True)
     a, b = z - middle[:, None], answers - level
     weighted = (kernel[..., None] * a).mT
@@ -121,7 +122,7 @@ def _ridge(shown: Tensor, answers: Tensor, pieces: Tensor) -> tuple[Tensor, Tens
 
 
 def r_squared(weights: Tensor, intercept: Tensor, pieces: Tensor, shown: Tensor, answers: Tensor) -> Tensor:
-    """Return the weighted coefficient of determination on samples, which may be other than those of the fit, `[B]`."""
+    """Return the weighted coefficient of determination on any samples, those of the fit or others, `[B]`."""
     _, share = _shares(shown, pieces)
     residual = answers - torch.einsum("bns,bs->bn", shown.double(), weights) - intercept[:, None]
     spread = (share * (answers - (share * answers).sum(1, keepdim=True)) ** 2).sum(1)
@@ -133,12 +134,12 @@ def lime_stability(
 ) -> Tensor:
     """Return the share of the top superpixels that two explanations with different seeds have in common, `[B]`.
 
-    It is the mean over all pairs of `repeats` explanations with the same superpixels.
+    The share is the mean over all pairs of `repeats` explanations with the same superpixels.
 
     Args:
-        top: how many superpixels of the largest weights count.
+        top: how many superpixels count, those with the largest weights.
         repeats: how many explanations are compared.
-        seed: of the first explanation; the others have the next numbers.
+        seed: the seed of the first explanation; the others have the following seeds.
         options: those of `lime`.
 
     Raises:

@@ -1,7 +1,8 @@
-"""The objective of meaningful perturbations and one step of its optimiser, for `mask` and for attacks on it.
+"""Define the objective of meaningful perturbations and one step of its optimiser, for `mask` and for attacks on it.
 
-A mask `m` of 1 keeps a pixel; 0 replaces it by the blurred image. The deletion game deletes as little as possible to
-make the class improbable; the preservation game keeps as little as possible to leave it probable. Sources: Fong and
+A mask keeps a pixel where it is 1, and replaces it by the blurred image where it is 0. The deletion game deletes as
+little as possible such that the class becomes improbable; the preservation game keeps as little as possible such that
+the class stays probable. Sources: Fong and
 Vedaldi, Interpretable Explanations of Black Boxes by Meaningful Perturbation, ICCV 2017, equations 3 to 5; Zhang et
 al., Interpretable Deep Learning under Fire, USENIX Security 2020, equations 9 and 10.
 """
@@ -24,24 +25,24 @@ from underfire.interpreters.mask.variants import CELLS, SIDE, VARIANTS, MaskVari
 from underfire.transforms.blur import blur_matrix, gaussian_blur, median_blur
 
 GAMES = ("deletion", "preservation")
-_FEWEST = 7  # cells of a side; an eighth of a small image would be too coarse
+_FEWEST = 7  # fewest cells of a side; an eighth of the side of a small image would be too coarse
 _RADII = 16  # circles that are tried as the first mask
 ADAM = adam()
 
 
 @dataclass(frozen=True)
 class MaskGame:
-    """The objective of the masks of some images; `mask_game` makes it.
+    """The objective that the masks of a batch of images minimise; `mask_game` makes it.
 
     Attributes:
         model: the classifier.
         x: images `[B, C, H, W]`.
         y: classes, int64 `[B]`.
-        null: the blurred images, which replace what is deleted.
-        rows: the matrix `[H, h]` from a column of a mask to a column of the image: bilinear enlargement, then blur.
-        columns: the same for rows of a mask, `[W, w]`.
-        variant: weights and constants.
-        preserve: whether the game is preservation.
+        null: the blurred images, which replace deleted pixels, `[B, C, H, W]`.
+        rows: the matrix `[H, h]` that enlarges a column of a mask to the image, bilinearly, and then blurs it.
+        columns: the same for a row of a mask, `[W, w]`.
+        variant: the weights and constants of a published implementation.
+        preserve: whether the game is preservation; otherwise it is deletion.
     """
 
     model: nn.Module
@@ -55,7 +56,7 @@ class MaskGame:
 
     @property
     def jitter(self) -> int:
-        """Return the largest shift of the image in pixels, at its size."""
+        """Return the largest shift of the image in pixels, scaled to the size of the image."""
         return round(self.variant.jitter * _scale(self.x))
 
     def draw(self, generator: torch.Generator) -> tuple[int, int, Tensor | None]:
@@ -68,7 +69,10 @@ class MaskGame:
         return down, across, self.variant.noise * noise.to(self.x.device)
 
     def perturbed(self, m: Tensor, drawn: tuple[int, int, Tensor | None] | None = None) -> Tensor:
-        """Return the images seen through masks `[B, 1, h, w]`: kept where 1, blurred where 0."""
+        """Return the images under masks `[B, 1, h, w]`: kept where a mask is 1, blurred where it is 0.
+
+        `drawn` is what `draw` returned; None is no jitter and no noise.
+        """
         enlarged = self.rows @ m @ self.columns.T
         x, null = self.x, self.null
         down, across, noise = drawn if drawn is not None else (0, 0, None)
@@ -82,7 +86,7 @@ class MaskGame:
         return class_score(self.model(self.perturbed(m, drawn)).softmax(1), self.y)
 
     def objective(self, m: Tensor, drawn: tuple[int, int, Tensor | None] | None = None) -> Tensor:
-        """Return the objective of every mask, `[B]`, to be minimised; `drawn` None is no jitter and no noise."""
+        """Return the objective of every mask, `[B]`, which is minimised; `drawn` as in `perturbed`."""
         p = self.probability(m, drawn)
         cubes = m.diff(dim=2).abs().pow(3).sum((1, 2, 3)) + m.diff(dim=3).abs().pow(3).sum((1, 2, 3))
         area, score = (m, 1 - p) if self.preserve else (1 - m, p)
@@ -92,13 +96,14 @@ class MaskGame:
     def start(self) -> Tensor:
         """Return the first masks, `[B, 1, h, w]`.
 
-        Where the variant starts with a circle, it is the smallest of 16 around the middle that takes away (or brings
-        back) 99 % of the probability that the blurred image lacks.
+        A variant without a first value starts with a circle around the middle of the image: the smallest of 16 that
+        takes away (or, for preservation, brings back) 99 % of the probability that the blurred image lacks.
         """
         height, width = self.rows.shape[1], self.columns.shape[1]
         keep = torch.ones(len(self.x), 1, height, width, dtype=self.x.dtype, device=self.x.device)
         if self.variant.start is not None:
             return self.variant.start * keep
+        # try circles of growing radius until each image has one
         down, across = (torch.arange(n, dtype=keep.dtype, device=keep.device) - (n - 1) / 2 for n in (height, width))
         distance = (down[:, None] ** 2 + across**2).sqrt()
         whole, nothing = self.probability(keep), self.probability(0 * keep)
@@ -124,13 +129,13 @@ def mask_game(
     fill: str | float | None = None,
     cells: int | None = None,
 ) -> MaskGame:
-    """Return the game for these images; it carries a graph to `x` where `x` requires a gradient.
+    """Return the game for these images; it carries a graph to `x` if `x` requires a gradient.
 
     Args:
         variant: one of `VARIANTS`.
         game: `"deletion"` or `"preservation"`.
         fill: what replaces the image (see `attribution.fills.fill_image`); None is the variant's blurred image.
-        cells: rows of a mask; None is an eighth of the image's, at least 7. Columns follow.
+        cells: rows of a mask; None is an eighth of the image's rows, at least 7. Columns are in proportion.
 
     Raises:
         Unsupported: the variant or the game is unknown. InputError: more cells than pixels.
@@ -142,6 +147,7 @@ def mask_game(
     height, width = x.shape[2:]
     if cells is not None and not 1 <= cells <= height:
         raise InputError(f"cells must lie in 1 … {height}, the rows of an image, got {cells}")
+    # the blurred image
     chosen, scale = VARIANTS[variant], _scale(x)
     if fill is not None:
         null = fill_image(x, fill)
@@ -149,6 +155,7 @@ def mask_game(
         null = median_blur(x, 2 * max(1, round((chosen.median * scale - 1) / 2)) + 1)
     else:
         null = gaussian_blur(x, chosen.blur[0] * scale, max(1, round(chosen.blur[1] * scale)))
+    # the matrices that enlarge a mask
     share = cells / height if cells is not None else max(1 / (SIDE / CELLS), _FEWEST / min(height, width))
     lines: list[Tensor] = []
     for size in (height, width):
@@ -164,10 +171,10 @@ def mask_game(
 def mask_step(
     game: MaskGame, m: Tensor, state: Any = None, *, drawn: Any = None, step_size: float = 0.1, move: Move = ADAM
 ) -> tuple[Tensor, Any]:
-    """Take one step on the masks, each image by itself, and clip them to `[0, 1]`.
+    """Take one step of the optimiser on the masks, each image by itself, and clip them to `[0, 1]`.
 
-    Where the images of the game, `m` or the state require a gradient, the step carries a graph to them. ADV² unrolls it
-    to reach the image. Detach what counts as constant.
+    If the images of the game, `m` or the state require a gradient, the result carries a graph to them, by which ADV²
+    reaches the image. Detach the tensors that count as constant.
 
     Args:
         game: the objective.
@@ -183,7 +190,7 @@ def mask_step(
     attached = torch.is_grad_enabled() and (game.x.requires_grad or m.requires_grad)
     with frozen(game.model), torch.enable_grad():
         point = m if attached and m.requires_grad else m.detach().requires_grad_(True)
-        # The objectives are independent, so the gradient of their sum is that of each image.
+        # Objectives of different images are independent, so the gradient of their sum holds that of each.
         (g,) = torch.autograd.grad(game.objective(point, drawn).sum(), point, create_graph=attached)
         direction, state = move.update(g, state if state is not None else move.init(point.detach()))
         start = point if attached and m.requires_grad else point.detach()
@@ -191,6 +198,7 @@ def mask_step(
 
 
 def _scale(x: Tensor) -> float:
+    """Return the factor from lengths of a variant, for images of 224 pixels, to lengths in these images."""
     return min(x.shape[2:]) / SIDE
 
 

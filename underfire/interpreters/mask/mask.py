@@ -1,4 +1,4 @@
-"""Meaningful perturbations (Fong and Vedaldi, Interpretable Explanations of Black Boxes, ICCV 2017); MASK in ADV²."""
+"""Meaningful perturbations (Fong and Vedaldi, Interpretable Explanations of Black Boxes, ICCV 2017): MASK in ADV²."""
 
 from __future__ import annotations
 
@@ -38,27 +38,28 @@ def mask(
 ) -> Tensor:
     """Find the smallest region whose blurring makes class `y` improbable, or which alone keeps it probable.
 
-    Every image has its own mask, loss and state of Adam; only the passes are shared. The map is not differentiable in
-    `x`; an attack on it unrolls single steps (see `mask_step`).
+    Every image has its own mask, objective and state of Adam; images only share the passes. The map is not
+    differentiable in `x`; an attack on it differentiates single steps (see `mask_step`).
 
     The published implementations differ, and `variant` selects one: `"fong"` (the authors'), `"adv2_v1"` and
-    `"adv2_v2"` (the two of ADV², which attacks the second), `"gildenblat"` (the first in PyTorch). Their numbers are
-    for images of 224 pixels and masks of 28 × 28 (see `variants.VARIANTS`). At other sizes, blurs and jitter follow the
-    shorter side of the image, the weight of the area stays that of the whole mask, and the weight of the differences
-    that of one pair of cells. The authors crop the jittered image from a larger one; here the border is repeated.
+    `"adv2_v2"` (the two of ADV², which attacks the second), `"gildenblat"` (the first in PyTorch). Their constants are
+    for images of 224 pixels and masks of 28 × 28 cells (see `variants.VARIANTS`). At other sizes, blurs and jitter are
+    scaled by the shorter side of the image; the weight of the mean area and the weight of each pair of neighbouring
+    cells stay the same. The authors crop the jittered image from a larger one; here its border is repeated.
 
     Args:
         variant: the published implementation to follow.
         game: `"deletion"` or `"preservation"`.
-        steps: None is the number of the variant, 300 to 500.
-        step_size: of Adam.
-        fill: what replaces the image; None is the variant's blurred image. If blurring does not change the class, as
-            with large strokes on a plain ground, the map is empty.
-        cells: rows of the mask; None is an eighth of the image's, at least 7.
+        steps: steps of Adam; None is the number of the variant, 300 to 500.
+        step_size: step size of Adam.
+        fill: what replaces deleted pixels; None is the variant's blurred image. If blurring does not change the class,
+            as with large strokes on a plain background, the map is empty.
+        cells: rows of the mask; None is an eighth of the image's rows, at least 7.
         generator: source of jitter and noise, which all images share.
 
     Returns:
-        The map, `[B, 1, h, w]`, at the size of the mask: 1 where deleted (or kept), which is important, else 0.
+        The map, `[B, 1, h, w]`, at the size of the mask: 1 for important pixels (deleted, or kept in preservation), 0
+        for the others.
 
     Raises:
         InputError: steps or step_size are out of range. Unsupported: the variant or the game is unknown. ModelError:
@@ -69,10 +70,10 @@ def mask(
     if not 0 < step_size < float("inf"):
         raise InputError(f"step_size must be a positive length, such as 0.1, got {step_size:g}")
     source = default_generator(generator, x.device)
-    seed = int(torch.randint(2**62, (), generator=source, device=source.device))  # every chunk draws the same numbers
+    seed = int(torch.randint(2**62, (), generator=source, device=source.device))  # every chunk begins with it
 
     def explain(index: Tensor) -> Tensor:
-        # the chunk's own game, with the same random numbers as every other chunk
+        # each chunk has its own game, with the same random numbers
         part = x.detach()[index.to(x.device)]
         current = mask_game(model, part, y[index.to(y.device)], variant=variant, game=game, fill=fill, cells=cells)
         source_of_chunk = torch.Generator(source.device).manual_seed(seed)

@@ -23,6 +23,7 @@ from underfire.interpreters.rts.network import MaskingModel
 from underfire.model import Classifier
 
 EMBEDDED = Path(__file__).parent / "weights"
+# For each model: address and version of its tensors, and the fingerprint that belongs to them.
 _SEEN: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], str]] = WeakKeyDictionary()
 
 
@@ -36,9 +37,9 @@ class Trained:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a sha256 of a classifier's parameters and normalisation; the same in float32 and float64.
+    """Return a sha256 of a classifier's parameters and normalisation; it is the same in float32 and float64.
 
-    It is remembered until a tensor of the model changes.
+    The fingerprint is remembered until a tensor of the model changes.
     """
     core = unwrap(model)
     tensors = [*core.parameters(), *core.buffers(), *(getattr(model, k) for k in ("mean", "std") if hasattr(model, k))]
@@ -52,7 +53,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-    """Write a safetensors file; it exists complete or not at all."""
+    """Write a safetensors file; an interrupted call leaves no incomplete file under this name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, part, metadata=dict(facts))
@@ -61,6 +62,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; raise InputError if it is missing or damaged."""
     if not path.is_file():
         raise InputError(f"there is no weights file {str(path)!r}")
     try:
@@ -71,7 +73,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def save(trained: Trained, path: Path) -> None:
-    """Write a masking model, float32, with its classifier's fingerprint and its shape in the metadata."""
+    """Write a masking model in float32; the metadata hold its classifier's fingerprint and the sizes of its layers."""
     network = trained.network
     shape = {
         "layers": list(trained.layers),
@@ -85,7 +87,7 @@ def save(trained: Trained, path: Path) -> None:
 
 
 def load(path: Path) -> Trained:
-    """Return the masking model of a file that `save` wrote, in evaluation mode.
+    """Read a masking model from a file that `save` wrote, and set it to evaluation mode.
 
     Raises:
         InputError: there is no such file, or it is damaged or of another kind.
@@ -119,7 +121,7 @@ def embedded(mark: str) -> Trained | None:
 
 
 def expect(trained: Trained, model: nn.Module, source: str) -> None:
-    """Raise ModelError if a masking model is not of this classifier."""
+    """Raise ModelError if a masking model was trained for another classifier; `source` names it in the message."""
     mark = fingerprint(model)
     if mark != trained.fingerprint:
         raise ModelError(
@@ -132,7 +134,7 @@ def expect(trained: Trained, model: nn.Module, source: str) -> None:
 
 
 def keep(path: Path, network: nn.Module, adam: torch.optim.Adam, step: int, facts: Mapping[str, str]) -> None:
-    """Write the state of a training after `step` steps."""
+    """Write a checkpoint: network, state of Adam and `facts` of a training, after `step` steps."""
     memory = {
         f"adam.{i}.{name}": value for i, state in adam.state_dict()["state"].items() for name, value in state.items()
     }
@@ -141,10 +143,10 @@ def keep(path: Path, network: nn.Module, adam: torch.optim.Adam, step: int, fact
 
 
 def resume(path: Path, network: nn.Module, adam: torch.optim.Adam, facts: Mapping[str, str]) -> int:
-    """Read the state that `keep` wrote into the network and its optimizer; return the number of steps done.
+    """Load a checkpoint that `keep` wrote into the network and its optimizer; return the number of steps done.
 
     Raises:
-        InputError: it is damaged, or of a training with other facts.
+        InputError: the checkpoint is damaged, or of a training with other facts.
     """
     with _opened(path) as file:
         found = file.metadata() or {}

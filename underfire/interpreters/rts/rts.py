@@ -1,4 +1,4 @@
-"""Real-time saliency (Dabkowski and Gal, Real Time Image Saliency for Black Box Classifiers, NeurIPS 2017), or RTS."""
+"""Real-time saliency, RTS (Dabkowski and Gal, Real Time Image Saliency for Black Box Classifiers, NeurIPS 2017)."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     second_order=False,
 )
 class RTS:
-    """Explain with a network, trained once, that returns the map of an image in one pass.
+    """Explain by a second network that is trained once and then returns the map of an image in one pass.
 
-    The encoder is the classifier under test itself, frozen. A class selector and a U-Net decoder on its feature maps
-    return the mask. Weights for `zoo:cluttered_digits` and `zoo:resnet56_cifar10` come with the package.
+    The encoder is the classifier under test, frozen. A class selector and a U-Net decoder turn its feature maps into
+    the mask. Weights for `zoo:cluttered_digits` and `zoo:resnet56_cifar10` come with the package.
 
     Args:
-        weights: a file that `save` or `underfire train rts` wrote. None uses what was fitted, or else the weights that
-            come with the package for the model.
-        threshold: how sure the selector must be at a place, in logits; 6 in the authors' demonstration and in ADV², 0
-            in training.
+        weights: a file that `save` or `underfire train rts` wrote. None uses the network that `fit` trained, or else
+            the weights that come with the package for the model.
+        threshold: the logit at which the selector halves the features of a place; 6 in the authors' demonstration and
+            in ADV², 0 in training.
 
     Raises:
         InputError: the threshold is not finite.
@@ -87,14 +87,14 @@ class RTS:
             selector_batch: images in a step of the first phase.
             batch_size: images in a step of the second phase.
             width: channels of the decoder's finest level.
-            smooth: λ1, weight of the total variation of the mask (see `loss.Terms`).
+            smooth: λ1, weight of the total variation of the mask (for all λ, see `loss.Terms`).
             area: λ2, weight of the mean of the mask.
-            area_power: power of the mask's entries in that mean.
+            area_power: power of the mask's values in that mean.
             destroy: λ3, weight of the probability of the class without the evidence.
             destroy_power: λ4, power of that probability.
-            noise: standard deviation of the noise on the image behind a mask.
+            noise: standard deviation of the noise on images under a mask.
             generator: the source of all random numbers.
-            progress: called with the number of passes done and the number of all passes.
+            progress: called with the number of passes that are done, and of all passes.
             checkpoint: a file for the state of the training; if it exists, training continues from it.
 
         Raises:
@@ -110,7 +110,7 @@ class RTS:
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted network as safetensors, with the classifier's fingerprint in the metadata.
+        """Write the trained network as a safetensors file, with the classifier's fingerprint in the metadata.
 
         Raises:
             NotFitted: `fit` was not called.
@@ -123,8 +123,8 @@ class RTS:
         """Return the mask of the evidence for class `y`, by one pass through the classifier and the decoder.
 
         Returns:
-            The map, `[B, 1, h, w]`, in `[0, 1]`, at a quarter of the image's size where the classifier has such
-            features.
+            The map, `[B, 1, h, w]`, in `[0, 1]`, at a quarter of the image's size if the classifier has feature maps of
+            that size.
 
         Raises:
             NotFitted: there are no weights for the model. ModelError: the weights are of another model, or the model
@@ -135,7 +135,7 @@ class RTS:
             logits, outputs = activations(model, x, trained.layers)
             class_score(logits, y)  # check the classes
             network = trained.network
-            wide = torch.promote_types(torch.float32, x.dtype)  # an earlier call may have left another dtype
+            wide = torch.promote_types(torch.float32, x.dtype)  # an earlier call may have set another dtype
             network.to(x.device, wide)
             m: Tensor = network([outputs[name].to(wide) for name in trained.layers], y, self.threshold)
         finite = torch.isfinite(m).flatten(1).all(1)
@@ -150,14 +150,14 @@ class RTS:
 
         Args:
             terms: the weights of the objective; None is those of the last `fit`, or else the defaults.
-            generator: draws the backgrounds; on the CPU.
+            generator: draws noise and backgrounds, on the CPU.
         """
         m = self(model, x, y)
         with frozen(model):
             return loss(model, x, y, m, torch.ones_like(y, dtype=torch.bool), terms or self._terms, generator)
 
     def _for(self, model: nn.Module) -> rts_files.Trained:
-        """Return the trained network for this model."""
+        """Return the masking model for this classifier: from the file, from `fit`, or from the package."""
         if self.weights is not None and self._trained is None:
             self._trained = rts_files.load(Path(self.weights))
         if self._trained is not None:

@@ -1,7 +1,7 @@
-"""Training the masking model of real-time saliency: the selector first, then the decoder.
+"""Train the masking model of real-time saliency: first the selector, then the decoder.
 
-Source: Dabkowski and Gal, Real Time Image Saliency for Black Box Classifiers, NeurIPS 2017, section 4; numbers from
-the authors' code.
+Source: Dabkowski and Gal, Real Time Image Saliency for Black Box Classifiers, NeurIPS 2017, section 4; the
+constants are those of the authors' code.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from underfire.interpreters.rts.network import MaskingModel
 if TYPE_CHECKING:
     from underfire.data import Dataset
 
-RATE, DECAY = 1e-3, 1e-4
-SELECTOR_DROP = 4000  # the selector's rate is divided by ten after every so many steps
-ABSENT_FIRST, ABSENT = 0.5, 0.3  # how often a class is drawn that is not in the image, in the two phases
+RATE, DECAY = 1e-3, 1e-4  # learning rate and weight decay of Adam
+SELECTOR_DROP = 4000  # steps after which the selector's learning rate is divided by ten, again and again
+ABSENT_FIRST, ABSENT = 0.5, 0.3  # probability of a class that is not in the image, in the first and the second phase
 EVERY = 50  # steps between two checkpoints
-_PASSES = 5  # of an image in the second phase: one for its features, two forward and two backward with a mask
+_PASSES = 5  # passes of an image in the second phase: one for features, two forward and two backward under a mask
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of a training: with the model and the data, they determine the weights."""
+    """The settings of a training; together with the model and the data, they determine the weights."""
 
     selector_steps: int
     selector_batch: int
@@ -48,8 +48,8 @@ class Plan:
 def layers_of(model: nn.Module, x: Tensor) -> list[PyramidLevel]:
     """Return the feature maps that the decoder reads, the coarsest first, for images of the size of `x`.
 
-    They reach up to a quarter of the image, as published; there are at least two where the network has two, so that the
-    decoder has one level.
+    The finest has at most a quarter of the image's side, as published. At least two are returned if the network has
+    two, so that the decoder has one level.
     """
     found = feature_pyramid(model, x)
     coarse = [s for s in found if 4 * s.size[0] <= x.shape[2] and 4 * s.size[1] <= x.shape[3]]
@@ -69,14 +69,15 @@ def train(
         model: the classifier; it is not changed.
         data: images and labels.
         plan: the settings.
-        progress: called with the number of passes done and the number of all passes.
-        checkpoint: a file that is written every 50 steps; if it exists, training continues from it, to the same
+        progress: called with the number of passes that are done, and of all passes.
+        checkpoint: a file that is written every 50 steps; if it exists, training continues from it and reaches the same
             weights.
 
     Raises:
         DataError: labels do not fit the model. InputError: the checkpoint is of another training. ModelError: the loss
             or the features are NaN.
     """
+    # create the network and its optimizer
     like = next(model.parameters())
     x = data[:1].x.to(like.device)
     dtype = x.dtype
@@ -99,6 +100,7 @@ def train(
         if progress is not None:
             progress(passes, total)
 
+    # continue from a checkpoint, if there is one
     start = -1
     if checkpoint is not None and checkpoint.is_file():
         start = rts_files.resume(checkpoint, network, adam, facts)
@@ -141,12 +143,17 @@ def train(
 
 
 def _features(model: nn.Module, x: Tensor, names: list[str], dtype: torch.dtype) -> list[Tensor]:
+    """Return the outputs of the layers `names` for images `x`, in `dtype`."""
     outputs = activations(model, x, names)[1]
     return [outputs[name].to(dtype) for name in names]
 
 
 def _draw_classes(y: Tensor, classes: int, absent: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Return the class to explain, `[B]`, mostly the image's own and else another, and whether it is its own."""
+    """Draw a class to explain for each image: with probability `absent` another class than its own.
+
+    Returns:
+        The classes, int64 `[B]`, and whether each is the image's own, bool `[B]`.
+    """
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
         raise DataError(f"label {int(y.max())} is outside the model's {classes} classes")
     present = (torch.rand(len(y), generator=generator) >= absent).to(y.device)
@@ -164,7 +171,7 @@ def _train_selector(
 ) -> None:
     """Train the selector by cross-entropy to tell the classes that are in an image from those that are not.
 
-    Its logit is linear in the features, so only their means over space are needed, which are computed once.
+    Its logit is linear in the features, so that their means over space suffice, which are computed once.
     """
     weight = network.selector.embedding.weight
     device, dtype = weight.device, weight.dtype
