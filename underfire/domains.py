@@ -77,13 +77,14 @@ class Domain:
 
     def check(self, x: Tensor) -> None:
         """Raise DataError unless `x` is a batch of this domain, with values in the box."""
+        inputs = "images" if self.name == "image" else f"inputs of domain {self.name!r}"
         if x.dim() != self.ndim or x.dtype not in (torch.float32, torch.float64):
             # Half-precision inputs are refused, because they round away steps of 1/255; the model may have any dtype.
             shape = "[B, C, H, W]" if self.name == "image" else f"with {self.ndim} dimensions"
-            raise DataError(f"{self.name}s must be float32 or float64 {shape}, got {x.dtype} {tuple(x.shape)}")
+            raise DataError(f"{inputs} must be float32 or float64 {shape}, got {x.dtype} {tuple(x.shape)}")
         for part in (self.low, self.high, self.kinds):
             if isinstance(part, tuple) and part and len(part) != x.shape[-1]:
-                raise DataError(f"{self.name}s must have {len(part)} columns, got {x.shape[-1]}")
+                raise DataError(f"{inputs} must have {len(part)} columns, got {x.shape[-1]}")
         if len(x) and not bool(self.contains(x).all()):
             low, high = (
                 f"{bound:g}" if isinstance(bound, int | float) else "its bound" for bound in (self.low, self.high)
