@@ -60,7 +60,7 @@ class Objective:
 
 
 def objective(term: Term) -> Objective:
-    """Return the objective of one term."""
+    """Return the objective that consists of one term, with weight 1."""
     return Objective(((1.0, term),))
 
 
@@ -261,7 +261,7 @@ def keep_map(interpreter: Interpreter, target: Tensor, *, pool: int = 1) -> Obje
     def term(step: Step) -> Tensor:
         shown = interpreter(step.model, step.x, explained_class(step))
         if step.x.requires_grad and torch.is_grad_enabled() and not shown.requires_grad:
-            raise Unsupported("this interpreter's map is not differentiable in the image, so it cannot be steered")
+            raise Unsupported("this interpreter's map is not differentiable in the image, so no attack can steer it")
         size = (shown.shape[2], shown.shape[3])
         if size not in wanted:
             wanted[size] = prepared(resize(target.detach().to(shown), size))

@@ -74,7 +74,7 @@ class Queries:
         cost = torch.bincount(index, minlength=len(self.used))
         if bool((self.used + cost > self.limit).any()):
             worst = int((self.used + cost - self.limit).argmax())
-            raise InputError(f"sample {worst} may cost {int(self.limit[worst])} queries; one more was asked for")
+            raise InputError(f"sample {worst} has a budget of {int(self.limit[worst])} queries; the call needs more")
         self.used = self.used + cost
         try:
             logits = torch.cat([self.model(part) for part in x.split(self.chunk)]) if len(x) else x.new_zeros(0, 1)

@@ -244,7 +244,8 @@ def bpda(
             value = forward(x)
         smooth = x if backward is None else backward(x)
         if smooth.shape != value.shape:
-            raise InputError(f"bpda: forward gives {tuple(value.shape)} but backward {tuple(smooth.shape)}")
+            shapes = f"{tuple(value.shape)} and {tuple(smooth.shape)}"
+            raise InputError(f"bpda needs a forward and a backward function of one output shape, got {shapes}")
         return value + (smooth - smooth.detach())
 
     return through

@@ -16,7 +16,7 @@ def wide(t: Tensor) -> Tensor:
 def same_shape(a: Tensor, b: Tensor) -> None:
     """Raise InputError unless the two batches have the same shape."""
     if a.shape != b.shape:
-        raise InputError(f"the two batches must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise InputError(f"the two batches must have the same shape, got {tuple(a.shape)} and {tuple(b.shape)}")
 
 
 def is_map(m: Tensor) -> Tensor:

@@ -43,7 +43,9 @@ def optimality(sizes: Tensor, best: Tensor) -> float:
     if not bool(((sizes >= 0) & (best >= 0)).all()):
         raise InputError("sizes must be >= 0, and inf where an attack failed")
     if bool((best > sizes).any()):
-        raise InputError(f"best must be the least of all attacks, but is larger for {int((best > sizes).sum())} images")
+        raise InputError(
+            f"best must be at most the size of any attack, but is larger for {int((best > sizes).sum())} images"
+        )
     finite = best[best.isfinite()]
     if len(finite) == 0:
         return math.nan

@@ -60,7 +60,7 @@ def undefined(m: Tensor) -> dict[int, str]:
 
 
 def gap(m: Tensor, f: Tensor, f0: Tensor) -> Tensor:
-    """Return the relative error of the map's sum as the change of score `f - f0`, `[B]`."""
+    """Return the relative error of the map's sum as an estimate of the change of score `f - f0`, `[B]`."""
     change = f - f0
     return ratio((is_map(m).sum((1, 2, 3)).to(change) - change).abs(), change.abs())
 
@@ -74,7 +74,7 @@ def gap(m: Tensor, f: Tensor, f0: Tensor) -> Tensor:
 def completeness_gap(
     model: Model, x: Tensor, y: Tensor, m: Tensor, *, baseline: str | Tensor = "black", chunk: int | None = None
 ) -> Tensor:
-    """Return the relative error of the map's sum as the logit's change from the baseline to the image, `[B]`.
+    """Return the relative error of the map's sum as an estimate of the logit's change from the baseline, `[B]`.
 
     The measure applies to methods whose maps sum to that change at the size they are returned: integrated gradients,
     and gradient times input of a linear model. The result is nan where image and baseline have the same logit.

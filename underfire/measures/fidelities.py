@@ -111,7 +111,7 @@ def removal(
     generator: torch.Generator | None = None,
     chunk: int | None = None,
 ) -> Removal:
-    """Return by how much the probability of class `y` falls when relevant pixels are replaced, and other pixels.
+    """Return the drops of the probability of class `y` when relevant pixels, and as a control others, are replaced.
 
     Args:
         m: maps `[B, 1, h, w]`.

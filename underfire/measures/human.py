@@ -36,7 +36,7 @@ _TINY = 1e-12  # bits: a mutual information below this is zero up to rounding
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate with the share that each answer, or each annotator, has in it.
+    """An estimate with one share for each answer, or each annotator, from which its interval is computed.
 
     Attributes:
         value: the estimate; nan if it is undefined.
@@ -181,7 +181,7 @@ def _information(a: Tensor, b: Tensor, correction: str) -> tuple[float, Tensor]:
 
     whole = total(joint).sum() - total(of_a).sum() - total(of_b).sum()
     plain = math.log2(n) + whole.item() / n
-    bits = max(plain, 0.0)  # rounding
+    bits = max(plain, 0.0)  # rounding can make it negative
     without = (whole - less(joint[a, b]) + less(of_a[a]) + less(of_b[b])) / max(n - 1, 1) + math.log2(max(n - 1, 1))
     each = n * plain - (n - 1) * without
     if correction == "miller-madow":

@@ -14,7 +14,7 @@ from underfire.hooks import frozen
 
 
 def _rule(layer: nn.Module) -> Callable[[], None] | None:
-    """Return the method by which the layer initialises itself, or None; in torch's attention it has an underscore."""
+    """Return the method by which the layer initialises itself, or None; torch's attention has an underscore."""
     rule = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
     return rule if callable(rule) else None
 

@@ -46,7 +46,7 @@ Answers = Mapping[Variant, tuple[Tensor, Tensor]]
 
 
 def counts(pixels: int, steps: int) -> list[int]:
-    """Return the number of pixels at each of `steps + 1` points from none to all; with few pixels, one step for each.
+    """Return the number of pixels at each of `steps + 1` points from none to all; at most one step per pixel.
 
     Raises:
         InputError: `steps` is below 1.

@@ -159,7 +159,7 @@ def batch_equals_singles(subject: Subject) -> None:
 
 
 def any_precision(subject: Subject) -> None:
-    """Check that narrow float types give the same value as float64, and that it is a float32."""
+    """Check that narrow float types give the same value as float64, but as a float32."""
     if subject.facts.timed:
         return
     wide = subject(subject.given())
