@@ -109,10 +109,10 @@ def read_known_images(model: nn.Module, data: Dataset, layer: str | None, memory
     device = next((t.device for t in (*unwrap(model).parameters(), *model.buffers())), torch.device("cpu"))
     x = data[:1].x.to(device)
     name = layer if layer is not None else last_spatial_layer(model, x)
-    room = chunk_within(model, x, memory, gradients=False)
+    chunk_size = chunk_within(model, x, memory, gradients=False)
     features, labels, answers = [], [], []
     with torch.no_grad(), frozen(model):
-        for batch in data.batches(min(room, _DECODED)):
+        for batch in data.batches(min(chunk_size, _DECODED)):
             logits, found = pooled_features(model, batch.x.to(device), name)
             features.append(found)
             labels.append(batch.y.to(device))

@@ -36,10 +36,12 @@ def segment(x: Tensor, superpixels: str | Tensor = "quickshift", segments: int =
     if not 1 <= segments <= height * width:
         raise InputError(f"segments must lie in 1 … {height * width}, the pixels of an image, got {segments}")
     if superpixels == "grid":
+        # rows and columns of cells that are about square, at most one for each row or column of pixels
         rows = min(max(round((segments * height / width) ** 0.5), -(-segments // width), 1), height)
         columns = min(max(round(segments / rows), 1), width)
         row, column = torch.arange(height) * rows // height, torch.arange(width) * columns // width
         return (row[:, None] * columns + column).to(x.device).expand(len(x), -1, -1)
+    # scikit-image, one image after the other
     found = [_segment_one(image, superpixels, segments) for image in x.detach()]
     pieces = torch.stack(found).to(x.device) if found else torch.zeros_like(x[:, 0], dtype=torch.int64)
     uncut = int((pieces.flatten(1).amax(1) == 0).sum())
