@@ -80,7 +80,7 @@ def rule_for(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operat
         result = func(*a, **k)
         return result.to(args[0].dtype) if in_place else result
 
-    # `alike`: the operation treats all places of the map alike, and each by itself
+    # `alike`: each place of the result depends on that place of the stand-ins alone, by the same function everywhere
     pointwise = torch.Tag.pointwise in func.tags or name in _PLACE_BY_PLACE
     if pointwise and torch.Tag.nondeterministic_seeded not in func.tags:
         alike = _alike(tree_leaves((args, kwargs)))
@@ -130,19 +130,19 @@ def _reading(name: str, given: dict[str, Any], call: Callable[..., Any], view: b
 
         return OperationRule(call, convolve, _windows(weight.shape[2:], stride, padding, dilation))
     if name in ("max_pool2d_with_indices", "avg_pool2d"):
-        most = name != "avg_pool2d"
+        is_max = name != "avg_pool2d"
         kernel, padding = _pairs(given["kernel_size"]), _pairs(given["padding"])
         stride = _pairs(given["stride"] or kernel)
-        dilation = _pairs(given["dilation"]) if most else (1, 1)
-        if not most and (given["ceil_mode"] or (padding != (0, 0) and not given["count_include_pad"])):
+        dilation = _pairs(given["dilation"]) if is_max else (1, 1)
+        if not is_max and (given["ceil_mode"] or (padding != (0, 0) and not given["count_include_pad"])):
             return None  # an average at the border is over fewer places than one inside
 
         def pool(x: Tensor) -> Any:
-            if most:
+            if is_max:
                 return aten.max_pool2d_with_indices.default(x, kernel, stride, (0, 0), dilation)
             return aten.avg_pool2d.default(x, kernel, stride, (0, 0), False, True, given["divisor_override"])
 
-        outside = float("-inf") if most else 0.0
+        outside = float("-inf") if is_max else 0.0
         return OperationRule(call, pool, _windows(kernel, stride, padding, dilation), outside)
     if name == "slice" and given["dim"] % 4 >= 2:
         axis, step = given["dim"] % 4, given["step"]
