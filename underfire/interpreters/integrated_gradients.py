@@ -80,7 +80,7 @@ def integrated_gradients(
     ends, starts, classes = x.repeat(n, 1, 1, 1), origins.flatten(0, 1), y.repeat(n)
     alphas, shares = (torch.tensor(v, dtype=x.dtype, device=x.device) for v in nodes(quadrature, steps))
     twice = attached and double_backward == "exact"
-    room = resolve_chunk(model, x, chunk, memory, gradients=True, twice=twice)
+    chunk_size = resolve_chunk(model, x, chunk, memory, gradients=True, twice=twice)
 
     def mean_gradient(ends: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
         """Return the sums of the gradients on the path with each column of weights `[steps, k]`, `[N, k, C, H, W]`."""
@@ -92,7 +92,7 @@ def integrated_gradients(
             return weights.view(steps, -1, 1, 1, 1)[step] * g.unsqueeze(1)
 
         with frozen(model):
-            return sum_in_chunks(gradients, steps, room, ends, starts)
+            return sum_in_chunks(gradients, steps, chunk_size, ends, starts)
 
     if attached and not twice:
         # two sums: one for the derivative with respect to the image, one for that with respect to the baseline

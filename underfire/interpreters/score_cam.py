@@ -56,11 +56,11 @@ def score_cam(
     with differentiable_input(model, x) as (point, attached), torch.set_grad_enabled(attached):
         layers = layouts_of(model, point, layer, grid)
         _, outputs = feature_maps(model, point, y, layers, attached=attached)
-        room = resolve_chunk(model, point, chunk, memory, gradients=attached)
+        chunk_size = resolve_chunk(model, point, chunk, memory, gradients=attached)
         maps = []
         for name, layout in layers.items():
             features = layout.maps(outputs[name]).to(x.dtype)
-            scores = _scores(model, point, y, features, room, attached)
+            scores = _scores(model, point, y, features, chunk_size, attached)
             if softmax:
                 weights = scores.softmax(1)
             else:
@@ -77,6 +77,7 @@ def _scores(model: nn.Module, x: Tensor, y: Tensor, features: Tensor, chunk: int
     def of_images(images: Tensor) -> Tensor:
         seen, through, classes = x[images], features[images], y[images]
 
+        # `in_chunks` joins along dimension 0, so channels come first here
         def of_channels(channels: Tensor) -> Tensor:
             with frozen(model):  # also when this pass is repeated in the backward pass
                 logits = fast(masked(seen, through[:, channels]))

@@ -83,9 +83,9 @@ def smooth_grad(
         return (heat.square() if squared else heat) / samples
 
     twice = attached and facts.second_order
-    room = resolve_chunk(model, x, chunk, memory, gradients=True, twice=twice)
+    chunk_size = resolve_chunk(model, x, chunk, memory, gradients=True, twice=twice)
     # average over the noisy copies
-    mean = sum_in_chunks(noisy, samples, room, x, sigma)
+    mean = sum_in_chunks(noisy, samples, chunk_size, x, sigma)
     return reduce_channels(mean, absolute) if separate else mean
 
 

@@ -84,10 +84,10 @@ def smooth_grad_cam_pp(
             g = torch.cat([gradient.flatten(1) for _, gradient in pairs], 1).to(wide.dtype)
             return torch.stack([g, g**2, g**3], 1)
 
-        room = resolve_chunk(model, point, chunk, memory, gradients=True)
+        chunk_size = resolve_chunk(model, point, chunk, memory, gradients=True)
         # average over the noisy copies
         images = point if attached else point.detach()
-        means = sum_in_chunks(powers, samples, room, images.float() if half else images) / samples
+        means = sum_in_chunks(powers, samples, chunk_size, images.float() if half else images) / samples
         # weight the feature maps of the image itself
         features = [layout.maps(outputs[name]).to(means.dtype) for name, layout in layers.items()]
         each = means.split([f.shape[1:].numel() for f in features], 2)
