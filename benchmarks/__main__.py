@@ -120,11 +120,11 @@ def write_table() -> None:
         ]
     if step := results.get("adv2-step"):
         shares = step["share of the map loss that one step of 0.25/255 takes away"]
-        told = "; ".join(f"{name}: {share:.1%}" for name, share in shares.items())
+        directions = "; ".join(f"{name}: {share:.1%}" for name, share in shares.items())
         lines += [
             "ADV² attacks gradient maps with finite differences of gradients, not by back-propagating twice through",
             "smoothed activations. After PGD, one signed step of a quarter grey level removes this share of the map",
-            f"loss of the unmodified network (mean of {step['images']} images): {told}.",
+            f"loss of the unmodified network (mean of {step['images']} images): {directions}.",
             "On a smooth network the two directions agree (a test requires a cosine above 0.99).",
             "",
         ]

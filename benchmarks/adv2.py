@@ -69,8 +69,8 @@ def descent() -> dict[str, float]:
     target = maps.normalise(gradient(model, x, y, pool=4))
 
     def loss(point: Tensor, double_backward: str) -> Tensor:
-        shown = maps.normalise(gradient(model, point, goal, pool=4, double_backward=double_backward))
-        return (shown - target).square().flatten(1).mean(1)
+        m = maps.normalise(gradient(model, point, goal, pool=4, double_backward=double_backward))
+        return (m - target).square().flatten(1).mean(1)
 
     found, before = {}, loss(x_adv, "finite_difference")
     for name, double_backward, tau in (

@@ -91,8 +91,8 @@ def _rows(setting: str, wanted: str, found: dict[str, Any]) -> list[Row]:
     for name in ("underfire", "torchattacks"):
         result = found[name]
         passes = f"{result['forwards per image']:.0f} forwards, {result['backwards per image']:.0f} backwards an image"
-        told = f"{result['robust accuracy']:.3f}; {passes}, {result['seconds']:.0f} s"
-        rows.append((f"{what}, {name}: robust accuracy", told, "no higher" if name == "underfire" else "the peer"))
+        value = f"{result['robust accuracy']:.3f}; {passes}, {result['seconds']:.0f} s"
+        rows.append((f"{what}, {name}: robust accuracy", value, "no higher" if name == "underfire" else "the peer"))
     return rows
 
 

@@ -118,13 +118,13 @@ def rows_score_cam(found: dict[str, Any]) -> list[Row]:
     what = f"Score-CAM, MobileNet 224, {found['channels']} channels, one image"
     over, peaks = found["over the bare passes"], found["peak MB above start"]
     memory = found["memory over the peer's"]
-    told = f"{peaks['underfire']:.0f} MB against {peaks['pytorch-grad-cam']:.0f} MB"
+    amounts = f"{peaks['underfire']:.0f} MB against {peaks['pytorch-grad-cam']:.0f} MB"
     return [
         (f"{what}: time over bare passes", spread(over["underfire"]), "≤ 1.05"),
         (f"{what}, pytorch-grad-cam: time over bare passes", spread(over["pytorch-grad-cam"]), "the peer"),
         (
             f"Score-CAM, MobileNet 224, {found['images together']} images: peak memory over that of pytorch-grad-cam",
-            f"{memory:.3f} ({told})",
+            f"{memory:.3f} ({amounts})",
             "≤ 0.1",
         ),
     ]

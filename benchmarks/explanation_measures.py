@@ -30,16 +30,16 @@ class _EnoughError(Exception):
 
 
 class Stopping(nn.Module):
-    """Record the times at which a model is called, and raise `_EnoughError` after `asked` calls."""
+    """Record the times at which a model is called, and raise `_EnoughError` after `limit` calls."""
 
-    def __init__(self, model: nn.Module, asked: int) -> None:
+    def __init__(self, model: nn.Module, limit: int) -> None:
         super().__init__()
-        self.model, self.asked = model, asked
+        self.model, self.limit = model, limit
         self.times: list[float] = []
 
     def forward(self, x: Tensor) -> Tensor:
         self.times.append(time.perf_counter())
-        if len(self.times) > self.asked:
+        if len(self.times) > self.limit:
             raise _EnoughError
         return self.model(x)
 

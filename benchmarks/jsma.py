@@ -46,7 +46,7 @@ def against_torchattacks(n: int = 256, peers: int = 2) -> dict[str, Any]:
     with model.counting() as count:
         run_ours()
 
-    def judged(x_adv: Tensor, rows: slice) -> dict[str, float]:
+    def evaluate(x_adv: Tensor, rows: slice) -> dict[str, float]:
         success = model.predict(x_adv).argmax(1) == goal[rows]
         entries = uf.measures.l0(x[rows], x_adv)
         return {
@@ -65,10 +65,10 @@ def against_torchattacks(n: int = 256, peers: int = 2) -> dict[str, Any]:
             "torchattacks": seconds["torchattacks"][0] * n / peers / statistics.median(seconds["unit"]),
         },
         "passes per image": {"forwards": count.forwards / n, "backwards": count.backwards / n},
-        "underfire": judged(found["underfire"], slice(0, n)),
+        "underfire": evaluate(found["underfire"], slice(0, n)),
         "the same few images": {
-            "underfire": judged(found["underfire"][few], few),
-            "torchattacks": judged(found["torchattacks"], few),
+            "underfire": evaluate(found["underfire"][few], few),
+            "torchattacks": evaluate(found["torchattacks"], few),
         },
     }
 
@@ -80,16 +80,24 @@ def rows_against_torchattacks(found: dict[str, Any]) -> list[Row]:
     units = found["units"]
     counts = f"{passes['forwards']:.1f} forwards, {passes['backwards']:.1f} backwards an image"
 
-    def told(judged: dict[str, float]) -> str:
-        return f"success {judged['success']:.3f}, median {judged['median entries of a success']:.0f} entries"
+    def format_result(result: dict[str, float]) -> str:
+        return f"success {result['success']:.3f}, median {result['median entries of a success']:.0f} entries"
 
-    some = f"{found['images of torchattacks']} images"
+    peer_images = f"{found['images of torchattacks']} images"
     return [
-        (f"{setting}: forward+backward units", f"{spread(units['underfire'], 1)}; {counts}; {told(ours)}", "≤ 200"),
         (
-            f"{setting}, torchattacks, scaled from {some}: forward+backward units",
-            f"{units['torchattacks']:,.0f}; {told(few['torchattacks'])}",
+            f"{setting}: forward+backward units",
+            f"{spread(units['underfire'], 1)}; {counts}; {format_result(ours)}",
+            "≤ 200",
+        ),
+        (
+            f"{setting}, torchattacks, scaled from {peer_images}: forward+backward units",
+            f"{units['torchattacks']:,.0f}; {format_result(few['torchattacks'])}",
             "the peer",
         ),
-        (f"{setting}, on the {some} of torchattacks: success", told(few["underfire"]), "success no lower"),
+        (
+            f"{setting}, on the {peer_images} of torchattacks: success",
+            format_result(few["underfire"]),
+            "success no lower",
+        ),
     ]

@@ -69,7 +69,7 @@ class _Package:
                 logits = self.model(torch.from_numpy(images).float().permute(0, 3, 1, 2).contiguous())
                 return torch.stack([logits[:, label], logits.softmax(1)[:, label]], 1).numpy()
 
-            told = self.explainer(random_state=seed).explain_instance(
+            explanation = self.explainer(random_state=seed).explain_instance(
                 image.permute(1, 2, 0).double().numpy(),
                 classify,
                 labels=(1, 0),  # it keeps the score of the last label only
@@ -78,8 +78,8 @@ class _Package:
                 segmentation_fn=lambda _, pieces=pieces: pieces.numpy(),
             )
             for column, quantity in enumerate(QUANTITIES):
-                weights = torch.tensor([w for _, w in sorted(told.local_exp[column])], dtype=torch.float64)
-                found[quantity].append((weights, float(told.intercept[column]), told.score))
+                weights = torch.tensor([w for _, w in sorted(explanation.local_exp[column])], dtype=torch.float64)
+                found[quantity].append((weights, float(explanation.intercept[column]), explanation.score))
         return {quantity: _padded(rows, self.pieces) for quantity, rows in found.items()}
 
 
@@ -145,7 +145,9 @@ def _compare(
         "superpixels": [int(one.max()) + 1 for one in pieces],
         "seconds": seconds,
         **{
-            name: {quantity: _judged([fit[quantity] for fit in fits[name]], fresh, quantity) for quantity in QUANTITIES}
+            name: {
+                quantity: _evaluate([fit[quantity] for fit in fits[name]], fresh, quantity) for quantity in QUANTITIES
+            }
             for name in contestants
         },
     }
@@ -153,27 +155,27 @@ def _compare(
 
 def _held_out(recorded: _Recorded, x: Tensor, y: Tensor, pieces: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """Draw coalitions by independent coin flips, not used by any fit, and return them with the model's answers."""
-    shown = draw_plan(pieces, HELD_OUT, "independent", torch.Generator().manual_seed(10**6))
+    coalitions = draw_plan(pieces, HELD_OUT, "independent", torch.Generator().manual_seed(10**6))
     fresh = {}
     recorded.answers.clear()
     for quantity in QUANTITIES:
         recorded.repeats = quantity != QUANTITIES[0]
-        fresh[quantity] = shown, ask_samples(recorded, x, y, pieces, shown, output=quantity)
+        fresh[quantity] = coalitions, ask_samples(recorded, x, y, pieces, coalitions, output=quantity)
     return fresh
 
 
-def _judged(fits: list[LimeFit], fresh: dict[str, tuple[Tensor, Tensor]], quantity: str) -> dict[str, Any]:
+def _evaluate(fits: list[LimeFit], fresh: dict[str, tuple[Tensor, Tensor]], quantity: str) -> dict[str, Any]:
     """Return means over images and seeds: R², R² on fresh samples, common top superpixels, spread of a weight."""
-    shown, said = fresh[quantity]
+    coalitions, answers = fresh[quantity]
     weights = torch.stack([fit.weights for fit in fits])
     absent = torch.arange(weights.shape[2]) > fits[0].segments.flatten(1).amax(1)[:, None]
     tops = [_top(w.masked_fill(absent, -torch.inf)) for w in weights]
     common = [(one & other).sum(1) / TOP for one, other in combinations(tops, 2)]
-    told = {"R2": float(torch.stack([fit.r2 for fit in fits]).mean())} if quantity == QUANTITIES[0] else {}
+    r2 = {"R2": float(torch.stack([fit.r2 for fit in fits]).mean())} if quantity == QUANTITIES[0] else {}
     return {
-        **told,  # the package keeps R² of one quantity only
+        **r2,  # the package keeps R² of one quantity only
         "fresh R2": float(
-            torch.stack([r_squared(f.weights, f.intercept, f.segments, shown, said) for f in fits]).mean()
+            torch.stack([r_squared(f.weights, f.intercept, f.segments, coalitions, answers) for f in fits]).mean()
         ),
         "top 5 in common": float(torch.stack(common).mean()),
         "top 5 in common, by image": torch.stack(common).mean(0).tolist(),
@@ -202,23 +204,23 @@ def rows(found: dict[str, Any]) -> list[Row]:
                 )
             )
         for quantity in QUANTITIES:
-            told = "; ".join(_told(name, result[name][quantity], result[PACKAGE][quantity]) for name in seconds)
+            value = "; ".join(_format(name, result[name][quantity], result[PACKAGE][quantity]) for name in seconds)
             wanted = f"more than {result[PACKAGE][quantity]['top 5 in common']:.0%} in common"
             table.append(
                 (
                     f"{setting}, {quantity}: agreement of the top 5 superpixels between {result['seeds']} seeds",
-                    told,
+                    value,
                     wanted,
                 )
             )
     return table
 
 
-def _told(name: str, judged: dict[str, Any], package: dict[str, Any]) -> str:
+def _format(name: str, result: dict[str, Any], package: dict[str, Any]) -> str:
     """Return one contestant's R² and agreement, and the difference of the agreement from the package's."""
-    own = f"{judged['R2']:.3f}, " if "R2" in judged else ""
-    text = f"{name}: R² {own}on fresh samples {judged['fresh R2']:.3f}, {judged['top 5 in common']:.0%} in common"
+    own = f"{result['R2']:.3f}, " if "R2" in result else ""
+    text = f"{name}: R² {own}on fresh samples {result['fresh R2']:.3f}, {result['top 5 in common']:.0%} in common"
     if name != PACKAGE:
-        more = asdict(paired_difference(*(which["top 5 in common, by image"] for which in (judged, package))))
+        more = asdict(paired_difference(*(which["top 5 in common, by image"] for which in (result, package))))
         text += f" ({more['value']:+.0%}, 95 % interval over images {more['low']:+.0%} to {more['high']:+.0%})"
-    return f"{text}, a weight varies by {judged['spread']:.1%}"
+    return f"{text}, a weight varies by {result['spread']:.1%}"

@@ -30,7 +30,7 @@ def _plainly(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
     line = torch.exp(-0.5 * (torch.arange(-5.0, 6) / 2.0) ** 2)
     kernel = (torch.outer(line, line) / line.sum() ** 2)[None, None]
     seed = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(0)))  # the same jitter as ours
-    kept = []
+    masks = []
     for i in range(len(x)):
         game = mask_game(model, x[i : i + 1], y[i : i + 1], variant=VARIANT)
         chance = torch.Generator().manual_seed(seed)
@@ -53,8 +53,8 @@ def _plainly(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
                 adam.step()
                 with torch.no_grad():
                     m.clamp_(0, 1)
-        kept.append(m.detach())
-    return torch.cat(kept)
+        masks.append(m.detach())
+    return torch.cat(masks)
 
 
 def batched(n: int = 16, compared: int = 2, steps: int = STEPS, rounds: int = 5) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def batched(n: int = 16, compared: int = 2, steps: int = STEPS, rounds: int = 5)
 def rows(found: dict[str, Any]) -> list[Row]:
     """Return rows with the ratios of times, and the objectives."""
     setting = f"MASK, {found['images']} images of 224, MobileNet"
-    told = "; ".join(
+    objectives_text = "; ".join(
         f"{LABELS[name]} {', '.join(f'{value:.4f}' for value in values)}"
         for name, values in found["objectives"].items()
     )
@@ -111,5 +111,5 @@ def rows(found: dict[str, Any]) -> list[Row]:
             )
             for name, value in found["throughput"].items()
         ),
-        (f"MASK: objectives of two images after {found['steps']} steps", told, "no higher in batches"),
+        (f"MASK: objectives of two images after {found['steps']} steps", objectives_text, "no higher in batches"),
     ]

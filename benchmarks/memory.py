@@ -55,10 +55,10 @@ def attacks() -> dict[str, Any]:
 def rows(found: dict[str, Any]) -> list[Row]:
     """Return a row with the largest values and the number of attacks below the limit."""
     shares = sorted(found["over PGD"].items(), key=lambda item: -item[1])
-    told = ", ".join(f"{name} {share:.2f}" for name, share in shares[:4])
+    largest = ", ".join(f"{name} {share:.2f}" for name, share in shares[:4])
     below = sum(share <= 3 for _, share in shares)
     what = f"peak memory over that of PGD, ResNet-20, {found['images']} images"
-    return [(what, f"{below} of {len(shares)} attacks at most 3; largest: {told}", "≤ 3")]
+    return [(what, f"{below} of {len(shares)} attacks at most 3; largest: {largest}", "≤ 3")]
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def _compare(n: int, rounds: int, few: int, full: dict[str, Contestant], slow: d
             point = x.clone().requires_grad_(True)
             torch.autograd.grad(nn.functional.cross_entropy(model(point), y, reduction="sum"), point)
 
-    def judged(x_adv: Tensor) -> dict[str, float]:
+    def evaluate(x_adv: Tensor) -> dict[str, float]:
         rows = slice(0, len(x_adv))
         success = model.predict(x_adv).argmax(1) != y[rows]
         size = uf.measures.l2(x[rows], x_adv).where(success, torch.tensor(float("inf")))
@@ -69,18 +69,18 @@ def _compare(n: int, rounds: int, few: int, full: dict[str, Contestant], slow: d
                 turn()
             seconds[name].append(time.perf_counter() - start)
             passes = {"forwards": count.forwards / n, "backwards": count.backwards / n}
-            results[name] = {"passes per image": passes, **judged(found[name])}
+            results[name] = {"passes per image": passes, **evaluate(found[name])}
     for name in full:
         results[name] |= {"seconds": seconds[name], "units": ratio(seconds[name], units[name])}
     if slow:
         found["first"] = found[next(iter(full))][:few]
-        results["the first, on those few"] = judged(found["first"])
+        results["the first, on those few"] = evaluate(found["first"])
     for name, contestant in slow.items():
         one = statistics.median(in_turn({"unit": unit}, rounds=5)["unit"])
         start = time.perf_counter()
         x_adv = contestant(model, x[:few], y[:few]).detach()
         taken = time.perf_counter() - start
-        results[name] = {"seconds": [taken], **judged(x_adv), "units": dict.fromkeys(SPREAD, taken / one * n / few)}
+        results[name] = {"seconds": [taken], **evaluate(x_adv), "units": dict.fromkeys(SPREAD, taken / one * n / few)}
     return results
 
 
@@ -122,14 +122,14 @@ def carlini_wagner(n: int = 256, rounds: int = 1) -> dict[str, Any]:
 def _rows(setting: str, wanted: str, found: dict[str, Any]) -> list[Row]:
     rows = []
     for name, result in found.items():
-        told = f"success {result['success']:.3f}, median L2 {result['median L2']:.4f}"
+        text = f"success {result['success']:.3f}, median L2 {result['median L2']:.4f}"
         if "units" not in result:
             continue
         if passes := result.get("passes per image"):
-            told = f"{passes['forwards']:.1f} forwards, {passes['backwards']:.1f} backwards an image; {told}"
+            text = f"{passes['forwards']:.1f} forwards, {passes['backwards']:.1f} backwards an image; {text}"
         images = result["images"]
         label = f"{setting}, {images} images, {name}: forward+backward units of the whole batch"
-        rows.append((label, f"{spread(result['units'], 1)}; {told}", wanted if name == "underfire" else "the peer"))
+        rows.append((label, f"{spread(result['units'], 1)}; {text}", wanted if name == "underfire" else "the peer"))
     return rows
 
 

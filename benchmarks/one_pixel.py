@@ -88,9 +88,9 @@ def rows(found: dict[str, Any]) -> list[Row]:
     setting = f"one pixel, {GENERATIONS} generations of {POPULATION}, ResNet-20"
     for name, units in found["units"].items():
         images = found["images of torchattacks" if name == "torchattacks" else "images"]
-        told = f"{units:.1f}; {found['queries per image'][name]:.1f} queries, success {found['success'][name]:.3f}"
+        value = f"{units:.1f}; {found['queries per image'][name]:.1f} queries, success {found['success'][name]:.3f}"
         what = f"{setting}, {name}, {images} images: forward+backward units of {found['images']} images"
-        table.append((what, told, "the peer" if name == "torchattacks" else "≤ 60"))
+        table.append((what, value, "the peer" if name == "torchattacks" else "≤ 60"))
     same = found["success on the images of torchattacks"]["random"]
     what = f"{setting}, the {found['images of torchattacks']} images of torchattacks, five seeds: success"
     table.append((what, ", ".join(f"{rate:.3f}" for rate in same), f"≥ {found['success']['torchattacks']:.3f}"))

@@ -214,17 +214,21 @@ def rows(found: dict[str, Any]) -> list[Row]:
             top = names[0]
             want = "≥ the best of adv_lib − 0.005" if library == "underfire" else "the peer"
             table.append(
-                (f"minimum size in {norm}, best attack of {library}: optimality", f"{top['attack']} {_told(top)}", want)
+                (
+                    f"minimum size in {norm}, best attack of {library}: optimality",
+                    f"{top['attack']} {_format(top)}",
+                    want,
+                )
             )
         for name in BOTH:
             pair = {row["library"]: row for row in attacks if row["attack"] == name}
             if len(pair) == 2:
-                told = "; ".join(f"{library} {_told(pair[library])}" for library in LIBRARIES)
-                table.append((f"minimum size in {norm}, {name}: optimality", told, "≥ adv_lib's − 0.01"))
+                value = "; ".join(f"{library} {_format(pair[library])}" for library in LIBRARIES)
+                table.append((f"minimum size in {norm}, {name}: optimality", value, "≥ adv_lib's − 0.01"))
     return table
 
 
-def _told(row: dict[str, Any]) -> str:
+def _format(row: dict[str, Any]) -> str:
     passes = f"{row['forwards']:.0f} forwards, {row['backwards']:.0f} backwards"
     return f"{row['optimality']:.4f} (median {row['median size']:.4g}, success {row['success']:.3f}, {passes})"
 
@@ -232,7 +236,7 @@ def _told(row: dict[str, Any]) -> str:
 def _show(found: dict[str, Any]) -> None:
     for norm, attacks in found["norms"].items():
         for row in attacks:
-            print(f"{norm:5} {row['attack']:15} {row['library']:10} {_told(row)}, {row['seconds']:.1f} s")
+            print(f"{norm:5} {row['attack']:15} {row['library']:10} {_format(row)}, {row['seconds']:.1f} s")
     for name, error in found["failed"].items():
         print(name, error)
 

@@ -71,7 +71,7 @@ def rows(found: dict[str, Any]) -> list[Row]:
     what = f"audit on Ray, PGD-{STEPS}, ResNet-20, {CELLS * CELL_IMAGES} images"
     note = f"; load of the machine {found['load']:.0f} on {found['cores']} cores" if found["load"] > 3 else ""
     speed = {workers: found[str(workers)]["images_per_second"] for workers in WORKERS}
-    told = [
+    table = [
         (
             f"{what}, {workers} worker{'s' if workers > 1 else ''}: images/s per worker",
             f"{speed[workers] / workers:.2f}; idle {found[str(workers)]['idle_share']:.0%}{note}",
@@ -80,4 +80,4 @@ def rows(found: dict[str, Any]) -> list[Row]:
         for workers in WORKERS
     ]
     efficiency = speed[2] / speed[1] / 2
-    return [*told, (f"{what}: efficiency of 2 workers", f"{efficiency:.2f}{note}", "≥ 0.9 on 2 free cores")]
+    return [*table, (f"{what}: efficiency of 2 workers", f"{efficiency:.2f}{note}", "≥ 0.9 on 2 free cores")]

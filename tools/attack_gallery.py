@@ -153,7 +153,7 @@ def setting_of(card: Card) -> Setting:
     return Setting(chosen.on, options)
 
 
-def show(card: Card, there: Mapping[str, Callable[[], Subject]], folder: Path, seed: int) -> ShownAttack:
+def show(card: Card, available: Mapping[str, Callable[[], Subject]], folder: Path, seed: int) -> ShownAttack:
     """Attack an image, write its picture `NAME.webp` into the folder, and return the result."""
     setting = setting_of(card)
     missing = [n for n, p in card.options.items() if p.default is inspect.Parameter.empty and n not in setting.options]
@@ -161,9 +161,9 @@ def show(card: Card, there: Mapping[str, Callable[[], Subject]], folder: Path, s
         return ShownAttack(card, f"Not shown: it needs the options {', '.join(missing)}.")
     reason = "no subject is available"
     for name in setting.on:
-        if name not in there:
+        if name not in available:
             continue
-        subject = there[name]()
+        subject = available[name]()
         try:
             x, x_adv, y = _attacked(card, subject, setting.options, seed)
         except UnderfireError as error:
@@ -204,9 +204,9 @@ def _draw(
     rows: list[list[Tensor | None]] = [[x, change, x_adv]]
     alt = f"{card.name}: {before}; the change times {factor:.3g}; afterwards {after}"
     if "interpreter" in options:
-        both = options["interpreter"](subject.model, torch.stack([x, x_adv]), classes).detach()
+        both_maps = options["interpreter"](subject.model, torch.stack([x, x_adv]), classes).detach()
         # Min-max normalised, as the attack compares them.
-        maps = [heatmap(m, image) for m, image in zip(normalise(both), (x, x_adv), strict=True)]
+        maps = [heatmap(m, image) for m, image in zip(normalise(both_maps), (x, x_adv), strict=True)]
         rows.append([maps[0], None, maps[1]])
         alt += "; below, the explanation of the prediction before and after"
     titles = [f"clean: {before}", f"change × {factor:.3g}", f"adversarial: {after}"]
@@ -260,9 +260,9 @@ def write(out: Path, *, root: Path | None = None, names: Sequence[str] = (), see
     chosen = [find("attack", name) for name in names] or list(cards("attack"))
     folder = out / "gallery"
     folder.mkdir(parents=True, exist_ok=True)
-    there = subjects(root, seed)
+    available = subjects(root, seed)
     console = Console(stderr=True)
-    shown = [show(card, there, folder, seed) for card in track(chosen, "attacks", console=console)]
+    shown = [show(card, available, folder, seed) for card in track(chosen, "attacks", console=console)]
     for one in shown:
         if not one.alt:
             console.print(f"{one.card.name}: {one.caption}", soft_wrap=True)

@@ -129,8 +129,8 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
         step(f"crafting on {technique}")
         crafted = [craft(technique, model, batch) for model in soft[technique]]
         for target in TECHNIQUES:
-            shown = [torch.stack([predict(model, x) for model in real[target]]) for x in crafted]
-            answers[technique, target] = torch.stack(shown)
+            predictions = [torch.stack([predict(model, x) for model in real[target]]) for x in crafted]
+            answers[technique, target] = torch.stack(predictions)
     intra = {t: _intra(answers[t, t], clean[t], batch.y) for t in TECHNIQUES}
     same, other = _cross(answers, clean, batch.y, same=True), _cross(answers, clean, batch.y, same=False)
     stolen = []
@@ -197,7 +197,7 @@ def _intra(answers: Tensor, clean: Tensor, y: Tensor) -> list[list[Interval]]:
 
     The target predicts `answers` `[source, target, image]` for samples, `clean` `[target, image]` for clean images.
     """
-    return [[rate(there[now == y] != y[now == y]) for there, now in zip(row, clean, strict=True)] for row in answers]
+    return [[rate(adv[own == y] != y[own == y]) for adv, own in zip(row, clean, strict=True)] for row in answers]
 
 
 def _vote(predictions: list[Tensor]) -> Tensor:
@@ -214,12 +214,12 @@ def _cross(answers: dict[tuple[str, str], Tensor], clean: dict[str, Tensor], y: 
     chosen = (chosen if same else ~chosen).to(y.device)
     found: Matrix = {}
     for s in TECHNIQUES:
-        shown = {t: answers[s, t] for t in TECHNIQUES}
-        shown["Ens."] = _vote(list(shown.values()))
+        after = {t: answers[s, t] for t in TECHNIQUES}
+        after["Ens."] = _vote(list(after.values()))
         found[s] = {}
-        for t, there in shown.items():
+        for t, predictions in after.items():
             counted = (right[t] == y)[None] & chosen[:, :, None]
-            fooled = (counted & (there != y)).sum((0, 1)) / counted.sum((0, 1))  # nan where no model was right
+            fooled = (counted & (predictions != y)).sum((0, 1)) / counted.sum((0, 1))  # nan where no model was right
             found[s][t] = bootstrap_mean(fooled)
     return found
 
@@ -228,16 +228,16 @@ def _steal(
     technique: str, oracle: nn.Module, architecture: str, steps: int, seeds: Tensor, batch: Batch, seed: int
 ) -> dict[str, Any]:
     """Train a substitute of an oracle, and return how well it imitates the oracle and how far its samples transfer."""
-    asked = Oracle(lambda x: predict(oracle, x), 10)
+    counted = Oracle(lambda x: predict(oracle, x), 10)
     generator = torch.Generator(seeds.device).manual_seed(seed)
     how = {"architecture": architecture, "period": PERIODS[architecture], **STEALING}
-    f = train_substitute(asked, seeds, steps=steps, generator=generator, **how)
+    f = train_substitute(counted, seeds, steps=steps, generator=generator, **how)
     before, after = predict(oracle, batch.x), predict(oracle, fgsm(f, batch.x, batch.y, eps=EPS))
     right = before == batch.y
     return {
         "oracle": technique,
         "substitute": architecture,
-        "queries": asked.queries,
+        "queries": counted.queries,
         "agreement": rate(predict(f, batch.x) == before),
         "misclassified": rate(after[right] != batch.y[right]),
     }

@@ -82,13 +82,13 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
     }
     photograph = camera(**CAMERA)  # type: ignore[arg-type]
 
-    def seen(images: Tensor) -> Tensor:
+    def after_camera(images: Tensor) -> Tensor:
         """Return the logits of simulated photographs, with the same random draws in every call."""
         generator = torch.Generator(device).manual_seed(seed + 1)
         return torch.cat([_predict(model, photograph(images[part], generator)) for part in chunks(len(images))])
 
-    clean, clean_seen = _predict(model, x), seen(x)
-    results: dict[str, Any] = {"clean": {f"top-{k}": rate(right(clean_seen, y, k)) for k in (1, 5)}}
+    clean, clean_after = _predict(model, x), after_camera(x)
+    results: dict[str, Any] = {"clean": {f"top-{k}": rate(right(clean_after, y, k)) for k in (1, 5)}}
     rows = [["clean", "0", "1.000", _interval(results["clean"]["top-1"]), "", "", "", ""]]
     parts, done = list(chunks(n)), 0
     total = len(parts) * len(METHODS) * len(levels)
@@ -101,13 +101,13 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
                 parts_adv.append(attacks[name](model, x[part], y[part], eps=level / 255, generator=generator))
                 done += 1
             x_adv = torch.cat(parts_adv)
-            logits, logits_seen = _predict(model, x_adv), seen(x_adv)
+            logits, logits_after = _predict(model, x_adv), after_camera(x_adv)
             found = {
                 "digital": rate(right(logits, y)),
-                "photographed": rate(right(logits_seen, y)),
+                "photographed": rate(right(logits_after, y)),
                 **{
                     f"destruction top-{k}": destruction(
-                        right(clean, y, k), right(logits, y, k), right(logits_seen, y, k)
+                        right(clean, y, k), right(logits, y, k), right(logits_after, y, k)
                     )
                     for k in (1, 5)
                 },

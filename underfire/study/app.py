@@ -181,14 +181,14 @@ class _Handlers:
         took = None if sent is None else received - sent
         row = Answer(annotator.number, due, trial.item, trial.explained, trial.practice, answer, seconds, took, hidden)
         try:
-            kept = self.store.add(row)
+            stored = self.store.add(row)
         except InputError as error:
             raise _Refused(400, str(error)) from None
-        if not kept:
+        if not stored:
             raise _Refused(409, "the trial has an answer already", next=self._due(annotator))
         decision = self.study.items[trial.item].prediction
-        shown = {"decision": self.study.name_of(decision), "right": answer == decision} if trial.practice else {}
-        return _json({**shown, "next": self._due(annotator)})
+        feedback = {"decision": self.study.name_of(decision), "right": answer == decision} if trial.practice else {}
+        return _json({**feedback, "next": self._due(annotator)})
 
     def _due(self, annotator: Annotator) -> dict[str, Any]:
         """Return what the page needs for the current trial, and start the clock of that trial."""

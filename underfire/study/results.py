@@ -177,13 +177,14 @@ def _estimates(study: Study, answers: Sequence[Answer], *, pooled: bool) -> tupl
 
     who = torch.tensor([a.annotator for a in answers], dtype=torch.long)
     options: dict[str, Any] = {"correction": CORRECTION, "annotators": who if pooled else None}
-    said, model = _classes([a.answer for a in answers]), _classes([study.items[a.item].prediction for a in answers])
+    chosen = _classes([a.answer for a in answers])
+    predicted = _classes([study.items[a.item].prediction for a in answers])
     seconds = torch.tensor([a.seconds for a in answers], dtype=torch.float64)
     labels = [study.items[a.item].label for a in answers]
-    rates = human.transfer_rate(said, model, seconds, **options)
+    rates = human.transfer_rate(chosen, predicted, seconds, **options)
     if None in labels:
         return rates, human.Estimate(math.nan, torch.full_like(rates.shares, math.nan), "the images have no labels")
-    return rates, human.trust(said, model, _classes(labels), **options)
+    return rates, human.trust(chosen, predicted, _classes(labels), **options)
 
 
 def _figures(study: Study, answers: Sequence[Answer], *, pooled: bool) -> AnswerFigures:
@@ -192,13 +193,15 @@ def _figures(study: Study, answers: Sequence[Answer], *, pooled: bool) -> Answer
 
     several = pooled and len({a.annotator for a in answers}) > 1
     rates, trust = _estimates(study, answers, pooled=several)
-    model = [study.items[a.item].prediction for a in answers]
-    said, seconds = [a.answer for a in answers], [a.seconds for a in answers]
-    plain = human.information_transfer_rate(_classes(said), _classes(model), torch.tensor(seconds, dtype=torch.float64))
+    predicted = [study.items[a.item].prediction for a in answers]
+    chosen, seconds = [a.answer for a in answers], [a.seconds for a in answers]
+    plain = human.information_transfer_rate(
+        _classes(chosen), _classes(predicted), torch.tensor(seconds, dtype=torch.float64)
+    )
     return AnswerFigures(
         n=len(answers),
         seconds=median(seconds) if seconds else math.nan,
-        agreement=rate([a == b for a, b in zip(said, model, strict=True)]),
+        agreement=rate([a == b for a, b in zip(chosen, predicted, strict=True)]),
         rate=rates.interval(),
         plain=plain,
         trust=trust.interval(),

@@ -94,9 +94,9 @@ def answer_all(person: SimulatedAnnotator, study: Study, store: AnswerStore, nam
     annotator, draw, classes = store.join(name), random.Random(f"{seed}/{name}"), sorted(study.classes)
     answers = []
     for number, trial in enumerate(study.plan(annotator.number)):
-        said, seconds = person.decide(study.items[trial.item], trial.explained, classes, draw)
-        shown = (annotator.number, number, trial.item, trial.explained, trial.practice)
-        answers.append(Answer(*shown, said, seconds, server_seconds=seconds + 0.5, hidden=False))
+        answer, seconds = person.decide(study.items[trial.item], trial.explained, classes, draw)
+        about = (annotator.number, number, trial.item, trial.explained, trial.practice)
+        answers.append(Answer(*about, answer, seconds, server_seconds=seconds + 0.5, hidden=False))
     store.add(*answers)
     return annotator
 
@@ -133,9 +133,9 @@ def take_part(
         item = known[send("GET", due["image"], None)]
         if due["map"]:
             send("GET", due["map"], None)
-        said, seconds = person.decide(item, due["explained"], classes, draw)
+        answer, seconds = person.decide(item, due["explained"], classes, draw)
         wait(seconds)
-        content = {"trial": due["trial"], "answer": said, "seconds": seconds, "hidden": False}
+        content = {"trial": due["trial"], "answer": answer, "seconds": seconds, "hidden": False}
         due = json.loads(send("POST", f"/api/{token}/answer", content))["next"]
         trials = None if trials is None else trials - 1
     return token
