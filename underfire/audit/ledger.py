@@ -122,9 +122,9 @@ class Ledger:
         database.execute("SET enable_progress_bar = false")
         for name, kind in KINDS.items():
             planned = [cell for cell in self.about["cells"] if cell["kind"] == name]
-            told = [{"cell": cell["key"], **cell["about"]} for cell in planned]
+            rows = [{"cell": cell["key"], **cell["about"]} for cell in planned]
             about = pa.schema([("cell", pa.string()), *kind.about])
-            database.register(f"{name}_cells", pa.Table.from_pylist(told, schema=about))
+            database.register(f"{name}_cells", pa.Table.from_pylist(rows, schema=about))
             if kind.schema is not None:
                 database.register(
                     f"{name}_written", self._written(list(dict.fromkeys(c["key"] for c in planned)), kind)

@@ -79,13 +79,16 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
         given = {"eps": eps, "steps": steps, "restarts": 1, "keep": "success", "generator": generator} | options
         return _wrong(model, attack(model, x, y, **given), y)
 
+    # the attack with its own budget, and its gradients
     white = fooled()
     dead, flat = _gradients(model, x, y)
+    # the attack with fewer steps, other sizes and no bound
     diameter = _diameter(x, norm)
     quarter = max(1, steps // 4)
     steps_taken = {n: fooled(steps=n) for n in (1, quarter) if n < steps} | {steps: white}
     sizes = {eps / 2: fooled(eps=eps / 2), eps: white, min(2 * eps, diameter): fooled(eps=min(2 * eps, diameter))}
     unbounded = fooled(eps=diameter, steps=max(steps, 40), step_size=None)
+    # weaker attacks, and the attack with restarts
     black = fooled(steps=10, step_size=None, estimate=nes(samples=20, sigma=max(_per_pixel(x, norm, eps) / 2, 1e-3)))
     noise = _noise(model, x, y, budget)
     restarted = fooled(restarts=_RESTARTS)
@@ -145,16 +148,16 @@ def _never_weaker(name: str, found: dict[Any, Tensor], unit: str) -> Check:
     budgets = list(found)
     pairs = [_compare(found[small], found[large]) for small, large in pairwise(budgets)]
     value, limit = max(pairs, key=lambda pair: pair[0] - pair[1], default=(0.0, 0.0))
-    told = ", ".join(f"{unit.format(budget)}: {_share(hits):.0%}" for budget, hits in found.items())
-    told = f"Of {_count(found[budgets[0]])} fooled: {told}"
-    return Check(name, value <= limit, value, limit, f"{told}; a larger budget must not fool fewer images.")
+    text = ", ".join(f"{unit.format(budget)}: {_share(hits):.0%}" for budget, hits in found.items())
+    text = f"Of {_count(found[budgets[0]])} fooled: {text}"
+    return Check(name, value <= limit, value, limit, f"{text}; a larger budget must not fool fewer images.")
 
 
 def _beats(name: str, white: Tensor, other: Tensor, what: str) -> Check:
     """Check that the attack fools no fewer images than chance explains, compared with the weaker attack `other`."""
     value, limit = _compare(other, white)
-    told = f"The attack fools {_share(white):.0%} of {_count(white)}, {what} {_share(other):.0%}"
-    return Check(name, value <= limit, value, limit, f"{told}; the weaker attack must not fool more images.")
+    text = f"The attack fools {_share(white):.0%} of {_count(white)}, {what} {_share(other):.0%}"
+    return Check(name, value <= limit, value, limit, f"{text}; the weaker attack must not fool more images.")
 
 
 def _compare(weak: Tensor, strong: Tensor) -> tuple[float, float]:

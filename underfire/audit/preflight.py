@@ -37,15 +37,15 @@ def _accurate(logits: Tensor, y: Tensor) -> None:
 
     n, classes = logits.shape
     right = int((logits.argmax(1) == y).sum())
-    told = f"the model gets {right} of {n} images right"
+    outcome = f"the model gets {right} of {n} images right"
     renamed = _renamed(logits, y)
     if renamed is not None and renamed >= max(n / 2, 2 * right):
-        raise ModelError(f"{told}, but would get {renamed} with its classes in another order: wrong label order?")
+        raise ModelError(f"{outcome}, but would get {renamed} with its classes in another order: wrong label order?")
     below = binom.cdf(right, n, 1 / classes) < 0.001
     guessing = n >= 20 and binom.sf(right - 1, n, 1 / classes) > 0.05
     if below or guessing:
         expected = f"guessing among {classes} classes would get {n / classes:.3g}"
-        raise ModelError(f"{told}, {expected}: wrong normalisation or label order?")
+        raise ModelError(f"{outcome}, {expected}: wrong normalisation or label order?")
 
 
 def _renamed(logits: Tensor, y: Tensor) -> int | None:

@@ -124,8 +124,10 @@ def run(
     with ExitStack() as stack:
         if executor is None:
             executor = stack.enter_context(choose_executor(spec, workers))
+        # check everything before the folder is touched
         target = open_target(spec)
         preflight(target)
+        # plan the cells and store the plan
         cells = plan(spec, target)
         store.clean_up()
         head: dict[str, Any] = {
@@ -135,6 +137,7 @@ def run(
             "cells": [cell.as_dict() for cell in cells],
         }
         write_head(store, head)
+        # find the cells that must be computed
         keys = store.keys()
         left = to_compute(cells, keys, {cell.key for cell in cells if arrays_key(cell.key) in keys})
         kept = _Kept(store, keys, left, 1e9 * spec.keep_gb)
@@ -142,6 +145,7 @@ def run(
         skipped = len({cell.key for cell in cells} - set(left))
         tell = progress or (lambda event: None)
         tell(Event(0, total, 0, of_cells, skipped, ""))
+        # compute them in waves
         while left:
             wave = next_wave(left, max(kept.room, _WORKING_BYTES))
             wave.sort(key=lambda cell: cell.kind != "masking")  # first, because it takes longest

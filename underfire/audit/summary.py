@@ -129,7 +129,7 @@ class Findings:
 def findings(ledger: Run) -> Findings:
     """Return all findings of a ledger."""
     clean, attacks = clean_accuracy(ledger), attack_results(ledger)
-    robust, shifts, asked = robust_accuracies(ledger, attacks), map_shifts(ledger), checks(ledger)
+    robust, shifts, masking = robust_accuracies(ledger, attacks), map_shifts(ledger), checks(ledger)
     gaps = differences(ledger, shifts)
     return Findings(
         clean=clean,
@@ -137,10 +137,10 @@ def findings(ledger: Run) -> Findings:
         robust=tuple(robust),
         shifts=tuple(shifts),
         differences=tuple(gaps),
-        checks=tuple(asked),
+        checks=tuple(masking),
         gates=tuple(_judge(gate, clean, attacks, robust, shifts) for gate in ledger.spec.gates),
         missing=ledger.missing,
-        verdict=verdict(clean, robust, shifts, gaps, asked),
+        verdict=verdict(clean, robust, shifts, gaps, masking),
     )
 
 
@@ -207,8 +207,8 @@ def _judge(
             s.iou for s in shifts if (s.label, s.eps, s.interpreter) == (gate.attack, gate.eps, gate.interpreter)
         ],
     }[gate.measure]
-    said = [gate.attack, gate.norm, None if gate.eps is None else f"eps {gate.eps:.4g}", gate.interpreter]
-    name = " ".join([gate.measure.replace("_", " "), *filter(None, said)])
+    parts = [gate.attack, gate.norm, None if gate.eps is None else f"eps {gate.eps:.4g}", gate.interpreter]
+    name = " ".join([gate.measure.replace("_", " "), *filter(None, parts)])
     value = rates[0].value if rates else None
     return GateResult(name, value, gate.at_least, value is not None and value >= gate.at_least)
 
@@ -221,30 +221,32 @@ def verdict(
     asked: Sequence[Check],
 ) -> str:
     """Return the findings in a few plain sentences."""
-    said = []
+    sentences = []
     worst = min(robust, key=lambda r: (r.robust.value, r.norm, r.eps), default=None)
     if clean and worst:
-        fall = f"Accuracy falls from {clean.value:.1%} to {worst.robust.value:.1%}"
+        change = f"Accuracy falls from {clean.value:.1%} to {worst.robust.value:.1%}"
         spread = f"95% interval {worst.robust.low:.1%} to {worst.robust.high:.1%}, n = {worst.robust.n}"
-        said.append(f"{fall} under all attacks of {_size(worst)} together ({spread}).")
+        sentences.append(f"{change} under all attacks of {_size(worst)} together ({spread}).")
     ranked = leading(gaps)
-    alone = max((m for m in shifts if m.attacked == m.interpreter), key=lambda m: m.forged.value, default=None)
+    strongest = max((m for m in shifts if m.attacked == m.interpreter), key=lambda m: m.forged.value, default=None)
     if ranked:
-        said.append(_forgery(ranked[0]))
+        sentences.append(_forgery(ranked[0]))
         if len(ranked) > 1:
-            said.append(f"Forged maps: {sum(gap.forged for gap in ranked)} of the {len(ranked)} that were attacked.")
-    elif alone:
-        told = f"{alone.label} changes the class and the {alone.interpreter} map stays plausible"
-        told += f" (IoU at least {PLAUSIBLE_IOU})"
-        lack = "no plain attack of the same norm and size fools the same images, so there is nothing to compare with"
-        said.append(f"In {alone.forged.value:.1%} of {alone.forged.n} images {told}; {lack}.")
+            sentences.append(
+                f"Forged maps: {sum(gap.forged for gap in ranked)} of the {len(ranked)} that were attacked."
+            )
+    elif strongest:
+        event = f"{strongest.label} changes the class and the {strongest.interpreter} map stays plausible"
+        event += f" (IoU at least {PLAUSIBLE_IOU})"
+        reason = "no plain attack of the same norm and size fools the same images, so there is nothing to compare with"
+        sentences.append(f"In {strongest.forged.value:.1%} of {strongest.forged.n} images {event}; {reason}.")
     failed = [check.name for check in asked if not check.passed]
     if failed:
-        warn = f"{len(failed)} of {len(asked)} masking checks warn ({', '.join(failed)})"
-        said.append(f"The model may be weaker than these numbers say: {warn}.")
+        warnings = f"{len(failed)} of {len(asked)} masking checks warn ({', '.join(failed)})"
+        sentences.append(f"The model may be weaker than these numbers say: {warnings}.")
     elif asked:
-        said.append(f"All {len(asked)} masking checks pass: there is no sign that the attacks were too weak.")
-    return " ".join(said) or "Nothing has been measured yet."
+        sentences.append(f"All {len(asked)} masking checks pass: there is no sign that the attacks were too weak.")
+    return " ".join(sentences) or "Nothing has been measured yet."
 
 
 def _forgery(gap: Difference) -> str:

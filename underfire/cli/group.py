@@ -35,8 +35,8 @@ class Verbs(TyperGroup):
             raise typer.Exit(FAILED_GATE) from None
         except _UsageError as error:
             where = error.ctx.command_path if error.ctx else "underfire"
-            said = " ".join(error.format_message().split())
-            ERR.print(f"error: {said}{'' if said[-1:] in '.?)' else '.'} See: {where} --help", markup=False)
+            message = " ".join(error.format_message().split())
+            ERR.print(f"error: {message}{'' if message[-1:] in '.?)' else '.'} See: {where} --help", markup=False)
             raise typer.Exit(BAD_INPUT) from None
         except (UnderfireError, OSError) as error:
             ERR.print(f"error: {one_line(error)}")

@@ -175,18 +175,21 @@ def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | Non
     rows: list[Row] = []
     with atomic_write_all(job.out, [*files, "results.json"], force=job.force) as staging:
         for batch, logits, names in job.batches(entry.name, _passes(entry)):
+            # attack the batch, and measure the outcome
             if goal is None:
                 wanted = choose_goal(entry.goal, logits, batch, job.seed)
             else:
                 wanted = torch.full_like(batch.y, class_of(job.model, logits.shape[1], goal))
             generator = torch.Generator(batch.x.device).manual_seed(job.seed)
             x_adv = method(job.model, batch.x.clone(), batch.y, goal=wanted, generator=generator).detach()
-            maps = None
             measured = _measured(job.model, entry, batch, x_adv, wanted)
+            # explain the clean and the adversarial images
+            maps = None
             if explain_with is not None:
                 shown = (batch.x, logits.argmax(1)), (x_adv, measured["pred_adv"])
                 maps = [explain_with(job.model, x, k).detach() for x, k in shown]
                 measured |= _map_distances(*maps)
+            # write the pictures of every image
             found = [{**a, **b} for a, b in zip(job.about(batch, logits), rows_of(measured), strict=True)]
             for i, (stem, row) in enumerate(zip(names, found, strict=True)):
                 row["class_adv"] = job.model.name_of(row["pred_adv"])

@@ -39,6 +39,7 @@ def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
     with atomic_write_all(job.out, [*files, "results.json"], force=job.force) as staging:
         for batch, logits, names in job.batches("every interpreter", _PASSES):
             for x, score, stem, row in zip(batch.x, logits, names, job.about(batch, logits), strict=True):
+                # compute the maps, one line of the sheet for each interpreter
                 k = _columns(job, score, goal, classes)
                 sheet: list[list[Tensor | None]] = []
                 titles = []
@@ -49,6 +50,7 @@ def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
                     known = informative(maps).tolist()  # the cell of a constant map stays empty
                     sheet.append([figures.heatmap(m, x) if ok else None for m, ok in zip(maps, known, strict=True)])
                     titles.append(card.name)
+                # draw the sheet
                 heads = [
                     f"{job.model.name_of(i)} ({p:.0%})"
                     for i, p in zip(k.tolist(), torch.softmax(score, 0)[k].tolist(), strict=True)

@@ -61,12 +61,14 @@ def prepare(
     source = _StudyImages(images, model, size, batch_size, seed, shared.device(device), quiet)
     source.draw(pool, _POOL * (n + practice))
     explain = source.explainer(entry)
+    # classify the images, and choose those of the study
     items = parts.predict_items(source.model, source.batches("classifying"), labelled=source.labelled)
     if mistakes is not None and not source.labelled:
         raise InputError("--mistakes needs labels, which image files do not have; use a data URI, as in folder:PATH")
     places = parts.choose_items(items, n=n, practice=practice, classes=classes, mistakes=mistakes, seed=seed)
     about = {"model": model, "interpreter": interpreter, "options": dict(entry.options), "data": images}
     chosen = [items[i] for i in places]
+    # explain them, and write the study
     study = parts.make_study(chosen, source.model, folder=out, about=about, seed=seed, practice=practice)
     with atomic_write_all(out, parts.files(n, practice), force=force) as staging:
         parts.write(study, places, source.batches("explaining"), explain, staging)

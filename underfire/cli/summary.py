@@ -22,9 +22,7 @@ def print_summary(found: Findings) -> None:
         OUT.print("\nRobust accuracy, each attack at its largest size, with 95 % intervals", style="bold")
         OUT.print(_attacks(found))
     if found.shifts:
-        OUT.print(
-            "\nMaps before and after, mean L1 / IoU (*: the attack is aimed at this map)", style="bold"
-        )
+        OUT.print("\nMaps before and after, mean L1 / IoU (*: the attack is aimed at this map)", style="bold")
         OUT.print(_maps(found))
     failed = [check for check in found.checks if not check.passed]
     if found.checks:

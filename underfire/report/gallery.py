@@ -110,9 +110,9 @@ def _sample(name: str, shots: Sequence[_Shot], interpreters: Sequence[str], labe
     x, truth = first.tensors["x"], words.class_name(first.row["y"], labels)
     columns = [_column("Clean", "no attack", first.row, "clean", labels)]
     columns += [_column(s.result.label, words.threat(s.result.norm, s.result.eps), s.row, "adv", labels) for s in shots]
-    images = [_picture(x, f"The image without an attack, of class {truth}")]
+    images = [_picture(x, f"The clean image, of class {truth}")]
     images += [
-        _picture(s.tensors["x_adv"], f"The image after {c.name} at {c.size}, classified as {c.predicted}")
+        _picture(s.tensors["x_adv"], f"The image attacked by {c.name} at {c.size}, classified as {c.predicted}")
         for s, c in zip(shots, columns[1:], strict=True)
     ]
     rows: list[tuple[str, list[Picture | None]]] = [
@@ -156,5 +156,5 @@ def _map(shot: _Shot, interpreter: str, when: str) -> Picture | None:
     if m is None or not bool(m.isfinite().all()):
         return None
     aimed = ", which is aimed at this map" if shot.aim == interpreter else ""
-    of = "the clean image" if when == "clean" else f"the image after {shot.result.label}{aimed}"
+    of = "the clean image" if when == "clean" else f"the image attacked by {shot.result.label}{aimed}"
     return _picture(heatmap(normalise(m[None])[0], image), f"{interpreter} map of {of}, laid over it")

@@ -117,9 +117,9 @@ def curves(series: Sequence[Curve], names: tuple[str, str], tick: Callable[[floa
         if i in lone:
             axes.plot(2 * sizes, low + high, gid=f"curve-{i}", transform=place, color=look["color"])
         axes.plot(sizes, at, gid=f"curve-{i}", transform=place, zorder=2 if style == WORST else 3 + (i in lone), **look)
-    places, told = sorted({0.0}.union(*(curve for _, curve in series))), [0.0]
+    places, labelled = sorted({0.0}.union(*(curve for _, curve in series))), [0.0]
     for x in reversed(places):  # a size too close to another one has a tick but no label
-        told += [x] if all(abs(x - other) > 0.15 * places[-1] for other in told) else []
-    axes.set_xticks(told, [tick(x) for x in told])
+        labelled += [x] if all(abs(x - other) > 0.15 * places[-1] for other in labelled) else []
+    axes.set_xticks(labelled, [tick(x) for x in labelled])
     axes.set_xticks(places, minor=True)
     return _inline(figure, "chart", Markup('role="img" aria-label="{}"').format(alt))

@@ -242,7 +242,7 @@ def _belief(checks: Sequence[Check]) -> Answer:
 def findings(found: Findings) -> list[Finding]:
     """Return a finding for each attack at its largest size and each map that an attack is aimed at, the worst first."""
     clean = found.clean.value if found.clean else 1.0
-    told = [
+    result = [
         Finding(
             accuracy_tone(h.robust.value, clean),
             f"{h.label} fools the model at {words.threat(h.norm, h.eps)}"
@@ -261,5 +261,5 @@ def findings(found: Findings) -> list[Finding]:
             if gap:
                 text += f"; {gap.baseline} keeps it in {words.percent(gap.plausible[1].value)}"
             tone, rate = (gain_tone(gap), gap.plausible[0]) if gap else (forged_tone(s.forged), s.forged)
-            told.append(Finding(tone, text, rate, atlas.get(s.label, "")))
-    return sorted(told, key=lambda f: (_RANK[f.tone], -f.rate.value))
+            result.append(Finding(tone, text, rate, atlas.get(s.label, "")))
+    return sorted(result, key=lambda f: (_RANK[f.tone], -f.rate.value))

@@ -57,7 +57,7 @@ def _cell(entry: AttackSpec, sizes: list[float], seed: int, random: bool, clean:
         "sizes": sizes,
         "seed": seed if random else 0,
     }
-    told = {
+    description = {
         "title": f"{entry.title} at eps {', '.join(f'{eps:.4g}' for eps in sizes)}",
         "clean": clean.key,
         "attack": entry.name,
@@ -69,7 +69,7 @@ def _cell(entry: AttackSpec, sizes: list[float], seed: int, random: bool, clean:
         "params": json.dumps(entry.options),
     }
     size = clean.images * target.preview.first.x[0].numel() * 4
-    return Cell("craft", options, {"clean": clean}, told, images=clean.images, kept_bytes=size)
+    return Cell("craft", options, {"clean": clean}, description, images=clean.images, kept_bytes=size)
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:

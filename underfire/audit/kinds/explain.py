@@ -27,8 +27,8 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
                 needs, of = {"clean": cell.needs["clean"], "craft": cell}, cell.title
             else:
                 continue
-            told = {"title": f"{entry.title} of {of}", "interpreter": entry.title}
-            yield Cell("explain", options, needs, told, images=cell.images, kept_bytes=cell.images * size)
+            description = {"title": f"{entry.title} of {of}", "interpreter": entry.title}
+            yield Cell("explain", options, needs, description, images=cell.images, kept_bytes=cell.images * size)
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:

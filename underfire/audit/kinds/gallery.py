@@ -29,8 +29,8 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
         for i, title in enumerate(titles):
             needs[f"map_clean.{i}"] = maps[title, needs["clean"].key]
             needs[f"map_adv.{i}"] = maps[title, craft.key]
-        told = {"title": f"gallery of {craft.title}", "craft": craft.key, "interpreters": titles}
-        yield Cell("gallery", {"count": spec.gallery}, needs, told)
+        description = {"title": f"gallery of {craft.title}", "craft": craft.key, "interpreters": titles}
+        yield Cell("gallery", {"count": spec.gallery}, needs, description)
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:

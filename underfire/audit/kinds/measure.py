@@ -45,10 +45,10 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
             for entries in groups["maps" if title else "rows"]:
                 options = {"measures": [entry.model_dump(exclude={"label"}) for entry in entries]}
                 names = ", ".join(entry.title for entry in entries)
-                told = {"title": f"{names} of {craft.title}", "craft": craft.key, "interpreter": title}
-                told |= {name: craft.about[name] for name in ("label", "seed")}
+                description = {"title": f"{names} of {craft.title}", "craft": craft.key, "interpreter": title}
+                description |= {name: craft.about[name] for name in ("label", "seed")}
                 busy = any(asks(find("measure", entry.name)) for entry in entries)
-                yield Cell("measure", options, needs, told, images=craft.images if busy else 0)
+                yield Cell("measure", options, needs, description, images=craft.images if busy else 0)
 
 
 def _groups(spec: AuditSpec, table: str) -> list[list[MeasureSpec]]:
