@@ -52,7 +52,7 @@ def feature_maps(
     logits, outputs = (activations if attached else forward_from_layers)(model, x, list(layers))
     logit = class_score(logits, y)
     for name, output in outputs.items():
-        require_finite(output, f"what layer {name!r} gives")
+        require_finite(output, f"the output of layer {name!r}")
     return logit, outputs
 
 

@@ -35,7 +35,7 @@ def score_drops(
         columns: the columns that each rectangle covers.
         reuse: compute only the activations that a rectangle can have changed (see `underfire.incremental`); without
             effect if the result carries a graph.
-        memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
+        memory: MiB that one layer may read and write for a chunk; without effect if `chunk` is given.
     """
     attached = torch.is_grad_enabled() and x.requires_grad
     fill_with, read = fill_image(x, fill), class_output(output)
@@ -92,7 +92,7 @@ def _incremental_drops(
         known = IncrementalForward(model, x[images])
         read(known.logits[:1].expand(len(x), -1), y)  # check the classes of all images
         whole = read(known.logits, y[images])
-        # begin with the rectangles in the middle: they change most activations, and so tell how many fit into the room
+        # begin with the rectangles in the middle: they change most activations, and so tell how many fit into `room`
         middle = len(whole) * rectangles // 2
         answers, index = [], torch.arange(len(whole) * rectangles).roll(-middle)
         while len(index):
