@@ -39,7 +39,7 @@ def leave_one_out(
         output: `"probability"`, or `"logit"`, which does not saturate.
         reuse: compute only the activations that a pixel can have changed, which gives the same numbers up to rounding;
             without effect if the map carries a graph.
-        memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
+        memory: MiB that one layer may read and write for a chunk; without effect if `chunk` is given.
 
     Returns:
         The map, `[B, 1, H, W]`, in probability or logits.

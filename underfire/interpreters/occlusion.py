@@ -41,7 +41,7 @@ def occlusion(
         output: `"logit"`, or `"probability"` as in the paper, which moves little once the model is certain.
         reuse: compute only the activations that a patch can have changed, which gives the same numbers up to rounding;
             without effect if the map carries a graph.
-        memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
+        memory: MiB that one layer may read and write for a chunk; without effect if `chunk` is given.
 
     Returns:
         The map, `[B, 1, H, W]`, in logits or probability.

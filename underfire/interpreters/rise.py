@@ -45,7 +45,7 @@ def rise(
         samples: number of masks, N.
         cells: rows and columns of the coarse grid, s.
         shown: the probability p that a cell shows the image; p is also the expected value of a mask.
-        memory: what a layer may read and write for one chunk, in MiB, where no `chunk` is given.
+        memory: MiB that one layer may read and write for a chunk; without effect if `chunk` is given.
 
     Returns:
         The map, `[B, 1, H, W]`: the mean of the output over masks that show the pixel.

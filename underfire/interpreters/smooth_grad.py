@@ -53,8 +53,8 @@ def smooth_grad(
             are not clipped to the box.
         squared: average the squares (SmoothGrad-Squared; Hooker et al., A Benchmark for Interpretability Methods,
             NeurIPS 2019).
-        neuron: passed to the method, where it has this option.
-        double_backward: passed to the method, where it has this option; None is the method's default.
+        neuron: passed to the method, which must have this option; None passes nothing.
+        double_backward: passed to the method, which must have this option; None is the method's default.
         memory: MiB for one chunk; a method with ReLU rules, such as `"guided_backprop"`, takes up to twice as much.
 
     Returns:
