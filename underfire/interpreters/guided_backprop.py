@@ -31,7 +31,7 @@ def guided_backprop(
     neuron: str | None = None,
     double_backward: str = "smooth",
 ) -> Tensor:
-    """Project the logit of class `y` back to the image; every ReLU passes back positive values where its input is positive.
+    """Project the logit of class `y` back to the image; ReLUs pass back positive values where their input is positive.
 
     For a model without ReLU, ReLU6 and LeakyReLU, this is the gradient itself.
 
