@@ -19,7 +19,7 @@ about = columns("")
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
     """Yield one cell, for the attack that is checked, at its middle size; none if the spec has `masking: false`.
 
-    It needs the first clean cell only because the key of that cell states the model and the data.
+    It needs the first clean cell only because the key of that cell depends on the model and the data.
     """
     if spec.masking:
         entry = masking.subject(spec)
