@@ -115,10 +115,10 @@ def explained(card: Card, subject: Subject) -> Any:
     return interpret(subject.model, subject.x, subject.y)
 
 
-def show(card: Card, there: Sequence[Subject]) -> ShownInterpreter:
+def show(card: Card, pictured: Sequence[Subject]) -> ShownInterpreter:
     """Apply one interpreter to every subject and draw the results."""
     shown = ShownInterpreter(card)
-    for subject in there:
+    for subject in pictured:
         start = time.perf_counter()
         try:
             answer = explained(card, subject)
@@ -204,14 +204,14 @@ grey below the colours; a legend below each figure explains them. Made by
 may be wrong: measurements show [which interpreter to trust](interpreters.md#which-interpreter-to-trust)."""
 
 
-def page(shown: Sequence[ShownInterpreter], there: Sequence[Subject]) -> str:
+def page(shown: Sequence[ShownInterpreter], pictured: Sequence[Subject]) -> str:
     """Return the page: all interpreters on each image, all for every class, then each alone."""
     changed = "; ".join(
         f"`{name}` with " + ", ".join(f"`{key}={value}`" for key, value in options.items())
         for name, options in SETTINGS.items()
     )
     lines = ["# Gallery of explanations", "", _ABOUT.format(settings=f" except {changed}" if changed else "")]
-    for subject in there[::-1]:
+    for subject in pictured[::-1]:
         slug = subject.name.replace(" ", "-")
         lines += ["", f"## All of them, on {subject.name}", "", f"The prediction: {subject.title}.", ""]
         lines += [f"![every map of {subject.name}](interpreter-gallery/all-{slug}.webp)"]
@@ -227,11 +227,11 @@ def page(shown: Sequence[ShownInterpreter], there: Sequence[Subject]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _strip(one: ShownInterpreter, there: Mapping[str, Subject]) -> Any:
+def _strip(one: ShownInterpreter, by_name: Mapping[str, Subject]) -> Any:
     """Draw each subject and, beside it, the pictures of one interpreter, in one row."""
     cells: list[tuple[str, Tensor]] = []
     for name, pictures in one.pictures.items():
-        cells += [(there[name].title, there[name].x[0]), *pictures]
+        cells += [(by_name[name].title, by_name[name].x[0]), *pictures]
     return sheet([[image for _, image in cells]], column_titles=[title for title, _ in cells])
 
 
@@ -246,21 +246,21 @@ def write(out: Path, *, root: Path | None = None, names: Sequence[str] = (), see
     chosen = [find("interpreter", name) for name in names] or list(cards("interpreter"))
     folder = out / "interpreter-gallery"
     folder.mkdir(parents=True, exist_ok=True)
-    there = subjects(root, seed)
+    pictured = subjects(root, seed)
     console = Console(stderr=True)
-    shown = [show(card, there) for card in track(chosen, "interpreters", console=console)]
-    by_name = {subject.name: subject for subject in there}
+    shown = [show(card, pictured) for card in track(chosen, "interpreters", console=console)]
+    by_name = {subject.name: subject for subject in pictured}
     for one in shown:
         for word in one.words:
             console.print(f"{one.card.name}: {word}", soft_wrap=True)
         if one.pictures:
             save_small(_strip(one, by_name), folder / f"{one.card.name}.webp")
-    for subject in there:
+    for subject in pictured:
         slug = subject.name.replace(" ", "-")
         save_small(all_maps(shown, subject), folder / f"all-{slug}.webp", max_bytes=350_000)
-    save_small(all_classes(there[0], names), folder / "classes.webp", max_bytes=450_000)
+    save_small(all_classes(pictured[0], names), folder / "classes.webp", max_bytes=450_000)
     place = out / "interpreter-gallery.md"
-    place.write_text(page(shown, there), encoding="utf-8")
+    place.write_text(page(shown, pictured), encoding="utf-8")
     return place
 
 
