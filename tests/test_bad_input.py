@@ -112,7 +112,7 @@ def _installed(package: str) -> bool:
 def test_a_spec_that_is_no_spec(fails: Fails) -> None:
     assert "cannot read the spec 'none.yaml': No such file or directory" in fails("audit", "none.yaml")
     Path("list.yaml").write_text("[1, 2]")
-    assert "a spec is a mapping" in fails("audit", "list.yaml")
+    assert "a spec must be a mapping" in fails("audit", "list.yaml")
     Path("broken.yaml").write_text("model: [1,\nattacks")
     assert "is not valid YAML, line 2" in fails("audit", "broken.yaml")
     Path("twice.yaml").write_text("model: x\nattacks:\n- {name: pgd, eps: 0.1, eps: 0.9}")

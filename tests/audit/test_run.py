@@ -308,6 +308,6 @@ def test_a_folder_that_cannot_be_written(small: Small, tmp_path: Path) -> None:
 
 def test_a_folder_with_other_things_is_refused(small: Small, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(LedgerError, match="holds other files"):
+    with pytest.raises(LedgerError, match="contains files but no run"):
         run(small(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
