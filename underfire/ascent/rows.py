@@ -48,6 +48,7 @@ def class_by_class(classes: Tensor, chunk: int, done: Callable[[], Tensor]) -> I
 
 def best_row(index: Tensor, value: Tensor) -> Tensor:
     """Return the row with the largest value for each sample in `index` `[M]`, int64; samples in ascending order."""
+    # sort the rows by value, and take the first row of each sample
     order = value.argsort(descending=True, stable=True)
     samples, belongs = index[order].unique(return_inverse=True)
     places = torch.arange(len(order), device=index.device)

@@ -100,6 +100,7 @@ def nearest_boundary(model: nn.Module, x: Tensor, pairs: Pairs, order: float) ->
         beyond, here = pairs(logits.detach())
         differences = logits.gather(1, beyond) - logits.gather(1, here[:, None])
     value, gradient, distance = differences[:, 0].detach(), torch.zeros_like(x), x.new_full((len(x),), inf)
+    # keep the boundary with the smallest distance |f| / |grad f| so far
     for i in range(beyond.shape[1]):
         last = i + 1 == beyond.shape[1]
         (slope,) = torch.autograd.grad(differences[:, i].sum(), x, retain_graph=not last)

@@ -163,6 +163,7 @@ def faithfulness(
     Raises:
         InputError: an option is wrong, or the shapes do not fit. ModelError: the model returns NaN.
     """
+    # list the variants of the images that the measures need
     order = pixel_order(m, x)
     size = x.shape[2], x.shape[3]
     orders = torch.cat([order, removals.control_orders(order, size, control, samples, generator)])
@@ -170,6 +171,7 @@ def faithfulness(
     out, back = curves.deletion_variants(pixels, steps, "black"), curves.insertion_variants(pixels, steps, "blur")
     removed = removals.removal_variants(pixels, shares, fills, len(orders))
     whole, empty = Variant("", 0), Variant("black", pixels)
+    # ask the model about all of them, once
     found = answers(model, x, y, orders, [*out, *back, *removed, whole, empty], chunk)
     table = removals.drops(found, removed, m, shares, fills)
     values = {

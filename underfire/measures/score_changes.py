@@ -87,6 +87,7 @@ def infidelity(
     if x.dim() != 4 or len(is_map(m)) != len(x):
         raise InputError(f"images and maps do not fit: got {tuple(x.shape)} and {tuple(m.shape)}")
     size, generator = (x.shape[2], x.shape[3]), default_generator(generator, x.device)
+    # draw the changes I
     if perturbation == "noise":
         drawn = torch.randn(samples, 1, *size, generator=generator, device=generator.device)
         changes = noise * drawn.to(x.device, wide(x).dtype)
@@ -101,9 +102,11 @@ def infidelity(
             return x[image] - changes[variant].to(x.dtype)
         return torch.where(changes[variant] > 0, empty[image], x[image])
 
+    # measure how far the score falls
     logit, chance = class_answers(model, x, y, len(changes), show, chunk)
     f = chance if probability else logit
     fell = f[:, :1] - f[:, 1:]
+    # compare with the fall that the map predicts
     predicted = (resize(m, size).flatten(1) @ changes[1:].flatten(1).to(wide(m).dtype).T).to(fell.dtype)
     if scaled:
         beta = ratio((predicted * fell).sum(1), predicted.square().sum(1)).nan_to_num(

@@ -53,11 +53,13 @@ def largest_box(inside: Tensor) -> Tensor:
     # Stack the regions with an empty row between them, so that one call numbers all their parts in reading order.
     canvas = F.pad(inside.cpu(), (0, 0, 0, 1)).reshape(n * (height + 1), width)
     parts = torch.from_numpy(ndimage.label(canvas.numpy())[0]).view(n, height + 1, width)
+    # Find the number of the largest part of each region; the parts of a region have consecutive numbers.
     sizes, largest, begin = parts.flatten().bincount(), torch.full((n, 1, 1), -1), 1
     for i, end in enumerate((parts.flatten(1).amax(1) + 1).tolist()):
         if end > begin:
             largest[i] = begin + sizes[begin:end].argmax()
             begin = end
+    # Draw the box around it.
     one = parts == largest
     columns, rows = one.any(1).int(), one.any(2).int()
     first = torch.stack([columns.argmax(1), rows.argmax(1)], 1)
@@ -101,6 +103,7 @@ def localise(
     # One map at a time, because the regions at all T thresholds would need as much memory as T copies of the maps.
     drawn = torch.cat([largest_box(regions(one, rule).flatten(0, 1)) for one in m.split(1)])
     drawn = drawn.view(len(m), len(thresholds), 4)
+    # Compare the boxes at every threshold with the object's, and let the other half choose the threshold.
     iou = box_iou(drawn[:, :, None], boxes[:, None]).nan_to_num(0).amax(2).to(m.dtype)
     hits = torch.where(known[:, None], (iou >= least).to(m.dtype), torch.nan)
     hit, place = choose_on_other_half(hits)
