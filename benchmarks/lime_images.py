@@ -131,6 +131,7 @@ def _compare(
     }
     fits: dict[str, list[dict[str, LimeFit]]] = {name: [] for name in contestants}
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    # every seed and contestant in turn; the time of the superpixels counts for all
     with torch.no_grad():
         for seed in range(1, seeds + 1):
             for name, contestant in contestants.items():

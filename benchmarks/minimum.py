@@ -72,6 +72,7 @@ def _compare(n: int, rounds: int, few: int, full: dict[str, Contestant], slow: d
             results[name] = {"passes per image": passes, **evaluate(found[name])}
     for name in full:
         results[name] |= {"seconds": seconds[name], "units": ratio(seconds[name], units[name])}
+    # the slow contestants, and the first of the others on their images
     if slow:
         found["first"] = found[next(iter(full))][:few]
         results["the first, on those few"] = evaluate(found["first"])

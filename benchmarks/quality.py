@@ -190,6 +190,7 @@ def quality(
         for library, attacks in LIBRARIES.items()
         for attack in attacks(norm, budget)
     ]
+    # run what is missing, each attack in a process
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         runs = {" ".join(job[:3]): pool.submit(_saved, folder, *job) for job in jobs}
         # an error in one attack must not stop the others

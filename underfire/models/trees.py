@@ -56,6 +56,7 @@ class DecisionTree(nn.Module):
         feature, threshold = self.feature.tolist(), self.threshold.tolist()
         above = torch.nextafter(self.threshold, self.threshold.new_tensor(float("inf"))).tolist()
         left, right = self.left.tolist(), self.right.tolist()
+        # walk down; an entry is a node, the path to it, and the interval of each feature that the path tests
         found: list[tuple[int, list[int], dict[int, tuple[float, float]]]] = []
         stack: list[tuple[int, list[int], dict[int, tuple[float, float]]]] = [(0, [], {})]
         while stack:
@@ -68,6 +69,7 @@ class DecisionTree(nn.Module):
             low, high = box.get(f, (0.0, 1.0))
             stack.append((right[node], path, {**box, f: (max(low, above[node]), high)}))
             stack.append((left[node], path, {**box, f: (low, min(high, threshold[node]))}))
+        # pad the paths and boxes of all leaves to one length
         leaves, paths, boxes = zip(*sorted(found, key=lambda leaf: leaf[0]), strict=True)
         self.depth = max(map(len, paths)) - 1
         width = max(1, *map(len, boxes))

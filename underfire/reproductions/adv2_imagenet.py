@@ -78,9 +78,11 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
             done += 1
         return torch.cat(found)
 
+    # PGD, which does not depend on an interpreter
     x_pgd = attack("PGD", partial(pgd, steps=steps + warm_steps, step_size=1 / 255, random_start=False, keep="last"))
     results: dict[str, Any] = {"PGD": _outcome(model, batch, x_pgd, goal)}
     rows = [["PGD", "", *_outcome_cells(results["PGD"]), "", "", "", PUBLISHED["PGD"]]]
+    # ADV² on each interpreter; its maps after both attacks
     for name, interpreter in ATTACKED.items():
         x_adv2 = attack(f"ADV² on {name}", partial(adv2, interpreter=interpreter, steps=steps, warm_steps=warm_steps))
         results[name] = {

@@ -141,11 +141,13 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
     for done, one in enumerate(several):
         progress(done, len(several), one.name)
         found: dict[str, Any] = {"family": one.family}
+        # localisation on digits; a text is the reason why there are no maps
         answer = _maps_of(one, small, digits, "digits")
         if isinstance(answer, str):
             found["digits"] = answer
         else:
             found |= localised(answer[0], digits.mask) | {"flat digits": int((~informative(answer[0])).sum())}
+        # deletion and insertion on photographs
         answer = _maps_of(one, large, photos, "photographs")
         if isinstance(answer, str):
             found["photographs"] = answer

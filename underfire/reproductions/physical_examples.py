@@ -95,12 +95,14 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
     for name in METHODS:
         for level in levels:
             generator = torch.Generator(device).manual_seed(seed + 2)
+            # attack all images in parts
             parts_adv = []
             for part in parts:
                 progress(done, total, f"{name} at {level}/255")
                 parts_adv.append(attacks[name](model, x[part], y[part], eps=level / 255, generator=generator))
                 done += 1
             x_adv = torch.cat(parts_adv)
+            # classify the results before and after the camera
             logits, logits_after = _predict(model, x_adv), after_camera(x_adv)
             found = {
                 "digital": rate(right(logits, y)),

@@ -119,10 +119,12 @@ def evaluate(study: Study, annotators: Sequence[Annotator], answers: Iterable[An
         raise InputError(
             "the answers belong to another study: one has an image or a class that this study does not have"
         )
+    # leave out answers that are no decisions
     excluded = [why_excluded(a) for a in given]
     good = [a for a, reason in zip(given, excluded, strict=True) if not reason]
     people = tuple(_person(study, person, given, good) for person in annotators)
     parts = {name: [a for a in good if a.explained is flag] for flag, name in CONDITIONS.items()}
+    # the paired difference, over annotators who have answered in both blocks
     both = {a.annotator for a in parts["with"]} & {a.annotator for a in parts["without"]}
     after, before = (
         _estimates(study, [a for a in parts[name] if a.annotator in both], pooled=True) for name in ("with", "without")

@@ -130,9 +130,11 @@ def take_part(
     draw, classes = random.Random(f"{seed}/{name}"), sorted(study.classes)
     due = json.loads(send("GET", f"/api/{token}/next", None))
     while not due["done"] and trials != 0:
+        # look at the pictures, as the page does
         item = known[send("GET", due["image"], None)]
         if due["map"]:
             send("GET", due["map"], None)
+        # answer after the time that the decision takes
         answer, seconds = person.decide(item, due["explained"], classes, draw)
         wait(seconds)
         content = {"trial": due["trial"], "answer": answer, "seconds": seconds, "hidden": False}
