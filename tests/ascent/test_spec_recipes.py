@@ -218,6 +218,13 @@ def test_the_grammar_reads_names_and_literals_only() -> None:
         ({"move": {"decay": 1.0}}, "name"),
         ({"smooth": "translation_kernel(4)"}, "odd"),
         ({"move": "momentum(decline=1)"}, "decline"),
+        ({"move": f"momentum({'9' * 400})"}, "decay"),
+        ({"move": "momentum(1e999)"}, "decay"),
+        ({"move": {"name": "momentum", "decay": float("nan")}}, "decay"),
+        ({"move": "momentum(decay=1, decay=2)"}, "not a part"),
+        ({"move": {"name": "momentum", 5: 5}}, "5"),
+        ({"views": f"scale_copies({'-' * 5000}1)"}, "not a part"),
+        ({"restarts": "many"}, "restarts"),
     ],
 )
 def test_a_part_that_is_not_there_is_named(options: dict[str, object], word: str) -> None:

@@ -18,8 +18,10 @@ from underfire.audit.plan import plan
 from underfire.audit.run import Event, run
 from underfire.audit.spec import AuditSpec
 from underfire.audit.store import Store
+from underfire.audit.target import open_target
 from underfire.catalog import Card, InterpreterFacts
 from underfire.catalog.registry import _CARDS
+from underfire.hooks import unwrap
 from underfire.interpreters.gradient import gradient
 
 Small = Callable[..., AuditSpec]
@@ -37,6 +39,34 @@ def test_a_key_is_a_hash_of_options_and_needs_and_of_nothing_else() -> None:
     assert len({cell.key for cell in (one, *others)}) == 6
 
 
+def test_values_beside_the_state_of_a_model_are_in_its_keys(small: Small) -> None:
+    """A plain number, a buffer that is not saved, a tensor that is no buffer, a function."""
+    target = open_target(small())
+    head = unwrap(target.model)
+
+    def weights() -> str:
+        vars(target).pop("weights", None)
+        return target.weights
+
+    found = [weights(), weights()]
+    head.scale = 2.0  # type: ignore[assignment]
+    found.append(weights())
+    head.scale = 3.0  # type: ignore[assignment]
+    found.append(weights())
+    head.register_buffer("shift", torch.zeros(1), persistent=False)
+    found.append(weights())
+    head.shift = torch.ones(1)
+    found.append(weights())
+    vars(head)["table"] = [torch.ones(1)]
+    found.append(weights())
+    head.after = lambda z: z + 1
+    found.append(weights())
+    head.after = lambda z: z + 2
+    found.append(weights())
+    assert found[0] == found[1]
+    assert len(set(found)) == len(found) - 1
+
+
 @pytest.mark.parametrize(
     ("change", "computed"),
     [
@@ -47,6 +77,7 @@ def test_a_key_is_a_hash_of_options_and_needs_and_of_nothing_else() -> None:
         ({"masking": True}, {"masking": 1}),
         ({"gates": [{"measure": "clean_accuracy", "at_least": 0.5}]}, {}),
         ({"keep_gb": 0}, {}),
+        ({"model": {"uri": "python:audit_networks:linear", "labels": list("abcdefghij")}}, {}),
         ({"interpreters": ["gradient", "gradient_input"]}, {"explain": 3, "measure": 2, "gallery": 2}),
         ({"interpreters": []}, {"gallery": 2}),
         ({"measures": ["map_iou", "insertion"]}, {"measure": 4}),
@@ -203,6 +234,8 @@ def test_what_is_over_the_budget_is_dropped_and_made_again(small: Small, tmp_pat
     assert len(arrays()) == 2 + 3  # the two attacks, made again, and the new maps
     kept = run(small(), tmp_path / "kept").sql(rows)
     assert kept == first
+    run(small(keep_gb=0), tmp_path / "run")  # nothing is computed, and the smaller budget holds
+    assert arrays() == set()
 
 
 def test_an_attack_made_again_is_the_same_in_every_bit(small: Small, tmp_path: Path) -> None:

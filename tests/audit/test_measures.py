@@ -57,6 +57,20 @@ def test_the_means_of_the_measures_are_read(small: Small, tmp_path: Any) -> None
     assert "in 4 steps_adv" in ledger.table("maps").schema.names
 
 
+@pytest.mark.parametrize("label", ["y", "id", "success", "pred_clean", 'a "quoted" one', "it's"])
+def test_a_label_may_be_any_text(small: Small, tmp_path: Any, label: str) -> None:
+    """Labels that are columns of other tables, or that SQL has a meaning for, change no number."""
+    measures = [{"name": "map_ssim", "label": label}, {"name": "map_ssim", "label": "other"}, "map_ssim"]
+    spec = small(data={"uri": "digits:", "n": 12, "seed": 1}, measures=measures)
+    ledger = run(spec, tmp_path / "run")
+    plain = run(spec.model_copy(update={"measures": spec.measures[2:]}), tmp_path / "plain")
+    assert [s.forged for s in map_shifts(ledger)] == [s.forged for s in map_shifts(plain)]
+    assert [s.iou for s in map_shifts(ledger)] == [s.iou for s in map_shifts(plain)]
+    values = map_shifts(ledger)[0].measures
+    assert values[label] == values["other"] == values["map_ssim"] == map_shifts(plain)[0].measures["map_ssim"]
+    assert len(ledger.table("measures")) == 5 * len(ledger.table("maps"))  # each with map_l1 and map_iou, and once
+
+
 @pytest.mark.parametrize(
     ("measure", "fact"),
     [
@@ -64,6 +78,7 @@ def test_the_means_of_the_measures_are_read(small: Small, tmp_path: Any) -> None
         ("accuracy", "'measures[0].name'"),
         ({"name": "insertion", "stpes": 4}, "did you mean 'steps'"),
         ({"name": "map_l2", "label": "map_l1"}, "another label"),
+        ({"name": "map_ssim", "label": "MAP_IOU"}, "another label"),
     ],
 )
 def test_a_measure_that_no_audit_computes(content: Callable[..., Any], measure: Any, fact: str) -> None:

@@ -61,6 +61,7 @@ def test_a_model_that_is_not_fit(
             {"model": "python:audit_networks:of_another_domain", "interpreters": ["gradient"]},
             "gradient.*series",
         ),
+        ({"attacks": [{"name": "recipe", "keep": "last", "restarts": 3}]}, "keep='last'"),
         ({"device": "cuda:99"}, "'device' 'cuda:99' is not available here"),
         ({"device": "tpu"}, "'device' 'tpu' is not available here"),
     ],

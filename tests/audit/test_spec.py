@@ -149,6 +149,10 @@ def test_a_spec_file(tmp_path: Path, content: Content) -> None:
     ("text", "line"),
     [
         (b"model: [", "is not valid YAML, line 1, column 9: "),
+        (b"label: 2020-13-45", "month"),
+        (b"n: " + b"9" * 5000, "5000 digits"),
+        (b"n: " + b"[" * 5000, "recursion"),
+        (b"n: \x00", "not allowed"),
         (b"\xff\xfe\xff", "is not a UTF-8 text file"),
         (
             b"!!python/object/apply:os.system [ls]",

@@ -59,7 +59,7 @@ def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
         fault += '; inside [...] put quotes around a part with a comma, such as ["input_diversity(0.5, 1.1)"]'
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise InputError(fault) from None
     if isinstance(tree, ast.Name):
         return tree.id, [], {}
@@ -78,7 +78,7 @@ def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
 
     named = {}
     for keyword in tree.keywords:
-        if keyword.arg is None:
+        if keyword.arg is None or keyword.arg in named:
             raise InputError(fault)
         named[keyword.arg] = literal(keyword.value)
     return tree.func.id, [literal(node) for node in tree.args], named
@@ -98,6 +98,8 @@ def part(*roles: str, value: Any) -> Any:
         named: dict[str, Any] = dict(value)
         if not isinstance(name := named.pop("name", None), str):
             raise InputError(f"a {roles[0]} written as a mapping needs a 'name', got {dict(value)}")
+        if not all(isinstance(key, str) for key in named):
+            raise InputError(f"the options of a {roles[0]} have texts as names, got {dict(value)}")
         given: list[Any] = []
     elif isinstance(value, str):
         name, given, named = parse_call(value)

@@ -31,7 +31,7 @@ def complete(spec: AuditSpec) -> AuditSpec:
     attacks = [complete_attack(entry, known, key_path("attacks", i)) for i, entry in enumerate(spec.attacks)]
     _distinct("attacks", [entry.title for entry in attacks])
     measures = [_measure(entry, key_path("measures", i)) for i, entry in enumerate(spec.measures)]
-    _distinct("measures", [entry.title for entry in measures])
+    _distinct("measures", [entry.title.lower() for entry in measures])  # columns of tables, whose case SQL ignores
     if len(set(spec.seeds)) < len(spec.seeds):
         raise SpecError(f"'seeds' holds a seed twice: {spec.seeds}")
     done = spec.model_copy(update={"attacks": attacks, "interpreters": interpreters, "measures": measures})
@@ -150,7 +150,7 @@ def _measure(entry: MeasureSpec, path: str) -> MeasureSpec:
         )
     method = find("measure", entry.name)
     options = _options(path, method, entry.options, ("label",))
-    if entry.title in VERDICT and (options or entry.title != entry.name):
+    if entry.title.lower() in VERDICT and (options or entry.title != entry.name):
         raise SpecError(f"{path!r}: the report needs {entry.title!r} without options; give this entry another label")
     return MeasureSpec(name=entry.name, label=entry.title, **options)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -78,7 +80,9 @@ def _attacks(target: Target) -> None:
     spec, batch = target.spec, target.preview.first.to(target.spec.device)
     for i, entry in enumerate(spec.attacks):
         method = find("attack", entry.name)
-        short = {name: 1 for name in method.options if name.endswith("steps") or name == "restarts"}
+        short: dict[str, Any] = {name: 1 for name in method.options if name.endswith("steps")}
+        if isinstance(restarts := entry.options.get("restarts"), int):
+            short["restarts"] = min(restarts, 2)  # some options do not go with restarts
         short |= method.facts.quick
         goal = None if entry.goal == "untargeted" else (batch.y + 1) % target.preview.logits.shape[1]
         generator = torch.Generator(spec.device).manual_seed(0)

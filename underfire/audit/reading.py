@@ -183,11 +183,11 @@ def robust_accuracies(source: Source, found: Iterable[AttackResult]) -> list[Rob
 
 
 MAPS = f"""
-SELECT interpreter, m.label, m.norm, m.eps, id, any_value(m.attacked) AS attacked,
-       avg(map_l1) AS l1, avg(map_iou) AS iou,
-       bool_and(pred_clean = y) AS was_right, bool_and(m.success AND pred_clean = y) AS surely,
-       bool_or(m.success AND pred_clean = y AND map_iou >= {PLAUSIBLE_IOU} AND NOT isnan(map_iou)) AS forged
-FROM maps AS m JOIN rows USING (cell, label, seed, id, eps) GROUP BY interpreter, m.label, m.norm, m.eps, id
+SELECT m.interpreter, m.label, m.norm, m.eps, id, any_value(m.attacked) AS attacked,
+       avg(m.map_l1) AS l1, avg(m.map_iou) AS iou,
+       bool_and(r.pred_clean = r.y) AS was_right, bool_and(m.success AND r.pred_clean = r.y) AS surely,
+       bool_or(m.success AND r.pred_clean = r.y AND m.map_iou >= {PLAUSIBLE_IOU} AND NOT isnan(m.map_iou)) AS forged
+FROM maps AS m JOIN rows AS r USING (cell, label, seed, id, eps) GROUP BY m.interpreter, m.label, m.norm, m.eps, id
 """
 """A query with one row for every interpreter, attack, size and sample; only for a ledger with interpreters."""
 

@@ -141,6 +141,7 @@ def run(
         keys = store.keys()
         left = to_compute(cells, keys, {cell.key for cell in cells if arrays_key(cell.key) in keys})
         kept = _Kept(store, keys, left, 1e9 * spec.keep_gb)
+        kept.trim()
         total, of_cells, done = sum(cell.images for cell in left.values()), len(left), 0
         skipped = len({cell.key for cell in cells} - set(left))
         tell = progress or (lambda event: None)
@@ -183,12 +184,16 @@ class _Kept:
         return self._limit - sum(self._sizes.values())
 
     def finished(self, cell: Cell) -> None:
-        """Count the arrays of a finished cell; above the budget, delete arrays that no remaining cell needs."""
+        """Count the arrays of a finished cell, and keep to the budget."""
         for need in cell.needs.values():
             self._waiting.get(need.key, set()).discard(cell.key)
         if cell.kept_bytes:
             key = arrays_key(cell.key)
             self._sizes[key] = self._store.size(key)
+        self.trim()
+
+    def trim(self) -> None:
+        """Above the budget, delete arrays that no remaining cell needs."""
         for key in list(self._sizes) if self.room < 0 else ():
             if not any(arrays_key(needed) == key and waiting for needed, waiting in self._waiting.items()):
                 self._store.delete(key)

@@ -25,7 +25,7 @@ def number(value: Any) -> Any:
     try:
         fraction = _FRACTION.fullmatch(value) if isinstance(value, str) else None
         return float(fraction[1]) / float(fraction[2]) if fraction else float(value)
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         return value
 
 
@@ -37,6 +37,7 @@ def _short(key: str) -> Callable[[Any], Any]:
 Number = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
 Size = Annotated[Number, Field(ge=0)]
 Sizes = Annotated[list[Size], BeforeValidator(lambda value: value if isinstance(value, list) else [value])]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 PerChannel = Number | list[Number]
 
 
@@ -58,7 +59,7 @@ class DataSpec(_Strict):
 
     uri: str
     n: Annotated[int, Field(ge=1)] | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 class _Method(_Strict):
@@ -138,7 +139,7 @@ class AuditSpec(_Strict):
     attacks: Annotated[list[Annotated[AttackSpec, BeforeValidator(_short("name"))]], Field(min_length=1)]
     interpreters: list[Annotated[InterpreterSpec, BeforeValidator(_short("name"))]] = []
     measures: list[Annotated[MeasureSpec, BeforeValidator(_short("name"))]] = [MeasureSpec(name=m) for m in MEASURES]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     gates: list[GateSpec] = []
     masking: bool = True
     gallery: Annotated[int, Field(ge=0)] = 8

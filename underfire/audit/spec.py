@@ -61,8 +61,10 @@ def load_spec(path: str | Path) -> AuditSpec:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", error)
+        problem = str(getattr(error, "problem", error)).partition("\n")[0]
         raise SpecError(f"the spec {str(path)!r} is not valid YAML{place}: {problem}") from None
+    except (ValueError, RecursionError) as error:  # a date that does not exist, a number of too many digits
+        raise SpecError(f"the spec {str(path)!r} has a value that cannot be read: {error}") from None
     return parse_spec(content)
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from underfire import __version__, data, models
 from underfire.audit.methods import interpreter_of
@@ -77,7 +77,7 @@ class Target:
         spec = self.spec
         return {
             "underfire": __version__,
-            "model": [spec.model.model_dump(), self.weights],
+            "model": [spec.model.model_dump(exclude={"labels"}), self.weights],
             "data": [spec.data.model_dump(), self.preview.digest],
             "device": spec.device,
         }
@@ -120,14 +120,36 @@ class Target:
             digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
             digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
         for name, module in unwrap(self.model).named_modules():
-            digest.update(f"{name} {type(module).__qualname__} {module.extra_repr()}".encode())
+            digest.update(f"{name} {type(module).__qualname__} {module.extra_repr()} {_attributes(module)}".encode())
         own = {type(module) for module in unwrap(self.model).modules()}
         for source in sorted(_source(kind) for kind in own if not kind.__module__.startswith("torch.")):
             digest.update(source.encode())
         return digest.hexdigest()
 
 
-def _source(kind: type[Any]) -> str:
+def _attributes(module: nn.Module) -> str:
+    """Return the values that a module keeps outside its state, such as a scale or a buffer that is not saved."""
+    usual = vars(nn.Module()).keys()
+    values = {key: value for key, value in vars(module).items() if key not in usual}
+    hidden = dict(module.named_buffers(recurse=False))
+    return str({key: text for key, value in sorted({**values, **hidden}.items()) if (text := _plain(value))})
+
+
+def _plain(value: Any) -> str:
+    """Return a text that stands for a value, in every process alike; empty for objects that have none."""
+    if isinstance(value, Tensor):
+        content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"
+    if isinstance(value, (list, tuple)):
+        return str([_plain(item) for item in value])
+    if isinstance(value, dict):
+        return str([(_plain(key), _plain(item)) for key, item in value.items()])
+    if inspect.isfunction(value):
+        return _source(value)
+    return repr(value) if isinstance(value, (bool, int, float, complex, str, bytes, type(None))) else ""
+
+
+def _source(kind: Any) -> str:
     """Return the source of a class, or its name if the source is not available."""
     try:
         return inspect.getsource(kind)

@@ -7,6 +7,7 @@ accepted if the hint names their type.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def number(value: Any) -> Any:
     try:
         fraction = _FRACTION.fullmatch(value) if isinstance(value, str) else None
         return float(fraction[1]) / float(fraction[2]) if fraction else float(value)
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         return value
 
 
@@ -110,7 +111,7 @@ def convert(key: str, value: Any, hint: Any) -> Any:
                 return converter.convert(value)
             except InputError as error:
                 raise InputError(f"{key!r}: {error}") from None
-    raise InputError(f"{key!r} should be {' or '.join(_said(alternatives))}, got {value!r}")
+    raise InputError(f"{key!r} should be {' or '.join(dict.fromkeys(_said(alternatives)))}, got {value!r}")
 
 
 def _alternatives(hint: Any) -> Iterator[Any]:
@@ -160,7 +161,8 @@ def _as(value: Any, hint: Any) -> Any:
     if hint is Any:
         return value
     if hint is float:
-        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else _MISFIT
+        given = number(value) if isinstance(value, (int, float)) else None
+        return given if isinstance(given, float) and math.isfinite(given) else _MISFIT
     if hint is int:
         return value if isinstance(value, int) and not isinstance(value, bool) else _MISFIT
     if origin is Literal:

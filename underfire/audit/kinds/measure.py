@@ -53,7 +53,9 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
 
 def _groups(spec: AuditSpec, table: str) -> list[list[MeasureSpec]]:
     """Return the measures of one table, grouped by cell."""
-    entries = [entry for entry in chosen(spec) if find("measure", entry.name).facts.table == table]
+    # one entry for a measure that the spec has under several labels
+    different = {identity(entry): entry for entry in chosen(spec)}.values()
+    entries = [entry for entry in different if find("measure", entry.name).facts.table == table]
     slow = [[entry] for entry in entries if asks(find("measure", entry.name))]
     quick = [entry for entry in entries if [entry] not in slow]
     return [sorted(group, key=identity) for group in (quick, *slow) if group]
@@ -114,7 +116,7 @@ def views(spec: AuditSpec) -> dict[str, str]:
         if card.facts.table == "maps":
             pair = {"": "value"} if compares(card) else {"_clean": "clean", "_adv": "value"}
             wide += [
-                f'any_value({column}) FILTER (measure = {_text(title)}) AS "{title}{end}"'.replace("\n", " ")
+                f"any_value({column}) FILTER (measure = {_text(title)}) AS {_column(title + end)}"
                 for end, column in pair.items()
             ]
     maps = f"""
@@ -127,3 +129,8 @@ def views(spec: AuditSpec) -> dict[str, str]:
 def _text(value: str) -> str:
     """Return `value` as a text literal of SQL."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def _column(name: str) -> str:
+    """Return `name` as a quoted name in SQL."""
+    return '"' + name.replace('"', '""').replace("\n", " ") + '"'
