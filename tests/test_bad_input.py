@@ -22,6 +22,7 @@ import torch
 import yaml
 from PIL import Image
 
+from underfire.audit import store
 from underfire.audit.ledger import Ledger
 from underfire.cli import main
 
@@ -289,25 +290,23 @@ def full_disk(*_: object, **__: object) -> None:
 def test_a_disk_that_fills_up_loses_one_cell(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pyarrow.parquet as pq
+    write, calls = store._write, []
 
-    write, calls = pq.write_table, []
-
-    def until_full(table: Any, where: Any, **options: Any) -> None:
-        calls.append(where)
-        if len(calls) > 6:
-            Path(where).write_bytes(b"half")
+    def until_full(place: Path, content: bytes) -> None:
+        calls.append(place)
+        if len(calls) > 20:
+            place.write_bytes(content[:4])
             full_disk()
-        write(table, where, **options)
+        write(place, content)
 
     command = ["audit", str(spec()), "--out", "run", "--quiet"]
     with monkeypatch.context() as patch:
-        patch.setattr(pq, "write_table", until_full)
+        patch.setattr(store, "_write", until_full)
         assert main(command) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("error: no space left to write to 'run'"), said
     kept = whole_cells("run")
-    assert 0 < len(kept) <= 6 and all(not cell.name.startswith(".") for cell in kept)
+    assert 0 < len(kept) <= 10 and all(not cell.name.startswith(".") for cell in kept)
     before = {cell: cell.stat().st_mtime_ns for cell in kept}
     assert main(command) == 0  # with space again it continues
     assert {cell: cell.stat().st_mtime_ns for cell in kept} == before

@@ -49,7 +49,7 @@ class Store:
         from fsspec.core import url_to_fs
         from fsspec.implementations.local import LocalFileSystem
 
-        self.url = str(url)
+        self.url = self._name = str(url)  # messages name the store as the caller did
         if "://" not in self.url:
             self._files: Any = LocalFileSystem()
             self._root = Path(self.url).absolute().as_posix()
@@ -242,12 +242,12 @@ class Store:
             raise self._damaged(key, _MANIFEST) from None
 
     def _damaged(self, key: str, name: str) -> LedgerError:
-        return LedgerError(f"{self.url}/cells/{key}/{name} is damaged; delete its folder and run the audit again")
+        return LedgerError(f"{self._name}/cells/{key}/{name} is damaged; delete its folder and run the audit again")
 
     @contextmanager
     def _translated(self, verb: str = "write to") -> Iterator[None]:
         """Turn errors of the filesystem into LedgerError; clients of object stores raise errors of many types."""
-        with translate_os_errors(self.url, verb):
+        with translate_os_errors(self._name, verb):
             try:
                 yield
             except (OSError, UnderfireError):
@@ -255,7 +255,7 @@ class Store:
             except Exception as error:
                 if self._local:
                     raise
-                raise LedgerError(f"cannot {verb} {self.url!r}: {type(error).__name__}: {error}") from error
+                raise LedgerError(f"cannot {verb} {self._name!r}: {type(error).__name__}: {error}") from error
 
 
 def _manifest(files: Mapping[str, bytes], part: str) -> bytes:
