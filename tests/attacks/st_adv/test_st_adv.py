@@ -100,5 +100,5 @@ def test_only_what_the_mask_allows_moves(network, images):
 
 
 def test_an_unknown_solver(network, images):
-    with pytest.raises(Unsupported, match="lbfgs or adam"):
+    with pytest.raises(Unsupported, match="lbfgs, adam"):
         uf.attacks.st_adv(network(), images, torch.zeros(6, dtype=torch.int64), solver="sgd")
