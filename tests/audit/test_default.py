@@ -25,7 +25,7 @@ def test_it_passes_its_own_preflight(default: AuditSpec) -> None:
     preflight(target)
     assert len(target.data) == 100
     assert target.labels == tuple("0123456789")
-    assert target.look.first.mask is not None  # so that explanations can be scored
+    assert target.preview.first.mask is not None  # so that explanations can be scored
 
 
 def test_every_attack_on_an_explanation_is_measured_on_it_and_against_pgd(default: AuditSpec) -> None:
@@ -46,8 +46,9 @@ def test_a_small_part_of_it_tells_the_story(default: AuditSpec, tmp_path: Path) 
     found = findings(run(default.model_copy(update={"attacks": attacks, "data": data, "masking": False}), tmp_path))
     assert found.clean is not None
     assert found.clean.value >= 0.9
-    assert all(hit.robust.value <= 0.1 and hit.within == 1.0 for hit in found.hits)
+    assert all(result.robust.value <= 0.1 and result.within == 1.0 for result in found.attacks)
     (gap,) = [d for d in found.differences if d.interpreter == "cam"]
     assert gap.forged
     assert gap.l1.high < 0  # aimed at the explanation, the attack keeps more of it than PGD does
-    assert all(shift.inside is not None for shift in found.shifts)
+    inside = [shift.measures["mass_inside"] for shift in found.shifts]
+    assert all(measured.clean is not None and measured.value.n > 0 for measured in inside)
