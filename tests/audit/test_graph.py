@@ -238,6 +238,22 @@ def test_what_is_over_the_budget_is_dropped_and_made_again(small: Small, tmp_pat
     assert arrays() == set()
 
 
+def test_arrays_that_another_run_deletes_in_the_meantime_are_made_again(small: Small, tmp_path: Path) -> None:
+    """Two runs share a folder, and the budget of one is too small for the arrays that the other still needs."""
+    store = Store(tmp_path / "run")
+
+    def delete(event: Event) -> None:
+        for key in filter(re.compile("-arrays$").search, store.keys()):
+            store.delete(key)
+
+    rows = "SELECT * EXCLUDE seconds FROM rows ORDER BY ALL"
+    disturbed = run(small(), tmp_path / "run", progress=delete)
+    alone = run(small(), tmp_path / "alone")
+    assert disturbed.sql(rows) == alone.sql(rows)
+    maps = "SELECT cell, id, eps, map_l1, map_iou FROM maps ORDER BY ALL"
+    assert disturbed.sql(maps) == alone.sql(maps)
+
+
 def test_an_attack_made_again_is_the_same_in_every_bit(small: Small, tmp_path: Path) -> None:
     ledger = run(small(), tmp_path / "run")
     again = run(small(gallery=0, keep_gb=0), tmp_path / "again")

@@ -160,9 +160,13 @@ def read_head(store: Store, path: str) -> dict[str, Any]:
     try:
         head = json.loads(content)
     except (ValueError, UnicodeDecodeError):
-        raise LedgerError(f"{path!r} is damaged: its {HEAD} is not JSON; run the audit again") from None
+        raise LedgerError(
+            f"{path!r} is damaged: its {HEAD} is not JSON; delete that file and run the audit again"
+        ) from None
     if not isinstance(head, dict) or not isinstance(head.get("schema"), int):
-        raise LedgerError(f"{path!r} is damaged: its {HEAD} has no schema version; run the audit again")
+        raise LedgerError(
+            f"{path!r} is damaged: its {HEAD} has no schema version; delete that file and run the audit again"
+        )
     if head["schema"] != SCHEMA:
         writer = f"underfire {head.get('underfire', '?')} (schema {head['schema']})"
         advice = "upgrade underfire" if head["schema"] > SCHEMA else "run the audit again in a new folder"

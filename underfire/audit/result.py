@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -78,10 +78,11 @@ class Inputs:
     Args:
         target: the model, the data and the interpreters.
         store: the store with the results.
+        compute: `(cell, inputs) -> result`, for arrays that another run in the same folder deletes in the meantime.
     """
 
-    def __init__(self, target: Target, store: Store) -> None:
-        self.target, self.store = target, store
+    def __init__(self, target: Target, store: Store, compute: Callable[[Cell, Inputs], Result]) -> None:
+        self.target, self.store, self._compute = target, store, compute
         # Several successive cells read the same craft cell and the same images.
         self._read = lru_cache(maxsize=16)(self._unpacked)
         self._shard = lru_cache(maxsize=2)(self._images)
@@ -101,9 +102,15 @@ class Inputs:
         """Return the arrays of a cell's result, on the device.
 
         Raises:
-            LedgerError: the arrays do not exist or are damaged.
+            LedgerError: the arrays are damaged, or do not exist and are not of the kind that a budget deletes.
         """
-        return self._read(arrays_key(cell.key) if cell.kept_bytes else cell.key)
+        key = arrays_key(cell.key) if cell.kept_bytes else cell.key
+        try:
+            return self._read(key)
+        except LedgerError:
+            if not cell.kept_bytes or self.store.size(key):
+                raise
+            return self._compute(cell, self).arrays
 
     def _images(self, index: int, of: int) -> Batch:
         return self.target.data.shard(index, of)[:].to(self.device)

@@ -21,7 +21,7 @@ from underfire.audit.ledger import HEAD, Ledger, read_head, write_head
 from underfire.audit.methods import complete
 from underfire.audit.plan import plan
 from underfire.audit.preflight import preflight
-from underfire.audit.result import Inputs, arrays_key
+from underfire.audit.result import Inputs, Result, arrays_key
 from underfire.audit.schema import AuditSpec
 from underfire.audit.store import Store
 from underfire.audit.target import Target, open_target
@@ -68,28 +68,31 @@ class Work:
 
     def __init__(self, spec: AuditSpec, store: Store, target: Target | None = None) -> None:
         self.spec, self.store = spec, store
-        self._inputs = target and Inputs(target, store)
+        self._inputs = target and Inputs(target, store, _compute)
 
     def __call__(self, cell: Cell) -> Cell:
         """Compute and write one cell, and return it."""
         inputs = self._inputs or _opened(self.spec.model_dump_json(), self.store.url)
-        kind = KINDS[cell.kind]
         try:
-            result = kind.compute(cell, inputs)
+            result = _compute(cell, inputs)
         except MissingExtra:
             raise
         except UnderfireError as error:
             raise type(error)(f"{cell.title}: {error}") from None
-        result.write(self.store, cell, kind.schema)
+        result.write(self.store, cell, KINDS[cell.kind].schema)
         return cell
 
     def __reduce__(self) -> tuple[type[Work], tuple[AuditSpec, Store]]:
         return Work, (self.spec, self.store)
 
 
+def _compute(cell: Cell, inputs: Inputs) -> Result:
+    return KINDS[cell.kind].compute(cell, inputs)
+
+
 @lru_cache(maxsize=1)
 def _opened(spec: str, url: str) -> Inputs:
-    return Inputs(open_target(AuditSpec.model_validate_json(spec)), Store(url))
+    return Inputs(open_target(AuditSpec.model_validate_json(spec)), Store(url), _compute)
 
 
 def run(

@@ -83,7 +83,7 @@ def check_options(
     for name, value in options.items():
         key = f"{path}{name}"
         if name not in parameters:
-            raise InputError(f"unknown key {key!r}; {nearest(name, {*parameters, *elsewhere})}")
+            raise InputError(f"unknown key {key!r}; {nearest(str(name), {*parameters, *elsewhere})}")
         checked[name] = convert(key, value, hints.get(name, Any))
         if name in COUNTS and isinstance(checked[name], int) and checked[name] < 1:
             raise InputError(f"{key!r} should be at least 1, got {value}")
