@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 import underfire as uf
 from underfire.catalog import AttackFacts, Card, Converter, InterpreterFacts, MeasureFacts, cards, facts_of
 from underfire.catalog.options import converters
 from underfire.catalog.registry import _CARDS
+from underfire.domains import Domain
 from underfire.errors import InputError, Unsupported
 
 
@@ -248,3 +249,10 @@ def test_kinds_have_their_own_facts():
         cards("atack")
     with pytest.raises(InputError, match="'pgd'"):
         uf.find("attack", "pdg")
+
+
+@pytest.mark.parametrize("name", [card.name for card in cards("interpreter") if "table" not in card.facts.domains])
+def test_an_interpreter_of_images_refuses_a_model_of_tables(name: str) -> None:
+    model = uf.Classifier(nn.Linear(4, 3), domain=Domain("table", 2))
+    with pytest.raises(Unsupported, match=f"{name}.*table"):
+        uf.find("interpreter", name)(model, torch.zeros(2, 4), torch.tensor([0, 1]))

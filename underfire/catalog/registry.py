@@ -59,7 +59,14 @@ class Card(Generic[F]):
             object.__setattr__(self, name, value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the method; if it is a class and `args` are given, make an object with the options and call that."""
+        """Call the method; if it is a class and `args` are given, make an object with the options and call that.
+
+        Raises:
+            Unsupported: an interpreter does not take the inputs of the model, which is the first argument.
+        """
+        domain = getattr(args[0], "domain", None) if args and self.kind == "interpreter" else None
+        if isinstance(name := getattr(domain, "name", None), str):
+            self.check_domain(name)
         if self.fitted and args:
             return self.function(**kwargs)(*args)
         return self.function(*args, **kwargs)
