@@ -62,7 +62,7 @@ def test_a_tensor_is_saved_pixel_by_pixel(tmp_path):
         (lambda folder: figures.save(IMAGE, folder / "none" / "a.png"), r"a.png: the folder .*none does not exist"),
         (lambda folder: figures.save(IMAGE, folder / "a.xyz"), r"'.xyz' names no image format"),
         (lambda folder: figures.save(figures.sheet([[IMAGE]]), folder / "a.xyz"), r"'.xyz' names no image format"),
-        (lambda _: figures.sheet([]), r"one length, got \[\]"),
+        (lambda _: figures.sheet([]), r"at least 1, got \[\]"),
         (lambda _: figures.sheet([[IMAGE], [IMAGE, IMAGE]]), r"got \[1, 2\]"),
         (lambda _: figures.sheet([[IMAGE]], row_titles=["a", "b"]), "1 rows needs 1 row titles, got 2"),
     ],

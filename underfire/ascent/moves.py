@@ -104,6 +104,6 @@ def adam(beta1: float = 0.9, beta2: float = 0.999, stability: float = 1e-8) -> M
         t = t + 1
         mean, square = mean.lerp(g, 1 - beta1), square.lerp(g * g, 1 - beta2)
         first, second = (per_sample((1 - beta**t).to(g), g) for beta in (beta1, beta2))
-        return (mean / first) / (square / second).sqrt_().add_(stability), (mean, square, t)
+        return (mean / first) / ((square / second).sqrt_() + stability), (mean, square, t)
 
     return Move(init, update, steepest=False)
