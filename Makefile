@@ -6,7 +6,7 @@ STAMP = .venv/.up-to-date
 PEERS = .venv/.peers
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: help setup audit test quick lint format types unit docs bench clean
 .DEFAULT_GOAL = help

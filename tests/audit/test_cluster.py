@@ -18,7 +18,7 @@ from underfire.errors import MissingExtra, ModelError, UnderfireError
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'underfire[scale]'")
 from cluster_work import Trace  # noqa: E402 - it needs Ray
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 Small = Callable[..., AuditSpec]
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False, "node_ip_address": "127.0.0.1"}

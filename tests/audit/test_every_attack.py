@@ -15,7 +15,7 @@ from underfire.audit.run import run
 from underfire.audit.spec import parse_spec
 from underfire.report import words
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("every_attack")]
+pytestmark = pytest.mark.slow
 CARDS = [card for card in uf.cards("attack") if not card.facts.models]
 
 

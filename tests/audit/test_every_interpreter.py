@@ -14,7 +14,7 @@ from underfire.audit.run import run
 from underfire.audit.spec import parse_spec
 from underfire.errors import SpecError
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("every_interpreter")]
+pytestmark = pytest.mark.slow
 CARDS = list(uf.cards("interpreter"))
 MAPS = [card.name for card in CARDS if card.facts.gives == "map"]
 SHORT = {"steps": 2, "samples": 8}

@@ -182,7 +182,7 @@ def test_a_name_that_is_taken_is_said(made: Callable[..., Any], serve: Callable[
     page.goto(server.url)
     page.get_by_label("A name or pseudonym").fill("Ada")
     page.get_by_role("button", name="Begin").click()
-    page.get_by_role("alert").get_by_text("somebody has the name 'Ada' already").wait_for()
+    page.get_by_role("alert").get_by_text("the name 'Ada' is taken").wait_for()
     page.close()
 
 
