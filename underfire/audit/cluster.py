@@ -17,7 +17,7 @@ from underfire.audit.executors import Cell, Executor, WorkerTime, timed
 from underfire.errors import InputError, MissingExtra, UnderfireError
 
 _ATTEMPTS_AFTER_LOSS = 5
-"""How often a cell is computed again after the node or the worker process that computed it has died."""
+"""Number of times that a cell is computed again after the node or the worker process that computed it has died."""
 
 _STORE = 100 * 2**20
 """The size in bytes of Ray's object store on this machine; cells are small."""

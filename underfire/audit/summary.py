@@ -76,7 +76,7 @@ class Difference:
 
     @property
     def forged(self) -> bool:
-        """Whether the aimed attack keeps significantly more of the map: the whole interval of `iou` is above 0.
+        """Return whether the aimed attack keeps significantly more of the map: the whole interval of `iou` is above 0.
 
         With fewer than `PAIRS` samples no difference is significant: by chance, all of five samples favour one given
         attack once in 2 ** 5 times.

@@ -101,7 +101,7 @@ class Card(Generic[F]):
 
     @property
     def fitted(self) -> bool:
-        """Whether the method is a class whose objects are fitted to data before they are used."""
+        """Return whether the method is a class whose objects are fitted to data before they are used."""
         return inspect.isclass(self.function)
 
     @property

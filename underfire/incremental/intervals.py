@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Window:
-    """How an operation reads an axis: output `o` reads `o * stride - padding + dilation * j` for `j < kernel_size`."""
+    """Describe how an axis is read: output `o` reads `o * stride - padding + dilation * j` for `j < kernel_size`."""
 
     kernel_size: int = 1
     stride: int = 1

@@ -30,7 +30,7 @@ _BY_CHANNEL = {"slice", "split", "split_with_sizes", "narrow"}
 
 @dataclass(frozen=True)
 class OperationRule:
-    """How one call of an operation is computed on rectangles.
+    """Describe how one call of an operation is computed on rectangles.
 
     Attributes:
         whole: the function that computes the call on full tensors in place of the stand-ins; it writes into none.

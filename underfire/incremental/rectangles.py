@@ -53,7 +53,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the rectangles lie: the number of each sample's known image, int64 `[S]`, and the rows and columns."""
+    """Hold the rectangles: the number of each sample's known image, int64 `[S]`, and their rows and columns."""
 
     image: Tensor
     rows: Intervals

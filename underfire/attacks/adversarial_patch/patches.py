@@ -18,7 +18,7 @@ Shape = Literal["circle", "square"]
 
 @dataclass(frozen=True)
 class Places:
-    """Where a patch lies on each of `B` images.
+    """Hold the place of a patch on each of `B` images.
 
     Attributes:
         pixels: largest number of pixels that it covers, int64 `[B]`.

@@ -26,7 +26,7 @@ Architecture = str | Callable[[], nn.Module]
 
 @dataclass(frozen=True)
 class Labelled:
-    """What was learned of an oracle before it failed, as the attack reports it in `OracleError.found`.
+    """Hold the results that were learned of an oracle before it failed; an attack reports them in `OracleError.found`.
 
     Attributes:
         substitute: the network trained so far; None before its first training.
