@@ -60,7 +60,9 @@ def test_logits_are_the_decision_function_and_classes_the_predictions(estimator,
     wanted = torch.from_numpy(estimator.decision_function(x.flatten(1).numpy())).float()
     logits = model.predict(x)
     found = logits[:, 1] - logits[:, 0] if classes == 2 else logits
-    assert torch.allclose(found, wanted, atol=1e-4, rtol=1e-5)
+    # The dual coefficients of an SVC are rounded to float32, and their products with the kernel sum to some hundreds.
+    atol = 1e-4 if named(estimator) == "SVC" else 1e-5
+    assert torch.allclose(found, wanted, atol=atol, rtol=1e-5)
     sure = logits.sort(1).values[:, -2:].diff(dim=1).squeeze(1) > 1e-4
     assert torch.equal(logits.argmax(1)[sure], as_oracle(estimator).label(x)[sure])
     assert model.labels == tuple(str(c) for c in estimator.classes_)
