@@ -31,6 +31,13 @@ def test_fgsm(case):
     assert torch.allclose(uf.attacks.fgsm(model, x, y, goal=goal, eps=0.03), wanted)
 
 
+def test_fgsm_in_l2_steps_along_the_gradient(case):
+    model, x, y = case
+    g = entropy_gradient(model, x, y)
+    wanted = (x + 0.2 * g / g.flatten(1).norm(dim=1)[:, None, None, None]).clamp(0, 1)
+    assert torch.allclose(uf.attacks.fgsm(model, x, y, norm="l2", eps=0.2), wanted, atol=1e-9)
+
+
 def test_fgsm_works_where_cross_entropy_is_flat(case):
     model, x, y = case
     with torch.no_grad():

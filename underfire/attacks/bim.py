@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 from underfire.ascent.loop import Keep, Recipe, ascend
 from underfire.ascent.objectives import Objective, log_odds
 from underfire.ascent.step_rules import StepSize
-from underfire.ascent.threats import Linf
+from underfire.ascent.threats import ball
 from underfire.catalog import card
 from underfire.domains import ADDITIVE, check_inputs
 
@@ -39,6 +39,7 @@ def bim(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "linf",
     eps: float | Tensor = 8 / 255,
     steps: int | None = None,
     step_size: float = 1 / 255,
@@ -55,7 +56,7 @@ def bim(
         objective: None is `log_odds`, whose gradient has exactly the sign of the paper's cross-entropy.
     """
     check_inputs(model, x, y, goal)
-    threat = Linf(eps, mask)
+    threat = ball(norm, eps, mask, among=("linf",))
     threat.check(x)
     length: StepSize = step_size
     if steps is None:

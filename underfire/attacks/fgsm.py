@@ -6,7 +6,7 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.objectives import Objective, log_odds
-from underfire.ascent.threats import Linf
+from underfire.ascent.threats import ball
 from underfire.catalog import card
 from underfire.domains import ADDITIVE
 
@@ -16,7 +16,7 @@ from underfire.domains import ADDITIVE
     paper="Goodfellow, Shlens and Szegedy, Explaining and Harnessing Adversarial Examples, ICLR 2015",
     domains=ADDITIVE,
     knowledge="white-box",
-    norms=("linf",),
+    norms=("linf", "l2"),
     goals=("untargeted", "targeted"),
     random=False,
     atlas="AML.T0043.000",
@@ -27,15 +27,17 @@ def fgsm(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "linf",
     eps: float | Tensor = 8 / 255,
     objective: Objective | None = None,
     mask: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Take one step of size eps along the sign of the gradient.
+    """Take one step of size eps along the sign of the gradient, or along its direction.
 
     Args:
+        norm: `"linf"` steps along the sign of the gradient, `"l2"` along its direction.
         objective: None is `log_odds`, whose gradient has exactly the sign of the paper's cross-entropy.
     """
-    objective = objective or log_odds()
-    return ascend(model, x, y, Recipe(objective, Linf(eps, mask), step_rule=eps, keep="last"), goal=goal, steps=1)
+    recipe = Recipe(objective or log_odds(), ball(norm, eps, mask, among=("linf", "l2")), step_rule=eps, keep="last")
+    return ascend(model, x, y, recipe, goal=goal, steps=1)

@@ -42,6 +42,7 @@ def illc(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "linf",
     eps: float | Tensor = 8 / 255,
     steps: int | None = None,
     step_size: float = 1 / 255,
@@ -66,5 +67,15 @@ def illc(
         raise Unsupported("illc chooses its own goal, the least likely class; use bim for a goal of yours")
     least = least_likely(model, x, y)
     return bim(
-        model, x, y, goal=least, eps=eps, steps=steps, step_size=step_size, objective=objective, keep=keep, mask=mask
+        model,
+        x,
+        y,
+        goal=least,
+        norm=norm,
+        eps=eps,
+        steps=steps,
+        step_size=step_size,
+        objective=objective,
+        keep=keep,
+        mask=mask,
     )

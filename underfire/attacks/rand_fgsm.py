@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.objectives import Objective, log_odds
-from underfire.ascent.threats import Linf
+from underfire.ascent.threats import ball
 from underfire.catalog import card
 from underfire.domains import ADDITIVE, check_inputs
 from underfire.errors import InputError
@@ -30,6 +30,7 @@ def rand_fgsm(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "linf",
     eps: float | Tensor = 16 / 255,
     start: float = 0.5,
     objective: Objective | None = None,
@@ -46,7 +47,7 @@ def rand_fgsm(
     if not 0 <= start < 1:
         raise InputError(f"start must be a share of eps in [0, 1), got {start}")
     check_inputs(model, x, y, goal)
-    threat = Linf(eps, mask)
+    threat = ball(norm, eps, mask, among=("linf",))
     threat.check(x)
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device).sign()
     first = per_sample(torch.as_tensor(eps, dtype=x.dtype, device=x.device), x) * start

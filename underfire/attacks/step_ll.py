@@ -17,7 +17,7 @@ from underfire.errors import Unsupported
     paper="Kurakin, Goodfellow and Bengio, Adversarial Machine Learning at Scale, ICLR 2017",
     domains=ADDITIVE,
     knowledge="white-box",
-    norms=("linf",),
+    norms=("linf", "l2"),
     goals=("untargeted",),
     random=False,
     atlas="AML.T0043.000",
@@ -28,6 +28,7 @@ def step_ll(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "linf",
     eps: float | Tensor = 16 / 255,
     objective: Objective | None = None,
     mask: Tensor | None = None,
@@ -45,4 +46,4 @@ def step_ll(
     """
     if goal is not None:
         raise Unsupported("step_ll chooses its own goal, the least likely class; use fgsm for a goal of yours")
-    return fgsm(model, x, y, goal=least_likely(model, x, y), eps=eps, objective=objective, mask=mask)
+    return fgsm(model, x, y, goal=least_likely(model, x, y), norm=norm, eps=eps, objective=objective, mask=mask)

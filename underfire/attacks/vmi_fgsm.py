@@ -7,11 +7,11 @@ from torch import Generator, Tensor, nn
 from underfire.ascent import moves
 from underfire.ascent.loop import Keep, Recipe, ascend
 from underfire.ascent.objectives import Objective, log_odds
-from underfire.ascent.threats import Linf
+from underfire.ascent.threats import ball
 from underfire.catalog import card
 from underfire.domains import ADDITIVE
 from underfire.gradients.estimators import variance_tuned
-from underfire.validate import at_least_one, default_generator
+from underfire.validate import at_least_one
 
 
 @card(
@@ -28,6 +28,7 @@ def vmi_fgsm(
     y: Tensor,
     *,
     goal: Tensor | None = None,
+    norm: str = "linf",
     eps: float | Tensor = 16 / 255,
     steps: int = 10,
     samples: int = 20,
@@ -50,11 +51,10 @@ def vmi_fgsm(
     at_least_one(steps=steps)
     recipe = Recipe(
         objective or log_odds(),
-        Linf(eps, mask),
+        ball(norm, eps, mask, among=("linf",)),
         step_rule=eps / steps,
         estimate=variance_tuned(samples, neighbourhood * eps),
         move=moves.momentum(decay),
         keep=keep,
     )
-    generator = default_generator(generator, x.device)
     return ascend(model, x, y, recipe, steps=steps, goal=goal, restarts=restarts, generator=generator)

@@ -7,16 +7,19 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from underfire.ascent.binary_search import BinarySearch
+from underfire.ascent.moves import adam
 from underfire.ascent.nearest import Nearest
 from underfire.ascent.objectives import margin
 from underfire.ascent.queries import Queries, attach_partial_result
-from underfire.ascent.step import Targets
+from underfire.ascent.step import State, Targets, take
 from underfire.ascent.threats import Threat
 from underfire.catalog import card
 from underfire.domains import ADDITIVE, domain_of
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, check_choice, default_generator
+
+_ADAM = adam()
 
 
 @card(
@@ -169,13 +172,12 @@ class _Run:
         self.forget()
 
     def forget(self) -> None:
-        """Reset Adam's moving averages and its step counts, which every coordinate has for itself."""
-        self.mean, self.square, self.count = (torch.zeros_like(self.z).flatten(1) for _ in range(3))
+        """Reset Adam's moving averages and its step counts, which every coordinate has for itself, each `[L, D]`."""
+        self.memory: State = tuple(part.view(len(self.z), -1) for part in _ADAM.init(self.z.flatten()))
 
     def take(self, rows: Tensor) -> None:
         """Go on with these rows only."""
-        self.x, self.z = self.x[rows], self.z[rows]
-        self.mean, self.square, self.count = self.mean[rows], self.square[rows], self.count[rows]
+        self.x, self.z, self.memory = take((self.x, self.z, self.memory), rows)
 
     def enlarge(self, shape: tuple[int, ...]) -> None:
         """Interpolate the perturbations to this size, and reset Adam."""
@@ -191,7 +193,7 @@ class _Run:
 
     def choose(self, count: int) -> Tensor:
         """Draw coordinates `[L, count]` to update, without replacement."""
-        key = torch.rand(self.mean.shape, generator=self.generator, device=self.z.device, dtype=self.z.dtype)
+        key = torch.rand(self.z.flatten(1).shape, generator=self.generator, device=self.z.device, dtype=self.z.dtype)
         if self.importance:
             pooled = F.max_pool2d(self.z.abs(), 8, ceil_mode=True)
             share = F.interpolate(pooled, self.z.shape[2:], mode="nearest").flatten(1)
@@ -231,9 +233,8 @@ class _Run:
 
     def _adam(self, g: Tensor, chosen: Tensor) -> Tensor:
         """Return Adam's step for the chosen coordinates, and update their memory."""
-        mean = 0.9 * self.mean.gather(1, chosen) + 0.1 * g
-        square = 0.999 * self.square.gather(1, chosen) + 0.001 * g * g
-        count = self.count.gather(1, chosen) + 1
-        for memory, value in ((self.mean, mean), (self.square, square), (self.count, count)):
-            memory.scatter_(1, chosen, value)
-        return (mean / (1 - 0.9**count)) / ((square / (1 - 0.999**count)).sqrt() + 1e-8)
+        state = tuple(part.gather(1, chosen).flatten() for part in self.memory)
+        direction, state = _ADAM.update(g.flatten(), state)
+        for part, new in zip(self.memory, state, strict=True):
+            part.scatter_(1, chosen, new.view_as(chosen))
+        return direction.view_as(g)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from underfire.ascent.binary_search import BinarySearch
 from underfire.ascent.objectives import Objective, carlini, margin, objective
-from underfire.ascent.step import Step, Targets, succeeded, value_and_grad
+from underfire.ascent.step import Best, Step, Targets, succeeded, value_and_grad
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.domains import check_inputs
@@ -117,15 +117,15 @@ def counterfactual(
             reached = search.descend(targets, weights.c[targets.index] * unit, steps, step_size)
             weights.update(reached, targets.index)
         search.shorten(targets)
-    return search.best
+    return search.best.x_adv
 
 
 class _Search:
     """The search for the cheapest counterfactuals, and the best ones found so far.
 
     Attributes:
-        best: the cheapest counterfactuals, `[B, C, H, W]`; without a success, the unchanged image.
-        cost: their objective without the hinge, `[B]`; infinite without a success.
+        best: the cheapest counterfactuals; the score is minus the objective without the hinge. An image without a
+            success stays unchanged.
         other_terms: the objective of `plausible`, which is minus the other terms, or None.
     """
 
@@ -135,7 +135,7 @@ class _Search:
         self.model, self.x, self.other_terms = model, x, other_terms
         self.sparsity, self.confidence = sparsity, confidence
         self.hinge, self.lead = carlini(6, confidence), margin()
-        self.best, self.cost = x.clone(), x.new_full((len(x),), float("inf"))
+        self.best = Best(x)
 
     def smooth_objective(self, weight: Tensor) -> Objective:
         """Return the differentiable part of the objective: the hinge, weighted for each sample, and the other terms."""
@@ -164,9 +164,7 @@ class _Search:
         success = succeeded(logits, targets.y, targets.goal) & (
             self.lead(targets.step(self.model, z, logits)) >= self.confidence
         )
-        better = success & (cost < self.cost[targets.index])
-        rows = targets.index[better]
-        self.best[rows], self.cost[rows] = z[better], cost[better]
+        self.best.update(z[success], success[success], -cost[success], targets.index[success])
         return success, cost
 
     def descend(self, targets: Targets, c: Tensor, steps: int, step_size: float) -> Tensor:
@@ -205,10 +203,10 @@ class _Search:
     @torch.no_grad()
     def shorten(self, targets: Targets) -> None:
         """Bisect, for each image, how much of its change suffices for a success."""
-        targets = targets.take(self.cost[targets.index].isfinite().nonzero().squeeze(1))
+        targets = targets.take(self.best.found[targets.index].nonzero().squeeze(1))
         if not len(targets.index):
             return
-        x, far = self.x[targets.index], self.best[targets.index]
+        x, far = self.x[targets.index], self.best.x_adv[targets.index]
         low, high = x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
         for _ in range(_HALVINGS):
             # forward pass half way
