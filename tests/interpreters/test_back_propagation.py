@@ -275,7 +275,7 @@ def test_a_neuron_of_theirs(case, method):
     point = x.clone().requires_grad_()
     with BENT[method]():
         answer = model.module[:3]((point - 0.5) / 0.25)[:, 5, 1, 3]
-    (wanted,) = torch.autograd.grad(answer.sum(), point)
+        (wanted,) = torch.autograd.grad(answer.sum(), point)
     assert torch.allclose(method(model, x, y, neuron="2:5,1,3", channels=True), wanted)
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from underfire.attribution.gradients import differentiable_input
 from underfire.attribution.scores import class_score
 from underfire.errors import InputError, ModelError
-from underfire.hooks import Layout, activations, forward_from_layers, last_spatial_layer, layout_of
+from underfire.hooks import Layout, activations, forward_from_layers, last_spatial_layer, layout_of, plain_relu
 from underfire.validate import require_finite
 
 Grid = tuple[int, int]
@@ -105,7 +105,13 @@ def weighted_maps(
 
 def positive_sum(weights: Tensor, features: Tensor) -> Tensor:
     """Return `ReLU(Σ_k w_k A^k)`, `[B, 1, h, w]`, for weights `[B, C, 1, 1]`."""
-    return (weights * features).sum(1, keepdim=True).clamp_min(0)
+    return positive_part((weights * features).sum(1, keepdim=True))
+
+
+def positive_part(z: Tensor) -> Tensor:
+    """Return `ReLU(z)` of a map or its weights, which is no part of the network: rules for its ReLUs do not apply."""
+    with plain_relu():
+        return z.clamp_min(0)
 
 
 def average_layers(maps: Sequence[Tensor]) -> Tensor:

@@ -14,11 +14,11 @@ from underfire.hooks.reading import (
     frozen,
     layer,
     shared_forward,
-    twice_differentiable,
     uncached,
     unwrap,
 )
-from underfire.hooks.relu_rules import capture_relu_rule, deconv_relu, guided_relu, smooth_relu, wide_relu
+from underfire.hooks.relu_rules import capture_relu_rule, deconv_relu, guided_relu, plain_relu, smooth_relu, wide_relu
+from underfire.hooks.second_derivatives import twice_differentiable
 
 __all__ = [
     "Layout",
@@ -35,6 +35,7 @@ __all__ = [
     "last_spatial_layer",
     "layer",
     "layout_of",
+    "plain_relu",
     "pooled_head",
     "shared_forward",
     "smooth_relu",

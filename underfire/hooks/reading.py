@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from underfire.errors import ModelError, Unsupported, nearest
+from underfire.hooks.second_derivatives import twice_differentiable
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -58,13 +58,6 @@ def layer(model: nn.Module, name: str) -> nn.Module:
     if name not in layers:
         raise ModelError(f"the model has no layer {name!r}; {nearest(name, layers)}")
     return layers[name]
-
-
-@contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Compute attention without fused kernels inside the block, because those have no second derivative."""
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
 
 
 class _Memo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from underfire.errors import Unsupported
+from underfire.hooks.rectifiers import OTHERS, Recogniser, name_of
 from underfire.validate import per_sample
 
 R = TypeVar("R")
@@ -56,54 +58,60 @@ class _ReluRule:
         return step + (smooth - smooth.detach()).to(z.dtype)
 
 
+class Seen:
+    """What the calls inside a block computed, and the rule for their backward pass.
+
+    Attributes:
+        rule: the rule; when the block has ended, it no longer says which values are passed back, so that the derivative
+            of a map that was computed in the block is not bent itself.
+        rectifiers: the number of rectifiers.
+        others: the names of other activations.
+    """
+
+    def __init__(self, rule: _ReluRule) -> None:
+        self.rule, self.rectifiers = rule, 0
+        self.others: set[str] = set()
+
+    def require_rectifiers(self, method: str) -> None:
+        """Raise Unsupported if no rectifier was called, so that a rule for rectifiers changed nothing."""
+        if self.rectifiers:
+            return
+        if self.others:
+            has = f"activations {', '.join(sorted(self.others))} and no rectifier"
+        else:
+            has = "no rectifier that can be seen (compiled networks, such as those of torch.jit, show none)"
+        raise Unsupported(
+            f"{method} changes what rectifiers, such as ReLU, pass back, and this model has {has}; "
+            "use gradient or integrated_gradients"
+        )
+
+
 class _Rectifier(torch.autograd.Function):
     """A (leaky, capped) ReLU whose backward pass follows a rule."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, slope: float, cap: float | None, rule: _ReluRule) -> Tensor:
-        if rule.masked:
-            ctx.save_for_backward(z)
-        ctx.slope, ctx.cap, ctx.rule = slope, cap, rule
+    def forward(ctx: Any, z: Tensor, slope: float | Tensor, cap: float | None, seen: Seen) -> Tensor:
+        ctx.save_for_backward(z)
+        ctx.slope, ctx.cap, ctx.seen = slope, cap, seen
+        if isinstance(slope, Tensor):
+            return torch.where(z > 0, z, slope * z)
         if slope:
             return F.leaky_relu(z, slope)
         return z.clamp_min(0) if cap is None else z.clamp(0, cap)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        rule: _ReluRule = ctx.rule
+        rule: _ReluRule = ctx.seen.rule
         passed = grads[0].clamp_min(0) if rule.positive else grads[0]
         if rule.masked:
             (z,) = ctx.saved_tensors
             step = rule.step(z)
             if ctx.cap is not None:
                 step = step - rule.step(z, ctx.cap)
-            if ctx.slope:
+            if isinstance(ctx.slope, Tensor) or ctx.slope:
                 step = ctx.slope + (1 - ctx.slope) * step
             passed = passed * step
         return passed, None, None, None
-
-
-def _rectifier(
-    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[float, float | None, bool] | None:
-    """Return slope below zero, cap and whether it works in place, if the call is a rectifier, or else None."""
-
-    def argument(place: int, name: str, default: Any) -> Any:
-        return kwargs.get(name, args[place] if len(args) > place else default)
-
-    if func in (torch.relu, Tensor.relu):
-        return 0.0, None, False
-    if func in (torch.relu_, Tensor.relu_):
-        return 0.0, None, True
-    if func is F.relu:
-        return 0.0, None, argument(1, "inplace", False)
-    if func is F.relu6:
-        return 0.0, 6.0, argument(1, "inplace", False)
-    if func is F.hardtanh and argument(1, "min_val", -1.0) == 0:  # what nn.ReLU6 calls
-        return 0.0, argument(2, "max_val", 1.0), argument(3, "inplace", False)
-    if func is F.leaky_relu or func is F.leaky_relu_:
-        return argument(1, "negative_slope", 0.01), None, func is F.leaky_relu_ or argument(2, "inplace", False)
-    return None
 
 
 class _Mode(TorchFunctionMode):
@@ -111,33 +119,52 @@ class _Mode(TorchFunctionMode):
 
     def __init__(self, rule: _ReluRule) -> None:
         super().__init__()
-        self.rule = rule
+        self.rule, self.seen, self.recogniser = rule, Seen(rule), Recogniser()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        found = _rectifier(func, args, kwargs)
-        if found is None:
+        if _RULE.get() is not self.rule or not torch.is_grad_enabled():  # an inner block has its own rule, or none
             return func(*args, **kwargs)
-        slope, cap, in_place = found
-        z = args[0] if args else kwargs["input"]
+        found = self.recogniser.find(func, args, kwargs)
+        if found is None:
+            if name_of(func) in OTHERS:
+                self.seen.others.add(name_of(func))
+            result = func(*args, **kwargs)
+            self.recogniser.note(func, args, result)
+            return result
+        self.seen.rectifiers += 1
+        z, slope, cap, in_place = found
         if not in_place:
-            return _Rectifier.apply(z, slope, cap, self.rule)
+            return _Rectifier.apply(z, slope, cap, self.seen)
         # The caller may ignore the result of an in-place call, so z itself must change; the backward pass keeps a copy.
-        return z.copy_(_Rectifier.apply(z.clone(), slope, cap, self.rule))
+        return z.copy_(_Rectifier.apply(z.clone(), slope, cap, self.seen))
 
 
 _RULE: ContextVar[_ReluRule | None] = ContextVar("relu_rule", default=None)
 
 
 @contextmanager
-def _relu_rule(rule: _ReluRule) -> Iterator[None]:
-    """Apply a rule to every rectifier called inside the block."""
+def _relu_rule(rule: _ReluRule) -> Iterator[Seen]:
+    """Apply a rule to every rectifier called inside the block; yield what was seen."""
     token = _RULE.set(rule)
     try:
-        with _Mode(rule):
-            yield
+        with _Mode(rule) as mode:
+            try:
+                yield mode.seen
+            finally:
+                mode.seen.rule = replace(rule, positive=False, masked=True)
+    finally:
+        _RULE.reset(token)
+
+
+@contextmanager
+def plain_relu() -> Iterator[None]:
+    """Apply no rule inside the block, whatever blocks are around it: for bounds that are not a part of the network."""
+    token = _RULE.set(None)
+    try:
+        yield
     finally:
         _RULE.reset(token)
 
@@ -158,10 +185,8 @@ def capture_relu_rule(f: Callable[..., R]) -> Callable[..., R]:
 
     @wraps(f)
     def with_rule(*args: Any) -> R:
-        if rule is None and _RULE.get() is None:
-            return f(*args)
         # Set the rule even if it is in force: while `torch.autograd.grad` runs, torch suspends the mode around it.
-        with _relu_rule(rule or _ReluRule()):
+        with plain_relu() if rule is None else _relu_rule(rule):
             return f(*args)
 
     return with_rule
@@ -169,12 +194,14 @@ def capture_relu_rule(f: Callable[..., R]) -> Callable[..., R]:
 
 @contextmanager
 def smooth_relu(tau: float = 1e-4) -> Iterator[None]:
-    """Replace the unit step by the smooth step h in the backward pass of every ReLU, ReLU6 and LeakyReLU in the block.
+    """Replace the unit step by the smooth step h in the backward pass of every rectifier in the block.
 
     The second derivative of a ReLU network is zero almost everywhere, so that gradients could not attack a map that is
-    itself a gradient. The forward pass, and with it every prediction, is unchanged. The rule covers modules and
-    functions, in place or not, but no custom kernels. Source: Zhang et al., Interpretable Deep Learning under
-    Fire, USENIX Security 2020, section 3.2: h(z) = z / sqrt(z² + tau), plus 1 where z < 0.
+    itself a gradient. The forward pass, and with it every prediction, is unchanged. The rule covers rectifiers in every
+    form (see `hooks.rectifiers`), in place or not, but no custom kernels and no compiled networks.
+
+    Source: Zhang et al., Interpretable Deep Learning under Fire, USENIX Security 2020, section 3.2: h(z) =
+    z / sqrt(z² + tau), plus 1 where z < 0.
     """
     with _relu_rule(_ReluRule(tau=tau)):
         yield
@@ -196,25 +223,29 @@ def wide_relu(width: float = 1.0) -> Iterator[None]:
 
 
 @contextmanager
-def guided_relu(*, width: float | None = None) -> Iterator[None]:
+def guided_relu(*, width: float | None = None) -> Iterator[Seen]:
     """Let every rectifier in the block pass back only positive values, and only where its input was positive.
 
-    Inside `smooth_relu`, the smooth step h replaces the unit step here too. Source: Springenberg et al., Striving for
-    Simplicity, ICLR Workshops 2015.
+    The backward pass must run inside the block. Inside `smooth_relu`, the smooth step h replaces the unit step here
+    too. Source: Springenberg et al., Striving for
+    Simplicity, ICLR Workshops 2015. Yields what was seen (see `Seen`).
 
     Args:
         width: give the unit step the derivative of a smooth step of this width (see `wide_relu`); None leaves it zero.
     """
     tau = _outer_tau()
-    with _relu_rule(_ReluRule(positive=True, tau=tau, width=width if tau is None else None)):
-        yield
+    with _relu_rule(_ReluRule(positive=True, tau=tau, width=width if tau is None else None)) as seen:
+        yield seen
 
 
 @contextmanager
-def deconv_relu() -> Iterator[None]:
+def deconv_relu() -> Iterator[Seen]:
     """Let every rectifier in the block pass back all positive values, whatever its input was.
 
-    Source: Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014.
+    The backward pass must run inside the block.
+
+    Source: Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014. Yields what was seen
+    (see `Seen`).
     """
-    with _relu_rule(_ReluRule(positive=True, masked=False)):
-        yield
+    with _relu_rule(_ReluRule(positive=True, masked=False)) as seen:
+        yield seen

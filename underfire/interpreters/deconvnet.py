@@ -36,8 +36,10 @@ def deconvnet(
         The map, `[B, 1, H, W]`, in logits per unit of the image.
 
     Raises:
-        ModelError: the map is NaN.
+        ModelError: the map is NaN. Unsupported: the model has no rectifier that can be seen (see
+            `guided_backprop`).
     """
-    with deconv_relu(), bypass_cache(model):  # a pass that is shared with others would not follow the rule
+    with deconv_relu() as seen, bypass_cache(model):  # a pass that is shared with others would not follow the rule
         g = require_finite(backward_to_input(model, x, y, neuron, twice=True))
+    seen.require_rectifiers("deconvnet")
     return g if channels else reduce_channels(g, absolute)

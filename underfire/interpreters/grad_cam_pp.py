@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from underfire.attribution.feature_maps import weighted_maps
+from underfire.attribution.feature_maps import positive_part, weighted_maps
 from underfire.catalog import card
 
 
@@ -48,7 +48,7 @@ def grad_cam_pp(
 
     def weigh(features: Tensor, gradient: Tensor) -> Tensor:
         total = features.sum((2, 3), keepdim=True)
-        alpha = 1 / (2 + (gradient * total).clamp_min(0))
-        return (alpha * gradient.clamp_min(0)).sum((2, 3), keepdim=True)
+        alpha = 1 / (2 + positive_part(gradient * total))
+        return (alpha * positive_part(gradient)).sum((2, 3), keepdim=True)
 
     return weighted_maps(model, x, y, layer, grid, weigh)

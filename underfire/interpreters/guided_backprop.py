@@ -33,7 +33,9 @@ def guided_backprop(
 ) -> Tensor:
     """Project the logit of class `y` back to the image; ReLUs pass back positive values where their input is positive.
 
-    For a model without ReLU, ReLU6 and LeakyReLU, this is the gradient itself.
+    The rule acts on rectifiers in every form: ReLU, ReLU6, LeakyReLU, PReLU, bounds and products (see
+    `hooks.rectifiers`). Other activations, such as GELU, pass back their gradient; a model that has only those is
+    refused.
 
     Args:
         double_backward: `"exact"`, a derivative that is zero for a ReLU network, or `"smooth"`, with the derivative of
@@ -44,10 +46,12 @@ def guided_backprop(
         The map, `[B, 1, H, W]`, in logits per unit of the image.
 
     Raises:
-        ModelError: the map is NaN. Unsupported: `double_backward` is unknown.
+        ModelError: the map is NaN. Unsupported: the model has no rectifier that can be seen, or
+            `double_backward` is unknown.
     """
     check_double_backward(double_backward, DOUBLE_BACKWARD)
     width = WIDTH if double_backward == "smooth" else None
-    with guided_relu(width=width), bypass_cache(model):  # a pass that is shared with others would not follow the rule
+    with guided_relu(width=width) as seen, bypass_cache(model):  # a shared pass would not follow the rule
         g = require_finite(backward_to_input(model, x, y, neuron, twice=True))
+    seen.require_rectifiers("guided_backprop")
     return g if channels else reduce_channels(g, absolute)

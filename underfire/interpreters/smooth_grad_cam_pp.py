@@ -11,6 +11,7 @@ from underfire.attribution.feature_maps import (
     feature_maps,
     features_and_gradients,
     layouts_of,
+    positive_part,
     positive_sum,
 )
 from underfire.attribution.gradients import differentiable_input
@@ -99,6 +100,6 @@ def smooth_grad_cam_pp(
 def _weights(features: Tensor, means: Tensor) -> Tensor:
     """Return `w`, `[B, C, 1, 1]`, for feature maps `[B, C, h, w]` and `D1`, `D2`, `D3`, `[B, 3, C, h, w]`."""
     d1, d2, d3 = means.unbind(1)
-    curvature = (features.sum((2, 3), keepdim=True) * d3).clamp_min(0)
+    curvature = positive_part(features.sum((2, 3), keepdim=True) * d3)
     alpha = d2 / torch.where(d2 > 0, 2 * d2 + curvature, torch.ones_like(d2))
-    return (alpha * d1.clamp_min(0)).sum((2, 3), keepdim=True)
+    return (alpha * positive_part(d1)).sum((2, 3), keepdim=True)
