@@ -95,7 +95,7 @@ def attack(**changes: Any) -> list[dict[str, Any]]:
         ({"data": "digit:"}, "did you mean 'digits:'?"),
         ({"data": {"uri": "digits:", "n": 10**6}}, "cannot draw n=1000000 images, there are 599"),
         ({"device": "abacus"}, "'abacus' is not available here"),
-        ({"model": "timm:resnet18"}, "pip install 'underfire["),
+        ({"model": "timm:resnet18"}, "pip install timm"),
     ],
 )
 def test_a_wrong_spec(fails: Fails, changes: dict[str, Any], says: str) -> None:

@@ -19,7 +19,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("ascent", "learning"),
     ("attacks", "interpreters", "detectors", "defenses", "training", "poisoning", "concepts", "visualize", "geometry"),
     ("audit",),
-    ("report", "lab", "study", "cli", "reproductions"),
+    ("report", "lab", "study", "cli", "reproductions", "live"),
     ("testing",),
 )
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
@@ -29,6 +29,7 @@ ALLOWED = {
     ("model", "domains"),
     ("models", "domains"),
     ("transforms", "domains"),
+    ("live", "report"),
     ("cli", "report"),
     ("cli", "lab"),
     ("cli", "study"),

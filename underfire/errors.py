@@ -18,6 +18,7 @@ status 2. Any other exception is a bug.
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -65,14 +66,20 @@ class LedgerError(UnderfireError):
 
 
 class MissingExtra(UnderfireError, ImportError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed.
 
-    def __init__(self, package: str, extra: str) -> None:
-        self.package, self.extra = package, extra
-        super().__init__(f"{package} is not installed; it comes with: pip install 'underfire[{extra}]'")
+    Args:
+        package: the package that is missing, as pip names it.
+        others: packages that are needed with it.
+    """
 
-    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
-        return type(self), (self.package, self.extra)  # so that another process can unpickle it
+    def __init__(self, package: str, *others: str) -> None:
+        self.packages = (package, *others)
+        name, command = package.partition("[")[0], " ".join(map(shlex.quote, self.packages))
+        super().__init__(f"{name} is not installed; install it with: pip install {command}")
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, ...]]:
+        return type(self), self.packages  # so that another process can unpickle it
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
 
@@ -27,6 +29,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield the inputs and the labels, so that `x, y = batch` works."""
+        return iter((self.x, self.y))
 
     def take(self, index: Tensor) -> Batch:
         """Return the samples at `index` (int64 `[n]`), in that order."""

@@ -176,5 +176,5 @@ def test_loopback_is_known() -> None:
 
 def test_without_the_extra_it_is_said(made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "starlette.applications", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'underfire\[study\]'"):
+    with pytest.raises(MissingExtra, match="pip install starlette uvicorn"):
         application(made(), None)  # type: ignore[arg-type]

@@ -46,7 +46,7 @@ class RayExecutor(Executor):
         try:
             import ray
         except ImportError:
-            raise MissingExtra("ray", "scale") from None
+            raise MissingExtra("ray[client]") from None
         self._ray: Any = ray
         self._address, self._gpus = address, gpus
         self._connected = False

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from underfire.audit.values import as_text
+
 
 @dataclass(frozen=True, eq=False)
 class Cell:
@@ -39,7 +41,7 @@ class Cell:
     def key(self) -> str:
         """The name of the result in the store: a SHA-256 in hexadecimal digits."""
         content = [self.kind, self.options, {role: cell.key for role, cell in self.needs.items()}]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=as_text).encode()).hexdigest()
 
     @property
     def title(self) -> str:

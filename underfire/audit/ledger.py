@@ -20,6 +20,7 @@ from underfire.audit.kinds import KINDS
 from underfire.audit.result import ARRAYS, TABLE
 from underfire.audit.schema import AuditSpec
 from underfire.audit.store import Store
+from underfire.audit.values import as_text
 from underfire.errors import InputError, LedgerError
 
 SCHEMA = 2
@@ -180,4 +181,4 @@ def write_head(store: Store, head: dict[str, Any]) -> None:
     Raises:
         LedgerError: the store cannot be written.
     """
-    store.put_head(HEAD, json.dumps({"schema": SCHEMA, **head}, indent=1).encode())
+    store.put_head(HEAD, json.dumps({"schema": SCHEMA, **head}, indent=1, default=as_text).encode())

@@ -20,7 +20,6 @@ from torch.nn.functional import cross_entropy
 
 from underfire.ascent.threats import ball
 from underfire.audit.schema import AttackSpec, AuditSpec
-from underfire.catalog import find
 from underfire.gradients.estimators import nes
 from underfire.hooks import frozen
 from underfire.measures.prediction import margin
@@ -47,7 +46,7 @@ def subject(spec: AuditSpec) -> AttackSpec:
     """Return the attack to check: the first untargeted one with all the options that `checks` sets, or else PGD."""
     needed = {"estimate", "steps", "step_size", "restarts", "keep"}
     for entry in spec.attacks:
-        if entry.goal == "untargeted" and needed <= set(find("attack", entry.name).options):
+        if entry.goal == "untargeted" and needed <= set(entry.card.options):
             return entry
     sizes = next((entry.eps for entry in spec.attacks if entry.norm == "linf"), [8 / 255])
     return AttackSpec(name="pgd", label="pgd linf", norm="linf", eps=sizes)

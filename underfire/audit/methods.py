@@ -8,6 +8,7 @@ from typing import Any
 
 from underfire.audit.binding import VERDICT, usable
 from underfire.audit.schema import NEEDS, AttackSpec, AuditSpec, GateSpec, InterpreterSpec, MeasureSpec, key_path
+from underfire.audit.values import unwrap, wrap
 from underfire.catalog import Card, cards, find
 from underfire.errors import InputError, SpecError, nearest
 
@@ -51,11 +52,12 @@ def complete_interpreter(entry: InterpreterSpec, path: str, *, maps_only: bool =
     Raises:
         SpecError: the interpreter is unknown, has a wrong option, or does not return maps with `maps_only`.
     """
-    method = _card(key_path(path, "name"), "interpreter", entry.name)
+    method = _card(key_path(path, "name"), entry)
     gives = method.facts.gives
     if maps_only and gives != "map":
         raise SpecError(f"{key_path(path, 'name')!r}: {entry.name} gives {gives}, and only maps can be used here")
-    return InterpreterSpec(name=entry.name, label=entry.title, **_options(path, method, entry.options, ("label",)))
+    options = _options(path, method, entry.options, ("label",))
+    return InterpreterSpec(name=entry.name, label=entry.title, **entry.own, **options)
 
 
 def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], path: str) -> AttackSpec:
@@ -69,7 +71,7 @@ def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], pat
     Raises:
         SpecError: the attack is unknown, or does not support the norm, the goal, the interpreter or an option.
     """
-    method = _card(key_path(path, "name"), "attack", entry.name)
+    method = _card(key_path(path, "name"), entry)
     fields = [name for name in _ENTRY_KEYS if name in ("label", "goal") or name in method.options]
     options = _options(path, method, entry.options, fields)
     norms = method.facts.norms
@@ -88,35 +90,36 @@ def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], pat
     aim = _aim(key_path(path, "interpreter"), method, entry.interpreter, known)
     parts = [entry.name, aim.title if aim else "", norm, "" if entry.goal == "untargeted" else entry.goal]
     label = entry.label or " ".join(filter(None, parts))
+    options |= entry.own
     return AttackSpec(name=entry.name, label=label, norm=norm, eps=eps, goal=entry.goal, interpreter=aim, **options)
 
 
 def interpreter_of(entry: InterpreterSpec) -> Callable[..., Any]:
     """Return the interpreter `(model, x, y) -> map` of an entry, with its options bound."""
-    return find("interpreter", entry.name).with_options(**values_of("interpreter", entry))
+    return entry.card.with_options(**values_of(entry))
 
 
 def attack_of(entry: AttackSpec, eps: float) -> Callable[..., Any]:
     """Return the attack `(model, x, y, *, goal, generator) -> x'` of an entry at one size, with its options bound."""
-    method = find("attack", entry.name)
-    given = {"norm": entry.norm, "eps": eps, **values_of("attack", entry)}
+    method = entry.card
+    given = {"norm": entry.norm, "eps": eps, **values_of(entry)}
     if entry.interpreter is not None:
         given["interpreter"] = interpreter_of(entry.interpreter)
     return partial(method.function, **{name: value for name, value in given.items() if name in method.options})
 
 
-def values_of(kind: str, entry: AttackSpec | InterpreterSpec | MeasureSpec) -> dict[str, Any]:
+def values_of(entry: AttackSpec | InterpreterSpec | MeasureSpec) -> dict[str, Any]:
     """Return the options of a complete entry as its method accepts them: lists as tuples, parts as objects."""
-    method = find(kind, entry.name)
-    return dict(method.check(entry.options, elsewhere=list(method.options)))
+    method = entry.card
+    return dict(method.check(unwrap(entry.options), elsewhere=list(method.options)))
 
 
 # --- entries ---------------------------------------------------------------------------------------------------------
 
 
-def _card(path: str, kind: str, name: str) -> Card[Any]:
+def _card(path: str, entry: AttackSpec | InterpreterSpec) -> Card[Any]:
     try:
-        return find(kind, name)
+        return entry.card
     except InputError as error:
         raise SpecError(f"{path!r}: {error}") from None
 
@@ -127,6 +130,7 @@ def _options(path: str, method: Card[Any], given: Mapping[str, Any], elsewhere: 
     Raises:
         SpecError: the method does not have an option, or the value has the wrong type.
     """
+    given = unwrap(dict(given))
     try:
         checked = method.check(given, path=f"{path}." if path else "", elsewhere=elsewhere)
     except InputError as error:
@@ -135,11 +139,11 @@ def _options(path: str, method: Card[Any], given: Mapping[str, Any], elsewhere: 
 
 
 def _plain(value: Any, given: Any) -> Any:
-    """Return `value` if a YAML file can contain it, and the `given` value otherwise."""
+    """Return `value` if a YAML file can contain it, and the `given` value, with its objects as `Live`, otherwise."""
     if isinstance(value, tuple):
         parts = given if isinstance(given, (list, tuple)) else value
         return [_plain(part, other) for part, other in zip(value, parts, strict=True)]
-    return value if isinstance(value, (bool, int, float, str, type(None))) else given
+    return value if isinstance(value, (bool, int, float, str, type(None))) else wrap(given)
 
 
 def _measure(entry: MeasureSpec, path: str) -> MeasureSpec:
@@ -171,7 +175,7 @@ def _aim(
         named = [other for other in known.values() if other.name == entry.name]
         entry = known.get(entry.name) or (named[0] if len(named) == 1 else entry)
     entry = complete_interpreter(entry, path)
-    if entry.name not in usable_here:
+    if not entry.card.facts.differentiable:
         reason = f"{entry.name} is not differentiable, so {method.name} cannot attack it"
         raise SpecError(f"{path!r}: {reason}; use one of {', '.join(usable_here)}")
     return entry

@@ -10,7 +10,6 @@ from torch import Tensor
 from underfire.audit.methods import attack_of
 from underfire.audit.schema import key_path
 from underfire.audit.target import Target
-from underfire.catalog import find
 from underfire.domains import domain_of
 from underfire.errors import DataError, ModelError, SpecError, UnderfireError
 
@@ -66,7 +65,7 @@ def _interpreters(target: Target) -> None:
     batch = target.preview.first.to(target.spec.device)
     for i, (title, interpreter) in enumerate(target.interpreters.items()):
         try:
-            find("interpreter", target.spec.interpreters[i].name).check_domain(domain_of(target.model).name)
+            target.spec.interpreters[i].card.check_domain(domain_of(target.model).name)
             maps = interpreter(target.model, batch.x, batch.y)
         except UnderfireError as error:
             raise SpecError(f"{key_path('interpreters', i)!r} ({title}): {error}") from None
@@ -79,7 +78,7 @@ def _attacks(target: Target) -> None:
     """Try every attack for one step; its options may be wrong in combination, or for this model."""
     spec, batch = target.spec, target.preview.first.to(target.spec.device)
     for i, entry in enumerate(spec.attacks):
-        method = find("attack", entry.name)
+        method = entry.card
         short: dict[str, Any] = {name: 1 for name in method.options if name.endswith("steps")}
         if isinstance(restarts := entry.options.get("restarts"), int):
             short["restarts"] = min(restarts, 2)  # some options do not go with restarts

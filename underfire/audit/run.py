@@ -102,6 +102,7 @@ def run(
     workers: int | None = 0,
     progress: Callable[[Event], None] | None = None,
     executor: Executor | None = None,
+    target: Target | None = None,
 ) -> Ledger:
     """Run an audit and return its ledger.
 
@@ -116,6 +117,7 @@ def run(
             code by `if __name__ == "__main__":`.
         progress: called with an `Event` before the first cell and after each cell.
         executor: computes the cells; None chooses one by the spec and `workers`.
+        target: the opened spec, if the caller has the model and the images already; only this process can compute then.
 
     Raises:
         SpecError, ModelError, DataError: the spec, the model or the data is wrong; nothing has been written then.
@@ -126,9 +128,9 @@ def run(
     spec = complete(spec)
     with ExitStack() as stack:
         if executor is None:
-            executor = stack.enter_context(choose_executor(spec, workers))
+            executor = InProcess() if target else stack.enter_context(choose_executor(spec, workers))
         # check everything before the folder is touched
-        target = open_target(spec)
+        target = target or open_target(spec)
         preflight(target)
         # plan the cells and store the plan
         cells = plan(spec, target)

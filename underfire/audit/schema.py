@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from underfire.audit.values import Live
+from underfire.catalog import Card, find
 
 _FRACTION = re.compile(r"\s*([-+]?[\d.]+)\s*/\s*([\d.]+)\s*")
 
@@ -67,13 +70,29 @@ class _Method(_Strict):
 
     model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
 
+    kind: ClassVar[str]
     name: str
     label: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """The options of the method."""
-        return dict(self.model_extra or {})
+        return {key: value for key, value in (self.model_extra or {}).items() if key not in self.own}
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The card of a function of a Python caller under the key `function`; empty for a method of the catalogue."""
+        given = (self.model_extra or {}).get("function")
+        return {"function": given} if isinstance(given, Live) and isinstance(given.value, Card) else {}
+
+    @property
+    def card(self) -> Card[Any]:
+        """The card of the method, of the catalogue or of a function of a Python caller.
+
+        Raises:
+            InputError: the catalogue has no such method.
+        """
+        return self.own["function"].value if self.own else find(self.kind, self.name)
 
     @property
     def title(self) -> str:
@@ -84,9 +103,13 @@ class _Method(_Strict):
 class InterpreterSpec(_Method):
     """An interpreter whose maps are measured; in a spec, the name alone is enough."""
 
+    kind = "interpreter"
+
 
 class MeasureSpec(_Method):
     """A measure of perturbations or of maps; in a spec, the name alone is enough."""
+
+    kind = "measure"
 
 
 class AttackSpec(_Method):
@@ -100,6 +123,7 @@ class AttackSpec(_Method):
         interpreter: the interpreter that the attack is aimed at: one of the spec, by label, or an entry of its own.
     """
 
+    kind = "attack"
     norm: str | None = None
     eps: Sizes = []
     goal: Literal["untargeted", "random-target", "least-likely"] = "untargeted"

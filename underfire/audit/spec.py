@@ -35,6 +35,7 @@ __all__ = [
     "InterpreterSpec",
     "MeasureSpec",
     "ModelSpec",
+    "builtin_spec",
     "load_spec",
     "number",
     "parse_attack",
@@ -66,6 +67,14 @@ def load_spec(path: str | Path) -> AuditSpec:
     except (ValueError, RecursionError) as error:  # a date that does not exist, a number of too many digits
         raise SpecError(f"the spec {str(path)!r} has a value that cannot be read: {error}") from None
     return parse_spec(content)
+
+
+def builtin_spec() -> AuditSpec:
+    """Return the spec that comes with the package: a small network on handwritten digits among clutter."""
+    from importlib.resources import as_file, files
+
+    with as_file(files("underfire.audit") / "default.yaml") as embedded:
+        return load_spec(embedded)
 
 
 def parse_spec(content: Any) -> AuditSpec:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from underfire import __version__, data, models
 from underfire.audit.methods import interpreter_of
 from underfire.audit.schema import AuditSpec
+from underfire.audit.values import fingerprint, module
 from underfire.errors import DataError, SpecError
 from underfire.hooks import unwrap
 from underfire.model import Classifier
@@ -114,47 +114,9 @@ class Target:
     @cached_property
     def weights(self) -> str:
         """A hash of the model: its weights, its structure, and the source of layers that are not part of torch."""
-        digest = hashlib.sha256()
-        for name, value in sorted({**self.model.state_dict(), "mean": self.model.mean, "std": self.model.std}.items()):
-            plain = value.detach().cpu().contiguous()
-            digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
-            digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
-        for name, module in unwrap(self.model).named_modules():
-            digest.update(f"{name} {type(module).__qualname__} {module.extra_repr()} {_attributes(module)}".encode())
-        own = {type(module) for module in unwrap(self.model).modules()}
-        for source in sorted(_source(kind) for kind in own if not kind.__module__.startswith("torch.")):
-            digest.update(source.encode())
-        return digest.hexdigest()
-
-
-def _attributes(module: nn.Module) -> str:
-    """Return the values that a module keeps outside its state, such as a scale or a buffer that is not saved."""
-    usual = vars(nn.Module()).keys()
-    values = {key: value for key, value in vars(module).items() if key not in usual}
-    hidden = dict(module.named_buffers(recurse=False))
-    return str({key: text for key, value in sorted({**values, **hidden}.items()) if (text := _plain(value))})
-
-
-def _plain(value: Any) -> str:
-    """Return a text that stands for a value, in every process alike; empty for objects that have none."""
-    if isinstance(value, Tensor):
-        content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"
-    if isinstance(value, (list, tuple)):
-        return str([_plain(item) for item in value])
-    if isinstance(value, dict):
-        return str([(_plain(key), _plain(item)) for key, item in value.items()])
-    if inspect.isfunction(value):
-        return _source(value)
-    return repr(value) if isinstance(value, (bool, int, float, complex, str, bytes, type(None))) else ""
-
-
-def _source(kind: Any) -> str:
-    """Return the source of a class, or its name if the source is not available."""
-    try:
-        return inspect.getsource(kind)
-    except (OSError, TypeError):  # defined in an interactive session, or compiled
-        return kind.__qualname__
+        shells = [part for part in self.model.modules() if isinstance(part, Classifier)]
+        parts = [fingerprint((part.mean, part.std, part.domain)) for part in shells]
+        return hashlib.sha256("\n".join((*parts, module(unwrap(self.model)))).encode()).hexdigest()
 
 
 def open_target(spec: AuditSpec) -> Target:

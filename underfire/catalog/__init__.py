@@ -19,7 +19,7 @@ from underfire.catalog.facts import (
     TrainingFacts,
 )
 from underfire.catalog.options import Converter, converters, number
-from underfire.catalog.registry import Card, card, cards, facts_of, find
+from underfire.catalog.registry import Card, card, card_of, cards, facts_of, find
 
 __all__ = [
     "FACTS",
@@ -36,6 +36,7 @@ __all__ = [
     "PoisoningFacts",
     "TrainingFacts",
     "card",
+    "card_of",
     "cards",
     "converters",
     "facts_of",

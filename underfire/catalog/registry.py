@@ -246,8 +246,10 @@ def facts_of(method: Callable[..., Any], default: _Facts) -> _Facts:
     """
     while isinstance(method, partial):
         method = method.func
-    if isinstance(method, Card):
-        found: Facts | None = method.facts
-    else:
-        found = next((c.facts for c in _CARDS.values() if c.function in (method, type(method))), None)
-    return found if isinstance(found, type(default)) else default
+    found = card_of(method) or card_of(type(method))
+    return found.facts if found and isinstance(found.facts, type(default)) else default
+
+
+def card_of(method: Callable[..., Any]) -> Card[Any] | None:
+    """Return the card of a method that is given as a callable, or None if it has no card."""
+    return method if isinstance(method, Card) else next((c for c in _CARDS.values() if c.function is method), None)

@@ -105,7 +105,7 @@ def prepare(
     job.check_domain("interpreter", name)
     call = interpreter_of(entry)
     if card.facts.detailed is not None:
-        call = partial(card.facts.detailed, **values_of("interpreter", entry))
+        call = partial(card.facts.detailed, **values_of(entry))
     values = {n: p.default for n, p in card.options.items()} | entry.options
     passes = prod(max(v, 1) for n in ("steps", "binary_search_steps", "samples") if isinstance(v := values.get(n), int))
     if reference is None:

@@ -81,14 +81,9 @@ def _page(run: str, name: str) -> Path:
 
 def _spec(path: Path | None) -> AuditSpec:
     """Return the spec at `path`, or the built-in one."""
-    from importlib.resources import as_file, files
+    from underfire.audit.spec import builtin_spec, load_spec
 
-    from underfire.audit.spec import load_spec
-
-    if path is not None:
-        return load_spec(path)
-    with as_file(files("underfire.audit") / "default.yaml") as embedded:
-        return load_spec(embedded)
+    return builtin_spec() if path is None else load_spec(path)
 
 
 class _Bar:

@@ -99,7 +99,7 @@ def serve(
     try:
         import uvicorn
     except ImportError:
-        raise MissingExtra("uvicorn", "study") from None
+        raise MissingExtra("uvicorn", "starlette") from None
     study = read_study(folder)
     study.check_pictures()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

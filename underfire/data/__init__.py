@@ -2,6 +2,7 @@
 
 from underfire.data.dataset import Dataset, boxes
 from underfire.data.images import read_image
+from underfire.data.objects import from_objects
 from underfire.data.uris import load
 
-__all__ = ["Dataset", "boxes", "load", "read_image"]
+__all__ = ["Dataset", "boxes", "from_objects", "load", "read_image"]

@@ -68,6 +68,10 @@ class Dataset:
             raise DataError(f"{self.name}: label {int(batch.y[first])} of image {batch.ids[first]!r} must be {limit}")
         return batch
 
+    def __getitems__(self, index: list[int]) -> list[tuple[Tensor, Tensor]]:
+        """Return the images at `index` as pairs of an image `[C, H, W]` and its label, as torch's DataLoader asks."""
+        return list(zip(*self[index], strict=True))
+
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Yield all images in order, `batch_size` at a time; each batch is decoded when it is needed."""
         if batch_size < 1:
@@ -82,10 +86,7 @@ class Dataset:
         Raises:
             DataError: `n` is not from 1 to the number of images.
         """
-        if not 1 <= n <= len(self):
-            raise DataError(f"{self.name}: cannot draw n={n} images, there are {len(self)}")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n]
-        return self._select(order, f"n={n} seed={seed}")
+        return self._select(draw(self.name, len(self), n, seed), f"n={n} seed={seed}")
 
     def shard(self, index: int, of: int) -> Dataset:
         """Return part `index` of `of` parts; every image is in exactly one part.
@@ -106,6 +107,17 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"Dataset({' '.join((self.name, *self._selections))!r}, {len(self)} images)"
+
+
+def draw(name: str, count: int, n: int, seed: int) -> Tensor:
+    """Return the indices of `n` of `count` images of the data `name`, drawn without replacement, int64 `[n]`.
+
+    Raises:
+        DataError: `n` is not from 1 to `count`.
+    """
+    if not 1 <= n <= count:
+        raise DataError(f"{name}: cannot draw n={n} images, there are {count}")
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:n]
 
 
 def stack(images: Sequence[Tensor], ids: Sequence[str]) -> Tensor:

@@ -45,7 +45,7 @@ def torchvision(name: str, root: str, split: str) -> Indexed:
     try:
         from torchvision import datasets
     except ImportError as error:
-        raise MissingExtra("torchvision", "torchvision") from error
+        raise MissingExtra("torchvision") from error
     kinds = [k for k, v in vars(datasets).items() if isinstance(v, type)]
     if name not in kinds:
         raise DataError(f"torchvision has no data set {name!r}; {nearest(name, kinds)}")
@@ -65,7 +65,7 @@ def hugging_face(name: str, split: str) -> Indexed:
     try:
         import datasets
     except ImportError as error:
-        raise MissingExtra("datasets", "hf") from error
+        raise MissingExtra("datasets") from error
     try:
         table = datasets.load_dataset(name, split=split)
     except Exception as error:  # a client of a hub raises errors of many kinds

@@ -37,7 +37,7 @@ def timm(name: str) -> LoadedModel:
     try:
         import timm
     except ImportError as error:
-        raise MissingExtra("timm", "timm") from error
+        raise MissingExtra("timm") from error
     if not timm.is_model(name):
         raise ModelError(f"timm has no model {name!r}; {_nearest(name, timm.list_models())}")
     module = _build(f"timm:{name}", lambda: timm.create_model(name, pretrained=True))
@@ -49,7 +49,7 @@ def torchvision(name: str) -> LoadedModel:
     try:
         from torchvision import models
     except ImportError as error:
-        raise MissingExtra("torchvision", "torchvision") from error
+        raise MissingExtra("torchvision") from error
     if name not in models.list_models():
         raise ModelError(f"torchvision has no model {name!r}; {_nearest(name, models.list_models())}")
     weights = models.get_model_weights(name).DEFAULT
@@ -63,7 +63,7 @@ def hugging_face(name: str) -> LoadedModel:
     try:
         import transformers
     except ImportError as error:
-        raise MissingExtra("transformers", "hf") from error
+        raise MissingExtra("transformers") from error
     module = _build(f"hf:{name}", lambda: transformers.AutoModelForImageClassification.from_pretrained(name))
     processor = _build(f"hf:{name}", lambda: transformers.AutoImageProcessor.from_pretrained(name))
     names = module.config.id2label

@@ -1,6 +1,6 @@
 """Reports of a run from its ledger: an HTML page for people, JSON and CSV for programs."""
 
 from underfire.report.export import to_csv, to_json
-from underfire.report.page import html
+from underfire.report.page import html, render
 
-__all__ = ["html", "to_csv", "to_json"]
+__all__ = ["html", "render", "to_csv", "to_json"]

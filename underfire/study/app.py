@@ -76,7 +76,7 @@ def application(
         from starlette.applications import Starlette
         from starlette.routing import Route
     except ImportError:
-        raise MissingExtra("starlette", "study") from None
+        raise MissingExtra("starlette", "uvicorn") from None
 
     # On a loopback address, a request with another host name comes from a foreign web site (DNS rebinding).
     hosts = {"127.0.0.1", "localhost", "::1", host} if is_loopback(host) else None

@@ -21,7 +21,7 @@ from underfire.audit.methods import attack_of
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AttackSpec, AuditSpec
 from underfire.audit.target import Target
-from underfire.catalog import find
+from underfire.audit.values import as_text
 from underfire.errors import InputError
 from underfire.measures.outcome import attack_outcome
 from underfire.measures.perturbation import within
@@ -40,7 +40,7 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
     """
     clean = [cell for cell in before if cell.kind == "clean"]
     for entry in spec.attacks:
-        card = find("attack", entry.name)
+        card = entry.card
         random = card.facts.random or entry.goal == "random-target"
         descending = sorted(entry.eps, reverse=True)
         for sizes in [descending] if card.facts.minimal else [[eps] for eps in entry.eps]:
@@ -66,7 +66,7 @@ def _cell(entry: AttackSpec, sizes: list[float], seed: int, random: bool, clean:
         "seed": seed,
         "targeted": entry.goal != "untargeted",
         "attacked": aim.title if aim else "",
-        "params": json.dumps(entry.options),
+        "params": json.dumps(entry.options, default=as_text),
     }
     size = clean.images * target.preview.first.x[0].numel() * 4
     return Cell("craft", options, {"clean": clean}, description, images=clean.images, kept_bytes=size)

@@ -10,7 +10,6 @@ from underfire.audit.methods import attack_of
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AttackSpec, AuditSpec
 from underfire.audit.target import Target
-from underfire.catalog import find
 
 schema = columns("name:s passed:b value:f limit:f detail:s")
 about = columns("")
@@ -34,7 +33,7 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     target, result = inputs.target, Result()
     entry, eps, seed = AttackSpec.model_validate(cell.options["attack"]), cell.options["eps"], cell.options["seed"]
     batch = target.data[target.spread(cell.images)].to(inputs.device)
-    steps = entry.options.get("steps", find("attack", entry.name).options["steps"].default)
+    steps = entry.options.get("steps", entry.card.options["steps"].default)
     budget = masking.Budget(entry.norm or "linf", eps, steps, seed)
     for check in masking.checks(target.model, batch.x, batch.y, attack=attack_of(entry, eps), budget=budget):
         result.add(1, **vars(check))
