@@ -140,7 +140,7 @@ DIGITS = ("digits:", "--model", "python:victims:without_pooling", "--n", 4)
         (("attack", "pgd", *DIGITS, "--eps", "large"), "should be a valid number, got 'large'"),
         (("attack", "pgd", *DIGITS, "--steps", 0), "'steps' should be at least 1, got 0"),
         (("attack", "fgsm", *DIGITS, "--steps", 2), "unknown key 'steps'"),
-        (("attack", "fgsm", *DIGITS, "--norm", "l2"), "fgsm has no norm 'l2'"),
+        (("attack", "bim", *DIGITS, "--norm", "l2"), "bim has no norm 'l2'"),
         (("attack", "pgd", *DIGITS, "--set", "stesp=2"), "unknown key 'stesp'; did you mean 'steps'?"),
         (("attack", "pgd", *DIGITS, "--goal", "eleven"), "the model has no class 'eleven'; use a number from 0 to 9"),
         (("attack", "illc", *DIGITS, "--goal", "random"), "illc has no targeted mode"),

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent import moves
+from underfire.ascent.losses import as_objective
 from underfire.ascent.moves import Move
 from underfire.ascent.objectives import Objective
 from underfire.ascent.step import Best, State, Step, Targets, choose, succeeded, take
@@ -30,7 +31,8 @@ class Recipe:
     """The parts of an attack with a given eps: what it maximises, what it may change, and how it moves.
 
     Attributes:
-        objective: the function that the attack maximises.
+        objective: the function that the attack maximises; a function `step -> [B]` or a loss `(logits, y) -> [B]` is
+            made an `Objective`.
         threat: what may change, and by how much.
         step_rule: the rule that sets the length of every step. A number, one number per sample `[B]` or a schedule
             `(step, steps) -> size` is this length itself, in the threat's norm.
@@ -53,6 +55,9 @@ class Recipe:
     move: Move = moves.plain()  # noqa: RUF009  a Move is frozen
     keep: Keep = "best"
     rank: Rank | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "objective", as_objective(self.objective))
 
     def check(self, x: Tensor) -> None:
         """Raise an error unless the recipe fits the clean images `x`."""

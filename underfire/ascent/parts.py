@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from underfire.ascent import moves, objectives, step_rules
+from underfire.ascent.losses import as_objective
 from underfire.catalog import Converter, card, cards, converters, number
 from underfire.errors import InputError, nearest
 from underfire.gradients import estimators, smoothing, views
@@ -126,11 +127,16 @@ def _step_rule(value: Any) -> Any:
     return part("step_rule", "schedule", value=value)
 
 
+def _objective(value: Any) -> Any:
+    """Return an objective, or that of a function of the caller."""
+    return as_objective(value) if callable(value) else part("objective", value=value)
+
+
 converters |= {
     views.View: Converter("the name of a view, or a list of them", partial(_several, "view", views.compose)),
     smoothing.Smoothing: Converter("the name of a smoothing", partial(_several, "smoothing", smoothing.chain)),
     estimators.Estimator: Converter("the name of an estimator", lambda value: part("estimator", value=value)),
     moves.Move: Converter("the name of a move", lambda value: part("move", value=value)),
     step_rules.StepRule: Converter("a number or the name of a step rule", _step_rule),
-    objectives.Objective: Converter("the name of an objective", lambda value: part("objective", value=value)),
+    objectives.Objective: Converter("the name of an objective or a function", _objective),
 }

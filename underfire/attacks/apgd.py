@@ -12,8 +12,9 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor, nn
 
+from underfire.ascent.losses import as_objective
 from underfire.ascent.objectives import Objective, dlr, log_odds, margin
-from underfire.ascent.objectives import objective as as_objective
+from underfire.ascent.objectives import objective as make
 from underfire.ascent.rows import best_row, class_by_class, in_parts, likeliest_others
 from underfire.ascent.step import Best, Step, Targets, choose, succeeded, take
 from underfire.ascent.step_rules import Position, Progress, halving, sparse
@@ -118,9 +119,9 @@ def apgd(
 
 
 def _named(objective: Objective | Loss) -> Objective:
-    """Return the objective of this name; an Objective is returned as it is."""
-    if isinstance(objective, Objective):
-        return objective
+    """Return the objective of this name, or that of a function."""
+    if callable(objective):
+        return as_objective(objective)
     if objective not in get_args(Loss):
         raise Unsupported(f"objective {objective!r} is unknown; choices: {', '.join(get_args(Loss))}, or an Objective")
     if objective == "ce":
@@ -130,7 +131,7 @@ def _named(objective: Objective | Loss) -> Objective:
         enough = step.logits.shape[1] >= (3 if step.goal is None else 4)
         return (dlr() if enough else margin())(step)
 
-    return as_objective(term)
+    return make(term)
 
 
 class _Run:

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from underfire.ascent.losses import as_objective
 from underfire.ascent.objectives import Objective, log_odds, margin
 from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.ascent.step import Targets
@@ -74,7 +75,7 @@ def square(
     if len(x) == 0:
         return x.clone()
     threat = type(threat)(torch.as_tensor(eps).to(x).expand(len(x)))
-    objective = objective or (margin() if goal is None else log_odds())
+    objective = as_objective(objective or (margin() if goal is None else log_odds()))
     first, again = (_stripes, _recolour) if norm == "linf" else (_tiles, _exchange)
     best = x.clone()
     index = torch.arange(len(x), device=x.device)

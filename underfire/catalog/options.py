@@ -31,7 +31,7 @@ class Converter:
 
     Attributes:
         said: what the file may hold, in words for error messages, such as `"the name of a view"`.
-        convert: makes the option from a text, a mapping or a list; raises InputError if it cannot.
+        convert: makes the option from a text, a mapping, a list or a function; raises InputError if it cannot.
     """
 
     said: str
@@ -106,7 +106,7 @@ def convert(key: str, value: Any, hint: Any) -> Any:
             if converted is not _MISFIT:
                 return converted
     for part in alternatives:
-        if (converter := _converter(part)) is not None and isinstance(value, (str, Mapping, list)):
+        if (converter := _converter(part)) is not None and (isinstance(value, (str, Mapping, list)) or callable(value)):
             try:
                 return converter.convert(value)
             except InputError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
+from underfire.ascent.losses import as_objective
 from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.ascent.objectives import Objective, carlini
 from underfire.ascent.step import succeeded
@@ -79,7 +80,7 @@ def carlini_wagner(
     at_least_one(steps=steps, binary_search_steps=binary_search_steps)
     if not (step_size > 0 and c > 0 and confidence >= 0):
         raise InputError(f"step_size and c must be > 0 and confidence >= 0, got {step_size}, {c} and {confidence}")
-    aim = carlini(function, confidence) if objective is None else objective
+    aim = carlini(function, confidence) if objective is None else as_objective(objective)
     nearest = Nearest(x, norm, eps, among=("l2", "linf", "l0"))
     with frozen(model):
         logits, at = evaluate_clean(model, x, y, goal, nearest)
