@@ -6,7 +6,11 @@ STAMP = .venv/.up-to-date
 PEERS = .venv/.peers
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# One file to a worker, in the order of tests/conftest.py. One thread in each: the tensors of tests are small, and a pool of
+# threads crawls on cores that others use too.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Targets that run side by side print one after the other, where this make can do that.
+SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .PHONY: help setup audit test quick lint format types unit docs bench clean
 .DEFAULT_GOAL = help
@@ -28,7 +32,9 @@ $(STAMP): pyproject.toml constraints.txt
 audit: $(STAMP) ## attack the embedded digit classifier and write a report to runs/default
 	$(BIN)/underfire audit --out runs/default
 
-test: lint types docs unit ## everything that must pass: lint, types, docs, tests with coverage
+test: $(STAMP) ## everything that must pass: lint, types, docs, tests with coverage
+	@$(MAKE) --no-print-directory --jobs 3 $(SYNC) lint types docs
+	@$(MAKE) --no-print-directory unit
 
 quick: $(STAMP) ## the tests without the heaviest, without a browser and without coverage: a minute
 	$(PYTEST) -m 'not slow and not browser'
@@ -45,7 +51,6 @@ format: $(STAMP) ## mend style and formatting where a tool can
 types: $(STAMP) ## check types
 	$(BIN)/mypy
 
-# One thread in each worker: the tensors of tests are small, and a pool of threads crawls on cores that others use too.
 unit: $(STAMP) ## run the tests and doctests, with coverage
 	$(PYTEST) --cov --cov-report=term --durations=20
 

@@ -29,6 +29,14 @@ def _lacking(config: pytest.Config) -> Counter[str]:
     return skips.count_needs(str(report.longrepr) for report in reporter.stats.get("skipped", []))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first: a worker has one file at a time, and at the end none should wait."""
+    weights: Counter[Path] = Counter()
+    for item in items:
+        weights[item.path] += 30 if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: -weights[item.path])
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run that left tests out for want of a tool on a machine that must have it."""

@@ -108,6 +108,29 @@ def convolutional() -> nn.Module:
     )
 
 
+def pooling() -> nn.Module:
+    """Two layers of random convolutions, global average pooling, and a linear layer fitted by least squares."""
+    random = torch.Generator().manual_seed(0)
+    convolutions = [nn.Conv2d(1, 12, 3, padding=1), nn.Conv2d(12, 24, 3, padding=1)]
+    last = nn.Linear(24, 10)
+    network = nn.Sequential(
+        convolutions[0], nn.ReLU(), convolutions[1], nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last
+    )
+    pixels, classes = load_digits(return_X_y=True)
+    x = torch.as_tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16
+    with torch.no_grad():
+        for layer in convolutions:
+            layer.weight.copy_(torch.randn(layer.weight.shape, generator=random) * (2 / layer.weight[0].numel()) ** 0.5)
+            assert layer.bias is not None
+            layer.bias.zero_()
+        features = network[:-1](x)
+        wanted = nn.functional.one_hot(torch.as_tensor(classes), 10) * 2.0 - 1
+        solution = torch.linalg.lstsq(torch.cat([features, torch.ones(len(x), 1)], 1), wanted).solution
+        last.weight.copy_(solution[:-1].T)
+        last.bias.copy_(solution[-1])
+    return network
+
+
 def not_finite_in_a_worker() -> nn.Module:
     """The linear model here, not a number in a worker process."""
     return _Then(_same, lambda z: z / (multiprocessing.parent_process() is None))

@@ -32,8 +32,8 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     spec = {
-        "model": "zoo:cluttered_digits",
-        "data": {"uri": "cluttered-digits:test", "n": 4, "seed": 0},
+        "model": "python:audit_networks:pooling",
+        "data": {"uri": "digits:", "n": 4, "seed": 0},
         "attacks": [entry(card, norm) for card in CARDS for norm in card.facts.norms],
         "masking": False,
         "gallery": 1,

@@ -75,7 +75,7 @@ def test_the_same_question_has_the_same_answer_to_the_last_digit(ledger: Ledger)
     means = "SELECT label, id, avg(seconds) AS seconds, avg(conf_adv) AS conf FROM rows GROUP BY label, id"
     query = f"SELECT label, avg(seconds), avg(conf) FROM ({means}) GROUP BY label ORDER BY label"
     first = ledger.sql(query)
-    assert all(Ledger(ledger.path).sql(query) == first for _ in range(100))
+    assert all(Ledger(ledger.path).sql(query) == first for _ in range(10))
     assert ledger.sql("SELECT current_setting('threads') AS threads") == [{"threads": 1}]  # or it is luck on few cores
 
 

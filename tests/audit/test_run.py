@@ -19,12 +19,12 @@ from torch import Tensor
 
 from underfire import data
 from underfire.audit import store as stores
-from underfire.audit.executors import Executor
+from underfire.audit.executors import AutoExecutor, Executor, InProcess, LocalProcesses
 from underfire.audit.goals import choose_goal
 from underfire.audit.graph import Cell
 from underfire.audit.ledger import Ledger
 from underfire.audit.reading import attack_results
-from underfire.audit.run import Event, run
+from underfire.audit.run import Event, choose_executor, run
 from underfire.audit.spec import AuditSpec
 from underfire.catalog import AttackFacts, Card
 from underfire.catalog.registry import _CARDS
@@ -191,11 +191,17 @@ def test_any_executor_gives_the_same_ledger(small: Small, tmp_path: Path, monkey
     spec = small(shard_size=30, masking=True)
     here = run(spec, tmp_path / "here")
     assert _contents(run(spec, tmp_path / "cluster", executor=Backwards())) == _contents(here)
-    workers = run(spec, tmp_path / "workers", workers=2)
-    assert _contents(workers) == _contents(here)
     monkeypatch.setattr("underfire.audit.executors._PATIENCE", 0.0)  # a job that takes long from its first cell on
     monkeypatch.setattr("underfire.audit.executors.cores", lambda: 2)
-    assert _contents(run(spec, tmp_path / "long", workers=None)) == _contents(here)
+    assert _contents(run(spec, tmp_path / "workers", workers=None)) == _contents(here)
+
+
+def test_the_number_of_workers_chooses_the_executor(small: Small) -> None:
+    chosen = choose_executor(small(), 2)
+    assert isinstance(chosen, LocalProcesses)
+    assert chosen.workers == 2
+    assert isinstance(choose_executor(small(), None), AutoExecutor)
+    assert isinstance(choose_executor(small(), 0), InProcess)
 
 
 @pytest.mark.slow
@@ -212,13 +218,15 @@ def test_an_error_in_a_worker_is_the_same_error(small: Small, tmp_path: Path) ->
 
 
 _SCRIPT = """
-import multiprocessing, sys, time
+import multiprocessing, sys
 sys.path.append({tests!r})
 from underfire.audit.run import run
 from underfire.audit.spec import parse_spec
 
 def tell(event):
     print(event.cells, *(child.pid for child in multiprocessing.active_children()), flush=True)
+    if event.cells >= 5:
+        sys.stdin.read()  # waits to be killed; a worker works on
 
 if __name__ == "__main__":
     run(parse_spec({content!r}), {out!r}, workers={workers}, progress=tell)
@@ -237,11 +245,12 @@ def _gone(pid: int) -> bool:
 def test_a_killed_run_continues(
     small: Small, content: Callable[..., dict[str, Any]], tmp_path: Path, workers: int
 ) -> None:
-    many = content(attacks=[{"name": "pgd", "eps": [i / 40 for i in range(1, 21)], "steps": 60}], shard_size=30)
+    many = content(attacks=[{"name": "pgd", "eps": [i / 40 for i in range(1, 7)]}], shard_size=30)
     script = tmp_path / "script.py"
     out = tmp_path / "run"
     script.write_text(_SCRIPT.format(tests=str(Path(__file__).parent), content=many, out=str(out), workers=workers))
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
     assert process.stdout is not None
     children: set[int] = set()
     for line in process.stdout:
@@ -251,6 +260,7 @@ def test_a_killed_run_continues(
             break
     process.send_signal(signal.SIGKILL)
     process.wait()
+    process.stdin.close()
     process.stdout.close()
     assert len(children) == workers
     deadline = time.monotonic() + 30

@@ -76,10 +76,18 @@ def images(count: int, side: int = 64) -> tuple[Tensor, Tensor, Tensor]:
     return x, torch.as_tensor(found[:count]).long(), where
 
 
-@pytest.fixture
-def synthetic(tmp_path: Path) -> Callable[..., Ledger]:
-    """Makes a run folder, with the options of `write`, and opens it."""
-    return lambda **options: Ledger(write(tmp_path / "run", **options))
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ledger]:
+    """Opens a run folder that was made with the options of `write`; none of the tests changes it."""
+    made: dict[str, Path] = {}
+
+    def opened(**options: Any) -> Ledger:
+        key = repr(sorted(options.items()))
+        if key not in made:
+            made[key] = write(tmp_path_factory.mktemp("synthetic") / "run", **options)
+        return Ledger(made[key])
+
+    return opened
 
 
 def write(

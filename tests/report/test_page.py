@@ -51,10 +51,18 @@ class Page(HTMLParser):
         return [attrs for tag, attrs in self.tags if tag in names]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(synthetic: Synthetic) -> Callable[..., Page]:
-    """The page of a synthetic run."""
-    return lambda **options: Page(render(synthetic(**options)))
+    """The page of a synthetic run; equal options give the same page, drawn once."""
+    drawn: dict[str, Page] = {}
+
+    def of(**options: Any) -> Page:
+        key = repr(sorted(options.items()))
+        if key not in drawn:
+            drawn[key] = Page(render(synthetic(**options)))
+        return drawn[key]
+
+    return of
 
 
 def test_first_screen_says_what_the_numbers_say(page: Callable[..., Page]) -> None:

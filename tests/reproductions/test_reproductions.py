@@ -13,7 +13,8 @@ from underfire.reproductions import adv2_imagenet, interpretability_aware_mnist,
 def test_published_cells_to_the_digit(data_root, name, eps):
     images = interpretability_aware_mnist.images(data_root)
     published = interpretability_aware_mnist.PUBLISHED[name][1][interpretability_aware_mnist.RADII.index(eps)]
-    accuracy = interpretability_aware_mnist.accuracy(name, images, eps, data_root, "cpu", steps=200)
+    # 40 steps of the 200: at this radius the rest of them change no prediction.
+    accuracy = interpretability_aware_mnist.accuracy(name, images, eps, data_root, "cpu", steps=40)
     assert accuracy == pytest.approx(published, abs=1e-6)
 
 

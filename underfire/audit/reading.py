@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -243,7 +244,13 @@ def _mean(values: Any) -> Interval:
     """Return the mean of the values that are not nan, with its bootstrap interval."""
     array = np.asarray(values, dtype=float)
     known = array[~np.isnan(array)]
-    return bootstrap_mean(known) if len(known) else Interval(np.nan, np.nan, np.nan, 0)
+    return _bootstrapped(known.tobytes()) if len(known) else Interval(np.nan, np.nan, np.nan, 0)
+
+
+@lru_cache(maxsize=512)  # the summary, the page and the files of one run ask for the same means
+def _bootstrapped(values: bytes) -> Interval:
+    """Return the mean of float64 values with its bootstrap interval."""
+    return bootstrap_mean(np.frombuffer(values))
 
 
 def checks(source: Source) -> list[Check]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from io import StringIO
 from itertools import count
 from typing import Any
@@ -80,6 +80,7 @@ def key(style: int) -> Markup:
     return _inline(figure, "key", Markup('aria-hidden="true"'))
 
 
+@lru_cache(maxsize=1024)
 @rc_context(_SETTINGS)
 def meter(value: float, low: float, high: float, mark: float = math.nan, *, length: int = 100) -> Markup:
     """Draw a rate on a scale from 0 to 1, `length` units long, with its interval and an upright line at `mark`."""
