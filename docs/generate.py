@@ -1,7 +1,10 @@
 """Generate from the code: the catalogue, the command line, the spec and the API pages (a hook of mkdocs).
 
-A page says `<!-- generated: NAME -->` where a generated part belongs. As a script, this module writes the table of
-methods into README.md.
+A page says `<!-- generated: NAME -->` and `<!-- end of NAME -->` around a generated part. As a script, this module
+writes the parts into README.md and the pages, so that they can be read on disk and on a forge; a test keeps them true.
+
+A link to code is `[words](../underfire/model.py "underfire.model.Oracle")`: a reader of the files finds the code, and a
+reader of the site the API page of the name in quotes.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from pkgutil import iter_modules
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-MARKER = re.compile(r"<!-- generated: (\w+) -->")
-README_TABLE = re.compile(r"(<!-- methods -->\n\n).*?(\n*<!-- end of methods -->)", re.DOTALL)
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+MARKER = re.compile(r"<!-- generated: (\w+) -->\n.*?<!-- end of \1 -->", re.DOTALL)
+CODE_LINK = re.compile(r'\]\(\.\./(underfire/[\w/]+\.py) "([\w.]+)"\)')
 PLURAL = {
     "attack": "Attacks",
     "interpreter": "Interpreters",
@@ -65,12 +69,19 @@ def catalogue() -> str:
         ]
         rows = []
         for card in found:
-            where = f"{card.function.__module__}.{card.function.__qualname__}"
+            module = card.function.__module__
             stated = [_fact(getattr(card.facts, name)) for name in facts]
-            rows.append((f"[`{card.name}`][{where}]", card.summary, card.paper, *stated))
+            place = f'{_source(module)} "{module}.{card.function.__qualname__}"'
+            rows.append((f"[`{card.name}`]({place})", card.summary, card.paper, *stated))
         words = tuple(name.replace("_", " ") for name in facts)
         parts.append(f"## {PLURAL[kind]}\n\n" + table(("name", "what it does", "source", *words), rows))
     return "\n\n".join(parts)
+
+
+def _source(module: str) -> str:
+    """Return the path of the source of a module, seen from a page."""
+    file = import_module(module).__file__ or ""
+    return f"../{Path(file).resolve().relative_to(ROOT).as_posix()}"
 
 
 def methods() -> str:
@@ -228,16 +239,17 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Return a page with its generated parts (called by mkdocs)."""
-    return MARKER.sub(lambda found: PARTS[found[1]](), markdown)
+    """Return a page whose links to code lead to the API pages (called by mkdocs)."""
+    return CODE_LINK.sub(r"][\2]", markdown)
 
 
-def write_readme() -> None:
-    """Write the table of methods into README.md."""
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    readme.write_text(README_TABLE.sub(lambda found: found[1] + methods() + "\n\n" + found[2].strip(), text))
+def renewed(text: str) -> str:
+    """Return the text of a page with its generated parts as they are now."""
+    return MARKER.sub(
+        lambda found: f"<!-- generated: {found[1]} -->\n\n{PARTS[found[1]]()}\n\n<!-- end of {found[1]} -->", text
+    )
 
 
 if __name__ == "__main__":
-    write_readme()
+    for page in PAGES:
+        page.write_text(renewed(page.read_text()))

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 # What a test can lack, the words in the reason of its skip that say so, and how to get it.
 NEEDS = {
     "Chromium": (r"Chromium|Playwright", "apt-get install chromium"),
-    "Ray": (r"\bRay\b|'ray\b", "pip install 'underfire[scale]'"),
+    "Ray": (r"\bRay\b|'ray\b", "pip install 'ray[client]'"),
     "real data": (r"real data", "set UNDERFIRE_DATA to its folder"),
 }
 # Other libraries that tests compare with and that CI does not install; `make bench` does.

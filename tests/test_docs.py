@@ -18,6 +18,8 @@ from underfire.audit import masking, spec
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+README = ROOT / "README.md"
+HINT = re.compile(r"pip install[^`#]*\bunderfire\b")
 EXAMPLES = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 WITH_EXAMPLES = [page for page in (ROOT / "README.md", *PAGES) if EXAMPLES.search(page.read_text())]
 
@@ -31,22 +33,47 @@ def generate() -> ModuleType:
 
 
 def test_every_generated_part_is_on_a_page_and_every_marker_is_known(generate: ModuleType) -> None:
-    used = {name for page in PAGES for name in generate.MARKER.findall(page.read_text())}
+    used = {name for page in (README, *PAGES) for name in generate.MARKER.findall(page.read_text())}
     assert used == set(generate.PARTS)
 
 
-def test_every_card_is_in_the_catalogue_page(generate: ModuleType) -> None:
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.name)
+def test_the_generated_parts_in_the_files_are_new(generate: ModuleType, page: Path) -> None:
+    text = page.read_text()
+    assert text.count("<!-- generated: ") == text.count("<!-- end of ") == len(generate.MARKER.findall(text))
+    assert generate.renewed(text) == text, f"{page.name} is old; `python docs/generate.py` writes it again"
+
+
+def test_links_to_code_name_an_object_in_the_file(generate: ModuleType) -> None:
+    for page in PAGES:
+        text = page.read_text()
+        assert "][underfire" not in text, f"{page.name}: a forge does not follow such a link; see docs/generate.py"
+        for file, name in generate.CODE_LINK.findall(text):
+            module, last = (ROOT / file).relative_to(ROOT).with_suffix("").parts, name.rpartition(".")[2]
+            assert (ROOT / file).is_file(), f"{page.name}: {file}"
+            defined = last in (module[-1], *module[-2:-1]) or re.search(
+                rf"(?:def|class) {last}\b", (ROOT / file).read_text()
+            )
+            assert defined, f"{page.name}: {file} does not define {name}"
+
+
+def test_on_the_site_links_to_code_lead_to_its_api_page(generate: ModuleType) -> None:
     page = generate.on_page_markdown((ROOT / "docs" / "catalogue.md").read_text())
-    missing = [c.name for c in cards() if f"[`{c.name}`][" not in page or c.paper.replace("|", "\\|") not in page]
+    assert "[`pgd`][underfire.attacks.pgd.pgd]" in page and "](../underfire" not in page
+
+
+def test_no_install_hint_names_our_package() -> None:
+    files = [*(ROOT / "underfire").rglob("*.py"), *PAGES, README]
+    hints = [f"{file.name}: {line}" for file in files for line in file.read_text().splitlines() if HINT.search(line)]
+    assert hints == []
+
+
+def test_every_card_is_in_the_catalogue_page() -> None:
+    page = (ROOT / "docs" / "catalogue.md").read_text()
+    missing = [c.name for c in cards() if f"[`{c.name}`](" not in page or c.paper.replace("|", "\\|") not in page]
     assert missing == []
     assert [c.name for c in cards() if not c.summary.endswith(".")] == []
     assert [c.name for c in cards() if not c.paper and c.kind != "part"] == []
-
-
-def test_the_readme_lists_what_there_is(generate: ModuleType) -> None:
-    text = (ROOT / "README.md").read_text()
-    assert generate.methods() in text, "the README's table is old; `make format` writes it again"
-    assert generate.README_TABLE.search(text)
 
 
 def test_every_verb_is_in_the_docs(generate: ModuleType) -> None:

@@ -15,7 +15,7 @@ from underfire.audit.run import Event, run
 from underfire.audit.spec import AuditSpec
 from underfire.errors import MissingExtra, ModelError, UnderfireError
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'underfire[scale]'")
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray[client]'")
 from cluster_work import Trace  # noqa: E402 - it needs Ray
 
 pytestmark = pytest.mark.slow

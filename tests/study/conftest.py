@@ -63,7 +63,7 @@ class Server:
     """A study served by uvicorn in a thread."""
 
     def __init__(self, study: Study, clock: Callable[[], float] = time.monotonic) -> None:
-        uvicorn = pytest.importorskip("uvicorn", reason="needs the extra: pip install 'underfire[study]'")
+        uvicorn = pytest.importorskip("uvicorn", reason="needs the extra: pip install starlette uvicorn")
         from underfire.study.app import application
 
         self.study, self.store = study, AnswerStore(study.folder)

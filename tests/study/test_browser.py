@@ -46,7 +46,7 @@ FAINT = """() => {
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Headless Chromium; skips where it or Playwright is missing."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install 'underfire[dev]'")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install '.[dev]'")
     binary = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if not binary:
         pytest.skip("needs Chromium: no chromium on the PATH")
