@@ -92,3 +92,12 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}Choices: {', '.join(names) or '(none)'}"
+
+
+def with_article(noun: str) -> str:
+    """Return the noun with its indefinite article, for an error message.
+
+    >>> with_article("objective"), with_article("view")
+    ('an objective', 'a view')
+    """
+    return f"{'an' if noun[:1].lower() in set('aeio') else 'a'} {noun}"

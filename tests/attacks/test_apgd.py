@@ -99,6 +99,7 @@ def slow_l1(model, x, y, eps, steps):
         z = threat.project(x[None], z[None])[0]
         moved = int((z != x).sum())
         entries, eta = (moved / 1.5 if moved else 0.2 * d), radius
+        moved = moved or d  # the reference compares the first checkpoint with all entries
         f, g, success = looked(model, z, y)
         best, seen = (f, z, g), [(f, success, z)]
         for k in range(count):

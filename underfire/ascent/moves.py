@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from underfire.ascent.step import State
+from underfire.errors import InputError
 from underfire.gradients.smoothing import normalise
 from underfire.validate import per_sample
 
@@ -50,6 +51,8 @@ def momentum(decay: float = 1.0) -> Move:
 
     Source: Dong et al., Boosting Adversarial Attacks with Momentum, CVPR 2018.
     """
+    if not decay >= 0:
+        raise InputError(f"momentum needs decay >= 0, got {decay}")
     unit = normalise(1)
 
     def update(g: Tensor, state: State) -> tuple[Tensor, State]:

@@ -16,7 +16,7 @@ from typing import Any
 from underfire.ascent import moves, objectives, step_rules
 from underfire.ascent.losses import as_objective
 from underfire.catalog import Converter, card, cards, converters, number
-from underfire.errors import InputError, nearest
+from underfire.errors import InputError, nearest, with_article
 from underfire.gradients import estimators, smoothing, views
 
 ROLES: dict[str, tuple[Any, ...]] = {
@@ -98,14 +98,14 @@ def part(*roles: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         named: dict[str, Any] = dict(value)
         if not isinstance(name := named.pop("name", None), str):
-            raise InputError(f"a {roles[0]} written as a mapping needs a 'name', got {dict(value)}")
+            raise InputError(f"{with_article(roles[0])} written as a mapping needs a 'name', got {dict(value)}")
         if not all(isinstance(key, str) for key in named):
-            raise InputError(f"the options of a {roles[0]} have texts as names, got {dict(value)}")
+            raise InputError(f"the options of {with_article(roles[0])} have texts as names, got {dict(value)}")
         given: list[Any] = []
     elif isinstance(value, str):
         name, given, named = parse_call(value)
     else:
-        raise InputError(f"a {roles[0]} is a name, a call or a mapping, got {value!r}")
+        raise InputError(f"{with_article(roles[0])} is a name, a call or a mapping, got {value!r}")
     known = {entry.name: entry for entry in cards("part") if entry.facts.role in roles}
     if name not in known:
         raise InputError(f"unknown {roles[0]} {name!r}; {nearest(name, known)}")

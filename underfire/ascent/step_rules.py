@@ -80,7 +80,13 @@ def current_step_size(step_size: StepSize, step: int, steps: int) -> float | Ten
 
 
 def scheduled(step_size: StepSize) -> StepRule:
-    """Take steps of a given size: one number, one per sample `[B]`, or a schedule `(step, steps) -> size`."""
+    """Take steps of a given size: one number, one per sample `[B]`, or a schedule `(step, steps) -> size`.
+
+    Raises:
+        InputError: the size is a negative number.
+    """
+    if isinstance(step_size, (int, float)) and not step_size >= 0:
+        raise InputError(f"step_size must be >= 0, got {step_size}")
 
     def size(position: Position, state: State) -> float | Tensor:
         length = current_step_size(step_size, position.step, position.steps)
@@ -199,7 +205,9 @@ def sparse(total: int | None = None) -> StepRule:
     def init(position: Position, z: Tensor) -> State:
         # step size, first step size, changed entries at the last checkpoint, entries that a step moves
         full = torch.as_tensor(position.threat.eps, dtype=z.dtype, device=z.device).expand(len(z))
-        return full, full, *count_moved(position.x, z)
+        moved, entries = count_moved(position.x, z)
+        # from the clean input, all entries count as changed, so that the first checkpoint finds a sparser iterate
+        return full, full, torch.where(moved > 0, moved, float(z[0].numel())), entries
 
     def update(position: Position, z: Tensor, direction: Tensor, state: State) -> tuple[Tensor, State]:
         eta, _, _, entries = state

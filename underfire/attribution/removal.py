@@ -41,7 +41,7 @@ def score_drops(
     fill_with, read = fill_image(x, fill), class_output(output)
     size = resolve_chunk(model, x, chunk, memory, gradients=attached)
     with torch.set_grad_enabled(attached):
-        if reuse and not attached and len(x):
+        if reuse and not attached and len(x) and len(rows[0]):
             try:
                 with frozen(model):
                     room = fast_memory(memory, x.device) * 2**20 if chunk is None else None

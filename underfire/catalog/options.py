@@ -15,7 +15,7 @@ from inspect import Parameter
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from underfire.errors import InputError, nearest
+from underfire.errors import InputError, nearest, with_article
 
 _FRACTION = re.compile(r"\s*([-+]?[\d.]+)\s*/\s*([\d.]+)\s*")
 _PLAIN: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -151,7 +151,9 @@ def _said(alternatives: Sequence[Any]) -> list[str]:
         elif get_origin(part) is Mapping:
             writable.append("a mapping")
         elif part is not type(None):
-            objects.append("a function" if get_origin(part) is Callable else f"a {getattr(part, '__name__', part)}")
+            objects.append(
+                "a function" if get_origin(part) is Callable else with_article(getattr(part, "__name__", str(part)))
+            )
     return writable or objects
 
 

@@ -64,6 +64,8 @@ def translation_kernel(size: int = 15, sigma: float | None = None, kind: str = "
     """
     if size < 1 or size % 2 == 0:
         raise InputError(f"a translation kernel needs an odd size >= 1, got {size}")
+    if sigma is not None and not sigma > 0:
+        raise InputError(f"a translation kernel needs sigma > 0, got {sigma}")
     offset = torch.arange(size, dtype=torch.float64) - size // 2
     if kind == "gaussian":
         sigma = sigma if sigma is not None else max(size // 2, 1) / 3

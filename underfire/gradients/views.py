@@ -98,8 +98,8 @@ def input_diversity(probability: float = 0.5, rate: float = 330 / 299) -> View:
     """
     if not 0 <= probability <= 1:
         raise InputError(f"input_diversity needs a probability in [0, 1], got {probability}")
-    if rate <= 1:
-        raise InputError(f"input_diversity needs rate > 1 (the padded side over the image's), got {rate}")
+    if not 1 < rate <= 8:
+        raise InputError(f"input_diversity needs a rate (the padded side over the image's) in (1, 8], got {rate}")
 
     def view(x: Tensor, generator: Generator | None = None) -> Iterator[Tensor]:
         def draw(low: int, high: int) -> int:

@@ -83,7 +83,7 @@ def within(x: Tensor, x_adv: Tensor, norm: str, eps: float | Tensor) -> Tensor:
     """
     size = sizes(x, x_adv).get(norm)
     if norm in ("pixels", "patch"):
-        size = l0_pixels(x, x_adv) / (1 if norm == "pixels" else x[0, 0].numel())
+        size = l0_pixels(x, x_adv) / (1 if norm == "pixels" else x.shape[2:].numel())
     if size is None:
         return torch.ones(len(x), dtype=torch.bool, device=x.device)
     limit = torch.as_tensor(eps, dtype=size.dtype, device=size.device)

@@ -155,7 +155,8 @@ def _draw_classes(y: Tensor, classes: int, absent: float, generator: Generator) 
         The classes, int64 `[B]`, and whether each is the image's own, bool `[B]`.
     """
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
-        raise DataError(f"label {int(y.max())} is outside the model's {classes} classes")
+        wrong = int(y.min()) if int(y.min()) < 0 else int(y.max())
+        raise DataError(f"label {wrong} is outside the model's {classes} classes")
     present = (torch.rand(len(y), generator=generator) >= absent).to(y.device)
     other = (y + torch.randint(1, max(classes, 2), (len(y),), generator=generator).to(y.device)) % classes
     return torch.where(present, y, other), present
