@@ -89,7 +89,10 @@ class Table(list[dict[str, object]]):
 
 
 def test_hugging_face(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load_dataset(name: str, split: str) -> Table:
+    asked: list[dict[str, str]] = []
+
+    def load_dataset(name: str, split: str, **more: str) -> Table:
+        asked.append(more)
         if split != "test":
             raise ValueError(f"Unknown split {split!r}\nand more")
         return Table({"img": Image.new("RGB", (2, 2), (51 * i, 0, 0)), "label": i} for i in (0, 1))
@@ -102,6 +105,8 @@ def test_hugging_face(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.allclose(dataset[1].x[0, :, 0, 0], torch.tensor([0.2, 0.0, 0.0])) and dataset[1].y.tolist() == [1]
     with pytest.raises(DataError, match=r"pets\?split=dev .* 'dev'$"):
         data.load("hf:someone/pets?split=dev")
+    data.load("hf:someone/pets?revision=9f2c&mode=L")
+    assert asked[0] == {} and asked[-1] == {"revision": "9f2c"}
     monkeypatch.setattr(Table, "features", {"text": None})
-    with pytest.raises(DataError, match=r"image \(or img\).* text"):
+    with pytest.raises(DataError, match="no column image.* 'text'"):
         data.load("hf:someone/pets")

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from underfire import classes
 from underfire.errors import DataError
 from underfire.records import Batch
 
+_MODEL = "the model"
+_BY_NAME = "The labels of the data were put in the model's order by the names of the classes."
+_BY_ORDER = "Labels and classes were matched by their order alone"
+_MODEL_UNNAMED = "The model has no class names to compare these with; `labels` under `model` states them."
+_DATA_UNNAMED = "The data has no class names to compare these with; `classes` under `data` states them."
+_ANSWERED = "The images have no labels: the model's own answers are taken for right, so its accuracy on them is 100 %."
+_ADVICE = "name the data's classes by `classes` under `data` (a list, or a mapping of old to new names)"
+
 
 class Source(Protocol):
-    """The interface of a source of images, which decodes no image before `read`."""
+    """The interface of a source of images, which decodes no image before `read`.
+
+    A source may also have `notes`, what a reader of the results must know about the data, as sentences; and
+    `labelled`, which is False if all its labels are -1 because they are not known.
+    """
 
     labels: tuple[str, ...] | None
 
@@ -35,16 +51,27 @@ class Dataset:
         source: where images are read by their index.
         index: the images of the source that are selected, int64 `[n]`; None selects all.
         selections: descriptions of the selections made so far, for the fingerprint.
+
+    Attributes:
+        labels: names of the classes; None if they are not known.
+        labelled: whether the labels of the images are known; without them, `answered_by` must be called first.
+        by_name: whether the labels are known to be the model's classes, because their names were compared.
+        notes: what a reader of results on the data must know, as sentences.
     """
 
     def __init__(
         self, name: str, source: Source, index: Tensor | None = None, selections: tuple[str, ...] = ()
     ) -> None:
         self.name = name
-        self.labels = source.labels
+        self.labels = source.labels and tuple(map(classes.printable, source.labels))
+        self.labelled: bool = getattr(source, "labelled", True)
+        self.by_name = False
+        self.notes: tuple[str, ...] = getattr(source, "notes", ())
         self._source = source
         self._index = torch.arange(len(source)) if index is None else index
         self._selections = selections
+        self._order: Tensor | None = None  # the new number of every class of the source
+        self._answer: Callable[[Tensor], Tensor] | None = None  # the labels of images without labels
 
     def __len__(self) -> int:
         return len(self._index)
@@ -60,13 +87,18 @@ class Dataset:
             index = [index]
         chosen = self._index[index if isinstance(index, (slice, Tensor)) else torch.tensor(index, dtype=torch.int64)]
         batch = self._source.read(chosen.tolist())
-        classes = None if self.labels is None else len(self.labels)
-        wrong = batch.y < 0 if classes is None else (batch.y < 0) | (batch.y >= classes)
+        batch = replace(batch, ids=tuple(map(classes.printable, batch.ids)))
+        if self._answer is not None:
+            return replace(batch, y=self._answer(batch.x)) if len(batch) else batch
+        if not self.labelled:
+            raise DataError(f"{self.name}: the images have no labels; `answered_by` takes those that a model answers")
+        known = self.labels if self._order is None else self._order
+        wrong = batch.y < 0 if known is None else (batch.y < 0) | (batch.y >= len(known))
         if bool(wrong.any()):
             first = int(wrong.nonzero()[0])
-            limit = "at least 0" if classes is None else f"from 0 to {classes - 1}"
+            limit = "at least 0" if known is None else f"from 0 to {len(known) - 1}"
             raise DataError(f"{self.name}: label {int(batch.y[first])} of image {batch.ids[first]!r} must be {limit}")
-        return batch
+        return batch if self._order is None else replace(batch, y=self._order[batch.y])
 
     def __getitems__(self, index: list[int]) -> list[tuple[Tensor, Tensor]]:
         """Return the images at `index` as pairs of an image `[C, H, W]` and its label, as torch's DataLoader asks."""
@@ -102,8 +134,104 @@ class Dataset:
         """Return a SHA-256 of the URI and the selections; it does not depend on the content of files."""
         return hashlib.sha256("\n".join((self.name, *self._selections)).encode()).hexdigest()
 
+    def named(self, names: Sequence[str] | Mapping[str, str]) -> Dataset:
+        """Return the data with other class names.
+
+        A list names the classes in the order of their labels: classes that have names already are put in that order. A
+        mapping gives some of the classes another name.
+
+        Raises:
+            DataError: a class of the data is not in the list, or the data has no class of a name in the mapping.
+        """
+        if not isinstance(names, Mapping):
+            return self._ordered(tuple(map(classes.printable, names)), "the list of classes")
+        names = {classes.printable(old): classes.printable(new) for old, new in names.items()}
+        if unknown := [name for name in names if name not in (self.labels or ())]:
+            raise DataError(f"the data has no class {unknown[0]!r}; it has {classes.listing(self.labels or ())}")
+        return self._with(labels=tuple(names.get(name, name) for name in self.labels or ()))
+
+    def ordered_as(self, names: Sequence[str] | None) -> Dataset:
+        """Return the data with the labels of a model whose classes have these names.
+
+        Classes are compared by their names, as in `underfire.classes.match`. If the data or the model has no names,
+        the order counts, and `notes` says so.
+
+        Raises:
+            DataError: both have names, and a class of the data is not one of the model's.
+        """
+        if not self.labelled:
+            return self._with(labels=self.labels if names is None else tuple(map(classes.printable, names)))
+        if names is None or classes.are_numbers(names):
+            if self.labels is None or classes.are_numbers(self.labels):
+                return self
+            return self._with(notes=(*self.notes, f"{_BY_ORDER}: {classes.listing(self.labels)}. {_MODEL_UNNAMED}"))
+        names = tuple(map(classes.printable, names))
+        if self.labels is None or classes.are_numbers(self.labels):
+            noted = f"{_BY_ORDER}: {classes.listing(names)}. {_DATA_UNNAMED}"
+            return self._with(labels=names, notes=(*self.notes, noted))
+        return self._ordered(names, _MODEL)
+
+    def without_labels(self) -> Dataset:
+        """Return the data as if the labels of the images, and their classes, were not known."""
+        return self._with(labelled=False, labels=None, _order=None)
+
+    def answered_by(self, answer: Callable[[Tensor], Tensor]) -> Dataset:
+        """Return the data with the labels that `answer` gives to images `[B, C, H, W]`, int64 `[B]`."""
+        return self._with(_answer=answer, labelled=True, notes=(*self.notes, _ANSWERED))
+
+    def check(self) -> None:
+        """Read every image once, and raise DataError if images cannot be read or differ in size, naming all."""
+        failures, sizes = self._failures()
+        if failures:
+            skip = "unreadable=skip in the URI leaves them out"
+            raise DataError(f"{unreadable(list(failures.values()), len(self))}; {skip}")
+        if len(sizes) > 1:
+            found = ", ".join(f"{width}x{height} ({count})" for (height, width), count in sizes.most_common(6))
+            raise DataError(f"{self.name}: images differ in size: {found}; add ?size=224 to the URI")
+
+    def readable(self) -> Dataset:
+        """Return the data without the images that cannot be read; `notes` says how many and which they are."""
+        failures, _ = self._failures()
+        if not failures:
+            return self
+        left = torch.tensor([i for i in range(len(self)) if i not in failures], dtype=torch.int64)
+        lost = f"Left out, because they cannot be read: {len(failures)} of {len(self)} images"
+        chosen = self._select(left, f"readable={len(left)}")
+        return chosen._with(notes=(*self.notes, f"{lost}: {unreadable(list(failures.values()), len(self), most=3)}."))
+
+    def _failures(self) -> tuple[dict[int, str], Counter[tuple[int, int]]]:
+        """Return why images cannot be read, by their place, and the heights and widths of the others."""
+        failures: dict[int, str] = {}
+        sizes: Counter[tuple[int, int]] = Counter()
+        for i, place in enumerate(self._index.tolist()):
+            try:
+                height, width = self._source.read([place]).x.shape[-2:]
+                sizes[height, width] += 1
+            except DataError as error:
+                failures[i] = str(error)
+        return failures, sizes
+
+    def _ordered(self, names: tuple[str, ...], whose: str) -> Dataset:
+        """Return the data with its classes numbered as in `names`."""
+        if self.labels is None:
+            return self._with(labels=names)
+        order = classes.match(self.labels, names)
+        classes.check_names(self.labels, names, order, whose, _ADVICE)
+        new = torch.tensor(order, dtype=torch.int64)
+        new = new if self._order is None else new[self._order]
+        moved = bool((new != torch.arange(len(new))).any())
+        by_model = whose == _MODEL
+        noted = (*self.notes, _BY_NAME) if moved and by_model else self.notes
+        selections = (*self._selections, f"classes={order}") if moved else self._selections
+        return self._with(labels=names, _order=new, by_name=by_model, notes=noted, _selections=selections)
+
     def _select(self, order: Tensor, description: str) -> Dataset:
-        return Dataset(self.name, self._source, self._index[order], (*self._selections, description))
+        return self._with(_index=self._index[order], _selections=(*self._selections, description))
+
+    def _with(self, **changes: Any) -> Dataset:
+        new = copy.copy(self)
+        vars(new).update(changes)
+        return new
 
     def __repr__(self) -> str:
         return f"Dataset({' '.join((self.name, *self._selections))!r}, {len(self)} images)"
@@ -134,6 +262,14 @@ def stack(images: Sequence[Tensor], ids: Sequence[str]) -> Tensor:
                 f"images {ids[0]!r} ({first}) and {name!r} ({other}) differ in size; add ?size=224 to the URI"
             )
     return torch.stack(list(images))
+
+
+def unreadable(failures: Sequence[str], of: int, most: int = 20) -> str:
+    """Return one line about all images that cannot be read; of more than `most`, the others are counted."""
+    if len(failures) == 1:
+        return failures[0]
+    more = f"; and {len(failures) - most} more" if len(failures) > most else ""
+    return f"{len(failures)} of {of} images cannot be read: {'; '.join(failures[:most])}{more}"
 
 
 def boxes(mask: Tensor) -> Tensor:
