@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from torch import Tensor, nn
 
@@ -59,13 +60,21 @@ def torchvision(name: str) -> LoadedModel:
 
 
 def hugging_face(name: str) -> LoadedModel:
-    """Return an image classifier of the Hugging Face hub, with its processor's normalisation and its class names."""
+    """Return an image classifier of the Hugging Face hub, with its processor's normalisation and its class names.
+
+    Args:
+        name: its name on the hub, or a folder; `?revision=` may follow, a branch, a tag or a commit of the hub.
+    """
     try:
         import transformers
     except ImportError as error:
         raise MissingExtra("transformers") from error
-    module = _build(f"hf:{name}", lambda: transformers.AutoModelForImageClassification.from_pretrained(name))
-    processor = _build(f"hf:{name}", lambda: transformers.AutoImageProcessor.from_pretrained(name))
+    uri, (name, _, query) = f"hf:{name}", name.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for word in set(options) - {"revision"}:
+        raise ModelError(f"hf: has no option {word!r}; {nearest(word, ['revision'])}")
+    module = _build(uri, lambda: transformers.AutoModelForImageClassification.from_pretrained(name, **options))
+    processor = _build(uri, lambda: transformers.AutoImageProcessor.from_pretrained(name, **options))
     names = module.config.id2label
     labels = [names[i] for i in range(len(names))]
     if not getattr(processor, "do_normalize", True):

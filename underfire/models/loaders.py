@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 import torch
 from torch import Tensor, nn
 
+from underfire.classes import printable
 from underfire.errors import ModelError, nearest
 from underfire.model import Classifier
 from underfire.models import hubs, zoo
@@ -53,13 +54,18 @@ def load(
         found.module.eval(),
         mean=found.mean if mean is None else mean,
         std=found.std if std is None else std,
-        labels=found.labels if labels is None else labels,
+        labels=_printable(found.labels if labels is None else labels),
         domain=found.domain,
     )
     try:
         return classifier.to(device).eval()
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"the model cannot be put on device {str(device)!r}: {error}".splitlines()[0]) from error
+
+
+def _printable(labels: Sequence[str] | None) -> list[str] | None:
+    """Return class names that every table and terminal takes."""
+    return None if labels is None else [printable(str(label)) for label in labels]
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -100,8 +106,7 @@ def _from_file(path: Path, name: str) -> LoadedModel:
     wanted = module.state_dict()
     _check_fit(state, wanted, f"{str(path)!r} does not fit {name}")
     module.load_state_dict(state, strict=False)
-    labels = entry.labels or (zoo.imagenet_names(path) if "imagenet" in name else None)
-    return LoadedModel(module, entry.mean, entry.std, labels)
+    return LoadedModel(module, entry.mean, entry.std, zoo.class_names(entry, name, path))
 
 
 def _check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
+from underfire.classes import imagenet, read_classes
 from underfire.errors import ModelError, nearest
 from underfire.models.architectures import MnistSmall, MobileNetV1, ResNet, WResnet
 
@@ -94,10 +94,9 @@ def weights(name: str) -> Path:
     return found[0]
 
 
-def imagenet_names(weights_file: Path) -> tuple[str, ...] | None:
-    """Return the class names of `imagenet_sample/classes.json`, in `UNDERFIRE_DATA` or near the weights, or None."""
-    roots = (data_root(), weights_file.absolute().parent.parent)
-    for path in (root / "imagenet_sample" / "classes.json" for root in roots if root is not None):
-        if path.is_file():
-            return tuple(item["name"] for item in json.loads(path.read_text("utf-8")))
-    return None
+def class_names(entry: Entry, name: str, weights_file: Path) -> tuple[str, ...] | None:
+    """Return the class names of a `classes.json` beside the weights, or else those of the architecture, or None."""
+    listed = read_classes(weights_file.parent / "classes.json")
+    if listed:
+        return tuple(name for _, name in listed)
+    return entry.labels or (tuple(imagenet().values()) if name.endswith("_imagenet") else None)
