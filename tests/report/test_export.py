@@ -7,10 +7,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from underfire import report
 from underfire.audit.ledger import TABLES, Ledger
+from underfire.report.export import _without_formulas
 
 Synthetic = Callable[..., Ledger]
 
@@ -33,6 +35,15 @@ def test_json_has_no_nan(synthetic: Synthetic) -> None:
     content = report.to_json(synthetic(n=1, gallery=0, masks=False))
     json.dumps(content, allow_nan=False)
     assert content["shifts"][0]["iou"]["low"] is None
+
+
+def test_csv_has_no_formula() -> None:
+    texts = ["=1+1", "+1", "-1", "@x", "\tx", "plain", "a=b", None]
+    table = pa.table({"=label": texts, "id": pa.array(texts).dictionary_encode(), "n": [-1.0] * 8})
+    safe = _without_formulas(table)
+    assert safe.column_names == ["'=label", "id", "n"] and safe["n"].to_pylist() == [-1.0] * 8
+    wanted = ["'=1+1", "'+1", "'-1", "'@x", "'\tx", "plain", "a=b", None]
+    assert safe["'=label"].to_pylist() == safe["id"].to_pylist() == wanted
 
 
 def test_csv_has_every_table_in_a_folder(synthetic: Synthetic, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,11 @@ from underfire.report.facts import facts
 from underfire.report.files import atomic_write
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from underfire.audit.ledger import Ledger
+
+_FORMULA = r"^([=+\-@\t\r])"
 
 
 def to_json(ledger: Ledger) -> dict[str, Any]:
@@ -51,6 +56,8 @@ def _finite(value: Any) -> Any:
 def to_csv(ledger: Ledger, path: str | os.PathLike[str]) -> list[Path]:
     """Write every table of the ledger as `NAME.csv` into the folder `path`, or `rows` alone if `path` ends in `.csv`.
 
+    A text that a spreadsheet would run as a formula, because it begins with `=`, `+`, `-` or `@`, gets a `'` before it.
+
     Returns:
         The files, each of which is written whole or not at all.
 
@@ -63,5 +70,18 @@ def to_csv(ledger: Ledger, path: str | os.PathLike[str]) -> list[Path]:
     places = {"rows": path} if path.suffix == ".csv" else {name: path / f"{name}.csv" for name in TABLES}
     for name, place in places.items():
         with atomic_write(place) as part:
-            write_csv(ledger.table(name), part)
+            write_csv(_without_formulas(ledger.table(name)), part)
     return list(places.values())
+
+
+def _without_formulas(table: pa.Table) -> pa.Table:
+    """Return a table whose texts, and names of columns, no spreadsheet takes for a formula."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for i, field in enumerate(table.schema):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            texts = pc.replace_substring_regex(table.column(i).cast(kind), pattern=_FORMULA, replacement=r"'\1")
+            table = table.set_column(i, pa.field(field.name, kind), texts)
+    return table.rename_columns([re.sub(_FORMULA, r"'\1", name) for name in table.column_names])
