@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from underfire import report as reports
+from underfire.audit.labels import fit_labels, open_data
 from underfire.audit.ledger import TABLES, Ledger
 from underfire.audit.methods import interpreter_of
 from underfire.audit.run import Event, run
@@ -77,7 +78,10 @@ def audit(
         InputError: a model, data, a method or a key is wrong; the message is one line.
     """
     classifier = _classifier(model, device)
-    dataset = from_objects(data, n=n, seed=seed)
+    if isinstance(data, str):
+        dataset = open_data(data, classifier, n=n, seed=seed)
+    else:
+        dataset = fit_labels(from_objects(data, n=n, seed=seed), classifier)
     place = str(classifier.mean.device) if device is None else device
     if attacks is None:
         builtin = builtin_spec()

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from underfire.audit.labels import check_swapped
 from underfire.audit.methods import attack_of
 from underfire.audit.schema import key_path
-from underfire.audit.target import Target
+from underfire.audit.target import PREVIEWED, Target
+from underfire.classes import listing
 from underfire.domains import domain_of
 from underfire.errors import DataError, ModelError, SpecError, UnderfireError
 
@@ -18,15 +20,21 @@ def preflight(target: Target) -> None:
     """Check the images and the model's logits, and try every method of the spec on two images.
 
     Raises:
-        DataError: a pixel is outside `[0, 1]`, or a label is not one of the model's classes.
-        ModelError: the logits have a wrong shape or are not finite, or the model is no better than guessing.
+        DataError: an image cannot be read, a pixel is outside `[0, 1]`, or a label is not one of the model's classes.
+        ModelError: the logits have a wrong shape or are not finite, two classes are swapped, or the model is no better
+            than guessing.
         SpecError: a method, with the options of the spec, does not work on this model.
     """
     preview = target.preview
     if preview.logits.shape[1] < 2:
         raise ModelError("the model has one class only; an attack needs at least two")
     if (names := target.labels) and len(names) != preview.logits.shape[1]:
-        raise DataError(f"the data has {len(names)} class names but the model has {preview.logits.shape[1]} outputs")
+        counts = f"the data has {len(names)} class names but the model has {preview.logits.shape[1]} outputs"
+        raise DataError(f"{counts}: {listing(names)}; `classes` under `data` names them in the order of the outputs")
+    if len(target.data) > PREVIEWED:  # the preview has read the others
+        target.data.check()
+    if not target.data.by_name:
+        check_swapped(preview.logits, preview.y, target.labels)
     _accurate(preview.logits, preview.y)
     _interpreters(target)
     _attacks(target)

@@ -254,5 +254,6 @@ def environment(target: Target) -> dict[str, Any]:
         "weights": target.weights,
         "data": target.data.name,
         "images": len(target.data),
+        "notes": list(target.data.notes) or None,
         "labels": list(target.labels) if target.labels else None,
     }

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from underfire.audit.values import Live
 from underfire.catalog import Card, find
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FRACTION = re.compile(r"\s*([-+]?[\d.]+)\s*/\s*([\d.]+)\s*")
 
 
@@ -44,8 +45,21 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 PerChannel = Number | list[Number]
 
 
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+    @model_validator(mode="after")
+    def _check_texts(self) -> Self:
+        """Refuse texts that no file of results can hold: those with lone surrogates."""
+        for key, value in {**vars(self), **(self.model_extra or {})}.items():
+            for text in [*value, *value.values()] if isinstance(value, dict) else _listed(value):
+                if isinstance(text, str) and _SURROGATE.search(text):
+                    raise ValueError(f"should have texts of valid Unicode, and {key} has {text[:40]!r}")
+        return self
 
 
 class ModelSpec(_Strict):
@@ -58,11 +72,16 @@ class ModelSpec(_Strict):
 
 
 class DataSpec(_Strict):
-    """The images: `n` of them, drawn at random by `seed`; None takes all. In a spec, the URI alone is enough."""
+    """The images: `n` of them, drawn at random by `seed`; None takes all. In a spec, the URI alone is enough.
+
+    Attributes:
+        classes: the names of the classes in the order of their labels, or a mapping from names in the data to others.
+    """
 
     uri: str
     n: Annotated[int, Field(ge=1)] | None = None
     seed: Seed = 0
+    classes: list[str] | dict[str, str] | None = None
 
 
 class _Method(_Strict):

@@ -27,6 +27,9 @@ from underfire.audit.schema import (
 )
 from underfire.errors import SpecError, nearest
 
+_LARGEST = 2**20
+"""The largest size of a spec in bytes."""
+
 __all__ = [
     "AttackSpec",
     "AuditSpec",
@@ -54,7 +57,11 @@ def load_spec(path: str | Path) -> AuditSpec:
     import yaml
 
     try:
-        content = _read(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:  # not `is_file`: a pipe is a spec, too
+            found = file.read(_LARGEST + 1)
+        if len(found) > _LARGEST:
+            raise SpecError(f"the spec {str(path)!r} has more than the {_LARGEST >> 20} MB that a spec may have")
+        content = _read(found.decode("utf-8"))
     except OSError as error:
         raise SpecError(f"cannot read the spec {str(path)!r}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from underfire import __version__, data, models
+from underfire.audit.labels import open_data
 from underfire.audit.methods import interpreter_of
 from underfire.audit.schema import AuditSpec
 from underfire.audit.values import fingerprint, module
@@ -63,13 +64,21 @@ class Target:
         index = self.spread(PREVIEWED)
         digest, labels, logits = hashlib.sha256(str(len(self.data)).encode()), [], []
         for part in index.split(64):  # not `batch_size`: the digest must not depend on it
-            batch = self.data[part]
+            batch = self._read(part)
             logits.append(self.logits(batch).cpu())
             labels.append(batch.y)
             for content in (batch.x, batch.y, batch.mask):
                 digest.update(b"" if content is None else content.contiguous().numpy().tobytes())
             digest.update(repr(batch.ids).encode())
         return Preview(torch.cat(labels), torch.cat(logits), self.data[index[:2]], digest.hexdigest())
+
+    def _read(self, index: Tensor) -> Batch:
+        """Return images; if one cannot be read, raise DataError with all images of the data that cannot."""
+        try:
+            return self.data[index]
+        except DataError:
+            self.data.check()
+            raise
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -98,7 +107,8 @@ class Target:
         if not bool(inside.all()):
             i = int((~inside).nonzero()[0])
             values = f"from {x[i].min():g} to {x[i].max():g}"
-            raise DataError(f"pixels of {batch.ids[i]!r} range {values}; they must be in [0, 1]")
+            advice = "mean and std belong to the model, not to the data"
+            raise DataError(f"pixels of {batch.ids[i]!r} range {values}; they must be in [0, 1]: {advice}")
         logits = self.model.predict(x.to(self.spec.device), batch_size=self.spec.batch_size)
         if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:
             i = int(((y < 0) | (y >= logits.shape[1])).nonzero()[0])
@@ -108,8 +118,8 @@ class Target:
 
     @cached_property
     def labels(self) -> tuple[str, ...] | None:
-        """The names of the classes: the model's, or else those of the data."""
-        return self.model.labels or self.data.labels
+        """The names of the classes: those of the data, which are the model's if both have some, or the model's."""
+        return self.data.labels or self.model.labels
 
     @cached_property
     def weights(self) -> str:
@@ -132,5 +142,5 @@ def open_target(spec: AuditSpec) -> Target:
         raise SpecError(f"'device' {spec.device!r} is not available here; use cpu, or cuda with a GPU") from None
     m, d = spec.model, spec.data
     model = models.load(m.uri, device=spec.device, mean=m.mean, std=m.std, labels=m.labels)
-    images = data.load(d.uri, n=d.n, seed=d.seed)
+    images = open_data(d.uri, model, n=d.n, seed=d.seed, names=d.classes)
     return Target(spec, model, images, {entry.title: interpreter_of(entry) for entry in spec.interpreters})

@@ -97,7 +97,7 @@ def prepare(
     Raises:
         InputError: there is no such interpreter or option, or it takes no reference.
     """
-    from underfire import data
+    from underfire.audit.labels import open_data
     from underfire.audit.methods import interpreter_of, values_of
 
     card = find("interpreter", name)
@@ -112,7 +112,7 @@ def prepare(
         return PreparedInterpreter(card, call, None, passes)
     if not card.fitted and "known" not in card.options:
         raise InputError(f"{name} does not learn from data; leave out --reference")
-    known = data.load(reference, n=reference_n, seed=job.seed)
+    known = open_data(reference, job.model, n=reference_n, seed=job.seed)
     if card.fitted:
         _fit(job, name, call, known)
     return PreparedInterpreter(card, call, known, passes)

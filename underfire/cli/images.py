@@ -13,8 +13,9 @@ from underfire.errors import DataError, InputError
 from underfire.records import Batch
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
+    from underfire.data.images import Reading
     from underfire.model import Classifier
 
 _URI_DEFAULT = 8
@@ -30,9 +31,15 @@ class ImageInput:
 
 
 def open_images(
-    place: str, *, n: int | None, size: int | None, batch_size: int, seed: int, channels: int | None = None
+    place: str,
+    *,
+    n: int | None,
+    size: int | None,
+    batch_size: int,
+    seed: int,
+    model: Classifier | None = None,
 ) -> ImageInput:
-    """Open the images at `place`; image files have no labels.
+    """Open the images at `place` for a model; image files have no labels, and are grey for a model of one channel.
 
     Args:
         place: an image file, a folder (with its subfolders), or a data URI.
@@ -40,31 +47,35 @@ def open_images(
         size: side in pixels to which image files are scaled and cropped; None keeps their size.
         batch_size: largest number of images in a batch; all images of a batch have one shape.
         seed: the seed of the draw.
-        channels: 1 converts image files to grey.
+        model: the model, with whose classes those of a data URI are compared by name; None compares nothing.
 
     Raises:
-        DataError: there are no images, or fewer than `n`, or a file is not an image.
+        DataError: there are no images, or fewer than `n`, or a file is not an image, or a class of the data is not one
+            of the model's.
     """
     from underfire import data
-    from underfire.data.images import SUFFIXES
+    from underfire.audit.labels import open_data
+    from underfire.data.folders import image_files
+    from underfire.data.images import SUFFIXES, Reading
     from underfire.data.uris import SCHEMES
+    from underfire.hooks import channels_of
 
-    path = Path(place)
+    path, reading = Path(place), Reading(size, "L" if model is not None and channels_of(model) == 1 else "RGB")
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+        files = [path / name for name in image_files(path)]
         if not files:
             raise DataError(f"no images in {place!r}; their names must end in {', '.join(SUFFIXES)}")
         files = _draw(files, n, seed, path)
         stems = _stems([str(file.relative_to(path)) for file in files])
-        return ImageInput(_read(path, files, size, batch_size, channels), stems, False)
+        return ImageInput(_read(path, files, reading, batch_size), stems, False)
     if path.exists():
-        return ImageInput(_read(path.parent, [path], size, batch_size, channels), (path.stem,), False)
+        return ImageInput(_read(path.parent, [path], reading, batch_size), (path.stem,), False)
     if not re.match(r"[\w-]{2,}:", place):  # a single letter before the colon is a drive of Windows
         hint = f"; the data URI is {place}:" if place in SCHEMES else ""
         raise DataError(f"no such image, folder or data URI: {place!r}{hint}")
     if size is not None:
         raise InputError("--size applies to image files; a data URI states its own, as in folder:PATH?size=224")
-    dataset = data.load(place)
+    dataset = data.load(place) if model is None else open_data(place, model)
     dataset = dataset.subset(min(_URI_DEFAULT, len(dataset)) if n is None else n, seed)
     ids = [name for batch in dataset.batches(256) for name in batch.ids]
     return ImageInput(dataset.batches(batch_size), _stems(ids), True)
@@ -90,25 +101,25 @@ def _stems(names: list[str]) -> tuple[str, ...]:
     return tuple(safe)
 
 
-def _read(root: Path, files: list[Path], size: int | None, batch_size: int, channels: int | None) -> Iterator[Batch]:
+def _read(root: Path, files: list[Path], reading: Reading, batch_size: int) -> Iterator[Batch]:
     """Yield image files in batches of one shape, without labels, which are -1."""
     import torch
 
-    from underfire.data import read_image
+    from underfire.classes import printable
+    from underfire.data.images import read_file
 
     pending: list[tuple[str, Tensor]] = []
 
     def batch() -> Batch:
         x = torch.stack([image for _, image in pending])
-        return Batch(x, torch.full((len(x),), -1), tuple(name for name, _ in pending))
+        return Batch(x, torch.full((len(x),), -1), tuple(printable(name) for name, _ in pending))
 
     for file in files:
-        image = read_image(file, size=size)
-        image = image.mean(0, keepdim=True) if channels == 1 else image
+        image = read_file(file, reading)
         if pending and (image.shape != pending[0][1].shape or len(pending) == batch_size):
             yield batch()
             pending.clear()
-        pending.append((str(file.relative_to(root)), image))
+        pending.append((file.relative_to(root).as_posix(), image))
     yield batch()
 
 
@@ -127,10 +138,3 @@ def class_of(model: Classifier, outputs: int, text: str) -> int:
     hint = f"did you mean {close[0]!r}? " if close else ""
     way = "a name or a number" if names else "a number"
     raise InputError(f"the model has no class {text!r}; {hint}use {way} from 0 to {outputs - 1}")
-
-
-def channels_of(model: nn.Module) -> int | None:
-    """Return the number of input channels of the first convolution, or None where there is none."""
-    from torch.nn import Conv2d
-
-    return next((module.in_channels for module in model.modules() if isinstance(module, Conv2d)), None)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from underfire.catalog import find
 from underfire.cli import options
-from underfire.cli.images import ImageInput, channels_of, class_of, open_images
+from underfire.cli.images import ImageInput, class_of, open_images
 from underfire.cli.progress import progress
 from underfire.cli.shared import ERR, OUT, atomic_write_all, device, print_json, to_json
 
@@ -60,9 +60,8 @@ class Job:
     @cached_property
     def source(self) -> ImageInput:
         """The images."""
-        channels = channels_of(self.model)
         return open_images(
-            self.pictures, n=self.n, size=self.size, batch_size=self.batch_size, seed=self.seed, channels=channels
+            self.pictures, n=self.n, size=self.size, batch_size=self.batch_size, seed=self.seed, model=self.model
         )
 
     def batches(self, what: str, passes: int) -> Iterator[tuple[Batch, Tensor, tuple[str, ...]]]:

@@ -146,6 +146,8 @@ def _results(ledger: Ledger, gates: list[Gate], quiet: bool, as_json: bool, page
         print_json(reports.to_json(ledger))
     elif not quiet:
         print_summary(found)
+        for note in ledger.environment.get("notes") or ():
+            OUT.print(f"Note: {note}", soft_wrap=True)
     if page is not None and not quiet:
         (ERR if as_json else OUT).print(f"Report: {page}", soft_wrap=True)
     failed = failures(found, gates)

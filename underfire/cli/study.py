@@ -174,14 +174,12 @@ class _StudyImages:
         self, images: str, model: str, size: int | None, batch_size: int, seed: int, place: str, quiet: bool
     ) -> None:
         from underfire import models
-        from underfire.cli.images import channels_of
         from underfire.domains import domain_of
 
         self.images, self.size, self.batch_size = images, size, batch_size
         self.seed, self.place, self.quiet = seed, place, quiet
         self.model = models.load(model, device=place)
         domain_of(self.model).require_images("study prepare")
-        self.channels = channels_of(self.model)
 
     def draw(self, pool: int | None, enough: int) -> None:
         """Set the number of images that are classified to `pool`; if it is None, to `enough`, but at most to all."""
@@ -222,7 +220,7 @@ class _StudyImages:
             size=self.size,
             batch_size=self.batch_size,
             seed=self.seed,
-            channels=self.channels,
+            model=self.model,
         )
 
 

@@ -47,7 +47,8 @@ def train(
     """
     import torch
 
-    from underfire import data, models
+    from underfire import models
+    from underfire.audit.labels import open_data
 
     entry = find("interpreter", name)
     if not trainable(entry):
@@ -66,8 +67,8 @@ def train(
         ERR.print(f"there is no {checkpoint} to resume from; training starts from the beginning")
     model = models.load(model_uri, device=device(place))
     entry.check_domain(model.domain.name)
-    images = data.load(data_uri, n=n, seed=seed)
-    test = data.load(test_uri) if test_uri else None
+    images = open_data(data_uri, model, n=n, seed=seed)
+    test = open_data(test_uri, model) if test_uri else None
     if test is not None and n is not None and n < len(test):
         test = test.subset(n, seed)
     method = entry.with_options(**made)

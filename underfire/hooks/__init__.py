@@ -10,6 +10,7 @@ from underfire.hooks.pyramid import PyramidLevel, feature_pyramid
 from underfire.hooks.reading import (
     activations,
     bypass_cache,
+    channels_of,
     forward_from_layers,
     frozen,
     layer,
@@ -27,6 +28,7 @@ __all__ = [
     "as_maps",
     "bypass_cache",
     "capture_relu_rule",
+    "channels_of",
     "deconv_relu",
     "feature_pyramid",
     "forward_from_layers",

@@ -26,6 +26,11 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
+def channels_of(model: nn.Module) -> int | None:
+    """Return the number of input channels of the first convolution, or None where there is none."""
+    return next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+
+
 @contextmanager
 def frozen(model: object) -> Iterator[None]:
     """Set evaluation mode and switch off gradients of the weights inside the block, and restore both at its end.

@@ -23,6 +23,7 @@ class Facts:
         title: the model and the data.
         subtitle: the numbers of images and attacks, and the date.
         labels: names of the classes, or None.
+        notes: what a reader must know about the data, as sentences.
         spec: the spec as YAML, without empty keys.
         environment: names and values.
         missing: number of cells that have no result yet.
@@ -32,6 +33,7 @@ class Facts:
     title: str
     subtitle: str
     labels: Sequence[str] | None
+    notes: Sequence[str]
     spec: str
     environment: list[tuple[str, str]]
     missing: int
@@ -42,6 +44,7 @@ def facts(ledger: Ledger) -> Facts:
     """Return the facts of a run."""
     spec, about = ledger.spec, ledger.environment
     labels = about.pop("labels", None)
+    notes = about.pop("notes", None) or ()
     about["classes"] = len(labels) if labels else None
     attacks = f"{len(spec.attacks)} attack{'s' * (len(spec.attacks) != 1)}"
     parts = [f"{about['images']} images" if about.get("images") else "", attacks, str(about.get("started", ""))[:10]]
@@ -49,6 +52,7 @@ def facts(ledger: Ledger) -> Facts:
         title=f"{spec.model.uri} on {spec.data.uri}",
         subtitle=" · ".join(filter(None, parts)),
         labels=labels,
+        notes=notes,
         spec=spec_yaml(spec),
         environment=[(key, str(value)) for key, value in about.items() if value is not None],
         missing=ledger.missing,
