@@ -166,13 +166,131 @@ def test_cam_reads_the_features_after_in_place_operations():
     assert torch.allclose(completeness(Classifier(nn.Sequential(*body).eval()), x), torch.zeros(3), atol=1e-5)
 
 
-def test_a_functional_in_place_relu_before_pooling_is_not_mistaken():
-    class Dense(nn.Sequential):
-        def forward(self, x):
-            return self[1](F.relu(self[0](x), inplace=True).mean((2, 3)))
+class Functional(nn.Sequential):
+    """Features, a function of them, dropout, a global average and a linear layer, as in torchvision's DenseNet."""
 
-    with pytest.raises(Unsupported, match="global average pooling"):
-        hooks.pooled_head(Classifier(Dense(nn.Conv2d(3, 6, 3), nn.Linear(6, 5))), rand(1, 3, 8, 8))
+    def __init__(self, function, classes: int = 5) -> None:
+        super().__init__(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Dropout(0.2), nn.Linear(6, classes))
+        self.function = function
+
+    def forward(self, x):
+        out = F.dropout(self.function(self[1](self[0](x))), 0.1, self.training)
+        return self[3](self[2](torch.flatten(F.adaptive_avg_pool2d(out, 1), 1)))
+
+
+def ignored(z):
+    z.relu_()
+    return z
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (F.relu, "1+relu"),
+        (lambda z: F.relu(z, inplace=True), "1+relu"),
+        (ignored, "1+relu"),
+        (lambda z: z.clamp(min=0), "1+clamp"),
+        (F.silu, "1+silu"),
+        (F.hardswish, "1+hardswish"),
+    ],
+)
+def test_a_function_between_the_last_features_and_their_average(function, name):
+    torch.manual_seed(1)
+    model, x, y = Classifier(Functional(function).eval()), rand(3, 3, 8, 8), torch.tensor([0, 3, 4])
+    before = state_of(model)
+    assert hooks.last_spatial_layer(model, x) == hooks.pooled_head(model, x)[0] == name
+    assert torch.allclose(completeness(model, x), torch.zeros(3), atol=1e-5)
+    # the features, and their gradient, are those after the function
+    seen = function(model.module[1](model.module[0](x))).detach()
+    logits, outputs = hooks.activations(model, x, ["1", name])
+    assert torch.equal(outputs[name], seen) and torch.equal(logits, model(x)) and not torch.equal(outputs["1"], seen)
+    wanted = (model.module[3].weight[y][:, :, None, None] * seen).sum(1, keepdim=True).clamp_min(0) / 36
+    from underfire.interpreters import grad_cam
+
+    assert torch.allclose(grad_cam(model, x, y), wanted, atol=1e-6)
+    point = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(grad_cam(model, point, y).sum(), point)
+    assert bool(slope.any()) and state_of(model) == before
+    with pytest.raises(ModelError, match=r"'1\+tanh' took no part"):
+        hooks.activations(model, x, ["1+tanh"])
+    with pytest.raises(ModelError, match=r"no layer '7\+relu'"):
+        hooks.layer(model, "7+relu")
+
+
+def test_one_map_for_each_class_is_an_explanation_already():
+    """As in SqueezeNet, whose last convolution makes the logits of every place."""
+    torch.manual_seed(1)
+    body = [nn.Conv2d(3, 6, 3), nn.ReLU(True), nn.Dropout(0.2), nn.Conv2d(6, 5, 1), nn.ReLU(True)]
+    model = Classifier(nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval())
+    x, y = rand(3, 3, 8, 8), torch.tensor([0, 3, 4])
+    name, weight, bias = hooks.pooled_head(model, x)
+    assert name == "4" and torch.equal(weight, torch.eye(5)) and bias is None
+    from underfire.interpreters import cam
+
+    assert torch.equal(cam(model, x, y)[:, 0], model.module[:5](x)[[0, 1, 2], y])
+    assert hooks.last_spatial_layer(model, x) == "1"
+
+
+def test_adaptive_pooling_has_no_features_of_its_own():
+    """As in AlexNet and VGG: the grid is that of the features."""
+    body = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(196, 5)]
+    model = Classifier(nn.Sequential(*body).eval())
+    assert hooks.last_spatial_layer(model, rand(1, 3, 10, 12)) == "2"
+    inside = nn.Sequential(nn.Sequential(*body[:4]), *body[4:])  # a layer that ends in such pooling does not count
+    assert hooks.last_spatial_layer(Classifier(inside.eval()), rand(1, 3, 10, 12)) == "0.2"
+    assert hooks.layout_of(model, rand(1, 3, 10, 12), "3").grid == (7, 7)  # it can be named
+
+
+def test_a_table_that_does_not_depend_on_the_image_is_no_feature_map():
+    class Biased(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.table, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(2, 6, 1), nn.Linear(6, 5)
+
+        def forward(self, x):
+            z, places = self.conv(x), self.table(torch.ones(1, 2, 3, 4))
+            return self.head(z.tanh().mean((2, 3)) + places.mean((2, 3)))
+
+    assert hooks.last_spatial_layer(Classifier(Biased().eval()), rand(1, 3, 8, 8)) == "conv+tanh"
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_layers_of_a_compiled_network_are_refused(model):
+    x = rand(1, 3, 8, 8)
+    compiled = Classifier(torch.jit.trace(model.module.eval(), x))
+    for read in (hooks.last_spatial_layer, hooks.pooled_head, hooks.feature_pyramid):
+        with pytest.raises(Unsupported, match="compiled"):
+            read(compiled, x)
+    with pytest.raises(Unsupported, match="compiled"):
+        hooks.activations(compiled, x, ["stem"])
+    part = Classifier(nn.Sequential(torch.jit.trace(model.module.stem, x), nn.ReLU(), nn.Flatten(), nn.Linear(384, 2)))
+    assert hooks.last_spatial_layer(part, x) == "1"
+
+
+class Shared(nn.Module):
+    """A block of a ResNet-50: one ReLU for three places, and a stride in its second convolution."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(channels_in, 4, 1), nn.Conv2d(4, 4, 3, stride, 1)
+        self.conv3, self.relu = nn.Conv2d(4, channels, 1), nn.ReLU(inplace=True)
+        self.down = nn.Conv2d(channels_in, channels, 1, stride)
+
+    def forward(self, x):
+        out = self.conv3(self.relu(self.conv2(self.relu(self.conv1(x)))))
+        return self.relu(out + self.down(x))
+
+
+def test_a_pyramid_of_blocks_that_share_a_module():
+    """A module that is called again at another size has the last size; inner layers of a block do not count."""
+    body = [nn.Conv2d(3, 6, 3, padding=1), Shared(6, 8, 2), Shared(8, 8, 1), Shared(8, 12, 2)]
+    model = Classifier(
+        nn.Sequential(nn.Sequential(*body), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5)).eval()
+    )
+    levels = hooks.feature_pyramid(model, rand(1, 3, 16, 16))
+    assert levels == [("0.0", 6, (16, 16)), ("0.2.relu", 8, (8, 8)), ("0.3.relu", 12, (4, 4))]
+    _, outputs = hooks.activations(model, rand(1, 3, 16, 16), [level.layer for level in levels])
+    assert [tuple(outputs[level.layer].shape[1:]) for level in levels] == [(6, 16, 16), (8, 8, 8), (12, 4, 4)]
 
 
 def test_the_head_is_the_one_that_makes_the_logits_whatever_image_comes_first():

@@ -100,6 +100,60 @@ def test_every_method_on_tokens(x, name):
     assert torch.allclose((slope * direction).sum(), measured, rtol=1e-4)
 
 
+class Pooled(Tokens):
+    """A transformer without a class token that pools its patches by attention with one learned query."""
+
+    def __init__(self, *, norm=nn.Identity, heads_first=True, width=8):
+        super().__init__(class_token=False, width=width)
+        self.query, self.heads_first = nn.Parameter(randn(1, 1, width, seed=3)), heads_first
+        self.q, self.kv, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.q_norm, self.k_norm, self.drop = norm(4), norm(4), nn.Dropout(0.1)
+
+    def forward(self, x):
+        z = self.embed(x).flatten(2).transpose(1, 2)
+        z = self.norm(self.blocks(z + self.places))
+        q, (k, v) = self.q(self.query.expand(len(z), -1, -1)), self.kv(z).chunk(2, -1)
+        q, k, v = (t.unflatten(-1, (-1, 4)) for t in (q, k, v))  # [B, N, heads, 4]
+        if self.heads_first:
+            q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        q, k = self.q_norm(q), self.k_norm(k)
+        if not self.heads_first:
+            q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        weights = self.drop((q @ k.transpose(2, 3) / 2).softmax(-1))
+        return self.head(self.out((weights @ v).transpose(1, 2).flatten(1)))
+
+
+@pytest.mark.parametrize("heads_first", [True, False])
+@pytest.mark.parametrize("norm", [lambda width: nn.Identity(), nn.LayerNorm])
+def test_a_query_that_pools_tokens_is_no_feature_map(x, norm, heads_first):
+    """Nor are keys and weights of attention, normalised or not, heads first or last."""
+    model, y = build(Pooled, norm=norm, heads_first=heads_first), torch.tensor([0, 3])
+    assert last_spatial_layer(model, x) == "norm"
+    for name, options in FAMILY.items():
+        shown = uf.find("interpreter", name).with_options(**options)(model, x, y)
+        assert shown.shape == (2, 1, 4, 6) and bool((shown > 0).any())
+    for name in ("q_norm", "k_norm", "drop"):
+        with pytest.raises(Unsupported, match=f"'{name}' gives"):
+            uf.interpreters.grad_cam(model, x, y, layer=name)
+
+
+class Late(Tokens):
+    """A transformer whose class token joins before the last block, as in CaiT."""
+
+    def forward(self, x):
+        z = self.blocks[0](self.embed(x).flatten(2).transpose(1, 2) + self.places[:, 1:])
+        z = self.norm(self.blocks[1](torch.cat([self.first.expand(len(z), -1, -1), z], 1)))
+        return self.head(z[:, 0])
+
+
+def test_a_class_token_that_joins_late(x):
+    model, y = build(Late), torch.tensor([0, 3])
+    assert last_spatial_layer(model, x) == "blocks.1.norm1"
+    assert layout_of(model, x, "blocks.1.norm1") == Layout("tokens", (4, 6), 1)
+    assert layout_of(model, x, "blocks.0") == Layout("tokens", (4, 6), 0)
+    assert uf.interpreters.grad_cam(model, x, y, layer=("blocks.0", "blocks.1.norm1")).shape == (2, 1, 4, 6)
+
+
 def test_grad_cam_of_tokens_by_hand(x):
     model, y = build(), torch.tensor([0, 3])
     body = model.module
@@ -169,6 +223,7 @@ TIMM = {
     "vit_tiny_patch16_224": ("blocks.11.norm1", Layout("tokens", (14, 14), 1)),
     "deit_tiny_distilled_patch16_224": ("blocks.11.norm1", Layout("tokens", (14, 14), 2)),
     "swin_tiny_patch4_window7_224": ("norm", Layout("last", (7, 7))),
+    "vit_base_patch16_siglip_224": ("norm", Layout("tokens", (14, 14), 0)),
     "cait_xxs24_224": ("blocks_token_only.1.norm1", Layout("tokens", (14, 14), 1)),
     "pvt_v2_b0": ("stages.3", Layout("first", (7, 7))),
     "mixer_s32_224": ("norm", Layout("tokens", (7, 7))),
@@ -211,12 +266,14 @@ def test_neurons_and_pooled_features_have_their_channels_where_they_are(x):
 class Fused(nn.Module):
     """One head of the fused attention of patches, which has no second derivative."""
 
-    def __init__(self):
+    def __init__(self, rectified=False):
         super().__init__()
+        self.rectified = rectified
         self.embed, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 4)
 
     def forward(self, x):
         z = self.embed(x).flatten(2).transpose(1, 2)[:, None]
+        z = z.relu() if self.rectified else z
         return self.head(nn.functional.scaled_dot_product_attention(z, z, z)[:, 0].tanh().mean(1))
 
 
@@ -225,12 +282,12 @@ class Fused(nn.Module):
     [
         ("gradient", {"double_backward": "exact"}),
         ("gradient", {"double_backward": "smooth"}),
-        ("guided_backprop", {}),
+        ("guided_backprop", {"double_backward": "exact"}),
         ("integrated_gradients", {"double_backward": "exact", "steps": 3, "chunk": 2}),
     ],
 )
 def test_fused_attention_is_differentiated_twice(x, name, options):
-    model, y = build(Fused), torch.tensor([0, 3])
+    model, y = build(Fused, rectified=name == "guided_backprop"), torch.tensor([0, 3])
     show = uf.find("interpreter", name).with_options(**options)
     point = x.clone().requires_grad_()
     shown = show(model, point, y)

@@ -17,7 +17,7 @@ _TRACES: WeakKeyDictionary[nn.Module, dict[torch.Size, Trace]] = WeakKeyDictiona
 _LAST: WeakKeyDictionary[nn.Module, dict[tuple[torch.Size, Grid | None], str]] = WeakKeyDictionary()
 
 
-def _traced(model: nn.Module, x: Tensor, grid: Grid | None) -> Trace:
+def traced(model: nn.Module, x: Tensor, grid: Grid | None = None) -> Trace:
     """Return the trace of the model for images of the shape of `x`, made once; raise InputError for a wrong grid."""
     if grid is not None and min(grid) < 1:
         raise InputError(f"grid must be the rows and the columns of the tokens, such as (14, 14), got {grid}")
@@ -38,7 +38,7 @@ def layout_of(model: nn.Module, x: Tensor, name: str, grid: Grid | None = None) 
         ModelError: there is no such layer. InputError: the grid does not fit. Unsupported: the layer has no space, or
             tokens of no grid that can be found.
     """
-    return layout_in(_traced(model, x, grid), model, name, grid)
+    return layout_in(traced(model, x, grid), model, name, grid)
 
 
 def as_maps(model: nn.Module, x: Tensor, name: str, output: Tensor) -> Tensor:
@@ -56,7 +56,9 @@ def as_maps(model: nn.Module, x: Tensor, name: str, output: Tensor) -> Tensor:
 def last_spatial_layer(model: nn.Module, x: Tensor, grid: Grid | None = None) -> str:
     """Return the name of the last layer whose output has space: more than one row or column, or tokens of a grid.
 
-    For a transformer, it is the last layer on whose patch tokens the logits depend: with a class token, the patch
+    Adaptive pooling, which only resamples (AlexNet, VGG), does not count, nor do maps that each belong to one class
+    (SqueezeNet). If the network applies a function such as ReLU to that layer, the result is named `LAYER+relu`. For a
+    transformer, it is the last layer on whose patch tokens the logits depend: with a class token, the patch
     tokens of the last block no longer change the logits. Single linear layers (queries, keys, values) do not count.
 
     Raises:
@@ -65,16 +67,22 @@ def last_spatial_layer(model: nn.Module, x: Tensor, grid: Grid | None = None) ->
     known = _LAST.setdefault(unwrap(model), {})
     key = (x.shape[1:], grid)
     if key not in known:
-        known[key] = _last(_traced(model, x, grid), model, x, grid)
+        known[key] = _last(model, x, grid)
     return known[key]
 
 
-def _last(trace: Trace, model: nn.Module, x: Tensor, grid: Grid | None) -> str:
-    """Return the name of the last layer with space, from the trace of a model (see `last_spatial_layer`)."""
-    # all layers with space, in order of execution
+def spatial_layers(model: nn.Module, x: Tensor, grid: Grid | None = None) -> list[tuple[str, int, Layout]]:
+    """Return the name, the number of channels and the layout of all layers with space, in order of execution.
+
+    Single linear layers that return tokens, and maps that each belong to one class, are left out.
+
+    Raises:
+        Unsupported: the tokens of the last such layer have no grid that can be found.
+    """
+    trace = traced(model, x, grid)
     layouts: dict[str, Layout] = {}
     unknown = None  # the last layer with tokens of no known grid
-    for name in trace.order:
+    for name in _without_class_maps(trace, grid):
         _, shape = trace.outputs[name]
         layout = trace.layout(name, grid)
         if layout is not None and (layout.kind == "first" or not isinstance(layer(model, name), nn.Linear)):
@@ -83,6 +91,18 @@ def _last(trace: Trace, model: nn.Module, x: Tensor, grid: Grid | None) -> str:
             unknown = name
     if unknown is not None:
         layout_in(trace, model, unknown, grid)  # raises an error that says which grid to give
+    return [(name, _channels(trace, name, layout), layout) for name, layout in layouts.items()]
+
+
+def _channels(trace: Trace, name: str, layout: Layout) -> int:
+    shape = trace.outputs[name][1]
+    assert not isinstance(shape, str)
+    return shape[1] if layout.kind == "first" else shape[-1]
+
+
+def _last(model: nn.Module, x: Tensor, grid: Grid | None) -> str:
+    """Return the name of the last layer with space (see `last_spatial_layer`)."""
+    layouts = {name: layout for name, _, layout in spatial_layers(model, x, grid)}
     if not layouts:
         raise Unsupported(
             "the model has no layer whose output has space, [B, C, h, w] or a transformer's tokens; choose an "
@@ -110,34 +130,59 @@ def _last_that_counts(layouts: dict[str, Layout], model: nn.Module, x: Tensor) -
 def pooled_head(model: nn.Module, x: Tensor, grid: Grid | None = None) -> tuple[str, Tensor, Tensor | None]:
     """Return the layer whose average over space enters the last linear layer, and the weights of that linear layer.
 
+    It is found by what the linear layer reads: functions that the network applies to the layer, whose result has a name
+    of its own (see `hooks.applied`), and dropout may lie between. Where the averages are the logits themselves, the
+    weight is the identity.
+
     Returns:
         The name of the averaged layer, the weight `[K, D]` of the linear layer, and its bias `[K]` or None.
 
     Raises:
-        Unsupported: the model does not end in global average pooling and one linear layer.
+        Unsupported: the model does not end in global average pooling and at most one linear layer.
     """
-    trace = _traced(model, x, grid)
-    for name, output in sorted(trace.latest.values(), key=lambda entry: -trace.outputs[entry[0]][0]):
+    trace = traced(model, x, grid)
+    for name, output in reversed(trace.recent):
         layout = trace.layout(name, grid) if trace.outputs[name][1] == output.shape else None
-        head = _head(trace, layout.maps(output).mean((2, 3))) if layout is not None else None
+        if layout is None:
+            continue
+        mean = layout.maps(output).mean((2, 3))
+        if _close(mean, trace.logits):  # one map for each class, which a convolution made
+            return name, torch.eye(mean.shape[1]).to(mean), None
+        head = _head(trace, mean)
         if head is not None:
             linear = layer(model, head)
             assert isinstance(linear, (nn.Linear, nn.Conv2d))
             return name, linear.weight.flatten(1), linear.bias
     raise Unsupported(
-        "CAM needs global average pooling and one linear layer after the last spatial layer "
+        "CAM needs global average pooling and at most one linear layer after the last spatial layer "
         f"({last_spatial_layer(model, x, grid)!r}), which this model does not have; grad_cam needs neither"
     )
 
 
+def _without_class_maps(trace: Trace, grid: Grid | None) -> list[str]:
+    """Return the layers of a trace without those at its end that give one map for each class.
+
+    Where the logits are the means of the last maps, as in SqueezeNet, these are explanations already: each channel
+    belongs to one class. So do the maps of the same shape before them, which are not rectified yet.
+    """
+    for name, output in reversed(trace.recent):
+        layout = trace.layout(name, grid) if trace.outputs[name][1] == output.shape else None
+        if layout is not None and name in trace.order and _close(layout.maps(output).mean((2, 3)), trace.logits):
+            end = trace.order.index(name)
+            while end and trace.outputs[trace.order[end - 1]][1] == output.shape:
+                end -= 1
+            return trace.order[:end] or trace.order
+    return trace.order
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one.to(other), other, rtol=1e-3, atol=1e-5)
+
+
 def _head(trace: Trace, mean: Tensor) -> str | None:
     """Return the name of the linear layer that computes the logits from the spatial mean `[1, D]`, or None."""
-
-    def close(one: Tensor, other: Tensor) -> bool:
-        return one.shape == other.shape and torch.allclose(one.to(other), other, rtol=1e-3, atol=1e-5)
-
     logits = trace.logits
     for name, before, after in reversed(trace.heads):
-        if close(before, mean.to(before)) and close(after.to(logits), logits):
+        if _close(before, mean.to(before)) and _close(after.to(logits), logits):
             return name
     return None

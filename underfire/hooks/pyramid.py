@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from underfire.errors import Unsupported
-from underfire.hooks.reading import frozen, remove_at_exit, unwrap
+from underfire.hooks.finding import last_spatial_layer, spatial_layers, traced
 
 
 class PyramidLevel(NamedTuple):
@@ -30,37 +26,18 @@ class PyramidLevel(NamedTuple):
 def feature_pyramid(model: nn.Module, x: Tensor) -> list[PyramidLevel]:
     """Return the last layer of every spatial size, the finest first, found in one pass of a noise image.
 
-    Of nested layers that return the same tensor, the innermost is named. Sizes that come after smaller ones, as in a
-    decoder, are left out.
+    Feature maps may be channels last or tokens (see `layout_of`). A module that is used several times counts at its
+    last use, and a layer inside a block that then reduces the size gives way to what enters the block. No layer counts
+    that comes after `last_spatial_layer`.
 
     Raises:
-        Unsupported: no layer has space.
+        Unsupported: no layer has space, or tokens have no grid that can be found.
     """
-    seen: list[tuple[PyramidLevel, tuple[int, int]]] = []  # in order of execution, with the identity of the output
-
-    def watch(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1:
-                identity = output.data_ptr(), output._version
-                if not (seen and seen[-1][1] == identity):
-                    seen.append((PyramidLevel(name, output.shape[1], (output.shape[2], output.shape[3])), identity))
-
-        return hook
-
-    noise = torch.rand(1, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=x.dtype).to(x.device)
-    with ExitStack() as stack, torch.no_grad(), frozen(model):
-        for name, module in unwrap(model).named_modules():
-            if name:
-                stack.enter_context(remove_at_exit(module.register_forward_hook(watch(name))))
-        model(noise)
-    if not seen:
-        raise Unsupported("the model has no layer with a spatial output [B, C, h, w]; choose another interpreter")
-    # keep the last layer of each size, while sizes fall
-    found: list[PyramidLevel] = []
-    for level, _ in seen:
-        area = level.size[0] * level.size[1]
-        if found and found[-1].size == level.size:
-            found[-1] = level
-        elif not found or area < found[-1].size[0] * found[-1].size[1]:
-            found.append(level)
-    return found
+    last, trace = last_spatial_layer(model, x), traced(model, x)
+    found: dict[tuple[int, int], PyramidLevel] = {}
+    for name, channels, layout in spatial_layers(model, x):
+        if name == last or layout.grid not in found or not trace.narrows(name):
+            found[layout.grid] = PyramidLevel(name, channels, layout.grid)
+        if name == last:
+            break
+    return sorted(found.values(), key=lambda level: -level.size[0] * level.size[1])

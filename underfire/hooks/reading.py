@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import ModelError, Unsupported, nearest
+from underfire.hooks.applied import APPLIED, AppliedFunctions
 from underfire.hooks.second_derivatives import twice_differentiable
 
 
@@ -53,16 +54,40 @@ def frozen(model: object) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def layer(model: nn.Module, name: str) -> nn.Module:
-    """Return the layer called `name`.
+def readable_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the layers of a model with their names; those inside a compiled part have no hooks and are left out.
 
     Raises:
-        ModelError: there is none; the message suggests the nearest name and lists all.
+        Unsupported: the whole model is compiled.
     """
-    layers = {key: module for key, module in unwrap(model).named_modules() if key}
+    core = unwrap(model)
+    if isinstance(core, torch.jit.ScriptModule):
+        raise Unsupported(
+            "the layers of a model that torch.jit compiled cannot be read; give the model that it was compiled from, "
+            "or choose an interpreter that reads no layer, such as gradient"
+        )
+    return [(key, m) for key, m in core.named_modules() if key and not isinstance(m, torch.jit.ScriptModule)]
+
+
+def layer(model: nn.Module, name: str) -> nn.Module:
+    """Return the layer called `name`; of `NAME+FUNCTION`, a function of a layer's output, it is the layer `NAME`.
+
+    Raises:
+        ModelError: there is none; the message suggests the nearest name and lists all. Unsupported: the model is
+            compiled.
+    """
+    return _find(model, name)[1]
+
+
+def _find(model: nn.Module, name: str) -> tuple[str, nn.Module, str | None]:
+    """Return the name of a layer, the layer, and the function of its output that is read, or None."""
+    layers = dict(readable_layers(model))
+    before, plus, function = name.rpartition(APPLIED)
+    if name not in layers and plus and before in layers:
+        return before, layers[before], function
     if name not in layers:
         raise ModelError(f"the model has no layer {name!r}; {nearest(name, layers)}")
-    return layers[name]
+    return name, layers[name], None
 
 
 class _Memo:
@@ -157,23 +182,34 @@ def read(
         begin: let the graph begin at these layers, as in `forward_from_layers`.
     """
     outputs: dict[str, Tensor] = {}
+    taps = _Taps(outputs)
 
-    def keep(name: str) -> Callable[..., Any]:
+    def keep(name: str, functions: Sequence[str], itself: bool) -> Callable[..., Any]:
         def hook(_: nn.Module, __: Any, output: Any) -> Any:
             if not isinstance(output, Tensor):
                 raise Unsupported(f"layer {name!r} returns a {type(output).__name__}, not a tensor")
             if begin and not output.requires_grad:
                 output = output.detach().requires_grad_()
-            outputs[name] = output
-            return output.clone()  # a later in-place operation must not overwrite it
+            if itself:
+                outputs[name] = output
+            given = output.clone()  # a later in-place operation must not overwrite it
+            if functions:
+                taps.watch(name, given)
+            return given
 
         return hook
 
+    found = [_find(model, name) for name in names]
     with ExitStack() as stack:
         if x.requires_grad and torch.is_grad_enabled():
             stack.enter_context(twice_differentiable())
-        for name in names:
-            stack.enter_context(remove_at_exit(layer(model, name).register_forward_hook(keep(name))))
+        if any(function is not None for _, _, function in found):
+            stack.enter_context(taps)
+        for name, module in {name: module for name, module, _ in found}.items():
+            read_of_it = [function for other, _, function in found if other == name]
+            taps.wanted[name] = functions = [function for function in read_of_it if function is not None]
+            hook = keep(name, functions, None in read_of_it)
+            stack.enter_context(remove_at_exit(module.register_forward_hook(hook)))
         logits = forward(x)
     missing = [name for name in names if name not in outputs]
     if missing:
@@ -181,6 +217,21 @@ def read(
     if memo is not None:
         memo.x, memo.key, memo.logits, memo.outputs = x, (x._version, torch.is_grad_enabled()), logits, outputs
     return logits, outputs
+
+
+class _Taps(AppliedFunctions):
+    """Keep the results of functions that the network applies to the outputs of layers."""
+
+    def __init__(self, outputs: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.outputs, self.wanted = outputs, dict[str, list[str]]()
+
+    def applied(self, name: str, function: str, result: Tensor) -> Tensor:
+        """Keep the result if it is wanted, and return a copy that later in-place operations may overwrite."""
+        if function not in self.wanted[name]:
+            return result
+        self.outputs[f"{name}{APPLIED}{function}"] = result
+        return result.clone()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.errors import InputError, ModelError, NotFitted
-from underfire.hooks import activations, frozen
+from underfire.hooks import activations, frozen, layout_of
 from underfire.interpreters.rts import files as rts_files
 from underfire.interpreters.rts.loss import Terms, loss
 from underfire.interpreters.rts.network import WIDTH
@@ -137,7 +137,8 @@ class RTS:
             network = trained.network
             wide = torch.promote_types(torch.float32, x.dtype)  # an earlier call may have set another dtype
             network.to(x.device, wide)
-            m: Tensor = network([outputs[name].to(wide) for name in trained.layers], y, self.threshold)
+            features = [layout_of(model, x, name).maps(outputs[name]).to(wide) for name in trained.layers]
+            m: Tensor = network(features, y, self.threshold)
         finite = torch.isfinite(m).flatten(1).all(1)
         if not bool(finite.all()):
             raise ModelError(f"the model's features are NaN or infinite for {int((~finite).sum())} of {len(x)} images")

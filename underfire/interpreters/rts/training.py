@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from underfire.errors import DataError, InputError, ModelError
-from underfire.hooks import PyramidLevel, activations, feature_pyramid, frozen
+from underfire.hooks import PyramidLevel, activations, feature_pyramid, frozen, layout_of
 from underfire.interpreters.rts import files as rts_files
 from underfire.interpreters.rts.loss import Terms, loss
 from underfire.interpreters.rts.network import MaskingModel
@@ -145,7 +145,7 @@ def train(
 def _features(model: nn.Module, x: Tensor, names: list[str], dtype: torch.dtype) -> list[Tensor]:
     """Return the outputs of the layers `names` for images `x`, in `dtype`."""
     outputs = activations(model, x, names)[1]
-    return [outputs[name].to(dtype) for name in names]
+    return [layout_of(model, x, name).maps(outputs[name]).to(dtype) for name in names]
 
 
 def _draw_classes(y: Tensor, classes: int, absent: float, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,55 @@
+"""Read what a network computes outside its layers: a function, such as ReLU, of the output of a layer.
+
+Such a result has the name of the layer, `+` and the name of the function, such as `features.norm5+relu` in a DenseNet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from underfire.hooks.rectifiers import OTHERS, name_of
+
+#: Stands between the name of a layer and that of a function.
+APPLIED = "+"
+# Functions of single activations, by name.
+_FUNCTIONS = {
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "hardtanh",
+    "prelu",
+    "threshold",
+    "_threshold",
+    "clamp",
+    "clamp_min",
+} | OTHERS
+
+
+class AppliedFunctions(TorchFunctionMode):
+    """Watch the outputs of layers, and call `applied` for every activation function that is applied to one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watched: dict[int, tuple[str, Tensor]] = {}
+
+    def watch(self, name: str, output: Tensor) -> None:
+        """Watch the output of a layer."""
+        self._watched[id(output)] = name, output
+
+    def applied(self, name: str, function: str, result: Tensor) -> Tensor:
+        """Take the result of a function of the output of layer `name`; return what the network goes on with."""
+        raise NotImplementedError
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result, function = func(*args, **kwargs), name_of(func).rstrip("_")
+        if function not in _FUNCTIONS or not isinstance(result, Tensor):
+            return result
+        name, output = self._watched.get(id(args[0] if args else kwargs.get("input")), ("", None))
+        return result if output is None else self.applied(name, function, result)
