@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import InputError, Unsupported
-from underfire.hooks.layouts import Grid, Layout, Trace, layout_in, noise_image, trace_layers
+from underfire.hooks.layouts import Grid, Layout, Trace, layout_in
 from underfire.hooks.reading import frozen, layer, read, uncached, unwrap
+from underfire.hooks.tracing import noise_image, trace_layers
 
 _TRACES: WeakKeyDictionary[nn.Module, dict[torch.Size, Trace]] = WeakKeyDictionary()
 # The results of `last_spatial_layer`, for each model, and each shape of an image and grid of tokens.
