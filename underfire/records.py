@@ -92,6 +92,9 @@ class Check:
         value: the measured number.
         limit: the threshold that `value` is compared with.
         detail: one sentence that explains the result to the reader of the report.
+        rival: the attack without a gradient that the check compares with the attack it checks; empty if none.
+        hits: number of images that the rival fools within the size of the attack; None without a rival.
+        images: number of images that were checked, all of them classified correctly; None without a rival.
     """
 
     name: str
@@ -99,3 +102,6 @@ class Check:
     value: float
     limit: float
     detail: str
+    rival: str = ""
+    hits: int | None = None
+    images: int | None = None

@@ -17,6 +17,7 @@ from underfire.audit import masking
 from underfire.audit.masking import Budget, chance, checks
 from underfire.audit.run import run
 from underfire.audit.spec import AuditSpec
+from underfire.errors import Unsupported
 from underfire.model import Classifier
 from underfire.records import Check
 
@@ -142,5 +143,32 @@ def test_an_audit_runs_them_on_its_own_attack(small: Small, tmp_path: object) ->
     assert masking.subject(small(attacks=["fgsm"])).title == "pgd linf"
 
 
-def test_a_recipe_has_no_step_size_and_leaves_the_checks_to_pgd(small: Small) -> None:
-    assert masking.subject(small(attacks=["recipe"])).name == "pgd"
+def test_a_recipe_is_checked_itself(small: Small) -> None:
+    assert masking.subject(small(attacks=["recipe"])).name == "recipe"
+    given: dict[str, object] = {}
+    masking.with_step_size(lambda **options: given.update(options), {"step_rule"})(step_size=0.1, steps=2)  # type: ignore[arg-type, return-value]
+    assert given == {"step_rule": 0.1, "steps": 2}
+
+
+def test_of_other_attacks_pgd_is_checked_at_their_norm_and_sizes_above_0(small: Small) -> None:
+    estimated = {"name": "pgd", "eps": 0.2, "estimate": "nes"}
+    for attacks in ([{"name": "ddn", "eps": 0.7}, estimated], [{"name": "pgd", "eps": 0}, {"name": "ddn", "eps": 0.7}]):
+        found = masking.subject(small(attacks=attacks))
+        assert (found.name, found.norm, found.eps) == ("pgd", "l2", [0.7])
+    assert masking.subject(small(attacks=[{"name": "pgd", "eps": 0}])).eps == [8 / 255]
+
+
+def test_an_attack_that_refuses_a_model_without_gradient_fools_none() -> None:
+    batch = data.load("digits:", n=50, seed=1)[:]
+
+    def attack(model: nn.Module, x: torch.Tensor, y: torch.Tensor, **options: object) -> torch.Tensor:
+        if "estimate" not in options:
+            raise Unsupported("the model has no gradient")
+        return pgd(model, x, y, **options)  # type: ignore[arg-type]
+
+    model = Classifier(audit_networks.rounded().eval())
+    found = {c.name: c for c in checks(model, batch.x, batch.y, attack=attack, budget=Budget("linf", 0.2, 10))}
+    assert _failed(found) >= {"gradients", "unbounded_eps", "beats_black_box"}
+    rival = found["beats_black_box"]
+    assert (rival.rival, rival.images) == ("NES", _right())
+    assert rival.hits is not None and rival.value == pytest.approx(rival.hits / _right())

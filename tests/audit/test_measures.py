@@ -64,7 +64,7 @@ def test_a_label_may_be_any_text(small: Small, tmp_path: Any, label: str) -> Non
     spec = small(data={"uri": "digits:", "n": 12, "seed": 1}, measures=measures)
     ledger = run(spec, tmp_path / "run")
     plain = run(spec.model_copy(update={"measures": spec.measures[2:]}), tmp_path / "plain")
-    assert [s.forged for s in map_shifts(ledger)] == [s.forged for s in map_shifts(plain)]
+    assert [s.plausible for s in map_shifts(ledger)] == [s.plausible for s in map_shifts(plain)]
     assert [s.iou for s in map_shifts(ledger)] == [s.iou for s in map_shifts(plain)]
     values = map_shifts(ledger)[0].measures
     assert values[label] == values["other"] == values["map_ssim"] == map_shifts(plain)[0].measures["map_ssim"]

@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from underfire.audit.comparison import Difference, leading
 from underfire.audit.graph import Cell
 from underfire.audit.kinds import KINDS
 from underfire.audit.ledger import Ledger, write_head
 from underfire.audit.reading import MapShift, largest
 from underfire.audit.result import Result
+from underfire.audit.sentences import verdict
 from underfire.audit.spec import parse_spec
+from underfire.audit.standing import FIRM
 from underfire.audit.store import Store
-from underfire.audit.summary import Difference, findings, leading, verdict
+from underfire.audit.summary import findings
 from underfire.measures.statistics import clopper_pearson
 from underfire.records import Interval
 
@@ -87,6 +90,7 @@ def ledger(content: Callable[..., dict[str, Any]], tmp_path: Path) -> Ledger:
     clean, checks = Result(), Result()
     clean.add(N, id=[f"s{i}" for i in range(N)], y=1, pred=[1] * 9 + [2], conf=0.9)
     checks.add(2, name=["b", "a"], passed=[True, False], value=[0.0, 1.0], limit=[0.0, 0.5], detail=["", "No."])
+    checks.add(2, rival="", hits=None, images=None)
     plain, aimed = _craft(PLAIN, 0.1, 0, {1, 2, 3}), _craft(AIMED, 0.1, 0, {1, 2, 5}, "cam")
     cells = [
         (CLEAN, clean),
@@ -96,7 +100,7 @@ def ledger(content: Callable[..., dict[str, Any]], tmp_path: Path) -> Ledger:
         _craft(PLAIN, 0.1, 1, {3, 4}),
         aimed,
         _maps(aimed[0], [0.4] + [0.8] * 8 + [np.nan]),
-        (Cell("masking", {}), checks),
+        (Cell("masking", {}, about={"label": PLAIN, "norm": "linf", "eps": 0.1}), checks),
     ]
     store = Store(tmp_path)
     for cell, result in cells:
@@ -135,8 +139,8 @@ def test_maps_and_their_paired_difference(ledger: Ledger) -> None:
     aimed, plain = found.shifts
     assert (aimed.label, aimed.attacked, plain.label, plain.attacked) == (AIMED, "cam", PLAIN, "")
     assert (aimed.iou.value, aimed.iou.n) == (pytest.approx((0.4 + 8 * 0.8) / 9), 9)  # the undefined one is left out
-    assert aimed.forged == clopper_pearson(3, 9)
-    assert plain.forged == clopper_pearson(0, 9)
+    assert aimed.plausible == clopper_pearson(3, 9)
+    assert plain.plausible == clopper_pearson(0, 9)
     inside = aimed.measures["mass_inside"]
     assert inside.clean is not None
     assert (inside.clean.value, inside.value.value) == (0.75, 0.25)
@@ -154,28 +158,29 @@ def test_maps_and_their_paired_difference(ledger: Ledger) -> None:
 
 def test_gates_checks_and_verdict(ledger: Ledger) -> None:
     found = findings(ledger)
-    assert [(gate.value, gate.passed) for gate in found.gates] == [
-        (0.9, True),
-        (0.5, True),
-        (0.4, False),
-        (pytest.approx((0.4 + 8 * 0.8) / 9), True),
-        (None, False),
+    assert [(gate.value, gate.state) for gate in found.gates] == [  # a cell is missing, so no gate holds
+        (0.9, "unsure"),
+        (0.5, "unsure"),
+        (0.4, "missed"),
+        (pytest.approx((0.4 + 8 * 0.8) / 9), "unsure"),
+        (None, "unknown"),
     ]
     assert [gate.name for gate in found.gates][1:3] == [
         f"robust accuracy {PLAIN} eps 0.1",
-        "worst accuracy linf eps 0.1",
+        "worst accuracy L∞ eps 0.1",
     ]
     assert not found.passed
     assert [check.name for check in found.checks] == ["a", "b"]
     assert found.missing == 1
     assert found.verdict == (
-        "Accuracy falls from 90.0% to 40.0% under all attacks of linf eps 0.1 together "
+        "The run is not finished: 1 of 9 cells has no result. "
+        "1 of 2 masking checks warns (a): the model may be weaker than these numbers say. "
+        "Accuracy falls from 90.0% to 40.0% under all attacks of L∞ eps 0.1 together "
         "(95% interval 12.2% to 73.8%, n = 10). "
-        "adv2 cam linf does not keep significantly more of the cam map than pgd linf at the same linf eps 0.1, "
+        "adv2 cam linf does not keep significantly more of the cam map than pgd linf at the same L∞ eps 0.1, "
         "over the 2 images that both fool: mean IoU 0.80 against 0.20, "
         "paired difference +0.60 (95% interval +0.60 to +0.60); "
-        "100.0% and 0.0% of the maps stay plausible (IoU at least 0.5). "
-        "The model may be weaker than these numbers say: 1 of 2 masking checks warn (a)."
+        "100.0% and 0.0% of the maps stay plausible (IoU at least 0.5)."
     )
 
 
@@ -193,7 +198,7 @@ def _gap(low: float, high: float, n: int, **changes: Any) -> Difference:
 def test_a_map_is_forged_when_the_whole_interval_says_so(low: float, high: float, n: int, forged: bool) -> None:
     gap = _gap(low, high, n)
     assert gap.forged is forged
-    said = verdict(None, [], [], [gap], [])
+    said = verdict(FIRM, None, [], [], [gap], [])
     assert ("does not keep significantly more of the cam map" in said) is not forged
     assert f"{low:+.2f} to {high:+.2f}" in said
     assert f"over the {n} images that both fool" in said
@@ -209,12 +214,12 @@ def test_the_plain_attack_of_the_verdict_is_the_strongest_and_of_equals_the_hard
     ]
     first, second = leading(gaps)
     assert (first, second) == (gaps[2], gaps[4])
-    assert "Forged maps: 1 of the 2 that were attacked." in verdict(None, [], [], gaps, [])
+    assert "Forged maps: 1 of the 2 that were attacked." in verdict(FIRM, None, [], [], gaps, [])
 
 
 def test_a_rate_of_plausible_maps_alone_is_not_called_forgery() -> None:
     alone = MapShift(AIMED, "linf", 0.1, "cam", "cam", *[Interval(0.9, 0.8, 1.0, 9)] * 2, clopper_pearson(9, 9), {})
-    said = verdict(None, [], [alone], [], [])
+    said = verdict(FIRM, None, [], [alone], [], [])
     assert said.startswith("In 100.0% of 9 images adv2 cam linf changes the class and the cam map stays plausible")
     assert "nothing to compare with" in said
 
@@ -225,5 +230,6 @@ def test_an_empty_ledger_has_nothing_to_say(content: Callable[..., dict[str, Any
     write_head(Store(tmp_path), {"spec": spec.model_dump(), "cells": planned})
     found = findings(Ledger(tmp_path))
     assert (found.clean, found.attacks, found.shifts, found.differences, found.missing) == (None, (), (), (), 1)
-    assert found.verdict == "Nothing has been measured yet."
+    assert found.standing.level == "nothing"
+    assert found.verdict.startswith("The model has not been attacked yet.") and "1 of 1 cells" in found.verdict
     assert found.passed

@@ -8,8 +8,9 @@ import math
 import pytest
 
 from underfire.audit.reading import AttackResult, MapShift
+from underfire.audit.standing import Standing
 from underfire.audit.summary import Findings
-from underfire.cli.gates import Gate, failures
+from underfire.cli.gates import Gate, exit_code, lines, outcomes
 from underfire.cli.summary import print_summary
 from underfire.records import Check, Interval
 
@@ -31,7 +32,7 @@ def shift(interpreter: str, attacked: str, l1: Interval, iou: Interval) -> MapSh
 
 def findings(**changes: object) -> Findings:
     empty = {field.name: () for field in dataclasses.fields(Findings)}
-    return Findings(**{**empty, "clean": None, "missing": 0, "verdict": "All is said.", **changes})  # type: ignore[arg-type]
+    return Findings(**{**empty, "clean": None, "missing": 0, "verdict": "All is said.", "standing": SOUND, **changes})  # type: ignore[arg-type]
 
 
 def test_the_largest_size_of_each_attack_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,7 +54,11 @@ def test_an_empty_run_has_its_verdict_only(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == "All is said.\n"
 
 
-def test_an_unknown_figure_misses_its_gate() -> None:
+SOUND = Standing("firm")
+UNSURE = Standing("partial", reasons=("The run is not finished: 2 of 9 cells have no result.",))
+
+
+def test_gates_compare_estimates_or_the_ends_of_intervals() -> None:
     found = findings(clean=HALF, attacks=(result(0.1, 0.3),), shifts=(shift("cam", "", HALF, UNKNOWN),))
     gates = [
         Gate("clean_accuracy", 0.5),
@@ -61,8 +66,37 @@ def test_an_unknown_figure_misses_its_gate() -> None:
         Gate("robust_accuracy/pgd linf", 0.31),
         Gate("map_iou/pgd linf/cam", 0.1),
     ]
-    assert failures(found, gates) == [
-        "robust_accuracy is unknown, under 0.1",
-        "robust_accuracy/pgd linf is 0.3, under 0.31",
-        "map_iou/pgd linf/cam is unknown, under 0.1",
-    ]
+    by_estimate = outcomes(found, gates)
+    assert [gate.state for gate in by_estimate] == ["held", "unknown", "missed", "unknown"]
+    assert by_estimate[0].value == 0.5
+    by_end = outcomes(found, gates, confident=True)
+    assert [gate.state for gate in by_end] == ["missed", "unknown", "missed", "unknown"]
+    assert (by_end[0].value, by_end[2].value) == (0.4, 0.15)
+    assert by_end[0].compared in lines(by_end, SOUND)[0]
+
+
+@pytest.mark.parametrize(
+    ("standing", "limit", "state", "code"),
+    [
+        (SOUND, 0.5, "held", 0),
+        (SOUND, 0.6, "missed", 1),
+        (Standing("open"), 0.5, "held", 0),
+        (UNSURE, 0.5, "unsure", 3),
+        (UNSURE, 0.6, "missed", 3),
+        (Standing("blind", "These numbers cannot be believed"), 0.5, "unsure", 3),
+        (Standing("nothing", "Nothing can be said"), 0.0, "unsure", 3),
+    ],
+)
+def test_a_gate_holds_only_on_a_finished_run_that_can_be_believed(
+    standing: Standing, limit: float, state: str, code: int
+) -> None:
+    results = outcomes(findings(clean=HALF, standing=standing), [Gate("clean_accuracy", limit)])
+    assert [gate.state for gate in results] == [state]
+    assert exit_code(results, standing) == code
+    assert exit_code([], standing) == 0  # without a gate, nothing was asked
+    assert bool(lines(results, standing)) == bool(code)
+
+
+def test_what_is_missing_is_said_where_no_gate_can_hold() -> None:
+    results = outcomes(findings(clean=HALF, standing=UNSURE), [Gate("clean_accuracy", 0.1)])
+    assert lines(results, UNSURE) == [f"no gate holds: {UNSURE.reasons[0]}"]

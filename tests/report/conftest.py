@@ -36,6 +36,7 @@ CHECKS: tuple[tuple[str, bool, float, float, str], ...] = (
     ("gradients", True, 0.0, 0.0, "No gradient is zero or not a number."),
     ("restarts", False, 0.07, 0.05, "Five random restarts fool 7 % more images than one: raise the restarts."),
 )
+RIVALS = {"beats_noise": "random noise", "beats_black_box": "NES"}
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def write(
     gates: Sequence[dict[str, Any]] = (),
     measures: Sequence[str] = MEASURES,
     missing: int = 0,
+    rival_share: float = 0.04,
 ) -> Path:
     """Write the run folder and return it; the last `missing` attacks and checks are left out, as a killed run would."""
     x, y, where = images(max(gallery, 1))
@@ -123,8 +125,10 @@ def write(
         result = Result()
         names = ("name", "passed", "value", "limit", "detail")
         for check in checks:
-            result.add(1, **dict(zip(names, check, strict=True)))
-        groups.append([(Cell("masking", {}), result)])
+            rival = RIVALS.get(check[0])
+            result.add(1, **dict(zip(names, check, strict=True)), rival=rival or "")
+            result.add(1, hits=round(50 * rival_share) if rival else None, images=50 if rival else None)
+        groups.append([(Cell("masking", {}, about={"label": "pgd linf", "norm": "linf", "eps": 4 / 255}), result)])
     spec = {
         "model": {"uri": "zoo:cluttered_digits"},
         "data": {"uri": "cluttered-digits:test", "n": n},

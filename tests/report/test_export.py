@@ -24,8 +24,8 @@ def test_json_has_every_number_with_its_interval(synthetic: Synthetic) -> None:
     worst = next(result for result in content["robust"] if result["norm"] == "linf" and result["eps"] == 8 / 255)
     assert worst["worst"] == "pgd linf"
     assert worst["robust"]["value"] == pytest.approx(0.02)
-    forged = next(s for s in content["shifts"] if s["attacked"] == s["interpreter"])["forged"]
-    assert (forged["value"], forged["n"]) == (pytest.approx(90 / 95), 95)
+    plausible = next(s for s in content["shifts"] if s["attacked"] == s["interpreter"])["plausible"]
+    assert (plausible["value"], plausible["n"]) == (pytest.approx(90 / 95), 95)
     assert {f["atlas"] for f in content["findings"]} == {"AML.T0043.000"}
     assert content["checks"] == []
     assert content["spec"]["model"]["uri"] == "zoo:cluttered_digits"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
-from underfire.audit.reading import MapShift, RobustAccuracy
-from underfire.audit.summary import Difference, Findings
+from underfire.audit.comparison import Difference
+from underfire.audit.reading import AttackResult, MapShift, RobustAccuracy
+from underfire.audit.standing import Bound, Standing, worst_accuracy
+from underfire.audit.summary import Findings
 from underfire.records import Check, Interval
 from underfire.report import verdict
 
@@ -26,28 +28,75 @@ def findings(robust: float, *shifts: MapShift, checks: tuple[bool, ...] = (True,
     return Findings(rate(0.9), (), left, shifts, (), asked, (), 0, "")
 
 
+def gap(low: float, kept: float, n: int = 50) -> Difference:
+    overlap = Interval(low + 0.1, low, low + 0.2, n)
+    return Difference("adv2", "pgd", "linf", 0.03, "cam", rate(-0.1), overlap, (0.8, 0.3), (rate(kept), rate(0.2)))
+
+
 @pytest.mark.parametrize(
-    ("robust", "forged", "headline"),
+    ("robust", "low", "kept", "headline"),
     [
-        (0.44, 0.5, "The model is easily fooled, and its explanations can be forged"),
-        (0.46, 0.3, "The model can be fooled, and its explanations can sometimes be forged"),
-        (0.82, 0.5, "The model withstands these attacks, but its explanations can be forged"),
-        (0.82, 0.1, "The model withstands these attacks, and its explanations were not forged"),
-        (0.0, 0.0, "The model is easily fooled, but its explanations were not forged"),
+        (0.44, 0.3, 0.5, "The model is easily fooled, and its explanations can be forged"),
+        (0.46, 0.3, 0.3, "The model can be fooled, and its explanations can sometimes be forged"),
+        (0.82, 0.3, 0.5, "The model withstands these attacks, but its explanations can be forged"),
+        (0.82, -0.1, 0.9, "The model withstands these attacks, and its explanations were not forged"),
+        (0.0, -0.1, 0.0, "The model is easily fooled, but its explanations were not forged"),
     ],
 )
-def test_headline(robust: float, forged: float, headline: str) -> None:
-    assert verdict.judge(findings(robust, shift(forged))).headline == headline
+def test_headline(robust: float, low: float, kept: float, headline: str) -> None:
+    found = replace(findings(robust, shift(0.5)), differences=(gap(low, kept),))
+    assert verdict.judge(found).headline == headline
 
 
-def test_plain_attacks_do_not_clear_an_explanation() -> None:
-    card = verdict.judge(findings(0.0, shift(0.0, attacked=""))).cards[1]
-    assert (card.tone, card.answer) == ("none", "Not attacked")
+@pytest.mark.parametrize(("attacked", "answer"), [("", "Not attacked"), ("cam", "Not compared")])
+def test_without_a_comparison_no_map_is_called_forged(attacked: str, answer: str) -> None:
+    found = findings(0.0, shift(1.0, attacked=attacked))
+    told = verdict.judge(found)
+    assert "forged" not in told.headline.replace("nothing shows whether its explanations can be forged", "")
+    assert (told.cards[1].tone, told.cards[1].answer) == ("none", answer)
+    assert {f.tone for f in verdict.findings(found)} <= {"none"}
 
 
-def test_an_attack_on_another_map_says_nothing_about_this_one() -> None:
-    card = verdict.judge(findings(0.0, shift(0.2), shift(0.9, attacked="cam", interpreter="gradient"))).cards[1]
-    assert card.answer == "Not always"
+def test_too_few_pairs_are_no_verdict_on_maps() -> None:
+    card = verdict.judge(replace(findings(0.0, shift(0.5)), differences=(gap(0.3, 0.9, n=5),))).cards[1]
+    assert (card.tone, card.answer) == ("none", "Cannot be said")
+
+
+BOUND = Bound("NES", "linf", 8 / 255, Interval(0.5, 0.36, 0.64, 50), 0.45)
+
+
+@pytest.mark.parametrize(
+    "standing",
+    [
+        Standing("nothing", "Nothing can be said: right on 0 of 12"),
+        Standing("blind", "These numbers cannot be believed: 4 of 8 checks say so", ("4 of 8 warn.",), BOUND),
+        Standing("partial", "", ("The run is not finished: 3 of 9 cells have no result.",)),
+        Standing("open", "", ("1 of 8 checks warns.",)),
+    ],
+)
+def test_no_green_and_no_withstood_unless_the_run_is_firm(standing: Standing) -> None:
+    known = {f.name: None for f in fields(AttackResult)}
+    known |= {"label": "PGD", "norm": "linf", "eps": 0.03, "robust": rate(0.9), "success": rate(0.0), "atlas": ""}
+    found = findings(0.9, shift(0.0), checks=(True, False))
+    found = replace(found, attacks=(AttackResult(**known),), differences=(gap(-0.1, 0.9),), standing=standing)  # type: ignore[arg-type]
+    told = verdict.judge(found)
+    tones = [card.tone for card in told.cards] + [tone for card in told.cards for tone in card.pips]
+    assert "good" not in tones + [f.tone for f in verdict.findings(found)]
+    assert "Withstood" not in [f.severity for f in verdict.findings(found)]
+    assert "withstands these attacks, and" not in told.headline
+    if standing.headline:
+        assert told.headline == standing.headline
+    if standing.level == "blind":
+        assert told.lead.startswith("What holds: NES")
+        assert told.cards[0].answer == f"At most 45.0{chr(160)}%"
+        assert (told.cards[2].tone, told.cards[2].answer) == ("bad", "No")
+
+
+def test_what_an_attack_did_stays_a_fact_where_checks_fail() -> None:
+    blind = Standing("blind", "These numbers cannot be believed", (), BOUND)
+    found = replace(findings(0.2, shift(0.0)), differences=(gap(0.3, 0.9),), standing=blind)
+    assert [card.tone for card in verdict.judge(found).cards] == ["bad", "bad", "bad"]
+    assert verdict.judge(found).cards[0].answer == f"At most 20.0{chr(160)}%"  # lower than what NES leaves
 
 
 @pytest.mark.parametrize(
@@ -58,13 +107,8 @@ def test_belief(checks: tuple[bool, ...], answer: str) -> None:
 
 
 def test_of_equal_sizes_the_smallest_is_told() -> None:
-    worst = verdict.worst_accuracy(findings(0.0).robust)
+    worst = worst_accuracy(findings(0.0).robust)
     assert worst is not None and worst.eps == 0.01
-
-
-def gap(low: float, kept: float) -> Difference:
-    overlap = Interval(low + 0.1, low, low + 0.2, 50)
-    return Difference("adv2", "pgd", "linf", 0.03, "cam", rate(-0.1), overlap, (0.8, 0.3), (rate(kept), rate(0.2)))
 
 
 @pytest.mark.parametrize(

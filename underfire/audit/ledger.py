@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from underfire.audit.arrays import unpack
+from underfire.audit.credibility import Refusal
 from underfire.audit.kinds import KINDS
-from underfire.audit.result import ARRAYS, TABLE
+from underfire.audit.result import ARRAYS, REFUSED, TABLE
 from underfire.audit.schema import AuditSpec
 from underfire.audit.store import Store
 from underfire.audit.values import as_text
@@ -27,6 +28,9 @@ SCHEMA = 2
 """The version of the layout of a run folder and of the meaning of the columns."""
 
 HEAD = "ledger.json"
+_METHODS = {"craft": "attack", "explain": "interpreter", "measure": "measure", "masking": "check"}
+"""The kinds of cells that run a method of the spec or a check, which may not support the model."""
+
 TABLES = ("clean", "rows", "maps", "measures", "checks")
 """The tables of every ledger; a table without results is empty."""
 
@@ -70,6 +74,26 @@ class Ledger:
     def missing(self) -> int:
         """The number of planned results that do not exist yet."""
         return len({cell["key"] for cell in self.about["cells"]} - self._done)
+
+    @cached_property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """The methods of the spec that could not be run on this model, each once, with the reason."""
+        done = [cell["key"] for cell in self.about["cells"] if cell["kind"] in _METHODS and cell["key"] in self._done]
+        reasons = self._store.read(done, REFUSED)
+        groups: dict[tuple[str, str], list[str]] = {}
+        for cell in self.about["cells"]:
+            role = _METHODS.get(cell["kind"])
+            # A cell whose images or maps could not be made is not a refusal of its own.
+            if role and not any(key in reasons for key in cell.get("needs", {}).values()):
+                about = cell["about"]
+                key = {"attack": "label", "interpreter": "interpreter"}.get(role, "title")
+                groups.setdefault((role, str(about.get(key, role)).partition(" of ")[0]), []).append(cell["key"])
+        found = []
+        for (role, name), keys in groups.items():
+            told = [reasons[key].decode() for key in keys if key in reasons]
+            if told:
+                found.append(Refusal(role, name, told[0], len(told), len(keys)))
+        return tuple(found)
 
     def sql(self, query: str) -> list[dict[str, Any]]:
         """Return the rows of an SQL query over the tables `clean`, `rows`, `maps`, `measures` and `checks`.

@@ -8,7 +8,7 @@ classifies correctly. Two attacks are compared by a sign test over the images th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -20,6 +20,8 @@ from torch.nn.functional import cross_entropy
 
 from underfire.ascent.threats import ball
 from underfire.audit.schema import AttackSpec, AuditSpec
+from underfire.catalog import find
+from underfire.errors import Unsupported
 from underfire.gradients.estimators import nes
 from underfire.hooks import frozen
 from underfire.measures.prediction import margin
@@ -27,6 +29,12 @@ from underfire.records import Check
 
 IMAGES = 50
 """The number of images that the checks use: enough to detect a masked gradient, few enough to be cheap."""
+
+BLIND = frozenset({"gradients", "more_steps", "larger_eps", "unbounded_eps", "beats_noise", "beats_black_box"})
+"""The checks whose failure says that the attack was blind; the failure of another says that it may be too weak."""
+
+NOISE, NES = "random noise", "NES"
+"""The names of the attacks without a gradient that the checks run."""
 
 _SIGNIFICANCE = 0.05  # significance level of the sign test
 _DEAD, _RESTARTS, _HELP, _NOISES = 0.05, 5, 0.1, 20
@@ -43,13 +51,32 @@ class Budget:
 
 
 def subject(spec: AuditSpec) -> AttackSpec:
-    """Return the attack to check: the first untargeted one with all the options that `checks` sets, or else PGD."""
-    needed = {"estimate", "steps", "step_size", "restarts", "keep"}
-    for entry in spec.attacks:
-        if entry.goal == "untargeted" and needed <= set(entry.card.options):
+    """Return the attack to check.
+
+    It is the first untargeted attack with a size above 0 that follows the gradient and has all the options that
+    `checks` sets; without one, it is PGD in the first norm of the spec that PGD has, at the sizes of that attack.
+    """
+    needed = {"estimate", "steps", "restarts", "keep"}
+    attacked = [entry for entry in spec.attacks if any(eps > 0 for eps in entry.eps)]
+    for entry in attacked:
+        options = set(entry.card.options)
+        follows = "estimate" not in entry.options and needed <= options and options & {"step_size", "step_rule"}
+        if entry.goal == "untargeted" and follows:
             return entry
-    sizes = next((entry.eps for entry in spec.attacks if entry.norm == "linf"), [8 / 255])
-    return AttackSpec(name="pgd", label="pgd linf", norm="linf", eps=sizes)
+    norms = find("attack", "pgd").facts.norms
+    known = next(((str(e.norm), e.eps) for e in attacked if e.norm in norms), ("linf", [8 / 255]))
+    return AttackSpec(name="pgd", label=f"pgd {known[0]}", norm=known[0], eps=known[1])
+
+
+def with_step_size(attack: Callable[..., Tensor], options: Container[str]) -> Callable[..., Tensor]:
+    """Return the attack with an option `step_size`, which is passed on as `step_rule` if it has that option instead."""
+    if "step_size" in options:
+        return attack
+
+    def renamed(*inputs: Any, **given: Any) -> Tensor:
+        return attack(*inputs, **{"step_rule" if key == "step_size" else key: value for key, value in given.items()})
+
+    return renamed
 
 
 def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tensor], budget: Budget) -> list[Check]:
@@ -64,7 +91,8 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
         budget: the budget of the attack in the audit.
 
     Returns:
-        The results of the checks; an empty list if the model classifies no image correctly.
+        The results of the checks; an empty list if the model classifies no image correctly. Where no image has a
+        gradient and the attack refuses the model for it, the attack counts as fooling none.
     """
     norm, eps, steps = budget.norm, budget.eps, budget.steps
     right = ~_wrong(model, x, y)
@@ -72,41 +100,35 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
     if len(x) == 0:
         return []
 
+    dead, flat = _gradients(model, x, y)
+
     def fooled(**options: Any) -> Tensor:
         """Return which images the attack fools, bool `[B]`, with `options` in place of its own budget."""
         generator = torch.Generator(x.device).manual_seed(budget.seed)
         given = {"eps": eps, "steps": steps, "restarts": 1, "keep": "success", "generator": generator} | options
-        return _wrong(model, attack(model, x, y, **given), y)
+        try:
+            return _wrong(model, attack(model, x, y, **given), y)
+        except Unsupported:
+            if dead < 1:
+                raise
+            return torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
-    # the attack with its own budget, and its gradients
+    # attacks that need no gradient
+    black = fooled(steps=10, step_size=None, estimate=nes(samples=20, sigma=max(_per_pixel(x, norm, eps) / 2, 1e-3)))
+    noise = _noise(model, x, y, budget)
+    # the attack with its own budget
     white = fooled()
-    dead, flat = _gradients(model, x, y)
     # the attack with fewer steps, other sizes and no bound
     diameter = _diameter(x, norm)
     quarter = max(1, steps // 4)
     steps_taken = {n: fooled(steps=n) for n in (1, quarter) if n < steps} | {steps: white}
     sizes = {eps / 2: fooled(eps=eps / 2), eps: white, min(2 * eps, diameter): fooled(eps=min(2 * eps, diameter))}
     unbounded = fooled(eps=diameter, steps=max(steps, 40), step_size=None)
-    # weaker attacks, and the attack with restarts
-    black = fooled(steps=10, step_size=None, estimate=nes(samples=20, sigma=max(_per_pixel(x, norm, eps) / 2, 1e-3)))
-    noise = _noise(model, x, y, budget)
+    # the attack with restarts
     restarted = fooled(restarts=_RESTARTS)
     gain = _share(restarted) - _share(white)
     return [
-        Check(
-            "gradients",
-            dead <= _DEAD,
-            dead,
-            _DEAD,
-            f"The gradient of the margin is zero or not a number for {dead:.0%} of {_count(x)}.",
-        ),
-        Check(
-            "saturation",
-            flat <= _DEAD,
-            flat,
-            _DEAD,
-            f"The cross-entropy has no gradient for {flat:.0%} of {_count(x)}; an attack on it has no direction there.",
-        ),
+        *_follow(dead, flat, _count(x)),
         _never_weaker("more_steps", steps_taken, "{} steps"),
         _never_weaker("larger_eps", sizes, f"{norm} {{:.4g}}"),
         Check(
@@ -116,8 +138,7 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
             1.0,
             f"Without a bound, the attack fools {_share(unbounded):.0%} of {_count(x)}; it must reach 100%.",
         ),
-        _beats("beats_noise", white, noise, f"{_NOISES} draws of random noise of the same size"),
-        _beats("beats_black_box", white, black, "an attack that only estimates the gradient from outputs (NES)"),
+        *_rivals(white, noise, black),
         Check(
             "restarts",
             gain <= _HELP,
@@ -152,11 +173,31 @@ def _never_weaker(name: str, found: dict[Any, Tensor], unit: str) -> Check:
     return Check(name, value <= limit, value, limit, f"{text}; a larger budget must not fool fewer images.")
 
 
-def _beats(name: str, white: Tensor, other: Tensor, what: str) -> Check:
+def _follow(dead: float, flat: float, images: str) -> list[Check]:
+    """Check that few images have no gradient, of the margin and of the cross-entropy."""
+    margin_text = f"The gradient of the margin is zero or not a number for {dead:.0%} of {images}."
+    text = f"The cross-entropy has no gradient for {flat:.0%} of {images}; an attack on it has no direction there."
+    return [
+        Check("gradients", dead <= _DEAD, dead, _DEAD, margin_text),
+        Check("saturation", flat <= _DEAD, flat, _DEAD, text),
+    ]
+
+
+def _rivals(white: Tensor, noise: Tensor, black: Tensor) -> list[Check]:
+    """Check that the attack fools no fewer images than two attacks that need no gradient."""
+    estimated = "an attack that only estimates the gradient from outputs (NES)"
+    return [
+        _beats("beats_noise", white, noise, f"{_NOISES} draws of random noise of the same size", NOISE),
+        _beats("beats_black_box", white, black, estimated, NES),
+    ]
+
+
+def _beats(name: str, white: Tensor, other: Tensor, what: str, rival: str) -> Check:
     """Check that the attack fools no fewer images than chance explains, compared with the weaker attack `other`."""
     value, limit = _compare(other, white)
     text = f"The attack fools {_share(white):.0%} of {_count(white)}, {what} {_share(other):.0%}"
-    return Check(name, value <= limit, value, limit, f"{text}; the weaker attack must not fool more images.")
+    text = f"{text}; the weaker attack must not fool more images."
+    return Check(name, value <= limit, value, limit, text, rival, int(other.sum()), len(other))
 
 
 def _compare(weak: Tensor, strong: Tensor) -> tuple[float, float]:

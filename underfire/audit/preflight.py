@@ -13,7 +13,7 @@ from underfire.audit.schema import key_path
 from underfire.audit.target import PREVIEWED, Target
 from underfire.classes import listing
 from underfire.domains import domain_of
-from underfire.errors import DataError, ModelError, SpecError, UnderfireError
+from underfire.errors import DataError, ModelError, SpecError, UnderfireError, Unsupported
 
 
 def preflight(target: Target) -> None:
@@ -23,7 +23,8 @@ def preflight(target: Target) -> None:
         DataError: an image cannot be read, a pixel is outside `[0, 1]`, or a label is not one of the model's classes.
         ModelError: the logits have a wrong shape or are not finite, two classes are swapped, or the model is no better
             than guessing.
-        SpecError: a method, with the options of the spec, does not work on this model.
+        SpecError: a method, with the options of the spec, does not work on this model. Of a model without a gradient,
+            a method that needs one is no error: its cells will state that they could not be run.
     """
     preview = target.preview
     if preview.logits.shape[1] < 2:
@@ -76,6 +77,8 @@ def _interpreters(target: Target) -> None:
             target.spec.interpreters[i].card.check_domain(domain_of(target.model).name)
             maps = interpreter(target.model, batch.x, batch.y)
         except UnderfireError as error:
+            if isinstance(error, Unsupported) and not target.has_gradient:
+                continue
             raise SpecError(f"{key_path('interpreters', i)!r} ({title}): {error}") from None
         if maps.dim() != 4 or maps.shape[:2] != (len(batch), 1):
             shape = f"{tuple(maps.shape)}, not [{len(batch)}, 1, h, w]"
@@ -98,6 +101,8 @@ def _attacks(target: Target) -> None:
             attack = attack_of(entry, max(entry.eps))
             x_adv = attack(target.model, batch.x, batch.y, goal=goal, generator=generator, **short)
         except UnderfireError as error:
+            if isinstance(error, Unsupported) and not target.has_gradient:
+                continue
             raise SpecError(f"{key_path('attacks', i)!r} ({entry.title}): {error}") from None
         if x_adv.shape != batch.x.shape:
             shape = f"{tuple(x_adv.shape)}, not {tuple(batch.x.shape)}"

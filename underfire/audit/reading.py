@@ -1,4 +1,4 @@
-"""Figures of a ledger: accuracies under attack, changes of the maps, means of the measures, and masking checks.
+"""Figures of a ledger: accuracies under attack, changes of the maps, and means of the measures.
 
 All functions query the tables of the ledger and change nothing. Each sample counts once: with several seeds, it is
 robust only if it is robust for every seed, and its measures are averaged over the seeds.
@@ -15,13 +15,14 @@ import numpy as np
 
 from underfire.catalog import cards
 from underfire.measures.statistics import bootstrap_mean, clopper_pearson, rate
-from underfire.records import Check, Interval
+from underfire.records import Interval
 
 PLAUSIBLE_IOU = 0.5
 """The smallest IoU with the clean map at which a map counts as plausible.
 
 It is the threshold of object detection, which Zhang et al. 2020 (ADV²) use: the two maps share at least half of the
-area that either of them marks. Many maps reach it after a plain attack, too; see `underfire.audit.summary.Difference`.
+area that either of them marks. Many maps reach it after a plain attack, too; see
+`underfire.audit.comparison.Difference`.
 """
 
 
@@ -98,7 +99,8 @@ class MapShift:
         attacked: the interpreter that the attack was aimed at; empty if none.
         l1: mean L1 distance per pixel between the min-max normalised clean and adversarial maps.
         iou: mean IoU of the largest pixels of the two maps.
-        forged: share of the samples whose class changed while their map stayed plausible (see `PLAUSIBLE_IOU`).
+        plausible: share of the samples whose class changed while their map stayed plausible (see `PLAUSIBLE_IOU`).
+            Plain attacks leave many maps plausible, too: whether a map was forged is a comparison (`Difference`).
         measures: means of the spec's measures of maps, by label.
     """
 
@@ -109,7 +111,7 @@ class MapShift:
     attacked: str
     l1: Interval
     iou: Interval
-    forged: Interval
+    plausible: Interval
     measures: dict[str, Measured]
 
 
@@ -187,7 +189,7 @@ MAPS = f"""
 SELECT m.interpreter, m.label, m.norm, m.eps, id, any_value(m.attacked) AS attacked,
        avg(m.map_l1) AS l1, avg(m.map_iou) AS iou,
        bool_and(r.pred_clean = r.y) AS was_right, bool_and(m.success AND r.pred_clean = r.y) AS surely,
-       bool_or(m.success AND r.pred_clean = r.y AND m.map_iou >= {PLAUSIBLE_IOU} AND NOT isnan(m.map_iou)) AS forged
+       bool_or(m.success AND r.pred_clean = r.y AND m.map_iou >= {PLAUSIBLE_IOU} AND NOT isnan(m.map_iou)) AS plausible
 FROM maps AS m JOIN rows AS r USING (cell, label, seed, id, eps) GROUP BY m.interpreter, m.label, m.norm, m.eps, id
 """
 """A query with one row for every interpreter, attack, size and sample; only for a ledger with interpreters."""
@@ -201,7 +203,7 @@ def map_shifts(source: Source) -> list[MapShift]:
     if not source.sql("SELECT 1 AS one FROM maps LIMIT 1"):
         return []
     query = f"""
-    SELECT interpreter, label, norm, eps, any_value(attacked) AS attacked, list(forged) AS forged
+    SELECT interpreter, label, norm, eps, any_value(attacked) AS attacked, list(plausible) AS plausible
     FROM (SELECT * FROM ({MAPS}) WHERE was_right ORDER BY id)
     GROUP BY interpreter, label, norm, eps ORDER BY interpreter, norm, eps, label
     """
@@ -211,7 +213,7 @@ def map_shifts(source: Source) -> list[MapShift]:
         place = {key: row[key] for key in ("label", "norm", "eps", "interpreter", "attacked")}
         means = measured[row["label"], row["norm"], row["eps"], row["interpreter"]]
         l1, iou = means["map_l1"].value, means["map_iou"].value
-        shifts.append(MapShift(**place, l1=l1, iou=iou, forged=rate(row["forged"]), measures=means))
+        shifts.append(MapShift(**place, l1=l1, iou=iou, plausible=rate(row["plausible"]), measures=means))
     return shifts
 
 
@@ -251,12 +253,6 @@ def _mean(values: Any) -> Interval:
 def _bootstrapped(values: bytes) -> Interval:
     """Return the mean of float64 values with its bootstrap interval."""
     return bootstrap_mean(np.frombuffer(values))
-
-
-def checks(source: Source) -> list[Check]:
-    """Return the masking checks of the run, failed ones first."""
-    found = source.sql('SELECT name, passed, value, "limit", detail FROM checks ORDER BY passed, name')
-    return [Check(**row) for row in found]
 
 
 def largest(entries: Iterable[Entry]) -> list[Entry]:

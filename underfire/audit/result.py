@@ -15,10 +15,10 @@ from underfire.audit.arrays import pack, unpack
 from underfire.audit.graph import Cell
 from underfire.audit.store import Store
 from underfire.audit.target import Target
-from underfire.errors import LedgerError
+from underfire.errors import LedgerError, Unsupported
 from underfire.records import Batch
 
-TABLE, ARRAYS = "table.parquet", "arrays.bin"
+TABLE, ARRAYS, REFUSED = "table.parquet", "arrays.bin", "refused.txt"
 _TYPES = {"s": pa.string(), "i": pa.int64(), "f": pa.float64(), "b": pa.bool_(), "l": pa.list_(pa.string())}
 
 
@@ -42,10 +42,12 @@ class Result:
     Attributes:
         table: the columns of the table by name.
         arrays: tensors for the cells that need this one, by name.
+        refused: why the method cannot be run on the model, in one line; such a result has no rows and no arrays.
     """
 
     table: dict[str, list[Any]] = field(default_factory=dict)
     arrays: dict[str, Tensor] = field(default_factory=dict)
+    refused: str = ""
 
     def add(self, count: int, **values: Any) -> None:
         """Add `count` rows; a tensor or a list has one value per row, and any other value is repeated in every row."""
@@ -59,7 +61,7 @@ class Result:
         Raises:
             LedgerError: the store cannot be written.
         """
-        files = {}
+        files = {REFUSED: self.refused.encode()} if self.refused else {}
         if schema is not None:
             buffer = pa.BufferOutputStream()
             table = {name: self.table.get(name, []) for name in schema.names}
@@ -102,12 +104,15 @@ class Inputs:
         """Return the arrays of a cell's result, on the device.
 
         Raises:
+            Unsupported: the cell could not be run on this model.
             LedgerError: the arrays are damaged, or do not exist and are not of the kind that a budget deletes.
         """
         key = arrays_key(cell.key) if cell.kept_bytes else cell.key
         try:
             return self._read(key)
         except LedgerError:
+            if (refused := self.store.get(cell.key, REFUSED)) is not None:
+                raise Unsupported(refused.decode()) from None
             if not cell.kept_bytes or self.store.size(key):
                 raise
             return self._compute(cell, self).arrays

@@ -25,7 +25,7 @@ from underfire.audit.result import Inputs, Result, arrays_key
 from underfire.audit.schema import AuditSpec
 from underfire.audit.store import Store
 from underfire.audit.target import Target, open_target
-from underfire.errors import InputError, LedgerError, MissingExtra, UnderfireError
+from underfire.errors import InputError, LedgerError, MissingExtra, UnderfireError, Unsupported
 
 _WORKING_BYTES = 1e9
 """The size in bytes of the arrays that a run may keep beyond its budget while cells still need them."""
@@ -87,7 +87,14 @@ class Work:
 
 
 def _compute(cell: Cell, inputs: Inputs) -> Result:
-    return KINDS[cell.kind].compute(cell, inputs)
+    """Return the result of a cell; a method that does not support the model leaves a result that states the reason."""
+    kind = KINDS[cell.kind]
+    try:
+        return kind.compute(cell, inputs)
+    except Unsupported as error:
+        if cell.kind == "clean":
+            raise
+        return Result(refused=" ".join(str(error).split()))
 
 
 @lru_cache(maxsize=1)
@@ -255,5 +262,6 @@ def environment(target: Target) -> dict[str, Any]:
         "data": target.data.name,
         "images": len(target.data),
         "notes": list(target.data.notes) or None,
+        "classes": target.preview.logits.shape[1],
         "labels": list(target.labels) if target.labels else None,
     }

@@ -160,7 +160,10 @@ NEEDS: dict[GateMeasure, tuple[str, ...]] = {
 
 
 class GateSpec(_Strict):
-    """A figure of the audit that must be at least `at_least`; `attack` and `interpreter` are labels of the spec."""
+    """A figure of the audit that must be at least `at_least`; `attack` and `interpreter` are labels of the spec.
+
+    With `confident`, the lower end of its 95 % interval must be at least `at_least`, not only the estimate.
+    """
 
     measure: GateMeasure
     at_least: Number
@@ -168,6 +171,7 @@ class GateSpec(_Strict):
     norm: str | None = None
     eps: Size | None = None
     interpreter: str | None = None
+    confident: bool = False
 
 
 MEASURES = ("map_l1", "map_l2", "map_iou", "mass_inside")

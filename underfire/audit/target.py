@@ -80,6 +80,18 @@ class Target:
             self.data.check()
             raise
 
+    @cached_property
+    def has_gradient(self) -> bool:
+        """Whether the model has a gradient by the first images that is not zero."""
+        with torch.enable_grad():
+            x = self.preview.first.x.to(self.spec.device).requires_grad_(True)
+            try:
+                answer = self.model(x)
+                gradient = torch.autograd.grad(answer.sum(0)[0], x)[0] if answer.requires_grad else None
+            except RuntimeError:  # the answer depends on no image, or was computed where gradients are off
+                gradient = None
+        return gradient is not None and bool(gradient.any())
+
     @property
     def origin(self) -> dict[str, Any]:
         """The values that every result depends on: version, model, data and device, as plain values."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from underfire.cli.codes import HELD, NOT_BELIEVED
 from underfire.cli.flags import (
     BatchSize,
+    Confident,
     Device,
     FailUnder,
     Force,
@@ -24,7 +27,7 @@ from underfire.cli.flags import (
     Settings,
     Size,
 )
-from underfire.cli.group import FAILED_GATE, Verbs
+from underfire.cli.group import Verbs
 from underfire.cli.shared import OUT
 from underfire.cli.study import verbs as study
 
@@ -75,13 +78,14 @@ def audit(
     seed: Annotated[int | None, typer.Option(help="Replace the seeds of the spec.")] = None,
     device: Device = None,
     fail_under: FailUnder = None,
+    confident: Confident = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Run the audit that a spec describes and write its report. An interrupted audit continues when run again."""
     from underfire.cli.runs import audit as go
 
-    _gate(go(spec, out, workers, executor, seed, device, tuple(fail_under or ()), quiet, as_json))
+    _exit(go(spec, out, workers, executor, seed, device, tuple(fail_under or ()), confident, quiet, as_json))
 
 
 @app.command()
@@ -92,6 +96,7 @@ def report(
     json_path: Annotated[Path | None, typer.Argument(metavar="[JSON_PATH]", help="File for --json.")] = None,
     csv: Annotated[Path | None, typer.Option(metavar="DIR", help="Write every table as CSV into this folder.")] = None,
     fail_under: FailUnder = None,
+    confident: Confident = False,
     quiet: Quiet = False,
 ) -> None:
     """Write the report of a run again, as a page, JSON or CSV."""
@@ -99,7 +104,7 @@ def report(
 
     if json_path is not None and not as_json:
         raise typer.BadParameter(f"unexpected argument {str(json_path)!r}; a path must follow --json")
-    _gate(go(run, html, as_json, json_path, csv, tuple(fail_under or ()), quiet))
+    _exit(go(run, html, as_json, json_path, csv, tuple(fail_under or ()), confident, quiet))
 
 
 @app.command()
@@ -265,15 +270,20 @@ def reproduce(
         go(name, data, out, quick, seed, device, quiet, as_json)
 
 
-def _gate(passed: bool) -> None:
-    if not passed:
-        raise typer.Exit(FAILED_GATE)
+def _exit(code: int) -> None:
+    if code:
+        raise typer.Exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 a gate failed, 2 bad input, 130 interrupted."""
+    """Run the command line and return its exit code, one of `underfire.cli.codes`."""
     try:
         app(args=None if arguments is None else list(arguments), prog_name="underfire")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    return 0
+        if end.code is None:
+            return HELD
+        return end.code if isinstance(end.code, int) else NOT_BELIEVED
+    except Exception:  # noqa: BLE001 - a bug or foreign code: keep the traceback, but not its code 1, that of a gate
+        traceback.print_exc()
+        return NOT_BELIEVED
+    return HELD

@@ -15,7 +15,14 @@ FailUnder = Annotated[
     typer.Option(
         "--fail-under",
         metavar="NAME=VALUE",
-        help="Exit with 1 if a figure is lower than VALUE, such as robust_accuracy=0.5; may be repeated.",
+        help="Exit with 1 if a figure is lower than VALUE, such as robust_accuracy=0.5, and with 3 if the run is not "
+        "finished or cannot be believed; may be repeated.",
+    ),
+]
+Confident = Annotated[
+    bool,
+    typer.Option(
+        "--confident", help="Compare --fail-under with the lower ends of the 95 % intervals, not with the estimates."
     ),
 ]
 _IMAGES = typer.Argument(help="An image, a folder of images, or a data URI (cluttered-digits:test).")

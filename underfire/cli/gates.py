@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from underfire.cli.codes import FAILED_GATE, HELD, NOT_BELIEVED
 from underfire.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    from underfire.audit.gates import GateResult
     from underfire.audit.schema import AuditSpec
+    from underfire.audit.standing import Standing
     from underfire.audit.summary import Findings
+    from underfire.records import Interval
 
 
 @dataclass(frozen=True)
@@ -58,25 +62,55 @@ def known_names(spec: AuditSpec) -> list[str]:
     ]
 
 
-def _figures(found: Findings) -> dict[str, float]:
+def _figures(found: Findings) -> dict[str, Interval]:
     """Return the figures of `known_names` that have a result."""
     from underfire.audit.reading import largest
 
-    known = {} if found.clean is None else {"clean_accuracy": found.clean.value}
+    known = {} if found.clean is None else {"clean_accuracy": found.clean}
     if found.robust:
-        known["robust_accuracy"] = min(left.robust.value for left in found.robust)
-    known |= {f"robust_accuracy/{result.label}": result.robust.value for result in largest(found.attacks)}
-    known |= {f"map_iou/{s.label}/{s.interpreter}": s.iou.value for s in largest(found.shifts)}
+        known["robust_accuracy"] = min((left.robust for left in found.robust), key=lambda rate: rate.value)
+    known |= {f"robust_accuracy/{result.label}": result.robust for result in largest(found.attacks)}
+    known |= {f"map_iou/{s.label}/{s.interpreter}": s.iou for s in largest(found.shifts)}
     return known
 
 
-def failures(found: Findings, gates: Sequence[Gate]) -> list[str]:
-    """Return one line for each failed gate of the spec and of `gates`; an unknown figure fails."""
-    known = _figures(found)
-    outcomes = [(gate.name, gate.value, gate.at_least) for gate in found.gates]
-    outcomes += [(gate.name, known.get(gate.name), gate.at_least) for gate in gates]
-    return [
-        f"{name} is {'unknown' if value is None or math.isnan(value) else f'{value:.4g}'}, under {limit:g}"
-        for name, value, limit in outcomes
-        if value is None or not value >= limit
-    ]
+def outcomes(found: Findings, gates: Sequence[Gate], *, confident: bool = False) -> list[GateResult]:
+    """Return the outcomes of the gates of the spec and of `gates`.
+
+    Args:
+        found: the findings of the run.
+        gates: the gates of the command line.
+        confident: whether `gates` compare the lower ends of the 95 % intervals; otherwise they compare the estimates.
+    """
+    from underfire.audit.gates import decide, sound
+
+    known, holds = _figures(found), sound(found.standing)
+    mine = [decide(g.name, known.get(g.name), g.at_least, confident=confident, sound=holds) for g in gates]
+    return [*found.gates, *mine]
+
+
+def exit_code(results: Sequence[GateResult], standing: Standing) -> int:
+    """Return the exit code: 0 all gates hold, 3 the run is not finished or cannot be believed, 1 a gate failed."""
+    from underfire.audit.gates import sound
+
+    if not results:
+        return HELD
+    if not sound(standing):
+        return NOT_BELIEVED
+    return HELD if all(result.passed for result in results) else FAILED_GATE
+
+
+def lines(results: Sequence[GateResult], standing: Standing) -> list[str]:
+    """Return one line for each gate that does not hold, and before them why no gate can hold."""
+    from underfire.audit.gates import sound
+
+    told = []
+    if results and not sound(standing):
+        told += [f"no gate holds: {reason}" for reason in [standing.headline, *standing.reasons] if reason]
+    for result in results:
+        limit = f"at least {result.at_least:g}"
+        if result.state == "unknown":
+            told.append(f"gate failed: {result.name} is unknown, not {limit}")
+        elif result.state == "missed":
+            told.append(f"gate failed: {result.name} is {result.value:.4g} ({result.compared}), not {limit}")
+    return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from underfire.cli.codes import BAD_INPUT, CLOSED, INTERRUPTED, NOT_BELIEVED
 from underfire.cli.shared import ERR, one_line
-from underfire.errors import UnderfireError
+from underfire.errors import OracleError, UnderfireError
 
-FAILED_GATE, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _HOW_TO_RESUME = {
     "audit": "; run the same command again and it continues",
     "train": "; run the same command again with --resume and it continues",
@@ -32,7 +33,7 @@ class Verbs(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(FAILED_GATE) from None
+            raise typer.Exit(CLOSED) from None
         except _UsageError as error:
             where = error.ctx.command_path if error.ctx else "underfire"
             message = " ".join(error.format_message().split())
@@ -40,7 +41,11 @@ class Verbs(TyperGroup):
             raise typer.Exit(BAD_INPUT) from None
         except (UnderfireError, OSError) as error:
             ERR.print(f"error: {one_line(error)}")
-            raise typer.Exit(BAD_INPUT) from None
+            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+            raise typer.Exit(NOT_BELIEVED if full or isinstance(error, OracleError) else BAD_INPUT) from None
+        except SystemExit as end:  # a model, its factory or a plugin called sys.exit
+            ERR.print(f"error: code outside underfire ended the program, with sys.exit({end.code!r})")
+            raise typer.Exit(NOT_BELIEVED) from None
         except KeyboardInterrupt:
             ERR.print(f"interrupted{_HOW_TO_RESUME.get(ctx.invoked_subcommand, '')}")
             raise typer.Exit(INTERRUPTED) from None

@@ -8,7 +8,7 @@ from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underfire.cli.gates import Gate, failures, known_names, parse
+from underfire.cli.gates import Gate, exit_code, known_names, lines, outcomes, parse
 from underfire.cli.progress import progress
 from underfire.cli.shared import ERR, OUT, atomic_write_all, device, print_json, to_json
 from underfire.cli.summary import print_summary
@@ -28,13 +28,14 @@ def audit(
     seed: int | None,
     place: str | None,
     fail_under: tuple[str, ...],
+    confident: bool,
     quiet: bool,
     as_json: bool,
-) -> bool:
+) -> int:
     """Run or continue an audit, write its report and print its summary.
 
     Returns:
-        False if a gate failed.
+        The exit code, which depends on the gates.
     """
     import torch
 
@@ -71,7 +72,7 @@ def audit(
     if chosen.idle_share is not None and not quiet:
         ERR.print(f"workers waited {chosen.idle_share:.0%} of the time")
     page = report.html(ledger, _page(out, name))
-    return _results(ledger, gates, quiet, as_json, page)
+    return _results(ledger, gates, confident, quiet, as_json, page)
 
 
 def _page(run: str, name: str) -> Path:
@@ -111,12 +112,13 @@ def report(
     json_path: Path | None,
     csv: Path | None,
     fail_under: tuple[str, ...],
+    confident: bool,
     quiet: bool,
-) -> bool:
+) -> int:
     """Write the report of a run in the requested formats, by default as a page.
 
     Returns:
-        False if a gate failed.
+        The exit code, which depends on the gates.
     """
     from underfire import report as reports
     from underfire.audit.ledger import Ledger
@@ -133,11 +135,11 @@ def report(
     if json_path is not None:
         with atomic_write_all(json_path.parent, [json_path.name], force=True) as staging:
             (staging / json_path.name).write_text(to_json(reports.to_json(ledger)) + "\n", encoding="utf-8")
-    return _results(ledger, gates, quiet, as_json and json_path is None, page)
+    return _results(ledger, gates, confident, quiet, as_json and json_path is None, page)
 
 
-def _results(ledger: Ledger, gates: list[Gate], quiet: bool, as_json: bool, page: Path | None) -> bool:
-    """Print the results and each failed gate; return whether all gates passed."""
+def _results(ledger: Ledger, gates: list[Gate], confident: bool, quiet: bool, as_json: bool, page: Path | None) -> int:
+    """Print the results and each gate that does not hold; return the exit code."""
     from underfire import report as reports
     from underfire.audit.summary import findings
 
@@ -150,10 +152,13 @@ def _results(ledger: Ledger, gates: list[Gate], quiet: bool, as_json: bool, page
             OUT.print(f"Note: {note}", soft_wrap=True)
     if page is not None and not quiet:
         (ERR if as_json else OUT).print(f"Report: {page}", soft_wrap=True)
-    failed = failures(found, gates)
-    for line in failed:
-        ERR.print(f"gate failed: {line}")
-    return not failed
+    results = outcomes(found, gates, confident=confident)
+    for line in lines(results, found.standing):
+        ERR.print(line)
+    if results and found.standing.believable and not quiet:
+        for reason in found.standing.reasons:
+            ERR.print(f"warning: {reason}")
+    return exit_code(results, found.standing)
 
 
 def reproduce(

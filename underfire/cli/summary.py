@@ -47,6 +47,7 @@ def _table() -> Table:
 
 def _attacks(found: Findings) -> Table:
     from underfire.audit.reading import largest
+    from underfire.audit.sizes import norm, size
 
     table = _table()
     for column in ("norm", "eps", "accuracy", "success"):
@@ -54,7 +55,7 @@ def _attacks(found: Findings) -> Table:
     if found.clean is not None:
         table.add_row("none", "", "0", _percent(found.clean), "")
     for result in largest(found.attacks):
-        sizes = result.label, result.norm, f"{result.eps:.3g}"
+        sizes = result.label, norm(result.norm), size(result.norm, result.eps)
         table.add_row(*sizes, _percent(result.robust), _percent(result.success))
     return table
 

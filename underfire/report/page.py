@@ -16,7 +16,7 @@ from underfire.audit.reading import PLAUSIBLE_IOU, AttackResult, MapShift, Measu
 from underfire.audit.summary import Findings
 from underfire.audit.summary import findings as read
 from underfire.records import Interval
-from underfire.report import gallery, measures, plots, verdict, words
+from underfire.report import answers, gallery, measures, plots, verdict, words
 from underfire.report.facts import facts
 from underfire.report.files import atomic_write
 
@@ -85,6 +85,8 @@ def render(ledger: Ledger) -> str:
             map_columns=measures.columns(ledger.spec, "maps"),
             row_columns=measures.columns(ledger.spec, "rows"),
             checks=found.checks,
+            refused=found.refused,
+            passed=answers.capped("good", found.standing),
             gates=found.gates,
             sections=[s for s in _SECTIONS if s[0] != "gates" or found.gates],
         )
@@ -164,7 +166,7 @@ def _maps(interpreter: str, found: Findings, columns: Sequence[measures.Column])
     return {
         "interpreter": interpreter,
         "columns": known,
-        "rows": [(s, [_measured(s, column) for column in known], _meter(s.forged)) for s in shifts],
+        "rows": [(s, [_measured(s, column) for column in known], _meter(s.plausible)) for s in shifts],
         "differences": [d for d in found.differences if d.interpreter == interpreter and d.eps == top[d.label]],
     }
 

@@ -5,17 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from underfire.audit.sizes import norm as norm
+from underfire.audit.sizes import size as size
+from underfire.audit.sizes import threat as threat
+from underfire.audit.sizes import unit as unit
 from underfire.records import Interval
-
-_NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
-_UNITS = {
-    "l0": "entries that change",
-    "pixels": "pixels that change",
-    "patch": "share of the image that the patch covers",
-    "flow": "largest displacement, in pixels",
-    "affine": "share of the stated ranges",
-    "photometric": "share of the stated ranges",
-}
 
 
 def percent(value: float) -> str:
@@ -46,37 +40,6 @@ def format_range(i: Interval) -> str:
 def signed(value: float) -> str:
     """Format a difference with its sign and three decimals."""
     return "unknown" if math.isnan(value) else f"{value:+.3f}".replace("-", "−")
-
-
-def norm(name: str) -> str:
-    """Return the name of a norm for a reader, such as `L∞` for `linf`."""
-    return _NORMS.get(name, name)
-
-
-def unit(norm_name: str) -> str:
-    """Return the unit of eps in a norm, or for a change that is not additive.
-
-    >>> unit("l2"), unit("flow")
-    ('L2 size, pixels from 0 to 1', 'largest displacement, in pixels')
-    """
-    return _UNITS.get(norm_name, f"{norm(norm_name)} size, pixels from 0 to 1")
-
-
-def size(norm_name: str, eps: float) -> str:
-    """Format a size; write an L∞ size that is a whole or half number of grey levels as a fraction of 255.
-
-    >>> size("linf", 8 / 255), size("linf", 0.031), size("l2", 0.5), size("linf", 0.0)
-    ('8/255', '0.031', '0.5', '0')
-    """
-    levels = 255 * eps
-    if norm_name == "linf" and 0 < eps <= 64 / 255 and abs(2 * levels - round(2 * levels)) < 1e-3:
-        return f"{levels:.3g}/255"
-    return f"{eps:.3g}"
-
-
-def threat(norm_name: str, eps: float) -> str:
-    """Format a norm with a size, such as `L∞ eps 8/255`."""
-    return f"{norm(norm_name)} eps {size(norm_name, eps)}"
 
 
 def class_name(index: int, labels: Sequence[str] | None) -> str:

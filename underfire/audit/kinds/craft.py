@@ -20,6 +20,7 @@ from underfire.audit.graph import Cell
 from underfire.audit.methods import attack_of
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AttackSpec, AuditSpec
+from underfire.audit.sizes import size
 from underfire.audit.target import Target
 from underfire.audit.values import as_text
 from underfire.errors import InputError
@@ -58,7 +59,7 @@ def _cell(entry: AttackSpec, sizes: list[float], seed: int, random: bool, clean:
         "seed": seed if random else 0,
     }
     description = {
-        "title": f"{entry.title} at eps {', '.join(f'{eps:.4g}' for eps in sizes)}",
+        "title": f"{entry.title} at eps {', '.join(size(str(entry.norm), eps) for eps in sizes)}",
         "clean": clean.key,
         "attack": entry.name,
         "label": entry.title,
@@ -68,8 +69,8 @@ def _cell(entry: AttackSpec, sizes: list[float], seed: int, random: bool, clean:
         "attacked": aim.title if aim else "",
         "params": json.dumps(entry.options, default=as_text),
     }
-    size = clean.images * target.preview.first.x[0].numel() * 4
-    return Cell("craft", options, {"clean": clean}, description, images=clean.images, kept_bytes=size)
+    kept = clean.images * target.preview.first.x[0].numel() * 4
+    return Cell("craft", options, {"clean": clean}, description, images=clean.images, kept_bytes=kept)
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:

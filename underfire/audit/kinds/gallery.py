@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from underfire.audit.graph import Cell
 from underfire.audit.kinds.craft import adversarial
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AuditSpec
 from underfire.audit.target import Target
+from underfire.errors import Unsupported
 
 schema = columns("id:s")
 about = columns("craft:s interpreters:l")
@@ -37,7 +39,10 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     """Return the first images, clean and adversarial, and their maps, as arrays."""
     count, batch = cell.options["count"], inputs.batch(cell)
     found = {"x": batch.x, "x_adv": adversarial(cell.needs["craft"], inputs)[0]}
-    found |= {role: inputs.arrays(need)["map"] for role, need in cell.needs.items() if role.startswith("map_")}
+    for role, need in cell.needs.items():
+        with suppress(Unsupported):  # the interpreter cannot be run on this model
+            if role.startswith("map_"):
+                found[role] = inputs.arrays(need)["map"]
     result = Result(arrays={name: value[:count] for name, value in found.items()})
     result.add(len(batch.ids[:count]), id=list(batch.ids[:count]))
     return result

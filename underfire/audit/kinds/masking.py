@@ -11,21 +11,24 @@ from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AttackSpec, AuditSpec
 from underfire.audit.target import Target
 
-schema = columns("name:s passed:b value:f limit:f detail:s")
-about = columns("")
+schema = columns("name:s passed:b value:f limit:f detail:s rival:s hits:i images:i")
+about = columns("label:s norm:s eps:f")
 
 
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
-    """Yield one cell, for the attack that is checked, at its middle size; none if the spec has `masking: false`.
+    """Yield one cell, for the checked attack at its middle size above 0; none if the spec has `masking: false`.
 
     It needs the first clean cell only because the key of that cell depends on the model and the data.
     """
     if spec.masking:
         entry = masking.subject(spec)
-        eps = sorted(entry.eps)[len(entry.eps) // 2]
+        sizes = sorted(eps for eps in entry.eps if eps > 0)
+        eps = sizes[len(sizes) // 2]
         options = {"attack": entry.model_dump(exclude={"label", "eps"}), "eps": eps, "seed": spec.seeds[0]}
+        options["columns"] = schema.names
         images = min(masking.IMAGES, len(target.data))
-        yield Cell("masking", options, {"clean": before[0]}, {"title": "masking checks"}, images=images)
+        description = {"title": "masking checks", "label": entry.title, "norm": entry.norm, "eps": eps}
+        yield Cell("masking", options, {"clean": before[0]}, description, images=images)
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:
@@ -35,11 +38,13 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     batch = target.data[target.spread(cell.images)].to(inputs.device)
     steps = entry.options.get("steps", entry.card.options["steps"].default)
     budget = masking.Budget(entry.norm or "linf", eps, steps, seed)
-    for check in masking.checks(target.model, batch.x, batch.y, attack=attack_of(entry, eps), budget=budget):
+    attack = masking.with_step_size(attack_of(entry, eps), entry.card.options)
+    for check in masking.checks(target.model, batch.x, batch.y, attack=attack, budget=budget):
         result.add(1, **vars(check))
     return result
 
 
 def views(spec: AuditSpec) -> dict[str, str]:
     """Show the checks as the table `checks`."""
-    return {"checks": 'SELECT name, passed, value, "limit", detail FROM masking_written'}
+    outcome = ", ".join(f'"{name}"' for name in schema.names)
+    return {"checks": f"SELECT {outcome}, label, norm, eps FROM masking_written JOIN masking_cells USING (cell)"}

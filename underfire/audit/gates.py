@@ -1,0 +1,85 @@
+"""Gates: compare figures of a run with limits. A gate holds only on a finished run that can be believed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from underfire.audit.reading import AttackResult, MapShift, RobustAccuracy
+from underfire.audit.schema import GateSpec
+from underfire.audit.sizes import norm, size
+from underfire.audit.standing import Standing
+from underfire.records import Interval
+
+State = Literal["held", "missed", "unknown", "unsure"]
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """The outcome of a gate.
+
+    Attributes:
+        name: what the gate compares, in words.
+        value: the number that was compared; None if the run has no result for it.
+        at_least: the limit.
+        confident: whether `value` is the lower end of the 95 % interval; otherwise it is the estimate itself.
+        state: `"held"`; `"missed"`: the value is under the limit; `"unknown"`: there is no value; `"unsure"`: the value
+            is not under the limit, but the run is not finished or cannot be believed.
+    """
+
+    name: str
+    value: float | None
+    at_least: float
+    confident: bool
+    state: State
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate holds."""
+        return self.state == "held"
+
+    @property
+    def compared(self) -> str:
+        """Which number was compared, in words."""
+        return "lower end of the 95 % interval" if self.confident else "estimate"
+
+
+def decide(name: str, rate: Interval | None, at_least: float, *, confident: bool, sound: bool) -> GateResult:
+    """Return the outcome of a gate on a figure; `sound` says whether the run is finished and can be believed."""
+    value = None if rate is None else rate.low if confident else rate.value
+    if value is None or math.isnan(value):
+        return GateResult(name, None, at_least, confident, "unknown")
+    state: State = "missed" if value < at_least else "held" if sound else "unsure"
+    return GateResult(name, value, at_least, confident, state)
+
+
+def sound(standing: Standing) -> bool:
+    """Return whether a gate can hold: the run is finished, every attack could be run, and it can be believed."""
+    return standing.level in ("open", "firm")
+
+
+def judge(
+    gate: GateSpec,
+    standing: Standing,
+    clean: Interval | None,
+    attacks: Sequence[AttackResult],
+    robust: Sequence[RobustAccuracy],
+    shifts: Sequence[MapShift],
+) -> GateResult:
+    """Return the outcome of a gate of the spec."""
+    rates: list[Interval] = {
+        "clean_accuracy": [clean] if clean else [],
+        "robust_accuracy": [a.robust for a in attacks if (a.label, a.eps) == (gate.attack, gate.eps)],
+        "worst_accuracy": [r.robust for r in robust if (r.norm, r.eps) == (gate.norm, gate.eps)],
+        "map_iou": [
+            s.iou for s in shifts if (s.label, s.eps, s.interpreter) == (gate.attack, gate.eps, gate.interpreter)
+        ],
+    }[gate.measure]
+    known = gate.norm or next((a.norm for a in attacks if a.label == gate.attack), "")
+    place = None if gate.eps is None else f"eps {size(known, gate.eps)}"
+    parts = [gate.attack, gate.norm and norm(gate.norm), place, gate.interpreter]
+    name = " ".join([gate.measure.replace("_", " "), *filter(None, parts)])
+    rate = rates[0] if rates else None
+    return decide(name, rate, gate.at_least, confident=gate.confident, sound=sound(standing))
