@@ -84,7 +84,7 @@ def test_a_run_without_an_attack_says_nothing(changes: dict[str, Any], said: str
     assert found.level == "nothing" and said in found.headline
 
 
-@pytest.mark.parametrize(("name", "level"), [("gradients", "blind"), ("more_steps", "blind"), ("restarts", "open")])
+@pytest.mark.parametrize(("name", "level"), [("beats_noise", "blind"), ("more_steps", "blind"), ("restarts", "open")])
 def test_a_check_that_says_blind_comes_before_every_verdict(name: str, level: str) -> None:
     failed = Check(name, False, 1.0, 0.0, "")
     found = assess(evidence(100, 100, 95, checks=[FINE, failed]))
@@ -92,6 +92,12 @@ def test_a_check_that_says_blind_comes_before_every_verdict(name: str, level: st
     assert found.headline.startswith("These numbers cannot be believed" if level == "blind" else "")
     # where nothing withstands, no blindness can hide a weaker model
     assert assess(evidence(100, 100, 0, checks=[FINE, failed])).level == "open"
+
+
+def test_a_model_without_any_gradient_is_said_to_have_none() -> None:
+    dead = Check("gradients", False, 1.0, 0.05, "")
+    found = assess(evidence(100, 100, 95, checks=[dead]))
+    assert found.headline == "These numbers cannot be believed: the model has no gradient by its image"
 
 
 def hit(attack: str, held: int, eps: float = 0.1) -> AttackResult:

@@ -13,7 +13,7 @@ from underfire.audit.schema import key_path
 from underfire.audit.target import PREVIEWED, Target
 from underfire.classes import listing
 from underfire.domains import domain_of
-from underfire.errors import DataError, ModelError, SpecError, UnderfireError, Unsupported
+from underfire.errors import DataError, ModelError, SpecError, UnderfireError
 
 
 def preflight(target: Target) -> None:
@@ -76,9 +76,11 @@ def _interpreters(target: Target) -> None:
         try:
             target.spec.interpreters[i].card.check_domain(domain_of(target.model).name)
             maps = interpreter(target.model, batch.x, batch.y)
-        except UnderfireError as error:
-            if isinstance(error, Unsupported) and not target.has_gradient:
+        except (UnderfireError, RuntimeError) as error:
+            if not target.has_gradient and target.refusal(error):
                 continue
+            if not isinstance(error, UnderfireError):
+                raise
             raise SpecError(f"{key_path('interpreters', i)!r} ({title}): {error}") from None
         if maps.dim() != 4 or maps.shape[:2] != (len(batch), 1):
             shape = f"{tuple(maps.shape)}, not [{len(batch)}, 1, h, w]"
@@ -100,9 +102,11 @@ def _attacks(target: Target) -> None:
             method.check_domain(domain_of(target.model).name)
             attack = attack_of(entry, max(entry.eps))
             x_adv = attack(target.model, batch.x, batch.y, goal=goal, generator=generator, **short)
-        except UnderfireError as error:
-            if isinstance(error, Unsupported) and not target.has_gradient:
+        except (UnderfireError, RuntimeError) as error:
+            if not target.has_gradient and target.refusal(error):
                 continue
+            if not isinstance(error, UnderfireError):
+                raise
             raise SpecError(f"{key_path('attacks', i)!r} ({entry.title}): {error}") from None
         if x_adv.shape != batch.x.shape:
             shape = f"{tuple(x_adv.shape)}, not {tuple(batch.x.shape)}"

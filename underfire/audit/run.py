@@ -91,10 +91,11 @@ def _compute(cell: Cell, inputs: Inputs) -> Result:
     kind = KINDS[cell.kind]
     try:
         return kind.compute(cell, inputs)
-    except Unsupported as error:
-        if cell.kind == "clean":
+    except (Unsupported, RuntimeError) as error:
+        reason = inputs.target.refusal(error)
+        if cell.kind == "clean" or not reason:
             raise
-        return Result(refused=" ".join(str(error).split()))
+        return Result(refused=reason)
 
 
 @lru_cache(maxsize=1)

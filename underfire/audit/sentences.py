@@ -34,8 +34,8 @@ def verdict(
         change = f"Accuracy falls from {clean.value:.1%} to {worst.robust.value:.1%}"
         spread = f"95% interval {worst.robust.low:.1%} to {worst.robust.high:.1%}, n = {worst.robust.n}"
         place = threat(worst.norm, worst.eps)
-        bound = ", an upper bound" if standing.level == "blind" else ""
-        sentences.append(f"{change}{bound} under all attacks of {place} together ({spread}).")
+        bound = "; this is an upper bound" if standing.level == "blind" else ""
+        sentences.append(f"{change} under all attacks of {place} together ({spread}){bound}.")
     ranked = leading(gaps)
     strongest = max((m for m in shifts if m.attacked == m.interpreter), key=lambda m: m.plausible.value, default=None)
     if ranked:

@@ -48,6 +48,7 @@ class Standing:
             made, or a check says that the attacks may be too weak; `"firm"`: none of these.
         headline: the headline of a run without a verdict (`"nothing"` and `"blind"`); empty otherwise.
         reasons: everything that limits the figures, one sentence each.
+        gaps: those of the reasons that are about cells without a result.
         bound: of blind attacks, the best success of an attack without a gradient; None if there is none.
     """
 
@@ -55,6 +56,7 @@ class Standing:
     headline: str = ""
     reasons: tuple[str, ...] = ()
     bound: Bound | None = None
+    gaps: tuple[str, ...] = ()
 
     @property
     def believable(self) -> bool:
@@ -114,17 +116,20 @@ class Evidence:
 
 def assess(found: Evidence) -> Standing:
     """Return how far the figures of a run can be used."""
-    gaps, failed = _gaps(found), [check for check in found.checks if not check.passed]
+    gaps, failed = tuple(_gaps(found)), [check for check in found.checks if not check.passed]
     weak = [_warning(failed, found.checks)] if failed else []
     if nothing := _nothing(found):
-        return Standing("nothing", nothing, (*gaps, *weak), _bound(found))
+        return Standing("nothing", nothing, (*gaps, *weak), _bound(found), gaps)
     if any(check.name in BLIND for check in failed) and found.worst and found.worst.robust.value > 0:
         blind = sum(check.name in BLIND for check in failed)
         say = "checks says" if blind == 1 else "checks say"
         headline = f"These numbers cannot be believed: {blind} of {len(found.checks)} {say} that the attacks were blind"
-        return Standing("blind", headline, (*weak, *gaps), _bound(found))
+        if any(check.name == "gradients" and check.value >= 1 for check in failed):
+            headline = "These numbers cannot be believed: the model has no gradient by its image"
+            weak.append("An attack that follows the gradient measures nothing on such a model.")
+        return Standing("blind", headline, (*weak, *gaps), _bound(found), gaps)
     if gaps:
-        return Standing("partial", "", (*gaps, *weak))
+        return Standing("partial", "", (*gaps, *weak), None, gaps)
     if weak or not found.checks:
         return Standing("open", "", tuple(weak or ["No masking check has run: robust accuracies are upper bounds."]))
     return Standing("firm")

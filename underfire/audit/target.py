@@ -16,7 +16,7 @@ from underfire.audit.labels import open_data
 from underfire.audit.methods import interpreter_of
 from underfire.audit.schema import AuditSpec
 from underfire.audit.values import fingerprint, module
-from underfire.errors import DataError, SpecError
+from underfire.errors import DataError, SpecError, Unsupported
 from underfire.hooks import unwrap
 from underfire.model import Classifier
 from underfire.records import Batch
@@ -91,6 +91,14 @@ class Target:
             except RuntimeError:  # the answer depends on no image, or was computed where gradients are off
                 gradient = None
         return gradient is not None and bool(gradient.any())
+
+    def refusal(self, error: Exception) -> str:
+        """Return in one line why a method that raised `error` cannot be run on this model; empty for other failures."""
+        if isinstance(error, Unsupported):
+            return " ".join(str(error).split())
+        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and not self.has_gradient:
+            return "the model has no gradient by its image"
+        return ""
 
     @property
     def origin(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from underfire.audit.comparison import Difference, leading
-from underfire.audit.reading import RobustAccuracy, largest
+from underfire.audit.reading import AttackResult, RobustAccuracy, largest
 from underfire.audit.standing import Bound, accuracy_tone, worst_accuracy
 from underfire.audit.summary import Findings
 from underfire.records import Interval
@@ -85,7 +85,7 @@ def _headline(found: Findings, worst: RobustAccuracy | None, explanation: Answer
 def _lead(found: Findings, worst: RobustAccuracy | None, gap: Difference | None) -> Markup:
     """Return the sentences under the headline; what limits the figures comes first."""
     standing, checks = found.standing, found.checks
-    parts = [escape(reason) for reason in standing.reasons]
+    parts = [escape(reason) for reason in standing.reasons if reason not in standing.gaps]
     if standing.headline and standing.bound:
         parts.insert(0, _holds(standing.bound))
     if standing.level == "nothing":
@@ -140,7 +140,7 @@ def findings(found: Findings) -> list[Finding]:
     result = [
         Finding(
             capped(accuracy_tone(h.robust.value, clean) if h.eps > 0 and h.success.n else "none", standing),
-            f"{h.label} fools the model at {words.threat(h.norm, h.eps)}"
+            f"{h.label} {_deed(h)} at {words.threat(h.norm, h.eps)}"
             + (", towards a given class" if h.targeted else ""),
             h.success,
             h.atlas,
@@ -161,3 +161,10 @@ def findings(found: Findings) -> list[Finding]:
             tone, rate = (gain_tone(gap), gap.plausible[0]) if gap else ("none", s.plausible)
             result.append(Finding(capped(tone, standing), text, rate, atlas.get(s.label, "")))
     return sorted(result, key=lambda f: (_RANK[f.tone], -f.rate.value))
+
+
+def _deed(hit: AttackResult) -> str:
+    """Return what an attack did, in words."""
+    if hit.success.n == 0:
+        return "had no image to attack"
+    return "fools the model" if hit.success.value else "fools no image"
