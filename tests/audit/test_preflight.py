@@ -54,7 +54,7 @@ def test_a_model_that_is_not_fit(
         ),
         ({"attacks": [{"name": "adv2", "interpreter": "cam"}]}, r"'attacks\[0\]' \(adv2 cam linf\): "),
         (
-            {"attacks": [{"name": "pgd", "keep": "last", "step_size": -1.0}, {"name": "adv2", "interpreter": "cam"}]},
+            {"attacks": [{"name": "pgd", "keep": "last", "step_size": 0.0}, {"name": "adv2", "interpreter": "cam"}]},
             "adv2 cam",
         ),
         (
