@@ -321,6 +321,7 @@ def test_a_full_disk_leaves_no_pictures(fails: Fails, monkeypatch: pytest.Monkey
     assert "No space left on device; free some space and run the same command again" in says
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["audit", str(spec()), "--out", "run", "--quiet"]
     environment = {**os.environ, "PYTHONPATH": str(VICTIMS), "VICTIM_SLEEPS": "0.2"}

@@ -142,6 +142,7 @@ def test_an_audit_whose_results_are_at_a_url(shown: Shown, parsed: Parsed, spec:
     assert not Path("memory:").exists() and not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_the_share_of_waiting_is_told(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", str(spec), "--out", "run", "--executor", "processes", "--workers", "1"]) == 0
     assert "workers waited" in capsys.readouterr().err

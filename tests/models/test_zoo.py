@@ -40,9 +40,12 @@ def images(uri: str, n: int | None = None) -> Batch:
     return data.load(uri, n=n)[:]
 
 
-def right(name: str, batch: Batch, top: int = 1) -> int:
-    logits = models.load(f"zoo:{name}").predict(batch.x, batch_size=50 if "imagenet" in name else 250)
-    return int((logits.topk(top).indices == batch.y[:, None]).sum())
+def predicted(name: str, batch: Batch) -> Tensor:
+    return models.load(f"zoo:{name}").predict(batch.x, batch_size=50 if "imagenet" in name else 250)
+
+
+def right(logits: Tensor, y: Tensor, top: int = 1) -> int:
+    return int((logits.topk(top).indices == y[:, None]).sum())
 
 
 def agrees(successes: int, n: int, expected: float) -> bool:
@@ -51,31 +54,37 @@ def agrees(successes: int, n: int, expected: float) -> bool:
     return bool(interval.low <= expected <= interval.high)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "expected"), MNIST.items())
 def test_mnist_small_to_the_digit(published: Path, name: str, expected: float) -> None:
-    assert right(f"mnist_small_{name}", images(f"mnist:{published / 'mnist'}")) == round(10_000 * expected)
+    batch = images(f"mnist:{published / 'mnist'}")
+    assert right(predicted(f"mnist_small_{name}", batch), batch.y) == round(10_000 * expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "n", "expected"), [(20, 2000, 0.9173), (32, 800, 0.9263), (56, 400, 0.9339)])
 def test_cifar_resnets(published: Path, depth: int, n: int, expected: float) -> None:
     """The first `n` test images agree with the published accuracy on all 10,000."""
     batch = images(f"parquet:{published / 'cifar10-test.parquet'}", 2000).take(torch.arange(n))
-    assert agrees(right(f"resnet{depth}_cifar10", batch), n, expected)
+    assert agrees(right(predicted(f"resnet{depth}_cifar10", batch), batch.y), n, expected)
 
 
+@pytest.mark.slow
 def test_mobilenet(published: Path) -> None:
     batch = images(f"folder:{published / 'imagenet_sample'}?size=224", 200)
-    assert agrees(right("mobilenet_v1_075_imagenet", batch), 200, 0.844)
-    assert agrees(right("mobilenet_v1_075_imagenet", batch.take(torch.arange(100)), top=5), 100, 0.962)
+    logits = predicted("mobilenet_v1_075_imagenet", batch)
+    assert agrees(right(logits, batch.y), 200, 0.844)
+    assert agrees(right(logits[:100], batch.y[:100], top=5), 100, 0.962)
     names = models.load("zoo:mobilenet_v1_075_imagenet").labels
     assert names is not None and names[1] == "goldfish"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "expected"), WRESNET.items())
 def test_wresnets_to_one_image(published: Path, name: str, expected: float) -> None:
     dataset = data.load(f"parquet:{published / 'cifar10-test.parquet'}")
     batch = dataset[torch.from_numpy(np.random.RandomState(99).permutation(10_000)[:200])]
-    assert abs(right(f"cifar10_wresnet_{name}", batch) - 200 * expected) <= 1.01
+    assert abs(right(predicted(f"cifar10_wresnet_{name}", batch), batch.y) - 200 * expected) <= 1.01
 
 
 def test_the_embedded_network_knows_its_digits() -> None:

@@ -13,6 +13,7 @@ from underfire.reproductions import cross_technique as experiment
 from underfire.reproductions.heatmaps import heatmaps
 
 
+@pytest.mark.slow
 def test_subsets_are_disjoint_and_models_answer(data_root):
     parts = experiment.subsets(data_root, 60, seed=0)
     assert len({name for part in parts for name in part.ids}) == 5 * 60
@@ -45,6 +46,7 @@ def test_rates_by_hand():
     assert same["Ens."].value == same["LR"].value
 
 
+@pytest.mark.slow
 def test_a_quick_run_leaves_tables_numbers_and_pictures(data_root, tmp_path):
     page = reproductions.run("cross-technique", data_root=data_root, out=tmp_path, quick=True)
     text = page.read_text()

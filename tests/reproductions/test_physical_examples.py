@@ -32,6 +32,7 @@ def test_the_published_numbers_are_for_methods_and_sizes_that_are_run():
     assert {level for _, level in PUBLISHED} < set(LEVELS)
 
 
+@pytest.mark.slow
 def test_a_quick_run(data_root, tmp_path):
     seen = []
     table = reproductions.run(

@@ -9,6 +9,7 @@ from underfire.errors import DataError, InputError
 from underfire.reproductions import adv2_imagenet, interpretability_aware_mnist, registry
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "eps"), [("normal", 0.05), ("int2", 0.0), ("igsum", 0.0)])
 def test_published_cells_to_the_digit(data_root, name, eps):
     images = interpretability_aware_mnist.images(data_root)
@@ -18,6 +19,7 @@ def test_published_cells_to_the_digit(data_root, name, eps):
     assert accuracy == pytest.approx(published, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_photographs_are_right_and_goals_are_other_classes(data_root):
     from underfire import models
 
@@ -31,6 +33,7 @@ def test_photographs_are_right_and_goals_are_other_classes(data_root):
     assert (goal == same_goal).all()
 
 
+@pytest.mark.slow
 def test_a_quick_run_leaves_a_marked_table_and_its_numbers(data_root, tmp_path):
     seen = []
     table = reproductions.run(
