@@ -169,6 +169,7 @@ def whole(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return x.mean(1, keepdim=True)
 
 
+@pytest.mark.slow
 def test_methods_are_names_mappings_partials_and_functions(model: nn.Module, batch: uf.Batch) -> None:
     found = uf.audit(
         model,

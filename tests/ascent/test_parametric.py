@@ -36,6 +36,7 @@ def test_the_start_leaves_the_image_to_the_bit_and_has_a_slope(threat, x, dtype)
     assert ((g != 0).all(0) == torch.tensor(movable)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", [WIDE, Photometric(1.0, complement=False)])
 def test_gradients_are_those_of_finite_differences(threat, x):
     x = 0.3 + 0.2 * x

@@ -19,6 +19,7 @@ def case(network):
     return model, x, y, model(x).topk(2, dim=1).indices[:, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "left"), [("cam", 0.5), ("grad_cam", 0.5), ("gradient", 0.85), ("gradient_input", 0.85)]
 )
@@ -67,6 +68,7 @@ def test_shows_a_given_map(case):
     assert (model(x_adv).argmax(1) == goal).float().mean() >= 0.8
 
 
+@pytest.mark.slow
 def test_returns_the_confident_iterate_with_the_nearest_map(case):
     model, x, y, goal = case
     benign, seen = uf.interpreters.cam(model, x, y), []

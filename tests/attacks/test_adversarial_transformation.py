@@ -53,6 +53,7 @@ def test_what_a_linear_model_allows_is_found_on_unseen_images(residual: bool, ge
     assert fooled[easy].float().mean() >= 0.9
 
 
+@pytest.mark.slow
 def test_it_fools_unseen_digits_far_more_often_than_noise(data_root: Path) -> None:
     place = "weights/interpretability_aware/mnist_small_normal.safetensors?arch=mnist_small_normal"
     model = load_model(f"{data_root / place}")

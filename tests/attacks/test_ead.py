@@ -60,6 +60,7 @@ def test_it_is_the_papers_iterations(network, images, fast, rule):
         assert torch.allclose(x_adv[i], slow(model, x[i], int(y[i]), 20.0, 1e-3, 40, fast, rule), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_each_rule_keeps_what_it_says(relu_model, images):
     y = relu_model(images).argmax(1)
     found = {rule: ead(relu_model, images, y, beta=0.01, steps=60, c=0.1, rule=rule) for rule in ("EN", "L1")}

@@ -85,6 +85,7 @@ def test_it_is_the_papers_algorithm(network, images, norm):
         assert torch.allclose(x_adv[i], best, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 def test_it_reaches_what_adv_lib_reaches(network, images, norm, monkeypatch):
     monkeypatch.setitem(sys.modules, "visdom", types.ModuleType("visdom"))

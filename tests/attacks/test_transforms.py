@@ -46,6 +46,7 @@ def test_the_smallest_shift_that_fools_is_known(search, steps):
     assert Left()(far).argmax(1) == 1
 
 
+@pytest.mark.slow
 def test_more_eps_and_more_candidates_fool_more(digits):
     model, x, y = digits
     rates = [fooled(model, uf.attacks.affine(model, x, y, eps=eps, angles=5, values=3), y) for eps in (0, 0.3, 1.0)]
@@ -92,6 +93,7 @@ def test_gradient_search_tries_image_and_complement():
         assert fooled(Corner(), x_adv, y) == 0
 
 
+@pytest.mark.slow
 def test_photometric_fools_real_digits_and_with_a_goal(digits):
     model, x, y = digits
     x_adv = uf.attacks.photometric(model, x, y, values=7)

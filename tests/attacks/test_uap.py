@@ -98,6 +98,7 @@ def test_what_is_not_offered(relu_model: Classifier, images: Tensor) -> None:
         uap(relu_model, images, y, rate=1.5)
 
 
+@pytest.mark.slow
 def test_held_out_digits_against_noise_of_the_same_size(data_root: Path, generator: Generator) -> None:
     path = data_root / "weights" / "interpretability_aware" / "mnist_small_normal.safetensors"
     model = uf.models.load(f"{path}?arch=mnist_small_normal")

@@ -250,6 +250,7 @@ print(Store(sys.argv[1]).keys())
 """
 
 
+@pytest.mark.slow
 def test_nothing_needs_modules_that_windows_lacks(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _WITHOUT_POSIX, str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

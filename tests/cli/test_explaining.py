@@ -31,6 +31,7 @@ def files(folder: str) -> set[str]:
     return {path.name for path in Path(folder).iterdir()} - {"results.json"}
 
 
+@pytest.mark.slow
 def test_a_changed_image_is_measured_and_shown(parsed: Parsed) -> None:
     rows = parsed("explain", "counterfactual", *DIGITS, "--out", "out", "--set", "confidence=0.1")
     assert rows == json.loads(Path("out/results.json").read_text())
@@ -46,6 +47,7 @@ def test_a_changed_image_is_measured_and_shown(parsed: Parsed) -> None:
     assert 2 * sheet.shape[0] < sheet.shape[1]  # three panels in a row
 
 
+@pytest.mark.slow
 def test_of_a_changed_image_the_goal_is_the_class_it_gets(parsed: Parsed) -> None:
     first = parsed("explain", "counterfactual", *DIGITS, "--out", "one", "--set", "steps=50")
     goal = first[0]["pred"]

@@ -81,6 +81,7 @@ def test_the_result_is_that_of_the_library(parsed: Parsed) -> None:
     assert Path("underfire-pgd/results.json").exists()
 
 
+@pytest.mark.slow
 def test_goals(parsed: Parsed) -> None:
     attack = ("attack", "pgd", *DIGITS, "--eps", 1, "--steps", 10, "--force")
     to_three = parsed(*attack, "--goal", 3, "--seed", 7)

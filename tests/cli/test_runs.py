@@ -33,6 +33,7 @@ def spec() -> Path:
     return Path("mine.yaml")
 
 
+@pytest.mark.slow
 def test_an_audit_writes_its_report_and_a_summary_of_one_screen(shown: Shown, spec: Path) -> None:
     text = shown("audit", spec)
     assert Path("runs/mine/report.html").read_text().startswith("<!")
@@ -41,6 +42,7 @@ def test_an_audit_writes_its_report_and_a_summary_of_one_screen(shown: Shown, sp
     assert len(text.splitlines()) <= 24 and max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_the_json_is_alone_on_stdout(parsed: Parsed, spec: Path) -> None:
     first = parsed("audit", spec, "--out", "run", "--seed", 3)
     assert Ledger("run").spec.seeds == [3]
@@ -48,6 +50,7 @@ def test_the_json_is_alone_on_stdout(parsed: Parsed, spec: Path) -> None:
     assert parsed("audit", spec, "--out", "run", "--seed", 3)["spec"] == first["spec"]
 
 
+@pytest.mark.slow
 def test_a_report_in_every_form(shown: Shown, spec: Path) -> None:
     shown("audit", spec, "--out", "run", "--quiet")
     Path("run/report.html").unlink()

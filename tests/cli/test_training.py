@@ -23,6 +23,7 @@ Parsed = Callable[..., Any]
 Shown = Callable[..., str]
 
 
+@pytest.mark.slow
 def test_it_writes_weights_that_explain_uses(parsed: Parsed) -> None:
     found = parsed(*COMMAND, "--test", "cluttered-digits:test", "--out", "mine/w.safetensors")
     assert [p.name for p in Path("mine").iterdir()] == ["w.safetensors"]  # no checkpoint is left

@@ -12,6 +12,7 @@ from underfire.testing.interpreter import PROMISES, KnownImages
 CARDS = {card.name: card for card in uf.cards("interpreter")}
 # What makes a method short, or fit for images of 9 x 12 pixels.
 SETTINGS: dict[str, dict] = {
+    "counterfactual": {"steps": 60, "binary_search_steps": 3},
     "lime": {"superpixels": "grid", "segments": 12, "samples": 60},  # quickshift finds nothing to cut in such noise
     "mask": {"steps": 4},
     "rise": {"samples": 40, "cells": 3, "shown": 0.5},

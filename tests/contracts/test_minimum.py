@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import underfire as uf
 from tests.networks import centred_linear
 
+pytestmark = pytest.mark.slow
 CARDS = {card.name: card for card in uf.cards("attack") if card.facts.minimal and not card.facts.models}
 #: What is enough for a linear model.
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -124,6 +124,7 @@ def test_no_image_at_all(tmp_path: Path) -> None:
         read(Image.new("L", (2, 2)), size=0)
 
 
+@pytest.mark.slow
 def test_a_decompression_bomb_is_not_unpacked(tmp_path: Path) -> None:
     for side in (10_000, 20_000):  # Pillow warns of the first and refuses the second
         path = tmp_path / f"{side}.png"

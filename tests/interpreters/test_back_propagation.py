@@ -400,6 +400,7 @@ def test_equal_to_captum(case, name):
     assert (method(model, x, y) - told).abs().max() <= 1e-4 * told.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Setting (forward, )?backward hooks")
 @pytest.mark.parametrize("name", PEERS)
 def test_equal_to_captum_on_a_photograph(data_root, name):

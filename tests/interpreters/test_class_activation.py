@@ -193,6 +193,7 @@ def test_inner_layers_are_differentiated_too(network, case, name, layer):
         assert torch.allclose((slope * direction).sum(), measured, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["score_cam", "smooth_grad_cam_pp"])
 def test_chunks_have_the_same_derivative_whatever_the_mode_outside(network, case, name):
     """The passes made again on the way back are those of a frozen model in evaluation mode."""

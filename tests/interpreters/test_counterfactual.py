@@ -45,6 +45,7 @@ def smallest(w, x, lack, beta):
     return change(high)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [0.0, 0.1, 30.0])
 def test_on_a_linear_model_the_change_is_the_smallest(plane, beta):
     model, x, y = plane
@@ -64,6 +65,7 @@ def test_on_a_linear_model_the_change_is_the_smallest(plane, beta):
         assert torch.allclose(change, nearest, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_large_weight_of_l1_changes_the_one_most_telling_entry(plane):
     model, x, y = plane
     with torch.no_grad():
@@ -78,6 +80,7 @@ def test_a_large_weight_of_l1_changes_the_one_most_telling_entry(plane):
     assert torch.allclose(change[near, best], (lack / model.w[best])[near], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_goal_is_reached_and_confidence_kept(network, images):
     model, x = network("relu"), images
     y = model(x).argmax(1).detach()
@@ -103,6 +106,7 @@ def test_what_answers_otherwise_already_and_what_cannot_change_come_back_as_they
     assert torch.equal(counterfactual(model, x, torch.zeros(5, dtype=torch.int64)), x)
 
 
+@pytest.mark.slow
 def test_the_prototype_draws_the_features(network, images):
     model, x = network("relu"), images
     y = model(x).argmax(1).detach()

@@ -37,6 +37,7 @@ def test_a_model_that_is_a_sum_over_superpixels_is_fitted_to_the_penalty(case, d
     assert (fit.r2 > 0.9999).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["logit", "probability"])
 def test_weights_and_r2_are_those_of_scikit_learn(case, output):
     """A slow regression, one image at a time, on answers asked one by one; images differ in their superpixels."""

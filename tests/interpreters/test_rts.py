@@ -140,6 +140,7 @@ def test_a_mask_is_as_large_as_the_finest_features_whatever_their_sizes(generato
     assert m.shape == (2, 1, 12, 20) and m.min() >= 0 and m.max() <= 1
 
 
+@pytest.mark.slow
 def test_it_learns_where_the_evidence_is(squares):
     model = colours()
     batch = squares[:]
@@ -152,6 +153,7 @@ def test_it_learns_where_the_evidence_is(squares):
     assert interpret(model, test.x, 1 - test.y).mean() < 0.7 * m.mean()  # of the other class there is less
 
 
+@pytest.mark.slow
 def test_training_resumes_to_the_same_weights(squares, tmp_path, monkeypatch):
     monkeypatch.setattr(rts_training, "EVERY", 2)
     model, kept = colours(), tmp_path / "state"

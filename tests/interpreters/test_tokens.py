@@ -231,6 +231,7 @@ TIMM = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TIMM)
 def test_other_peoples_networks(name):
     pytest.importorskip("benchmarks.setting").declare_missing_operators()

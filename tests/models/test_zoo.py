@@ -87,6 +87,7 @@ def test_wresnets_to_one_image(published: Path, name: str, expected: float) -> N
     assert abs(right(predicted(f"cifar10_wresnet_{name}", batch), batch.y) - 200 * expected) <= 1.01
 
 
+@pytest.mark.slow
 def test_the_embedded_network_knows_its_digits() -> None:
     model, batch = models.load("zoo:cluttered_digits"), images("cluttered-digits:test")
     assert model.labels == tuple("0123456789")

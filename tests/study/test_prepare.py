@@ -92,6 +92,7 @@ def test_a_model_of_one_class_makes_no_study() -> None:
         choose_items(items("0" * 20), n=10, practice=2, classes=4, mistakes=None, seed=0)
 
 
+@pytest.mark.slow
 def test_prepare_simulate_report(study: Callable[..., tuple[int, str, str]]) -> None:
     assert study(*DIGITS, "--n", 16, "--practice", 4, "--classes", 4, "--out", "s")[0] == 0
     made = read_study(Path("s"))
@@ -170,6 +171,7 @@ def test_a_port_in_use_is_said(study: Callable[..., tuple[int, str, str]], made:
     assert code == 2 and "cannot listen on 127.0.0.1" in said and "--port" in said
 
 
+@pytest.mark.slow
 def test_serve_until_it_is_stopped(made: Callable[..., Any]) -> None:
     made()
     command = [str(Path(sys.executable).parent / "underfire"), "study", "serve", "study", "--port", "0"]

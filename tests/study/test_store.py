@@ -72,6 +72,7 @@ def test_a_name_is_one_persons(store: AnswerStore) -> None:
     assert store.find("nobody") is None
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
     code = """
 import sys

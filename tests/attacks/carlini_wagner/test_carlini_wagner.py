@@ -109,6 +109,7 @@ def test_any_objective_will_do(two_boundaries):
     assert bool((model(x_adv).argmax(1) != y).all())
 
 
+@pytest.mark.slow
 def test_black_and_white_pixels_are_not_frozen():
     """Every pixel is 0 or 1; the nearest point of the boundary between two classes, which meets the box, is known."""
     draw = torch.Generator().manual_seed(3)
@@ -147,6 +148,7 @@ def test_l0_drops_many_entries_at_once_where_few_are_needed():
     assert count.backwards < 2 * 1000
 
 
+@pytest.mark.slow
 def test_no_farther_than_adv_lib(network, images, monkeypatch):
     monkeypatch.setitem(sys.modules, "visdom", types.ModuleType("visdom"))
     pytest.importorskip("benchmarks.setting").declare_missing_operators()

@@ -116,6 +116,7 @@ def test_numbers_out_of_range(relu_model: Classifier, images: Tensor, option: di
         jsma(relu_model, images, torch.zeros(6, dtype=torch.int64), **option)
 
 
+@pytest.mark.slow
 def test_ten_percent_of_a_cifar_image_reach_any_class(data_root: Path) -> None:
     model = uf.models.load(f"{data_root / 'weights' / 'resnet20_cifar10.safetensors'}?arch=resnet20_cifar10")
     x = uf.data.load(f"parquet:{data_root / 'cifar10-test.parquet'}")[:2].x

@@ -24,6 +24,7 @@ def images(count, seed=0):
     return torch.rand(count, *SHAPE, generator=seeded(seed))
 
 
+@pytest.mark.slow
 def test_transfer_to_a_linear_oracle_is_nearly_as_good_as_its_own_gradient():
     answer, weight = linear()
     oracle = Oracle(answer, 3)
