@@ -164,8 +164,15 @@ def _kind(value: dict[str, Any]) -> str:
 
 
 def example_spec() -> str:
-    """Return the spec in `examples/`, which a test loads."""
-    return f"```yaml\n{(ROOT / 'examples' / 'audit.yaml').read_text()}```"
+    """Return the spec that `underfire init` writes, which a test loads."""
+    from underfire.audit.templates import template
+
+    return f"```yaml\n{template()}```"
+
+
+def vocabulary() -> str:
+    """Return the names of arguments with their meanings, and the names that are not used."""
+    return (ROOT / "underfire" / "catalog" / "vocabulary.md").read_text().strip()
 
 
 def evidence() -> str:
@@ -188,6 +195,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "spec": spec,
     "example_spec": example_spec,
     "evidence": evidence,
+    "vocabulary": vocabulary,
 }
 
 

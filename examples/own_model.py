@@ -2,7 +2,7 @@
 
 From a spec, by a function without arguments that returns a `torch.nn.Module` with its weights:
 
-    PYTHONPATH=examples underfire audit examples/audit.yaml --out runs/mine
+    PYTHONPATH=examples underfire audit --model python:own_model:build --data folder:images
 
 From Python, as in `main` below:
 

@@ -105,11 +105,6 @@ def test_every_masking_check_is_explained(relu_model: underfire.Classifier, imag
     assert [check.name for check in found if f"| `{check.name}` |" not in page] == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
-def test_example_specs_are_valid(path: Path) -> None:
-    assert spec.load_spec(path).attacks
-
-
 def test_the_spec_of_the_quickstart_is_valid(tmp_path: Path) -> None:
     (example,) = re.findall(
         r"^```yaml\n(.*?)^```", (ROOT / "docs" / "quickstart.md").read_text(), re.DOTALL | re.MULTILINE

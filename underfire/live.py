@@ -22,9 +22,10 @@ from underfire.audit.labels import fit_labels, open_data
 from underfire.audit.ledger import TABLES, Ledger
 from underfire.audit.methods import interpreter_of
 from underfire.audit.run import Event, run
-from underfire.audit.spec import builtin_spec, parse_spec
+from underfire.audit.spec import parse_spec
 from underfire.audit.summary import Findings, findings
 from underfire.audit.target import Target
+from underfire.audit.templates import builtin_spec
 from underfire.audit.values import Live
 from underfire.catalog import AttackFacts, Card, InterpreterFacts, card_of
 from underfire.data import from_objects

@@ -36,6 +36,9 @@ BLIND = frozenset({"gradients", "more_steps", "larger_eps", "unbounded_eps", "be
 NOISE, NES = "random noise", "NES"
 """The names of the attacks without a gradient that the checks run."""
 
+NES_PASSES = 10 * 2 * 20 + 20
+"""The forward passes for one image of the check with NES, and of the random noise."""
+
 _SIGNIFICANCE = 0.05  # significance level of the sign test
 _DEAD, _RESTARTS, _HELP, _NOISES = 0.05, 5, 0.1, 20
 
@@ -148,6 +151,11 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
             f"; a gain of more than {_HELP:.0%} means that one start is not enough.",
         ),
     ]
+
+
+def passes_of_checks(steps: int) -> int:
+    """Return how many steps all checks of an attack with `steps` steps make together, at most."""
+    return steps * (3 + _RESTARTS) + max(1, steps // 4) + 1 + max(steps, 40)
 
 
 def chance(lost: int, won: int) -> int:

@@ -38,12 +38,12 @@ __all__ = [
     "InterpreterSpec",
     "MeasureSpec",
     "ModelSpec",
-    "builtin_spec",
     "load_spec",
     "number",
     "parse_attack",
     "parse_interpreter",
     "parse_spec",
+    "read_yaml",
 ]
 
 
@@ -61,7 +61,7 @@ def load_spec(path: str | Path) -> AuditSpec:
             found = file.read(_LARGEST + 1)
         if len(found) > _LARGEST:
             raise SpecError(f"the spec {str(path)!r} has more than the {_LARGEST >> 20} MB that a spec may have")
-        content = _read(found.decode("utf-8"))
+        content = read_yaml(found.decode("utf-8"))
     except OSError as error:
         raise SpecError(f"cannot read the spec {str(path)!r}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -74,14 +74,6 @@ def load_spec(path: str | Path) -> AuditSpec:
     except (ValueError, RecursionError) as error:  # a date that does not exist, a number of too many digits
         raise SpecError(f"the spec {str(path)!r} has a value that cannot be read: {error}") from None
     return parse_spec(content)
-
-
-def builtin_spec() -> AuditSpec:
-    """Return the spec that comes with the package: a small network on handwritten digits among clutter."""
-    from importlib.resources import as_file, files
-
-    with as_file(files("underfire.audit") / "default.yaml") as embedded:
-        return load_spec(embedded)
 
 
 def parse_spec(content: Any) -> AuditSpec:
@@ -125,7 +117,7 @@ def parse_interpreter(content: Mapping[str, Any], *, maps_only: bool = True) -> 
     return complete_interpreter(entry, "", maps_only=maps_only)
 
 
-def _read(text: str) -> Any:
+def read_yaml(text: str) -> Any:
     """Return the content of a YAML text; raise YAMLError if a key occurs twice, which `SafeLoader` accepts."""
     import yaml
 

@@ -10,24 +10,9 @@ from typing import Annotated
 import typer
 
 from underfire.cli.codes import HELD, NOT_BELIEVED
-from underfire.cli.flags import (
-    BatchSize,
-    Confident,
-    Device,
-    FailUnder,
-    Force,
-    Images,
-    ImagesIfGiven,
-    Json,
-    Model,
-    Number,
-    Out,
-    Quiet,
-    Seed,
-    Settings,
-    Size,
-)
+from underfire.cli.flags import Confident, DataOfSpec, Device, FailUnder, Force, Json, ModelOfSpec, Quiet, Seed
 from underfire.cli.group import Verbs
+from underfire.cli.method_verbs import verbs as methods
 from underfire.cli.shared import OUT
 from underfire.cli.study import verbs as study
 
@@ -36,8 +21,8 @@ app = typer.Typer(
     help="Put a classifier and its explanations under fire, and report what survives.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
+app.add_typer(methods)
 app.add_typer(study, name="study")
 
 
@@ -61,6 +46,15 @@ def root(
 @app.command()
 def audit(
     spec: Annotated[Path | None, typer.Argument(help="The audit spec, a YAML file; default: the built-in one.")] = None,
+    model: ModelOfSpec = None,
+    data: DataOfSpec = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Number of images, drawn at random.")] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="An attack instead of those of the spec; may be repeated.")
+    ] = None,
+    interpreter: Annotated[
+        list[str] | None, typer.Option(help="An interpreter instead of those of the spec; may be repeated.")
+    ] = None,
     out: Annotated[
         str | None, typer.Option(help="The run folder, a path or a URL.", show_default="runs/NAME-OF-THE-SPEC")
     ] = None,
@@ -79,13 +73,35 @@ def audit(
     device: Device = None,
     fail_under: FailUnder = None,
     confident: Confident = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Compute nothing; print the plan and an estimate of its cost.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Run the audit that a spec describes and write its report. An interrupted audit continues when run again."""
+    """Run the audit that a spec describes and write its report. An interrupted audit continues when run again.
+
+    Without a spec, --model and --data are audited by a few common methods.
+    """
+    from underfire.cli.choosing import Choice
     from underfire.cli.runs import audit as go
 
-    _exit(go(spec, out, workers, executor, seed, device, tuple(fail_under or ()), confident, quiet, as_json))
+    methods = tuple(attack or ()), tuple(interpreter or ())
+    choice = Choice(spec, model, data, n, *methods, seed, device, executor)
+    _exit(go(choice, out, workers, tuple(fail_under or ()), confident, dry_run, quiet, as_json))
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("audit.yaml"),
+    model: ModelOfSpec = None,
+    data: DataOfSpec = None,
+    force: Force = False,
+) -> None:
+    """Write an audit spec with a comment for every key, to be changed and run by underfire audit."""
+    from underfire.cli.choosing import write_template
+
+    write_template(path, model, data, force)
 
 
 @app.command()
@@ -105,147 +121,6 @@ def report(
     if json_path is not None and not as_json:
         raise typer.BadParameter(f"unexpected argument {str(json_path)!r}; a path must follow --json")
     _exit(go(run, html, as_json, json_path, csv, tuple(fail_under or ()), confident, quiet))
-
-
-@app.command()
-def attack(
-    name: Annotated[str, typer.Argument(help="An attack of `underfire list attacks`.")],
-    images: Images,
-    model: Model,
-    eps: Annotated[str | None, typer.Option(help="Largest size of the perturbation, such as 0.03 or 8/255.")] = None,
-    norm: Annotated[str | None, typer.Option(help="Norm of the size: linf, l2, l1 ...")] = None,
-    steps: Annotated[int | None, typer.Option(help="Number of iterations.")] = None,
-    goal: Annotated[
-        str | None,
-        typer.Option(help="A class, `random` or `least-likely`; default: any wrong class."),
-    ] = None,
-    interpreter: Annotated[
-        str | None, typer.Option(help="Also write the maps of this interpreter; adv2 attacks them.")
-    ] = None,
-    settings: Settings = None,
-    n: Number = None,
-    size: Size = None,
-    batch_size: BatchSize = 16,
-    out: Out = None,
-    force: Force = False,
-    seed: Seed = 0,
-    device: Device = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Attack images; write adversarial images, magnified perturbations, figures and a table of measurements."""
-    from underfire.catalog import find
-    from underfire.cli import options, pictures
-
-    aimed = "interpreter" in find("attack", name).options
-    mode = {None: "untargeted", "random": "random-target", "least-likely": "least-likely"}.get(goal)
-    entry = options.attack(
-        name,
-        tuple(settings or ()),
-        eps=eps,
-        norm=norm,
-        steps=steps,
-        goal=mode or "random-target",  # a given class is checked in the same way
-        interpreter=interpreter if aimed else None,
-    )
-    place = out or Path(f"underfire-{name}")
-    job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json)
-    pictures.attack(job, entry, None if mode else goal, interpreter)
-
-
-@app.command()
-def explain(
-    model: Model,
-    name: Annotated[
-        str | None, typer.Argument(help="An interpreter of `underfire list interpreters`; leave it out with --all.")
-    ] = None,
-    images: ImagesIfGiven = None,
-    every: Annotated[
-        bool,
-        typer.Option("--all", help="One figure per image: every interpreter that returns a map, for every class."),
-    ] = False,
-    classes: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="With --all: the number of most likely classes.", show_default="all of up to 10, else 3"
-        ),
-    ] = None,
-    goal: Annotated[
-        str | None,
-        typer.Option(
-            help="The class to explain; default: the predicted class. Of changed images, the class to reach; "
-            "default: any other class."
-        ),
-    ] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="Images to fit the interpreter to or to compare with, as a data URI.")
-    ] = None,
-    reference_n: Annotated[
-        int | None, typer.Option(min=1, help="Number of images of --reference; default: all.")
-    ] = None,
-    settings: Settings = None,
-    n: Number = None,
-    size: Size = None,
-    batch_size: BatchSize = 16,
-    out: Out = None,
-    force: Force = False,
-    seed: Seed = 0,
-    device: Device = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Explain predictions; write maps over images, changed images, examples or rules, and a table."""
-    from underfire.cli import explaining, pictures, side_by_side
-
-    if every and name is not None and images is None:  # with --all, the first argument is the images
-        name, images = "all", name
-    if name is None or images is None or (every and (name != "all" or settings or reference)):
-        usage = "explain --all IMAGES --model URI" if every else "explain NAME IMAGES --model URI"
-        without = ", without --set and --reference" if every else ""
-        raise typer.BadParameter(f"the arguments must be: underfire {usage}{without}")
-    if classes is not None and not every:
-        raise typer.BadParameter("--classes requires --all; one interpreter explains --goal, or the predicted class")
-    place = out or Path(f"underfire-{name}")
-    job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json)
-    if every:
-        side_by_side.explain_all(job, goal, classes)
-    else:
-        explaining.explain(job, name, goal, tuple(settings or ()), reference, reference_n)
-
-
-@app.command()
-def train(
-    name: Annotated[str, typer.Argument(help="An interpreter that is trained, such as rts.")],
-    model: Model,
-    data: Annotated[str, typer.Option(help="Training images, as a data URI (cluttered-digits:train).")],
-    out: Annotated[Path, typer.Option(help="The file to write, such as rts.safetensors.")],
-    settings: Settings = None,
-    n: Annotated[
-        int | None, typer.Option("--n", min=1, help="Number of images of --data, and at most of --test; default: all.")
-    ] = None,
-    test: Annotated[str | None, typer.Option(help="Images to evaluate the result on, as a data URI.")] = None,
-    seed: Seed = 0,
-    device: Device = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same command.")] = False,
-    force: Force = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Train an interpreter for one classifier and write its weights to a file."""
-    from underfire.cli.training import train as go
-
-    go(name, model, data, out, tuple(settings or ()), n, test, seed, device, resume, force, quiet, as_json)
-
-
-@app.command("list")
-def list_(
-    kind: Annotated[str | None, typer.Argument(help="attack, interpreter, measure ...; default: all kinds.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the methods with their sources and facts."""
-    from underfire.cli.listing import show
-
-    show(kind, as_json)
 
 
 @app.command()

@@ -29,6 +29,10 @@ _IMAGES = typer.Argument(help="An image, a folder of images, or a data URI (clut
 Images = Annotated[str, _IMAGES]
 ImagesIfGiven = Annotated[str | None, _IMAGES]
 Model = Annotated[str, typer.Option(help="zoo:NAME, PATH.safetensors?arch=NAME, python:package.module:factory ...")]
+ModelOfSpec = Annotated[str | None, typer.Option(help="The model, instead of that of the spec (see `docs/spec.md`).")]
+DataOfSpec = Annotated[
+    str | None, typer.Option(help="The images, such as folder:PATH or parquet:FILE, instead of those of the spec.")
+]
 Number = Annotated[
     int | None, typer.Option("--n", min=1, help="Number of images; default: all of a folder, 8 of a data URI.")
 ]

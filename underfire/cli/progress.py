@@ -28,9 +28,9 @@ class _Pace(ProgressColumn):
             return Text("")
         pace = f"{_number(new / seconds)} {task.fields['unit']}/s"
         if task.finished:
-            return Text(f"{pace}, took {_clock(seconds)}")
+            return Text(f"{pace}, took {clock(seconds)}")
         left = ((task.total or 0) - task.completed) * seconds / new
-        return Text(f"{pace}, ETA {_clock(left)}")
+        return Text(f"{pace}, ETA {clock(left)}")
 
 
 def _number(value: float) -> str:
@@ -38,7 +38,8 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a time as `minutes:seconds`, or `hours:minutes:seconds`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

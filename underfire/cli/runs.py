@@ -6,33 +6,32 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from underfire.cli.choosing import Choice
+from underfire.cli.codes import HELD
 from underfire.cli.gates import Gate, exit_code, known_names, lines, outcomes, parse
+from underfire.cli.planning import show_plan
 from underfire.cli.progress import progress
 from underfire.cli.shared import ERR, OUT, atomic_write_all, device, print_json, to_json
 from underfire.cli.summary import print_summary
-from underfire.errors import InputError
 
 if TYPE_CHECKING:
     from underfire.audit.ledger import Ledger
     from underfire.audit.run import Event
-    from underfire.audit.spec import AuditSpec
 
 
 def audit(
-    path: Path | None,
+    choice: Choice,
     out: str | None,
     workers: int | None,
-    executor: str | None,
-    seed: int | None,
-    place: str | None,
     fail_under: tuple[str, ...],
     confident: bool,
+    dry_run: bool,
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Run or continue an audit, write its report and print its summary.
+    """Run or continue an audit, write its report and print its summary; with `dry_run`, print its plan and cost.
 
     Returns:
         The exit code, which depends on the gates.
@@ -41,22 +40,17 @@ def audit(
 
     from underfire import report
     from underfire.audit.run import choose_executor, run
-    from underfire.audit.spec import parse_spec
 
     if workers is None:
         torch.set_num_threads(1)  # as in workers: torch's thread pool is slow on cores that other programs use, too
-    if seed is not None and seed < 0:
-        raise InputError(f"--seed should be 0 or more, got {seed}")
-    spec = _spec(path)
+    with redirect_stdout(sys.stderr):  # a model may print while it is loaded
+        spec = choice.spec(quiet)
     gates = [parse(text, known_names(spec)) for text in fail_under]
-    changes: dict[str, Any] = {} if seed is None else {"seeds": [seed]}
-    if place is not None:
-        changes["device"] = device(place)
-    if executor is not None:
-        changes["executor"] = executor
-    spec = parse_spec({**spec.model_dump(), **changes})
-    name = path.stem if path else "default"
+    name = choice.name
     out = out or str(Path("runs") / name)
+    if dry_run:
+        show_plan(spec, out, as_json)
+        return HELD
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(sys.stderr))  # Ray prints messages about lost nodes; stdout is for results
         bar = _Bar(stack, "audit", "images", "checking the model and the images", quiet)
@@ -78,13 +72,6 @@ def audit(
 def _page(run: str, name: str) -> Path:
     """Return the path of the report: in the run folder, or in the current folder if the run is in an object store."""
     return Path(f"{name}.html") if "://" in run else Path(run) / "report.html"
-
-
-def _spec(path: Path | None) -> AuditSpec:
-    """Return the spec at `path`, or the built-in one."""
-    from underfire.audit.spec import builtin_spec, load_spec
-
-    return builtin_spec() if path is None else load_spec(path)
 
 
 class _Bar:

@@ -1,0 +1,167 @@
+"""Define the verbs about single methods and models: attack, explain, train, list, show and layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from underfire.cli.flags import (
+    BatchSize,
+    Device,
+    Force,
+    Images,
+    ImagesIfGiven,
+    Json,
+    Model,
+    Number,
+    Out,
+    Quiet,
+    Seed,
+    Settings,
+    Size,
+)
+
+verbs = typer.Typer()
+
+
+@verbs.command()
+def attack(
+    name: Annotated[str, typer.Argument(help="An attack of `underfire list attacks`.")],
+    images: Images,
+    model: Model,
+    eps: Annotated[str | None, typer.Option(help="Largest size of the perturbation, such as 0.03 or 8/255.")] = None,
+    norm: Annotated[str | None, typer.Option(help="Norm of the size: linf, l2, l1 ...")] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of iterations.")] = None,
+    goal: Annotated[
+        str | None,
+        typer.Option(help="A class, `random` or `least-likely`; default: any wrong class."),
+    ] = None,
+    interpreter: Annotated[
+        str | None, typer.Option(help="Also write the maps of this interpreter; adv2 attacks them.")
+    ] = None,
+    settings: Settings = None,
+    n: Number = None,
+    size: Size = None,
+    batch_size: BatchSize = 16,
+    out: Out = None,
+    force: Force = False,
+    seed: Seed = 0,
+    device: Device = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Attack images; write adversarial images, magnified perturbations, figures and a table of measurements."""
+    from underfire.catalog import find
+    from underfire.cli import options, pictures
+
+    aimed = "interpreter" in find("attack", name).options
+    mode = {None: "untargeted", "random": "random-target", "least-likely": "least-likely"}.get(goal)
+    entry = options.attack(
+        name,
+        tuple(settings or ()),
+        eps=eps,
+        norm=norm,
+        steps=steps,
+        goal=mode or "random-target",  # a given class is checked in the same way
+        interpreter=interpreter if aimed else None,
+    )
+    place = out or Path(f"underfire-{name}")
+    job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json)
+    pictures.attack(job, entry, None if mode else goal, interpreter)
+
+
+@verbs.command()
+def explain(
+    model: Model,
+    name: Annotated[
+        str | None, typer.Argument(help="An interpreter of `underfire list interpreters`; leave it out with --all.")
+    ] = None,
+    images: ImagesIfGiven = None,
+    every: Annotated[
+        bool,
+        typer.Option("--all", help="One figure per image: every interpreter that returns a map, for every class."),
+    ] = False,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --all: the number of most likely classes.", show_default="all of up to 10, else 3"
+        ),
+    ] = None,
+    goal: Annotated[
+        str | None,
+        typer.Option(
+            help="The class to explain; default: the predicted class. Of changed images, the class to reach; "
+            "default: any other class."
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Images to fit the interpreter to or to compare with, as a data URI.")
+    ] = None,
+    reference_n: Annotated[
+        int | None, typer.Option(min=1, help="Number of images of --reference; default: all.")
+    ] = None,
+    settings: Settings = None,
+    n: Number = None,
+    size: Size = None,
+    batch_size: BatchSize = 16,
+    out: Out = None,
+    force: Force = False,
+    seed: Seed = 0,
+    device: Device = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Explain predictions; write maps over images, changed images, examples or rules, and a table."""
+    from underfire.cli import explaining, pictures, side_by_side
+
+    if every and name is not None and images is None:  # with --all, the first argument is the images
+        name, images = "all", name
+    if name is None or images is None or (every and (name != "all" or settings or reference)):
+        usage = "explain --all IMAGES --model URI" if every else "explain NAME IMAGES --model URI"
+        without = ", without --set and --reference" if every else ""
+        raise typer.BadParameter(f"the arguments must be: underfire {usage}{without}")
+    if classes is not None and not every:
+        raise typer.BadParameter("--classes requires --all; one interpreter explains --goal, or the predicted class")
+    place = out or Path(f"underfire-{name}")
+    job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json)
+    if every:
+        side_by_side.explain_all(job, goal, classes)
+    else:
+        explaining.explain(job, name, goal, tuple(settings or ()), reference, reference_n)
+
+
+@verbs.command()
+def train(
+    name: Annotated[str, typer.Argument(help="An interpreter that is trained, such as rts.")],
+    model: Model,
+    data: Annotated[str, typer.Option(help="Training images, as a data URI (cluttered-digits:train).")],
+    out: Annotated[Path, typer.Option(help="The file to write, such as rts.safetensors.")],
+    settings: Settings = None,
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="Number of images of --data, and at most of --test; default: all.")
+    ] = None,
+    test: Annotated[str | None, typer.Option(help="Images to evaluate the result on, as a data URI.")] = None,
+    seed: Seed = 0,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same command.")] = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train an interpreter for one classifier and write its weights to a file."""
+    from underfire.cli.training import train as go
+
+    go(name, model, data, out, tuple(settings or ()), n, test, seed, device, resume, force, quiet, as_json)
+
+
+@verbs.command("list")
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="attack, interpreter, measure ...; default: all kinds.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the methods with their sources and facts."""
+    from underfire.cli.listing import show
+
+    show(kind, as_json)

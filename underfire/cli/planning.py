@@ -1,0 +1,72 @@
+"""`underfire audit --dry-run`: print the plan of an audit and an estimate of its cost."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from underfire.cli.progress import clock
+from underfire.cli.shared import ERR, OUT, print_json
+
+if TYPE_CHECKING:
+    from underfire.audit.costs import Cost
+    from underfire.audit.spec import AuditSpec
+
+
+def show_plan(spec: AuditSpec, out: str, as_json: bool) -> None:
+    """Print the cells that an audit has to compute, with their passes through the model and their time.
+
+    Cells that the run folder `out` has already are counted, but not listed.
+    """
+    from underfire.audit.costs import costs, shard_size
+    from underfire.audit.graph import to_compute
+    from underfire.audit.plan import plan
+    from underfire.audit.preflight import preflight
+    from underfire.audit.result import arrays_key
+    from underfire.audit.store import Store
+    from underfire.audit.target import open_target
+
+    with redirect_stdout(sys.stderr):  # a model may print
+        target = open_target(spec)
+        preflight(target)
+        cells = plan(spec, target)
+        keys = Store(out).keys()
+        left = to_compute(cells, keys, {cell.key for cell in cells if arrays_key(cell.key) in keys})
+        found = costs(target, left.values())
+    there = len({cell.key for cell in cells}) - len(left)
+    seconds, advised = sum(cost.seconds for cost in found), shard_size(spec.shard_size, found)
+    if as_json:
+        document = {"cells": len(left), "finished": there, "seconds": seconds, "shard_size": advised}
+        print_json({**document, "costs": found})
+        return
+    OUT.print(_table(found))
+    OUT.print(
+        f"\n{len(left)} cells, {sum(cost.images * cost.passes for cost in found):.3g} passes of an image, "
+        f"about {clock(seconds)} in one process here"
+    )
+    if there:
+        OUT.print(f"{there} cells are finished already in {out}", soft_wrap=True)
+    if advised < spec.shard_size:
+        longest = max(cost.longest for cost in found)
+        ERR.print(
+            f"the longest cell takes about {clock(longest)}, which a killed run may lose; with shard_size: {advised}, "
+            "a cell takes a minute"
+        )
+
+
+def _table(found: list[Cost]) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("cells", justify="right")
+    table.add_column("of", overflow="fold")
+    for column in ("images", "passes", "seconds"):
+        table.add_column(column, justify="right")
+    for cost in found:
+        if cost.images:
+            table.add_row(str(cost.cells), cost.title, f"{cost.images}", f"{cost.passes:.3g}", f"{cost.seconds:.2g}")
+    rest = sum(cost.cells for cost in found if not cost.images)
+    if rest:
+        table.add_row(str(rest), "measures and galleries of these results")
+    return table
