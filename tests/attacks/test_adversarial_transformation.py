@@ -46,7 +46,7 @@ def test_what_a_linear_model_allows_is_found_on_unseen_images(residual: bool, ge
     possible = (logits[:, 0] - logits[:, 1]).abs() < 2 * eps * 60
     easy = (logits[:, 0] - logits[:, 1]).abs() < 0.7 * 2 * eps * 60
     assert 10 <= easy.sum() <= possible.sum() < 60
-    options = {"steps": 80, "step_size": 0.01, "width": 8, "rerank": 20.0, "residual": residual}
+    options = {"steps": 120, "step_size": 0.01, "width": 8, "rerank": 20.0, "residual": residual}
     x_adv = adversarial_transformation(model, x, y, eps=eps, generator=generator, **options)
     fooled = model(x_adv).argmax(1) != y
     assert not (fooled & ~possible).any()
