@@ -21,6 +21,16 @@ def at_least_one(**numbers: int) -> None:
             raise InputError(f"{name} must be at least 1, got {number}")
 
 
+def check_number(**values: object) -> None:
+    """Raise InputError unless every value is a number or a tensor of numbers; the message names the argument.
+
+    >>> check_number(eps=8 / 255)
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not (isinstance(value, Tensor) or hasattr(value, "__float__")):
+            raise InputError(f"{name} must be a number such as 0.03 or 8 / 255, got {value!r}")
+
+
 def check_choice(choices: Collection[str], **values: str) -> None:
     """Raise Unsupported unless every value is one of the choices; the message names the argument.
 

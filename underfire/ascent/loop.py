@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -111,6 +111,7 @@ def ascend(
             does not go with the restarts, or with the model's domain.
     """
     check_inputs(model, x, y, goal)
+    recipe = replace(recipe, threat=recipe.threat.in_domain(domain_of(model)))
     recipe.check(x)
     at_least_one(steps=steps, restarts=restarts)
     if recipe.keep == "last" and restarts > 1:
@@ -152,7 +153,7 @@ class _Run:
         watch: Callable[[Step], None] | None,
     ) -> None:
         self.model, self.x, self.targets, self.recipe, self.steps = model, x, targets, recipe, steps
-        self.threat = recipe.threat.in_domain(domain_of(model))
+        self.threat = recipe.threat
         self.rule = recipe.step_rule if isinstance(recipe.step_rule, StepRule) else scheduled(recipe.step_rule)
         self.generator, self.watch = generator, watch
         self.evaluates = recipe.keep != "last" or self.rule.judge is not None or watch is not None

@@ -37,6 +37,13 @@ class ParametricThreat(Threat):
         domain.require_images(f"norm {self.norm!r}")
         return self
 
+    def largest(self, x: Tensor) -> float:
+        """Return 1: eps is a share of the stated ranges."""
+        return 1.0
+
+    def _too_large(self, eps: float, largest: float) -> str:
+        return f"eps {eps:g} is a share of the stated ranges; it must be at most 1"
+
     def ends(self) -> list[tuple[float, float]]:
         """Return the lowest and highest share of each parameter at `eps = 1`; a side that its range lacks is 0."""
         raise NotImplementedError

@@ -57,9 +57,9 @@ def ascend_from_scores(
     Returns:
         The first success of every sample, or its iterate with the largest margin if there is none.
     """
-    threat.check(x)
     domain, generator = domain_of(model), default_generator(generator, x.device)
     threat = threat.in_domain(domain)
+    threat.check(x)
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     best = Best(x)
     step_sizes, most_pairs = (torch.as_tensor(v, device=x.device).expand(len(x)) for v in (step_size, pairs))

@@ -8,129 +8,20 @@ Every projection is the nearest point (in L2) of the intersection of the ball an
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from underfire.domains import IMAGES, Domain
-from underfire.errors import InputError, Unsupported
+from underfire.ascent.threat import Threat as Threat
+from underfire.errors import Unsupported
 from underfire.gradients.smoothing import norms, unit
-from underfire.validate import per_sample
 
 
-@dataclass(frozen=True)
-class Threat:
-    """A norm ball around the input, intersected with the box of the domain.
-
-    Attributes:
-        eps: radius, one number or one per sample `[B]`, in units of the input (for L0 a count of entries).
-        mask: where the input may change, 0 or 1, broadcastable to it; None is everywhere.
-        domain: the kind of input: its box, and the columns that never change.
-    """
-
-    eps: float | Tensor
-    mask: Tensor | None = None
-    domain: Domain = field(default=IMAGES, kw_only=True)
-    norm: ClassVar[str] = ""
-
-    def check(self, x: Tensor) -> None:
-        """Raise InputError unless eps and mask fit the images."""
-        eps = torch.as_tensor(self.eps)
-        if eps.dim() > 0 and eps.shape != (len(x),):
-            raise InputError(f"eps must be one number or one per sample [{len(x)}], got shape {tuple(eps.shape)}")
-        wrong = ~(torch.isfinite(eps) & (eps >= 0))
-        if bool(wrong.any()):
-            raise InputError(f"eps must be >= 0 and finite, got {float(eps[wrong][0]):g}")
-        if self.mask is not None:
-            try:
-                fits = torch.broadcast_shapes(self.mask.shape, x.shape) == x.shape
-            except RuntimeError:
-                fits = False
-            if not fits:
-                raise InputError(f"mask {tuple(self.mask.shape)} does not fit inputs {tuple(x.shape)}")
-
-    def in_domain(self, domain: Domain) -> Self:
-        """Return the threat for inputs of `domain`: it stays in the box and never changes the fixed columns."""
-        return self if domain == self.domain else replace(self, domain=domain)
-
-    def take(self, index: Tensor) -> Self:
-        """Return the threat for the samples at `index`."""
-        eps, mask = self.eps, self.mask
-        if isinstance(eps, Tensor) and eps.dim():
-            eps = eps[index]
-        if mask is not None and mask.dim() == self.domain.ndim and len(mask) > 1:
-            mask = mask[index]
-        return replace(self, eps=eps, mask=mask)
-
-    def start(self, x: Tensor) -> Tensor:
-        """Return the `z` that stands for `x` unchanged."""
-        return x.clone()
-
-    def random_start(self, x: Tensor, generator: Generator | None = None) -> Tensor:
-        """Draw a random point of the ball, uniform except for the projection onto the box."""
-        mask = self.allowed(x)
-        allowed = torch.ones_like(x) if mask is None else mask.to(x).expand_as(x)
-        return self.project(x, x + self._random(x, allowed, generator))
-
-    def apply(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return the input that `z` stands for."""
-        return z
-
-    def project(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return the allowed point nearest to `z`."""
-        return x + self._project(x, self.restrict(z - x, x))
-
-    def steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
-        """Return the steepest direction: of length one in this norm, with the largest inner product with `g`."""
-        return self._steepest(self.restrict(g, x), x, z)
-
-    def size(self, x: Tensor, x_adv: Tensor) -> Tensor:
-        """Return how far `x_adv` is from `x`, `[B]`, in the units of eps."""
-        return norms(x_adv - x, float(self.norm[1:])).flatten()
-
-    def allowed(self, x: Tensor) -> Tensor | None:
-        """Return where `x` may change, 0 or 1 and broadcastable to it; None is everywhere."""
-        mutable = None if self.domain is IMAGES else self.domain.mutable(x)
-        if mutable is None or self.mask is None:
-            return self.mask if mutable is None else mutable
-        return self.mask * mutable
-
-    def room(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how far every entry of `x` can go down (at most 0) and up (at least 0) inside the box."""
-        low, high = self.bounds(x)
-        return low - x, high - x
-
-    def bounds(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """Return the smallest and the largest value of every entry; both equal `x` where `x` may not change."""
-        low, high = (0.0, 1.0) if self.domain.unit_box else self.domain.box(x)
-        mask = self.allowed(x)
-        if mask is None:
-            return low, high
-        return torch.where(mask.bool(), low, x), torch.where(mask.bool(), high, x)
-
-    def clip(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return `z` clipped to the box but not to the ball, and equal to `x` where `x` may not change."""
-        low, high = self.bounds(x)
-        return z.clamp(low, high)  # type: ignore[arg-type]
-
-    def restrict(self, g: Tensor, x: Tensor) -> Tensor:
-        """Return `g` with zeros where `x` may not change."""
-        mask = self.allowed(x)
-        return g if mask is None else g * mask
-
-    def _radius(self, x: Tensor) -> Tensor:
-        return per_sample(torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).reshape(-1), x)
-
-    def _random(self, x: Tensor, allowed: Tensor, generator: Generator | None) -> Tensor:
-        raise NotImplementedError
-
-    def _project(self, x: Tensor, shift: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def _steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
-        raise NotImplementedError
+def _widths(threat: Threat, x: Tensor) -> Tensor:
+    """Return the width of the box of every entry of one input, float64, shaped like `x[0]`."""
+    low, high = threat.domain.box(x)
+    return (high.double() - low.double()).expand(x.shape[1:])
 
 
 def _uniform(x: Tensor, generator: Generator | None) -> Tensor:
@@ -152,6 +43,10 @@ class Linf(Threat):
 
     norm = "linf"
 
+    def largest(self, x: Tensor) -> float:
+        """Return the width of the box, of the widest entry."""
+        return float(_widths(self, x).max())
+
     def project(self, x: Tensor, z: Tensor) -> Tensor:
         """Return the allowed point nearest to `z`: every entry clipped to its interval."""
         radius, mask = self._radius(x), self.allowed(x)
@@ -171,6 +66,10 @@ class L2(Threat):
     """Let the Euclidean length of the change be at most eps."""
 
     norm = "l2"
+
+    def largest(self, x: Tensor) -> float:
+        """Return the length of the diagonal of the box."""
+        return float(_widths(self, x).norm())
 
     def _project(self, x: Tensor, shift: Tensor) -> Tensor:
         # The nearest point is clip(s * shift) for one s in [0, 1] per sample. Entries that the box clips leave length
@@ -215,6 +114,10 @@ class L1(Threat):
     sparsity: float = 0.01
     norm = "l1"
 
+    def largest(self, x: Tensor) -> float:
+        """Return the sum of the widths of the box."""
+        return float(_widths(self, x).sum())
+
     def _project(self, x: Tensor, shift: Tensor) -> Tensor:
         # The nearest point is sign(shift) * min(max(|shift| - t, 0), room): find the t at which its L1 norm is eps.
         down, up = self.room(x)
@@ -258,6 +161,10 @@ class L0(Threat):
     """Let at most eps entries change, to any value of the box; an entry of an image is one channel of one pixel."""
 
     norm = "l0"
+
+    def largest(self, x: Tensor) -> float:
+        """Return the number of entries."""
+        return float(x[0].numel())
 
     def _project(self, x: Tensor, shift: Tensor) -> Tensor:
         # Keeping an entry lowers the squared distance to `z` by shift², less the square of what the box clips.

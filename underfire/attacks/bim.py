@@ -10,7 +10,7 @@ from underfire.ascent.objectives import Objective, log_odds
 from underfire.ascent.step_rules import StepSize
 from underfire.ascent.threats import ball
 from underfire.catalog import card
-from underfire.domains import ADDITIVE, check_inputs
+from underfire.domains import ADDITIVE, check_inputs, domain_of
 
 
 def paper_steps(eps: float | Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def bim(
         objective: None is `log_odds`, whose gradient has exactly the sign of the paper's cross-entropy.
     """
     check_inputs(model, x, y, goal)
-    threat = ball(norm, eps, mask, among=("linf",))
+    threat = ball(norm, eps, mask, among=("linf",)).in_domain(domain_of(model))
     threat.check(x)
     length: StepSize = step_size
     if steps is None:

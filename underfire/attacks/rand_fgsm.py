@@ -9,7 +9,7 @@ from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.objectives import Objective, log_odds
 from underfire.ascent.threats import ball
 from underfire.catalog import card
-from underfire.domains import ADDITIVE, check_inputs
+from underfire.domains import ADDITIVE, check_inputs, domain_of
 from underfire.errors import InputError
 from underfire.validate import default_generator, per_sample
 
@@ -47,7 +47,7 @@ def rand_fgsm(
     if not 0 <= start < 1:
         raise InputError(f"start must be a share of eps in [0, 1), got {start}")
     check_inputs(model, x, y, goal)
-    threat = ball(norm, eps, mask, among=("linf",))
+    threat = ball(norm, eps, mask, among=("linf",)).in_domain(domain_of(model))
     threat.check(x)
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device).sign()
     first = per_sample(torch.as_tensor(eps, dtype=x.dtype, device=x.device), x) * start

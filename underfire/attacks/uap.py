@@ -133,7 +133,7 @@ def universal_perturbation(
     """
     generator = default_generator(generator, x.device)
     check_inputs(model, x, y, goal)
-    ball(norm, eps, among=("linf", "l2")).check(x)
+    ball(norm, eps, among=("linf", "l2")).in_domain(domain_of(model)).check(x)
     solver = _check(steps, rate, chunk, solver, goal)
     targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     v = best = x.new_zeros(1, *x.shape[1:])

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from underfire.ascent.threats import ball
 from underfire.audit.schema import AttackSpec, AuditSpec
 from underfire.catalog import find
+from underfire.domains import domain_of
 from underfire.errors import Unsupported
 from underfire.gradients.estimators import nes
 from underfire.hooks import frozen
@@ -117,12 +118,12 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
             return torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
     # attacks that need no gradient
-    black = fooled(steps=10, step_size=None, estimate=nes(samples=20, sigma=max(_per_pixel(x, norm, eps) / 2, 1e-3)))
+    black = fooled(steps=10, step_size=None, estimate=nes(samples=20, sigma=max(_per_entry(x, norm, eps) / 2, 1e-3)))
     noise = _noise(model, x, y, budget)
     # the attack with its own budget
     white = fooled()
     # the attack with fewer steps, other sizes and no bound
-    diameter = _diameter(x, norm)
+    diameter = _diameter(model, x, norm, eps)
     quarter = max(1, steps // 4)
     steps_taken = {n: fooled(steps=n) for n in (1, quarter) if n < steps} | {steps: white}
     sizes = {eps / 2: fooled(eps=eps / 2), eps: white, min(2 * eps, diameter): fooled(eps=min(2 * eps, diameter))}
@@ -231,7 +232,7 @@ def _gradients(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
 def _noise(model: nn.Module, x: Tensor, y: Tensor, budget: Budget) -> Tensor:
     """Return which images at least one draw of random noise fools, bool `[B]`."""
     generator: Generator = torch.Generator(x.device).manual_seed(budget.seed)
-    threat = ball(budget.norm, budget.eps)
+    threat = ball(budget.norm, budget.eps).in_domain(domain_of(model))
     draws = [_wrong(model, threat.random_start(x, generator), y) for _ in range(_NOISES)]
     return torch.stack(draws).any(0)
 
@@ -242,15 +243,15 @@ def _wrong(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return model(x).argmax(1) != y
 
 
-def _diameter(x: Tensor, norm: str) -> float:
-    """Return the size at which the ball contains every image."""
-    entries = x[0].numel()
-    return {"linf": 1.0, "l2": math.sqrt(entries)}.get(norm, float(entries))
+def _diameter(model: nn.Module, x: Tensor, norm: str, eps: float) -> float:
+    """Return the size at which the ball contains every input of the model."""
+    largest = ball(norm, 0.0).in_domain(domain_of(model)).largest(x)
+    return largest if math.isfinite(largest) else 1000 * eps
 
 
-def _per_pixel(x: Tensor, norm: str, eps: float) -> float:
+def _per_entry(x: Tensor, norm: str, eps: float) -> float:
     """Return the change of each entry if all entries change equally."""
-    return eps / _diameter(x, norm)
+    return eps / ball(norm, 0.0).largest(x)
 
 
 def _count(images: Tensor) -> str:

@@ -24,6 +24,10 @@ class Flow(Threat):
 
     norm = "flow"
 
+    def largest(self, x: Tensor) -> float:
+        """Return the longer side of the images, in pixels."""
+        return float(max(x.shape[2:]))
+
     def start(self, x: Tensor) -> Tensor:
         """Return the flow that leaves `x` as it is."""
         return x.new_zeros(len(x), 2, *x.shape[2:])
