@@ -68,6 +68,7 @@ def test_torchvision() -> None:
     assert torch.allclose(batch.x[:, 0, 0, 0], torch.tensor([0.4, 0.2]))
     assert batch.ids == ("ByFlag-test-000002", "ByFlag-test-000001")
     assert len(data.load("torchvision:ByFlag?root=x&split=train")) == 5
+    assert data.load("torchvision:ByFlag?root=x", channels=1)[[2, 1]].x.shape == (2, 1, 4, 4)
     by_word = data.load("torchvision:ByWord?root=x")
     assert by_word.labels is None and torch.equal(by_word[0].x, torch.ones(1, 3, 4, 4))
     with pytest.raises(DataError, match="str, .* Pillow image"):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from underfire import data
-from underfire.classes import imagenet
+from underfire.classes import imagenet, match
 from underfire.errors import ModelError
 from underfire.hooks import channels_of
 from underfire.model import Classifier
@@ -57,9 +57,10 @@ def fit_labels(
     if names is not None:
         images = images.named(names)
     labels = model.labels
-    if labels is None and images.labels and set(images.labels) <= set(imagenet()):  # folders named by synset
+    usual = tuple(imagenet().values())
+    if labels is None and images.labels and images.labelled and None not in match(images.labels, usual):
         outputs = model.predict(images[:1].x.to(device)).shape[1]
-        labels = tuple(imagenet().values()) if outputs == len(imagenet()) else None
+        labels = usual if outputs == len(usual) else None  # a model of ImageNet that does not state its names
     images = images.ordered_as(labels)
     return images if images.labelled else images.answered_by(lambda x: model.predict(x.to(device)).argmax(1).cpu())
 

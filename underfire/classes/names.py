@@ -96,7 +96,8 @@ def check_names(
     missing = [name for name, place in zip(data, order, strict=True) if place is None]
     if missing:
         both = f"the data has {listing(data)}; {whose} has {listing(model)}"
-        which = f"{len(missing)} of {len(data)} classes of the data have no counterpart: {listing(missing, 4)}"
+        which = f"{len(missing)} of {len(data)} classes of the data have no counterpart"
+        which += f": {listing(missing, 4)}" if len(missing) < len(data) else ""
         raise DataError(f"{which}; {both}; {advice}")
 
 

@@ -142,8 +142,9 @@ def _limit(pixels: int) -> Iterator[None]:
 def from_pillow(image: Image.Image, *, name: str, reading: Reading = AS_IT_IS) -> Tensor:
     """Return a Pillow image of any mode as a tensor `[C, H, W]` in `[0, 1]`; its pixels are not unpacked before."""
     reading.check(*image.size, repr(name))
-    pixels = _to_float(ImageOps.exif_transpose(image), reading)
-    tensor = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    tensor = torch.tensor(_pixels(ImageOps.exif_transpose(image), reading)).permute(2, 0, 1).contiguous()
+    if tensor.dtype == torch.uint8:
+        return tensor.float().div_(255)
     if not bool(((tensor >= 0) & (tensor <= 1)).all()):
         raise DataError(
             f"{name!r} has pixels from {float(tensor.min()):.3g} to {float(tensor.max()):.3g}, outside [0, 1]"
@@ -178,8 +179,8 @@ def gather(ids: Sequence[str], read: Callable[[int], Tensor], reading: Reading) 
     return stack(images, ids)
 
 
-def _to_float(image: Image.Image, reading: Reading) -> np.ndarray:
-    """Return the pixels `[H, W, C]`, float32; 16-bit greyscale keeps its depth."""
+def _pixels(image: Image.Image, reading: Reading) -> np.ndarray:
+    """Return the pixels `[H, W, C]`, uint8; those of 16-bit greyscale, which keeps its depth, as float32."""
     if image.mode in _FLOAT_MODES:
         grey = np.asarray(image, dtype=np.float32) / (1.0 if image.mode == "F" else 65535.0)
         resized = _fit(Image.fromarray(grey), reading.size)
@@ -189,7 +190,7 @@ def _to_float(image: Image.Image, reading: Reading) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    values = np.asarray(_fit(image.convert(reading.mode), reading.size), dtype=np.float32) / 255.0
+    values = np.asarray(_fit(image.convert(reading.mode), reading.size))
     return values.reshape(*values.shape[:2], -1)
 
 
