@@ -54,6 +54,7 @@ def test_idx_files_packed_or_not(mnist: Path) -> None:
     assert batch.y.tolist() == [1, 7] and batch.ids == ("test-00002", "test-00000")
 
 
+@pytest.mark.slow
 def test_idx_files_that_are_damaged(mnist: Path) -> None:
     with pytest.raises(DataError, match="there is no train-images-idx3-ubyte.gz"):
         data.load(f"mnist:{mnist}?split=train")

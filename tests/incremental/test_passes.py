@@ -132,6 +132,7 @@ def test_equal_on_the_small_network_and_in_training_mode(network):
     compare(network("relu", torch.float64).train(), x, 1e-10, height=3, width=2)
 
 
+@pytest.mark.slow
 def test_equal_on_a_residual_network():
     model = uf.models.load("zoo:cluttered_digits")
     x = uf.data.load("cluttered-digits:test")[:3].x
@@ -376,6 +377,7 @@ class RandomNetwork(nn.Module):
         return x + F.scaled_dot_product_attention(tokens, tokens, tokens).mT.reshape(x.shape)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     made=st.lists(layers(), min_size=1, max_size=5),

@@ -17,6 +17,7 @@ from underfire.errors import InputError
 from underfire.interpreters import cam
 
 
+@pytest.mark.slow
 def test_pictures_are_small_and_the_page_shows_them(tmp_path, monkeypatch, capsys):
     names = ["fgsm", "decision_tree", "adv2"]
     monkeypatch.setitem(
