@@ -81,9 +81,11 @@ def spatial_layers(model: nn.Module, x: Tensor, grid: Grid | None = None) -> lis
         Unsupported: the tokens of the last such layer have no grid that can be found.
     """
     trace = traced(model, x, grid)
+    order = _without_class_maps(trace, grid)
+    order = [name for name in order if name not in trace.resampled] or order
     layouts: dict[str, Layout] = {}
     unknown = None  # the last layer with tokens of no known grid
-    for name in _without_class_maps(trace, grid):
+    for name in order:
         _, shape = trace.outputs[name]
         layout = trace.layout(name, grid)
         if layout is not None and (layout.kind == "first" or not isinstance(layer(model, name), nn.Linear)):

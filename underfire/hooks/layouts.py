@@ -57,12 +57,12 @@ class Trace:
             type if it is not a tensor.
         entered: for every layer that is no `nn.Sequential`, the shape of its first input.
         order: the layers with an output of three or four dimensions that depends on the image, in order of execution;
-            of nested layers that return the same tensor, only the innermost. Adaptive pooling is left out, because it
-            only resamples the feature maps before it.
+            of nested layers that return the same tensor, only the innermost.
+        resampled: the adaptive pooling among them, which only resamples the feature maps before it.
         first: shapes of outputs that have the channels first.
         last: shapes of outputs that have the channels last.
         widths: the sizes `D` that tokens `[B, N, D]` have.
-        recent: the last layers with such an output, adaptive pooling among them, and their outputs.
+        recent: the last layers with such an output, and their outputs.
         heads: for every linear layer or 1x1 convolution of one place, its name, input and output.
         count: number of calls of all layers.
         logits: what the model returned.
@@ -72,6 +72,7 @@ class Trace:
     outputs: dict[str, tuple[int, torch.Size | str]] = field(default_factory=dict)
     entered: dict[str, torch.Size] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
+    resampled: set[str] = field(default_factory=set)
     first: set[torch.Size] = field(default_factory=set)
     last: set[torch.Size] = field(default_factory=set)
     widths: set[int] = field(default_factory=set)

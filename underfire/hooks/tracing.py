@@ -69,7 +69,9 @@ class _Noter(AppliedFunctions):
         before = self.before
         same = before is not None and before[0].data_ptr() == output.data_ptr() and before[1] == output._version
         if not same or before is None or before[0].shape != output.shape:
-            self._record(name, output, resamples=isinstance(module, _RESAMPLE))
+            self._record(name, output)
+            if isinstance(module, _RESAMPLE):
+                trace.resampled.add(name)
         elif before[2] is not None:  # the function was applied inside this layer
             self._forget(before[2])
             self._record(name, output)
@@ -86,9 +88,9 @@ class _Noter(AppliedFunctions):
             self.before = result, result._version, name
         return result
 
-    def _record(self, name: str, output: Tensor, *, resamples: bool = False) -> None:
+    def _record(self, name: str, output: Tensor) -> None:
         trace = self.trace
-        trace.order = [other for other in trace.order if other != name] + [name] * (not resamples)
+        trace.order = [other for other in trace.order if other != name] + [name]
         # A later in-place operation may change the output, so it is copied.
         trace.recent = [*trace.recent[1 - _RECENT :], (name, output.detach().clone())]
         (self.constant.discard if output.requires_grad else self.constant.add)(name)
