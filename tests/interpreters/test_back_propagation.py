@@ -158,7 +158,7 @@ def test_wrong_options_of_integrated_gradients(case, options, message):
 def test_smooth_grad_word_for_word(case, squared):
     """Signed gradients are averaged, channels are joined afterwards."""
     model, x, y = case
-    draws = randn(5, 3, 10, 8, seed=9, dtype=torch.float64)
+    draws = randn(5, 3, 10, 8, seed=9).double()
     power = 2 if squared else 1
     wanted = []
     for i in range(4):

@@ -118,7 +118,7 @@ def test_smooth_grad_cam_pp_one_sample_at_a_time(network, case):
     shown = uf.interpreters.smooth_grad_cam_pp(
         model, x, y, layer="3", samples=5, noise=0.3, generator=torch.Generator().manual_seed(7), chunk=3
     )
-    z = randn(5, 3, 10, 8, seed=7, dtype=torch.float64)
+    z = randn(5, 3, 10, 8, seed=7).double()
     features, _ = split(model, x, y, 4)
     for i in range(4):
         image = x[i : i + 1]

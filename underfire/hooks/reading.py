@@ -58,9 +58,14 @@ def readable_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the layers of a model with their names; those inside a compiled part have no hooks and are left out.
 
     Raises:
-        Unsupported: the whole model is compiled.
+        Unsupported: the whole model is compiled, or is a function and no `nn.Module`.
     """
-    core = unwrap(model)
+    core: object = unwrap(model)
+    if not isinstance(core, nn.Module):
+        raise Unsupported(
+            f"a model that is a {type(core).__name__} has no layers to read; give an nn.Module, or choose an "
+            "interpreter that reads no layer, such as occlusion, rise or lime"
+        )
     if isinstance(core, torch.jit.ScriptModule):
         raise Unsupported(
             "the layers of a model that torch.jit compiled cannot be read; give the model that it was compiled from, "
@@ -122,6 +127,9 @@ def shared_forward(model: nn.Module) -> Iterator[Callable[[], None]]:
     """
     if model in _MEMOS:  # an outer context shares the passes already
         yield _MEMOS[model].forget
+        return
+    if not hasattr(model, "forward"):  # a plain function, whose passes are not shared
+        yield lambda: None
         return
     memo = _Memo(model.forward)
     own = vars(model).get("forward")  # a replaced forward function is restored at the end

@@ -12,8 +12,11 @@ from underfire.attribution.gradients import differentiable_input
 from underfire.attribution.scores import class_score
 from underfire.attribution.variants import fast_layout
 from underfire.catalog import card
+from underfire.errors import ModelError
 from underfire.hooks import frozen, uncached
 from underfire.validate import require_finite
+
+_LEAST = 1e-3  # logits; a smaller change moves no weight of a softmax by more than a thousandth of itself
 
 
 @card(
@@ -51,7 +54,8 @@ def score_cam(
 
     Raises:
         InputError: the chunk is below 1, or the memory too small for one image. ModelError: there is no such layer, or
-            a score is NaN. Unsupported: the layer has no space, or tokens of no grid that can be found.
+            a score is NaN, or no logit changes by more than a thousandth under the masks. Unsupported: the layer has no
+            space, or tokens of no grid that can be found.
     """
     with differentiable_input(model, x) as (point, attached), torch.set_grad_enabled(attached):
         layers = layouts_of(model, point, layer, grid)
@@ -61,6 +65,7 @@ def score_cam(
         for name, layout in layers.items():
             features = layout.maps(outputs[name]).to(x.dtype)
             scores = _scores(model, point, y, features, chunk_size, attached)
+            _require_change(scores, softmax)
             if softmax:
                 weights = scores.softmax(1)
             else:
@@ -86,6 +91,20 @@ def _scores(model: nn.Module, x: Tensor, y: Tensor, features: Tensor, chunk: int
         return in_chunks(of_channels, features.shape[1], max(1, chunk // max(1, len(images))), attached=attached).T
 
     return require_finite(in_chunks(of_images, len(x), chunk), "the logit of an image masked by a channel")
+
+
+def _require_change(scores: Tensor, softmax: bool) -> None:
+    """Raise ModelError if the scores `[B, C]` of every image are so equal that they weigh no channel above another."""
+    if not scores.numel():
+        return
+    scores = scores.detach()
+    change = float((scores.amax(1) - scores.amin(1)).max())
+    least = _LEAST if softmax else 1e-5 * float(scores.abs().max())
+    if scores.shape[1] > 1 and change <= least:
+        raise ModelError(
+            f"the model's answer hardly changes when a channel masks the image, by at most {change:.1g} logits, so "
+            "that score_cam has nothing to weigh the channels by; grad_cam reads gradients instead"
+        )
 
 
 def masked(x: Tensor, features: Tensor) -> Tensor:

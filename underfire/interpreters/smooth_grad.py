@@ -72,9 +72,9 @@ def smooth_grad(
     attached = torch.is_grad_enabled() and x.requires_grad and facts.differentiable
     if not attached:
         x = x.detach()
-    # draw the noise
+    # draw the noise, in one dtype for all images
     source = default_generator(generator, x.device)
-    draws = torch.randn(samples, *x.shape[1:], generator=source, device=source.device, dtype=x.dtype).to(x.device)
+    draws = torch.randn(samples, *x.shape[1:], generator=source, device=source.device, dtype=torch.float32).to(x)
     sigma = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
 
     def noisy(image: Tensor, sample: Tensor, x: Tensor, sigma: Tensor) -> Tensor:

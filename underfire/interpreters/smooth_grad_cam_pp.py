@@ -70,10 +70,10 @@ def smooth_grad_cam_pp(
         layers = layouts_of(model, point, layer, grid)
         with torch.set_grad_enabled(attached):
             _, outputs = feature_maps(model, point, y, layers, attached=attached)
-        # draw the noise
+        # draw the noise, in one dtype for all images
         source = default_generator(generator, x.device)
         half = x.dtype in (torch.float16, torch.bfloat16)  # in which third powers underflow
-        z = torch.randn(samples, *x.shape[1:], generator=source, device=source.device, dtype=x.dtype).to(x.device)
+        z = torch.randn(samples, *x.shape[1:], generator=source, device=source.device, dtype=torch.float32).to(x)
 
         def powers(image: Tensor, sample: Tensor, wide: Tensor) -> Tensor:
             """Return `g`, `g²` and `g³` of noisy copies, `[n, 3, D]`, with the entries of all layers in one row."""

@@ -65,8 +65,8 @@ class MaskGame:
         down, across = torch.randint(0, self.jitter + 1, (2,), generator=generator, device=where).tolist()
         if not self.variant.noise:
             return down, across, None
-        noise = torch.randn(self.x.shape[1:], generator=generator, device=where, dtype=self.x.dtype)
-        return down, across, self.variant.noise * noise.to(self.x.device)
+        noise = torch.randn(self.x.shape[1:], generator=generator, device=where, dtype=torch.float32)
+        return down, across, self.variant.noise * noise.to(self.x)
 
     def perturbed(self, m: Tensor, drawn: tuple[int, int, Tensor | None] | None = None) -> Tensor:
         """Return the images under masks `[B, 1, h, w]`: kept where a mask is 1, blurred where it is 0.

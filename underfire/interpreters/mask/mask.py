@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY, in_chunks, resolve_chunk
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
-from underfire.errors import InputError
+from underfire.errors import InputError, ModelError
 from underfire.hooks import frozen
 from underfire.interpreters.mask.game import mask_game, mask_step
 from underfire.validate import default_generator, require_finite
+
+_LEAST = 1e-4  # probability that the whole image must change
 
 
 @card(
@@ -63,7 +67,7 @@ def mask(
 
     Raises:
         InputError: steps or step_size are out of range. Unsupported: the variant or the game is unknown. ModelError:
-            the model's gradient is NaN.
+            the model's gradient is NaN, or no image's probability changes when everything is replaced.
     """
     if steps is not None and steps < 0:
         raise InputError(f"steps must be >= 0, got {steps}")
@@ -87,4 +91,24 @@ def mask(
 
     with frozen(model), torch.no_grad():
         class_score(model(x[:1]).expand(len(x), -1), y)
-    return in_chunks(explain, len(x), resolve_chunk(model, x, chunk, memory, gradients=True))
+    size = resolve_chunk(model, x, chunk, memory, gradients=True)
+    _require_change(model, x.detach(), y, size, variant=variant, game=game, fill=fill, cells=cells)
+    return in_chunks(explain, len(x), size)
+
+
+@torch.no_grad()
+def _require_change(model: nn.Module, x: Tensor, y: Tensor, chunk: int, **options: Any) -> None:
+    """Raise ModelError if no image's probability changes where everything is replaced, so that no mask matters."""
+
+    def change(index: Tensor) -> Tensor:
+        game = mask_game(model, x[index.to(x.device)], y[index.to(y.device)], **options)
+        whole = torch.ones(len(index), 1, game.rows.shape[1], game.columns.shape[1]).to(x)
+        with frozen(model):
+            return (game.probability(whole) - game.probability(0 * whole)).abs()
+
+    changes = in_chunks(change, len(x), chunk)
+    if len(x) and float(changes.max()) <= _LEAST:
+        raise ModelError(
+            f"the probability of the class changes by at most {float(changes.max()):.1g} when the whole image is "
+            "replaced, so that no mask explains it; give another fill, such as 'black'"
+        )

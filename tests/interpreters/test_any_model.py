@@ -1,0 +1,111 @@
+"""Interpreters on models of any kind: plain functions, empty batches, other dtypes, answers that hardly change."""
+
+import pytest
+import torch
+from torch import nn
+
+import underfire as uf
+from tests.networks import build_network, rand
+from underfire.errors import ModelError, Unsupported
+
+Y = torch.tensor([0, 1, 3])
+BLACK_BOX = {
+    "occlusion": {},
+    "leave_one_out": {},
+    "rise": {"samples": 40, "cells": 3},
+    "lime": {"superpixels": "grid", "segments": 12, "samples": 60},
+    "mask": {"steps": 2, "fill": "black"},
+    "gradient": {},
+    "integrated_gradients": {"steps": 3},
+    "smooth_grad": {"samples": 2},
+    "guided_backprop": {},
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_network("relu")
+
+
+@pytest.fixture(scope="module")
+def x():
+    return rand(3, 3, 9, 12)
+
+
+@pytest.mark.parametrize("name", BLACK_BOX)
+def test_a_plain_function_is_a_model(model, x, name):
+    show = uf.find("interpreter", name).with_options(**BLACK_BOX[name])
+    assert torch.allclose(show(lambda images: model(images), x, Y), show(model, x, Y), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["occlusion", "leave_one_out", "rise", "lime"])
+def test_a_function_without_gradients_is_a_model(model, x, name):
+    show = uf.find("interpreter", name).with_options(**BLACK_BOX[name])
+
+    def ask(images):
+        return torch.from_numpy(model(images.detach()).detach().numpy().copy())
+
+    assert torch.allclose(show(ask, x, Y), show(model, x, Y), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["cam", "grad_cam", "grad_cam_pp", "score_cam", "smooth_grad_cam_pp", "guided_grad_cam"]
+)
+def test_a_plain_function_has_no_layers(model, x, name):
+    with pytest.raises(Unsupported, match="function has no layers"):
+        uf.find("interpreter", name)(lambda images: model(images), x, Y)
+
+
+def test_a_plain_function_gets_counterfactuals(model, x):
+    y = model(x).argmax(1)
+    assert torch.equal(uf.interpreters.counterfactual(model.forward, x, y), uf.interpreters.counterfactual(model, x, y))
+
+
+@pytest.mark.parametrize("superpixels", ["quickshift", "slic", "grid"])
+def test_lime_of_no_images(model, superpixels):
+    shown = uf.interpreters.lime(model, rand(0, 3, 32, 32), Y[:0], superpixels=superpixels)
+    assert shown.shape == (0, 1, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("smooth_grad", {"samples": 5}),
+        ("smooth_grad_cam_pp", {"samples": 5, "layer": "1"}),
+        ("mask", {"steps": 3, "variant": "gildenblat", "cells": 4}),
+        ("mask", {"steps": 3, "variant": "adv2_v2", "cells": 4, "fill": "black"}),
+        ("rise", {"samples": 20, "cells": 3}),
+        ("lime", {"superpixels": "grid", "segments": 12, "samples": 60}),
+    ],
+)
+def test_default_noise_is_equal_in_every_dtype(x, name, options):
+    show = uf.find("interpreter", name).with_options(**options)
+    maps = [show(build_network("relu", dtype), x.to(dtype), Y).double() for dtype in (torch.float32, torch.float64)]
+    assert torch.allclose(*maps, atol=1e-3 * float(maps[1].abs().max()))
+
+
+@pytest.mark.parametrize(("name", "options"), [("score_cam", {}), ("score_cam", {"softmax": False}), ("mask", {})])
+def test_an_answer_that_hardly_changes_is_said(model, x, name, options):
+    class Deaf(nn.Module):
+        """Answer with biases and almost nothing of the image, as some networks with random weights do."""
+
+        def __init__(self):
+            super().__init__()
+            self.body = build_network("relu").module
+
+        def forward(self, z):
+            return 1e-9 * self.body(z) + torch.tensor([0.1, 0.2, 0.3, 0.4])
+
+    show = uf.find("interpreter", name).with_options(**options)
+    with pytest.raises(ModelError, match="changes"):
+        show(uf.Classifier(Deaf().eval()), x, Y)
+    assert bool(show(model, x, Y, **({"steps": 2, "fill": "black"} if name == "mask" else {})).any())
+
+
+def test_score_cam_weighs_features_and_not_the_maps_of_classes(x):
+    """In SqueezeNet, the last layer with space has one channel for each class."""
+    torch.manual_seed(0)
+    body = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    model = uf.Classifier(nn.Sequential(*body).eval())
+    shown = uf.interpreters.score_cam(model, x, Y)
+    assert torch.equal(shown, uf.interpreters.score_cam(model, x, Y, layer="1"))
