@@ -124,7 +124,7 @@ def clean_accuracy(source: Source) -> Interval | None:
     return clopper_pearson(row["k"], row["n"]) if row["n"] else None
 
 
-_SAMPLES = """
+SAMPLES = """
 SELECT label, any_value(attack) AS attack, norm, eps, id, bool_or(targeted) AS targeted, count(DISTINCT seed) AS seeds,
        bool_and(pred_clean = y) AS was_right, bool_or(success) AS fooled,
        bool_and(pred_clean = y AND (pred_adv = y OR NOT (within_eps AND in_box))) AS held,
@@ -142,7 +142,7 @@ def attack_results(source: Source) -> list[AttackResult]:
     SELECT label, any_value(attack) AS attack, norm, eps, bool_or(targeted) AS targeted, max(seeds) AS seeds,
            count(*) AS n, count(*) FILTER (held) AS held, count(*) FILTER (was_right) AS was_right,
            count(*) FILTER (was_right AND fooled) AS fooled, {", ".join(f"avg({name}) AS {name}" for name in means)}
-    FROM ({_SAMPLES}) GROUP BY label, norm, eps ORDER BY norm, label, eps
+    FROM ({SAMPLES}) GROUP BY label, norm, eps ORDER BY norm, label, eps
     """
     atlas = {card.name: card.facts.atlas for card in cards("attack")}
     measured = _measured(source)
@@ -169,7 +169,7 @@ def robust_accuracies(source: Source, found: Iterable[AttackResult]) -> list[Rob
     """
     query = f"""
     SELECT norm, eps, count(*) FILTER (held) AS held, count(*) AS n
-    FROM (SELECT norm, eps, id, bool_and(held) AS held FROM ({_SAMPLES}) GROUP BY norm, eps, id)
+    FROM (SELECT norm, eps, id, bool_and(held) AS held FROM ({SAMPLES}) GROUP BY norm, eps, id)
     GROUP BY norm, eps ORDER BY norm, eps
     """
     worst: dict[tuple[str, float], AttackResult] = {}

@@ -124,6 +124,19 @@ def report(
 
 
 @app.command()
+def compare(
+    before: Annotated[str, typer.Argument(help="The folder of a run.")],
+    after: Annotated[str, typer.Argument(help="The folder of another run.")],
+    every: Annotated[bool, typer.Option("--all", help="Also print the figures that did not change.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare two runs: which figures changed, with paired tests if the images are the same."""
+    from underfire.cli.comparison import compare as go
+
+    go(before, after, every, as_json)
+
+
+@app.command()
 def reproduce(
     name: Annotated[str | None, typer.Argument(help="The experiment; without a name, list all experiments.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data and weights.", show_default="$UNDERFIRE_DATA")] = None,

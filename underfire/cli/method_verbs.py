@@ -165,3 +165,27 @@ def list_(
     from underfire.cli.listing import show
 
     show(kind, as_json)
+
+
+@verbs.command()
+def show(
+    name: Annotated[str, typer.Argument(help="An attack, an interpreter, a measure or a part of `underfire list`.")],
+    as_json: Json = False,
+) -> None:
+    """Show a method: what it does, its options with defaults and meanings, its paper and an example."""
+    from underfire.cli.showing import show as go
+
+    go(name, as_json)
+
+
+@verbs.command()
+def layers(
+    model: Annotated[str, typer.Argument(help="The model, as a URI.")],
+    data: Annotated[str | None, typer.Option(help="Images whose first one passes through the model.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Side of a noise image in pixels, instead of --data.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the layers of a model, whose names options such as layer= take."""
+    from underfire.cli.showing import layers as go
+
+    go(model, data, size, as_json)

@@ -1,0 +1,53 @@
+"""`underfire compare`: print the figures that changed between two runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from underfire.cli.shared import OUT, print_json, to_plain
+
+if TYPE_CHECKING:
+    from underfire.records import Interval
+
+
+def compare(before: str, after: str, every: bool, as_json: bool) -> None:
+    """Print the figures of two run folders that changed significantly, or all figures with `every`."""
+    from underfire.audit.comparing import SIGNIFICANCE
+    from underfire.audit.comparing import compare as go
+    from underfire.audit.ledger import Ledger
+
+    ledgers = Ledger(before), Ledger(after)
+    changes = go(*ledgers)
+    if as_json:
+        print_json([{**to_plain(change), "significant": change.significant} for change in changes])
+        return
+    for name, ledger in zip((before, after), ledgers, strict=True):
+        if ledger.missing:
+            OUT.print(f"{name} is not finished: {ledger.missing} of {ledger.planned} cells are missing", soft_wrap=True)
+    shown = [change for change in changes if every or change.significant]
+    if shown:
+        table = Table(box=None, header_style="dim", pad_edge=False)
+        table.add_column("figure", overflow="fold")
+        for column in ("before", "after", "difference, 95 %"):
+            table.add_column(column, no_wrap=True)
+        table.add_column("p", justify="right", no_wrap=True)
+        for change in shown:
+            values = [_number(change.before), _number(change.after), _range(change.difference)]
+            table.add_row(change.figure, *values, "" if change.p is None else f"{change.p:.2g}")
+        OUT.print(table)
+        OUT.print()
+    changed = sum(change.significant for change in changes)
+    test = f"exact sign test over the images, p < {SIGNIFICANCE}"
+    if all(change.p is None for change in changes):
+        test = "the two runs have other images; their intervals were compared"
+    OUT.print(f"{changed} of {len(changes)} figures changed ({test})", soft_wrap=True)
+
+
+def _number(value: Interval | None) -> str:
+    return "–" if value is None else f"{value.value:.3g}"
+
+
+def _range(value: Interval | None) -> str:
+    return "" if value is None else f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
