@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from underfire import data, models
 from underfire.errors import DataError
+from underfire.extras import declare_missing_operators as declare_missing_operators
 
 
 def data_root() -> Path:
@@ -72,22 +72,3 @@ def mobilenet(n: int) -> tuple[models.Classifier, Tensor, Tensor]:
     """Return MobileNet v1 0.75 and `n` ImageNet photographs."""
     batch = photographs(n)[:]
     return zoo("mobilenet_v1_075_imagenet"), batch.x, batch.y
-
-
-def declare_missing_operators() -> None:
-    """Declare two operators that a CPU build of torch lacks, so that torchvision can be imported."""
-    if _KEPT:
-        return
-    library = torch.library.Library("torchvision", "DEF")
-    for schema in (
-        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    ):
-        try:
-            library.define(schema)
-        except RuntimeError:  # they exist already: this torchvision fits this torch
-            return
-    _KEPT.append(library)
-
-
-_KEPT: list[torch.library.Library] = []  # a library disappears with the last reference to it

@@ -188,7 +188,15 @@ def _evidence() -> Iterator[tuple[str, str]]:
             yield heading[1] if heading else page.stem, page.relative_to(docs).as_posix()
 
 
+def model_uris() -> str:
+    """Return every form of the URI of a model."""
+    from underfire.models.schemes import FORMS
+
+    return table(("model URI", "model"), [(f"`{form}`", meaning) for form, meaning in FORMS])
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "model_uris": model_uris,
     "catalogue": catalogue,
     "methods": methods,
     "commands": commands,

@@ -82,6 +82,10 @@ class MissingExtra(UnderfireError, ImportError):
         return type(self), self.packages  # so that another process can unpickle it
 
 
+class ModelNotice(UserWarning):
+    """A model was opened, but not in the usual way; the message says what it cannot do."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return the end of an error message: the choice that `word` probably meant, if one is close, and all choices.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +40,9 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error, too.")] = False,
 ) -> None:
-    """Define the options that precede the verb."""
+    """Define the options that precede the verb; `--debug` may also follow it."""
 
 
 @app.command()
@@ -166,7 +168,9 @@ def _exit(code: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code, one of `underfire.cli.codes`."""
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="underfire")
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        debug = [word for word in given if word == "--debug"]
+        app(args=[*debug[:1], *(word for word in given if word != "--debug")], prog_name="underfire")
     except SystemExit as end:
         if end.code is None:
             return HELD

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
+from copy import copy
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from underfire.cli.codes import BAD_INPUT, CLOSED, INTERRUPTED, NOT_BELIEVED
-from underfire.cli.shared import ERR, one_line
+from underfire.cli.shared import ERR, apart, one_line
 from underfire.errors import OracleError, UnderfireError
 
 _HOW_TO_RESUME = {
@@ -21,7 +23,18 @@ _HOW_TO_RESUME = {
 _UsageError: Any = typer.BadParameter.__base__  # typer does not export it, and its module depends on the version
 
 
-class Verbs(TyperGroup):
+class Group(TyperGroup):
+    """A group of verbs that keeps stdout for results while a verb runs."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a verb; what it prints elsewhere than through `OUT` and `print_json` goes to stderr."""
+        command: Any = copy(super().get_command(ctx, cmd_name))
+        if command is not None and not isinstance(command, TyperGroup):
+            command.invoke = apart()(command.invoke)
+        return command
+
+
+class Verbs(Group):
     """A group of verbs that reports an expected error in one line and by an exit code.
 
     Any other exception is a bug and keeps its traceback.
@@ -40,12 +53,20 @@ class Verbs(TyperGroup):
             ERR.print(f"error: {message}{'' if message[-1:] in '.?)' else '.'} See: {where} --help", markup=False)
             raise typer.Exit(BAD_INPUT) from None
         except (UnderfireError, OSError) as error:
+            _trace(ctx)
             ERR.print(f"error: {one_line(error)}")
             full = isinstance(error, OSError) and error.errno == errno.ENOSPC
             raise typer.Exit(NOT_BELIEVED if full or isinstance(error, OracleError) else BAD_INPUT) from None
         except SystemExit as end:  # a model, its factory or a plugin called sys.exit
+            _trace(ctx)
             ERR.print(f"error: code outside underfire ended the program, with sys.exit({end.code!r})")
             raise typer.Exit(NOT_BELIEVED) from None
         except KeyboardInterrupt:
             ERR.print(f"interrupted{_HOW_TO_RESUME.get(ctx.invoked_subcommand, '')}")
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _trace(ctx: Any) -> None:
+    """Print the traceback of the current exception if --debug is given."""
+    if ctx.params.get("debug"):
+        ERR.print(traceback.format_exc(), end="")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from underfire.cli.codes import HELD
 from underfire.cli.gates import Gate, exit_code, known_names, lines, outcomes, parse
 from underfire.cli.planning import show_plan
 from underfire.cli.progress import progress
-from underfire.cli.shared import ERR, OUT, atomic_write_all, device, print_json, to_json
+from underfire.cli.shared import ERR, OUT, RESULTS, atomic_write_all, device, print_json, to_json
 from underfire.cli.summary import print_summary
 
 if TYPE_CHECKING:
@@ -43,8 +42,7 @@ def audit(
 
     if workers is None:
         torch.set_num_threads(1)  # as in workers: torch's thread pool is slow on cores that other programs use, too
-    with redirect_stdout(sys.stderr):  # a model may print while it is loaded
-        spec = choice.spec(quiet)
+    spec = choice.spec(quiet)
     gates = [parse(text, known_names(spec)) for text in fail_under]
     name = choice.name
     out = out or str(Path("runs") / name)
@@ -52,7 +50,6 @@ def audit(
         show_plan(spec, out, as_json)
         return HELD
     with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(sys.stderr))  # Ray prints messages about lost nodes; stdout is for results
         bar = _Bar(stack, "audit", "images", "checking the model and the images", quiet)
 
         def tell(event: Event) -> None:
@@ -173,7 +170,7 @@ def reproduce(
             progress=lambda done, total, what: bar(done, total),
         )
     if as_json:
-        print(table.with_suffix(".json").read_text(encoding="utf-8"), end="")
+        print(table.with_suffix(".json").read_text(encoding="utf-8"), end="", file=RESULTS)
     elif not quiet:
-        print(table.read_text(encoding="utf-8"), end="")
+        print(table.read_text(encoding="utf-8"), end="", file=RESULTS)
         ERR.print(f"written to {table}")

@@ -8,19 +8,35 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import shutil
+import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from underfire.errors import InputError
+from underfire.errors import InputError, ModelNotice
+
 
 # Names may contain brackets and colons, which rich would read as markup and emoji.
-OUT = Console(highlight=False, markup=False, emoji=False)
+@dataclass
+class _Results:
+    """The stream of results: stdout, as it was before `apart` sent to stderr what other code prints."""
+
+    stream: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream or sys.stdout, name)
+
+
+RESULTS: Any = _Results()
+OUT = Console(file=RESULTS, highlight=False, markup=False, emoji=False)
 ERR = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
@@ -51,6 +67,34 @@ def to_plain(value: Any) -> Any:
 def to_json(value: Any) -> str:
     """Return strict JSON, indented by two spaces."""
     return json.dumps(to_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Send to stderr what code of the user and other libraries print; stdout is for results.
+
+    This also holds for worker processes and for programs that the code starts, if stdout is the process's own.
+    Notices about the model become one line each.
+    """
+    stdout = sys.stdout
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("always", ModelNotice)
+        usual = warnings.showwarning
+        warnings.showwarning = lambda message, category, *rest: (
+            ERR.print(f"note: {message}") if issubclass(category, ModelNotice) else usual(message, category, *rest)
+        )
+        stack.callback(setattr, RESULTS, "stream", RESULTS.stream)
+        RESULTS.stream = stdout
+        if stdout is sys.__stdout__ and stdout is not None:
+            stdout.flush()
+            kept, results = os.dup(1), os.fdopen(os.dup(1), "w", encoding=stdout.encoding, errors=stdout.errors)
+            stack.callback(os.close, kept)
+            RESULTS.stream = stack.enter_context(results)
+            os.dup2(2, 1)
+            stack.callback(os.dup2, kept, 1)
+        stack.enter_context(redirect_stdout(sys.stderr))
+        yield
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -99,4 +143,4 @@ def device(name: str | None) -> str:
 
 def print_json(value: Any) -> None:
     """Print `value` as JSON on stdout, unwrapped."""
-    print(to_json(value), flush=True)
+    print(to_json(value), file=RESULTS, flush=True)

@@ -10,6 +10,7 @@ import typer
 
 from underfire.cli import shared
 from underfire.cli.flags import BatchSize, Device, Force, Images, Json, Model, Quiet, Seed, Settings, Size
+from underfire.cli.group import Group
 from underfire.cli.shared import ERR, OUT, atomic_write_all, print_json
 from underfire.errors import InputError, MissingExtra
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _POOL = 5  # without --from, the images are chosen from this multiple of their number
 
 verbs = typer.Typer(
+    cls=Group,
     help="Measure in a study whether explanations help people: in the browser, without and with explanations.",
     no_args_is_help=True,
 )

@@ -9,10 +9,12 @@ from underfire.data.columns import IMAGE_COLUMNS, column, label_column
 from underfire.data.images import Reading
 from underfire.data.pairs import Pairs
 from underfire.errors import DataError, MissingExtra, nearest
+from underfire.extras import declare_missing_operators
 
 
 def torchvision(name: str, root: str, split: str, reading: Reading) -> Pairs:
     """Return a data set of `torchvision.datasets` whose files are in `root`; nothing is downloaded."""
+    declare_missing_operators()
     try:
         from torchvision import datasets
     except ImportError as error:

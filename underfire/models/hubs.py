@@ -1,17 +1,20 @@
-"""Open models of timm, torchvision, the Hugging Face hub and ONNX files; each package is an extra."""
+"""Open models of timm, torchvision and the Hugging Face hub; each package is an extra."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 from torch import Tensor, nn
 
 from underfire.domains import IMAGES, Domain
-from underfire.errors import MissingExtra, ModelError, nearest
+from underfire.errors import ModelError, nearest
+from underfire.extras import declare_missing_operators, import_extra
+from underfire.own_code import literal
+
+Options = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -20,77 +23,80 @@ class LoadedModel:
 
     Attributes:
         module: the network.
-        mean: subtracted from images, a number or one per channel.
-        std: divides images after that.
+        mean: subtracted from images, a number or one per channel; None if the source should state it and does not.
+        std: divides images after that, likewise.
         labels: class names; None where the source has none.
         domain: the kind of input.
     """
 
     module: nn.Module
-    mean: float | Sequence[float] = 0.0
-    std: float | Sequence[float] = 1.0
+    mean: float | Sequence[float] | None = 0.0
+    std: float | Sequence[float] | None = 1.0
     labels: Sequence[str] | None = None
     domain: Domain = IMAGES
 
 
-def timm(name: str) -> LoadedModel:
-    """Return a pretrained model of timm, with the normalisation that its configuration states."""
-    try:
-        import timm
-    except ImportError as error:
-        raise MissingExtra("timm") from error
-    if not timm.is_model(name):
-        raise ModelError(f"timm has no model {name!r}; {_nearest(name, timm.list_models())}")
-    module = _build(f"timm:{name}", lambda: timm.create_model(name, pretrained=True))
+def timm(name: str, options: Options) -> LoadedModel:
+    """Return a model of timm with the normalisation of its configuration; the options are those of `create_model`."""
+    package = import_extra("timm")
+    if "/" not in name and not package.is_model(name):
+        raise ModelError(f"timm has no model {name!r}; {_nearest(name, package.list_models())}")
+    given = {"pretrained": True, **_values(options)}
+    module = quietly(f"timm:{name}", lambda: package.create_model(name, **given))
     return LoadedModel(module, module.pretrained_cfg["mean"], module.pretrained_cfg["std"])
 
 
-def torchvision(name: str) -> LoadedModel:
-    """Return a model of torchvision with its best published weights, their normalisation and class names."""
-    try:
-        from torchvision import models
-    except ImportError as error:
-        raise MissingExtra("torchvision") from error
+def torchvision(name: str, options: Options) -> LoadedModel:
+    """Return a model of torchvision with its best published weights, their normalisation and class names.
+
+    The option `pretrained=false` leaves the weights random; others are those of torchvision's `get_model`.
+    """
+    models = import_extra("torchvision.models")
     if name not in models.list_models():
         raise ModelError(f"torchvision has no model {name!r}; {_nearest(name, models.list_models())}")
-    weights = models.get_model_weights(name).DEFAULT
-    module = _build(f"torchvision:{name}", lambda: models.get_model(name, weights=weights))
-    preset = weights.transforms()
-    return LoadedModel(module, preset.mean, preset.std, weights.meta.get("categories"))
+    published = models.get_model_weights(name).DEFAULT
+    given = _values(options)
+    weights = published if given.pop("pretrained", True) else None
+    module = quietly(f"torchvision:{name}", lambda: models.get_model(name, weights=weights, **given))
+    preset = published.transforms()
+    if not hasattr(preset, "mean"):
+        raise ModelError(f"torchvision:{name} is no classifier of images")
+    return LoadedModel(module, preset.mean, preset.std, weights.meta.get("categories") if weights else None)
 
 
-def hugging_face(name: str) -> LoadedModel:
-    """Return an image classifier of the Hugging Face hub, with its processor's normalisation and its class names.
+def hugging_face(name: str, options: Options) -> LoadedModel:
+    """Return an image classifier of the Hugging Face hub or of a folder, with its normalisation and class names.
 
-    Args:
-        name: its name on the hub, or a folder; `?revision=` may follow, a branch, a tag or a commit of the hub.
+    The option `revision` names a commit, a branch or a tag. Code that comes with a model is not run. `mean` and `std`
+    are None where no processor comes with the model.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtra("transformers") from error
-    uri, (name, _, query) = f"hf:{name}", name.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    for word in set(options) - {"revision"}:
-        raise ModelError(f"hf: has no option {word!r}; {nearest(word, ['revision'])}")
-    module = _build(uri, lambda: transformers.AutoModelForImageClassification.from_pretrained(name, **options))
-    processor = _build(uri, lambda: transformers.AutoImageProcessor.from_pretrained(name, **options))
+    declare_missing_operators()
+    transformers = import_extra("transformers")
+    given = {"trust_remote_code": False, **options}
+    kind = transformers.AutoModelForImageClassification
+    module, found = quietly(f"hf:{name}", lambda: kind.from_pretrained(name, output_loading_info=True, **given))
+    if found["missing_keys"]:  # transformers makes them random, and only warns
+        first, count = sorted(found["missing_keys"])[0], len(found["missing_keys"])
+        raise ModelError(
+            f"hf:{name} is no trained classifier of images: {count} parameters are missing ({first!r}, ...)"
+        )
     names = module.config.id2label
     labels = [names[i] for i in range(len(names))]
-    if not getattr(processor, "do_normalize", True):
-        return LoadedModel(_Logits(module), labels=labels)
-    return LoadedModel(_Logits(module), processor.image_mean, processor.image_std, labels)
-
-
-def onnx(path: str) -> LoadedModel:
-    """Return an ONNX file as a torch module without normalisation; `load` takes `mean` and `std` if it needs them."""
-    if not Path(path).is_file():
-        raise ModelError(f"there is no file {path!r}, given as onnx:FILE")
     try:
-        import onnx2torch
-    except ImportError as error:
-        raise MissingExtra("onnx2torch", "onnx") from error
-    return LoadedModel(_build(f"onnx:{path}", lambda: onnx2torch.convert(path)))
+        processor = quietly(f"hf:{name}", lambda: transformers.AutoImageProcessor.from_pretrained(name, **given))
+    except ModelError:
+        return LoadedModel(_Logits(module), None, None, labels)
+    return LoadedModel(_Logits(module), *_normalisation(processor), labels)
+
+
+def _normalisation(processor: Any) -> tuple[list[float], list[float]]:
+    """Return mean and std for images in `[0, 1]`, where a processor scales pixels from 0 to 255 and normalises them."""
+    scaled = getattr(processor, "do_rescale", True)
+    scale = 255 * (getattr(processor, "rescale_factor", 1 / 255) if scaled else 1)
+    shift = 1.0 if getattr(processor, "rescale_offset", False) else 0.0
+    plain = not getattr(processor, "do_normalize", True)
+    mean, std = ([0.0], [1.0]) if plain else (list(processor.image_mean), list(processor.image_std))
+    return [(value + shift) / scale for value in mean], [value / scale for value in std]
 
 
 class _Logits(nn.Module):
@@ -105,12 +111,19 @@ class _Logits(nn.Module):
         return logits
 
 
-def _build(uri: str, make: Any) -> Any:
-    """Return `make()`; raise ModelError if it fails."""
+def quietly(uri: str, make: Callable[[], Any]) -> Any:
+    """Return `make()` without the warnings of its package; raise ModelError if it fails."""
     try:
-        return make()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return make()
     except Exception as error:  # a client of a hub raises errors of many kinds
-        raise ModelError(f"{uri} cannot be loaded: {error}".splitlines()[0]) from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"{uri} cannot be loaded: {lines[0][:300]}") from error
+
+
+def _values(options: Options) -> dict[str, Any]:
+    return {name: literal(text) for name, text in options.items()}
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
