@@ -145,3 +145,20 @@ def dies_in_a_worker() -> nn.Module:
         return x
 
     return _Then(die, _same)
+
+
+class Blind(nn.Module):
+    """The linear model, computed where gradients are off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = linear()
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)
+
+
+def blind() -> nn.Module:
+    """A model without any gradient."""
+    return Blind()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 import torch
@@ -74,3 +75,30 @@ def colour() -> nn.Module:
 def table() -> uf.Classifier:
     """A model of rows of a table, which no method that needs images takes."""
     return uf.Classifier(nn.Linear(3, 2), domain=Domain("table", 2))
+
+
+class Quits(NearestMean):
+    """The right model, which ends the program at its fifth answer."""
+
+    answers = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.answers += 1
+        if self.answers > 4:
+            quits()
+        return super().forward(x)
+
+
+def quits() -> nn.Module:
+    """A factory that ends the program, as a script does that runs its main part when it is imported."""
+    sys.exit({"0": 0, "None": None}.get(os.environ.get("VICTIM_QUITS", "0"), "bye"))
+
+
+def quits_later() -> nn.Module:
+    """A model that ends the program in the middle of an audit."""
+    return uf.Classifier(Quits())
+
+
+def wrong_order() -> nn.Module:
+    """A model whose classes are in another order: hardly ever right."""
+    return uf.Classifier(Bent(lambda z: z.roll(1, 1)))
