@@ -56,9 +56,9 @@ def fit_labels(
     device = model.mean.device
     if names is not None:
         images = images.named(names)
-    labels = model.labels
-    usual = tuple(imagenet().values())
-    if labels is None and images.labels and images.labelled and None not in match(images.labels, usual):
+    labels, usual = model.labels, tuple(imagenet().values())
+    named = images.labelled and images.labels and not any(name.isdecimal() for name in images.labels)
+    if labels is None and named and None not in match(images.labels or (), usual):
         outputs = model.predict(images[:1].x.to(device)).shape[1]
         labels = usual if outputs == len(usual) else None  # a model of ImageNet that does not state its names
     images = images.ordered_as(labels)

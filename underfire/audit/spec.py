@@ -62,6 +62,8 @@ def load_spec(path: str | Path) -> AuditSpec:
         if len(found) > _LARGEST:
             raise SpecError(f"the spec {str(path)!r} has more than the {_LARGEST >> 20} MB that a spec may have")
         content = read_yaml(found.decode("utf-8"))
+    except SpecError:
+        raise
     except OSError as error:
         raise SpecError(f"cannot read the spec {str(path)!r}: {error.strerror}") from None
     except UnicodeDecodeError:

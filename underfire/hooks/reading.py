@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from math import isqrt
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,8 +29,16 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def channels_of(model: nn.Module) -> int | None:
-    """Return the number of input channels of the first convolution, or None where there is none."""
-    return next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    """Return the number of channels of the images that a model takes, or None if its layers do not tell.
+
+    The first convolution tells it; or, where a linear layer reads the pixels of square images, its number of inputs.
+    """
+    layers = [module for module in model.modules() if next(module.parameters(recurse=False), None) is not None]
+    convolution = next((module for module in layers if isinstance(module, nn.Conv2d)), None)
+    if convolution is not None:
+        return convolution.in_channels
+    inputs = layers[0].in_features if layers and isinstance(layers[0], nn.Linear) else 0
+    return next((c for c in (1, 3) if inputs and inputs == c * isqrt(inputs // c) ** 2), None)
 
 
 @contextmanager
