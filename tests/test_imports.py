@@ -11,7 +11,7 @@ import pytest
 import underfire
 
 RANKS: tuple[tuple[str, ...], ...] = (
-    ("errors", "records", "catalog", "validate", "classes", "extras", "own_code"),
+    ("errors", "records", "catalog", "validate", "classes", "extras", "files", "own_code"),
     ("model", "domains", "hooks", "transforms", "data", "models", "figures"),
     ("incremental", "gradients"),
     ("attribution",),
@@ -35,7 +35,7 @@ ALLOWED = {
     ("cli", "study"),
     ("cli", "reproductions"),
 }
-GROUND = {(module, "errors") for module in ("catalog", "classes", "extras", "own_code", "records", "validate")}
+GROUND = {(module, "errors") for module in ("catalog", "classes", "extras", "files", "own_code", "records", "validate")}
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "underfire"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from underfire import __version__
 from underfire.audit import summary
 from underfire.audit.ledger import TABLES
+from underfire.files import atomic_write
 from underfire.report import verdict
 from underfire.report.facts import facts
-from underfire.report.files import atomic_write
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,10 +15,10 @@ from underfire import __version__
 from underfire.audit.reading import PLAUSIBLE_IOU, AttackResult, MapShift, Measured, largest
 from underfire.audit.summary import Findings
 from underfire.audit.summary import findings as read
+from underfire.files import atomic_write
 from underfire.records import Interval
 from underfire.report import answers, gallery, measures, plots, verdict, words
 from underfire.report.facts import facts
-from underfire.report.files import atomic_write
 
 if TYPE_CHECKING:
     from underfire.audit.ledger import Ledger

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from underfire.errors import DataError, InputError, nearest
+from underfire.files import atomic_write
 
 Progress = Callable[[int, int, str], None]  # parts done, parts in all, the current part
 
@@ -119,9 +120,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _as_json(name: str, outcome: Outcome, quick: bool, seconds: float) -> str:

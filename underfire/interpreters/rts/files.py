@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from underfire import models
 from underfire.errors import InputError, ModelError
+from underfire.files import atomic_write
 from underfire.hooks import unwrap
 from underfire.interpreters.rts.network import MaskingModel
 from underfire.model import Classifier
@@ -54,10 +55,9 @@ def fingerprint(model: nn.Module) -> str:
 
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
     """Write a safetensors file; an interrupted call leaves no incomplete file under this name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, part, metadata=dict(facts))
-    part.replace(path)
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    with atomic_write(path) as part:
+        save_file(plain, part, metadata=dict(facts))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from underfire.errors import InputError
-from underfire.report.files import atomic_write
+from underfire.files import atomic_write
 
 
 def test_a_file_takes_its_place_at_the_end(tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""Write files whole or not at all, also when the process is killed or the power fails.
+
+The content goes to a temporary file, which is flushed to the disk and then renamed; the folder is flushed after that.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from underfire.errors import InputError
+
+STAGING = ".part-"
+"""The beginning of the names of temporary files and folders."""
+
+
+def staging(path: Path) -> Path:
+    """Return a new name for a temporary file or folder beside `path`."""
+    return path.with_name(f"{STAGING}{uuid.uuid4().hex[:12]}")
+
+
+def flush(path: Path) -> None:
+    """Flush a file or the entries of a folder to the disk; do nothing where the system cannot flush folders.
+
+    Raises:
+        OSError: the content of the file cannot be written to the disk.
+    """
+    folder = path.is_dir()
+    with suppress(OSError) if folder else nullcontext():
+        handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def move(part: Path, path: Path) -> None:
+    """Rename a file or folder, which must be complete, and flush both it and the folder of the new name.
+
+    An existing file at `path` is replaced; a folder is not.
+
+    Raises:
+        OSError: the name cannot be taken.
+    """
+    flush(part)
+    part.rename(path) if part.is_dir() else part.replace(path)
+    flush(path.parent)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary file to write to; at the end it replaces `path`, and after an error it is deleted.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    part = staging(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        move(part, path)
+    except OSError as error:
+        raise InputError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            part.unlink()
