@@ -24,6 +24,12 @@ Small = Callable[..., AuditSpec]
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
 
 
+def once(cells: list[str]) -> Callable[[], list[str]]:
+    """All cells at the first call, and none later."""
+    calls = iter([cells])
+    return lambda: next(calls, [])
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two node processes on the loopback interface; RAY_ADDRESS leads to them."""
@@ -63,7 +69,7 @@ def test_a_lost_node_costs_its_cells_in_flight(cluster: Any, tmp_path: Path) -> 
     finished: list[str] = []
     at_the_loss: Counter[str] = Counter()
     with RayExecutor() as executor:
-        for cell in executor.map(trace, cells):
+        for cell in executor.map(trace, once(cells)):
             finished.append(cell)
             if not at_the_loss and trace.count("done", cluster.second.node_id):
                 cluster.remove_node(cluster.second, allow_graceful=False)
@@ -84,10 +90,10 @@ def test_a_wrong_cell_ends_the_run_and_a_deadly_one_is_given_up(
     try:
         ray.init(log_to_driver=False)  # so that an error does not end the workers, which take long to start
         with RayExecutor() as executor, pytest.raises(ModelError, match="the weights are wrong"):
-            list(executor.map(trace, ["wrong", *(f"c{i}" for i in range(40))]))
+            list(executor.map(trace, once(["wrong", *(f"c{i}" for i in range(40))])))
         assert sum(trace.count("begun").values()) < 10
         with RayExecutor() as executor, pytest.raises(UnderfireError, match="lost 2 times"):
-            list(executor.map(trace, ["deadly"]))
+            list(executor.map(trace, once(["deadly"])))
         assert ray.is_initialized()  # a connection that was there before stays
     finally:
         ray.shutdown()
@@ -106,4 +112,4 @@ def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ray, "init", fail)
     with pytest.raises(UnderfireError, match="cannot reach Ray at 'ray://nowhere:1'"):
-        list(RayExecutor("ray://nowhere:1").map(str, ["c1"]))
+        list(RayExecutor("ray://nowhere:1").map(str, once(["c1"])))

@@ -12,17 +12,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from underfire import data
 from underfire.audit import graph
-from underfire.audit.graph import Cell, next_wave, to_compute
+from underfire.audit.graph import Cell, Schedule, to_compute
 from underfire.audit.plan import plan
 from underfire.audit.run import Event, run
-from underfire.audit.spec import AuditSpec
+from underfire.audit.spec import AuditSpec, parse_spec
 from underfire.audit.store import Store
 from underfire.audit.target import open_target
 from underfire.catalog import Card, InterpreterFacts
 from underfire.catalog.registry import _CARDS
 from underfire.hooks import unwrap
 from underfire.interpreters.gradient import gradient
+from underfire.records import Batch
 
 Small = Callable[..., AuditSpec]
 ATTACK = {"name": "pgd", "norm": "linf", "eps": [0.02, 0.1], "steps": 10}
@@ -95,6 +97,53 @@ def test_a_change_costs_what_it_changes(small: Small, change: dict[str, Any], co
 
 
 @pytest.mark.parametrize(
+    "spellings",
+    [
+        [{"move": "momentum"}, {"move": "momentum()"}, {"move": {"name": "momentum"}}, {"move": "momentum(decay=1)"}],
+        [{"views": v} for v in ("scale_copies(3)", ["scale_copies(3)"], [{"name": "scale_copies", "copies": 3}])],
+        [{"step_size": "1/4"}, {"step_size": 0.25}],
+        [{"step_size": "cosine(0.5)"}, {"step_size": "cosine(1/2)"}],
+        [{"estimate": "variance_tuned(4, radius=9/100)"}, {"estimate": "variance_tuned(samples=4, radius=0.09)"}],
+    ],
+)
+def test_spellings_of_one_option_have_one_key(small: Small, spellings: list[dict[str, Any]]) -> None:
+    target = open_target(small())
+    entries = [{"name": "recipe", "eps": 0.1, "objective": "cross_entropy", **given} for given in spellings]
+    specs = [small(attacks=[entry], interpreters=[]) for entry in entries]
+    assert len({cell.key for spec in specs for cell in plan(spec, target) if cell.kind == "craft"}) == 1
+    assert all(parse_spec(spec.model_dump()) == spec for spec in specs)
+
+
+class _Images:
+    """2,048 images, of which one pixel of one image is changed."""
+
+    labels = None
+
+    def __init__(self, change: float) -> None:
+        images = data.load("digits:", n=64, seed=1)[:]
+        self.x, self.y = images.x.repeat(32, 1, 1, 1), images.y.repeat(32)
+        self.x[1500, 0, 0, 0] += change
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def read(self, index: list[int]) -> Batch:
+        return Batch(self.x[index], self.y[index], tuple(f"image {i}" for i in index))
+
+
+def test_every_image_is_in_the_keys(small: Small) -> None:
+    """Also those that lie between the images that the model classifies first."""
+    digests = []
+    for change in (0.0, 0.5):
+        target = open_target(small())
+        target.data = data.Dataset("many", _Images(change))
+        assert 1500 not in target.spread(1024)
+        assert len(target.preview.y) == 1024
+        digests.append(target.preview.digest)
+    assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"model": "python:audit_networks:saturated"},
@@ -116,7 +165,7 @@ def test_the_plan_has_a_cell_for_every_attack_size_seed_and_shard(small: Small) 
     assert len({cell.key for cell in cells}) == len(cells)
 
 
-# --- waves -----------------------------------------------------------------------------------------------------------
+# --- order -----------------------------------------------------------------------------------------------------------
 
 
 def _diamond() -> list[Cell]:
@@ -125,19 +174,32 @@ def _diamond() -> list[Cell]:
     return [a, b, c, Cell("d", {}, {"b": b, "c": c})]
 
 
-def test_waves_follow_needs() -> None:
+def test_a_cell_starts_as_soon_as_its_needs_are_done() -> None:
     a, b, c, d = _diamond()
-    left = to_compute([a, b, c, d], set(), set())
-    order = []
-    while left:
-        wave = next_wave(left, 100)
-        order.append([cell.kind for cell in wave])
-        for cell in wave:
-            del left[cell.key]
-    assert order == [["a"], ["b", "b"], ["d"]]
-    left = to_compute([a, b, c, d], {a.key}, set())
-    assert [cell.key for cell in next_wave(left, 15)] == [b.key]  # there is room for the arrays of one
-    assert [cell.key for cell in next_wave(left, 0)] == [b.key]  # and never for none
+    e = Cell("e", {}, {"b": b})
+    schedule = Schedule(to_compute([a, b, c, d, e], set(), set()))
+    assert schedule.start(100) == [a]
+    assert schedule.start(100) == []
+    schedule.finish(a)
+    assert schedule.start(100) == [b, c]
+    schedule.finish(b)
+    assert schedule.start(100) == [e]  # while c is still running
+    schedule.finish(c)
+    schedule.finish(e)
+    assert schedule.start(100) == [d]
+    schedule.finish(d)
+    assert (schedule.start(100), schedule.left) == ([], {})
+
+
+def test_cells_wait_for_room_for_their_arrays() -> None:
+    a, b, c, d = _diamond()
+    for room in (15, 0):  # for the arrays of one; for none, but a run never stops
+        schedule = Schedule(to_compute([a, b, c, d], {a.key}, set()))
+        assert schedule.start(room) == [b]
+        assert schedule.start(room) == []
+        schedule.finish(b)
+        assert schedule.start(room) == [c]
+    assert Schedule({d.key: d}).start(0) == [d]  # what is not to be computed is not waited for
 
 
 def test_arrays_that_were_dropped_are_made_again_if_something_new_reads_them() -> None:

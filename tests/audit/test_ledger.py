@@ -12,7 +12,7 @@ import torch
 
 from underfire import data
 from underfire.audit.kinds import masking
-from underfire.audit.ledger import TABLES, Ledger
+from underfire.audit.ledger import SCHEMA, TABLES, Ledger
 from underfire.audit.run import run
 from underfire.audit.spec import AuditSpec
 from underfire.errors import InputError, LedgerError
@@ -87,7 +87,7 @@ def test_a_wrong_query_is_bad_input(ledger: Ledger) -> None:
 def test_what_is_no_ledger(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="nothing' is not a run"):
         Ledger(tmp_path / "nothing")
-    for content in ("{", "[]", json.dumps({"schema": "one"})):
+    for content in ("{", "[]", json.dumps({"schema": "one"}), json.dumps({"schema": SCHEMA})):
         (tmp_path / "ledger.json").write_text(content)
         with pytest.raises(LedgerError, match="is damaged"):
             Ledger(tmp_path)
@@ -103,10 +103,3 @@ def test_a_folder_of_another_version_is_refused_and_left_alone(small: Small, tmp
             assert "\n" not in str(caught.value)
         assert (tmp_path / "ledger.json").read_text() == content
         assert [place.name for place in tmp_path.iterdir()] == ["ledger.json"]
-
-
-def test_a_damaged_cell_is_named(ledger: Ledger) -> None:
-    key = ledger.cells[0]["key"]
-    (Path(ledger.path) / "cells" / key / "table.parquet").write_bytes(b"PAR1 and nothing more")
-    with pytest.raises(LedgerError, match=f"{key}/table.parquet is damaged"):
-        Ledger(ledger.path).sql("SELECT * FROM clean")

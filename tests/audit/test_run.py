@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from underfire import data
-from underfire.audit import store as stores
+from underfire.audit import backends
 from underfire.audit.executors import AutoExecutor, Executor, InProcess, LocalProcesses
 from underfire.audit.goals import choose_goal
 from underfire.audit.graph import Cell
@@ -178,12 +178,14 @@ def test_shards_and_seeds_add_up(small: Small, tmp_path: Path) -> None:
 class Backwards(Executor):
     """A cluster: cells come back in another order, computed from what was sent over a wire."""
 
-    def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
+    def map(self, work: Callable[[Cell], Cell], ready: Callable[[], Sequence[Cell]]) -> Iterator[Cell]:
         import pickle
 
-        for cell in reversed(cells):
-            elsewhere, there = pickle.loads(pickle.dumps((work, cell)))
+        waiting = list(ready())
+        while waiting:
+            elsewhere, there = pickle.loads(pickle.dumps((work, waiting.pop())))
             yield elsewhere(there)
+            waiting += ready()
 
 
 @pytest.mark.slow
@@ -291,7 +293,7 @@ def test_two_runs_in_one_folder_do_not_disturb_each_other(small: Small, tmp_path
 
 
 def test_a_full_disk_in_the_middle(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, left = stores._write, [8]
+    write, left = backends._write, [8]
 
     def full(place: Path, content: bytes) -> None:
         write(place, content)
@@ -299,7 +301,7 @@ def test_a_full_disk_in_the_middle(small: Small, tmp_path: Path, monkeypatch: py
         if left[0] < 0:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(stores, "_write", full)
+    monkeypatch.setattr(backends, "_write", full)
     with pytest.raises(LedgerError, match="no space left"):
         run(small(), tmp_path / "run")
     monkeypatch.undo()

@@ -17,7 +17,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from underfire.audit import store as stores
+from underfire.audit import backends
 from underfire.audit.store import Store, translate_os_errors
 from underfire.errors import InputError, LedgerError
 
@@ -92,7 +92,7 @@ def test_a_put_that_fails_leaves_nothing(store: Store, monkeypatch: pytest.Monke
             raise OSError(errno.ENOSPC, "No space left on device")
         return original(*_, **__)
 
-    where, name = (stores, "_write") if store._local else (type(store._files), "pipe_file")
+    where, name = (backends, "_write") if store._local else (type(store._files), "pipe_file")
     original = getattr(where, name)
     monkeypatch.setattr(where, name, full)
     with pytest.raises(LedgerError, match="no space left"):
@@ -224,6 +224,26 @@ def test_errors_of_a_client_are_one_line_too(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(type(store._files), "cat_file", refuse)
     with pytest.raises(LedgerError, match="cannot read .*: no credentials"):
         store.get("a1", "rows.parquet")
+
+
+def test_a_cell_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file is flushed before the rename that shows it, and the folder after that."""
+    order: list[str] = []
+    fsync, rename, replace = os.fsync, Path.rename, Path.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda file: order.append(str(Path(f"/proc/self/fd/{file}").readlink())) or fsync(file)
+    )
+    monkeypatch.setattr(Path, "rename", lambda self, to: order.append(f"rename {to}") or rename(self, to))
+    monkeypatch.setattr(Path, "replace", lambda self, to: order.append(f"rename {to}") or replace(self, to))
+    store = Store(tmp_path)
+    store.put("a1", CELL)
+    *files, part, renamed, parent = order
+    assert sorted(Path(file).name for file in files) == sorted([*CELL, "manifest.json"])
+    assert Path(part) == Path(files[0]).parent
+    assert (renamed, parent) == (f"rename {tmp_path}/cells/a1", f"{tmp_path}/cells")
+    order.clear()
+    store.put_head("ledger.json", b"{}")
+    assert [Path(order[0]).name[:6], *order[1:]] == [".part-", f"rename {tmp_path}/ledger.json", str(tmp_path)]
 
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a\\b", "a b"])

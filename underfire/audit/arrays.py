@@ -13,6 +13,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from underfire.errors import DataError
+
+_WRONG = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, OverflowError, MemoryError)
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -28,18 +31,26 @@ def pack(arrays: Mapping[str, Tensor]) -> bytes:
 
 
 def unpack(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors that `pack` compressed, on the CPU."""
+    """Return the tensors that `pack` compressed, on the CPU.
+
+    Raises:
+        DataError: the bytes are not what `pack` returns.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     size = int.from_bytes(content[:8], "little")
-    plain = bytes(pa.decompress(content[8:], decompressed_size=size, codec="zstd", asbytes=True))
-    header = json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])
-    kinds = json.loads(header["__metadata__"]["kinds"])
-    split = load(plain)
-    return {
-        name: split[name].T.contiguous().flatten().view(getattr(torch, dtype)).reshape(shape)
-        for name, (dtype, shape) in kinds.items()
-    }
+    try:
+        plain = bytes(pa.decompress(content[8:], decompressed_size=size, codec="zstd", asbytes=True))
+        header = json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])
+        kinds = json.loads(header["__metadata__"]["kinds"])
+        split = load(plain)
+        return {
+            name: split[name].T.contiguous().flatten().view(getattr(torch, dtype)).reshape(shape)
+            for name, (dtype, shape) in kinds.items()
+        }
+    except (pa.ArrowException, SafetensorError, *_WRONG) as error:
+        raise DataError(f"packed tensors cannot be read: {' '.join(str(error).split())[:200]}") from None
 
 
 def difference(x_adv: Tensor, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from underfire import __version__
-from underfire.audit.executors import Cell, Executor, WorkerTime, timed
+from underfire.audit.executors import Cell, Executor, Ready, WorkerTime, timed
 from underfire.errors import InputError, MissingExtra, UnderfireError
 
 _ATTEMPTS_AFTER_LOSS = 5
@@ -51,9 +51,9 @@ class RayExecutor(Executor):
         self._address, self._gpus = address, gpus
         self._connected = False
         self._time = WorkerTime()
-        self._workers, self._counted = 0, 0.0
+        self._workers, self._counted, self._seen = 0, 0.0, 0.0
 
-    def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
+    def map(self, work: Callable[[Cell], Cell], ready: Ready[Cell]) -> Iterator[Cell]:
         """Call `work` on every cell on the cluster.
 
         Raises:
@@ -64,7 +64,7 @@ class RayExecutor(Executor):
         task = self._ray.remote(max_retries=_ATTEMPTS_AFTER_LOSS, **resources)(_compute)
         here = (__version__, str(Path.cwd()), tuple(sys.path))
         packed = pickle.dumps(work)  # a worker must set its search path before it can unpickle this
-        left, running = deque(cells), dict[Any, None]()
+        left, running = deque(ready()), dict[Any, None]()
         try:
             while left or running:
                 # submit two cells per worker, so that no worker waits for this process
@@ -79,6 +79,7 @@ class RayExecutor(Executor):
                     self._time.busy += seconds
                     self.idle_share = self._time.idle_share
                     yield cell
+                    left.extend(ready())
         except BaseException:
             self.close()  # stops the workers, if this object connected to the cluster
             if self._ray.is_initialized():

@@ -56,20 +56,25 @@ class Difference:
 def differences(source: Source, found: Iterable[MapShift]) -> list[Difference]:
     """Compare every attack aimed at an interpreter with every plain attack of the same norm and size, by the maps."""
     found = list(found)
-    aimed = [shift for shift in found if shift.attacked == shift.interpreter]
     key = ("norm", "eps", "interpreter")
-    pairs = [
-        (a, b) for a in aimed for b in found if not b.attacked and all(getattr(a, k) == getattr(b, k) for k in key)
-    ]
+    plain: dict[tuple[Any, ...], list[MapShift]] = {}
+    for shift in found:
+        if not shift.attacked:
+            plain.setdefault(tuple(getattr(shift, k) for k in key), []).append(shift)
+    aimed = [shift for shift in found if shift.attacked == shift.interpreter]
+    pairs = [(a, b) for a in aimed for b in plain.get(tuple(getattr(a, k) for k in key), [])]
     if not pairs:
         return []
-    known = {tuple(row[k] for k in ("label", *key, "id")): row for row in source.sql(MAPS) if row["surely"]}
+    fooled: dict[tuple[Any, ...], dict[str, Any]] = {}  # the rows of the fooled samples by name, for each attack
+    for row in source.sql(MAPS):
+        if row["surely"]:
+            fooled.setdefault(tuple(row[k] for k in ("label", *key)), {})[row["id"]] = row
     result = []
     for a, b in pairs:
         place = (a.norm, a.eps, a.interpreter)
-        fooled = [{name[-1] for name in known if name[:-1] == (label, *place)} for label in (a.label, b.label)]
-        ids = sorted(fooled[0] & fooled[1])  # the samples that both attacks fool
-        sides = [[known[label, *place, name] for name in ids] for label in (a.label, b.label)]
+        both = [fooled.get((label, *place), {}) for label in (a.label, b.label)]
+        ids = sorted(both[0].keys() & both[1].keys())  # the samples that both attacks fool
+        sides = [[rows[name] for name in ids] for rows in both]
         l1, iou = (_difference(*([row[measure] for row in side] for side in sides)) for measure in ("l1", "iou"))
         overlaps = np.array([[row["iou"] for row in side] for side in sides], dtype=float)
         overlaps = overlaps[:, ~np.isnan(overlaps).any(0)]

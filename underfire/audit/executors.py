@@ -8,15 +8,18 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from underfire.errors import InputError, UnderfireError
 
 Cell = TypeVar("Cell")
+Ready = Callable[[], Sequence[Cell]]
 
 _PATIENCE = 10.0
 """The time in seconds after which `AutoExecutor` starts worker processes."""
@@ -32,11 +35,14 @@ class Executor(ABC):
     idle_share: float | None = None
 
     @abstractmethod
-    def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
-        """Call `work` on every cell, and yield each cell when it is done, in any order.
+    def map(self, work: Callable[[Cell], Cell], ready: Ready[Cell]) -> Iterator[Cell]:
+        """Call `work` on every cell that `ready` returns, and yield each cell when it is done, in any order.
 
-        The cells do not depend on each other. They are started in the order given, so the longest should come first.
-        This method is called once per wave of cells; the workers continue from one wave to the next.
+        Args:
+            work: computes a cell and returns it.
+            ready: returns the cells that can be started now and that it has not returned before, the longest first. It
+                is called at the beginning, and again after each yielded cell, because others may have waited for that
+                one. The iterator ends when no cell is running and `ready` returns none.
 
         Raises:
             UnderfireError: `work` raised it, or a worker died.
@@ -84,9 +90,12 @@ def timed(work: Callable[[Cell], Cell], cell: Cell) -> tuple[Cell, float]:
 class InProcess(Executor):
     """An executor that computes one cell after the other in this process."""
 
-    def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
+    def map(self, work: Callable[[Cell], Cell], ready: Ready[Cell]) -> Iterator[Cell]:
         """Call `work` on every cell in order."""
-        return map(work, cells)
+        queue = deque(ready())
+        while queue:
+            yield work(queue.popleft())
+            queue.extend(ready())
 
 
 class LocalProcesses(Executor):
@@ -104,12 +113,20 @@ class LocalProcesses(Executor):
         self._pipe: tuple[Any, Any] | None = None
         self._time = WorkerTime()
 
-    def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
+    def map(self, work: Callable[[Cell], Cell], ready: Ready[Cell]) -> Iterator[Cell]:
         """Call `work` on every cell in the worker processes."""
         pool = self._open()
+        finished: SimpleQueue[Future[tuple[Cell, float]]] = SimpleQueue()
+        running = 0
         try:
-            for future in as_completed([pool.submit(timed, work, cell) for cell in cells]):
-                cell, seconds = future.result()
+            while True:
+                for cell in ready():
+                    pool.submit(timed, work, cell).add_done_callback(finished.put)
+                    running += 1
+                if not running:
+                    return
+                cell, seconds = finished.get().result()
+                running -= 1
                 self._time.busy += seconds
                 self._time.advance(self.workers)
                 self.idle_share = self._time.idle_share
@@ -136,7 +153,7 @@ class LocalProcesses(Executor):
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pipe = context.Pipe()
-            settings = (max(1, cores() // self.workers), self._pipe[1])
+            settings = (threads_per_worker(self.workers), self._pipe[1])
             self._pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker, initargs=settings)
             self._time = WorkerTime()
         return self._pool
@@ -154,15 +171,18 @@ class AutoExecutor(Executor):
         self._started = time.monotonic()
         self._processes: LocalProcesses | None = None
 
-    def map(self, work: Callable[[Cell], Cell], cells: Sequence[Cell]) -> Iterator[Cell]:
+    def map(self, work: Callable[[Cell], Cell], ready: Ready[Cell]) -> Iterator[Cell]:
         """Call `work` on every cell, here or in worker processes."""
-        left = list(cells)
-        while left and (time.monotonic() - self._started < _PATIENCE or min(len(left), cores()) == 1):
-            yield work(left.pop(0))
-        if left:
-            self._processes = self._processes or LocalProcesses(cores())
-            yield from self._processes.map(work, left)
-            self.idle_share = self._processes.idle_share
+        queue = deque(ready())
+        while queue and (time.monotonic() - self._started < _PATIENCE or min(len(queue), cores()) == 1):
+            yield work(queue.popleft())
+            queue.extend(ready())
+        if queue:
+            self._processes = LocalProcesses(cores())
+            first = iter([list(queue)])
+            for cell in self._processes.map(work, lambda: next(first, None) or ready()):
+                self.idle_share = self._processes.idle_share
+                yield cell
 
     def close(self) -> None:
         """Stop the workers at once, even while they compute."""
@@ -184,6 +204,16 @@ def _start_worker(threads: int, parent: Connection) -> None:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def threads_per_worker(workers: int) -> int:
+    """Return the number of torch's threads in each worker: an equal share of the cores.
+
+    It is smaller if OMP_NUM_THREADS or `torch.set_num_threads` allow this process fewer threads than that.
+    """
+    import torch
+
+    return max(1, min(cores() // workers, torch.get_num_threads()))
 
 
 def cores() -> int:

@@ -80,23 +80,58 @@ def to_compute(cells: Iterable[Cell], done: Collection[str], with_arrays: Collec
     return chosen
 
 
-def next_wave(left: Mapping[str, Cell], room: float) -> list[Cell]:
-    """Return the cells that can be computed now: those whose needs are all done.
-
-    As long as the arrays that they store fit into `room`, all these cells are returned. Otherwise the cells that store
-    none go first, so that arrays can be deleted before new ones are added. At least one cell is always returned.
+class Schedule:
+    """The cells of a run that remain to be computed, and those among them that can be started.
 
     Args:
-        left: the cells that remain to be computed, by key.
-        room: number of bytes of arrays that may be added.
+        cells: the cells that have to be computed, by key.
+
+    Attributes:
+        left: the cells that are not done yet, by key.
     """
-    ready = [cell for cell in left.values() if not any(need.key in left for need in cell.needs.values())]
-    wave = [cell for cell in ready if not cell.kept_bytes]
-    for cell in sorted((c for c in ready if c.kept_bytes), key=lambda c: -depth(c)):
-        room -= cell.kept_bytes
-        if room >= 0 or not wave:
-            wave.append(cell)
-    return wave
+
+    def __init__(self, cells: Mapping[str, Cell]) -> None:
+        self.left = dict(cells)
+        self._readers = readers(cells.values())
+        self._waits = {key: sum(need.key in cells for need in cell.needs.values()) for key, cell in cells.items()}
+        self._ready: list[Cell] = []  # can be started
+        self._running: dict[str, Cell] = {}
+        self._admit(key for key, count in self._waits.items() if count == 0)
+
+    def start(self, room: float) -> list[Cell]:
+        """Return the cells that can be started now, those that take longest first; they count as running from then on.
+
+        A cell can be started if its needs are done and the arrays that it stores fit into `room`, together with those
+        of the running cells. Cells that store no arrays are not limited, so that arrays can be deleted before new ones
+        are added. If nothing is running, at least one cell is returned until all are done.
+
+        Args:
+            room: number of bytes of arrays that may be added to the store.
+        """
+        room -= sum(cell.kept_bytes for cell in self._running.values())
+        started, waiting = list[Cell](), list[Cell]()
+        for cell in self._ready:
+            fits = not cell.kept_bytes or cell.kept_bytes <= room or not (started or self._running)
+            (started if fits else waiting).append(cell)
+            room -= cell.kept_bytes if fits else 0
+        self._ready = waiting
+        self._running |= {cell.key: cell for cell in started}
+        return sorted(started, key=lambda cell: cell.kind != "masking")
+
+    def finish(self, cell: Cell) -> None:
+        """Mark a running cell as done; the cells that waited for it alone can be started."""
+        del self.left[cell.key]
+        self._running.pop(cell.key, None)
+        freed = []
+        for key in self._readers.get(cell.key, ()):
+            self._waits[key] -= sum(need.key == cell.key for need in self.left[key].needs.values())
+            freed += [key] if self._waits[key] == 0 else []
+        self._admit(freed)
+
+    def _admit(self, keys: Iterable[str]) -> None:
+        """Add cells to those that can be started: first the cells that store no arrays, then those with long chains."""
+        self._ready += [self.left[key] for key in keys]
+        self._ready.sort(key=lambda cell: (bool(cell.kept_bytes), -depth(cell) if cell.kept_bytes else 0))
 
 
 def depth(cell: Cell) -> int:
@@ -104,10 +139,10 @@ def depth(cell: Cell) -> int:
     return 1 + max(map(depth, cell.needs.values())) if cell.needs else 0
 
 
-def readers(cells: Iterable[Cell]) -> dict[str, set[str]]:
-    """Return, for the key of each needed cell, the keys of the cells that need it."""
-    found: dict[str, set[str]] = {}
+def readers(cells: Iterable[Cell]) -> dict[str, dict[str, None]]:
+    """Return, for the key of each needed cell, the keys of the cells that need it, in the order of `cells`."""
+    found: dict[str, dict[str, None]] = {}
     for cell in cells:
         for need in cell.needs.values():
-            found.setdefault(need.key, set()).add(cell.key)
+            found.setdefault(need.key, {})[cell.key] = None
     return found

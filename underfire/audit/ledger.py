@@ -6,13 +6,13 @@ current plan. The results of the cells are in the store of the folder (see `unde
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from underfire.audit.arrays import unpack
@@ -20,14 +20,16 @@ from underfire.audit.credibility import Refusal
 from underfire.audit.kinds import KINDS
 from underfire.audit.result import ARRAYS, REFUSED, TABLE
 from underfire.audit.schema import AuditSpec
-from underfire.audit.store import Store
+from underfire.audit.seals import parse_object, seal, unseal
+from underfire.audit.store import Damaged, Store
 from underfire.audit.values import as_text
-from underfire.errors import InputError, LedgerError
+from underfire.errors import DataError, InputError, LedgerError
 
-SCHEMA = 2
+SCHEMA = 3
 """The version of the layout of a run folder and of the meaning of the columns."""
 
 HEAD = "ledger.json"
+_ADVICE = f"run the audit again, or remove {HEAD} if that is refused"
 _METHODS = {"craft": "attack", "explain": "interpreter", "measure": "measure", "masking": "check"}
 """The kinds of cells that run a method of the spec or a check, which may not support the model."""
 
@@ -35,30 +37,58 @@ TABLES = ("clean", "rows", "maps", "measures", "checks")
 """The tables of every ledger; a table without results is empty."""
 
 
+class _CellEntry(BaseModel):
+    """A cell as in `Cell.as_dict`."""
+
+    key: str
+    kind: str
+    about: dict[str, Any]
+
+
+class _Head(BaseModel):
+    """The parts of `ledger.json` that a ledger needs."""
+
+    model_config = ConfigDict(extra="allow")
+
+    spec: AuditSpec
+    cells: list[_CellEntry]
+    environment: dict[str, Any] = {}
+
+
 class Ledger:
     """The results of a run so far.
+
+    A result that was damaged after it was written counts as missing, and everything else can be read.
 
     Args:
         path: the run folder, a path or a URL that fsspec knows (`s3://bucket/run`).
 
     Raises:
-        LedgerError: `path` is not a run folder, is damaged, or was written by another version of underfire.
+        LedgerError: `path` is not a run folder, its `ledger.json` is damaged, or was written by another version of
+            underfire.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         self._store = Store(path)
         self.about = read_head(self._store, self.path)
-
-    @cached_property
-    def spec(self) -> AuditSpec:
-        """The spec of the last run."""
-        return AuditSpec.model_validate(self.about["spec"])
+        try:
+            self.spec = _Head.model_validate(self.about).spec
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise Damaged(f"{self.path!r} is damaged: {key!r} in its {HEAD}: {first['msg']}; {_ADVICE}") from None
 
     @property
     def environment(self) -> dict[str, Any]:
         """The versions, the machine, the model and the data of the last run, as plain values."""
         return dict(self.about.get("environment", {}))
+
+    @cached_property
+    def damaged(self) -> dict[str, str]:
+        """The results of the current plan that were damaged after they were written: the path of a file, by key."""
+        planned = dict.fromkeys(cell["key"] for cell in self.about["cells"])
+        return self._store.damaged(key for key in planned if key in self._stored)
 
     @property
     def cells(self) -> list[dict[str, Any]]:
@@ -72,7 +102,7 @@ class Ledger:
 
     @property
     def missing(self) -> int:
-        """The number of planned results that do not exist yet."""
+        """The number of planned results that do not exist yet or are damaged."""
         return len({cell["key"] for cell in self.about["cells"]} - self._done)
 
     @cached_property
@@ -125,7 +155,10 @@ class Ledger:
         for cell in self.cells:
             if cell["kind"] == "gallery" and cell["about"]["craft"] == craft and cell["done"]:
                 content, titles = self._store.get(cell["key"], ARRAYS), cell["about"]["interpreters"]
-                parts = {} if content is None else unpack(content)
+                try:
+                    parts = {} if content is None else unpack(content)
+                except DataError as error:
+                    raise Damaged(f"{self.path}/cells/{cell['key']}/{ARRAYS} is damaged: {error}") from None
                 named = {name: name.partition(".")[::2] for name in parts}
                 return {f"{a}.{titles[int(i)]}" if i else a: parts[name] for name, (a, i) in named.items()}
         return {}
@@ -135,8 +168,12 @@ class Ledger:
         return [row["id"] for row in self.sql("SELECT cell, craft, id FROM gallery") if row["craft"] == craft]
 
     @cached_property
-    def _done(self) -> set[str]:
+    def _stored(self) -> set[str]:
         return self._store.keys()
+
+    @cached_property
+    def _done(self) -> set[str]:
+        return self._stored - set(self.damaged)
 
     @cached_property
     def _database(self) -> Any:
@@ -149,7 +186,10 @@ class Ledger:
             planned = [cell for cell in self.about["cells"] if cell["kind"] == name]
             rows = [{"cell": cell["key"], **cell["about"]} for cell in planned]
             about = pa.schema([("cell", pa.string()), *kind.about])
-            database.register(f"{name}_cells", pa.Table.from_pylist(rows, schema=about))
+            try:
+                database.register(f"{name}_cells", pa.Table.from_pylist(rows, schema=about))
+            except (pa.ArrowException, TypeError, ValueError, OverflowError):
+                raise Damaged(f"{self.path!r} is damaged: 'cells' in its {HEAD} has a wrong value; {_ADVICE}") from None
             if kind.schema is not None:
                 database.register(
                     f"{name}_written", self._written(list(dict.fromkeys(c["key"] for c in planned)), kind)
@@ -165,10 +205,10 @@ class Ledger:
         tables = [schema.empty_table()]
         for key, content in self._store.read([key for key in keys if key in self._done], TABLE).items():
             try:
-                table = pq.read_table(pa.BufferReader(content))
-            except pa.ArrowInvalid:
-                place = f"{self.path}/cells/{key}"
-                raise LedgerError(f"{place}/{TABLE} is damaged; delete its folder and run the audit again") from None
+                table = pq.read_table(pa.BufferReader(content)).select(kind.schema.names).cast(kind.schema)
+            except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+                place = f"{self.path}/cells/{key}/{TABLE}"
+                raise Damaged(f"{place} is damaged ({error}); delete its folder and run the audit again") from None
             tables.append(table.add_column(0, schema.field("cell"), pa.array([key] * len(table), pa.string())))
         return pa.concat_tables(tables)
 
@@ -177,26 +217,26 @@ def read_head(store: Store, path: str) -> dict[str, Any]:
     """Return the content of the file `ledger.json` of a run folder.
 
     Raises:
-        LedgerError: the file does not exist, is damaged, or was written by another version of underfire.
+        Damaged: the file is not JSON, has no schema version, or was changed after it was written.
+        LedgerError: the file does not exist, or was written by another version of underfire.
     """
     content = store.get_head(HEAD)
     if content is None:
         raise LedgerError(f"{path!r} is not a run folder: it has no {HEAD}")
     try:
-        head = json.loads(content)
-    except (ValueError, UnicodeDecodeError):
-        raise LedgerError(
-            f"{path!r} is damaged: its {HEAD} is not JSON; delete that file and run the audit again"
-        ) from None
-    if not isinstance(head, dict) or not isinstance(head.get("schema"), int):
-        raise LedgerError(
-            f"{path!r} is damaged: its {HEAD} has no schema version; delete that file and run the audit again"
-        )
-    if head["schema"] != SCHEMA:
-        writer = f"underfire {head.get('underfire', '?')} (schema {head['schema']})"
-        advice = "upgrade underfire" if head["schema"] > SCHEMA else "run the audit again in a new folder"
-        raise LedgerError(f"{path!r} was written by {writer}; this one reads schema {SCHEMA}: {advice}")
-    return head
+        head = parse_object(content)
+        schema = head.get("schema")
+        if not isinstance(schema, int):
+            raise ValueError("has no schema version")
+        if schema == SCHEMA or "checksum" in head:
+            head = unseal(content)
+    except ValueError as error:
+        raise Damaged(f"{path!r} is damaged: its {HEAD} {error}; {_ADVICE}") from None
+    if schema == SCHEMA:
+        return head
+    writer = f"underfire {head.get('underfire', '?')} (schema {schema})"
+    advice = "upgrade underfire" if schema > SCHEMA else "run the audit again in a new folder"
+    raise LedgerError(f"{path!r} was written by {writer}; this one reads schema {SCHEMA}: {advice}")
 
 
 def write_head(store: Store, head: dict[str, Any]) -> None:
@@ -205,4 +245,4 @@ def write_head(store: Store, head: dict[str, Any]) -> None:
     Raises:
         LedgerError: the store cannot be written.
     """
-    store.put_head(HEAD, json.dumps({"schema": SCHEMA, **head}, indent=1, default=as_text).encode())
+    store.put_head(HEAD, seal({"schema": SCHEMA, **head}, default=as_text))

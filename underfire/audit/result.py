@@ -13,9 +13,9 @@ from torch import Tensor
 
 from underfire.audit.arrays import pack, unpack
 from underfire.audit.graph import Cell
-from underfire.audit.store import Store
+from underfire.audit.store import Damaged, Store
 from underfire.audit.target import Target
-from underfire.errors import LedgerError, Unsupported
+from underfire.errors import DataError, Unsupported
 from underfire.records import Batch
 
 TABLE, ARRAYS, REFUSED = "table.parquet", "arrays.bin", "refused.txt"
@@ -80,7 +80,7 @@ class Inputs:
     Args:
         target: the model, the data and the interpreters.
         store: the store with the results.
-        compute: `(cell, inputs) -> result`, for arrays that another run in the same folder deletes in the meantime.
+        compute: `(cell, inputs) -> result`, for arrays that are damaged or that another run of the same folder deletes.
     """
 
     def __init__(self, target: Target, store: Store, compute: Callable[[Cell, Inputs], Result]) -> None:
@@ -105,16 +105,17 @@ class Inputs:
 
         Raises:
             Unsupported: the cell could not be run on this model.
-            LedgerError: the arrays are damaged, or do not exist and are not of the kind that a budget deletes.
+            Damaged: the arrays are damaged or missing, and not of the kind that a budget deletes; those are made again.
         """
         key = arrays_key(cell.key) if cell.kept_bytes else cell.key
         try:
             return self._read(key)
-        except LedgerError:
+        except Damaged:
             if (refused := self.store.get(cell.key, REFUSED)) is not None:
                 raise Unsupported(refused.decode()) from None
-            if not cell.kept_bytes or self.store.size(key):
+            if not cell.kept_bytes:
                 raise
+            self.store.delete(key)
             return self._compute(cell, self).arrays
 
     def _images(self, index: int, of: int) -> Batch:
@@ -123,5 +124,8 @@ class Inputs:
     def _unpacked(self, key: str) -> dict[str, Tensor]:
         content = self.store.get(key, ARRAYS)
         if content is None:
-            raise LedgerError(f"{self.store.url}/cells/{key} is missing; run the audit again")
-        return {name: value.to(self.device) for name, value in unpack(content).items()}
+            raise Damaged(f"{self.store.url}/cells/{key} is missing; run the audit again")
+        try:
+            return {name: value.to(self.device) for name, value in unpack(content).items()}
+        except DataError as error:
+            raise Damaged(f"{self.store.url}/cells/{key}/{ARRAYS}: {error}") from None

@@ -1,11 +1,11 @@
-"""Run an audit: compute the cells of its plan in waves, in this process, in worker processes, or on a cluster."""
+"""Run an audit: compute the cells of its plan, in this process, in worker processes, or on a cluster."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -14,16 +14,17 @@ from typing import Any
 import torch
 
 from underfire import __version__
+from underfire.audit.budget import KeptArrays
 from underfire.audit.executors import AutoExecutor, Executor, InProcess, LocalProcesses, cores
-from underfire.audit.graph import Cell, next_wave, readers, to_compute
+from underfire.audit.graph import Cell, Schedule, to_compute
 from underfire.audit.kinds import KINDS
 from underfire.audit.ledger import HEAD, Ledger, read_head, write_head
 from underfire.audit.methods import complete
 from underfire.audit.plan import plan
-from underfire.audit.preflight import preflight
+from underfire.audit.preflight import Costs, preflight
 from underfire.audit.result import Inputs, Result, arrays_key
 from underfire.audit.schema import AuditSpec
-from underfire.audit.store import Store
+from underfire.audit.store import Damaged, Store
 from underfire.audit.target import Target, open_target
 from underfire.errors import InputError, LedgerError, MissingExtra, UnderfireError, Unsupported
 
@@ -44,6 +45,9 @@ class Event:
         skipped: number of cells whose results the run folder already had.
         what: title of the cell that was just finished; empty before the first cell.
         idle_share: share of the workers' time so far in which they computed nothing, in [0, 1]; None without workers.
+        damaged: at the first event, the files of the run folder that were damaged; their cells are computed again.
+        seconds: at the first event, an estimate of the computing time of each method in the cells that this run has to
+            finish, by its label; see `underfire.audit.preflight.Costs`.
     """
 
     done: int
@@ -53,6 +57,8 @@ class Event:
     skipped: int
     what: str
     idle_share: float | None = None
+    damaged: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 class Work:
@@ -139,7 +145,7 @@ def run(
             executor = InProcess() if target else stack.enter_context(choose_executor(spec, workers))
         # check everything before the folder is touched
         target = target or open_target(spec)
-        preflight(target)
+        costs = preflight(target)
         # plan the cells and store the plan
         cells = plan(spec, target)
         store.clean_up()
@@ -150,79 +156,61 @@ def run(
             "cells": [cell.as_dict() for cell in cells],
         }
         write_head(store, head)
+        # delete damaged results
+        planned, keys = {cell.key for cell in cells}, store.keys()
+        damaged = store.damaged(sorted(planned & keys))
+        for key in damaged:
+            store.delete(key)
+        keys -= set(damaged)
         # find the cells that must be computed
-        keys = store.keys()
-        left = to_compute(cells, keys, {cell.key for cell in cells if arrays_key(cell.key) in keys})
-        kept = _Kept(store, keys, left, 1e9 * spec.keep_gb)
+        left = to_compute(cells, keys, {key for key in planned if arrays_key(key) in keys})
+        schedule, kept = Schedule(left), KeptArrays(store, keys, left, 1e9 * spec.keep_gb)
         kept.trim()
         total, of_cells, done = sum(cell.images for cell in left.values()), len(left), 0
-        skipped = len({cell.key for cell in cells} - set(left))
+        skipped = len(planned - set(left))
         tell = progress or (lambda event: None)
-        tell(Event(0, total, 0, of_cells, skipped, ""))
-        # compute them in waves
-        while left:
-            wave = next_wave(left, max(kept.room, _WORKING_BYTES))
-            wave.sort(key=lambda cell: cell.kind != "masking")  # first, because it takes longest
-            for cell in executor.map(Work(spec, store, target), wave):
-                del left[cell.key]
-                kept.finished(cell)
-                done += cell.images
-                tell(Event(done, total, of_cells - len(left), of_cells, skipped, cell.title, executor.idle_share))
+        seconds = _estimate(left.values(), costs)
+        tell(Event(0, total, 0, of_cells, skipped, "", damaged=tuple(damaged.values()), seconds=seconds))
+        # compute them, each as soon as its needs are done
+        work = Work(spec, store, target)
+        for cell in executor.map(work, lambda: schedule.start(max(kept.room, _WORKING_BYTES))):
+            schedule.finish(cell)
+            kept.finished(cell)
+            done += cell.images
+            cells_done = of_cells - len(schedule.left)
+            tell(Event(done, total, cells_done, of_cells, skipped, cell.title, executor.idle_share))
         if executor.idle_share is not None:
             head["environment"]["idle_share"] = round(executor.idle_share, 4)
             write_head(store, head)
     return Ledger(out)
 
 
-class _Kept:
-    """The budget for arrays in the store: above it, arrays that no remaining cell needs are deleted.
-
-    Arrays of earlier runs are deleted before those of this run.
-
-    Args:
-        store: the store of the run.
-        keys: all keys in the store.
-        left: the cells that remain to be computed, by key.
-        limit: the budget in bytes.
-    """
-
-    def __init__(self, store: Store, keys: set[str], left: dict[str, Cell], limit: float) -> None:
-        self._store, self._limit = store, limit
-        self._waiting = readers(left.values())
-        self._sizes = {key: store.size(key) for key in sorted(keys) if key == arrays_key(key.split("-")[0])}
-
-    @property
-    def room(self) -> float:
-        """The number of bytes that are left of the budget; negative above it."""
-        return self._limit - sum(self._sizes.values())
-
-    def finished(self, cell: Cell) -> None:
-        """Count the arrays of a finished cell, and keep to the budget."""
-        for need in cell.needs.values():
-            self._waiting.get(need.key, set()).discard(cell.key)
-        if cell.kept_bytes:
-            key = arrays_key(cell.key)
-            self._sizes[key] = self._store.size(key)
-        self.trim()
-
-    def trim(self) -> None:
-        """Above the budget, delete arrays that no remaining cell needs."""
-        for key in list(self._sizes) if self.room < 0 else ():
-            if not any(arrays_key(needed) == key and waiting for needed, waiting in self._waiting.items()):
-                self._store.delete(key)
-                del self._sizes[key]
-                if self.room >= 0:
-                    return
+def _estimate(cells: Iterable[Cell], costs: Costs) -> dict[str, float]:
+    """Return an estimate of the seconds that each attack and each interpreter needs for some cells, by label."""
+    found: dict[str, float] = {}
+    for cell in cells:
+        known, key = {"craft": (costs.attacks, "label"), "explain": (costs.interpreters, "interpreter")}.get(
+            cell.kind, ({}, "")
+        )
+        if (label := cell.about.get(key)) in known:
+            found[label] = found.get(label, 0.0) + cell.images * known[label]
+    return found
 
 
 def _refuse_foreign(store: Store, out: str) -> None:
-    """Raise LedgerError if the folder contains a run of another version, or files but no run."""
-    if store.get_head(HEAD) is not None:
-        read_head(store, out)
+    """Raise LedgerError if the folder contains a run of another version, or files but no run.
+
+    A run whose `ledger.json` is damaged or missing is continued if the folder has cells: the file is written anew.
+    """
+    if store.get_head(HEAD) is None:
+        if store.holds_other_files():
+            raise LedgerError(f"{out} contains files but no run; choose an empty or a new folder")
         return
-    folder = Path(store.url)
-    if folder.is_dir() and any(entry.name != "cells" for entry in folder.iterdir()):
-        raise LedgerError(f"{out} contains files but no run; choose an empty or a new folder")
+    try:
+        read_head(store, out)
+    except Damaged:
+        if not store.keys():
+            raise
 
 
 def choose_executor(spec: AuditSpec, workers: int | None) -> Executor:

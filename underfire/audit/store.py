@@ -1,35 +1,36 @@
 """The store: the results of cells, written atomically to a local folder or an object store.
 
     ROOT/NAME                      heads, such as `ledger.json`, each replaced as a whole
-    ROOT/cells/KEY/manifest.json   the files of a cell: the folder of each, its size and its SHA-256
+    ROOT/cells/KEY/manifest.json   the files of a cell: their folder, their sizes and checksums, and its own checksum
     ROOT/cells/KEY/[PART/]FILE     the files themselves
 
 A cell exists if and only if its manifest exists, and the manifest appears last: a local folder is filled under a
 temporary name and then renamed; in an object store, the manifest is written after the files. No lock is needed: two
 writers of the same key write the same content, and the store ends up with the complete result of one of them.
+
+A head and a manifest are JSON objects with a checksum of their own content (`seal`). So a file that was changed, cut
+or deleted after it was written is noticed when it is read.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
-import os
 import re
-import shutil
-import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from underfire.audit.backends import MANIFEST, Backend, Folder, Objects
+from underfire.audit.seals import is_whole, unseal
 from underfire.errors import InputError, LedgerError, UnderfireError
+from underfire.files import STAGING
 
-_MANIFEST = "manifest.json"
-_STAGING = ".part-"
-_ABANDONED = 3600.0
-"""The age in seconds from which on a staging folder is taken for the remains of a killed process."""
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+class Damaged(LedgerError):
+    """A stored file is missing or has been changed."""
 
 
 class Store:
@@ -61,6 +62,7 @@ class Store:
                 raise LedgerError(f"cannot open {self.url!r}: {error}") from None
             self._root = root.rstrip("/")
         self._local = isinstance(self._files, LocalFileSystem)
+        self._backend: Backend = Folder() if self._local else Objects(self._files)
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self.url,)
@@ -74,18 +76,16 @@ class Store:
         Raises:
             LedgerError: the disk is full, or the store cannot be written; no part of the cell is visible then.
         """
-        part = uuid.uuid4().hex[:12]
+        plain = {_simple(name): content for name, content in files.items()}
         with self._translated():
-            if self._local:
-                self._put_folder(self._cell(key), part, files)
-            else:
-                self._put_objects(self._cell(key), part, files)
+            self._backend.put(self._cell(key), plain)
 
     def get(self, key: str, name: str) -> bytes | None:
         """Return one file of a cell; None if the cell or the file does not exist.
 
         Raises:
-            LedgerError: the cell is damaged: its manifest is not valid, or the file is missing or has been changed.
+            Damaged: the manifest is not valid, or the file is missing or has been changed.
+            LedgerError: the store cannot be read.
         """
         return self.read([key], name).get(key)
 
@@ -93,10 +93,10 @@ class Store:
         """Return the file `name` of every cell that has one, by key; an object store is read in parallel.
 
         Raises:
-            LedgerError: a cell is damaged, as in `get`.
+            Damaged, LedgerError: as in `get`.
         """
         known = list(keys)
-        manifests = self._fetch(f"{self._cell(key)}/{_MANIFEST}" for key in known)
+        manifests = self._fetch(f"{self._cell(key)}/{MANIFEST}" for key in known)
         entries = {}
         for key, content in zip(known, manifests, strict=True):
             if content is not None:
@@ -105,11 +105,35 @@ class Store:
                     entries[key] = (f"{self._cell(key)}/{part}{name}", files[name])
         found = self._fetch(place for place, _ in entries.values())
         result = {}
-        for (key, (_, checksum)), content in zip(entries.items(), found, strict=True):
-            if content is None or hashlib.sha256(content).hexdigest() != checksum["sha256"]:
+        for (key, (_, entry)), content in zip(entries.items(), found, strict=True):
+            if not is_whole(content, entry):
                 raise self._damaged(key, name)
             result[key] = content
         return result
+
+    def damaged(self, keys: Iterable[str]) -> dict[str, str]:
+        """Read every file of some cells, and return the path of the first damaged file of each damaged cell, by key.
+
+        A cell that does not exist is not damaged.
+
+        Raises:
+            LedgerError: the store cannot be read.
+        """
+        known, found = list(keys), dict[str, str]()
+        manifests = self._fetch(f"{self._cell(key)}/{MANIFEST}" for key in known)
+        for key, manifest in zip(known, manifests, strict=True):
+            if manifest is None:
+                continue
+            try:
+                part, files = self._parse(key, manifest)
+            except Damaged:
+                found[key] = f"cells/{key}/{MANIFEST}"
+                continue
+            contents = self._fetch(f"{self._cell(key)}/{part}{name}" for name in files)
+            for (name, entry), content in zip(files.items(), contents, strict=True):
+                if not is_whole(content, entry):
+                    found.setdefault(key, f"cells/{key}/{part}{name}")
+        return found
 
     def keys(self) -> set[str]:
         """Return the keys of all cells.
@@ -124,16 +148,16 @@ class Store:
         return {
             place[-2]
             for place in places
-            if place[-1] == _MANIFEST and len(place) == depth and not place[-2].startswith(_STAGING)
+            if place[-1] == MANIFEST and len(place) == depth and not place[-2].startswith(STAGING)
         }
 
     def size(self, key: str) -> int:
         """Return the size of a cell's files in bytes, as its manifest states it; 0 if the cell does not exist.
 
         Raises:
-            LedgerError: the manifest is damaged.
+            Damaged: the manifest is not valid.
         """
-        (content,) = self._fetch([f"{self._cell(key)}/{_MANIFEST}"])
+        (content,) = self._fetch([f"{self._cell(key)}/{MANIFEST}"])
         return 0 if content is None else sum(entry["size"] for entry in self._parse(key, content)[1].values())
 
     def delete(self, key: str) -> None:
@@ -142,18 +166,8 @@ class Store:
         Raises:
             LedgerError: the store cannot be written.
         """
-        place = self._cell(key)
         with self._translated():
-            if self._local:
-                aside = Path(place).with_name(f"{_STAGING}{uuid.uuid4().hex[:12]}")
-                with suppress(FileNotFoundError):
-                    Path(place).rename(aside)
-                    shutil.rmtree(aside, ignore_errors=True)
-            else:
-                with suppress(FileNotFoundError):
-                    self._files.rm_file(f"{place}/{_MANIFEST}")
-                with suppress(FileNotFoundError):
-                    self._files.rm(place, recursive=True)
+            self._backend.delete(self._cell(key))
 
     def put_head(self, name: str, content: bytes) -> None:
         """Write or replace a file beside the cells; a reader sees the whole old content or the whole new content.
@@ -161,18 +175,8 @@ class Store:
         Raises:
             LedgerError: the disk is full, or the store cannot be written.
         """
-        place = f"{self._root}/{_simple(name)}"
         with self._translated():
-            if not self._local:
-                self._files.pipe_file(place, content)
-                return
-            Path(self._root).mkdir(parents=True, exist_ok=True)
-            part = Path(self._root, f"{_STAGING}{uuid.uuid4().hex[:12]}")
-            try:
-                _write(part, content)
-                part.replace(place)
-            finally:
-                part.unlink(missing_ok=True)
+            self._backend.put_head(f"{self._root}/{_simple(name)}", content)
 
     def get_head(self, name: str) -> bytes | None:
         """Return the content of a file beside the cells, or None if it does not exist.
@@ -182,46 +186,20 @@ class Store:
         """
         return self._fetch([f"{self._root}/{_simple(name)}"])[0]
 
+    def holds_other_files(self) -> bool:
+        """Return whether this is a local folder with files in it, but without cells: something that no run has made.
+
+        What a killed process leaves before the first cell does not count.
+        """
+        with self._translated("read"):
+            return self._backend.holds_other_files(self._root)
+
     def clean_up(self) -> None:
         """Delete what killed processes left in a local folder, if it is more than an hour old."""
-        for folder in (Path(self._root), Path(self._root, "cells")) if self._local else ():
-            for leftover in folder.glob(f"{_STAGING}*"):
-                with suppress(OSError):
-                    if time.time() - leftover.stat().st_mtime > _ABANDONED:
-                        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        self._backend.clean_up(self._root)
 
     def _cell(self, key: str) -> str:
         return f"{self._root}/cells/{_simple(key)}"
-
-    def _put_folder(self, place: str, part: str, files: Mapping[str, bytes]) -> None:
-        """Write a cell to a local folder: fill a staging folder, and rename it."""
-        target = Path(place)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = target.with_name(_STAGING + part)
-        try:
-            staging.mkdir()
-            for name, content in files.items():
-                _write(staging / _simple(name), content)
-            _write(staging / _MANIFEST, _manifest(files, ""))
-            if target.is_dir() and not (target / _MANIFEST).exists():  # incomplete, for example a copy made by hand
-                self.delete(target.name)
-            try:
-                staging.rename(target)
-            except OSError:
-                if not (target / _MANIFEST).exists():  # if it exists, another process wrote the cell first
-                    raise
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-    def _put_objects(self, place: str, part: str, files: Mapping[str, bytes]) -> None:
-        """Write a cell to an object store: the files first, then the manifest, which makes them visible."""
-        try:
-            self._files.pipe({f"{place}/{part}/{_simple(name)}": content for name, content in files.items()})
-            self._files.pipe_file(f"{place}/{_MANIFEST}", _manifest(files, f"{part}/"))
-        except BaseException:
-            with suppress(Exception):
-                self._files.rm(f"{place}/{part}", recursive=True)
-            raise
 
     def _fetch(self, places: Iterable[str]) -> list[bytes | None]:
         """Return the content of the file at every place, or None where there is no file."""
@@ -229,20 +207,23 @@ class Store:
         with self._translated("read"):
             found = self._files.cat_ranges(wanted, None, None, on_error="return") if wanted else []
             for content in found:
-                if isinstance(content, Exception) and not isinstance(content, (FileNotFoundError, NotADirectoryError)):
+                if isinstance(content, Exception) and not isinstance(content, _ABSENT):
                     raise content
         return [None if isinstance(content, Exception) else bytes(content) for content in found]
 
-    def _parse(self, key: str, content: bytes) -> tuple[str, dict[str, Any]]:
+    def _parse(self, key: str, content: bytes) -> tuple[str, dict[str, dict[str, Any]]]:
         """Return the part of a manifest, and its files with size and SHA-256."""
         try:
-            manifest = json.loads(content)
-            return str(manifest["part"]), dict(manifest["files"])
-        except (ValueError, KeyError, TypeError):
-            raise self._damaged(key, _MANIFEST) from None
+            manifest = unseal(content)
+            if not re.fullmatch(r"(\w+/)?", manifest["part"]):
+                raise ValueError("names a folder elsewhere")
+            files = {_simple(name): dict(entry) for name, entry in manifest["files"].items()}
+            return manifest["part"], {name: {**entry, "size": int(entry["size"])} for name, entry in files.items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise self._damaged(key, MANIFEST) from None
 
-    def _damaged(self, key: str, name: str) -> LedgerError:
-        return LedgerError(f"{self._name}/cells/{key}/{name} is damaged; delete its folder and run the audit again")
+    def _damaged(self, key: str, name: str) -> Damaged:
+        return Damaged(f"{self._name}/cells/{key}/{name} is damaged; run the audit again, which makes it again")
 
     @contextmanager
     def _translated(self, verb: str = "write to") -> Iterator[None]:
@@ -256,21 +237,6 @@ class Store:
                 if self._local:
                     raise
                 raise LedgerError(f"cannot {verb} {self._name!r}: {type(error).__name__}: {error}") from error
-
-
-def _manifest(files: Mapping[str, bytes], part: str) -> bytes:
-    entries = {
-        name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()
-    }
-    return json.dumps({"part": part, "files": entries}, indent=1).encode()
-
-
-def _write(place: Path, content: bytes) -> None:
-    """Write a file and flush it to the disk."""
-    with place.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _simple(name: str) -> str:

@@ -26,7 +26,8 @@ class Facts:
         notes: what a reader must know about the data, as sentences.
         spec: the spec as YAML, without empty keys.
         environment: names and values.
-        missing: number of cells that have no result yet.
+        missing: number of cells that have no result yet or a damaged one.
+        damaged: the files of the run folder that were changed, cut or deleted after they were written.
         planned: number of cells in the plan.
     """
 
@@ -37,6 +38,7 @@ class Facts:
     spec: str
     environment: list[tuple[str, str]]
     missing: int
+    damaged: Sequence[str]
     planned: int
 
 
@@ -56,6 +58,7 @@ def facts(ledger: Ledger) -> Facts:
         spec=spec_yaml(spec),
         environment=[(key, str(value)) for key, value in about.items() if value is not None],
         missing=ledger.missing,
+        damaged=sorted(ledger.damaged.values()),
         planned=ledger.planned,
     )
 
