@@ -18,8 +18,10 @@ status 2. Any other exception is a bug.
 from __future__ import annotations
 
 import difflib
+import reprlib
 import shlex
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 
@@ -86,6 +88,58 @@ class ModelNotice(UserWarning):
     """A model was opened, but not in the usual way; the message says what it cannot do."""
 
 
+def shown(value: Any, length: int = 200) -> str:
+    """Return `repr(value)` for an error message, cut to about `length` characters; it takes no time for large values.
+
+    >>> shown("pgd"), shown([1, 2.5, {"a": None}])
+    ("'pgd'", "[1, 2.5, {'a': None}]")
+    >>> shown(10**5000), shown("a" * 1000, 20)
+    ('a whole number of more than 3,900 digits', "'aaaaaaa...aaaaaaaa'")
+    """
+    short = _Short(length)
+    text = short.repr(value)
+    return text if len(text) <= 2 * length else f"{text[:length]} ..."
+
+
+class _Short(reprlib.Repr):
+    """Representations that are cut before they are made, in all levels together."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.maxstring = self.maxlong = self.maxother = length
+        self.maxlevel = 4
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdeque = 8
+        self._left = 4 * length  # values
+
+    def repr1(self, x: Any, level: int) -> str:
+        """Return the representation of a value, or `...` after many values."""
+        self._left -= 1
+        return "..." if self._left < 0 else super().repr1(x, level)
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        """Return the representation of a mapping in its own order."""
+        if not x or level <= 0:
+            return "{...}" if x else "{}"
+        items = [f"{self.repr1(key, level - 1)}: {self.repr1(x[key], level - 1)}" for key in islice(x, self.maxdict)]
+        return f"{{{', '.join(items + ['...'] * (len(x) > self.maxdict))}}}"
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Return the digits of a number, or words for a number with very many digits."""
+        return repr(x) if x.bit_length() < 600 else f"a whole number of {_digits(x)} digits"
+
+    def repr_str(self, x: str, level: int) -> str:
+        """Return a quoted text, cut in the middle."""
+        if len(x) <= self.maxstring:
+            return repr(x)
+        half = max(0, (self.maxstring - 5) // 2)
+        return repr(f"{x[:half]}...{x[len(x) - half - 1 :]}")
+
+
+def _digits(number: int) -> str:
+    """Return how many digits a number has; Python refuses to write more than 4,300."""
+    return str(len(str(abs(number)))) if number.bit_length() < 13_000 else "more than 3,900"
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return the end of an error message: the choice that `word` probably meant, if one is close, and all choices.
 
@@ -93,7 +147,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     "did you mean 'pgd'? Choices: fgsm, pgd"
     """
     names = sorted(choices)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word[:100], names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}Choices: {', '.join(names) or '(none)'}"
 

@@ -8,7 +8,7 @@ from typing import overload
 import torch
 from torch import Generator, Tensor
 
-from underfire.errors import DataError, InputError, ModelError, Unsupported
+from underfire.errors import DataError, InputError, ModelError, Unsupported, shown
 
 
 def at_least_one(**numbers: int) -> None:
@@ -39,6 +39,17 @@ def check_choice(choices: Collection[str], **values: str) -> None:
     for name, value in values.items():
         if value not in choices:
             raise Unsupported(f"{name} {value!r} is unknown; choices: {', '.join(choices)}")
+
+
+def check_device(name: str) -> str:
+    """Return `name`, or raise Unsupported unless torch can compute on the device of this name."""
+    try:
+        torch.zeros(1, device=name).item()
+    except Exception:  # noqa: BLE001 - torch and its plug-ins raise errors of many types, from ImportError to AssertionError
+        here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        here += ["mps"] if torch.backends.mps.is_available() else []
+        raise Unsupported(f"device {shown(name)} is not available here; use one of: {', '.join(here)}") from None
+    return name
 
 
 def check_labels(x: Tensor, y: Tensor, goal: Tensor | None = None) -> None:

@@ -77,6 +77,27 @@ PGD = {"name": "pgd"}
         ({"seeds": 1}, "'seeds' should be a valid list, got 1"),
         ({"masking": "yes"}, "'masking' should be a valid boolean, got 'yes'"),
         ({"batch_size": 0}, "'batch_size' should be greater than or equal to 1, got 0"),
+        ({"batch_size": 10**30}, "'batch_size' should be less than or equal to 1000000000, got 10000"),
+        ({"shard_size": 2**64}, "'shard_size' should be less than or equal to 1000000000, got 184"),
+        ({"seeds": [2**63]}, "'seeds[0]' should be less than 9223372036854775808, got 922"),
+        ({"seeds": [16**5000]}, "'seeds[0]' should be less than 9223372036854775808, got a whole number of more than"),
+        ({"seeds": ["2001-99-99"]}, "'seeds[0]' should be a valid integer, got '2001-99-99'"),
+        (
+            {"attacks": [{**PGD, "steps": 10**30}]},
+            "'attacks[0].steps' should be a whole number of at most 64 bits, got 1",
+        ),
+        (
+            {"attacks": [{**PGD, "eps": 10**5000}]},
+            "'attacks[0].eps[0]' should be a valid number, got a whole number of",
+        ),
+        (
+            {"attacks": [{**PGD, "label": "\ud800"}]},
+            "'attacks[0].label' should be a text that UTF-8 can encode, got '\\ud",
+        ),
+        ({"attacks": ["fgsm"] * 20_000}, "'attacks' has 20000 entries; at most 1000 are possible"),
+        ({"attacks": [{**PGD, "eps": [0.1] * 2000}]}, "'attacks[0].eps' has 2000 entries; at most 1000 are possible"),
+        ({"attacks": ["f" * 10**6]}, "'attacks[0].name': unknown attack 'ffff"),
+        ({"k" * 10**6: 1}, "unknown key 'kkkk"),
         (
             {"gates": [{"measure": "accuracy", "at_least": 1}]},
             "'gates[0].measure' should be 'clean_accuracy', 'robust_acc",
@@ -109,6 +130,7 @@ def test_a_wrong_spec_is_one_line_that_names_the_key(content: Content, changes: 
         parse_spec(content(**changes))
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 2000
 
 
 def test_defaults_are_written_out_and_the_result_is_stable(content: Content) -> None:
@@ -149,14 +171,21 @@ def test_a_spec_file(tmp_path: Path, content: Content) -> None:
     ("text", "line"),
     [
         (b"model: [", "is not valid YAML, line 1, column 9: "),
-        (b"label: 2020-13-45", "month"),
-        (b"n: " + b"9" * 5000, "5000 digits"),
-        (b"n: " + b"[" * 5000, "recursion"),
+        (b"n: " + b"9" * 5000, "line 1, column 4: '99"),
+        (b"n: " + b"[" * 5000, "inside each other"),
+        (b"n: !!int abc", "'abc' is not a value of type 'int'"),
+        (b"n: !!bool abc", "'abc' is not a value of type 'bool'"),
+        (b"n: !!timestamp abc", "no values of type 'tag:yaml.org,2002:timestamp'"),
+        (b"n: !!set {a, b}", "no values of type 'tag:yaml.org,2002:set'"),
+        (b"n: !!binary x", "no values of type 'tag:yaml.org,2002:binary'"),
+        (b"n: &n [*n]", "contains itself"),
+        (b"a: 1\na: 2", "line 2, column 1: the key 'a' is given twice"),
+        (b"x" * 600_000, "larger than 500,000 bytes"),
         (b"n: \x00", "not allowed"),
         (b"\xff\xfe\xff", "is not a UTF-8 text file"),
         (
             b"!!python/object/apply:os.system [ls]",
-            "is not valid YAML, line 1, column 1: could not determine a constructor",
+            "is not valid YAML, line 1, column 1: a spec has no values of type 'tag:yaml.org,2002:python/object/apply",
         ),
     ],
 )
@@ -167,6 +196,43 @@ def test_a_file_that_is_no_yaml(tmp_path: Path, text: bytes, line: str) -> None:
         load_spec(path)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)
+MERGES = "m0: &m0 {a: 1, b: 2, c: 3}\n" + "".join(
+    f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 9)}]}}\n" for i in range(1, 12)
+)
+
+
+@pytest.mark.parametrize("text", [LAUGHS, MERGES], ids=["aliases", "merge keys"])
+def test_a_short_text_of_many_values_is_refused_before_they_are_made(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "audit.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match="more than 100,000 keys and values"):
+        load_spec(path)
+
+
+def test_aliases_and_merge_keys_within_the_limit_work(tmp_path: Path, content: Content) -> None:
+    path = tmp_path / "audit.yaml"
+    attacks = "attacks: [{<<: &pgd {name: pgd, steps: 3}, eps: 0.1}, {<<: *pgd, norm: l2}]\n"
+    path.write_text(yaml.safe_dump(content(attacks=None)) + attacks)
+    assert [(entry.name, entry.norm, entry.options) for entry in load_spec(path).attacks] == [
+        ("pgd", "linf", {"steps": 3}),
+        ("pgd", "l2", {"steps": 3}),
+    ]
+
+
+def test_a_date_without_quotes_is_a_text(tmp_path: Path, content: Content) -> None:
+    path = tmp_path / "audit.yaml"
+    path.write_text(yaml.safe_dump(content(attacks=None)) + "attacks: [{name: fgsm, label: 2026-11-27}]\n")
+    assert load_spec(path).attacks[0].label == "2026-11-27"
+
+
+def test_a_file_without_end_is_refused() -> None:
+    with pytest.raises(SpecError, match="/dev/zero' is larger than 500,000 bytes"):
+        load_spec("/dev/zero")
 
 
 def test_files_that_hold_no_mapping(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from underfire.ascent import moves, objectives, step_rules
 from underfire.ascent.losses import as_objective
-from underfire.catalog import Converter, card, cards, converters, number
-from underfire.errors import InputError, nearest, with_article
+from underfire.catalog import Card, Converter, card, cards, converters, number, spell
+from underfire.errors import InputError, nearest, shown, with_article
 from underfire.gradients import estimators, smoothing, views
 
 ROLES: dict[str, tuple[Any, ...]] = {
@@ -55,7 +55,7 @@ def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
     Raises:
         InputError: the text is neither a name nor a call with such arguments.
     """
-    fault = f"{text!r} is not a part; write NAME or NAME(ARGUMENTS), such as 'scale_copies(5)'"
+    fault = f"{shown(text)} is not a part; write NAME or NAME(ARGUMENTS), such as 'scale_copies(5)'"
     if text.count("(") > text.count(")"):  # YAML ends an unquoted text at a comma, inside [...] and {...}
         fault += '; inside [...] put quotes around a part with a comma, such as ["input_diversity(0.5, 1.1)"]'
     try:
@@ -74,7 +74,7 @@ def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
             written = number(ast.unparse(node))
             if isinstance(written, float):
                 return written
-            wrong = f"{text!r}: {ast.unparse(node)!r}"
+            wrong = f"{shown(text)}: {shown(ast.unparse(node))}"
             raise InputError(f"{wrong} is not a number, a text in quotes, a list or a mapping") from None
 
     named = {}
@@ -95,31 +95,65 @@ def part(*roles: str, value: Any) -> Any:
     Raises:
         InputError: there is no such part, or an argument is wrong; the message suggests the nearest name.
     """
+    found, given = _found(*roles, value=value)
+    return found.function(**found.check(given))
+
+
+def spelling(*roles: str, value: Any) -> str:
+    """Return a part as a call that names all its arguments, also those with default values.
+
+    >>> spelling("move", value="momentum"), spelling("move", value={"name": "momentum", "decay": 1})
+    ('momentum(decay=1.0)', 'momentum(decay=1.0)')
+    """
+    found, given = _found(*roles, value=value)
+    checked, hints = found.check(given), found.hints
+    written = []
+    for name, option in found.options.items():
+        plain = checked.get(name, option.default)
+        if not isinstance(plain, (bool, int, float, str, type(None))):
+            plain = spell(given.get(name), hints.get(name, Any))  # None for a default that no text can name
+        if name in given or plain is not None:
+            written.append(f"{name}={plain!r}")
+    return f"{found.name}({', '.join(written)})"
+
+
+def _found(*roles: str, value: Any) -> tuple[Card[Any], dict[str, Any]]:
+    """Return the card of the part that `value` describes, and the arguments that `value` gives, by name."""
     if isinstance(value, Mapping):
         named: dict[str, Any] = dict(value)
         if not isinstance(name := named.pop("name", None), str):
-            raise InputError(f"{with_article(roles[0])} written as a mapping needs a 'name', got {dict(value)}")
+            raise InputError(f"{with_article(roles[0])} written as a mapping needs a 'name', got {shown(dict(value))}")
         if not all(isinstance(key, str) for key in named):
-            raise InputError(f"the options of {with_article(roles[0])} have texts as names, got {dict(value)}")
+            raise InputError(f"the options of {with_article(roles[0])} have texts as names, got {shown(dict(value))}")
         given: list[Any] = []
     elif isinstance(value, str):
         name, given, named = parse_call(value)
     else:
-        raise InputError(f"{with_article(roles[0])} is a name, a call or a mapping, got {value!r}")
+        raise InputError(f"{with_article(roles[0])} is a name, a call or a mapping, got {shown(value)}")
     known = {entry.name: entry for entry in cards("part") if entry.facts.role in roles}
     if name not in known:
-        raise InputError(f"unknown {roles[0]} {name!r}; {nearest(name, known)}")
+        raise InputError(f"unknown {roles[0]} {shown(name)}; {nearest(name, known)}")
     found = known[name]
     places = [p.name for p in found.options.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     if len(given) > len(places) or any(place in named for place in places[: len(given)]):
-        raise InputError(f"{value!r}: {name} takes {', '.join(places) or 'no arguments'}")
-    options = found.check({**dict(zip(places, given, strict=False)), **named})
-    return found.function(**options)
+        raise InputError(f"{shown(value)}: {name} takes {', '.join(places) or 'no arguments'}")
+    return found, {**dict(zip(places, given, strict=False)), **named}
 
 
 def _several(role: str, join: Any, value: Any) -> Any:
     """Return one part, or the parts of a list joined by `join`, which applies them from first to last."""
     return join(*(part(role, value=one) for one in value)) if isinstance(value, list) else part(role, value=value)
+
+
+def _spell(*roles: str) -> Callable[[Any], Any]:
+    """Return a function that spells one part, or a list of parts; a list of one is the part itself."""
+
+    def spell_parts(value: Any) -> Any:
+        if not isinstance(value, list):
+            return spelling(*roles, value=value)
+        return spelling(*roles, value=value[0]) if len(value) == 1 else [spelling(*roles, value=one) for one in value]
+
+    return spell_parts
 
 
 def _step_rule(value: Any) -> Any:
@@ -133,10 +167,18 @@ def _objective(value: Any) -> Any:
 
 
 converters |= {
-    views.View: Converter("the name of a view, or a list of them", partial(_several, "view", views.compose)),
-    smoothing.Smoothing: Converter("the name of a smoothing", partial(_several, "smoothing", smoothing.chain)),
-    estimators.Estimator: Converter("the name of an estimator", lambda value: part("estimator", value=value)),
-    moves.Move: Converter("the name of a move", lambda value: part("move", value=value)),
-    step_rules.StepRule: Converter("a number or the name of a step rule", _step_rule),
-    objectives.Objective: Converter("the name of an objective or a function", _objective),
+    views.View: Converter(
+        "the name of a view, or a list of them", partial(_several, "view", views.compose), _spell("view")
+    ),
+    smoothing.Smoothing: Converter(
+        "the name of a smoothing", partial(_several, "smoothing", smoothing.chain), _spell("smoothing")
+    ),
+    estimators.Estimator: Converter(
+        "the name of an estimator", lambda value: part("estimator", value=value), _spell("estimator")
+    ),
+    moves.Move: Converter("the name of a move", lambda value: part("move", value=value), _spell("move")),
+    step_rules.StepRule: Converter("a number or the name of a step rule", _step_rule, _spell("step_rule", "schedule")),
+    objectives.Objective: Converter(
+        "the name of an objective or a function", _objective, _spell("objective")
+    ),
 }

@@ -9,8 +9,8 @@ from typing import Any
 from underfire.audit.binding import VERDICT, usable
 from underfire.audit.schema import NEEDS, AttackSpec, AuditSpec, GateSpec, InterpreterSpec, MeasureSpec, key_path
 from underfire.audit.values import unwrap, wrap
-from underfire.catalog import Card, cards, find
-from underfire.errors import InputError, SpecError, nearest
+from underfire.catalog import Card, cards, find, spell
+from underfire.errors import InputError, SpecError, nearest, shown
 
 STANDARD_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0, "l0": 24.0}
 """The sizes at which robustness on CIFAR-10 is usually compared; the default of attacks of minimum size."""
@@ -34,7 +34,7 @@ def complete(spec: AuditSpec) -> AuditSpec:
     measures = [_measure(entry, key_path("measures", i)) for i, entry in enumerate(spec.measures)]
     _distinct("measures", [entry.title.lower() for entry in measures])  # columns of tables, whose case SQL ignores
     if len(set(spec.seeds)) < len(spec.seeds):
-        raise SpecError(f"'seeds' holds a seed twice: {spec.seeds}")
+        raise SpecError(f"'seeds' holds a seed twice: {shown(spec.seeds)}")
     done = spec.model_copy(update={"attacks": attacks, "interpreters": interpreters, "measures": measures})
     for i, gate in enumerate(spec.gates):
         _gate(key_path("gates", i), gate, done)
@@ -77,14 +77,14 @@ def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], pat
     norms = method.facts.norms
     norm = entry.norm or (_default(method, "norm") or norms[0])
     if norm not in norms:
-        raise SpecError(f"{key_path(path, 'norm')!r}: {entry.name} has no norm {norm!r}; {nearest(norm, norms)}")
+        raise SpecError(f"{key_path(path, 'norm')!r}: {entry.name} has no norm {shown(norm)}; {nearest(norm, norms)}")
     if "eps" not in method.options:
         raise SpecError(
             f"{key_path(path, 'name')!r}: {entry.name} has no eps, but an audit compares attacks at a given size"
         )
     eps = entry.eps or [_default(method, "eps") or STANDARD_EPS[norm]]
     if len(set(eps)) < len(eps):
-        raise SpecError(f"{key_path(path, 'eps')!r} holds a size twice: {eps}")
+        raise SpecError(f"{key_path(path, 'eps')!r} holds a size twice: {shown(eps)}")
     if (mode := "untargeted" if entry.goal == "untargeted" else "targeted") not in method.facts.goals:
         raise SpecError(f"{key_path(path, 'goal')!r}: {entry.name} has no {mode} mode, got {entry.goal!r}")
     aim = _aim(key_path(path, "interpreter"), method, entry.interpreter, known)
@@ -135,22 +135,26 @@ def _options(path: str, method: Card[Any], given: Mapping[str, Any], elsewhere: 
         checked = method.check(given, path=f"{path}." if path else "", elsewhere=elsewhere)
     except InputError as error:
         raise SpecError(str(error)) from None
-    return {name: _plain(value, given[name]) for name, value in checked.items()}
+    hints = method.hints
+    return {name: _plain(value, given[name], hints.get(name, Any)) for name, value in checked.items()}
 
 
-def _plain(value: Any, given: Any) -> Any:
-    """Return `value` if a YAML file can contain it, and the `given` value, with its objects as `Live`, otherwise."""
+def _plain(value: Any, given: Any, hint: Any) -> Any:
+    """Return `value` if a YAML file can contain it, and otherwise the one spelling of the `given` value.
+
+    Objects in the given value, which no file can contain, become `Live`.
+    """
     if isinstance(value, tuple):
         parts = given if isinstance(given, (list, tuple)) else value
-        return [_plain(part, other) for part, other in zip(value, parts, strict=True)]
-    return value if isinstance(value, (bool, int, float, str, type(None))) else wrap(given)
+        return [_plain(part, other, Any) for part, other in zip(value, parts, strict=True)]
+    return value if isinstance(value, (bool, int, float, str, type(None))) else wrap(spell(given, hint))
 
 
 def _measure(entry: MeasureSpec, path: str) -> MeasureSpec:
     names = usable()
     if entry.name not in names:
         raise SpecError(
-            f"{key_path(path, 'name')!r}: an audit cannot compute {entry.name!r}; {nearest(entry.name, names)}"
+            f"{key_path(path, 'name')!r}: an audit cannot compute {shown(entry.name)}; {nearest(entry.name, names)}"
         )
     method = find("measure", entry.name)
     options = _options(path, method, entry.options, ("label",))
@@ -191,25 +195,30 @@ def _gate(path: str, gate: GateSpec, spec: AuditSpec) -> None:
     by_label = {entry.title: entry for entry in spec.attacks}
     if gate.attack is not None and gate.attack not in by_label:
         hint = nearest(gate.attack, by_label)
-        raise SpecError(f"{key_path(path, 'attack')!r}: no attack has the label {gate.attack!r}; {hint}")
+        raise SpecError(f"{key_path(path, 'attack')!r}: no attack has the label {shown(gate.attack)}; {hint}")
     titles = [entry.title for entry in spec.interpreters]
     if gate.interpreter is not None and gate.interpreter not in titles:
         hint = nearest(gate.interpreter, titles)
-        raise SpecError(f"{key_path(path, 'interpreter')!r}: no interpreter has the label {gate.interpreter!r}; {hint}")
+        raise SpecError(
+            f"{key_path(path, 'interpreter')!r}: no interpreter has the label {shown(gate.interpreter)}; {hint}"
+        )
     entries = [by_label[gate.attack]] if gate.attack else [entry for entry in spec.attacks if entry.norm == gate.norm]
     sizes = sorted({size for entry in entries for size in entry.eps})
     if gate.norm is not None and not entries:
-        raise SpecError(f"{key_path(path, 'norm')!r}: no attack has norm {gate.norm!r}")
+        raise SpecError(f"{key_path(path, 'norm')!r}: no attack has norm {shown(gate.norm)}")
     if gate.eps is not None and gate.eps not in sizes:
         choices = ", ".join(f"{size:g}" for size in sizes)
         raise SpecError(f"{key_path(path, 'eps')!r}: no attack has the size {gate.eps:g}; choices: {choices}")
 
 
 def _distinct(path: str, labels: Sequence[str]) -> None:
+    first: dict[str, int] = {}
     for i, label in enumerate(labels):
-        if label in labels[:i]:
-            other = f"{path}[{labels.index(label)}]"
-            raise SpecError(f"{key_path(path, i, 'label')!r}: {label!r} is taken by {other}; give one another label")
+        if first.setdefault(label, i) != i:
+            other = f"{path}[{first[label]}]"
+            raise SpecError(
+                f"{key_path(path, i, 'label')!r}: {shown(label)} is taken by {other}; give one another label"
+            )
 
 
 def _default(method: Card[Any], name: str) -> Any:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from underfire.audit.values import Live
 from underfire.catalog import Card, find
@@ -40,7 +40,25 @@ def _short(key: str) -> Callable[[Any], Any]:
 
 Number = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
 Size = Annotated[Number, Field(ge=0)]
-Sizes = Annotated[list[Size], BeforeValidator(lambda value: value if isinstance(value, list) else [value])]
+Count = Annotated[int, Field(le=10**9)]
+
+MOST_ENTRIES = 1000
+"""The largest number of attacks in a spec, and of sizes of an attack, interpreters, measures, seeds and gates."""
+_Limited = Field(max_length=MOST_ENTRIES)
+_Filled = Field(min_length=1, max_length=MOST_ENTRIES)
+
+
+def _encodable(text: str) -> str:
+    """Raise ValueError if a text has half a surrogate pair, which no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("should be a text that UTF-8 can encode") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+Sizes = Annotated[list[Size], BeforeValidator(lambda value: value if isinstance(value, list) else [value]), _Limited]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 PerChannel = Number | list[Number]
 
@@ -65,10 +83,10 @@ class _Strict(BaseModel):
 class ModelSpec(_Strict):
     """The classifier under test; in a spec, the URI alone is enough."""
 
-    uri: str
+    uri: Text
     mean: PerChannel | None = None
     std: PerChannel | None = None
-    labels: list[str] | None = None
+    labels: list[Text] | None = None
 
 
 class DataSpec(_Strict):
@@ -78,10 +96,10 @@ class DataSpec(_Strict):
         classes: the names of the classes in the order of their labels, or a mapping from names in the data to others.
     """
 
-    uri: str
-    n: Annotated[int, Field(ge=1)] | None = None
+    uri: Text
+    n: Annotated[Count, Field(ge=1)] | None = None
     seed: Seed = 0
-    classes: list[str] | dict[str, str] | None = None
+    classes: list[Text] | dict[Text, Text] | None = None
 
 
 class _Method(_Strict):
@@ -90,8 +108,8 @@ class _Method(_Strict):
     model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
 
     kind: ClassVar[str]
-    name: str
-    label: str | None = None
+    name: Text
+    label: Text | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -183,17 +201,19 @@ class AuditSpec(_Strict):
 
     model: Annotated[ModelSpec, BeforeValidator(_short("uri"))]
     data: Annotated[DataSpec, BeforeValidator(_short("uri"))]
-    attacks: Annotated[list[Annotated[AttackSpec, BeforeValidator(_short("name"))]], Field(min_length=1)]
-    interpreters: list[Annotated[InterpreterSpec, BeforeValidator(_short("name"))]] = []
-    measures: list[Annotated[MeasureSpec, BeforeValidator(_short("name"))]] = [MeasureSpec(name=m) for m in MEASURES]
-    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
-    gates: list[GateSpec] = []
+    attacks: Annotated[list[Annotated[AttackSpec, BeforeValidator(_short("name"))]], _Filled]
+    interpreters: Annotated[list[Annotated[InterpreterSpec, BeforeValidator(_short("name"))]], _Limited] = []
+    measures: Annotated[list[Annotated[MeasureSpec, BeforeValidator(_short("name"))]], _Limited] = [
+        MeasureSpec(name=m) for m in MEASURES
+    ]
+    seeds: Annotated[list[Seed], _Filled] = [0]
+    gates: Annotated[list[GateSpec], _Limited] = []
     masking: bool = True
-    gallery: Annotated[int, Field(ge=0)] = 8
-    batch_size: Annotated[int, Field(ge=1)] = 64
-    shard_size: Annotated[int, Field(ge=1)] = 64
+    gallery: Annotated[Count, Field(ge=0)] = 8
+    batch_size: Annotated[Count, Field(ge=1)] = 64
+    shard_size: Annotated[Count, Field(ge=1)] = 64
     keep_gb: Size = 4.0
-    device: str = "cpu"
+    device: Text = "cpu"
     executor: Annotated[str, Field(pattern=r"^(auto|in-process|processes|ray|ray://[^\s/]+:\d+)$")] = "auto"
 
 

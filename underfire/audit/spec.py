@@ -25,10 +25,8 @@ from underfire.audit.schema import (
     key_path,
     number,
 )
-from underfire.errors import SpecError, nearest
-
-_LARGEST = 2**20
-"""The largest size of a spec in bytes."""
+from underfire.audit.yaml_files import read_yaml
+from underfire.errors import SpecError, nearest, shown
 
 __all__ = [
     "AttackSpec",
@@ -54,28 +52,7 @@ def load_spec(path: str | Path) -> AuditSpec:
         SpecError: the file cannot be read, is not YAML, or has a wrong key or value; the message is one line and names
             the key.
     """
-    import yaml
-
-    try:
-        with Path(path).open("rb") as file:  # not `is_file`: a pipe is a spec, too
-            found = file.read(_LARGEST + 1)
-        if len(found) > _LARGEST:
-            raise SpecError(f"the spec {str(path)!r} has more than the {_LARGEST >> 20} MB that a spec may have")
-        content = read_yaml(found.decode("utf-8"))
-    except SpecError:
-        raise
-    except OSError as error:
-        raise SpecError(f"cannot read the spec {str(path)!r}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SpecError(f"the spec {str(path)!r} is not a UTF-8 text file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = str(getattr(error, "problem", error)).partition("\n")[0]
-        raise SpecError(f"the spec {str(path)!r} is not valid YAML{place}: {problem}") from None
-    except (ValueError, RecursionError) as error:  # a date that does not exist, a number of too many digits
-        raise SpecError(f"the spec {str(path)!r} has a value that cannot be read: {error}") from None
-    return parse_spec(content)
+    return parse_spec(read_yaml(path))
 
 
 def parse_spec(content: Any) -> AuditSpec:
@@ -119,22 +96,6 @@ def parse_interpreter(content: Mapping[str, Any], *, maps_only: bool = True) -> 
     return complete_interpreter(entry, "", maps_only=maps_only)
 
 
-def read_yaml(text: str) -> Any:
-    """Return the content of a YAML text; raise YAMLError if a key occurs twice, which `SafeLoader` accepts."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = [key for key, _ in node.value]
-            names = [str(key.value) for key in keys]
-            for i, (name, key) in enumerate(zip(names, keys, strict=True)):
-                if name in names[:i]:
-                    raise yaml.MarkedYAMLError(problem=f"the key {name!r} is given twice", problem_mark=key.start_mark)
-            return super().construct_mapping(node, deep)
-
-    return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
-
-
 def _one_line(error: ValidationError) -> str:
     """Return one line about the first error; an unknown key goes before other errors."""
     found = error.errors(include_url=False)
@@ -143,15 +104,18 @@ def _one_line(error: ValidationError) -> str:
     unknown = first["type"] == "extra_forbidden"
     # Where a value may have several types, pydantic adds the type, such as `list[float]`, to the keys; drop it.
     keys = tuple(key for key in first["loc"] if unknown or isinstance(key, int) or key.isidentifier())
-    path = key_path(*keys)
+    path = shown(key_path(*keys), 300)
     if unknown:
         owner = str(keys[0]) if len(keys) > 1 else ""
-        return f"unknown key {path!r}; {nearest(str(keys[-1]), PARTS[owner].model_fields)}"
+        return f"unknown key {path}; {nearest(str(keys[-1]), PARTS[owner].model_fields)}"
     if first["type"] == "missing":
-        return f"{path!r} is missing"
+        return f"{path} is missing"
+    if first["type"] == "too_long":
+        return f"{path} has {first['ctx']['actual_length']} entries; at most {first['ctx']['max_length']} are possible"
     if first["type"] == "too_short":
-        return f"{path!r} is an empty list; give at least one"
-    if first["type"] == "string_pattern_mismatch" and path == "executor":
-        return f"{path!r} should be auto, in-process, processes, ray or ray://HOST:PORT, got {first['input']!r}"
-    message = re.sub(r"a valid dictionary or instance of \w+", "a mapping of keys", first["msg"].removeprefix("Input "))
-    return f"{path!r} {message}, got {first['input']!r}"
+        return f"{path} is an empty list; give at least one"
+    if first["type"] == "string_pattern_mismatch" and keys == ("executor",):
+        return f"{path} should be auto, in-process, processes, ray or ray://HOST:PORT, got {shown(first['input'])}"
+    message = re.sub(r"^(Input|Value error,) ", "", first["msg"])
+    message = re.sub(r"a valid dictionary or instance of \w+", "a mapping of keys", message)
+    return f"{path} {message}, got {shown(first['input'])}"

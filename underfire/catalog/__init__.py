@@ -18,7 +18,7 @@ from underfire.catalog.facts import (
     PoisoningFacts,
     TrainingFacts,
 )
-from underfire.catalog.options import Converter, converters, number
+from underfire.catalog.options import Converter, converters, number, spell
 from underfire.catalog.registry import Card, card, card_of, cards, facts_of, find
 
 __all__ = [
@@ -42,4 +42,5 @@ __all__ = [
     "facts_of",
     "find",
     "number",
+    "spell",
 ]

@@ -15,7 +15,7 @@ from inspect import Parameter
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from underfire.errors import InputError, nearest, with_article
+from underfire.errors import InputError, nearest, shown, with_article
 
 _FRACTION = re.compile(r"\s*([-+]?[\d.]+)\s*/\s*([\d.]+)\s*")
 _PLAIN: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -32,10 +32,12 @@ class Converter:
     Attributes:
         said: what the file may hold, in words for error messages, such as `"the name of a view"`.
         convert: makes the option from a text, a mapping, a list or a function; raises InputError if it cannot.
+        spell: returns the one spelling of such a value, which is the same for all values that make the same option.
     """
 
     said: str
     convert: Callable[[Any], Any]
+    spell: Callable[[Any], Any] = lambda value: value
 
 
 #: Converters by type hint. A package whose types appear in signatures, such as the parts of a recipe, adds its own.
@@ -83,10 +85,10 @@ def check_options(
     for name, value in options.items():
         key = f"{path}{name}"
         if name not in parameters:
-            raise InputError(f"unknown key {key!r}; {nearest(str(name), {*parameters, *elsewhere})}")
+            raise InputError(f"unknown key {shown(key)}; {nearest(str(name), {*parameters, *elsewhere})}")
         checked[name] = convert(key, value, hints.get(name, Any))
         if name in COUNTS and isinstance(checked[name], int) and checked[name] < 1:
-            raise InputError(f"{key!r} should be at least 1, got {value}")
+            raise InputError(f"{key!r} should be at least 1, got {shown(value)}")
     for name, parameter in parameters.items():
         if parameter.default is Parameter.empty and name not in {*options, *elsewhere}:
             raise InputError(f"{f'{path}{name}'!r} is missing: {method} needs it")
@@ -99,6 +101,8 @@ def convert(key: str, value: Any, hint: Any) -> Any:
     Raises:
         InputError: `value` fits none of the types; the message begins with `key`.
     """
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise InputError(f"{key!r} should be a whole number of at most 64 bits, got {shown(value)}")
     alternatives = list(_alternatives(hint))
     for candidate in (value, number(value)):
         for part in alternatives:
@@ -111,7 +115,15 @@ def convert(key: str, value: Any, hint: Any) -> Any:
                 return converter.convert(value)
             except InputError as error:
                 raise InputError(f"{key!r}: {error}") from None
-    raise InputError(f"{key!r} should be {' or '.join(dict.fromkeys(_said(alternatives)))}, got {value!r}")
+    raise InputError(f"{key!r} should be {' or '.join(dict.fromkeys(_said(alternatives)))}, got {shown(value)}")
+
+
+def spell(value: Any, hint: Any) -> Any:
+    """Return the one spelling of a value of a file of which `convert` makes an object; any other value unchanged."""
+    if not isinstance(value, (str, Mapping, list)):
+        return value
+    found = (_converter(part) for part in _alternatives(hint))
+    return next((converter.spell(value) for converter in found if converter is not None), value)
 
 
 def _alternatives(hint: Any) -> Iterator[Any]:

@@ -24,7 +24,7 @@ from underfire.catalog.facts import (
     facts_for,
 )
 from underfire.catalog.options import check_options
-from underfire.errors import InputError, Unsupported, nearest
+from underfire.errors import InputError, Unsupported, nearest, shown
 
 _Method = _PlainTypeVar("_Method", bound=Callable[..., Any])
 _Facts = _PlainTypeVar("_Facts", bound=Facts)
@@ -235,7 +235,7 @@ def find(kind: str, name: str) -> Card[Any]:
     """
     known = {c.name: c for c in cards(kind)}
     if name not in known:
-        raise InputError(f"unknown {kind} {name!r}; {nearest(name, known)}")
+        raise InputError(f"unknown {kind} {shown(name)}; {nearest(name, known)}")
     return known[name]
 
 

@@ -1,0 +1,117 @@
+"""Read a YAML file from anywhere within stated limits: no tags, no repeated keys, no unlimited expansion.
+
+A spec can come from a stranger. A short YAML text may stand for a very large value, because an alias (`*name`) or a
+merge (`<<: *name`) repeats a part of it, and repetitions can be nested. So the values are counted before they are made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from underfire.errors import SpecError, shown
+
+MOST_BYTES = 500_000
+"""The largest size of a spec file in bytes."""
+
+MOST_VALUES = 100_000
+"""The largest number of keys and values in a spec, in which every alias counts as often as it is used."""
+
+_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
+
+
+class _Loader(yaml.SafeLoader):
+    """A loader of plain values; a date without quotes is a text."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":timestamp", ":value"))]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        """Return the values of a document after a check of their number."""
+        _count(node, {})
+        return super().construct_document(node)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return one value; raise YAMLError with its place if it has another tag, or does not fit to its tag."""
+        if node.tag not in _TAGS:
+            problem = f"a spec has no values of type {shown(node.tag, 60)}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        if not isinstance(node, yaml.ScalarNode):
+            return super().construct_object(node, deep)
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError, TypeError, IndexError, OverflowError):
+            kind = node.tag.rsplit(":", 1)[-1]
+            problem = f"{shown(node.value, 60)} is not a value of type {kind!r}, or has too many digits"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping; raise YAMLError if it is none, or if a key occurs twice, which `SafeLoader` accepts."""
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            name = str(key.value) if isinstance(key, yaml.ScalarNode) else None
+            if name in seen:
+                problem = f"the key {shown(name, 60)} is given twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen |= {name} - {None}
+        return super().construct_mapping(node, deep)
+
+
+def _count(node: yaml.Node, known: dict[int, int | None]) -> int:
+    """Return the number of keys and values below a node; raise YAMLError if a node contains itself, or for too many."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) in known:
+        found = known[id(node)]
+        if found is None:
+            raise yaml.MarkedYAMLError(problem="a value contains itself", problem_mark=node.start_mark)
+        return found
+    known[id(node)] = None  # until it is counted
+    parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+    total = 1 + sum(_count(part, known) for part in parts)
+    if total > MOST_VALUES:
+        problem = f"more than {MOST_VALUES:,} keys and values, with every use of an alias"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    known[id(node)] = total
+    return total
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the content of a YAML text as plain values.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or has more than `MOST_VALUES` values.
+        RecursionError: it has too many lists or mappings inside each other.
+    """
+    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Return the content of a YAML file as plain values: texts, numbers, booleans, lists and mappings.
+
+    Raises:
+        SpecError: the file cannot be read, is larger than `MOST_BYTES`, has more than `MOST_VALUES` values, or is not
+            YAML; the message is one line with the place in the file.
+    """
+    what = f"the spec {str(path)!r}"
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise SpecError(f"{what} is larger than {MOST_BYTES:,} bytes")
+        return parse_yaml(content.decode("utf-8"))
+    except OSError as error:
+        raise SpecError(f"cannot read {what}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"{what} is not a UTF-8 text file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = str(getattr(error, "problem", None) or error).partition("\n")[0]
+        raise SpecError(f"{what} is not valid YAML{place}: {problem}") from None
+    except RecursionError:
+        raise SpecError(f"{what} has too many lists or mappings inside each other") from None
