@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from underfire.audit.labels import check_swapped
-from underfire.audit.methods import attack_of
+from underfire.audit.methods import attack_of, interpreter_of
 from underfire.audit.schema import key_path
-from underfire.audit.target import PREVIEWED, Target
+from underfire.audit.target import Target
+from underfire.catalog import Card
+from underfire.catalog.options import COUNTS
 from underfire.classes import listing
 from underfire.domains import domain_of
 from underfire.errors import DataError, ModelError, SpecError, UnderfireError
 
 
-def preflight(target: Target) -> None:
+@dataclass(frozen=True)
+class Costs:
+    """Estimates of the time that each method of a spec takes for one image, in seconds, by its label.
+
+    They are measured on two images and a short run, and multiplied by the number of steps, restarts and samples. So
+    they are upper bounds for larger batches, and say little about attacks that stop early.
+    """
+
+    attacks: Mapping[str, float]
+    interpreters: Mapping[str, float]
+
+
+def preflight(target: Target) -> Costs:
     """Check the images and the model's logits, and try every method of the spec on two images.
+
+    Returns:
+        Estimates of the time that the methods take.
 
     Raises:
         DataError: an image cannot be read, a pixel is outside `[0, 1]`, or a label is not one of the model's classes.
@@ -32,13 +52,11 @@ def preflight(target: Target) -> None:
     if (names := target.labels) and len(names) != preview.logits.shape[1]:
         counts = f"the data has {len(names)} class names but the model has {preview.logits.shape[1]} outputs"
         raise DataError(f"{counts}: {listing(names)}; `classes` under `data` names them in the order of the outputs")
-    if len(target.data) > PREVIEWED:  # the preview has read the others
-        target.data.check()
     if not target.data.by_name:
         check_swapped(preview.logits, preview.y, target.labels)
     _accurate(preview.logits, preview.y)
-    _interpreters(target)
-    _attacks(target)
+    interpreters = _interpreters(target)
+    return Costs(_attacks(target), interpreters)
 
 
 def _accurate(logits: Tensor, y: Tensor) -> None:
@@ -69,13 +87,16 @@ def _renamed(logits: Tensor, y: Tensor) -> int | None:
     return int(table[linear_sum_assignment(table, maximize=True)].sum())
 
 
-def _interpreters(target: Target) -> None:
-    """Try every interpreter."""
-    batch = target.preview.first.to(target.spec.device)
-    for i, (title, interpreter) in enumerate(target.interpreters.items()):
+def _interpreters(target: Target) -> dict[str, float]:
+    """Try every interpreter, with its default number of samples or steps where the spec has more."""
+    batch, seconds = target.preview.first.to(target.spec.device), dict[str, float]()
+    for i, entry in enumerate(target.spec.interpreters):
+        method, title = entry.card, entry.title
+        short, share = _shortened(method, entry.options, {})
         try:
-            target.spec.interpreters[i].card.check_domain(domain_of(target.model).name)
-            maps = interpreter(target.model, batch.x, batch.y)
+            method.check_domain(domain_of(target.model).name)
+            interpreter = interpreter_of(entry.model_copy(update=short)) if short else target.interpreters[title]
+            maps, taken = _timed(interpreter, target.model, batch.x, batch.y)
         except (UnderfireError, RuntimeError) as error:
             if not target.has_gradient and target.refusal(error):
                 continue
@@ -85,23 +106,25 @@ def _interpreters(target: Target) -> None:
         if maps.dim() != 4 or maps.shape[:2] != (len(batch), 1):
             shape = f"{tuple(maps.shape)}, not [{len(batch)}, 1, h, w]"
             raise SpecError(f"{key_path('interpreters', i)!r} ({title}): its map has the shape {shape}")
+        seconds[title] = taken * share / len(batch)
+    return seconds
 
 
-def _attacks(target: Target) -> None:
+def _attacks(target: Target) -> dict[str, float]:
     """Try every attack for one step; its options may be wrong in combination, or for this model."""
-    spec, batch = target.spec, target.preview.first.to(target.spec.device)
+    spec, batch, seconds = target.spec, target.preview.first.to(target.spec.device), dict[str, float]()
     for i, entry in enumerate(spec.attacks):
         method = entry.card
         short: dict[str, Any] = {name: 1 for name in method.options if name.endswith("steps")}
         if isinstance(restarts := entry.options.get("restarts"), int):
             short["restarts"] = min(restarts, 2)  # some options do not go with restarts
-        short |= method.facts.quick
+        short, share = _shortened(method, entry.options, short | dict(method.facts.quick))
         goal = None if entry.goal == "untargeted" else (batch.y + 1) % target.preview.logits.shape[1]
         generator = torch.Generator(spec.device).manual_seed(0)
         try:
             method.check_domain(domain_of(target.model).name)
             attack = attack_of(entry, max(entry.eps))
-            x_adv = attack(target.model, batch.x, batch.y, goal=goal, generator=generator, **short)
+            x_adv, taken = _timed(attack, target.model, batch.x, batch.y, goal=goal, generator=generator, **short)
         except (UnderfireError, RuntimeError) as error:
             if not target.has_gradient and target.refusal(error):
                 continue
@@ -111,3 +134,35 @@ def _attacks(target: Target) -> None:
         if x_adv.shape != batch.x.shape:
             shape = f"{tuple(x_adv.shape)}, not {tuple(batch.x.shape)}"
             raise SpecError(f"{key_path('attacks', i)!r} ({entry.title}): its images have the shape {shape}")
+        seconds[entry.title] = taken * share / len(batch)
+    return seconds
+
+
+def _shortened(method: Card[Any], given: Mapping[str, Any], short: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+    """Return the options of a short trial run, and the factor by which the whole run takes longer.
+
+    Args:
+        method: the card of the method.
+        given: the options of the spec.
+        short: options that the trial run sets; a count that is above its default is set to its default, too.
+    """
+    short = dict(short)
+    for name in COUNTS:
+        default = method.options[name].default if name in method.options else None
+        if name not in short and isinstance(default, int) and isinstance(given.get(name), int):
+            short |= {name: default} if given[name] > default else {}
+    factor = 1.0
+    for name, value in short.items():
+        whole = given.get(name, method.options[name].default if name in method.options else None)
+        numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0 for v in (whole, value))
+        factor *= max(1.0, whole / value) if numbers else 1.0
+    return short, factor
+
+
+def _timed(function: Callable[..., Tensor], *values: Any, **options: Any) -> tuple[Tensor, float]:
+    """Return the result of a call, and the seconds that it took."""
+    start = time.perf_counter()
+    result = function(*values, **options)
+    if result.is_cuda:
+        torch.cuda.synchronize(result.device)
+    return result, time.perf_counter() - start

@@ -6,7 +6,7 @@ The command line and the report use the same `Findings`. No function changes the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from underfire.audit.comparison import Difference, differences
 from underfire.audit.credibility import Refusal, answers, checks, rivals

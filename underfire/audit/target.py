@@ -20,20 +20,21 @@ from underfire.errors import DataError, SpecError, Unsupported
 from underfire.hooks import unwrap
 from underfire.model import Classifier
 from underfire.records import Batch
+from underfire.validate import check_device
 
 PREVIEWED = 1024
-"""The largest number of images that are checked before the first cell runs; of more, an evenly spread choice."""
+"""The largest number of images that are classified before the first cell runs; of more, an evenly spread choice."""
 
 
 @dataclass(frozen=True)
 class Preview:
-    """Labels, logits and a hash of the images that are checked before the first cell runs.
+    """What is found out about the images before the first cell runs.
 
     Attributes:
-        y: labels, int64 `[n]`, on the CPU.
-        logits: logits of the model, `[n, K]`, on the CPU.
+        y: labels of the images that the model classifies, int64 `[n]`, on the CPU.
+        logits: logits of the model for them, `[n, K]`, on the CPU.
         first: the first two images, on which methods are tried.
-        digest: a hash of all images of the preview.
+        digest: a hash of every image of the data, with its label, its mask and its name.
     """
 
     y: Tensor
@@ -53,24 +54,30 @@ class Target:
 
     @cached_property
     def preview(self) -> Preview:
-        """The preview of the images and of the model's logits.
+        """The preview: every image is read and checked, and at most `PREVIEWED` are classified.
 
         Raises:
-            DataError: there is no image, a pixel is outside `[0, 1]`, or a label is not one of the model's classes.
+            DataError: there is no image, a pixel is outside `[0, 1]`, a label is not one of the model's classes, or the
+                name of an image is not a text that can be written.
             ModelError: the model does not return finite logits `[B, K]`.
         """
         if len(self.data) == 0:
             raise DataError(f"{self.spec.data.uri} holds no image")
-        index = self.spread(PREVIEWED)
+        classified = torch.zeros(len(self.data), dtype=torch.bool)
+        classified[self.spread(PREVIEWED)] = True
         digest, labels, logits = hashlib.sha256(str(len(self.data)).encode()), [], []
-        for part in index.split(64):  # not `batch_size`: the digest must not depend on it
+        for part in torch.arange(len(self.data)).split(64):  # not `batch_size`: the digest must not depend on it
             batch = self._read(part)
-            logits.append(self.logits(batch).cpu())
-            labels.append(batch.y)
+            _check_pixels(batch)
+            if len(chosen := classified[part].nonzero().flatten()):
+                logits.append(self.logits(batch.take(chosen)).cpu())
+                labels.append(batch.y[chosen])
+            _check_classes(batch, logits[0].shape[1])
             for content in (batch.x, batch.y, batch.mask):
                 digest.update(b"" if content is None else content.contiguous().numpy().tobytes())
             digest.update(repr(batch.ids).encode())
-        return Preview(torch.cat(labels), torch.cat(logits), self.data[index[:2]], digest.hexdigest())
+        first = self.data[classified.nonzero().flatten()[:2]]
+        return Preview(torch.cat(labels), torch.cat(logits), first, digest.hexdigest())
 
     def _read(self, index: Tensor) -> Batch:
         """Return images; if one cannot be read, raise DataError with all images of the data that cannot."""
@@ -122,18 +129,9 @@ class Target:
         Raises:
             DataError, ModelError: as in `preview`.
         """
-        x, y = batch.x, batch.y
-        inside = ((x >= 0) & (x <= 1)).flatten(1).all(1)  # NaN fails too
-        if not bool(inside.all()):
-            i = int((~inside).nonzero()[0])
-            values = f"from {x[i].min():g} to {x[i].max():g}"
-            advice = "mean and std belong to the model, not to the data"
-            raise DataError(f"pixels of {batch.ids[i]!r} range {values}; they must be in [0, 1]: {advice}")
-        logits = self.model.predict(x.to(self.spec.device), batch_size=self.spec.batch_size)
-        if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:
-            i = int(((y < 0) | (y >= logits.shape[1])).nonzero()[0])
-            classes = f"the model's {logits.shape[1]} classes (0 to {logits.shape[1] - 1})"
-            raise DataError(f"the label {int(y[i])} of {batch.ids[i]!r} is outside {classes}")
+        _check_pixels(batch)
+        logits = self.model.predict(batch.x.to(self.spec.device), batch_size=self.spec.batch_size)
+        _check_classes(batch, logits.shape[1])
         return logits
 
     @cached_property
@@ -149,6 +147,30 @@ class Target:
         return hashlib.sha256("\n".join((*parts, module(unwrap(self.model)))).encode()).hexdigest()
 
 
+def _check_pixels(batch: Batch) -> None:
+    """Raise DataError if a pixel is outside `[0, 1]`, or if the name of an image cannot be written."""
+    inside = ((batch.x >= 0) & (batch.x <= 1)).flatten(1).all(1)  # NaN fails too
+    if not bool(inside.all()):
+        i = int((~inside).nonzero()[0])
+        values = f"from {batch.x[i].min():g} to {batch.x[i].max():g}"
+        advice = "mean and std belong to the model, not to the data"
+        raise DataError(f"pixels of {batch.ids[i]!r} range {values}; they must be in [0, 1]: {advice}")
+    for name in batch.ids:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"the name {name!r} of an image is not UTF-8; rename the file") from None
+
+
+def _check_classes(batch: Batch, classes: int) -> None:
+    """Raise DataError if a label is not one of the model's classes."""
+    outside = (batch.y < 0) | (batch.y >= classes)
+    if bool(outside.any()):
+        i = int(outside.nonzero()[0])
+        known = f"the model's {classes} classes (0 to {classes - 1})"
+        raise DataError(f"the label {int(batch.y[i])} of {batch.ids[i]!r} is outside {known}")
+
+
 def open_target(spec: AuditSpec) -> Target:
     """Load the model, the images and the interpreters of a complete spec.
 
@@ -157,9 +179,9 @@ def open_target(spec: AuditSpec) -> Target:
         ModelError, DataError: the model or the data cannot be loaded.
     """
     try:
-        torch.zeros(1, device=spec.device).item()
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise SpecError(f"'device' {spec.device!r} is not available here; use cpu, or cuda with a GPU") from None
+        check_device(spec.device)
+    except Unsupported as error:
+        raise SpecError(f"'device' {str(error).removeprefix('device ')}") from None
     m, d = spec.model, spec.data
     model = models.load(m.uri, device=spec.device, mean=m.mean, std=m.std, labels=m.labels)
     images = open_data(d.uri, model, n=d.n, seed=d.seed, names=d.classes)
