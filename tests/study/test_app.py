@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
+import sqlite3
 import sys
+import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -120,6 +124,11 @@ def test_no_other_file_is_given(server: Any, path: str) -> None:
         ({"hidden": 0}, 400, "hidden true or false"),
         ({"trial": 1}, 409, "current trial is 0, not 1"),
         ({"trial": None}, 409, "current trial is 0, not None"),
+        ({"trial": "\ud800"}, 409, r"current trial is 0, not '\ud800'"),
+        ({"trial": 10**3900}, 409, "not a whole number of 3901 digits"),
+        ({"answer": "\ud800"}, 400, r"got '\ud800'"),
+        ({"answer": 10**3900}, 400, "got a whole number of 3901 digits"),
+        ({"answer": [[[[5] * 9] * 9] * 9]}, 400, "got [[[[5, 5"),
     ],
 )
 def test_a_wrong_answer_is_refused(server: Any, token: str, changes: Any, status: int, says: str) -> None:
@@ -158,6 +167,75 @@ def test_other_sites_cannot_ask(server: Any) -> None:
     assert refused(server, "GET", "/", Host="evil.example")[0] == 400
     assert server.request("GET", "/", headers={"Host": f"localhost:{server.port}"})[0] == 200
     assert server.store.annotators() == []
+
+
+def _raw(server: Any, text: bytes) -> bytes:
+    """What the server sends for a request that no library would make."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as line:
+        line.sendall(text)
+        line.shutdown(socket.SHUT_WR)
+        found = b""
+        while part := line.recv(65536):
+            found += part
+    return found
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"evil.example@localhost",
+        b"localhost:x",
+        b"localhost:80:80",
+        b"localhost/",
+        b"localhost#",
+        b"localhost ",
+        b"[::1",
+        b"localhost, evil.example",
+        b"",
+        b"\xe9localhost",
+        b"localhost:1\r\nHost: evil.example",
+    ],
+)
+def test_a_malformed_host_is_refused(server: Any, host: bytes) -> None:
+    found = _raw(server, b"GET / HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n")
+    accepted = found.startswith(b"HTTP/1.1 200")
+    assert accepted == (host == b"localhost ")  # white space at the end is not a part of the value
+
+
+def test_a_request_without_a_host_is_refused(server: Any) -> None:
+    assert _raw(server, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-1", "0x0", "%ED%A0%80", "00"])
+def test_a_trial_that_is_no_number_has_no_picture(server: Any, token: str, number: str) -> None:
+    assert refused(server, "GET", f"/picture/{token}/{number}/image")[0] == 404
+    assert refused(server, "GET", f"/api/{number}/next")[0] == 404
+
+
+def test_a_client_that_hangs_up_leaves_no_traceback(server: Any, caplog: pytest.LogCaptureFixture) -> None:
+    head = (
+        b"POST /api/join HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 400\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as line:
+        line.sendall(head + b'{"name"')
+    server.ask("GET", "/")  # the server answers others
+    time.sleep(0.2)
+    assert caplog.records == []
+    assert server.store.annotators() == []
+
+
+def test_a_store_that_cannot_be_used_is_said(server: Any, token: str) -> None:
+    with closing(sqlite3.connect(server.store.path)) as database:
+        database.execute("DROP TRIGGER answers_are_kept")
+        database.execute("DROP TABLE answers")
+    status, error = refused(server, "GET", f"/api/{token}/next")
+    assert status == 503
+    assert "no such table" in error
+
+
+def test_practice_is_promised_only_if_there_is_some(made: Callable[..., Any], serve: Callable[..., Any]) -> None:
+    pages = [serve(made(n=8, practice=n, folder=f"s{n}")).ask("GET", "/").decode() for n in (4, 0)]
+    assert ["practice" in page for page in pages] == [True, False]
 
 
 def test_an_unknown_link_says_so(server: Any) -> None:

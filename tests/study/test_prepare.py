@@ -131,7 +131,9 @@ def test_the_same_call_makes_the_same_study(study: Callable[..., tuple[int, str,
     assert code == 2 and "exists already; pass --force" in said
 
 
-def test_image_files_have_no_labels(study: Callable[..., tuple[int, str, str]]) -> None:
+def test_image_files_have_no_labels(
+    study: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("files").mkdir()
     batch = uf.data.load("digits:", n=30)[:]
     for i, image in enumerate(batch.x):
@@ -141,6 +143,7 @@ def test_image_files_have_no_labels(study: Callable[..., tuple[int, str, str]]) 
     code, _, said = study(*ask, "--out", "b")
     assert code == 0, said
     assert {item.label for item in read_study(Path("b")).items} == {None}
+    monkeypatch.setattr("underfire.cli.study._StudyImages.batches", None)  # the fault is said before any image is read
     code, _, said = study(*ask, "--mistakes", "0.5", "--out", "c")
     assert code == 2 and "--mistakes needs labels" in said and not Path("c").exists()
 

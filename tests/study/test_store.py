@@ -9,12 +9,13 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from underfire.errors import InputError
-from underfire.study.store import FILE, Answer, AnswerStore, NameTaken
+from underfire.study.store import FILE, Answer, AnswerStore, NameTaken, StoreError
 
 
 @pytest.fixture
@@ -101,3 +102,37 @@ def test_what_is_no_database_is_said(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("hello, I am a text and not a database at all" * 40)
     with pytest.raises(InputError, match="cannot use .*answers.sqlite"):
         AnswerStore(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "CREATE TABLE answers (who TEXT, what TEXT)",
+        "CREATE TABLE annotators (number INTEGER, annotator INTEGER); CREATE TABLE answers (trial INTEGER)",
+        "CREATE VIEW answers AS SELECT 1 AS annotator",
+    ],
+)
+def test_the_database_of_another_program_is_refused_when_it_is_opened(tmp_path: Path, script: str) -> None:
+    with closing(sqlite3.connect(tmp_path / FILE)) as database:
+        database.executescript(script)
+    with pytest.raises(StoreError, match="cannot use .*answers.sqlite") as caught:
+        AnswerStore(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_of_another_type_are_refused(store: AnswerStore, tmp_path: Path) -> None:
+    store.close()
+    with closing(sqlite3.connect(tmp_path / FILE)) as database:
+        database.execute("INSERT INTO answers VALUES (0, 0, 0, 0, 0, 'five', 1.0, NULL, 0, '')")
+        database.commit()
+    with pytest.raises(StoreError, match="five"):
+        AnswerStore(tmp_path)
+
+
+def test_a_file_that_is_spoiled_later_is_one_kind_of_error(store: AnswerStore, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / FILE)) as database:
+        database.execute("DROP TRIGGER answers_are_kept")
+        database.execute("DROP TABLE answers")
+    for use in (store.answers, lambda: store.add(answer())):
+        with pytest.raises(StoreError, match="no such table"):
+            use()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from underfire.cli import shared
-from underfire.cli.flags import BatchSize, Device, Force, Images, Json, Model, Quiet, Seed, Settings, Size
+from underfire.cli.flags import MOST, BatchSize, Device, Force, Images, Json, Model, Quiet, Seed, Settings, Size
 from underfire.cli.group import Group
 from underfire.cli.shared import ERR, OUT, atomic_write_all, print_json
 from underfire.errors import InputError, MissingExtra
@@ -36,15 +36,17 @@ def prepare(
     interpreter: Annotated[str, typer.Option(help="An interpreter of `underfire list interpreters`.")],
     out: Annotated[Path, typer.Option(help="The folder of the study.")] = Path("underfire-study"),
     settings: Settings = None,
-    n: Annotated[int, typer.Option("--n", help="Images that count; half of them are shown with explanations.")] = 40,
-    practice: Annotated[int, typer.Option(help="Further images for practice, half before each part.")] = 8,
+    n: Annotated[
+        int, typer.Option("--n", max=MOST, help="Images that count; half of them are shown with explanations.")
+    ] = 40,
+    practice: Annotated[int, typer.Option(max=MOST, help="Further images for practice, half before each part.")] = 8,
     classes: Annotated[int, typer.Option(help="The most classes that an annotator chooses from, 2 to 10.")] = 10,
     mistakes: Annotated[
         float | None, typer.Option(help="Share of images that the model gets wrong; default: not controlled.")
     ] = None,
     pool: Annotated[
         int | None,
-        typer.Option("--from", min=4, help="Images to choose from; default: 5 times as many as needed."),
+        typer.Option("--from", min=4, max=MOST, help="Images to choose from; default: 5 times as many as needed."),
     ] = None,
     size: Size = None,
     batch_size: BatchSize = 16,
@@ -62,11 +64,11 @@ def prepare(
     _check_folder(out, force)
     source = _StudyImages(images, model, size, batch_size, seed, shared.device(device), quiet)
     source.draw(pool, _POOL * (n + practice))
+    if mistakes is not None and not source.labelled:
+        raise InputError("--mistakes needs labels, which image files do not have; use a data URI, as in folder:PATH")
     explain = source.explainer(entry)
     # classify the images, and choose those of the study
     items = parts.predict_items(source.model, source.batches("classifying"), labelled=source.labelled)
-    if mistakes is not None and not source.labelled:
-        raise InputError("--mistakes needs labels, which image files do not have; use a data URI, as in folder:PATH")
     places = parts.choose_items(items, n=n, practice=practice, classes=classes, mistakes=mistakes, seed=seed)
     about = {"model": model, "interpreter": interpreter, "options": dict(entry.options), "data": images}
     chosen = [items[i] for i in places]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from underfire.errors import InputError, MissingExtra
+from underfire.errors import InputError, MissingExtra, shown
 from underfire.study.design import Study, Trial
-from underfire.study.store import Annotator, Answer, AnswerStore, NameTaken
+from underfire.study.store import Annotator, Answer, AnswerStore, NameTaken, StoreError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 _BODY = 4096  # the largest body of a request, in bytes
+_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?", re.ASCII)
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -86,7 +88,7 @@ def application(
         "/a/{token}": handlers.trials,
         "/static/{name}": handlers.static,
         "/api/{token}/next": handlers.next,
-        "/picture/{token}/{trial:int}/{kind}": handlers.picture,
+        "/picture/{token}/{trial}/{kind}": handlers.picture,
     }
     routes = [Route(path, _endpoint(handler, hosts)) for path, handler in pages.items()]
     for path, handler in {"/api/join": handlers.join, "/api/{token}/answer": handlers.answer}.items():
@@ -109,7 +111,8 @@ class _Handlers:
 
     async def welcome(self, request: Request) -> Response:
         """Return the first page, which describes the study and asks for a name."""
-        return self._page("welcome.html", images=self.study.shown, breaks=self.study.shown > 20)
+        practice, images = self.study.practice > 0, self.study.shown
+        return self._page("welcome.html", images=images, practice=practice, breaks=images > 20)
 
     async def trials(self, request: Request) -> Response:
         """Return the page that shows all trials."""
@@ -135,11 +138,11 @@ class _Handlers:
         annotator, kind = self._who(request), request.path_params["kind"]
         number, plan = request.path_params["trial"], self._plan(annotator)
         due = self.store.done(annotator)
-        if number != due or due >= len(plan) or kind not in ("image", "map"):
+        if number != str(due) or due >= len(plan) or kind not in ("image", "map"):
             raise _Refused(404, "this picture does not belong to the current trial")
-        if kind == "map" and not plan[number].explained:
+        if kind == "map" and not plan[due].explained:
             raise _Refused(404, "this trial has no explanation")
-        return FileResponse(self.study.picture(plan[number].item, kind), media_type="image/png")
+        return FileResponse(self.study.picture(plan[due].item, kind), media_type="image/png")
 
     # --- the interface -----------------------------------------------------------------------------------------------
 
@@ -171,9 +174,11 @@ class _Handlers:
         number, answer, seconds, hidden = (content.get(k) for k in ("trial", "answer", "seconds", "hidden"))
         plan, due = self._plan(annotator), self.store.done(annotator)
         if number != due or due >= len(plan):
-            raise _Refused(409, f"the current trial is {due}, not {number}", next=self._due(annotator))
+            raise _Refused(409, f"the current trial is {due}, not {shown(number)}", next=self._due(annotator))
         if type(answer) is not int or answer not in self.study.classes:
-            raise _Refused(400, f"the answer must be one of the classes {sorted(self.study.classes)}, got {answer!r}")
+            raise _Refused(
+                400, f"the answer must be one of the classes {sorted(self.study.classes)}, got {shown(answer)}"
+            )
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not isinstance(hidden, bool):
             raise _Refused(400, "seconds must be a number, and hidden true or false")
         seconds = float(max(min(seconds, 1e9), -1.0))  # a large integer may not fit into a float
@@ -248,18 +253,32 @@ def _endpoint(
     handler: Callable[[Request], Awaitable[Response]], hosts: set[str] | None
 ) -> Callable[[Request], Awaitable[Response]]:
     """Wrap a handler: set the headers, turn refusals into JSON, and refuse host names that are not in `hosts`."""
+    from starlette.requests import ClientDisconnect
 
     async def endpoint(request: Request) -> Response:
         try:
-            if hosts is not None and request.url.hostname not in hosts:
-                raise _Refused(400, "the request names another host")
+            _check_host(request, hosts)
             response = await handler(request)
         except _Refused as refused:
             response = _json({"error": str(refused), **refused.extra}, refused.status)
+        except StoreError as error:  # such as a full disk: the same request may succeed later
+            response = _json({"error": str(error)}, 503)
+        except ClientDisconnect:  # nobody receives this response
+            response = _json({"error": "the request was cut off"}, 400)
         response.headers.update(_HEADERS)
         return response
 
     return endpoint
+
+
+def _check_host(request: Request, hosts: set[str] | None) -> None:
+    """Refuse a request without exactly one valid `Host` header, or with a name that is not in `hosts`."""
+    given = request.headers.getlist("host")
+    found = _HOST.fullmatch(given[0]) if len(given) == 1 else None
+    if found is None:
+        raise _Refused(400, "the request must name one host, such as localhost:8000")
+    if hosts is not None and found["name"].strip("[]").lower() not in hosts:
+        raise _Refused(400, "the request names another host")
 
 
 async def _read_json(request: Request) -> dict[str, Any]:
@@ -281,6 +300,7 @@ async def _read_json(request: Request) -> dict[str, Any]:
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:
-    from starlette.responses import JSONResponse
+    from starlette.responses import Response
 
-    return JSONResponse(content, status_code=status)
+    # ASCII, because a text that a client sent may contain surrogates, which UTF-8 cannot encode
+    return Response(json.dumps(content), status_code=status, media_type="application/json")

@@ -11,6 +11,8 @@ import secrets
 import sqlite3
 import threading
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,6 +74,10 @@ class Answer:
     hidden: bool
 
 
+class StoreError(InputError):
+    """An error that says that the file of the answers cannot be used, such as on a full disk."""
+
+
 class NameTaken(InputError):
     """An error that says that another annotator has the name."""
 
@@ -80,20 +86,24 @@ class AnswerStore:
     """Read and write the annotators and answers of a study in its folder.
 
     Raises:
-        InputError: the file is not a database, or cannot be written.
+        StoreError: the file is not a database, has other tables, or cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self._lock = threading.Lock()
-        try:
+        with self._translated():
             self._database = sqlite3.connect(self.path, check_same_thread=False, timeout=10)
             with self._database:
                 self._database.execute("PRAGMA journal_mode = WAL")
                 self._database.execute("PRAGMA synchronous = FULL")  # a commit is on the disk
                 self._database.executescript(_TABLES)
-        except sqlite3.Error as error:
-            raise InputError(f"cannot use {str(self.path)!r}: {error}") from None
+        try:
+            self.annotators()  # a file of another program has other tables, or other values in them
+            self.answers()
+        except StoreError:
+            self._database.close()
+            raise
 
     def join(self, name: str) -> Annotator:
         """Register a new annotator.
@@ -105,7 +115,7 @@ class AnswerStore:
         if not name or len(name) > _NAME or not name.isprintable():
             raise InputError(f"a name must have 1 to {_NAME} printable characters")
         token = secrets.token_urlsafe(16)
-        with self._lock, self._database:
+        with self._translated(), self._lock, self._database:
             self._database.execute("BEGIN IMMEDIATE")
             (number,) = self._database.execute("SELECT count(*) FROM annotators").fetchone()
             try:
@@ -122,7 +132,8 @@ class AnswerStore:
 
     def annotators(self) -> list[Annotator]:
         """Return all annotators in order of arrival."""
-        return [Annotator(*row) for row in self._rows("SELECT number, name, token FROM annotators ORDER BY number")]
+        rows = self._rows("SELECT number, name, token FROM annotators ORDER BY number")
+        return [Annotator(int(number), str(name), str(token)) for number, name, token in rows]
 
     def done(self, annotator: Annotator) -> int:
         """Return how many trials the annotator has answered."""
@@ -139,7 +150,7 @@ class AnswerStore:
                 raise InputError(f"seconds must be positive and less than a day, got {answer.seconds}")
         rows = [(*vars(answer).values(), _now()) for answer in answers]
         places = ", ".join("?" * (len(Answer.__dataclass_fields__) + 1))
-        with self._lock, self._database:
+        with self._translated(), self._lock, self._database:
             done = self._database.executemany(f"INSERT OR IGNORE INTO answers VALUES ({places})", rows)
             return done.rowcount
 
@@ -147,15 +158,29 @@ class AnswerStore:
         """Return all answers, ordered by annotator and trial."""
         columns = ", ".join(Answer.__dataclass_fields__)
         rows = self._rows(f"SELECT {columns} FROM answers ORDER BY annotator, trial")
-        return [Answer(a, t, i, bool(e), bool(p), k, s, server, bool(h)) for a, t, i, e, p, k, s, server, h in rows]
+        with self._translated():
+            return [
+                Answer(int(a), int(t), int(i), bool(e), bool(p), int(k), float(s), w and float(w), bool(h))
+                for a, t, i, e, p, k, s, w, h in rows
+            ]
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
     def _rows(self, query: str, *values: object) -> list[tuple]:  # type: ignore[type-arg]
-        with self._lock:
+        with self._translated(), self._lock:
             return self._database.execute(query, values).fetchall()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn an error of the database, or a value that is no number, into StoreError."""
+        try:
+            yield
+        except (sqlite3.Error, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise StoreError(f"cannot use {str(self.path)!r}: {error}; it must be written by underfire study") from None
 
 
 def _now() -> str:
