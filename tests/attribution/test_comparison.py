@@ -23,5 +23,5 @@ def test_what_asks_for_every_pixel_is_left_out_of_large_images(relu_model):
     )
     assert small["leave_one_out"].shape == (1, 1, 12, 12)
     assert isinstance(large["leave_one_out"], Unsupported)
-    assert "each of the 16384 pixels" in str(large["leave_one_out"])
+    assert "16384 pixels" in str(large["leave_one_out"])
     assert isinstance(large["gradient"], torch.Tensor)

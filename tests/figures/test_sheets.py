@@ -60,6 +60,10 @@ def test_a_tensor_is_saved_pixel_by_pixel(tmp_path):
     ("call", "message"),
     [
         (lambda folder: figures.save(IMAGE, folder / "none" / "a.png"), r"a.png: the folder .*none does not exist"),
+        (
+            lambda folder: figures.save_small(figures.sheet([[IMAGE]]), folder / "no" / "a.webp"),
+            r"a.webp: the folder .*no does not exist",
+        ),
         (lambda folder: figures.save(IMAGE, folder / "a.xyz"), r"'.xyz' names no image format"),
         (lambda folder: figures.save(figures.sheet([[IMAGE]]), folder / "a.xyz"), r"'.xyz' names no image format"),
         (lambda _: figures.sheet([]), r"at least 1, got \[\]"),

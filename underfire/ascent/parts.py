@@ -178,7 +178,5 @@ converters |= {
     ),
     moves.Move: Converter("the name of a move", lambda value: part("move", value=value), _spell("move")),
     step_rules.StepRule: Converter("a number or the name of a step rule", _step_rule, _spell("step_rule", "schedule")),
-    objectives.Objective: Converter(
-        "the name of an objective or a function", _objective, _spell("objective")
-    ),
+    objectives.Objective: Converter("the name of an objective or a function", _objective, _spell("objective")),
 }

@@ -25,7 +25,10 @@ def refuse_large(card: Card, x: Tensor) -> None:
     """Raise Unsupported if the method needs one pass for each pixel and an image has more than `MOST_PIXELS`."""
     pixels = x.shape[2] * x.shape[3]
     if card.facts.per_pixel and pixels > MOST_PIXELS:
-        raise Unsupported(f"it asks once for each of the {pixels} pixels of an image; occlusion asks for patches")
+        reason = (
+            f"needs a forward pass for each of the {pixels} pixels of an image, and at most {MOST_PIXELS} are allowed"
+        )
+        raise Unsupported(f"{card.name} {reason}; use occlusion, which removes patches, or smaller images")
 
 
 def run_all_interpreters(

@@ -22,7 +22,7 @@ from underfire.errors import DataError, ModelError, SpecError, UnderfireError
 
 
 @dataclass(frozen=True)
-class Costs:
+class TrialTimes:
     """Estimates of the time that each method of a spec takes for one image, in seconds, by its label.
 
     They are measured on two images and a short run, and multiplied by the number of steps, restarts and samples. So
@@ -33,7 +33,7 @@ class Costs:
     interpreters: Mapping[str, float]
 
 
-def preflight(target: Target) -> Costs:
+def preflight(target: Target) -> TrialTimes:
     """Check the images and the model's logits, and try every method of the spec on two images.
 
     Returns:
@@ -56,7 +56,7 @@ def preflight(target: Target) -> Costs:
         check_swapped(preview.logits, preview.y, target.labels)
     _accurate(preview.logits, preview.y)
     interpreters = _interpreters(target)
-    return Costs(_attacks(target), interpreters)
+    return TrialTimes(_attacks(target), interpreters)
 
 
 def _accurate(logits: Tensor, y: Tensor) -> None:

@@ -21,7 +21,7 @@ from underfire.audit.kinds import KINDS
 from underfire.audit.ledger import HEAD, Ledger, read_head, write_head
 from underfire.audit.methods import complete
 from underfire.audit.plan import plan
-from underfire.audit.preflight import Costs, preflight
+from underfire.audit.preflight import TrialTimes, preflight
 from underfire.audit.result import Inputs, Result, arrays_key
 from underfire.audit.schema import AuditSpec
 from underfire.audit.store import Damaged, Store
@@ -47,7 +47,7 @@ class Event:
         idle_share: share of the workers' time so far in which they computed nothing, in [0, 1]; None without workers.
         damaged: at the first event, the files of the run folder that were damaged; their cells are computed again.
         seconds: at the first event, an estimate of the computing time of each method in the cells that this run has to
-            finish, by its label; see `underfire.audit.preflight.Costs`.
+            finish, by its label; see `underfire.audit.preflight.TrialTimes`.
     """
 
     done: int
@@ -145,7 +145,7 @@ def run(
             executor = InProcess() if target else stack.enter_context(choose_executor(spec, workers))
         # check everything before the folder is touched
         target = target or open_target(spec)
-        costs = preflight(target)
+        times = preflight(target)
         # plan the cells and store the plan
         cells = plan(spec, target)
         store.clean_up()
@@ -169,7 +169,7 @@ def run(
         total, of_cells, done = sum(cell.images for cell in left.values()), len(left), 0
         skipped = len(planned - set(left))
         tell = progress or (lambda event: None)
-        seconds = _estimate(left.values(), costs)
+        seconds = _estimate(left.values(), times)
         tell(Event(0, total, 0, of_cells, skipped, "", damaged=tuple(damaged.values()), seconds=seconds))
         # compute them, each as soon as its needs are done
         work = Work(spec, store, target)
@@ -185,11 +185,11 @@ def run(
     return Ledger(out)
 
 
-def _estimate(cells: Iterable[Cell], costs: Costs) -> dict[str, float]:
+def _estimate(cells: Iterable[Cell], times: TrialTimes) -> dict[str, float]:
     """Return an estimate of the seconds that each attack and each interpreter needs for some cells, by label."""
     found: dict[str, float] = {}
     for cell in cells:
-        known, key = {"craft": (costs.attacks, "label"), "explain": (costs.interpreters, "interpreter")}.get(
+        known, key = {"craft": (times.attacks, "label"), "explain": (times.interpreters, "interpreter")}.get(
             cell.kind, ({}, "")
         )
         if (label := cell.about.get(key)) in known:

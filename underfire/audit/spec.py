@@ -25,7 +25,7 @@ from underfire.audit.schema import (
     key_path,
     number,
 )
-from underfire.audit.yaml_files import read_yaml
+from underfire.audit.yaml_files import load_yaml, read_yaml
 from underfire.errors import SpecError, nearest, shown
 
 __all__ = [
@@ -52,7 +52,7 @@ def load_spec(path: str | Path) -> AuditSpec:
         SpecError: the file cannot be read, is not YAML, or has a wrong key or value; the message is one line and names
             the key.
     """
-    return parse_spec(read_yaml(path))
+    return parse_spec(load_yaml(path))
 
 
 def parse_spec(content: Any) -> AuditSpec:

@@ -80,7 +80,7 @@ def _count(node: yaml.Node, known: dict[int, int | None]) -> int:
     return total
 
 
-def parse_yaml(text: str) -> Any:
+def read_yaml(text: str) -> Any:
     """Return the content of a YAML text as plain values.
 
     Raises:
@@ -90,7 +90,7 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
 
 
-def read_yaml(path: str | Path) -> Any:
+def load_yaml(path: str | Path) -> Any:
     """Return the content of a YAML file as plain values: texts, numbers, booleans, lists and mappings.
 
     Raises:
@@ -103,7 +103,7 @@ def read_yaml(path: str | Path) -> Any:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise SpecError(f"{what} is larger than {MOST_BYTES:,} bytes")
-        return parse_yaml(content.decode("utf-8"))
+        return read_yaml(content.decode("utf-8"))
     except OSError as error:
         raise SpecError(f"cannot read {what}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from underfire.cli.codes import HELD, NOT_BELIEVED
-from underfire.cli.flags import Confident, DataOfSpec, Device, FailUnder, Force, Json, ModelOfSpec, Quiet, Seed
+from underfire.cli.flags import MOST, Confident, DataOfSpec, Device, FailUnder, Force, Json, ModelOfSpec, Quiet, Seed
 from underfire.cli.group import Verbs
 from underfire.cli.method_verbs import verbs as methods
 from underfire.cli.shared import OUT
@@ -50,7 +50,7 @@ def audit(
     spec: Annotated[Path | None, typer.Argument(help="The audit spec, a YAML file; default: the built-in one.")] = None,
     model: ModelOfSpec = None,
     data: DataOfSpec = None,
-    n: Annotated[int | None, typer.Option("--n", min=1, help="Number of images, drawn at random.")] = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, max=MOST, help="Number of images, drawn at random.")] = None,
     attack: Annotated[
         list[str] | None, typer.Option(help="An attack instead of those of the spec; may be repeated.")
     ] = None,
@@ -64,6 +64,7 @@ def audit(
         int | None,
         typer.Option(
             min=0,
+            max=1024,
             help="Number of worker processes; 0 uses this process alone.",
             show_default="one per core for a long audit",
         ),
@@ -71,7 +72,7 @@ def audit(
     executor: Annotated[
         str | None, typer.Option(help="What computes the cells: auto, in-process, processes, ray or ray://HOST:PORT.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Replace the seeds of the spec.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Replace the seeds of the spec.")] = None,
     device: Device = None,
     fail_under: FailUnder = None,
     confident: Confident = False,

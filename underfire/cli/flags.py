@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+MOST = 10**9  # the largest count that a flag takes
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress bar and no table.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: the first GPU, or the CPU.")]
@@ -34,13 +35,14 @@ DataOfSpec = Annotated[
     str | None, typer.Option(help="The images, such as folder:PATH or parquet:FILE, instead of those of the spec.")
 ]
 Number = Annotated[
-    int | None, typer.Option("--n", min=1, help="Number of images; default: all of a folder, 8 of a data URI.")
+    int | None,
+    typer.Option("--n", min=1, max=MOST, help="Number of images; default: all of a folder, 8 of a data URI."),
 ]
 Size = Annotated[int | None, typer.Option(min=1, help="Scale and centre-crop image files to this many pixels a side.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the method; may be repeated.")
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Number of images in one batch.")]
-Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
+BatchSize = Annotated[int, typer.Option(min=1, max=MOST, help="Number of images in one batch.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of all random numbers.")]
 Out = Annotated[Path | None, typer.Option(help="Folder to write into.", show_default="underfire-NAME")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]

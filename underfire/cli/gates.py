@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from underfire.cli.codes import FAILED_GATE, HELD, NOT_BELIEVED
-from underfire.errors import InputError, nearest
+from underfire.errors import InputError, nearest, shown
 
 if TYPE_CHECKING:
     from underfire.audit.gates import GateResult
@@ -41,9 +41,9 @@ def parse(text: str, names: Sequence[str]) -> Gate:
     except ValueError:
         limit = math.nan
     if not name or not math.isfinite(limit):
-        raise InputError(f"--fail-under must be NAME=VALUE, as in robust_accuracy=0.5, got {text!r}")
+        raise InputError(f"--fail-under must be NAME=VALUE, as in robust_accuracy=0.5, got {shown(text)}")
     if name not in names:
-        raise InputError(f"--fail-under: the run has no figure {name!r}; {nearest(name, names)}")
+        raise InputError(f"--fail-under: the run has no figure {shown(name)}; {nearest(name, names)}")
     return Gate(name, limit)
 
 

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from underfire.cli.codes import BAD_INPUT, CLOSED, INTERRUPTED, NOT_BELIEVED
-from underfire.cli.shared import ERR, apart, one_line
+from underfire.cli.shared import ERR, apart, cut, one_line
 from underfire.errors import OracleError, UnderfireError
 
 _HOW_TO_RESUME = {
@@ -49,7 +49,7 @@ class Verbs(Group):
             raise typer.Exit(CLOSED) from None
         except _UsageError as error:
             where = error.ctx.command_path if error.ctx else "underfire"
-            message = " ".join(error.format_message().split())
+            message = cut(" ".join(error.format_message().split()))
             ERR.print(f"error: {message}{'' if message[-1:] in '.?)' else '.'} See: {where} --help", markup=False)
             raise typer.Exit(BAD_INPUT) from None
         except (UnderfireError, OSError) as error:

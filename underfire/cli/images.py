@@ -132,7 +132,7 @@ def class_of(model: Classifier, outputs: int, text: str) -> int:
     names = model.labels or ()
     if text in names:
         return names.index(text)
-    if text.isdecimal() and int(text) < outputs:
+    if text.isdecimal() and len(text) < 19 and int(text) < outputs:
         return int(text)
     close = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}? " if close else ""

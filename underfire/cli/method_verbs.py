@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from underfire.cli.flags import (
+    MOST,
     BatchSize,
     Device,
     Force,
@@ -33,7 +34,7 @@ def attack(
     model: Model,
     eps: Annotated[str | None, typer.Option(help="Largest size of the perturbation, such as 0.03 or 8/255.")] = None,
     norm: Annotated[str | None, typer.Option(help="Norm of the size: linf, l2, l1 ...")] = None,
-    steps: Annotated[int | None, typer.Option(help="Number of iterations.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=MOST, help="Number of iterations.")] = None,
     goal: Annotated[
         str | None,
         typer.Option(help="A class, `random` or `least-likely`; default: any wrong class."),
@@ -86,7 +87,10 @@ def explain(
     classes: Annotated[
         int | None,
         typer.Option(
-            min=1, help="With --all: the number of most likely classes.", show_default="all of up to 10, else 3"
+            min=1,
+            max=MOST,
+            help="With --all: the number of most likely classes.",
+            show_default="all of up to 10, else 3",
         ),
     ] = None,
     goal: Annotated[
@@ -100,7 +104,7 @@ def explain(
         str | None, typer.Option(help="Images to fit the interpreter to or to compare with, as a data URI.")
     ] = None,
     reference_n: Annotated[
-        int | None, typer.Option(min=1, help="Number of images of --reference; default: all.")
+        int | None, typer.Option(min=1, max=MOST, help="Number of images of --reference; default: all.")
     ] = None,
     settings: Settings = None,
     n: Number = None,
@@ -140,7 +144,8 @@ def train(
     out: Annotated[Path, typer.Option(help="The file to write, such as rts.safetensors.")],
     settings: Settings = None,
     n: Annotated[
-        int | None, typer.Option("--n", min=1, help="Number of images of --data, and at most of --test; default: all.")
+        int | None,
+        typer.Option("--n", min=1, max=MOST, help="Number of images of --data, and at most of --test; default: all."),
     ] = None,
     test: Annotated[str | None, typer.Option(help="Images to evaluate the result on, as a data URI.")] = None,
     seed: Seed = 0,

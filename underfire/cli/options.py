@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from underfire.catalog import Card, find
-from underfire.errors import InputError
+from underfire.errors import InputError, shown
 
 if TYPE_CHECKING:
     from underfire.audit.spec import AttackSpec, InterpreterSpec
@@ -27,12 +27,14 @@ def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
     """
     import yaml
 
+    from underfire.audit.yaml_files import read_yaml
+
     hints = card.hints
     given: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or not name.isidentifier():
-            raise InputError(f"--set must be name=value, got {setting!r}")
+            raise InputError(f"--set must be name=value, got {shown(setting)}")
         if name in _FLAGS and (card.kind == "attack" or name not in card.options):
             raise InputError(f"{name!r} cannot be set by --set; it has its own flag, see --help")
         if name in given:
@@ -43,8 +45,8 @@ def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
             given[name] = [part.strip(" '\"") for part in text[1:-1].split(",")] if several else text
             continue
         try:
-            given[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
+            given[name] = read_yaml(text)
+        except (yaml.YAMLError, RecursionError):
             given[name] = text
     return given
 
@@ -64,7 +66,7 @@ def attack(name: str, settings: Sequence[str], **flags: Any) -> AttackSpec:
 
     done = parse_attack(_with_flags(find("attack", name), settings, flags))
     if len(done.eps) != 1:
-        raise InputError(f"eps must be one size here, got {len(done.eps)}: {done.eps}")
+        raise InputError(f"eps must be one size here, got {len(done.eps)}: {shown(done.eps)}")
     return done
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +53,9 @@ def audit(
         bar = _Bar(stack, "audit", "images", "checking the model and the images", quiet)
 
         def tell(event: Event) -> None:
+            _tell_damaged(event.damaged, quiet)
+            if event.seconds and not quiet:
+                ERR.print(_plan(event))
             if event.skipped and not event.what and not quiet:
                 there = f"{event.skipped} of {event.skipped + event.of_cells} cells are finished already"
                 ERR.print(f"continuing: {there}")
@@ -64,6 +67,31 @@ def audit(
         ERR.print(f"workers waited {chosen.idle_share:.0%} of the time")
     page = report.html(ledger, _page(out, name))
     return _results(ledger, gates, confident, quiet, as_json, page)
+
+
+def _plan(event: Event) -> str:
+    """Return one line about the size of a run before its first cell: its cells, and an estimate of its time."""
+    total, label = sum(event.seconds.values()), max(event.seconds, key=lambda name: event.seconds[name])
+    share = f", {event.seconds[label] / total:.0%} of it for {label}" if len(event.seconds) > 1 and total else ""
+    return f"plan: {event.of_cells} cells, at most about {_duration(total)} of computing on one worker{share}"
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in the largest unit of which it has at least two.
+
+    >>> _duration(0.1), _duration(100), _duration(3e4), _duration(1e11)
+    ('1 second', '100 seconds', '8 hours', '3,169 years')
+    """
+    units = {"years": 31_557_600.0, "days": 86_400.0, "hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
+    unit = next((name for name, size in units.items() if seconds >= 2 * size), "second")
+    return f"{max(1, round(seconds / units.get(unit, 1.0))):,} {unit}"
+
+
+def _tell_damaged(files: Sequence[str], quiet: bool) -> None:
+    """Name the files of a run folder that are damaged, ten at most."""
+    if files and not quiet:
+        more = f" and {len(files) - 10} more" if len(files) > 10 else ""
+        ERR.print(f"damaged after they were written: {', '.join(files[:10])}{more}; an audit computes them again")
 
 
 def _page(run: str, name: str) -> Path:
@@ -109,6 +137,7 @@ def report(
 
     ledger = Ledger(run)
     gates = [parse(text, known_names(ledger.spec)) for text in fail_under]
+    _tell_damaged(list(ledger.damaged.values()), quiet)
     if ledger.missing and not quiet:
         ERR.print(f"the run is not finished: {ledger.missing} of {ledger.planned} cells are missing")
     page = None

@@ -22,6 +22,7 @@ from typing import Any
 from rich.console import Console
 
 from underfire.errors import InputError, ModelNotice
+from underfire.files import move
 
 
 # Names may contain brackets and colons, which rich would read as markup and emoji.
@@ -41,12 +42,18 @@ ERR = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error on one line, with the file for an `OSError`."""
+    """Return the message of an error on one line of at most 2,000 characters, with the file for an `OSError`."""
     if isinstance(error, OSError) and error.strerror:
         files = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
         hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
         return " ".join(f"{error.strerror}{': ' if files else ''}{files}{hint}".split())
-    return " ".join(str(error).split()) or type(error).__name__
+    return cut(" ".join(str(error).split()) or type(error).__name__)
+
+
+def cut(text: str, length: int = 2000) -> str:
+    """Return a text of at most `length` characters: a longer one without its middle."""
+    half = length // 2 - 5
+    return text if len(text) <= length else f"{text[:half]} ... {text[-half:]}"
 
 
 def to_plain(value: Any) -> Any:
@@ -119,7 +126,7 @@ def atomic_write_all(folder: Path, names: Sequence[str], *, force: bool = False)
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (staging / name).replace(folder / name)
+            move(staging / name, folder / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -132,13 +139,9 @@ def device(name: str | None) -> str:
     """
     import torch
 
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError, NotImplementedError):
-        here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise InputError(f"device {name!r} is not available here; use one of: {', '.join(here)}") from None
-    return name
+    from underfire.validate import check_device
+
+    return check_device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def print_json(value: Any) -> None:

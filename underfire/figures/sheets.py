@@ -110,9 +110,7 @@ def save(picture: Figure | Tensor, path: str | Path, *, at_least: int = 0) -> No
     Raises:
         InputError: the folder does not exist, or the suffix names no image format.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path.name}: the folder {path.parent} does not exist")
+    path = _in_a_folder(path)
     try:
         if isinstance(picture, Tensor):
             to_image(picture, at_least).save(path)
@@ -126,9 +124,13 @@ def save_small(figure: Figure, path: str | Path, *, max_bytes: int = 60_000) -> 
     """Write a figure as WebP for a web page, in the best of several sizes and qualities that fits into `max_bytes`.
 
     If none fits, the smallest is written.
+
+    Raises:
+        InputError: the folder does not exist.
     """
     from PIL import Image
 
+    path = _in_a_folder(path)
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=130, bbox_inches="tight", pad_inches=0.08)
     picture = Image.open(buffer).convert("RGB")
@@ -138,4 +140,12 @@ def save_small(figure: Figure, path: str | Path, *, max_bytes: int = 60_000) -> 
         smaller.save(packed, "WEBP", quality=quality)
         if packed.tell() <= max_bytes:
             break
-    Path(path).write_bytes(packed.getvalue())
+    path.write_bytes(packed.getvalue())
+
+
+def _in_a_folder(path: str | Path) -> Path:
+    """Return a path; raise InputError if its folder does not exist."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path.name}: the folder {path.parent} does not exist")
+    return path
