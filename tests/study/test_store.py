@@ -100,7 +100,7 @@ for trial in range(10_000):
 
 def test_what_is_no_database_is_said(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("hello, I am a text and not a database at all" * 40)
-    with pytest.raises(InputError, match="cannot use .*answers.sqlite"):
+    with pytest.raises(StoreError, match="cannot use .*answers.sqlite"):
         AnswerStore(tmp_path)
 
 

@@ -7,7 +7,7 @@ merge (`<<: *name`) repeats a part of it, and repetitions can be nested. So the 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -19,16 +19,15 @@ MOST_BYTES = 500_000
 MOST_VALUES = 100_000
 """The largest number of keys and values in a spec, in which every alias counts as often as it is used."""
 
-_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
+_TAGS: dict[type[yaml.Node], set[str]] = {
+    yaml.ScalarNode: {"null", "bool", "int", "float", "str", "merge"},
+    yaml.SequenceNode: {"seq"},
+    yaml.MappingNode: {"map"},
+}
 
 
 class _Loader(yaml.SafeLoader):
     """A loader of plain values; a date without quotes is a text."""
-
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":timestamp", ":value"))]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
     def construct_document(self, node: yaml.Node) -> Any:
         """Return the values of a document after a check of their number."""
@@ -37,8 +36,9 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Return one value; raise YAMLError with its place if it has another tag, or does not fit to its tag."""
-        if node.tag not in _TAGS:
-            problem = f"a spec has no values of type {shown(node.tag, 60)}"
+        tags = _TAGS.get(type(node), set())
+        if node.tag.removeprefix("tag:yaml.org,2002:") not in tags:
+            problem = f"a spec has no such value of type {shown(node.tag, 60)}"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         if not isinstance(node, yaml.ScalarNode):
             return super().construct_object(node, deep)
@@ -50,15 +50,22 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping; raise YAMLError if it is none, or if a key occurs twice, which `SafeLoader` accepts."""
+        """Return a mapping; raise YAMLError if a key occurs twice, which `SafeLoader` accepts."""
         seen = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        for key, _ in node.value:
             name = str(key.value) if isinstance(key, yaml.ScalarNode) else None
             if name in seen:
                 problem = f"the key {shown(name, 60)} is given twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             seen |= {name} - {None}
         return super().construct_mapping(node, deep)
+
+
+# A new table, because `SafeLoader` has a table of its own, which other programs use.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":timestamp", ":value"))]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def _count(node: yaml.Node, known: dict[int, int | None]) -> int:

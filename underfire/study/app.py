@@ -7,10 +7,8 @@ and only the pictures of the current trial: the image, and the explanation if th
 from __future__ import annotations
 
 import ipaddress
-import json
-import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -18,22 +16,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from underfire.errors import InputError, MissingExtra, shown
 from underfire.study.design import Study, Trial
-from underfire.study.store import Annotator, Answer, AnswerStore, NameTaken, StoreError
+from underfire.study.requests import Refused, as_json, endpoint_of, read_json
+from underfire.study.store import Annotator, Answer, AnswerStore, NameTaken
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
 
-_BODY = 4096  # the largest body of a request, in bytes
-_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?", re.ASCII)
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 _STATIC = {"study.js": "text/javascript", "study.css": "text/css"}
 _TASK = "Say which class the program chooses, even where you would choose another. Be quick, but be right."
 _TITLES = {False: "images only", True: "images with explanations"}
@@ -41,14 +31,6 @@ _DESCRIPTIONS = {
     False: "You will see one image at a time.",
     True: "Beside each image you will see it again, with colours where it was important for the program's decision.",
 }
-
-
-class _Refused(Exception):
-    """The refusal of a request; the response has the HTTP status, the message and the fields of `extra`."""
-
-    def __init__(self, status: int, message: str, **extra: Any) -> None:
-        super().__init__(message)
-        self.status, self.extra = status, extra
 
 
 def is_loopback(host: str) -> bool:
@@ -90,9 +72,9 @@ def application(
         "/api/{token}/next": handlers.next,
         "/picture/{token}/{trial}/{kind}": handlers.picture,
     }
-    routes = [Route(path, _endpoint(handler, hosts)) for path, handler in pages.items()]
+    routes = [Route(path, endpoint_of(handler, hosts)) for path, handler in pages.items()]
     for path, handler in {"/api/join": handlers.join, "/api/{token}/answer": handlers.answer}.items():
-        routes.append(Route(path, _endpoint(handler, hosts), methods=["POST"]))
+        routes.append(Route(path, endpoint_of(handler, hosts), methods=["POST"]))
     return Starlette(routes=routes)
 
 
@@ -127,7 +109,7 @@ class _Handlers:
 
         name = request.path_params["name"]
         if name not in _STATIC:
-            raise _Refused(404, "there is no such file")
+            raise Refused(404, "there is no such file")
         content = files("underfire.study").joinpath("templates", name).read_text(encoding="utf-8")
         return Response(content, media_type=_STATIC[name])
 
@@ -139,30 +121,30 @@ class _Handlers:
         number, plan = request.path_params["trial"], self._plan(annotator)
         due = self.store.done(annotator)
         if number != str(due) or due >= len(plan) or kind not in ("image", "map"):
-            raise _Refused(404, "this picture does not belong to the current trial")
+            raise Refused(404, "this picture does not belong to the current trial")
         if kind == "map" and not plan[due].explained:
-            raise _Refused(404, "this trial has no explanation")
+            raise Refused(404, "this trial has no explanation")
         return FileResponse(self.study.picture(plan[due].item, kind), media_type="image/png")
 
     # --- the interface -----------------------------------------------------------------------------------------------
 
     async def join(self, request: Request) -> Response:
         """Register a new annotator: take `{"name"}` and return `{"name", "token"}`."""
-        content = await _read_json(request)
+        content = await read_json(request)
         name = content.get("name")
         if not isinstance(name, str):
-            raise _Refused(400, "send a name")
+            raise Refused(400, "send a name")
         try:
             annotator = self.store.join(name)
         except NameTaken as error:
-            raise _Refused(409, str(error)) from None
+            raise Refused(409, str(error)) from None
         except InputError as error:
-            raise _Refused(400, str(error)) from None
-        return _json({"name": annotator.name, "token": annotator.token})
+            raise Refused(400, str(error)) from None
+        return as_json({"name": annotator.name, "token": annotator.token})
 
     async def next(self, request: Request) -> Response:
         """Return the current trial."""
-        return _json(self._due(self._who(request)))
+        return as_json(self._due(self._who(request)))
 
     async def answer(self, request: Request) -> Response:
         """Take `{"trial", "answer", "seconds", "hidden"}`, store the answer, and return the next trial.
@@ -170,17 +152,17 @@ class _Handlers:
         After a practice trial the response also contains the model's decision.
         """
         received = self.clock()
-        annotator, content = self._who(request), await _read_json(request)
+        annotator, content = self._who(request), await read_json(request)
         number, answer, seconds, hidden = (content.get(k) for k in ("trial", "answer", "seconds", "hidden"))
         plan, due = self._plan(annotator), self.store.done(annotator)
         if number != due or due >= len(plan):
-            raise _Refused(409, f"the current trial is {due}, not {shown(number)}", next=self._due(annotator))
+            raise Refused(409, f"the current trial is {due}, not {shown(number)}", next=self._due(annotator))
         if type(answer) is not int or answer not in self.study.classes:
-            raise _Refused(
+            raise Refused(
                 400, f"the answer must be one of the classes {sorted(self.study.classes)}, got {shown(answer)}"
             )
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not isinstance(hidden, bool):
-            raise _Refused(400, "seconds must be a number, and hidden true or false")
+            raise Refused(400, "seconds must be a number, and hidden true or false")
         seconds = float(max(min(seconds, 1e9), -1.0))  # a large integer may not fit into a float
         trial, sent = plan[due], self.sent.get((annotator.number, due))
         took = None if sent is None else received - sent
@@ -188,12 +170,12 @@ class _Handlers:
         try:
             stored = self.store.add(row)
         except InputError as error:
-            raise _Refused(400, str(error)) from None
+            raise Refused(400, str(error)) from None
         if not stored:
-            raise _Refused(409, "the trial has an answer already", next=self._due(annotator))
+            raise Refused(409, "the trial has an answer already", next=self._due(annotator))
         decision = self.study.items[trial.item].prediction
         feedback = {"decision": self.study.name_of(decision), "right": answer == decision} if trial.practice else {}
-        return _json({**feedback, "next": self._due(annotator)})
+        return as_json({**feedback, "next": self._due(annotator)})
 
     def _due(self, annotator: Annotator) -> dict[str, Any]:
         """Return what the page needs for the current trial, and start the clock of that trial."""
@@ -239,7 +221,7 @@ class _Handlers:
         """Return the annotator whose token is in the path of the request; refuse unknown tokens."""
         annotator = self.store.find(request.path_params["token"])
         if annotator is None:
-            raise _Refused(404, "no annotator has this link; begin at the first page")
+            raise Refused(404, "no annotator has this link; begin at the first page")
         return annotator
 
     def _page(self, name: str, status: int = 200, **values: Any) -> Response:
@@ -247,60 +229,3 @@ class _Handlers:
 
         page = self.pages.get_template(name).render(choices=self.study.choices, **values)
         return HTMLResponse(page, status_code=status)
-
-
-def _endpoint(
-    handler: Callable[[Request], Awaitable[Response]], hosts: set[str] | None
-) -> Callable[[Request], Awaitable[Response]]:
-    """Wrap a handler: set the headers, turn refusals into JSON, and refuse host names that are not in `hosts`."""
-    from starlette.requests import ClientDisconnect
-
-    async def endpoint(request: Request) -> Response:
-        try:
-            _check_host(request, hosts)
-            response = await handler(request)
-        except _Refused as refused:
-            response = _json({"error": str(refused), **refused.extra}, refused.status)
-        except StoreError as error:  # such as a full disk: the same request may succeed later
-            response = _json({"error": str(error)}, 503)
-        except ClientDisconnect:  # nobody receives this response
-            response = _json({"error": "the request was cut off"}, 400)
-        response.headers.update(_HEADERS)
-        return response
-
-    return endpoint
-
-
-def _check_host(request: Request, hosts: set[str] | None) -> None:
-    """Refuse a request without exactly one valid `Host` header, or with a name that is not in `hosts`."""
-    given = request.headers.getlist("host")
-    found = _HOST.fullmatch(given[0]) if len(given) == 1 else None
-    if found is None:
-        raise _Refused(400, "the request must name one host, such as localhost:8000")
-    if hosts is not None and found["name"].strip("[]").lower() not in hosts:
-        raise _Refused(400, "the request names another host")
-
-
-async def _read_json(request: Request) -> dict[str, Any]:
-    """Return the JSON object of a request; refuse other content types, because forms on foreign sites can send them."""
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise _Refused(415, "the request must be JSON")
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _BODY:
-            raise _Refused(413, f"a request must have at most {_BODY} bytes")
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        raise _Refused(400, "the request is not JSON") from None
-    if not isinstance(content, dict):
-        raise _Refused(400, "the request must be a JSON object")
-    return content
-
-
-def _json(content: dict[str, Any], status: int = 200) -> Response:
-    from starlette.responses import Response
-
-    # ASCII, because a text that a client sent may contain surrogates, which UTF-8 cannot encode
-    return Response(json.dumps(content), status_code=status, media_type="application/json")

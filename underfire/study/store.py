@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from underfire.errors import InputError
+from underfire.errors import InputError, UnderfireError
 
 FILE = "answers.sqlite"
 _NAME = 40  # the longest name, in characters
@@ -74,7 +74,7 @@ class Answer:
     hidden: bool
 
 
-class StoreError(InputError):
+class StoreError(UnderfireError):
     """An error that says that the file of the answers cannot be used, such as on a full disk."""
 
 
@@ -177,9 +177,9 @@ class AnswerStore:
         """Turn an error of the database, or a value that is no number, into StoreError."""
         try:
             yield
+        except UnderfireError:
+            raise
         except (sqlite3.Error, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
             raise StoreError(f"cannot use {str(self.path)!r}: {error}; it must be written by underfire study") from None
 
 
