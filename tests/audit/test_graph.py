@@ -101,8 +101,8 @@ def test_a_change_costs_what_it_changes(small: Small, change: dict[str, Any], co
     [
         [{"move": "momentum"}, {"move": "momentum()"}, {"move": {"name": "momentum"}}, {"move": "momentum(decay=1)"}],
         [{"views": v} for v in ("scale_copies(3)", ["scale_copies(3)"], [{"name": "scale_copies", "copies": 3}])],
-        [{"step_size": "1/4"}, {"step_size": 0.25}],
-        [{"step_size": "cosine(0.5)"}, {"step_size": "cosine(1/2)"}],
+        [{"step_rule": "1/4"}, {"step_rule": 0.25}],
+        [{"step_rule": "cosine(0.5)"}, {"step_rule": "cosine(1/2)"}],
         [{"estimate": "variance_tuned(4, radius=9/100)"}, {"estimate": "variance_tuned(samples=4, radius=0.09)"}],
     ],
 )

@@ -192,7 +192,7 @@ def _estimate(cells: Iterable[Cell], times: TrialTimes) -> dict[str, float]:
         known, key = {"craft": (times.attacks, "label"), "explain": (times.interpreters, "interpreter")}.get(
             cell.kind, ({}, "")
         )
-        if (label := cell.about.get(key)) in known:
+        if (label := str(cell.about.get(key))) in known:
             found[label] = found.get(label, 0.0) + cell.images * known[label]
     return found
 
