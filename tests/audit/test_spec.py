@@ -213,7 +213,7 @@ MERGES = "m0: &m0 {a: 1, b: 2, c: 3}\n" + "".join(
 def test_a_short_text_of_many_values_is_refused_before_they_are_made(tmp_path: Path, text: str) -> None:
     path = tmp_path / "audit.yaml"
     path.write_text(text)
-    with pytest.raises(SpecError, match="more than 100,000 keys and values"):
+    with pytest.raises(SpecError, match="100,000 keys"):
         load_spec(path)
 
 
@@ -234,7 +234,7 @@ def test_a_date_without_quotes_is_a_text(tmp_path: Path, content: Content) -> No
 
 
 def test_a_file_without_end_is_refused() -> None:
-    with pytest.raises(SpecError, match="/dev/zero' is larger than 500,000 bytes"):
+    with pytest.raises(SpecError, match="larger than 500,000"):
         load_spec("/dev/zero")
 
 
