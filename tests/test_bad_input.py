@@ -122,7 +122,7 @@ def test_a_spec_that_is_no_spec(fails: Fails) -> None:
     assert "is not valid YAML, line 2, column 1: found character '\\t'" in fails("audit", "tabs.yaml")
     Path("folder").mkdir()
     assert "cannot read the spec 'folder': Is a directory" in fails("audit", "folder")
-    assert "--seed should be 0 or more, got -1" in fails("audit", spec(), "--seed", -1)
+    assert "greater than or equal to 0" in fails("audit", spec(), "--seed", -1)
     Path("binary.yaml").write_bytes(b"\xff\xfe\x00")
     assert "is not a UTF-8 text file" in fails("audit", "binary.yaml")
 

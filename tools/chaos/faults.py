@@ -56,7 +56,7 @@ def damage(draw: Random, seconds: float, expected: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "run")
         in_child(partial(audit, folder))
-        seed, found = draw.randrange(2**32), {}
+        seed, found = draw.randrange(2**32), dict[str, Any]()
         found |= in_child(partial(_one_at_a_time, folder, seed, seconds / 2), seconds=4 * seconds).value
         found |= in_child(partial(_repaired, folder, seed, seconds / 2, expected), seconds=4 * seconds).value
     return found

@@ -75,7 +75,8 @@ def specs(draw: Random, count: int) -> dict[str, Any]:
 
 
 def _specs(seed: int, count: int) -> dict[str, Any]:
-    draw, found = Random(seed), {"specs": count, "accepted": 0, "refused": 0, "crashed": [], "long": 0, "slow": 0}
+    draw = Random(seed)
+    found: dict[str, Any] = {"specs": count, "accepted": 0, "refused": 0, "crashed": [], "long": 0, "slow": 0}
     with tempfile.TemporaryDirectory() as place:
         path = Path(place, "audit.yaml")
         for _ in range(count):

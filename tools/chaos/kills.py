@@ -37,7 +37,15 @@ def kills(draw: Random, seconds: float, expected: str, whole: float) -> dict[str
         whole: the seconds that an undisturbed run takes.
     """
     count = dict.fromkeys((name.name for name in SIGNALS), 0)
-    found = {"runs": 0, "kills": count, "lost": 0, "torn": 0, "different": 0, "refused": 0, "crashed": 0}
+    found: dict[str, Any] = {
+        "runs": 0,
+        "kills": count,
+        "lost": 0,
+        "torn": 0,
+        "different": 0,
+        "refused": 0,
+        "crashed": 0,
+    }
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with tempfile.TemporaryDirectory() as place:

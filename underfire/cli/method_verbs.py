@@ -34,7 +34,7 @@ def attack(
     model: Model,
     eps: Annotated[str | None, typer.Option(help="Largest size of the perturbation, such as 0.03 or 8/255.")] = None,
     norm: Annotated[str | None, typer.Option(help="Norm of the size: linf, l2, l1 ...")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, max=MOST, help="Number of iterations.")] = None,
+    steps: Annotated[int | None, typer.Option(max=MOST, help="Number of iterations.")] = None,
     goal: Annotated[
         str | None,
         typer.Option(help="A class, `random` or `least-likely`; default: any wrong class."),
