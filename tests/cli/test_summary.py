@@ -32,7 +32,17 @@ def shift(interpreter: str, attacked: str, l1: Interval, iou: Interval) -> MapSh
 
 def findings(**changes: object) -> Findings:
     empty = {field.name: () for field in dataclasses.fields(Findings)}
-    return Findings(**{**empty, "clean": None, "missing": 0, "verdict": "All is said.", "standing": SOUND, **changes})  # type: ignore[arg-type]
+    return Findings(
+        **{
+            **empty,
+            "clean": None,
+            "missing": 0,
+            "verdict": "All is said.",
+            "standing": SOUND,
+            "answered": False,
+            **changes,
+        }
+    )  # type: ignore[arg-type]
 
 
 def test_the_largest_size_of_each_attack_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,3 +110,8 @@ def test_a_gate_holds_only_on_a_finished_run_that_can_be_believed(
 def test_what_is_missing_is_said_where_no_gate_can_hold() -> None:
     results = outcomes(findings(clean=HALF, standing=UNSURE), [Gate("clean_accuracy", 0.1)])
     assert lines(results, UNSURE) == [f"no gate holds: {UNSURE.reasons[0]}"]
+
+
+def test_an_accuracy_by_definition_holds_no_gate() -> None:
+    (gate,) = outcomes(findings(clean=HALF, answered=True), [Gate("clean_accuracy", 0.1)])
+    assert gate.state == "unknown"

@@ -123,3 +123,9 @@ def test_a_map_is_forged_if_a_plain_attack_keeps_less_of_it(
     told = verdict.findings(found)[0]
     assert (told.severity, told.rate.value) == (severity, kept)
     assert told.words == "adv2 changes the class and keeps the cam map at L∞ eps 0.03; pgd keeps it in 20.0\u00a0%"
+
+
+def test_without_labels_no_accuracy_is_claimed() -> None:
+    told = verdict.judge(replace(findings(0.8), answered=True))
+    assert "keeps its own answer" in told.lead and "is right" not in told.lead
+    assert "right" not in told.cards[0].question

@@ -251,6 +251,7 @@ def environment(target: Target) -> dict[str, Any]:
         "data": target.data.name,
         "images": len(target.data),
         "notes": list(target.data.notes) or None,
+        "answered": target.data.answered or None,
         "classes": target.preview.logits.shape[1],
         "labels": list(target.labels) if target.labels else None,
     }

@@ -20,6 +20,8 @@ def verdict(
     shifts: Sequence[MapShift],
     gaps: Sequence[Difference],
     asked: Sequence[Check],
+    *,
+    answered: bool = False,
 ) -> str:
     """Return the findings in a few plain sentences; what limits them comes first."""
     sentences = [f"{standing.headline}."] if standing.headline else []
@@ -32,6 +34,8 @@ def verdict(
     worst = worst_accuracy(robust)
     if clean and worst:
         change = f"Accuracy falls from {clean.value:.1%} to {worst.robust.value:.1%}"
+        if answered:
+            change = f"The images have no labels; the model keeps its own answer on {worst.robust.value:.1%} of them"
         spread = f"95% interval {worst.robust.low:.1%} to {worst.robust.high:.1%}, n = {worst.robust.n}"
         place = threat(worst.norm, worst.eps)
         bound = "; this is an upper bound" if standing.level == "blind" else ""

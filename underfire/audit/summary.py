@@ -72,6 +72,8 @@ class Findings:
         verdict: the findings in a few sentences.
         refused: the methods that could not be run on this model.
         standing: how far the figures can be used.
+        answered: whether the images have no labels and the model's own answers count as right, so that its accuracy
+            without an attack is 100 % by definition; no gate on it has a value then.
     """
 
     clean: Interval | None
@@ -85,6 +87,7 @@ class Findings:
     verdict: str
     refused: tuple[Refusal, ...] = ()
     standing: Standing = FIRM
+    answered: bool = False
 
     @property
     def passed(self) -> bool:
@@ -96,7 +99,8 @@ def findings(ledger: Run) -> Findings:
     """Return all findings of a ledger."""
     clean, attacks = clean_accuracy(ledger), attack_results(ledger)
     robust, shifts, masking = robust_accuracies(ledger, attacks), map_shifts(ledger), checks(ledger)
-    gaps = differences(ledger, shifts)
+    gaps, answered = differences(ledger, shifts), bool(ledger.environment.get("answered"))
+    known = None if answered else clean
     standing = assess(
         Evidence(
             clean=clean,
@@ -117,9 +121,10 @@ def findings(ledger: Run) -> Findings:
         shifts=tuple(shifts),
         differences=tuple(gaps),
         checks=tuple(masking),
-        gates=tuple(judge(gate, standing, clean, attacks, robust, shifts) for gate in ledger.spec.gates),
+        gates=tuple(judge(gate, standing, known, attacks, robust, shifts) for gate in ledger.spec.gates),
         missing=ledger.missing,
-        verdict=verdict(standing, clean, robust, shifts, gaps, masking),
+        verdict=verdict(standing, clean, robust, shifts, gaps, masking, answered=answered),
         refused=ledger.refusals,
         standing=standing,
+        answered=answered,
     )

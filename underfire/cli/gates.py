@@ -66,7 +66,7 @@ def _figures(found: Findings) -> dict[str, Interval]:
     """Return the figures of `known_names` that have a result."""
     from underfire.audit.reading import largest
 
-    known = {} if found.clean is None else {"clean_accuracy": found.clean}
+    known = {} if found.clean is None or found.answered else {"clean_accuracy": found.clean}
     if found.robust:
         known["robust_accuracy"] = min((left.robust for left in found.robust), key=lambda rate: rate.value)
     known |= {f"robust_accuracy/{result.label}": result.robust for result in largest(found.attacks)}

@@ -175,6 +175,11 @@ class Dataset:
         """Return the data as if the labels of the images, and their classes, were not known."""
         return self._with(labelled=False, labels=None, _order=None)
 
+    @property
+    def answered(self) -> bool:
+        """Whether the labels are the answers of a model, because the images have none."""
+        return self._answer is not None
+
     def answered_by(self, answer: Callable[[Tensor], Tensor]) -> Dataset:
         """Return the data with the labels that `answer` gives to images `[B, C, H, W]`, int64 `[B]`."""
         return self._with(_answer=answer, labelled=True, notes=(*self.notes, _ANSWERED))

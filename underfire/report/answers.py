@@ -69,6 +69,8 @@ def worst_shift(found: Sequence[MapShift]) -> MapShift | None:
 def accuracy(found: Findings, worst: RobustAccuracy | None) -> Answer:
     """Return the answer on the accuracy under attack."""
     question, standing = "How often is the model right under attack?", found.standing
+    if found.answered:
+        question = "How often does the model keep its answer under attack?"
     if standing.level == "nothing":
         told = "Nothing can be said" if found.clean and (worst or found.refused) else "Not tested"
         detail = "No attack has a result yet."

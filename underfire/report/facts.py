@@ -47,7 +47,8 @@ def facts(ledger: Ledger) -> Facts:
     spec, about = ledger.spec, ledger.environment
     labels = about.pop("labels", None)
     notes = about.pop("notes", None) or ()
-    about["classes"] = len(labels) if labels else None
+    about.pop("answered", None)  # one of the notes says so
+    about["classes"] = about.get("classes") or (len(labels) if labels else None)
     attacks = f"{len(spec.attacks)} attack{'s' * (len(spec.attacks) != 1)}"
     parts = [f"{about['images']} images" if about.get("images") else "", attacks, str(about.get("started", ""))[:10]]
     return Facts(

@@ -90,7 +90,14 @@ def _lead(found: Findings, worst: RobustAccuracy | None, gap: Difference | None)
         parts.insert(0, _holds(standing.bound))
     if standing.level == "nothing":
         return Markup(" ").join(parts)
-    if found.clean and worst:
+    if worst and found.answered:
+        parts.append(
+            Markup(
+                "The images have no labels. Under the worst attack ({}), the model keeps its own answer on "
+                "<strong>{}</strong> of them."
+            ).format(words.threat(worst.norm, worst.eps), words.percent(worst.robust.value))
+        )
+    elif found.clean and worst:
         parts.append(
             Markup(
                 "Without an attack, the model is right on <strong>{}</strong> of the images; under the worst attack "
