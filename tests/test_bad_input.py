@@ -268,7 +268,7 @@ def test_a_place_without_images(fails: Fails) -> None:
 def test_images_of_another_size_than_the_model(fails: Fails) -> None:
     whole_png()
     says = fails("attack", "fgsm", "whole.png", "--model", "python:victims:right")
-    assert "the model does not take images of shape [1, 3, 16, 16]" in says
+    assert "the model does not take images of shape [1, 1, 16, 16]" in says
 
 
 # --- runs that end early ---------------------------------------------------------------------------------------------
