@@ -87,7 +87,7 @@ def find(uri: str, error: type[InputError]) -> Any:
             raise error(f"{uri} cannot be imported: {failed.__cause__}") from failed.__cause__
         raise
     if not hasattr(module, name):
-        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        names = [key for key, value in vars(module).items() if not inspect.ismodule(value) and not key.startswith("_")]
         raise error(f"module {module_name!r} has no {name!r}; {nearest(name, names)}")
     return getattr(module, name)
 

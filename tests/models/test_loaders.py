@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -141,6 +142,19 @@ def test_the_fingerprint_sees_weights_and_normalisation() -> None:
     assert len({models.fingerprint(model) for model in different}) == len(different)
     assert models.fingerprint(make()) == models.fingerprint(make()) == models.fingerprint(make().train())
     assert models.fingerprint(make()) != models.fingerprint(make().to(torch.bfloat16))
+
+
+def test_the_fingerprint_sees_the_weights_of_quantised_layers() -> None:
+    def make(scale: float) -> Classifier:
+        layer = nn.Linear(4, 2)
+        nn.init.constant_(layer.weight, scale)
+        nn.init.constant_(layer.bias, 0.0)
+        quantised = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Flatten(), layer).eval(), {nn.Linear})
+        return Classifier(quantised)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch advises another package for quantisation
+        assert models.fingerprint(make(1.0)) == models.fingerprint(make(1.0)) != models.fingerprint(make(2.0))
 
 
 # --- hubs, by stand-ins: what is asked of each package, and what is made of its answer ---

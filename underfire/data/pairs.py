@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from underfire import own_code
 from underfire.data.images import AS_IT_IS, MAX_BYTES, Reading, from_pillow, gather
-from underfire.errors import DataError, UnderfireError, nearest
+from underfire.errors import DataError, UnderfireError
 from underfire.records import Batch
 
 
@@ -108,45 +107,23 @@ def from_python(path: str, reading: Reading, max_bytes: int = MAX_BYTES) -> Pair
     Raises:
         DataError: there is no such module or name, its code fails, or it is no such data set.
     """
-    made = _call(path, lambda: _find(path))
+    uri = f"python:{path}"
+    made = own_code.find(uri, DataError)
     if isinstance(made, type) or (
         callable(made) and not hasattr(made, "__getitem__") and not hasattr(made, "__iter__")
     ):
-        made = _call(path, made)
+        made = own_code.call(uri, made, {}, DataError)
     if isinstance(made, DataLoader):
         made = made.dataset
     names = getattr(made, "classes", None)
     if not (hasattr(made, "__getitem__") and hasattr(made, "__len__")):
         if not isinstance(made, Iterable):
             raise DataError(f"python:{path} must be a data set of pairs (image, label), it is a {type(made).__name__}")
-        made = _call(path, lambda: _listed(made, path, max_bytes))
+        with own_code.running(uri, DataError):
+            made = _listed(made, path, max_bytes)
     labels = names if isinstance(names, (list, tuple)) else None
-    return _call(path, lambda: Pairs(made, labels, path.rpartition(":")[2], reading))
-
-
-def _find(path: str) -> Any:
-    """Return the object called `package.module:name`."""
-    module_name, _, attribute = path.partition(":")
-    if not module_name or not attribute:
-        raise DataError(f"python:{path} must be python:package.module:name")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    module = importlib.import_module(module_name)
-    if not hasattr(module, attribute):
-        names = [key for key in vars(module) if not key.startswith("_")]
-        raise DataError(f"module {module_name!r} has no {attribute!r}; {nearest(attribute, names)}")
-    return getattr(module, attribute)
-
-
-def _call(path: str, function: Callable[[], Any]) -> Any:
-    """Return `function()`, code of a user, which may raise anything or leave the program."""
-    try:
-        return function()
-    except UnderfireError:
-        raise
-    except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise DataError(f"python:{path} cannot be used: {reason}") from error
+    with own_code.running(uri, DataError):
+        return Pairs(made, labels, path.rpartition(":")[2], reading)
 
 
 def _listed(items: Iterable[Any], path: str, max_bytes: int) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 import torch
@@ -78,11 +79,19 @@ def fingerprint(model: nn.Module) -> str:
         **{f"({key})": getattr(model, key) for key in ("mean", "std") if hasattr(model, key)},
     }
     for key, value in sorted(state.items()):
-        if isinstance(value, Tensor):
-            flat = value.detach().cpu().contiguous()
-            digest.update(f"{key} {flat.dtype} {tuple(flat.shape)}\n".encode())
-            digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(f"{key} ".encode() + content_of(value))
     return digest.hexdigest()
+
+
+def content_of(value: Any) -> bytes:
+    """Return bytes that stand for a value of a state: a tensor, or a tuple of tensors, as quantised layers keep."""
+    if isinstance(value, (tuple, list)):
+        return b"".join(content_of(item) for item in value)
+    if not isinstance(value, Tensor):
+        return f"{value}\n".encode() if isinstance(value, (bool, int, float, str, torch.dtype)) else b""
+    plain = (value.dequantize() if value.is_quantized else value).detach().cpu().contiguous()
+    numbers: bytes = plain.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return f"{value.dtype} {tuple(value.shape)}\n".encode() + numbers
 
 
 def _scheme_of(uri: str) -> tuple[Scheme, str]:
