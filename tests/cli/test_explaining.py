@@ -119,3 +119,37 @@ def test_what_a_method_knows_of_its_own_map_is_told(parsed: Parsed, name: str, f
         assert all(row[figure] < 1e-4 for row in rows)
     else:
         assert all(0 < row[figure] <= 1 for row in rows)
+
+
+def test_several_interpreters_with_measures_and_raw_maps(parsed: Parsed) -> None:
+    options = ("--measure", "insertion", "--measure", "sensitivity_max", "--npy", "--set", "samples=3")
+    rows = parsed("explain", "gradient,smooth_grad", *DIGITS, "--out", "out", *options)
+    assert [row["interpreter"] for row in rows] == ["gradient"] * 3 + ["smooth_grad"] * 3
+    assert rows == json.loads(Path("out/results.json").read_text())
+    model, batch = uf.models.load("python:victims:without_pooling"), uf.data.load("digits:test").subset(3)[:]
+    y = model.predict(batch.x).argmax(1)
+    maps = uf.interpreters.gradient(model, batch.x, y)
+    wanted = uf.measures.insertion(model, batch.x, y, maps)
+    assert [row["insertion"] for row in rows[:3]] == pytest.approx(wanted.tolist(), abs=1e-5)
+    for row, m in zip(rows[:3], maps, strict=True):
+        raw = np.load(Path("out", row["file"]).with_suffix(".npy"), allow_pickle=False)
+        assert raw.shape == (1, 8, 8) and np.allclose(raw, m.numpy())
+    assert all(row["sensitivity_max"] >= 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "fact"),
+    [
+        ("gradient,prototypes", (), "prototypes gives examples"),
+        ("counterfactual", ("--npy",), "need maps"),
+        ("gradient", ("--measure", "map_iou"), "map_iou"),
+        ("gradient", ("--measure", "insertoin"), "did you mean 'insertion'"),
+        ("gradient,gradient_input", ("--set", "samples=3"), "samples"),
+    ],
+)
+def test_what_several_interpreters_cannot_do(
+    capsys: pytest.CaptureFixture[str], name: str, options: tuple[str, ...], fact: str
+) -> None:
+    assert main(["explain", name, *map(str, DIGITS), *options]) == 2
+    captured = capsys.readouterr().err
+    assert fact in captured and len(captured.strip().splitlines()) == 1

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -99,3 +103,31 @@ def test_the_bar_shows_parts_of_a_pass(capsys: pytest.CaptureFixture[str]) -> No
     with progress("train", 3, unit="passes") as show:
         show(1 / 3)
     assert "0.333/3 passes" in capsys.readouterr().err
+
+
+def test_without_a_terminal_a_line_is_printed_at_intervals(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("underfire.cli.progress.EVERY", 0.02)
+    with progress("work", 4, unit="things") as show:
+        show(1)
+        time.sleep(0.2)
+        show(3, "more work")
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("work: 1/4 things") and any(line.startswith("more work: 3/4 things,") for line in lines)
+    with progress("work", 4, unit="things", quiet=True) as show:
+        time.sleep(0.1)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_shell_completes_verbs_and_options() -> None:
+    def completed(words: str) -> list[str]:
+        environment = {**os.environ, "_UNDERFIRE_COMPLETE": "complete_bash", "COMP_WORDS": words}
+        environment["COMP_CWORD"] = str(len(words.split()) - 1)
+        code = "from underfire.cli import main; raise SystemExit(main())"
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        return done.stdout.split()
+
+    assert completed("underfire au") == ["audit"]
+    assert "--dry-run" in completed("underfire audit --dr")

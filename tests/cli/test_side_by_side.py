@@ -68,3 +68,19 @@ def test_what_does_not_fit_together_is_one_line(
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ")
     assert "underfire explain" in error
+
+
+def test_what_is_finished_stays_after_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = together.run_all_interpreters
+    calls: list[int] = []
+
+    def interrupted(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return shown(*arguments)
+
+    monkeypatch.setattr(together, "run_all_interpreters", interrupted)
+    assert main([*ALL[:-1], "2", "--goal", "7", "--quiet"]) == 130
+    (row,) = json.loads(Path("underfire-all/results.json").read_text())
+    assert {path.name for path in Path("underfire-all").iterdir()} == {"results.json", row["file"]}

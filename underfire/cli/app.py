@@ -114,16 +114,19 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Write the results as JSON to JSON_PATH or stdout.")] = False,
     json_path: Annotated[Path | None, typer.Argument(metavar="[JSON_PATH]", help="File for --json.")] = None,
     csv: Annotated[Path | None, typer.Option(metavar="DIR", help="Write every table as CSV into this folder.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML, with the gates as test cases.")] = None,
+    sarif: Annotated[Path | None, typer.Option(help="Write a SARIF log, with the findings as results.")] = None,
     fail_under: FailUnder = None,
     confident: Confident = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the report of a run again, as a page, JSON or CSV."""
+    """Write the report of a run again, as a page, JSON, CSV, JUnit XML or SARIF."""
     from underfire.cli.runs import report as go
 
     if json_path is not None and not as_json:
         raise typer.BadParameter(f"unexpected argument {str(json_path)!r}; a path must follow --json")
-    _exit(go(run, html, as_json, json_path, csv, tuple(fail_under or ()), confident, quiet))
+    extra = {"junit": junit, "sarif": sarif}
+    _exit(go(run, html, as_json, json_path, csv, extra, tuple(fail_under or ()), confident, quiet))
 
 
 @app.command()

@@ -4,63 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underfire.catalog import Card, find
-from underfire.cli import options
+from underfire.catalog import find
 from underfire.cli.images import class_of
 from underfire.cli.pictures import Job, Row, rows_of
-from underfire.cli.progress import progress
+from underfire.cli.preparing import PreparedInterpreter, prepare
 from underfire.cli.shared import ERR, atomic_write_all, to_json
-from underfire.errors import InputError, NotFitted
+from underfire.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from underfire.data import Dataset
+    from underfire.audit.schema import MeasureSpec
     from underfire.records import Batch
-
-
-@dataclass(frozen=True)
-class PreparedInterpreter:
-    """An interpreter with its options, fitted if necessary.
-
-    Attributes:
-        card: its card in the catalogue.
-        call: returns the explanation of `(model, x, y)`; where the card has `detailed`, with figures about the map.
-        known: the images of `--reference`, or None.
-        passes: the approximate number of passes per image, for the progress bar.
-    """
-
-    card: Card
-    call: Any
-    known: Dataset | None
-    passes: int
-
-    @property
-    def gives(self) -> str:
-        """The kind of explanation: `"map"`, `"images"`, `"examples"` or `"rules"`."""
-        return self.card.facts.gives
-
-    @cached_property
-    def images(self) -> Tensor | None:
-        """The images of `--reference`, `[N, C, H, W]`; None without them."""
-        return None if self.known is None else self.known[:].x
-
-    def __call__(self, job: Job, x: Tensor, y: Tensor, **more: Any) -> Any:
-        """Return the explanation.
-
-        Raises:
-            InputError: the interpreter must be fitted first.
-        """
-        try:
-            return self.call(job.model, x, y, **more)
-        except NotFitted as error:
-            weights = " or --set weights=FILE" if "weights" in self.card.options else ""
-            raise InputError(f"{error}; here: --reference DATA_URI{weights}") from None
 
 
 @dataclass(frozen=True)
@@ -74,6 +32,8 @@ class ExplainedBatch:
         stems: the file names without suffix.
         rows: the results of each image; functions add to them.
         staging: the folder to write into.
+        measures: measures of the maps.
+        npy: whether to write the maps themselves.
     """
 
     batch: Batch
@@ -82,6 +42,8 @@ class ExplainedBatch:
     stems: tuple[str, ...]
     rows: list[Row]
     staging: Path
+    measures: tuple[MeasureSpec, ...] = ()
+    npy: bool = False
 
     @property
     def classes(self) -> Tensor:
@@ -89,84 +51,81 @@ class ExplainedBatch:
         return self.logits.argmax(1) if self.wanted is None else self.wanted
 
 
-def prepare(
-    job: Job, name: str, settings: tuple[str, ...], reference: str | None, reference_n: int | None
-) -> PreparedInterpreter:
-    """Return the interpreter `name` with its settings, fitted to the images of `--reference` if it learns from data.
-
-    Raises:
-        InputError: there is no such interpreter or option, or it takes no reference.
-    """
-    from underfire.audit.labels import open_data
-    from underfire.audit.methods import interpreter_of, values_of
-
-    card = find("interpreter", name)
-    entry = options.interpreter(name, settings, maps_only=False)
-    job.check_domain("interpreter", name)
-    call = interpreter_of(entry)
-    if card.facts.detailed is not None:
-        call = partial(card.facts.detailed, **values_of(entry))
-    values = {n: p.default for n, p in card.options.items()} | entry.options
-    passes = prod(max(v, 1) for n in ("steps", "binary_search_steps", "samples") if isinstance(v := values.get(n), int))
-    if reference is None:
-        return PreparedInterpreter(card, call, None, passes)
-    if not card.fitted and "known" not in card.options:
-        raise InputError(f"{name} does not learn from data; leave out --reference")
-    known = open_data(reference, job.model, n=reference_n, seed=job.seed)
-    if card.fitted:
-        _fit(job, name, call, known)
-    return PreparedInterpreter(card, call, known, passes)
-
-
-def _fit(job: Job, name: str, method: Any, known: Dataset) -> None:
-    """Fit an interpreter to the images of `--reference` under a progress bar."""
-    from underfire.hooks import unwrap
-
-    seen = 0
-
-    def passed(_: Any, inputs: tuple[Tensor, ...], __: Any) -> None:
-        nonlocal seen
-        seen += len(inputs[0])
-        show(min(seen, len(known)))
-
-    with progress(f"fitting {name}", len(known), unit="images", quiet=job.quiet) as show:
-        handle = unwrap(job.model).register_forward_hook(passed)
-        try:
-            method.fit(job.model, known)
-        finally:
-            handle.remove()
-        show(len(known))
-
-
 def explain(
     job: Job,
-    name: str,
+    names: tuple[str, ...],
     goal: str | None,
     settings: tuple[str, ...],
     reference: str | None = None,
     reference_n: int | None = None,
+    measures: tuple[str, ...] = (),
+    npy: bool = False,
 ) -> None:
     """Explain the predicted class of the images of `job`, or the class `goal`, and write the results.
 
     For an interpreter that returns changed images, `goal` is the class that the changed images should get.
+
+    Args:
+        job: the model, the images and the folder to write into.
+        names: the interpreters; several must return maps.
+        goal: a class by name or number, or None.
+        settings: options `name=value`; each applies to all interpreters that have it.
+        reference: the URI of images to fit interpreters to, or to compare with.
+        reference_n: how many of them; None takes all.
+        measures: names of measures of the maps.
+        npy: whether to write the maps themselves, as NumPy files.
     """
     import torch
 
-    method = prepare(job, name, settings, reference, reference_n)
-    show, endings, columns = _WRITERS[method.gives]
-    files = [f"{stem}.{ending.format(name=name)}" for stem in job.source.stems for ending in endings]
+    methods = [prepare(job, name, _of(name, names, settings), reference, reference_n) for name in names]
+    kinds = {method.gives for method in methods}
+    if kinds != {"map"} and (len(methods) > 1 or measures or npy):
+        other = next(method for method in methods if method.gives != "map")
+        raise InputError(f"{other.card.name} gives {other.gives}; several names, --measure and --npy need maps")
+    show, endings, columns = _WRITERS[methods[0].gives]
+    endings = (*endings, "{name}.npy") if npy else endings
+    asked = _measures(measures)
+    files = [f"{stem}.{end.format(name=name)}" for stem in job.source.stems for name in names for end in endings]
     rows: list[Row] = []
     with atomic_write_all(job.out, [*files, "results.json"], force=job.force) as staging:
-        for batch, logits, names in job.batches(name, method.passes):
+        for batch, logits, stems in job.batches(", ".join(names), sum(method.passes for method in methods)):
             wanted = None if goal is None else torch.full_like(batch.y, class_of(job.model, logits.shape[1], goal))
-            part = ExplainedBatch(batch, logits, wanted, names, job.about(batch, logits), staging)
-            show(job, method, part)
-            rows += part.rows
+            for method in methods:
+                about = [{"interpreter": method.card.name, **row} for row in job.about(batch, logits)]
+                part = ExplainedBatch(batch, logits, wanted, stems, about, staging, asked, npy)
+                show(job, method, part)
+                rows += part.rows
         (staging / "results.json").write_text(to_json(rows) + "\n", encoding="utf-8")
-    job.show(rows, columns)
-    if method.gives == "rules" and not job.quiet:
-        ERR.print(f"tree and network agree on {method.call.fidelity} of the held-out images", end="")
-        ERR.print(f"; a constant answer agrees on {method.call.constant.value:.3f}")
+    several = {"interpreter": "interpreter"} if len(methods) > 1 else {}
+    job.show(rows, {**several, **columns, **{entry.title: entry.title for entry in asked}})
+    if methods[0].gives == "rules" and not job.quiet:
+        ERR.print(f"tree and network agree on {methods[0].call.fidelity} of the held-out images", end="")
+        ERR.print(f"; a constant answer agrees on {methods[0].call.constant.value:.3f}")
+
+
+def _of(name: str, names: tuple[str, ...], settings: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the settings of one of several interpreters: those that it has, and those that none has."""
+    known = {other: find("interpreter", other).options for other in names}
+    keys = [setting.partition("=")[0] for setting in settings]
+    unknown = [key for key in keys if not any(key in found for found in known.values())]
+    chosen = {*known[name], *unknown}  # the check of the options refuses those that none has
+    return tuple(setting for setting, key in zip(settings, keys, strict=True) if key in chosen)
+
+
+def _measures(names: tuple[str, ...]) -> tuple[MeasureSpec, ...]:
+    """Return measures of single maps by their names.
+
+    Raises:
+        InputError: there is no such measure, or it compares two maps.
+    """
+    from underfire.audit.binding import compares, usable
+    from underfire.audit.schema import MeasureSpec
+
+    known = [name for name in usable("maps") if not compares(find("measure", name))] if names else []
+    for name in names:
+        if name not in known:
+            raise InputError(f"--measure {name!r} measures no single map; {nearest(name, known)}")
+    return tuple(MeasureSpec(name=name) for name in names)
 
 
 def _explained(job: Job, part: ExplainedBatch, y: Tensor) -> None:
@@ -176,6 +135,8 @@ def _explained(job: Job, part: ExplainedBatch, y: Tensor) -> None:
 
 
 def _show_maps(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
+    import numpy as np
+
     from underfire import figures
     from underfire.measures.localisation import mass_inside
 
@@ -186,11 +147,27 @@ def _show_maps(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> N
     measured = {"map_min": maps.amin((1, 2, 3)), "map_max": maps.amax((1, 2, 3))}
     if part.batch.mask is not None:
         measured["mass_inside"] = mass_inside(maps, part.batch.mask)
-    measured |= figures_of_maps
+    measured |= figures_of_maps | _measured(job, method, part, maps)
     _explained(job, part, k)
     for i, (stem, row, more) in enumerate(zip(part.stems, part.rows, rows_of(measured), strict=True)):
         row |= {**more, "file": f"{stem}.{method.card.name}.png"}
         figures.save(figures.heatmap(maps[i], part.batch.x[i]), part.staging / row["file"], at_least=224)
+        if part.npy:
+            np.save(part.staging / f"{stem}.{method.card.name}.npy", maps[i].cpu().numpy(), allow_pickle=False)
+
+
+def _measured(job: Job, method: PreparedInterpreter, part: ExplainedBatch, maps: Tensor) -> dict[str, Tensor]:
+    """Return the measures of the maps `[B, 1, h, w]`, `[B]` each, by name."""
+    from underfire.audit.binding import bind
+
+    x, y, mask = part.batch.x, part.classes, part.batch.mask
+    values = {"model": job.model, "x": x, "y": y, "m": maps, "logits": part.logits, "mask": mask, "goal": part.wanted}
+
+    def interpreter(_: Any, x: Tensor, y: Tensor) -> Any:
+        found = method(job, x, y)
+        return found[0] if isinstance(found, tuple) else found
+
+    return {entry.title: bind(entry)({**values, "interpreter": interpreter}) for entry in part.measures}
 
 
 def _show_images(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:

@@ -77,7 +77,8 @@ def attack(
 def explain(
     model: Model,
     name: Annotated[
-        str | None, typer.Argument(help="An interpreter of `underfire list interpreters`; leave it out with --all.")
+        str | None,
+        typer.Argument(help="An interpreter of `underfire list interpreters`, or several: NAME,NAME; none with --all."),
     ] = None,
     images: ImagesIfGiven = None,
     every: Annotated[
@@ -106,6 +107,11 @@ def explain(
     reference_n: Annotated[
         int | None, typer.Option(min=1, max=MOST, help="Number of images of --reference; default: all.")
     ] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(help="A measure of the maps, such as insertion or mass_inside; may be repeated."),
+    ] = None,
+    npy: Annotated[bool, typer.Option("--npy", help="Also write the maps themselves, as NumPy files.")] = False,
     settings: Settings = None,
     n: Number = None,
     size: Size = None,
@@ -122,18 +128,20 @@ def explain(
 
     if every and name is not None and images is None:  # with --all, the first argument is the images
         name, images = "all", name
-    if name is None or images is None or (every and (name != "all" or settings or reference)):
+    if name is None or images is None or (every and (name != "all" or settings or reference or measure or npy)):
         usage = "explain --all IMAGES --model URI" if every else "explain NAME IMAGES --model URI"
-        without = ", without --set and --reference" if every else ""
+        without = ", without --set, --reference, --measure and --npy" if every else ""
         raise typer.BadParameter(f"the arguments must be: underfire {usage}{without}")
     if classes is not None and not every:
         raise typer.BadParameter("--classes requires --all; one interpreter explains --goal, or the predicted class")
-    place = out or Path(f"underfire-{name}")
+    place = out or Path(f"underfire-{name.replace(',', '-').replace(' ', '')}")
     job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json)
     if every:
         side_by_side.explain_all(job, goal, classes)
     else:
-        explaining.explain(job, name, goal, tuple(settings or ()), reference, reference_n)
+        names = tuple(dict.fromkeys(part.strip() for part in name.split(",")))
+        more = tuple(measure or ()), npy
+        explaining.explain(job, names, goal, tuple(settings or ()), reference, reference_n, *more)
 
 
 @verbs.command()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from threading import Event, Thread
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
 from underfire.cli.shared import ERR
+
+EVERY = 30.0
+"""The seconds between two lines about the progress, where no terminal shows a bar."""
 
 
 class _Count(ProgressColumn):
@@ -46,10 +50,30 @@ def clock(seconds: float) -> str:
 
 
 @contextmanager
+def _lines(bars: Progress) -> Iterator[None]:
+    """Print the state of a bar as a line every `EVERY` seconds."""
+    end = Event()
+
+    def report() -> None:
+        while not end.wait(EVERY):
+            task = bars.tasks[0]
+            done, pace = (column.render(task).plain for column in (_Count(), _Pace()))
+            ERR.print(", ".join(filter(None, (f"{task.description}: {done}", pace))), soft_wrap=True)
+
+    thread = Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+@contextmanager
 def progress(
     what: str, total: float, *, unit: str, start: float = 0, quiet: bool = False
 ) -> Iterator[Callable[..., None]]:
-    """Show a progress bar on stderr that begins at `start`.
+    """Show a progress bar on stderr that begins at `start`; without a terminal, a line every `EVERY` seconds.
 
     Yields:
         `show(done, what)`, which moves the bar to `done` and may rename it.
@@ -65,7 +89,8 @@ def progress(
     bars.update(task, completed=start)
     bars.start()
     try:
-        yield lambda done, what=what: bars.update(task, completed=done, description=what)
+        with _lines(bars) if not (quiet or ERR.is_terminal) else nullcontext():
+            yield lambda done, what=what: bars.update(task, completed=done, description=what)
     except BaseException:
         bars.remove_task(task)  # leave room for the error message
         bars.live.transient = True

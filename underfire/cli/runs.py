@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,17 +123,21 @@ def report(
     as_json: bool,
     json_path: Path | None,
     csv: Path | None,
+    for_ci: Mapping[str, Path | None],
     fail_under: tuple[str, ...],
     confident: bool,
     quiet: bool,
 ) -> int:
     """Write the report of a run in the requested formats, by default as a page.
 
+    `for_ci` has the files for `junit` and `sarif`.
+
     Returns:
         The exit code, which depends on the gates.
     """
     from underfire import report as reports
     from underfire.audit.ledger import Ledger
+    from underfire.audit.summary import findings
 
     ledger = Ledger(run)
     gates = [parse(text, known_names(ledger.spec)) for text in fail_under]
@@ -141,13 +145,20 @@ def report(
     if ledger.missing and not quiet:
         ERR.print(f"the run is not finished: {ledger.missing} of {ledger.planned} cells are missing")
     page = None
-    if html is not None or not (as_json or csv):
+    if html is not None or not (as_json or csv or any(for_ci.values())):
         page = reports.html(ledger, html or _page(run, "report"))
     if csv is not None:
         reports.to_csv(ledger, csv)
     if json_path is not None:
         with atomic_write_all(json_path.parent, [json_path.name], force=True) as staging:
             (staging / json_path.name).write_text(to_json(reports.to_json(ledger)) + "\n", encoding="utf-8")
+    for name, place in for_ci.items():
+        if place is not None:
+            found = findings(ledger)
+            write = {"junit": reports.junit, "sarif": reports.sarif}[name]
+            text = write(ledger, found, outcomes(found, gates, confident=confident))
+            with atomic_write_all(place.parent, [place.name], force=True) as staging:
+                (staging / place.name).write_text(text, encoding="utf-8")
     return _results(ledger, gates, confident, quiet, as_json and json_path is None, page)
 
 

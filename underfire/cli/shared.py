@@ -123,12 +123,17 @@ def atomic_write_all(folder: Path, names: Sequence[str], *, force: bool = False)
     staging = Path(tempfile.mkdtemp(prefix=".underfire-", dir=parent))
     try:
         yield staging
-        folder.mkdir(parents=True, exist_ok=True)
         for name in names:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            move(staging / name, folder / name)
+            if (staging / name).exists() or not (folder / name).exists():  # `publish` has moved the others
+                publish(staging, folder, name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def publish(staging: Path, folder: Path, name: str) -> None:
+    """Move a finished file from a staging folder to `folder`, before the other files are finished."""
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    move(staging / name, folder / name)
 
 
 def device(name: str | None) -> str:

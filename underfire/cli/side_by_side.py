@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from underfire.cli.images import class_of
 from underfire.cli.pictures import Job, Row
-from underfire.cli.shared import ERR, atomic_write_all, to_json
+from underfire.cli.shared import ERR, atomic_write_all, publish, to_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +18,8 @@ _PASSES = 100_000  # approximate number of forward passes for an image with ten 
 
 def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
     """Write one figure for each image of `job`, with a row for each interpreter and a column for each class.
+
+    Each figure is in the folder as soon as it is drawn.
 
     Args:
         job: the model, the images and the folder to write into.
@@ -60,8 +62,11 @@ def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
                 figure = figures.sheet(shown, titles, heads, cell=1.7 if len(k) <= LIKELIEST else 1.0, legend=True)
                 figures.save(figure, staging / f"{stem}.all.png")
                 rows.append({**row, "explained": k.tolist(), "interpreters": titles, "file": f"{stem}.all.png"})
-        document = [{**row, "left_out": left_out} for row in rows]
-        (staging / "results.json").write_text(to_json(document) + "\n", encoding="utf-8")
+                # what is finished is in the folder, also if the next image is interrupted
+                document = [{**row, "left_out": left_out} for row in rows]
+                (staging / "results.json").write_text(to_json(document) + "\n", encoding="utf-8")
+                for name in (f"{stem}.all.png", "results.json"):
+                    publish(staging, job.out, name)
     job.show(document, {"id": "image", "class": "prediction", "conf": "conf", "file": "sheet"})
     if not job.quiet:
         for name, why in left_out.items():
