@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -29,13 +27,12 @@ def show_plan(spec: AuditSpec, out: str, as_json: bool) -> None:
     from underfire.audit.store import Store
     from underfire.audit.target import open_target
 
-    with redirect_stdout(sys.stderr):  # a model may print
-        target = open_target(spec)
-        preflight(target)
-        cells = plan(spec, target)
-        keys = Store(out).keys()
-        left = to_compute(cells, keys, {cell.key for cell in cells if arrays_key(cell.key) in keys})
-        found = costs(target, left.values())
+    target = open_target(spec)
+    preflight(target)
+    cells = plan(spec, target)
+    keys = Store(out).keys()
+    left = to_compute(cells, keys, {cell.key for cell in cells if arrays_key(cell.key) in keys})
+    found = costs(target, left.values())
     there = len({cell.key for cell in cells}) - len(left)
     seconds, advised = sum(cost.seconds for cost in found), shard_size(spec.shard_size, found)
     if as_json:
