@@ -72,8 +72,15 @@ def test_a_size_that_is_no_number_is_one_line(eps: Any) -> None:
         ball("linf", eps)
 
 
-@pytest.mark.parametrize("name", ["pgd", "fgsm", "square", "apgd", "mi_fgsm", "nes"])
-def test_attacks_refuse_grey_levels(name: str) -> None:
+SIZED = [card for card in uf.cards("attack") if "eps" in card.options]
+
+
+@pytest.mark.parametrize("card", SIZED, ids=lambda card: card.name)
+def test_every_attack_refuses_what_is_no_size_of_an_image(card: uf.catalog.Card[Any]) -> None:
     model = uf.Classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3)))
-    with pytest.raises(InputError, match="8/255"):
-        getattr(uf.attacks, name)(model, X, torch.tensor([0, 1, 2]), eps=8)
+    aim = {"interpreter": uf.interpreters.gradient} if "interpreter" in card.options else {}
+    optional = card.options["eps"].default is None
+    for wrong in (True, "much", 300.0, *([] if optional else [None]), *([8] if card.facts.norms[0] == "linf" else [])):
+        with pytest.raises(InputError) as error:
+            card(model, X, torch.tensor([0, 1, 2]), eps=wrong, **aim)
+        assert "\n" not in str(error.value)

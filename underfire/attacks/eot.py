@@ -74,6 +74,7 @@ def eot(
     """
     domain_of(model).require_images("eot")
     at_least_one(steps=steps, samples=samples)
+    threat = ball(norm, eps, mask, among=("linf", "l2"))
     photograph = transform or camera(
         rotation=rotation,
         perspective=perspective,
@@ -91,7 +92,7 @@ def eot(
         y,
         loop.Recipe(
             objective or log_success(),
-            ball(norm, eps, mask, among=("linf", "l2")),
+            threat,
             step_rule=step_rules.linear(first, first / 10) if step_size is None else step_size,
             views=views.eot(photograph, samples),
             keep=keep,
