@@ -13,7 +13,7 @@ import underfire
 RANKS: tuple[tuple[str, ...], ...] = (
     ("errors", "records", "catalog", "validate", "classes", "extras", "files", "own_code"),
     ("model", "domains", "hooks", "transforms", "data", "models", "figures"),
-    ("incremental", "gradients"),
+    ("incremental", "gradients", "checked_calls"),
     ("attribution",),
     ("measures",),
     ("ascent", "learning"),

@@ -124,7 +124,6 @@ def check_inputs(model: nn.Module, x: Tensor, y: Tensor, goal: Tensor | None = N
 
     Raises:
         DataError: `x` is not a batch of the model's domain, or `y` or `goal` is not int64 `[B]` with classes >= 0.
-        InputError: a goal equals the label of its sample.
     """
     domain_of(model).check(x)
     check_labels(x, y, goal)

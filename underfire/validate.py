@@ -57,19 +57,23 @@ def check_labels(x: Tensor, y: Tensor, goal: Tensor | None = None) -> None:
 
     Raises:
         DataError: the classes are not int64 `[B]`, or one is negative.
-        InputError: a goal equals the label of its sample.
     """
     for name, classes in (("labels", y), ("goal", goal)):
         if classes is None:
             continue
+        if not isinstance(classes, Tensor):
+            raise DataError(f"{name} must be int64 [{len(x)}], got a {type(classes).__name__}")
         if classes.shape != (len(x),) or classes.dtype != torch.int64:
             raise DataError(f"{name} must be int64 [{len(x)}], got {classes.dtype} {tuple(classes.shape)}")
         if len(x) and int(classes.min()) < 0:
             raise DataError(f"{name} must be >= 0, got {int(classes.min())}")
-    if goal is not None and bool((goal == y).any()):
-        raise InputError(
-            f"goal equals the label for {int((goal == y).sum())} of {len(x)} samples; choose other classes"
-        )
+
+
+def check_goal(y: Tensor, goal: Tensor) -> None:
+    """Raise InputError if a goal equals the label of its sample, which an attack on the class cannot reach."""
+    same = int((goal == y).sum())
+    if same:
+        raise InputError(f"goal equals the label for {same} of {len(y)} samples; choose other classes")
 
 
 def check_classes(logits: Tensor, y: Tensor, goal: Tensor | None = None) -> None:

@@ -26,7 +26,7 @@ from underfire.validate import check_classes
     paper="Zhang, Wang, Shen, Ji, Luo and Wang, Interpretable Deep Learning under Fire, USENIX Security 2020",
     knowledge="white-box",
     norms=("linf", "l2"),
-    goals=("untargeted", "targeted"),
+    goals=("untargeted", "targeted", "kept"),
     random=False,
     atlas="AML.T0043.000",
 )

@@ -19,7 +19,7 @@ from underfire.catalog.facts import (
     TrainingFacts,
 )
 from underfire.catalog.options import Converter, converters, number, spell
-from underfire.catalog.registry import Card, card, card_of, cards, facts_of, find
+from underfire.catalog.registry import Card, callers, card, card_of, cards, facts_of, find
 
 __all__ = [
     "FACTS",
@@ -35,6 +35,7 @@ __all__ = [
     "PartFacts",
     "PoisoningFacts",
     "TrainingFacts",
+    "callers",
     "card",
     "card_of",
     "cards",

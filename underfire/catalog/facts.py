@@ -41,7 +41,7 @@ class AttackFacts(Facts):
     Attributes:
         knowledge: what the attacker can use: the model's gradients (white-box), or only its answers (black-box).
         norms: the norms that the attack bounds or minimises, its default first.
-        goals: the modes that it supports.
+        goals: the modes that it supports; "kept": a goal may be the label itself, and the class is kept.
         random: whether its result depends on the generator.
         atlas: the identifier of its technique in MITRE ATLAS.
         minimal: whether it looks for the smallest perturbation that succeeds.
@@ -52,7 +52,7 @@ class AttackFacts(Facts):
 
     knowledge: Literal["white-box", "black-box"] = "white-box"
     norms: tuple[str, ...] = ("linf",)
-    goals: tuple[Literal["untargeted", "targeted"], ...] = ("untargeted",)
+    goals: tuple[Literal["untargeted", "targeted", "kept"], ...] = ("untargeted",)
     random: bool = True
     atlas: str = ""
     minimal: bool = False

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, partial, wraps
 from importlib.metadata import entry_points
 from typing import Any, Generic, Literal, get_type_hints, overload
 from typing import TypeVar as _PlainTypeVar
@@ -156,10 +156,15 @@ def _short(signature: inspect.Signature) -> str:
 
 
 _CARDS: dict[tuple[str, str], Card] = {}
+#: By kind, a function `(method, facts, arguments) -> result` that checks and converts the arguments of a method and then
+#: calls it. `underfire.checked_calls` fills it.
+callers: dict[str, Callable[[Callable[..., Any], Any, inspect.BoundArguments], Any]] = {}
 
 
 def card(kind: str, *, paper: str = "", name: str | None = None, **facts: Any) -> Callable[[_Method], _Method]:
     """Put the decorated method in the catalogue under its own name, or under `name`.
+
+    The arguments of an attack and of an interpreter are checked and converted in every call, see `checked_calls`.
 
     Args:
         kind: one of `KINDS`.
@@ -181,10 +186,31 @@ def card(kind: str, *, paper: str = "", name: str | None = None, **facts: Any) -
         old = known.function if known else method
         if (old.__module__, old.__qualname__) != (method.__module__, method.__qualname__):
             raise InputError(f"two {kind}s are named {key[1]!r}: {old.__module__} and {method.__module__}")
-        _CARDS[key] = Card(*key, method, paper, facts_for(*key, facts))
+        stated = facts_for(*key, facts)
+        method = _with_checks(kind, method, stated)
+        _CARDS[key] = Card(*key, method, paper, stated)
         return method
 
     return enter
+
+
+def _with_checks(kind: str, method: Any, facts: Facts) -> Any:
+    """Return the method with its calls made by `callers[kind]`; of a class, the calls of its objects."""
+    if inspect.isclass(method):
+        if "__call__" in vars(method):
+            setattr(method, "__call__", _with_checks(kind, vars(method)["__call__"], facts))  # noqa: B010
+        return method
+    if kind not in ("attack", "interpreter"):
+        return method
+    signature = inspect.signature(method)
+
+    @wraps(method)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        if kind not in callers:
+            return method(*args, **kwargs)
+        return callers[kind](method, facts, signature.bind(*args, **kwargs))
+
+    return checked
 
 
 @cache

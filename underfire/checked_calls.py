@@ -1,0 +1,123 @@
+"""Check and convert the arguments of every attack and interpreter, in one place, whatever model and images a user has.
+
+Any module or function becomes a `Classifier`, whose answers are read and checked on every pass. The caller's gradient
+mode does not matter: an attack runs with gradients enabled, and an interpreter leaves inference mode.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from underfire.catalog import AttackFacts, InterpreterFacts, callers, number
+from underfire.domains import domain_of
+from underfire.errors import DataError
+from underfire.model import Classifier, as_classifier, model_errors, session
+from underfire.validate import check_goal, check_labels
+
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32)
+
+
+def call_attack(method: Callable[..., Any], facts: AttackFacts, bound: inspect.BoundArguments) -> Any:
+    """Call an attack with checked arguments, and return its result without a graph.
+
+    Raises:
+        DataError: images, labels or goals are wrong. InputError: a goal equals the label, and the attack aims at the
+            class. ModelError: the model is wrong, or raises an error. Unsupported: the model has no gradient by its
+            image, and the attack needs one.
+    """
+    given = bound.arguments
+    model = given["model"] = as_classifier(given["model"])
+    with torch.inference_mode(False), torch.enable_grad(), _running(model, bound, detach=True):
+        x, y, goal = given["x"], given["y"], given.get("goal")
+        check_labels(x, y, goal)
+        if goal is not None and "kept" not in facts.goals:
+            check_goal(y, goal)
+        result = method(*bound.args, **bound.kwargs)
+    return result.detach() if isinstance(result, Tensor) else result
+
+
+def call_interpreter(method: Callable[..., Any], facts: InterpreterFacts, bound: inspect.BoundArguments) -> Any:
+    """Call an interpreter with checked arguments; a plain function stays the model, for methods that only ask it.
+
+    Raises:
+        DataError: the images are wrong. ModelError: the model is wrong, or raises an error. Unsupported: the model has
+            no gradient by its image, and the interpreter needs one.
+    """
+    given = bound.arguments
+    model = given["model"]
+    if isinstance(model, nn.Module) or not callable(model):
+        model = given["model"] = as_classifier(model)
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
+        stack.enter_context(_running(model, bound, detach=False))
+        return method(*bound.args, **bound.kwargs)
+
+
+callers |= {"attack": call_attack, "interpreter": call_interpreter}
+
+
+@contextmanager
+def _running(model: Any, bound: inspect.BoundArguments, *, detach: bool) -> Iterator[None]:
+    """Check and convert the arguments, and watch the model while the block runs.
+
+    A method that another method calls on the same model gets arguments that are checked already.
+    """
+    given = bound.arguments
+    if not isinstance(model, Classifier):
+        _convert(given, domain_of(model), detach)
+        yield
+        return
+    with session(model.module, model.domain, given["x"]) as (watched, nested):
+        if nested:
+            yield
+            return
+        _convert(given, model.domain, detach)
+        watched.x = given["x"].detach()
+        with model_errors(watched.x):
+            yield
+            watched.check_gradient(model.answer)
+        watched.warn()
+
+
+def _convert(given: dict[str, Any], domain: Any, detach: bool) -> None:
+    """Convert the arguments to what methods take: tensors that gradients can use, int64 classes, numbers.
+
+    Raises:
+        DataError: `x` is not a batch of the domain.
+    """
+    # tensors that were made in inference mode could not take part in a gradient
+    for name, value in given.items():
+        if isinstance(value, Tensor) and value.is_inference():
+            given[name] = value.clone()
+    # images
+    x = given["x"]
+    if not isinstance(x, Tensor):
+        raise DataError(f"the images must be a torch.Tensor, got {type(x).__module__}.{type(x).__name__}")
+    domain.check(x)
+    if detach:
+        given["x"] = x = x.detach()
+    # labels and goals, also as a list, a NumPy array, or one number for all
+    for name in ("y", "goal"):
+        value = given.get(name)
+        if isinstance(value, bool) or value is None:
+            continue
+        if isinstance(value, int):
+            value = [value] * len(x)
+        if not isinstance(value, Tensor):
+            try:
+                value = torch.as_tensor(value, device=x.device)
+            except (TypeError, ValueError, RuntimeError):
+                kind = type(value).__name__
+                raise DataError(f"{name} must be int64 classes [{len(x)}], got a {kind} that is no tensor") from None
+            value = value.long() if value.numel() == 0 else value
+        given[name] = value.long() if value.dtype in _WHOLE else value
+    if isinstance(given.get("eps"), str):
+        given["eps"] = number(given["eps"])
