@@ -11,6 +11,7 @@ from underfire.validate import (
     at_least_one,
     check_choice,
     check_classes,
+    check_goal,
     check_labels,
     default_generator,
     per_sample,
@@ -47,7 +48,7 @@ def test_labels_must_be_one_class_for_each_sample() -> None:
     with pytest.raises(DataError, match="goal"):
         check_labels(x, torch.tensor([0, 1]), torch.tensor([1.0, 0.0]))
     with pytest.raises(InputError, match="1 of 2"):
-        check_labels(x, torch.tensor([0, 1]), torch.tensor([1, 1]))
+        check_goal(torch.tensor([0, 1]), torch.tensor([1, 1]))
 
 
 def test_the_default_generator_always_begins_alike_and_leaves_the_global_one_alone() -> None:

@@ -61,6 +61,7 @@ def worst_of(
                 if done == 0:
                     check_classes(logits, targets.y, targets.goal)
                 value = objective(targets.step(model, x_adv, logits)).to(x.dtype).view(len(rows), width)
+                value = value.nan_to_num(nan=float("-inf"))
                 success = succeeded(logits, targets.y, targets.goal).view(len(rows), width)
                 # take the first success if one is enough, and the largest margin otherwise
                 rank = torch.where(success, float("inf"), value) if keep == "success" else value

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.gradients.estimators import autograd
+from underfire.model import note_finite
 from underfire.validate import per_sample
 
 if TYPE_CHECKING:
@@ -62,9 +63,13 @@ class Step:
 
 
 def succeeded(logits: Tensor, y: Tensor, goal: Tensor | None) -> Tensor:
-    """Return whether each row has left class `y`, or reached its goal, bool `[B]`."""
-    predicted = logits.argmax(1)
-    return predicted != y if goal is None else predicted == goal
+    """Return whether each row has left class `y`, or reached its goal, bool `[B]`.
+
+    A row with a logit that is NaN or infinite is no success.
+    """
+    predicted, finite = logits.argmax(1), logits.isfinite().all(1)
+    note_finite(finite)
+    return (predicted != y if goal is None else predicted == goal) & finite
 
 
 def value_and_grad(

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent.queries import Queries
 from underfire.ascent.rows import in_parts
+from underfire.ascent.step import succeeded
 from underfire.ascent.threats import ball
 from underfire.attacks.apgd import apgd
 from underfire.attacks.fab import fab
@@ -101,14 +102,14 @@ def autoattack(
     with frozen(model), _by_pixels(model) if on_cpu else nullcontext():
         logits = in_parts(model, x, chunk)
         check_classes(logits, y)
-        going = (logits.argmax(1) == y).nonzero().squeeze(1)
+        going = (~succeeded(logits, y, None)).nonzero().squeeze(1)
         # each member attacks the samples that no member before it fooled
         for member, options in members:
             if len(going) == 0:
                 break
             budget = {"queries": limit[going]} if member is square else {}
             found = member(model, x[going], y[going], eps=eps[going], **budget, **options)
-            fooled = in_parts(model, found, chunk).argmax(1) != y[going]
+            fooled = succeeded(in_parts(model, found, chunk), y[going], None)
             x_adv[going[fooled]] = found[fooled]
             going = going[~fooled]
     return x_adv.contiguous()

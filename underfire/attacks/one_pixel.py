@@ -83,7 +83,7 @@ def one_pixel(
         flat = genes.flatten(0, 1)
         logits = ask.each(lambda rows: paint(x[owner[rows]], flat[rows], pixels[owner[rows]]), owner)
         everyone = Targets(y[owner], None if goal is None else goal[owner], owner)
-        fitness = log_odds()(everyone.step(model, x, logits)).to(x.dtype)
+        fitness = log_odds()(everyone.step(model, x, logits)).to(x.dtype).nan_to_num(nan=float("-inf"))
         reached = ask.reached(logits, owner)
         return fitness.view(-1, population), reached.view(-1, population)
 

@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from underfire.errors import InputError
-from underfire.hooks import capture_relu_rule, frozen, uncached, unwrap
+from underfire.hooks import capture_relu_rule, frozen, is_compiled, readable_layers, uncached, unwrap
+from underfire.model import unwatched
 
 OfVariants = Callable[..., Tensor]
 """A function `(image, variant, *tensors) -> [n, ...]`; `image` and `variant` are indices, int64 `[n]`."""
@@ -33,7 +34,8 @@ def resolve_chunk(
 ) -> int:
     """Return `chunk`, or if it is None, how many images may go through the model at once in `memory` MiB.
 
-    If the model is not an `nn.Module`, its memory cannot be measured, and `image_chunk` decides.
+    If the model is not an `nn.Module`, or was compiled by `torch.jit`, its memory cannot be measured, and `image_chunk`
+    decides.
 
     Args:
         x: images; only their size, dtype and device matter.
@@ -43,7 +45,7 @@ def resolve_chunk(
     Raises:
         InputError: the chunk is below 1, or the memory is too small for one image.
     """
-    if chunk is None and isinstance(model, nn.Module):
+    if chunk is None and isinstance(model, nn.Module) and not is_compiled(model):
         return chunk_within(model, x, memory, gradients=gradients, twice=twice)
     return image_chunk(x, chunk)
 
@@ -105,8 +107,8 @@ def _cost(model: nn.Module, x: Tensor) -> tuple[int, int]:
         return t
 
     # one pass: hooks weigh every layer without children, autograd reports what it saves
-    with ExitStack() as stack, torch.enable_grad(), frozen(model):
-        for module in unwrap(model).modules():
+    with ExitStack() as stack, torch.enable_grad(), frozen(model), unwatched():
+        for _, module in (("", unwrap(model)), *readable_layers(model)):
             if next(module.children(), None) is None:
                 stack.callback(module.register_forward_hook(weigh).remove)
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(save, lambda t: t))

@@ -18,6 +18,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from underfire.ascent.step import succeeded
 from underfire.ascent.threats import ball
 from underfire.audit.schema import AttackSpec, AuditSpec
 from underfire.catalog import find
@@ -240,7 +241,7 @@ def _noise(model: nn.Module, x: Tensor, y: Tensor, budget: Budget) -> Tensor:
 @torch.no_grad()
 def _wrong(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     with frozen(model):
-        return model(x).argmax(1) != y
+        return succeeded(model(x), y, None)
 
 
 def _diameter(model: nn.Module, x: Tensor, norm: str, eps: float) -> float:

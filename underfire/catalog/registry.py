@@ -156,8 +156,8 @@ def _short(signature: inspect.Signature) -> str:
 
 
 _CARDS: dict[tuple[str, str], Card] = {}
-#: By kind, a function `(method, facts, arguments) -> result` that checks and converts the arguments of a method and then
-#: calls it. `underfire.checked_calls` fills it.
+#: By kind, a function `(method, facts, arguments) -> result` that checks and converts the arguments of a method, and
+#: then calls it. `underfire.checked_calls` fills it.
 callers: dict[str, Callable[[Callable[..., Any], Any, inspect.BoundArguments], Any]] = {}
 
 

@@ -104,6 +104,16 @@ def _find(model: nn.Module, name: str) -> tuple[str, nn.Module, str | None]:
     return name, layers[name], None
 
 
+def version(t: Tensor) -> int:
+    """Return how often a tensor was written to; 0 for one that was made in inference mode, which is not counted."""
+    return 0 if t.is_inference() else t._version
+
+
+def is_compiled(model: object) -> bool:
+    """Return whether `torch.jit` compiled a part of the model, whose layers take no hooks."""
+    return isinstance(model, nn.Module) and any(isinstance(m, torch.jit.ScriptModule) for m in model.modules())
+
+
 class _Memo:
     """The forward pass that `shared_forward` remembers, and the names of the layers that every pass reads."""
 
@@ -120,7 +130,7 @@ class _Memo:
         self.outputs: dict[str, Tensor] = {}
 
     def holds(self, x: Tensor) -> bool:
-        return self.x is x and self.key == (x._version, torch.is_grad_enabled())
+        return self.x is x and self.key == (version(x), torch.is_grad_enabled())
 
 
 _MEMOS: WeakKeyDictionary[nn.Module, _Memo] = WeakKeyDictionary()
@@ -232,7 +242,7 @@ def read(
     if missing:
         raise ModelError(f"layer {missing[0]!r} took no part in the forward pass")
     if memo is not None:
-        memo.x, memo.key, memo.logits, memo.outputs = x, (x._version, torch.is_grad_enabled()), logits, outputs
+        memo.x, memo.key, memo.logits, memo.outputs = x, (version(x), torch.is_grad_enabled()), logits, outputs
     return logits, outputs
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from underfire.hooks.applied import APPLIED, AppliedFunctions
 from underfire.hooks.layouts import Trace
-from underfire.hooks.reading import frozen, readable_layers, remove_at_exit, uncached
+from underfire.hooks.reading import frozen, readable_layers, remove_at_exit, uncached, version
 
 # Modules that resample feature maps to a fixed grid.
 _RESAMPLE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -67,7 +67,7 @@ class _Noter(AppliedFunctions):
             return
         # a layer that returns the tensor of the layer inside it is not recorded again
         before = self.before
-        same = before is not None and before[0].data_ptr() == output.data_ptr() and before[1] == output._version
+        same = before is not None and before[0].data_ptr() == output.data_ptr() and before[1] == version(output)
         if not same or before is None or before[0].shape != output.shape:
             self._record(name, output)
             if isinstance(module, _RESAMPLE):
@@ -76,7 +76,7 @@ class _Noter(AppliedFunctions):
             self._forget(before[2])
             self._record(name, output)
         self.watch(name, output)
-        self.before = output, output._version, None
+        self.before = output, version(output), None
 
     def applied(self, name: str, function: str, result: Tensor) -> Tensor:
         """Record the result of a function that the network applies to the output of a layer."""
@@ -85,7 +85,7 @@ class _Noter(AppliedFunctions):
             self.trace.count += 1
             self.trace.outputs[name] = self.trace.count, result.shape
             self._record(name, result)
-            self.before = result, result._version, name
+            self.before = result, version(result), name
         return result
 
     def _record(self, name: str, output: Tensor) -> None:

@@ -30,11 +30,12 @@ def _checked(logits: Tensor, y: Tensor) -> Tensor:
 def success(logits_adv: Tensor, y: Tensor, goal: Tensor | None = None) -> Tensor:
     """Return whether the attack worked, bool `[B]`: the prediction is not `y`, or it is `goal` if one is given.
 
-    The attack success rate is `statistics.rate` of this over the samples that the clean model classifies correctly.
+    A row with a logit that is NaN or infinite is no success. The attack success rate is `statistics.rate` of this over
+    the samples that the clean model classifies correctly.
     """
     wanted = _checked(logits_adv, y if goal is None else goal)[:, 0]
     prediction = logits_adv.argmax(1)
-    return prediction != wanted if goal is None else prediction == wanted
+    return (prediction != wanted if goal is None else prediction == wanted) & logits_adv.isfinite().all(1)
 
 
 @card("measure", paper=_ADV2, table="rows", higher_is_better=False, limits=(0.0, 1.0))
@@ -68,6 +69,9 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     limits=(0.0, 1.0),
 )
 def accuracy(logits: Tensor, y: Tensor) -> float:
-    """Return the share of samples whose largest logit is that of class `y`; nan for an empty batch."""
+    """Return the share of samples whose largest logit is that of class `y`; nan for an empty batch.
+
+    A sample with a logit that is NaN or infinite does not count as right.
+    """
     column = _checked(logits, y)
-    return (logits.argmax(1) == column[:, 0]).double().mean().item()
+    return ((logits.argmax(1) == column[:, 0]) & logits.isfinite().all(1)).double().mean().item()

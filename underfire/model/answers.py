@@ -69,7 +69,10 @@ def _entry(answer: Any, output: str | int | None, count: int) -> Tensor:
     if isinstance(answer, Mapping):
         entries = dict(answer)
     elif isinstance(answer, (tuple, list)):
-        entries = {**dict(enumerate(answer)), **{name: getattr(answer, name) for name in getattr(answer, "_fields", ())}}
+        entries = {
+            **dict(enumerate(answer)),
+            **{name: getattr(answer, name) for name in getattr(answer, "_fields", ())},
+        }
     elif isinstance(getattr(answer, str(wanted), None), Tensor):
         entries = {wanted: getattr(answer, str(wanted))}
     found = entries.get(wanted)
@@ -93,7 +96,7 @@ def _only(entries: Any, count: int, *, one: bool) -> Tensor | None:
         if isinstance(e, Tensor)
         and len(e.shape) in ((1, 2) if one else (2,))
         and len(e) == count
-        and (e.numel() == count) == one
+        and (e.shape[1:].numel() == 1) == one
     ]
     return fit[0] if len(fit) == 1 else None
 

@@ -30,8 +30,8 @@ class Classifier(nn.Module):
     The classifier normalises the images itself, so that perturbations are measured on images in `[0, 1]`. The wrapped
     module is not changed and keeps its device and dtype; images are cast to its dtype.
 
-    The module may answer with logits `[B, K]`, with a tuple, a mapping or an object that holds them, with one number per
-    image, or with probabilities; `output` says which, where it cannot be seen.
+    The module may answer with logits `[B, K]`, with a tuple, a mapping or an object that holds them, with one number
+    per image, or with probabilities; `output` says which, where it cannot be seen.
 
     Args:
         module: maps normalised images to logits `[B, K]`.

@@ -81,7 +81,7 @@ class Session:
         """Warn if an answer of the model was NaN or infinite."""
         if self.finite is not None and not bool(self.finite):
             text = "some answers of the model were NaN or infinite; such an image is never a success of an attack"
-            warnings.warn(text, RuntimeWarning, stacklevel=5)
+            warnings.warn(text, RuntimeWarning, stacklevel=6)
 
 
 @contextmanager

@@ -229,6 +229,16 @@ def deterministic(subject: Subject) -> None:
     require(_equal(first, second), "two calls without a generator differ")
 
 
+def same_in_inference_mode(subject: Subject) -> None:
+    """Check that the explanation is the same inside `torch.inference_mode()`."""
+    model, x, y = setting()
+    interpret = subject.prepared(model)
+    outside = interpret(model, x, y)
+    with torch.inference_mode():
+        inside = interpret(model, x.clone(), y.clone())
+    require(_equal(inside, outside), "another explanation inside torch.inference_mode()")
+
+
 def empty_batch(subject: Subject) -> None:
     """Check that an empty batch has an empty explanation."""
     model, x, y = setting()
@@ -246,6 +256,14 @@ def bad_input(subject: Subject) -> None:
         interpret(model, x, wrong)
     with refused(DataError, "int64", "classes that are no integers"):
         interpret(model, x, y.double())
+    for what, words, images in (
+        ("a NumPy array", "torch.Tensor", x.numpy()),
+        ("of three dimensions", "float32 or float64", x[0]),
+        ("whole numbers", "float32 or float64", (x * 255).to(torch.uint8)),
+        ("pixels from 0 to 255", "must be in", x * 255),
+    ):
+        with refused(DataError, words, f"images that are {what}"):
+            interpret(model, images, y)
     if "chunk" in subject.parameters:
         with refused(InputError, "chunk", "chunk=0"):
             subject.prepared(model, chunk=0)(model, x, y)
@@ -264,6 +282,7 @@ PROMISES: dict[str, Callable[[Subject], None]] = {
         differentiable_as_the_card_says,
         model_left_as_found,
         deterministic,
+        same_in_inference_mode,
         empty_batch,
         bad_input,
     )

@@ -15,7 +15,7 @@ from underfire.errors import InputError, ModelError
 from underfire.gradients.estimators import autograd
 from underfire.hooks import frozen, shared_forward
 from underfire.interpreters.counterfactual.plausibility import KINK, plausible
-from underfire.validate import at_least_one, check_classes, per_sample
+from underfire.validate import at_least_one, check_classes, check_goal, per_sample
 
 _HALVINGS = 14  # bisections of the change at the end
 _ENTRY = 0.01  # most that the L1 term alone may change a value of the image in one step
@@ -92,6 +92,8 @@ def counterfactual(
             f"{step_size:g}, {c:g}, {sparsity:g}, {smoothness:g}, {theta:g}, {confidence:g}"
         )
     check_inputs(model, x, y, goal)
+    if goal is not None:
+        check_goal(y, goal)
     x = x.detach()
     with frozen(model), shared_forward(model):
         with torch.no_grad():
