@@ -75,11 +75,15 @@ class Domain:
             return None
         return _constant(tuple(float(kind == "numeric") for kind in self.kinds), x.dtype, x.device)
 
-    def check(self, x: Tensor) -> None:
-        """Raise DataError unless `x` is a batch of this domain, with values in the box."""
+    def check(self, x: Tensor, *, half: bool = False) -> None:
+        """Raise DataError unless `x` is a batch of this domain, with values in the box.
+
+        Half-precision inputs are refused unless `half`: they round away the steps of an attack of 1/255. The model may
+        have any dtype.
+        """
         inputs = "images" if self.name == "image" else f"inputs of domain {self.name!r}"
-        if x.dim() != self.ndim or x.dtype not in (torch.float32, torch.float64):
-            # Half-precision inputs are refused, because they round away steps of 1/255; the model may have any dtype.
+        allowed = (torch.float32, torch.float64, *((torch.float16, torch.bfloat16) if half else ()))
+        if x.dim() != self.ndim or x.dtype not in allowed or x.layout != torch.strided:
             shape = "[B, C, H, W]" if self.name == "image" else f"with {self.ndim} dimensions"
             raise DataError(f"{inputs} must be float32 or float64 {shape}, got {x.dtype} {tuple(x.shape)}")
         for part in (self.low, self.high, self.kinds):
@@ -91,7 +95,7 @@ class Domain:
             )
             word = "pixels" if self.name == "image" else "values"
             raise DataError(
-                f"{word} must be in [{low}, {high}], got values from {float(x.min()):g} to {float(x.max()):g}"
+                f"{word} must be in [{low}, {high}], got values from {float(x.detach().min()):g} to {float(x.detach().max()):g}"
             )
 
     def contains(self, x: Tensor) -> Tensor:

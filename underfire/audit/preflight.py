@@ -12,6 +12,7 @@ from torch import Tensor
 
 from underfire.audit.labels import check_swapped
 from underfire.audit.methods import attack_of, interpreter_of
+from underfire.audit.normalisation import check_normalisation
 from underfire.audit.schema import key_path
 from underfire.audit.target import Target
 from underfire.catalog import Card
@@ -54,6 +55,7 @@ def preflight(target: Target) -> TrialTimes:
         raise DataError(f"{counts}: {listing(names)}; `classes` under `data` names them in the order of the outputs")
     if not target.data.by_name:
         check_swapped(preview.logits, preview.y, target.labels)
+    check_normalisation(target)
     _accurate(preview.logits, preview.y)
     interpreters = _interpreters(target)
     return TrialTimes(_attacks(target), interpreters)

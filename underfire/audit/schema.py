@@ -87,6 +87,7 @@ class ModelSpec(_Strict):
     mean: PerChannel | None = None
     std: PerChannel | None = None
     labels: list[Text] | None = None
+    output: Text | Annotated[int, Field(ge=0, lt=1000)] | None = None
 
 
 class DataSpec(_Strict):

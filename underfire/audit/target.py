@@ -183,6 +183,6 @@ def open_target(spec: AuditSpec) -> Target:
     except Unsupported as error:
         raise SpecError(f"'device' {str(error).removeprefix('device ')}") from None
     m, d = spec.model, spec.data
-    model = models.load(m.uri, device=spec.device, mean=m.mean, std=m.std, labels=m.labels)
+    model = models.load(m.uri, device=spec.device, mean=m.mean, std=m.std, labels=m.labels, output=m.output)
     images = open_data(d.uri, model, n=d.n, seed=d.seed, names=d.classes)
     return Target(spec, model, images, {entry.title: interpreter_of(entry) for entry in spec.interpreters})

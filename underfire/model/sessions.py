@@ -50,7 +50,8 @@ class Session:
             point.register_hook(self._look)
 
     def _look(self, gradient: Tensor) -> None:
-        self.gradient = bool(self.gradient) or bool(gradient.any())
+        if gradient.numel():
+            self.gradient = bool(self.gradient) or bool(gradient.any())
 
     def check_gradient(self, answer: Callable[[Tensor], Tensor]) -> None:
         """Raise Unsupported if the only gradient so far was zero for all inputs, and the logits have none either.
@@ -86,12 +87,15 @@ class Session:
 
 @contextmanager
 def session(module: nn.Module, domain: Domain, x: Tensor) -> Iterator[tuple[Session, bool]]:
-    """Watch the use of a module inside the block; yield the session, and whether a session began outside the block."""
-    known = current(module)
-    if known is not None:
-        yield known, True
+    """Watch the use of a module inside the block; yield the session, and whether a session began outside the block.
+
+    A call during back-propagation counts as inside: a method computes a part of its result again there, perhaps in a
+    thread of torch while the session's own thread waits.
+    """
+    known, new = current(module), Session(module, domain, x)
+    if known is not None or torch._C._current_graph_task_id() != -1:
+        yield known or new, True
         return
-    new = Session(module, domain, x)
     with exclusive(module):
         token = _CURRENT.set(new)
         try:

@@ -27,6 +27,7 @@ class LoadedModel:
         std: divides images after that, likewise.
         labels: class names; None where the source has none.
         domain: the kind of input.
+        output: how the logits are read from the answer, see `Classifier`.
     """
 
     module: nn.Module
@@ -34,6 +35,7 @@ class LoadedModel:
     std: float | Sequence[float] | None = 1.0
     labels: Sequence[str] | None = None
     domain: Domain = IMAGES
+    output: str | int | None = None
 
 
 def timm(name: str, options: Options) -> LoadedModel:

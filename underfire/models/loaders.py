@@ -26,6 +26,7 @@ def load(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     labels: Sequence[str] | None = None,
+    output: str | int | None = None,
 ) -> Classifier:
     """Return the classifier that `uri` names, in evaluation mode on `device`.
 
@@ -33,7 +34,8 @@ def load(
     the zoo, `timm:NAME`, `torchvision:NAME` or `python:package.module:factory`), `FILE` (TorchScript),
     `FILE.pt2?trust=true`, `python:package.module:name` (a module, a `Classifier`, or a function that returns one),
     `timm:NAME`, `torchvision:NAME`, `hf:NAME` and `onnx:FILE`. The options `mean` and `std` may follow each, as in
-    `?mean=0.5,0.5,0.5&std=0.25`. The arguments `mean`, `std` and `labels` replace those of the source.
+    `?mean=0.5,0.5,0.5&std=0.25`. The arguments `mean`, `std`, `labels` and `output` (see
+    `Classifier`) replace those of the source.
 
     Raises:
         ModelError: the scheme or the architecture is unknown, the file is missing or damaged, the weights do not fit,
@@ -59,6 +61,7 @@ def load(
         std=std,
         labels=_printable(found.labels if labels is None else labels),
         domain=found.domain,
+        output=found.output if output is None else output,
     )
     try:
         return classifier.to(device).eval()
