@@ -94,9 +94,8 @@ class Domain:
                 f"{bound:g}" if isinstance(bound, int | float) else "its bound" for bound in (self.low, self.high)
             )
             word = "pixels" if self.name == "image" else "values"
-            raise DataError(
-                f"{word} must be in [{low}, {high}], got values from {float(x.detach().min()):g} to {float(x.detach().max()):g}"
-            )
+            least, most = (float(bound) for bound in x.detach().aminmax())
+            raise DataError(f"{word} must be in [{low}, {high}], got values from {least:g} to {most:g}")
 
     def contains(self, x: Tensor) -> Tensor:
         """Return which entries lie in the box, bool like `x`; NaN lies outside."""

@@ -193,7 +193,7 @@ def _show_images(job: Job, method: PreparedInterpreter, part: ExplainedBatch) ->
         "conf_changed": prediction.confidence(answers, became),
         "success": there,
         "success_saved": saved != pred if wanted is None else saved == wanted,
-        "in_box": perturbation.in_box(changed),
+        "in_box": perturbation.in_box(changed, domain=job.model.domain),
         **perturbation.sizes(x, changed),
         "pixels": perturbation.l0_pixels(x, changed),
     }

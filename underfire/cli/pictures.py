@@ -232,7 +232,9 @@ def _measured(
     saved = model.predict((x_adv * 255).round() / 255)
     return {
         **({} if goal is None else {"goal": goal}),
-        **attack_outcome(model.predict, batch.x, x_adv, batch.y, goal, norm=str(entry.norm), eps=entry.eps[0]),
+        **attack_outcome(
+            model.predict, batch.x, x_adv, batch.y, goal, norm=str(entry.norm), eps=entry.eps[0], domain=model.domain
+        ),
         "success_saved": success(saved, batch.y, goal),
         "pixels": l0_pixels(batch.x, x_adv),
     }

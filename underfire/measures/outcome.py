@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from underfire.domains import IMAGES, Domain
 from underfire.measures.perturbation import in_box, sizes, within
 from underfire.measures.prediction import confidence, success
 
@@ -21,6 +22,7 @@ def attack_outcome(
     norm: str = "",
     eps: float | None = None,
     logits: Tensor | None = None,
+    domain: Domain = IMAGES,
 ) -> dict[str, Tensor]:
     """Return what an attack achieved on each sample, each value `[B]`, by name.
 
@@ -37,11 +39,12 @@ def attack_outcome(
         norm: the norm of `eps`; a change that is not additive cannot be measured, and counts as within `eps`.
         eps: the largest size that the attack was allowed; None is any.
         logits: the logits of `x_adv`, if they are known.
+        domain: the kind of input, whose box counts.
     """
     if logits is None:
         with torch.no_grad():
             logits = model(x_adv)
-    pred, inside = logits.argmax(1), in_box(x_adv)
+    pred, inside = logits.argmax(1), in_box(x_adv, domain=domain)
     allowed = torch.ones_like(inside) if eps is None else within(x, x_adv, norm, eps)
     return {
         "pred_adv": pred,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from underfire.catalog import card
+from underfire.domains import IMAGES, Domain
 from underfire.errors import InputError
 from underfire.measures.arrays import same_shape, wide
 
@@ -63,9 +64,13 @@ def l0_pixels(x: Tensor, x_adv: Tensor) -> Tensor:
     higher_is_better=True,
     limits=(0.0, 1.0),
 )
-def in_box(x_adv: Tensor) -> Tensor:
-    """Return whether every feature of a sample lies in [0, 1], without tolerance, bool `[B]`; NaN does not."""
-    return ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
+def in_box(x_adv: Tensor, *, domain: Domain = IMAGES) -> Tensor:
+    """Return whether every feature of a sample lies in the box, without tolerance, bool `[B]`; NaN does not.
+
+    Args:
+        domain: the kind of input, whose box counts; that of images is [0, 1].
+    """
+    return domain.contains(x_adv).flatten(1).all(1)
 
 
 def sizes(x: Tensor, x_adv: Tensor) -> dict[str, Tensor]:

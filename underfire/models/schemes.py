@@ -103,9 +103,8 @@ def _from_python(path: str, options: Options) -> LoadedModel:
     else:
         raise ModelError(f"{uri} must be a torch module or a function that returns one, it is {type(made).__name__}")
     if isinstance(made, Classifier):
-        return LoadedModel(
-            made.module, made.mean.flatten().tolist(), made.std.flatten().tolist(), made.labels, made.domain
-        )
+        mean, std = made.mean.flatten().tolist(), made.std.flatten().tolist()
+        return LoadedModel(made.module, mean, std, made.labels, made.domain, made.output)
     if not isinstance(made, nn.Module):
         raise ModelError(f"{uri} must return a torch module or a Classifier, it returned {type(made).__name__}")
     return LoadedModel(made)

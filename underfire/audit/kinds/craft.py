@@ -89,7 +89,10 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
         x_adv = attack_of(entry, sizes[0])(model, x.clone(), y, goal=goal, generator=generator)
         seconds = _now(x) - start
     x_adv = _checked(x_adv, x)
-    logits = model.predict(x_adv, batch_size=spec.batch_size)
+    # an image whose answer is not finite is no success: the clean image stands for it
+    logits = model.predict(x_adv, batch_size=spec.batch_size, finite=False)
+    finite = logits.isfinite().all(1)
+    x_adv, logits = torch.where(_rows(finite, x), x_adv, x), torch.where(finite[:, None], logits, clean)
     result = Result(arrays={"x_adv": difference(x_adv, x), "logits": logits})
     cost = {"forwards": count.forwards / n, "backwards": count.backwards / n, "seconds": seconds / n}
     for eps in sizes:
@@ -103,6 +106,7 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
             norm=str(entry.norm),
             eps=eps,
             logits=torch.where(kept[:, None], logits, clean),
+            domain=model.domain,
         )
         result.add(n, id=list(batch.ids), eps=eps, goal=-1 if goal is None else goal, **outcome, **cost)
     return result

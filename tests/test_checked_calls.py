@@ -1,0 +1,170 @@
+"""Whatever model, images and mode a caller has, a method gives the right result or says in one line what is wrong."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import underfire as uf
+from underfire.errors import DataError, InputError, ModelError, Unsupported
+from underfire.measures import prediction
+from underfire.testing.any_model import Around
+
+X = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
+
+
+def linear(classes: int = 4) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(48, classes)).eval()
+
+
+NET = linear()
+Y = NET(X).argmax(1)
+
+
+def around(answer: Any) -> Around:
+    return Around(NET, answer).eval()
+
+
+@pytest.mark.parametrize(
+    ("answer", "output"),
+    [
+        (lambda net, x: {"logits": net(x), "loss": None}, None),
+        (lambda net, x: {"scores": net(x)}, None),
+        (lambda net, x: SimpleNamespace(logits=net(x)), None),
+        (lambda net, x: (net(x), None), None),
+        (lambda net, x: (net(x), net(x).relu()), 0),
+        (lambda net, x: {"a": net(x), "b": net(x).relu()}, "a"),
+    ],
+)
+def test_logits_are_read_out_of_an_answer(answer: Any, output: Any) -> None:
+    assert torch.equal(uf.Classifier(around(answer), output=output)(X), NET(X))
+
+
+@pytest.mark.parametrize(
+    ("answer", "output", "word"),
+    [
+        (lambda net, x: net(x)[:, :1], None, "binary"),
+        (lambda net, x: net(x)[:, 0], None, "binary"),
+        (lambda net, x: net(x), "binary", "one number per image"),
+        (lambda net, x: (net(x), net(x).relu()), None, "output=NUMBER"),
+        (lambda net, x: {"a": net(x)[:, 0]}, None, "output=NAME"),
+        (lambda net, x: net(x), "probabilities", "sum to 1"),
+        (lambda net, x: net(x).argmax(1), None, "int64"),
+        (lambda net, x: net(x).to("meta"), None, "meta"),
+        (lambda net, x: 3, None, "int"),
+    ],
+)
+def test_an_answer_without_logits_is_refused(answer: Any, output: Any, word: str) -> None:
+    with pytest.raises(ModelError, match=word):
+        uf.Classifier(around(answer), output=output)(X)
+
+
+def test_one_logit_is_two_classes() -> None:
+    logits = uf.Classifier(around(lambda net, x: net(x)[:, :1]), output="binary")(X)
+    assert torch.allclose(logits.softmax(1)[:, 1], NET(X)[:, 0].sigmoid())
+    assert torch.allclose(logits[:, 1] - logits[:, 0], NET(X)[:, 0])
+
+
+def test_probabilities_are_noticed_and_their_logarithm_is_attacked_as_the_logits_are() -> None:
+    soft = around(lambda net, x: net(x).softmax(1))
+    for method in (uf.attacks.pgd, uf.interpreters.gradient, uf.interpreters.rise):
+        with pytest.raises(ModelError, match="probabilities"):
+            method(soft, X, Y)
+    model = uf.Classifier(soft, output="probabilities")
+    margins = [prediction.margin(m(X), Y) for m in (model, uf.Classifier(NET))]
+    assert torch.allclose(*margins, atol=1e-5)
+
+
+def test_channels_of_the_normalisation_must_be_those_of_the_images() -> None:
+    with pytest.raises(ModelError, match="3 channels"):
+        uf.Classifier(NET, mean=[0.5] * 3)(X[:, :1])
+
+
+def test_an_error_of_the_network_is_one_line() -> None:
+    def answer(net: nn.Module, x: Tensor) -> Tensor:
+        raise ValueError("image size 4\nis wrong")
+
+    for call in (uf.attacks.pgd, uf.attacks.boundary, uf.interpreters.gradient):
+        with pytest.raises(uf.UnderfireError, match="image size 4") as found:
+            call(around(answer), X, Y)
+        assert "\n" not in str(found.value)
+
+
+def test_reentrant_checkpoints_are_refused() -> None:
+    model = around(lambda net, x: checkpoint(net, x, use_reentrant=True))
+    with pytest.raises(Unsupported, match="use_reentrant"):
+        uf.attacks.pgd(model, X, Y, steps=1)
+
+
+def test_a_saturated_loss_is_no_missing_gradient() -> None:
+    with torch.no_grad():
+        confident = around(lambda net, x: 1e4 * net(x))
+    x_adv = uf.attacks.fgsm(confident, X, Y, objective=uf.ascent.objectives.cross_entropy())
+    assert x_adv.shape == X.shape
+
+
+def test_a_classifier_made_in_inference_mode_can_be_attacked() -> None:
+    with torch.inference_mode():
+        model = uf.Classifier(NET, mean=0.5, std=0.5)
+    assert (model(uf.attacks.pgd(model, X, Y, eps=0.5, steps=5)).argmax(1) != Y).all()
+
+
+def test_predict_calls_neither_train_nor_eval() -> None:
+    class Adapter(nn.Module):
+        calls = 0
+
+        def train(self, mode: bool = True) -> Adapter:
+            self.calls += 1
+            return super().train(mode)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return NET(x)
+
+    module = Adapter()
+    uf.Classifier(module).predict(X)
+    uf.attacks.fgsm(module, X, Y)
+    assert module.calls == 0 and module.training
+
+
+def test_threads_leave_the_mode_and_the_weights_as_they_were() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(48, 4), nn.Dropout(0.5)).train()
+    model = uf.Classifier(module)
+    work = [lambda: uf.attacks.pgd(model, X, Y, steps=8), lambda: model.predict(X)] * 3
+    threads = [threading.Thread(target=one) for one in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(m.training for m in module.modules()) and all(p.requires_grad for p in module.parameters())
+
+
+def test_the_class_may_be_kept_by_an_attack_on_the_explanation_alone() -> None:
+    options = {"interpreter": uf.interpreters.gradient, "steps": 2, "warm_steps": 0}
+    assert (NET(uf.attacks.adv2(NET, X, Y, goal=Y, **options)).argmax(1) == Y).all()
+    with pytest.raises(InputError, match="goal"):
+        uf.attacks.pgd(NET, X, Y, goal=Y)
+
+
+def test_labels_and_sizes_may_be_plain_values() -> None:
+    wanted = uf.attacks.pgd(NET, X, Y, eps=8 / 255, steps=2)
+    for y in (Y.tolist(), Y.numpy(), Y.to(torch.int32)):
+        assert torch.equal(uf.attacks.pgd(NET, X, y, eps="8/255", steps=2), wanted)
+    with pytest.raises(DataError, match=r"torch\.Tensor"):
+        uf.attacks.pgd(NET, X.numpy(), Y)
+
+
+def test_an_answer_that_is_not_finite_is_no_success_and_is_said() -> None:
+    model = around(lambda net, x: torch.where((x.flatten(1).amax(1) > 0.92)[:, None], float("nan"), net(x)))
+    for name, options in {"pgd": {"steps": 5}, "square": {"queries": 30}, "one_pixel": {"steps": 2}}.items():
+        more = {} if name == "one_pixel" else {"eps": 0.5}
+        with pytest.warns(RuntimeWarning, match="NaN"):
+            x_adv = uf.find("attack", name)(model, X, Y, **options, **more)
+        assert model(x_adv).isfinite().all()
+    assert not prediction.success(torch.full((4, 4), float("nan")), Y).any()
