@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from underfire import models
 from underfire.errors import ModelError
+from underfire.model import Classifier
 from underfire.models import programs
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore::UserWarning:torch.export")
@@ -50,6 +52,17 @@ def test_torchscript(network: nn.Module, x: Tensor, tmp_path: Path) -> None:
     (tmp_path / "script.pt").write_bytes(whole[:-10000] + bytes(9000) + whole[-1000:])
     with pytest.raises(ModelError):
         models.load(str(tmp_path / "script.pt"))
+
+
+def test_the_fingerprint_sees_weights_that_are_constants(network: nn.Module, x: Tensor, tmp_path: Path) -> None:
+    other = copy.deepcopy(network)
+    nn.init.zeros_(other[-1].bias)
+    for name, net in {"a": network, "b": other}.items():
+        frozen = torch.jit.freeze(torch.jit.script(net))
+        frozen.save(str(tmp_path / f"{name}.pt"))
+        assert not frozen.state_dict() and torch.allclose(Classifier(frozen).predict(x), net(x), atol=1e-6)
+    a, again, b = (models.fingerprint(models.load(str(tmp_path / f"{name}.pt"))) for name in "aab")
+    assert a == again != b
 
 
 class Writer(nn.Module):

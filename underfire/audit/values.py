@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from underfire.models.programs import compiled_parts
+
 Plain = bool | int | float | complex | str | bytes | None
 Describe = Callable[[Any], str]
 
@@ -131,6 +133,7 @@ def module(root: nn.Module, seen: tuple[int, ...] = ()) -> str:
     for name, layer in layers.items():
         lines.append(f"{name} {type(layer).__qualname__} {layer.extra_repr()} {_attributes(layer, inside)}")
     own = {type(layer) for layer in layers.values()}
+    lines += [hashlib.sha256(part.save_to_buffer()).hexdigest() for part in compiled_parts(root)]
     lines += sorted(_class(kind) for kind in own if not kind.__module__.startswith("torch."))
     return "\n".join(lines)
 

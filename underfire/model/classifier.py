@@ -64,7 +64,7 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.module, self.domain, self.output = module, domain, output
-        self.training = module.training
+        self.training = getattr(module, "training", False)  # a frozen network of TorchScript has no mode
         self.labels = tuple(labels) if labels is not None else None
         like = next(module.parameters(), None)
         device = like.device if like is not None else None
@@ -206,7 +206,7 @@ def as_classifier(model: Any) -> Classifier:
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Set the flag of evaluation mode inside the block; `train()` and `eval()` are not called, they may do more."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, getattr(module, "training", False)) for module in model.modules()]
     try:
         for module, _ in modes:
             module.training = False

@@ -16,6 +16,7 @@ from underfire.errors import ModelError, nearest
 from underfire.model import Classifier
 from underfire.models import programs
 from underfire.models.checkpoints import SUFFIXES
+from underfire.models.programs import compiled_parts
 from underfire.models.schemes import FILES, SCHEMES, Scheme
 
 
@@ -83,6 +84,8 @@ def fingerprint(model: nn.Module) -> str:
     }
     for key, value in sorted(state.items()):
         digest.update(f"{key} ".encode() + content_of(value))
+    for part in compiled_parts(model):
+        digest.update(part.save_to_buffer())
     return digest.hexdigest()
 
 

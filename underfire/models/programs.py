@@ -120,6 +120,13 @@ def in_parts(call: Callable[[Tensor], Any], x: Tensor, size: int) -> Any:
     return torch.cat(found)[: len(x)]
 
 
+def compiled_parts(model: nn.Module) -> list[torch.jit.ScriptModule]:
+    """Return the networks of TorchScript in a model, which may keep weights outside their state."""
+    found = [part for part in model.modules() if isinstance(part, torch.jit.ScriptModule)]
+    inside = {id(child) for part in found for child in part.modules() if child is not part}
+    return [part for part in found if id(part) not in inside]
+
+
 def as_module(module: nn.Module) -> nn.Module:
     """Return a module in evaluation mode; one that has no mode, such as a program of `torch.export`, is wrapped."""
     try:
