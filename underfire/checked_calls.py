@@ -109,8 +109,6 @@ def _convert(given: dict[str, Any], domain: Any, detach: bool) -> None:
         value = given.get(name)
         if isinstance(value, bool) or value is None:
             continue
-        if isinstance(value, int):
-            value = [value] * len(x)
         if not isinstance(value, Tensor):
             try:
                 value = torch.as_tensor(value, device=x.device)
@@ -118,6 +116,7 @@ def _convert(given: dict[str, Any], domain: Any, detach: bool) -> None:
                 kind = type(value).__name__
                 raise DataError(f"{name} must be int64 classes [{len(x)}], got a {kind} that is no tensor") from None
             value = value.long() if value.numel() == 0 else value
+        value = value.repeat(len(x)) if value.dim() == 0 else value
         given[name] = value.long() if value.dtype in _WHOLE else value
     if isinstance(given.get("eps"), str):
         given["eps"] = number(given["eps"])

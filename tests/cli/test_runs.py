@@ -160,3 +160,25 @@ def test_an_executor_that_there_is_not(spec: Path, executor: str, capsys: pytest
     spec.write_text(yaml.safe_dump(SPEC | {"executor": executor}))
     assert main(["audit", str(spec)]) == 2
     assert capsys.readouterr().err == captured
+
+
+def test_a_run_keeps_its_history(capsys: pytest.CaptureFixture[str], shown: Shown, spec: Path) -> None:
+    shown("audit", spec, "--out", "run")
+    first, page = Path("run/ledger.json").read_bytes(), Path("run/report.html").read_text()
+    assert main(["audit", str(spec), "--out", "run"]) == 0  # the same plan: nothing to keep
+    assert {path.name for path in Path("run").iterdir()} == {"cells", "ledger.json", "report.html"}
+    capsys.readouterr()
+    changed = {**SPEC, "attacks": [{"name": "fgsm", "eps": 0.05}]}
+    spec.write_text(yaml.safe_dump(changed))
+    assert main(["audit", str(spec), "--out", "run"]) == 0
+    said = capsys.readouterr().err
+    (ledger,), (report,) = Path("run").glob("ledger-*.json"), Path("run").glob("report-*.html")
+    assert report.name in said and "--clean" in said
+    assert json.loads(ledger.read_text())["spec"] == json.loads(first)["spec"] and "pgd" in report.read_text()
+    assert report.read_text().count("pgd") == page.count("pgd")
+    before = len(list(Path("run/cells").iterdir()))
+    assert main(["report", "run", "--clean"]) == 0
+    assert "deleted" in capsys.readouterr().err and len(list(Path("run/cells").iterdir())) < before
+    assert Ledger("run").missing == 0 and Ledger("run").sql("SELECT count(*) AS n FROM rows")[0]["n"] == 30
+    assert main(["report", "run", "--clean"]) == 0
+    assert "deleted 0 results" in capsys.readouterr().err

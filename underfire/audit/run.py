@@ -17,6 +17,7 @@ from underfire import __version__
 from underfire.audit.budget import KeptArrays
 from underfire.audit.executors import AutoExecutor, Executor, InProcess, LocalProcesses, cores
 from underfire.audit.graph import Cell, Schedule, to_compute
+from underfire.audit.history import keep_head
 from underfire.audit.kinds import KINDS
 from underfire.audit.ledger import HEAD, Ledger, read_head, write_head
 from underfire.audit.methods import complete
@@ -155,6 +156,7 @@ def run(
             "environment": environment(target),
             "cells": [cell.as_dict() for cell in cells],
         }
+        keep_head(store, head)
         write_head(store, head)
         # delete damaged results
         planned, keys = {cell.key for cell in cells}, store.keys()

@@ -116,6 +116,9 @@ def report(
     csv: Annotated[Path | None, typer.Option(metavar="DIR", help="Write every table as CSV into this folder.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML, with the gates as test cases.")] = None,
     sarif: Annotated[Path | None, typer.Option(help="Write a SARIF log, with the findings as results.")] = None,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Delete the results that the spec of the run does not use.")
+    ] = False,
     fail_under: FailUnder = None,
     confident: Confident = False,
     quiet: Quiet = False,
@@ -126,7 +129,7 @@ def report(
     if json_path is not None and not as_json:
         raise typer.BadParameter(f"unexpected argument {str(json_path)!r}; a path must follow --json")
     extra = {"junit": junit, "sarif": sarif}
-    _exit(go(run, html, as_json, json_path, csv, extra, tuple(fail_under or ()), confident, quiet))
+    _exit(go(run, html, as_json, json_path, csv, extra, clean, tuple(fail_under or ()), confident, quiet))
 
 
 @app.command()

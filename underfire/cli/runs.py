@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from underfire.cli.choosing import Choice
 from underfire.cli.codes import HELD
@@ -38,6 +38,7 @@ def audit(
     import torch
 
     from underfire import report
+    from underfire.audit.history import same_plan, stale, stamp
     from underfire.audit.run import choose_executor, run
 
     if workers is None:
@@ -49,6 +50,7 @@ def audit(
     if dry_run:
         show_plan(spec, out, as_json)
         return HELD
+    before = _head(out)
     with ExitStack() as stack:
         bar = _Bar(stack, "audit", "images", "checking the model and the images", quiet)
 
@@ -65,8 +67,16 @@ def audit(
         ledger = run(spec, out, executor=chosen, progress=tell)
     if chosen.idle_share is not None and not quiet:
         ERR.print(f"workers waited {chosen.idle_share:.0%} of the time")
-    page = report.html(ledger, _page(out, name))
-    return _results(ledger, gates, confident, quiet, as_json, page)
+    page = _page(out, name)
+    if before is not None and not same_plan(before, ledger.about) and page.exists():
+        kept = page.replace(page.with_name(f"{page.stem}-{stamp(before)}.html"))
+        if not quiet:
+            ERR.print(f"the report of the plan before is kept as {kept}", soft_wrap=True)
+    old = stale(ledger)
+    if old.keys and not quiet:
+        size = f"{len(old.keys)} results of other plans ({old.bytes / 1e6:.1f} MB)"
+        ERR.print(f"{size} are in {out}; underfire report {out} --clean deletes them", soft_wrap=True)
+    return _results(ledger, gates, confident, quiet, as_json, report.html(ledger, page))
 
 
 def _plan(event: Event) -> str:
@@ -92,6 +102,18 @@ def _tell_damaged(files: Sequence[str], quiet: bool) -> None:
     if files and not quiet:
         more = f" and {len(files) - 10} more" if len(files) > 10 else ""
         ERR.print(f"damaged after they were written: {', '.join(files[:10])}{more}; an audit computes them again")
+
+
+def _head(out: str) -> dict[str, Any] | None:
+    """Return the head of the last run in a folder, or None if there is none that can be read."""
+    from underfire.audit.ledger import read_head
+    from underfire.audit.store import Store
+    from underfire.errors import LedgerError
+
+    try:
+        return read_head(Store(out), out)
+    except LedgerError:
+        return None
 
 
 def _page(run: str, name: str) -> Path:
@@ -124,23 +146,28 @@ def report(
     json_path: Path | None,
     csv: Path | None,
     for_ci: Mapping[str, Path | None],
+    clean: bool,
     fail_under: tuple[str, ...],
     confident: bool,
     quiet: bool,
 ) -> int:
     """Write the report of a run in the requested formats, by default as a page.
 
-    `for_ci` has the files for `junit` and `sarif`.
+    `for_ci` has the files for `junit` and `sarif`; with `clean`, results that the plan does not use are deleted.
 
     Returns:
         The exit code, which depends on the gates.
     """
     from underfire import report as reports
+    from underfire.audit.history import clean as delete_stale
     from underfire.audit.ledger import Ledger
     from underfire.audit.summary import findings
 
     ledger = Ledger(run)
     gates = [parse(text, known_names(ledger.spec)) for text in fail_under]
+    if clean:
+        found = delete_stale(ledger)
+        ERR.print(f"deleted {len(found.keys)} results of other plans ({found.bytes / 1e6:.1f} MB)")
     _tell_damaged(list(ledger.damaged.values()), quiet)
     if ledger.missing and not quiet:
         ERR.print(f"the run is not finished: {ledger.missing} of {ledger.planned} cells are missing")
@@ -154,9 +181,9 @@ def report(
             (staging / json_path.name).write_text(to_json(reports.to_json(ledger)) + "\n", encoding="utf-8")
     for name, place in for_ci.items():
         if place is not None:
-            found = findings(ledger)
+            results = findings(ledger)
             write = {"junit": reports.junit, "sarif": reports.sarif}[name]
-            text = write(ledger, found, outcomes(found, gates, confident=confident))
+            text = write(ledger, results, outcomes(results, gates, confident=confident))
             with atomic_write_all(place.parent, [place.name], force=True) as staging:
                 (staging / place.name).write_text(text, encoding="utf-8")
     return _results(ledger, gates, confident, quiet, as_json and json_path is None, page)
