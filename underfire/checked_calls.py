@@ -91,7 +91,7 @@ def _convert(given: dict[str, Any], domain: Any, detach: bool) -> None:
     """Convert the arguments to what methods take: tensors that gradients can use, int64 classes, numbers.
 
     Raises:
-        DataError: `x` is not a batch of the domain. An explanation may be of half-precision images, an attack may not.
+        DataError: `x` is not a batch of the domain. An explanation may be of noisy or half-precision images.
     """
     # tensors that were made in inference mode could not take part in a gradient
     for name, value in given.items():
@@ -101,7 +101,7 @@ def _convert(given: dict[str, Any], domain: Any, detach: bool) -> None:
     x = given["x"]
     if not isinstance(x, Tensor):
         raise DataError(f"the images must be a torch.Tensor, got {type(x).__module__}.{type(x).__name__}")
-    domain.check(x, half=not detach)
+    domain.check(x, loose=not detach)
     if detach:
         given["x"] = x = x.detach()
     # labels and goals, also as a list, a NumPy array, or one number for all

@@ -24,7 +24,7 @@ Small = Callable[..., AuditSpec]
     ("model", "error", "line"),
     [
         ("not_finite", ModelError, "the model returns NaN or infinite logits for 60 of 60 images"),
-        ("one_number", ModelError, r"the model must map images \(60, 1, 8, 8\) to logits \[60, K\], got \(60,\)"),
+        ("one_number", ModelError, r"one number per image, \(60,\); output='binary'"),
         ("three_classes", DataError, r"the label \d of 'digit-\d+' is outside the model's 3 classes \(0 to 2\)"),
         (
             "constant",
