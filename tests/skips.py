@@ -14,7 +14,8 @@ NEEDS = {
     "real data": (r"real data", "set UNDERFIRE_DATA to its folder"),
 }
 # Other libraries that tests compare with and that CI does not install; `make bench` does.
-PEERS = r"could not import '(adv_lib|captum|cv2|foolbox|lime|onnx|onnxruntime|pytorch_grad_cam|quantus|timm)\b"
+_OTHERS = "adv_lib|captum|cv2|foolbox|lime|onnx|onnxruntime|pytorch_grad_cam|quantus|timm|torchvision|transformers"
+PEERS = rf"could not import '({_OTHERS})\b"
 # Skips that the facts of a card demand: they are the same on every machine.
 BY_DESIGN = r"by its card"
 

@@ -4,7 +4,7 @@ All hooks and rules are removed when their context ends, and the model is as it 
 user's module (`module.named_modules()`), not of the `Classifier` around it.
 """
 
-from underfire.hooks.finding import as_maps, last_spatial_layer, layout_of, pooled_head
+from underfire.hooks.finding import as_maps, last_spatial_layer, layout_of, pooled_head, spatial_layers
 from underfire.hooks.layouts import Layout
 from underfire.hooks.pyramid import PyramidLevel, feature_pyramid
 from underfire.hooks.reading import (
@@ -45,6 +45,7 @@ __all__ = [
     "readable_layers",
     "shared_forward",
     "smooth_relu",
+    "spatial_layers",
     "twice_differentiable",
     "uncached",
     "unwrap",
