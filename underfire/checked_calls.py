@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from underfire.errors import DataError
 from underfire.model import Classifier, as_classifier, model_errors, session
 from underfire.validate import check_goal, check_labels
 
+# The plain function that a running interpreter asks; a module has a session instead.
+_FUNCTION: ContextVar[Any] = ContextVar("underfire_function", default=None)
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
 
@@ -72,8 +75,15 @@ def _running(model: Any, bound: inspect.BoundArguments, *, detach: bool) -> Iter
     """
     given = bound.arguments
     if not isinstance(model, Classifier):
+        if _FUNCTION.get() is model:
+            yield
+            return
         _convert(given, domain_of(model), detach)
-        yield
+        token = _FUNCTION.set(model)
+        try:
+            yield
+        finally:
+            _FUNCTION.reset(token)
         return
     with session(model.module, model.domain, given["x"]) as (watched, nested):
         if nested:

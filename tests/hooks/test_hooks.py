@@ -190,6 +190,8 @@ def ignored(z):
         (lambda z: F.relu(z, inplace=True), "1+relu"),
         (ignored, "1+relu"),
         (lambda z: z.clamp(min=0), "1+clamp"),
+        (lambda z: torch.where(z > 0, z, 0.0), "1+where"),
+        (lambda z: z * (z > 0), "1+mul"),
         (F.silu, "1+silu"),
         (F.hardswish, "1+hardswish"),
     ],

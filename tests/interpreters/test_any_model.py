@@ -94,7 +94,7 @@ def test_an_answer_that_hardly_changes_is_said(model, x, name, options):
             self.body = build_network("relu").module
 
         def forward(self, z):
-            return 1e-9 * self.body(z) + torch.tensor([0.1, 0.2, 0.3, 0.4])
+            return 1e-9 * self.body(z) + torch.tensor([0.1, 0.2, 0.3, 0.6])
 
     show = uf.find("interpreter", name).with_options(**options)
     with pytest.raises(ModelError, match="changes"):

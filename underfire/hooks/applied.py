@@ -11,22 +11,12 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from underfire.hooks.rectifiers import OTHERS, name_of
+from underfire.hooks.rectifiers import OTHERS, Recogniser, name_of
 
 #: Stands between the name of a layer and that of a function.
 APPLIED = "+"
 # Functions of single activations, by name.
-_FUNCTIONS = {
-    "relu",
-    "relu6",
-    "leaky_relu",
-    "hardtanh",
-    "prelu",
-    "threshold",
-    "_threshold",
-    "clamp",
-    "clamp_min",
-} | OTHERS
+_FUNCTIONS = OTHERS | {"relu", "relu6", "leaky_relu", "hardtanh", "prelu", "threshold", "clamp"}
 
 
 class AppliedFunctions(TorchFunctionMode):
@@ -35,6 +25,7 @@ class AppliedFunctions(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._watched: dict[int, tuple[str, Tensor]] = {}
+        self._recogniser = Recogniser()
 
     def watch(self, name: str, output: Tensor) -> None:
         """Watch the output of a layer."""
@@ -47,9 +38,12 @@ class AppliedFunctions(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        result, function = func(*args, **kwargs), name_of(func).rstrip("_")
-        if function not in _FUNCTIONS or not isinstance(result, Tensor):
-            return result
-        name, output = self._watched.get(id(args[0] if args else kwargs.get("input")), ("", None))
-        return result if output is None else self.applied(name, function, result)
+        kwargs, function = kwargs or {}, name_of(func).rstrip("_")
+        # the input: of an activation by its name, or of a rectifier in any form
+        z = (args[0] if args else kwargs.get("input")) if function in _FUNCTIONS else None
+        if z is None and (found := self._recogniser.find(func, args, kwargs)) is not None:
+            z = found.z
+        result = func(*args, **kwargs)
+        self._recogniser.note(func, args, result)
+        name, output = self._watched.get(id(z), ("", None))
+        return result if output is None or not isinstance(result, Tensor) else self.applied(name, function, result)
