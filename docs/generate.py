@@ -260,10 +260,25 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def renewed(text: str) -> str:
-    """Return the text of a page with its generated parts as they are now."""
-    return MARKER.sub(
+    """Return the text of a page with its generated parts and the files of its links to code as they are now."""
+    parts = MARKER.sub(
         lambda found: f"<!-- generated: {found[1]} -->\n\n{PARTS[found[1]]()}\n\n<!-- end of {found[1]} -->", text
     )
+    return CODE_LINK.sub(lambda found: f']({_place(found[2])} "{found[2]}")', parts)
+
+
+def _place(name: str) -> str:
+    """Return the path of the file that defines the object `underfire.module.name`, seen from a page."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found: Any = import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            found = getattr(found, part)
+        return _source(getattr(found, "__module__", None) or found.__name__)
+    raise ValueError(name)
 
 
 if __name__ == "__main__":

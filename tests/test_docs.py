@@ -49,12 +49,9 @@ def test_links_to_code_name_an_object_in_the_file(generate: ModuleType) -> None:
         text = page.read_text()
         assert "][underfire" not in text, f"{page.name}: a forge does not follow such a link; see docs/generate.py"
         for file, name in generate.CODE_LINK.findall(text):
-            module, last = (ROOT / file).relative_to(ROOT).with_suffix("").parts, name.rpartition(".")[2]
-            assert (ROOT / file).is_file(), f"{page.name}: {file}"
-            defined = last in (module[-1], *module[-2:-1]) or re.search(
-                rf"(?:def|class) {last}\b", (ROOT / file).read_text()
-            )
-            assert defined, f"{page.name}: {file} does not define {name}"
+            last = name.rpartition(".")[2]
+            named = last in (ROOT / file).with_suffix("").parts
+            assert named or re.search(rf"(?:def|class) {last}\b", (ROOT / file).read_text()), name
 
 
 def test_on_the_site_links_to_code_lead_to_its_api_page(generate: ModuleType) -> None:

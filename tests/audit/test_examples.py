@@ -1,4 +1,4 @@
-"""What `examples/` shows works: the factory in a spec, and the calls from Python."""
+"""What `examples/` and the template of `underfire init` show works: the factory, the calls from Python, the spec."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from underfire.audit.run import run
-from underfire.audit.spec import load_spec, parse_spec
+from underfire.audit.spec import parse_spec, read_yaml
+from underfire.audit.templates import template
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -37,8 +38,7 @@ def test_the_model_of_the_example_is_attacked(
 
 
 def test_the_spec_of_the_example_is_complete() -> None:
-    spec = load_spec(EXAMPLES / "audit.yaml")
-    assert [attack.title for attack in spec.attacks] == ["PGD", "PGD L2", "ADV² on Grad-CAM"]
-    assert spec.attacks[2].interpreter == spec.interpreters[1]
-    assert set(spec.attacks[2].eps) <= set(spec.attacks[0].eps)
-    assert len(spec.gates) == 3
+    spec = parse_spec(read_yaml(template()))
+    assert [attack.title for attack in spec.attacks] == ["PGD", "PGD L2", "square linf", "ADV² on Grad-CAM"]
+    assert spec.attacks[3].interpreter == spec.interpreters[1]
+    assert set(spec.attacks[3].eps) <= set(spec.attacks[0].eps)
