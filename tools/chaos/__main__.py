@@ -7,6 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,52 +19,55 @@ from tools.chaos import faults, growth, hostile, kills
 from tools.chaos.page import page
 from underfire import __version__
 from underfire.audit.executors import cores
+from underfire.catalog import KINDS, cards
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def measure(seed: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run every experiment and return its numbers as plain values.
-
-    Args:
-        seed: the seed of all random choices; every experiment has random numbers of its own.
-        seconds: about the time of all experiments together.
-        say: called with the name of each experiment before it starts.
-    """
-    torch.set_num_threads(1)
+def experiments(seconds: float) -> dict[str, Callable[[Random], Any]]:
+    """Return all experiments by name; together, they take about `seconds`, and some more for the start of workers."""
     expected, whole = kills.reference()
-    rounds = max(1, round(seconds / 100))
-    experiments: dict[str, Callable[[Random], Any]] = {
-        "kills": lambda draw: kills.kills(draw, 0.3 * seconds, expected, whole),
-        "at once": lambda draw: kills.at_once(draw, rounds, expected),
-        "workers": lambda draw: kills.workers(draw, 1, expected),
-        "full disks": lambda draw: faults.full_disks(draw, 2 * rounds, expected),
-        "damage": lambda draw: faults.damage(draw, 0.15 * seconds, expected),
-        "specs": lambda draw: hostile.specs(draw, int(2 * seconds)),
-        "commands": lambda draw: hostile.commands(),
-        "model files": lambda draw: hostile.model_files(),
+    return {
+        "damage": lambda draw: faults.damage(draw, 0.1 * seconds, expected),
+        "kills": lambda draw: kills.kills(draw, 0.25 * seconds, expected, whole),
+        "specs": lambda draw: hostile.specs(draw, int(3 * seconds)),
+        "full disks": lambda draw: faults.full_disks(draw, 0.1 * seconds, expected),
+        "commands": lambda draw: hostile.commands(draw, 0.2 * seconds),
+        "model files": lambda draw: hostile.model_files(draw, 0.15 * seconds),
+        "at once": lambda draw: kills.at_once(draw, max(1, round(seconds / 100)), expected),
         "growth": lambda draw: growth.growth(),
         "speedup": lambda draw: growth.speedup(),
+        "workers": lambda draw: kills.workers(draw, 1, expected),
     }
-    start, found = time.monotonic(), dict[str, Any]()
-    for name, experiment in experiments.items():
-        say(f"{time.monotonic() - start:4.0f} s  {name}")
-        found[name] = experiment(Random(f"{seed} {name}"))
-    about = {"underfire": __version__, "python": platform.python_version(), "torch": torch.__version__.split("+")[0]}
-    return {"seed": seed, "seconds": round(time.monotonic() - start), "cores": cores(), **about, **found}
+
+
+def _import_all() -> None:
+    """Import what child processes need, so that each of them starts at once."""
+    for name in ("underfire.cli.runs", "underfire.cli.pictures", "underfire.report", "duckdb", "pyarrow.parquet"):
+        import_module(name)
+    for kind in KINDS:
+        list(cards(kind))
 
 
 def main() -> None:
-    """Measure, and write the results and the page."""
+    """Run the experiments one after the other, and write the results and the page after each of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--out", type=Path, default=DOCS, help="the folder of reliability.json and reliability.md")
     options = parser.parse_args()
-    found = measure(options.seed, options.seconds, Console(stderr=True).print)
-    text = json.dumps(found, indent=1, ensure_ascii=False)
-    (options.out / "reliability.json").write_text(text + "\n", encoding="utf-8")
-    (options.out / "reliability.md").write_text(page(found), encoding="utf-8")
+    torch.set_num_threads(1)
+    _import_all()
+    start, say = time.monotonic(), Console(stderr=True).print
+    versions = {"underfire": __version__, "python": platform.python_version(), "torch": torch.__version__.split("+")[0]}
+    found: dict[str, Any] = {"seed": options.seed, "seconds": 0, "cores": cores(), **versions}
+    for name, experiment in experiments(options.seconds).items():
+        say(f"{time.monotonic() - start:4.0f} s  {name}")
+        found[name] = experiment(Random(f"{options.seed} {name}"))
+        found["seconds"] = round(time.monotonic() - start)
+        text = json.dumps(found, indent=1, ensure_ascii=False)
+        (options.out / "reliability.json").write_text(text + "\n", encoding="utf-8")
+        (options.out / "reliability.md").write_text(page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

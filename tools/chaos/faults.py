@@ -18,13 +18,15 @@ from underfire.audit.store import Store
 from underfire.errors import LedgerError
 
 
-def full_disks(draw: Random, rounds: int, expected: str) -> dict[str, Any]:
+def full_disks(draw: Random, seconds: float, expected: str) -> dict[str, Any]:
     """Run the audit where files may not become large, and on a small disk; then give it room and run it again.
 
     A small disk is a tmpfs, which only root can mount; without it, `disks` stays 0.
     """
     found = {"files": 0, "disks": 0, "one line": 0, "finished": 0, "torn": 0, "different": 0}
-    for i in range(2 * rounds):
+    i, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        i += 1
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place, "run")
             mounted = i % 2 == 1 and _mount(place, draw.randrange(40_000, 400_000))

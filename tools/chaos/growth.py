@@ -11,7 +11,7 @@ from underfire.audit.executors import cores
 from underfire.audit.run import run
 from underfire.audit.spec import parse_spec
 
-COUNTS = (100, 200, 400, 800)
+COUNTS = (100, 200, 400)
 
 
 def growth(counts: tuple[int, ...] = COUNTS) -> list[dict[str, float]]:
@@ -24,7 +24,7 @@ def growth(counts: tuple[int, ...] = COUNTS) -> list[dict[str, float]]:
     return found
 
 
-def speedup(count: int = 800) -> dict[str, float] | None:
+def speedup(count: int = 400) -> dict[str, float] | None:
     """Return the seconds of an audit with one and with two workers; None if this process may use one core only."""
     if cores() < 2:
         return None

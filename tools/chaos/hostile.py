@@ -183,12 +183,16 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 )
 
 
-def commands() -> dict[str, Any]:
-    """Run wrong command lines; each must end within a minute with exit code 2 and one line."""
-    found: dict[str, Any] = {"commands": len(COMMANDS), "refused in one line": 0, "otherwise": []}
+def commands(draw: Random, seconds: float) -> dict[str, Any]:
+    """Run wrong command lines in a random order; each must end within a minute with exit code 2 and one line."""
+    found: dict[str, Any] = {"commands": 0, "refused in one line": 0, "otherwise": []}
+    end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as place:
         _prepare(Path(place))
-        for arguments in COMMANDS:
+        for arguments in draw.sample(COMMANDS, len(COMMANDS)):
+            if time.monotonic() > end:
+                break
+            found["commands"] += 1
             done = in_child(partial(_command, place, arguments), seconds=60)
             if done.code == REFUSED and done.said.strip().count("\n") == 0 and len(done.said) < 2500:
                 found["refused in one line"] += 1
@@ -250,15 +254,19 @@ def _model_files(place: Path, marker: Path) -> None:
         bomb.writestr("archive/version", "3")
 
 
-def model_files() -> dict[str, Any]:
-    """Load hostile model files; none may run code, and each is refused in one line."""
+def model_files(draw: Random, seconds: float) -> dict[str, Any]:
+    """Load hostile model files in a random order; none may run code, and each is refused in one line."""
+    end = time.monotonic() + seconds
     found: dict[str, Any] = {"files": 0, "refused in one line": 0, "code ran": 0, "megabytes": 0.0, "otherwise": []}
     with tempfile.TemporaryDirectory() as text:
         place = Path(text)
         marker = place / "code-ran"
         _model_files(place, marker)
-        for path in sorted(place.iterdir()):
+        files = sorted(place.iterdir())
+        for path in draw.sample(files, len(files)):
             for uri in (str(path), f"{path}?arch=resnet18"):
+                if time.monotonic() > end:
+                    return found
                 done = in_child(partial(_load, uri), seconds=60, limits={resource.RLIMIT_CORE: 0})
                 found["files"] += 1
                 found["megabytes"] = max(found["megabytes"], round(done.megabytes))
