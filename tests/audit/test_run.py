@@ -20,7 +20,7 @@ from torch import Tensor
 
 from underfire import data
 from underfire.audit import backends
-from underfire.audit.executors import AutoExecutor, Executor, InProcess, LocalProcesses
+from underfire.audit.executors import AutoExecutor, Executor, InProcess, LocalProcesses, threads_per_worker
 from underfire.audit.goals import choose_goal
 from underfire.audit.graph import Cell
 from underfire.audit.ledger import Ledger
@@ -177,6 +177,17 @@ def test_shards_and_seeds_add_up(small: Small, tmp_path: Path) -> None:
     for seed in (0, 1):
         found = ledger.sql(f"SELECT id FROM rows WHERE seed = {seed} AND eps = 0.1 ORDER BY id")
         assert [row["id"] for row in found] == sorted(whole.ids)
+
+
+def test_workers_use_no_more_threads_than_this_process_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("underfire.audit.executors.cores", lambda: 8)
+    before = torch.get_num_threads()
+    try:
+        for allowed, workers, expected in ((1, 1, 1), (8, 2, 4), (8, 16, 1), (3, 2, 3)):
+            torch.set_num_threads(allowed)  # as OMP_NUM_THREADS does
+            assert threads_per_worker(workers) == expected
+    finally:
+        torch.set_num_threads(before)
 
 
 class Backwards(Executor):

@@ -146,6 +146,21 @@ def test_an_audit_whose_results_are_at_a_url(shown: Shown, parsed: Parsed, spec:
 
 
 @pytest.mark.slow
+def test_a_run_folder_may_have_a_colon_and_damage_is_told(
+    shown: Shown, spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown("audit", spec, "--out", "run:1")
+    assert Path("run:1/report.html").exists()
+    table = next(Path("run:1/cells").glob("*/table.parquet"))
+    table.write_bytes(b"")
+    capsys.readouterr()
+    for command in (("report", "run:1"), ("audit", spec, "--out", "run:1")):
+        main([str(word) for word in command])
+        assert f"damaged after they were written: {table.relative_to('run:1')}" in capsys.readouterr().err
+    assert Ledger("run:1").missing == 0
+
+
+@pytest.mark.slow
 def test_the_share_of_waiting_is_told(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", str(spec), "--out", "run", "--executor", "processes", "--workers", "1"]) == 0
     assert "workers waited" in capsys.readouterr().err

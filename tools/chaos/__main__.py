@@ -55,16 +55,22 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--out", type=Path, default=DOCS, help="the folder of reliability.json and reliability.md")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="repeat these experiments alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     _import_all()
     start, say = time.monotonic(), Console(stderr=True).print
     versions = {"underfire": __version__, "python": platform.python_version(), "torch": torch.__version__.split("+")[0]}
     found: dict[str, Any] = {"seed": options.seed, "seconds": 0, "cores": cores(), **versions}
+    if options.only:
+        found |= json.loads((options.out / "reliability.json").read_text(encoding="utf-8"))
+    before = found["seconds"]
     for name, experiment in experiments(options.seconds).items():
+        if options.only and name not in options.only:
+            continue
         say(f"{time.monotonic() - start:4.0f} s  {name}")
         found[name] = experiment(Random(f"{options.seed} {name}"))
-        found["seconds"] = round(time.monotonic() - start)
+        found["seconds"] = before + round(time.monotonic() - start)
         text = json.dumps(found, indent=1, ensure_ascii=False)
         (options.out / "reliability.json").write_text(text + "\n", encoding="utf-8")
         (options.out / "reliability.md").write_text(page(found), encoding="utf-8")

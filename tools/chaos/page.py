@@ -47,8 +47,8 @@ def page(results: dict[str, Any]) -> str:
         "",
         "A spec may have 500,000 bytes, 100,000 keys and values (an alias counts as often as it is used), and 1,000",
         "attacks, sizes of an attack, interpreters, measures, seeds and gates. Counts are at most 1,000,000,000, and",
-        "seeds at most 2⁶³ − 1. A value in an error message is cut to 200 characters. Before the first cell, an audit",
-        "says how long its plan takes at most.",
+        "seeds at most 2⁶³ − 1. A value in an error message is cut to 200 characters. An audit that takes minutes or",
+        "more says roughly how long before its first cell.",
     ]
     return "\n".join(text) + "\n"
 

@@ -24,10 +24,11 @@ from underfire.errors import DataError, ModelError, SpecError, UnderfireError
 
 @dataclass(frozen=True)
 class TrialTimes:
-    """Estimates of the time that each method of a spec takes for one image, in seconds, by its label.
+    """Estimates of the time that one cell of each method takes, in seconds, by the label of the method.
 
-    They are measured on two images and a short run, and multiplied by the number of steps, restarts and samples. So
-    they are upper bounds for larger batches, and say little about attacks that stop early.
+    They are the time of a trial with two images, multiplied by the numbers of steps, restarts and samples that the
+    trial left out. So they tell seconds from years, and no more: more images take longer, the first call of a method is
+    slow, and some attacks stop early. `underfire.audit.costs` measures the passes of each cell.
     """
 
     attacks: Mapping[str, float]
@@ -108,7 +109,7 @@ def _interpreters(target: Target) -> dict[str, float]:
         if maps.dim() != 4 or maps.shape[:2] != (len(batch), 1):
             shape = f"{tuple(maps.shape)}, not [{len(batch)}, 1, h, w]"
             raise SpecError(f"{key_path('interpreters', i)!r} ({title}): its map has the shape {shape}")
-        seconds[title] = taken * share / len(batch)
+        seconds[title] = taken * share
     return seconds
 
 
@@ -136,7 +137,7 @@ def _attacks(target: Target) -> dict[str, float]:
         if x_adv.shape != batch.x.shape:
             shape = f"{tuple(x_adv.shape)}, not {tuple(batch.x.shape)}"
             raise SpecError(f"{key_path('attacks', i)!r} ({entry.title}): its images have the shape {shape}")
-        seconds[entry.title] = taken * share / len(batch)
+        seconds[entry.title] = taken * share
     return seconds
 
 

@@ -195,7 +195,7 @@ def _estimate(cells: Iterable[Cell], times: TrialTimes) -> dict[str, float]:
             cell.kind, ({}, "")
         )
         if (label := str(cell.about.get(key))) in known:
-            found[label] = found.get(label, 0.0) + cell.images * known[label]
+            found[label] = found.get(label, 0.0) + known[label]
     return found
 
 

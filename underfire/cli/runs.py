@@ -56,7 +56,7 @@ def audit(
 
         def tell(event: Event) -> None:
             _tell_damaged(event.damaged, quiet)
-            if event.seconds and not quiet:
+            if sum(event.seconds.values()) >= _LONG and not quiet:
                 ERR.print(_plan(event))
             if event.skipped and not event.what and not quiet:
                 there = f"{event.skipped} of {event.skipped + event.of_cells} cells are finished already"
@@ -79,11 +79,15 @@ def audit(
     return _results(ledger, gates, confident, quiet, as_json, report.html(ledger, page))
 
 
+_LONG = 120.0
+"""The estimate in seconds from which on an audit says how long it takes before it begins."""
+
+
 def _plan(event: Event) -> str:
     """Return one line about the size of a run before its first cell: its cells, and an estimate of its time."""
     total, label = sum(event.seconds.values()), max(event.seconds, key=lambda name: event.seconds[name])
     share = f", {event.seconds[label] / total:.0%} of it for {label}" if len(event.seconds) > 1 and total else ""
-    return f"plan: {event.of_cells} cells, at most about {_duration(total)} of computing on one worker{share}"
+    return f"plan: {event.of_cells} cells, roughly {_duration(total)} of computing or more{share}"
 
 
 def _duration(seconds: float) -> str:
