@@ -71,7 +71,7 @@ def test_json_is_strict() -> None:
 
 def test_an_absent_device_is_named() -> None:
     assert device("cpu") == "cpu"
-    for name in ("cuda:99", "abacus", "meta"):
+    for name in ("cuda:99", "abacus", "meta", "hpu", "", "mps"):
         with pytest.raises(InputError, match=f"'{name}' .*: cpu"):
             device(name)
 

@@ -146,7 +146,8 @@ def device(name: str | None) -> str:
 
     from underfire.validate import check_device
 
-    return check_device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    fallback = "cuda" if torch.cuda.is_available() else "cpu"
+    return check_device(fallback if name is None else name)
 
 
 def print_json(value: Any) -> None:
