@@ -244,3 +244,27 @@ def test_a_function_is_no_model(batch: uf.Batch) -> None:
 def test_the_package_can_be_called_and_imported() -> None:
     assert uf.audit is sys.modules["underfire.audit"]
     assert list(inspect.signature(uf.audit).parameters)[:4] == ["model", "data", "attacks", "interpreters"]
+
+
+def test_without_attacks_the_usual_methods_that_the_model_supports(model: nn.Module, batch: uf.Batch) -> None:
+    found = uf.audit(model, batch, n=6, seeds=[1], **QUICK)
+    assert {attack.attack for attack in found.findings.attacks} == {"pgd", "square"}  # no Grad-CAM, so no attack on it
+    assert [entry.name for entry in found.ledger.spec.interpreters] == ["gradient"]
+
+
+def test_a_module_gets_a_normalisation_and_class_names(batch: uf.Batch) -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = linear()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x * 0.3081 + 0.1307)  # undoes the normalisation of MNIST
+
+    names = [f"digit {k}" for k in range(10)]
+    found = uf.audit(Shifted().eval(), batch, PGD, mean=0.1307, std=[0.3081], labels=names, **QUICK)
+    plain = uf.audit(linear(), batch, PGD, **QUICK)
+    assert found.frame().pred_clean.tolist() == plain.frame().pred_clean.tolist()
+    assert found.ledger.environment["labels"] == names and found.ledger.spec.model.mean == 0.1307
+    with pytest.raises(ModelError, match="std"):
+        uf.audit(uf.Classifier(linear()), batch, PGD, std=0.5)

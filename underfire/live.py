@@ -25,7 +25,7 @@ from underfire.audit.run import Event, run
 from underfire.audit.spec import parse_spec
 from underfire.audit.summary import Findings, findings
 from underfire.audit.target import Target
-from underfire.audit.templates import builtin_spec
+from underfire.audit.templates import usual_methods
 from underfire.audit.values import Live
 from underfire.catalog import AttackFacts, Card, InterpreterFacts, card_of
 from underfire.data import from_objects
@@ -47,6 +47,9 @@ def audit(
     attacks: Sequence[Method] | Method | None = None,
     interpreters: Sequence[Method] | Method | None = None,
     *,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    labels: Sequence[str] | None = None,
     n: int | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
@@ -65,8 +68,12 @@ def audit(
         model: a `Classifier`, a module that maps images in `[0, 1]` to logits, or a URI.
         data: a `Dataset` or a `Batch`, a pair `(x, y)` of tensors, arrays or lists, a data set or a DataLoader of
             torch, or a URI (see `underfire.data.from_objects`).
-        attacks: one attack or several; None takes those of the built-in spec.
-        interpreters: one interpreter or several; None takes none, or with `attacks=None` those of the built-in spec.
+        attacks: one attack or several; None takes usual ones, those of the template of `underfire init`.
+        interpreters: one interpreter or several; None takes none, or with `attacks=None` usual ones that the model
+            supports.
+        mean: the normalisation of a module or of a URI, as in `Classifier`; a `Classifier` has its own.
+        std: likewise.
+        labels: names of the classes, likewise.
         n: number of images, drawn at random by `seed`; None takes all.
         seed: the seed of the draw.
         out: the run folder, where a later call finds finished cells; None uses a temporary folder, which is deleted
@@ -78,19 +85,19 @@ def audit(
     Raises:
         InputError: a model, data, a method or a key is wrong; the message is one line.
     """
-    classifier = _classifier(model, device)
+    own = {"mean": mean, "std": std, "labels": labels}
+    classifier = _classifier(model, device, {key: value for key, value in own.items() if value is not None})
     if isinstance(data, str):
         dataset = open_data(data, classifier, n=n, seed=seed)
     else:
         dataset = fit_labels(from_objects(data, n=n, seed=seed), classifier)
     place = str(classifier.mean.device) if device is None else device
     if attacks is None:
-        builtin = builtin_spec()
-        attacks = [entry.model_dump() for entry in builtin.attacks]
-        interpreters = [entry.model_dump() for entry in builtin.interpreters] if interpreters is None else interpreters
+        usual = usual_methods(classifier, dataset[:2].to(place))
+        attacks, interpreters = usual.attacks, usual.interpreters if interpreters is None else interpreters
     spec = parse_spec(
         {
-            "model": {"uri": model if isinstance(model, str) else f"object:{type(model).__name__}"},
+            "model": {"uri": model if isinstance(model, str) else f"object:{type(model).__name__}", **_plain(own)},
             "data": {"uri": dataset.name, "n": n, "seed": seed},
             "attacks": [_entry("attack", method, classifier.domain) for method in _several(attacks)],
             "interpreters": [_entry("interpreter", method, classifier.domain) for method in _several(interpreters)],
@@ -171,14 +178,23 @@ class Results:
         return f"<Results of {len(self.ledger.spec.attacks)} attacks: {self.findings.verdict}>"
 
 
-def _classifier(model: Any, device: str | None) -> Classifier:
-    """Return a classifier, on `device` if that is given."""
+def _plain(own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a model as plain values, as a spec has them."""
+    return {
+        key: value if value is None or isinstance(value, (int, float)) else list(value) for key, value in own.items()
+    }
+
+
+def _classifier(model: Any, device: str | None, own: Mapping[str, Any]) -> Classifier:
+    """Return a classifier with its own options, on `device` if that is given."""
     if isinstance(model, str):
-        return load(model, device=device or "cpu")
+        return load(model, device=device or "cpu", **own)
+    if isinstance(model, Classifier) and own:
+        raise ModelError(f"a Classifier has its own {', '.join(own)}; give these options to uf.Classifier")
     if not isinstance(model, nn.Module):
         advice = "wrap a function that names classes as uf.Oracle(function, classes=K)"
         raise ModelError(f"the model must be a module or a Classifier, got {type(model).__name__}; {advice}")
-    classifier = model if isinstance(model, Classifier) else Classifier(model)
+    classifier = model if isinstance(model, Classifier) else Classifier(model, **own)
     return classifier if device is None else classifier.to(device)
 
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 from underfire.audit.schema import AuditSpec
 from underfire.audit.spec import parse_spec, read_yaml
+from underfire.catalog import find
+from underfire.errors import UnderfireError
+from underfire.model import Classifier
+from underfire.records import Batch
 
 _PLAIN = re.compile(r"[\w./][\w./:?=&+-]*[\w./]")
 
@@ -32,6 +38,37 @@ def template(model: str | None = None, data: str | None = None) -> str:
             before, _, after = text.partition(f"{section}:\n  uri: ")
             text = f"{before}{section}:\n  uri: {written} {after.partition(' ')[2].lstrip()}"
     return text
+
+
+@dataclass(frozen=True)
+class Usual:
+    """The methods of the template that a model supports.
+
+    Attributes:
+        attacks: entries of a spec.
+        interpreters: entries of a spec.
+        left_out: why an interpreter was left out, with the attacks that are aimed at it, by its name.
+    """
+
+    attacks: list[Any]
+    interpreters: list[str]
+    left_out: dict[str, str]
+
+
+def usual_methods(model: Classifier, batch: Batch) -> Usual:
+    """Return the methods of the template, except interpreters that fail on a few images, and attacks on them."""
+    content = read_yaml(template())
+    left_out = {}
+    for name in content["interpreters"]:
+        try:
+            find("interpreter", name)(model, batch.x, batch.y)
+        except UnderfireError as error:
+            left_out[name] = str(error)
+    return Usual(
+        [entry for entry in content["attacks"] if entry.get("interpreter") not in left_out],
+        [name for name in content["interpreters"] if name not in left_out],
+        left_out,
+    )
 
 
 def _text(name: str) -> str:

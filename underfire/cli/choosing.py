@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from underfire.cli.shared import ERR, OUT, atomic_write_all, device
-from underfire.errors import InputError, UnderfireError
+from underfire.errors import InputError
 
 if TYPE_CHECKING:
     from underfire.audit.spec import AuditSpec
@@ -90,27 +90,21 @@ class Choice:
 
 
 def _fitting(spec: AuditSpec, choice: Choice, quiet: bool) -> AuditSpec:
-    """Return the spec with at most `IMAGES` images, and without default interpreters that the model does not support.
-
-    The attacks that are aimed at such an interpreter are left out with it.
-    """
+    """Return the spec with at most `IMAGES` images, and without usual methods that the model does not support."""
     from underfire.audit.spec import parse_spec
     from underfire.audit.target import open_target
+    from underfire.audit.templates import usual_methods
 
     target, plain = open_target(spec), spec.model_dump()
     if choice.n is None:
         plain["data"]["n"] = min(IMAGES, len(target.data))
-    batch = target.preview.first.to(spec.device)
-    for title, interpreter in target.interpreters.items() if not choice.interpreters else ():
-        try:
-            interpreter(target.model, batch.x, batch.y)
-        except UnderfireError as error:
-            plain["interpreters"] = [entry for entry in plain["interpreters"] if entry["label"] != title]
-            plain["attacks"] = [
-                entry for entry in plain["attacks"] if (entry["interpreter"] or {}).get("name") != title
-            ]
-            if not quiet:
-                ERR.print(f"left out: {title}: {error}")
+    usual = usual_methods(target.model, target.preview.first.to(spec.device))
+    if not choice.attacks:
+        plain["attacks"] = usual.attacks
+    if not choice.interpreters:
+        plain["interpreters"] = usual.interpreters
+    for title, reason in usual.left_out.items() if not quiet else ():
+        ERR.print(f"left out: {title}: {reason}")
     return parse_spec(plain)
 
 
