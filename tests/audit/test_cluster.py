@@ -102,7 +102,7 @@ def test_a_wrong_cell_ends_the_run_and_a_deadly_one_is_given_up(
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingExtra, match="underfire\\[scale\\]"):
+    with pytest.raises(MissingExtra, match=r"ray\[client\]"):
         RayExecutor()
 
 
