@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.networks import linear, randn
-from underfire import Classifier
+from underfire import Classifier, data, models
 from underfire.ascent.binary_search import BinarySearch
 from underfire.ascent.objectives import margin
 from underfire.ascent.threats import ball
@@ -167,3 +167,18 @@ def test_bad_numbers(relu_model, images):
     for wrong in ({"step_size": 0.0}, {"c": 0.0}, {"confidence": -1.0}, {"function": 0}, {"binary_search_steps": 0}):
         with pytest.raises(InputError):
             carlini_wagner(relu_model, images, y, **wrong)
+
+
+@pytest.mark.slow
+def test_stalled_runs_cost_no_success_on_a_robust_network(data_root):
+    """The defaults find as many images of an adversarially trained network as runs that never stop early."""
+    weights = data_root / "weights/interpretability_aware/cifar10_wresnet_adv.safetensors"
+    model = models.load(f"{weights}?arch=cifar10_wresnet_adv")
+    batch = data.load(f"parquet:{data_root / 'cifar10-test.parquet'}", n=24, seed=3)[:]
+    right = (model.predict(batch.x).argmax(1) == batch.y).nonzero().squeeze(1)[:12]
+    x, y = batch.x[right], batch.y[right]
+    found = {}
+    for abort_early in (True, False):
+        x_adv = carlini_wagner(model, x, y, binary_search_steps=5, steps=20, abort_early=abort_early)
+        found[abort_early] = int((model.predict(x_adv).argmax(1) != y).sum())
+    assert found[True] >= found[False] >= 10

@@ -54,28 +54,26 @@ def carlini_wagner(
     entries. The last two start each run from the end of the run before. Each sample searches independently, and leaves
     the batch when its search ends.
 
-    Where the paper leaves a choice open, this follows the authors' code, with these differences. L2: Adam's steps are
-    half as long, and a run is given up sooner. Box: it is the middle 99 % of the range of tanh, so that black and white
-    pixels can move. L-infinity: `tau` may fall to 1e-4 instead of one grey level, and Adam's step size is never larger
-    than `tau`. L0: it counts entries instead of pixels, and freezes more of them at once if there are many. L-infinity
-    and L0: a run is given up when its loss stalls, and after a failure the next run continues from there.
+    Where the paper leaves a choice open, this follows the authors' code, with these differences. Box: it is the middle
+    99 % of the range of tanh, so that black and white pixels can move. L-infinity: `tau` may fall to 1e-4 instead of
+    one grey level, and Adam's step size is never larger than `tau`. L0: it counts entries instead of pixels, and
+    freezes more of them at once if there are many. L-infinity and L0: a run is given up when its loss stalls, and after
+    a failure the next run continues from there.
 
     Args:
         steps: largest number of steps of one run; None is 10,000 for L2 and 1,000 for the other norms.
-        step_size: size of Adam's steps in tanh space; None is 0.005, and 0.01 for L0. (The paper's 0.01 ends farther
-            from the image in L2 if the steps are few.)
+        step_size: size of Adam's steps in tanh space; None is the paper's 0.01, and 0.005 for L-infinity.
         binary_search_steps: number of values of `c` that are tried; only for L2.
         c: first weight of `f`; None is 1e-3, and 1e-5 for L-infinity.
         function: which of the paper's seven functions f to use, 1 to 7; see `underfire.ascent.objectives.carlini`.
         objective: what to maximise instead of `-f`; `confidence` then only decides which iterates are successes.
-        abort_early: whether a run ends if its loss has fallen too little in a tenth of the steps: by less than a tenth
-            in L2, by less than a ten-thousandth in the other norms.
+        abort_early: whether a run ends if its loss has fallen by less than a ten-thousandth in a tenth of the steps.
 
     Returns:
         The nearest success of each sample, shaped like `x`; the clean image if there is none.
     """
     steps = (10_000 if norm == "l2" else 1000) if steps is None else steps
-    step_size = (0.01 if norm == "l0" else 0.005) if step_size is None else step_size
+    step_size = (0.005 if norm == "linf" else 0.01) if step_size is None else step_size
     c = (1e-5 if norm == "linf" else 1e-3) if c is None else c
     at_least_one(steps=steps, binary_search_steps=binary_search_steps)
     if not (step_size > 0 and c > 0 and confidence >= 0):

@@ -19,6 +19,8 @@ from underfire.validate import per_sample
 #: infinity; even if they were pulled in a little, as is usual, the slope there would be so small that hundreds of steps
 #: could not move them.
 SHARE = 0.99
+#: The share by which the loss of a run must fall in a tenth of the steps, or else the run ends (the authors' value).
+FALL = 1e-4
 
 
 class Search:
@@ -29,10 +31,7 @@ class Search:
         c: weight of the objective against the distance, `[B]`.
         step_size: size of Adam's steps in tanh space, `[B]`.
         threat: the box.
-        fall: the share by which the loss must fall in a tenth of the steps, or else the run ends.
     """
-
-    fall = 1e-4
 
     def __init__(self, x: Tensor, c: float, step_size: float, threat: Threat) -> None:
         self.x, self.threat = x, threat
@@ -69,7 +68,7 @@ def descend(
     """Minimise `distance - c * objective` run after run as `search` directs, and pass every success to `nearest`.
 
     A run ends when it is solved, after `steps` steps, or (with `abort_early`) when its loss has not fallen by the share
-    `search.fall` in a tenth of the steps. The sample then starts its next run at once, while other samples are still in
+    `FALL` in a tenth of the steps. The sample then starts its next run at once, while other samples are still in
     the middle of theirs, so that the batch stays full.
     """
     lead, window, edge = margin(), math.ceil(steps / 10), math.atanh(SHARE)
@@ -104,7 +103,7 @@ def descend(
         ended = solved | (t >= steps)
         if abort_early:
             check = (t - 1) % window == 0
-            ended |= check & ~(before - loss >= search.fall * before.abs())
+            ended |= check & ~(before - loss >= FALL * before.abs())
             before = torch.where(check, loss, before)
         if not bool(ended.any()):
             continue

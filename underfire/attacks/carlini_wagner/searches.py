@@ -14,13 +14,7 @@ from underfire.validate import per_sample
 
 
 class L2Search(Search):
-    """A binary search over `c`; every run starts at the clean input.
-
-    The authors' code ends a run when its loss fell by less than a ten-thousandth. A run whose loss falls by less than a
-    tenth gains little, and its steps are better spent on the next `c`.
-    """
-
-    fall = 0.1
+    """A binary search over `c`; every run starts at the clean input."""
 
     def __init__(self, x: Tensor, c: float, step_size: float, threat: Threat, binary_search_steps: int) -> None:
         super().__init__(x, c, step_size, threat)
