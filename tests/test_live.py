@@ -268,3 +268,22 @@ def test_a_module_gets_a_normalisation_and_class_names(batch: uf.Batch) -> None:
     assert found.ledger.environment["labels"] == names and found.ledger.spec.model.mean == 0.1307
     with pytest.raises(ModelError, match="std"):
         uf.audit(uf.Classifier(linear()), batch, PGD, std=0.5)
+
+
+@pytest.mark.parametrize(
+    ("attacks", "keys", "fact"),
+    [
+        ({"name": lambda model, x, y: None, "eps": 0.1, "label": "a"}, {}, "tensor"),
+        (PGD, {"interpreters": [lambda model, x, y: None]}, "tensor"),
+        (PGD, {"interpreters": [lambda model, x, y: x[:, :1, 0, 0]]}, "shape"),
+        (PGD, {"executor": "ray"}, "executor"),
+        (PGD, {"device": "cuda:99"}, "cuda:99"),
+        (PGD, {"measures": [full_step]}, "measures"),
+    ],
+)
+def test_what_a_session_cannot_do_is_one_line(
+    model: nn.Module, batch: uf.Batch, attacks: Any, keys: Any, fact: str
+) -> None:
+    with pytest.raises(InputError, match=fact) as caught:
+        uf.audit(model, batch, attacks, **keys)
+    assert "\n" not in str(caught.value)

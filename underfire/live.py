@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from underfire import report as reports
 from underfire.audit.labels import fit_labels, open_data
@@ -34,6 +34,7 @@ from underfire.errors import InputError, MissingExtra, ModelError, SpecError, ne
 from underfire.hooks import frozen
 from underfire.model import Classifier
 from underfire.models import load
+from underfire.validate import check_device
 
 if TYPE_CHECKING:
     import pandas
@@ -85,6 +86,10 @@ def audit(
     Raises:
         InputError: a model, data, a method or a key is wrong; the message is one line.
     """
+    if keys.get("executor", "auto") not in ("auto", "in-process"):
+        raise InputError(f"objects are audited in this process only, got executor={keys['executor']!r}; use URIs")
+    if device is not None:
+        check_device(device)
     own = {"mean": mean, "std": std, "labels": labels}
     classifier = _classifier(model, device, {key: value for key, value in own.items() if value is not None})
     if isinstance(data, str):
@@ -248,7 +253,7 @@ def _own_attack(function: Callable[..., Any], options: dict[str, Any], domain: D
         model: nn.Module, x: Any, y: Any, *, goal: Any = None, norm: Any = norm, eps: Any = None, generator: Any = None
     ) -> Any:
         offered = {"goal": goal, "norm": norm, "eps": eps, "generator": generator}
-        return bound(model, x, y, **{key: value for key, value in offered.items() if key in accepted})
+        return _tensor(name, bound(model, x, y, **{key: value for key, value in offered.items() if key in accepted}))
 
     facts = AttackFacts(
         domains=(domain.name,), norms=(norm,), goals=("untargeted", *(("targeted",) if "goal" in accepted else ()))
@@ -261,8 +266,19 @@ def _own_interpreter(function: Callable[..., Any], options: dict[str, Any], doma
     name = _name(function)
     label = {"label": options.pop("label")} if "label" in options else {}
     bound = partial(function, **options) if options else function
+
+    def interpreter(model: nn.Module, x: Any, y: Any) -> Any:
+        return _tensor(name, bound(model, x, y))
+
     facts = InterpreterFacts(domains=(domain.name,), differentiable=True)
-    return {"name": name, "function": Live(Card("interpreter", name, bound, "", facts)), **label}
+    return {"name": name, "function": Live(Card("interpreter", name, interpreter, "", facts)), **label}
+
+
+def _tensor(name: str, returned: Any) -> Any:
+    """Return what a function of the caller returned; raise InputError unless it is a tensor."""
+    if not isinstance(returned, Tensor):
+        raise InputError(f"{name} must return a tensor, got {type(returned).__name__}")
+    return returned
 
 
 def _name(function: Callable[..., Any]) -> str:
