@@ -3,8 +3,8 @@
 A page says `<!-- generated: NAME -->` and `<!-- end of NAME -->` around a generated part. As a script, this module
 writes the parts into README.md and the pages, so that they can be read on disk and on a forge; a test keeps them true.
 
-A link to code is `[words](../underfire/model.py "underfire.model.Oracle")`: a reader of the files finds the code, and a
-reader of the site the API page of the name in quotes.
+A link to code is `[words](../underfire/model/oracle.py "underfire.model.Oracle")`: a reader of the files finds the
+code, and a reader of the site the API page of the name in quotes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is wrong is said in one line with exit code 2, and nothing is half-written or lost."""
+"""What is wrong is said in one line with its exit code, and nothing is half-written or lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import torch
 import yaml
 from PIL import Image
 
-from underfire.audit import store
+from underfire.audit import backends
 from underfire.audit.ledger import Ledger
 from underfire.cli import main
 
@@ -49,13 +49,13 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
-    """Run the command line with these arguments; it must end with 2 and one line of error, which is given back."""
+    """Run the command line with these arguments; it must end with `ends` and one line of error, which is given back."""
 
-    def run(*arguments: object) -> str:
+    def run(*arguments: object, ends: int = 2) -> str:
         before = set(Path().rglob("*"))
         code = main([str(argument) for argument in arguments])
         shown = capsys.readouterr()
-        assert (code, shown.out) == (2, ""), shown
+        assert (code, shown.out) == (ends, ""), shown
         lines = shown.err.splitlines()
         assert len(lines) == 1 and lines[0].startswith("error: "), shown.err
         assert set(Path().rglob("*")) == before, "something was written"
@@ -171,11 +171,11 @@ def test_an_interpreter_that_the_model_cannot_support_stops_an_audit(fails: Fail
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        ("wrong_shape", "the model must map images (40, 1, 8, 8) to logits [40, K], got (40, 10, 1)"),
+        ("wrong_shape", "the model must map 40 images to logits [40, K], got (40, 10, 1)"),
         ("not_a_number", "the model returns NaN or infinite logits for 40 of 40 images"),
         ("backwards", "guessing among 10 classes would get 4: wrong normalisation or label order?"),
-        ("colour", "the model does not take images of shape [40, 1, 8, 8]"),
-        ("nobody", "module 'victims' has no function 'nobody'"),
+        ("colour", "the model does not take inputs of shape [40, 1, 8, 8]"),
+        ("nobody", "module 'victims' has no 'nobody'"),
     ],
 )
 def test_a_wrong_model(fails: Fails, model: str, says: str) -> None:
@@ -268,7 +268,7 @@ def test_a_place_without_images(fails: Fails) -> None:
 def test_images_of_another_size_than_the_model(fails: Fails) -> None:
     whole_png()
     says = fails("attack", "fgsm", "whole.png", "--model", "python:victims:right")
-    assert "the model does not take images of shape [1, 1, 16, 16]" in says
+    assert "the model does not take inputs of shape [1, 1, 16, 16]" in says
 
 
 # --- runs that end early ---------------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ def full_disk(*_: object, **__: object) -> None:
 def test_a_disk_that_fills_up_loses_one_cell(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, calls = store._write, []
+    write, calls = backends._write, []
 
     def until_full(place: Path, content: bytes) -> None:
         calls.append(place)
@@ -302,8 +302,8 @@ def test_a_disk_that_fills_up_loses_one_cell(
 
     command = ["audit", str(spec()), "--out", "run", "--quiet"]
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_write", until_full)
-        assert main(command) == 2
+        patch.setattr(backends, "_write", until_full)
+        assert main(command) == 3
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("error: no space left to write to 'run'"), said
     kept = whole_cells("run")
@@ -318,7 +318,7 @@ def test_a_disk_that_fills_up_loses_one_cell(
 @pytest.mark.parametrize("writer", ["underfire.figures.save", "pathlib.Path.write_text"])
 def test_a_full_disk_leaves_no_pictures(fails: Fails, monkeypatch: pytest.MonkeyPatch, writer: str) -> None:
     monkeypatch.setattr(writer, full_disk)
-    says = fails("attack", "fgsm", "digits:", "--model", "python:victims:right", "--n", 2, "--quiet")
+    says = fails("attack", "fgsm", "digits:", "--model", "python:victims:right", "--n", 2, "--quiet", ends=3)
     assert "No space left on device; free some space and run the same command again" in says
 
 

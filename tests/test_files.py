@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from underfire.errors import InputError
-from underfire.files import atomic_write
+from underfire.errors import DiskFull, InputError
+from underfire.files import atomic_write, is_full
 
 
 def test_a_file_takes_its_place_at_the_end(tmp_path: Path) -> None:
@@ -38,3 +39,9 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         part.write_text("never")
     with pytest.raises(InputError, match="cannot write"), atomic_write(tmp_path) as part:
         part.write_text("a folder is there")
+
+
+def test_a_full_disk_is_no_wrong_input(tmp_path: Path) -> None:
+    with pytest.raises(DiskFull, match=r"no space left .*a.txt") as full, atomic_write(tmp_path / "a.txt"):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+    assert is_full(full.value) and not is_full(OSError(errno.EACCES, "Permission denied"))

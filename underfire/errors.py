@@ -9,10 +9,11 @@
     │   └── Unsupported     a mode that a method does not support, or does not support for this model
     ├── OracleError         a model failed on a query during an attack; the error carries the result so far
     ├── LedgerError         a run folder cannot be used: it is in use, damaged, or written by a newer version
+    ├── DiskFull            no space is left for a file; what was complete before is kept
     └── MissingExtra        (also an ImportError) an optional dependency is not installed
 
 A message is one line that states the wrong value and the valid ones. The command line prints that line and exits with
-status 2. Any other exception is a bug.
+status 2, or 3 after an OracleError or a DiskFull: the input was right. Any other exception is a bug.
 """
 
 from __future__ import annotations
@@ -65,6 +66,10 @@ class OracleError(UnderfireError):
 
 class LedgerError(UnderfireError):
     """A run folder cannot be used: it is in use, damaged, or written by a newer version."""
+
+
+class DiskFull(UnderfireError):
+    """No space is left for a file; what was complete before is kept."""
 
 
 class MissingExtra(UnderfireError, ImportError):

@@ -5,16 +5,24 @@ The content goes to a temporary file, which is flushed to the disk and then rena
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from underfire.errors import InputError
+from underfire.errors import DiskFull, InputError
 
 STAGING = ".part-"
 """The beginning of the names of temporary files and folders."""
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether an error says that a disk, or the user's share of it, is full."""
+    return isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in _NO_SPACE)
 
 
 def staging(path: Path) -> Path:
@@ -55,7 +63,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary file to write to; at the end it replaces `path`, and after an error it is deleted.
 
     Raises:
-        InputError: the file cannot be written.
+        DiskFull: no space is left for the file.
+        InputError: the file cannot be written for another reason.
     """
     part = staging(path)
     try:
@@ -63,6 +72,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield part
         move(part, path)
     except OSError as error:
+        if is_full(error):
+            raise DiskFull(f"no space left to write {str(path)!r}; free some space and run again") from None
         raise InputError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
     finally:
         with suppress(OSError):

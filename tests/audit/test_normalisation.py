@@ -32,7 +32,7 @@ def target(mean: Any, std: Any = None) -> Any:
 
 
 def test_a_normalisation_that_was_left_out_is_named() -> None:
-    with pytest.raises(ModelError, match=r"20 of 40 .* 40 with .*\[0\.5\]"):
+    with pytest.raises(ModelError, match=r"20 of 40 .* 40 .*\[0\.5\]"):
         check_normalisation(target(None))
 
 

@@ -29,7 +29,7 @@ from underfire.audit.run import Event, choose_executor, run
 from underfire.audit.spec import AuditSpec
 from underfire.catalog import AttackFacts, Card
 from underfire.catalog.registry import _CARDS
-from underfire.errors import InputError, LedgerError, ModelError, UnderfireError
+from underfire.errors import DiskFull, InputError, LedgerError, ModelError, UnderfireError
 
 Small = Callable[..., AuditSpec]
 
@@ -317,7 +317,7 @@ def test_a_full_disk_in_the_middle(small: Small, tmp_path: Path, monkeypatch: py
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(backends, "_write", full)
-    with pytest.raises(LedgerError, match="no space left"):
+    with pytest.raises(DiskFull, match="no space left"):
         run(small(), tmp_path / "run")
     monkeypatch.undo()
     after = Ledger(tmp_path / "run")

@@ -19,7 +19,7 @@ import pytest
 
 from underfire.audit import backends
 from underfire.audit.store import Store, translate_os_errors
-from underfire.errors import InputError, LedgerError
+from underfire.errors import DiskFull, InputError, LedgerError
 
 CELL = {"rows.parquet": b"rows" * 1000, "empty.parquet": b""}
 
@@ -95,7 +95,7 @@ def test_a_put_that_fails_leaves_nothing(store: Store, monkeypatch: pytest.Monke
     where, name = (backends, "_write") if store._local else (type(store._files), "pipe_file")
     original = getattr(where, name)
     monkeypatch.setattr(where, name, full)
-    with pytest.raises(LedgerError, match="no space left"):
+    with pytest.raises(DiskFull, match="no space left"):
         store.put("a1", CELL)
     monkeypatch.undo()
     assert store.keys() == set()
@@ -208,7 +208,7 @@ def test_what_cannot_be_opened_read_or_written_is_one_line(tmp_path: Path) -> No
     with pytest.raises(LedgerError, match="cannot write to .*file/run"):
         Store(tmp_path / "file" / "run").put_head("ledger.json", b"")
     assert Store(tmp_path / "file" / "run").get_head("ledger.json") is None
-    with pytest.raises(LedgerError, match="no space left .*'there'"), translate_os_errors("there"):
+    with pytest.raises(DiskFull, match="no space left .*'there'"), translate_os_errors("there"):
         raise OSError(errno.ENOSPC, "full")
 
 

@@ -14,7 +14,6 @@ or deleted after it was written is noticed when it is read.
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,8 +22,8 @@ from typing import Any
 
 from underfire.audit.backends import MANIFEST, Backend, Folder, Objects
 from underfire.audit.seals import is_whole, unseal
-from underfire.errors import InputError, LedgerError, UnderfireError
-from underfire.files import STAGING
+from underfire.errors import DiskFull, InputError, LedgerError, UnderfireError
+from underfire.files import STAGING, is_full
 
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -74,7 +73,7 @@ class Store:
         """Write the files of a cell; if the store already has a cell of this key, one of the two is kept.
 
         Raises:
-            LedgerError: the disk is full, or the store cannot be written; no part of the cell is visible then.
+            DiskFull, LedgerError: the store cannot be written; no part of the cell is visible then.
         """
         plain = {_simple(name): content for name, content in files.items()}
         with self._translated():
@@ -252,11 +251,11 @@ def _simple(name: str) -> str:
 
 @contextmanager
 def translate_os_errors(where: str | Path, verb: str = "write to") -> Iterator[None]:
-    """Turn an OSError of the block into a LedgerError of one line that names `where`."""
+    """Turn an OSError of the block into a DiskFull or a LedgerError, a line that names `where`."""
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if is_full(error):
             advice = "finished results are kept; free some space and run again"
-            raise LedgerError(f"no space left to {verb} {str(where)!r}; {advice}") from None
+            raise DiskFull(f"no space left to {verb} {str(where)!r}; {advice}") from None
         raise LedgerError(f"cannot {verb} {str(where)!r}: {error.strerror or error}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -15,6 +14,7 @@ from typer.core import TyperGroup
 from underfire.cli.codes import BAD_INPUT, CLOSED, INTERRUPTED, NOT_BELIEVED
 from underfire.cli.shared import ERR, apart, cut, one_line
 from underfire.errors import OracleError, UnderfireError
+from underfire.files import is_full
 
 _HOW_TO_RESUME = {
     "audit": "; run the same command again and it continues",
@@ -55,8 +55,8 @@ class Verbs(Group):
         except (UnderfireError, OSError) as error:
             _trace(ctx)
             ERR.print(f"error: {one_line(error)}")
-            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            raise typer.Exit(NOT_BELIEVED if full or isinstance(error, OracleError) else BAD_INPUT) from None
+            unfinished = isinstance(error, OracleError) or is_full(error)
+            raise typer.Exit(NOT_BELIEVED if unfinished else BAD_INPUT) from None
         except SystemExit as end:  # a model, its factory or a plugin called sys.exit
             _trace(ctx)
             ERR.print(f"error: code outside underfire ended the program, with sys.exit({end.code!r})")

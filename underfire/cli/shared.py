@@ -5,7 +5,6 @@ This module imports torch only inside functions, so that `underfire --help` is f
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -22,7 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from underfire.errors import InputError, ModelNotice
-from underfire.files import move
+from underfire.files import is_full, move
 
 
 # Names may contain brackets and colons, which rich would read as markup and emoji.
@@ -45,7 +44,7 @@ def one_line(error: BaseException) -> str:
     """Return the message of an error on one line of at most 2,000 characters, with the file for an `OSError`."""
     if isinstance(error, OSError) and error.strerror:
         files = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-        hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
+        hint = "; free some space and run the same command again" if is_full(error) else ""
         return " ".join(f"{error.strerror}{': ' if files else ''}{files}{hint}".split())
     return cut(" ".join(str(error).split()) or type(error).__name__)
 
