@@ -32,12 +32,13 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:
-    """Return the maps `[B, 1, h, w]` of the predicted classes, as an array."""
+    """Return the maps `[B, 1, h, w]` of the predicted classes, as an array; pixels are clipped to the box."""
     interpreter = interpreter_of(InterpreterSpec.model_validate(cell.options["interpreter"]))
     x, logits = inputs.batch(cell).x, inputs.arrays(cell.needs["clean"])["logits"]
     if "craft" in cell.needs:
         x, logits = adversarial(cell.needs["craft"], inputs)
-    return Result(arrays={"map": interpreter(inputs.target.model, x, logits.argmax(1)).detach()})
+    model = inputs.target.model
+    return Result(arrays={"map": interpreter(model, model.domain.clip(x), logits.argmax(1)).detach()})
 
 
 def views(spec: AuditSpec) -> dict[str, str]:

@@ -73,6 +73,7 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     if "map_adv" in cell.needs:
         before |= {"m": inputs.arrays(cell.needs["map_clean"])["map"], "y": clean.argmax(1)}
         maps = inputs.arrays(cell.needs["map_adv"])["map"]
+        x_adv = inputs.target.model.domain.clip(x_adv)  # the images that were explained
         explained = InterpreterSpec.model_validate(cell.needs["map_adv"].options["interpreter"])
         shared["interpreter"] = interpreter_of(explained)
     for eps in craft.options["sizes"]:
