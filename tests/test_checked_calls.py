@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import underfire as uf
+from underfire.catalog import callers
 from underfire.errors import DataError, InputError, ModelError, Unsupported
 from underfire.measures import prediction
 from underfire.testing.any_model import Around
@@ -168,3 +170,17 @@ def test_an_answer_that_is_not_finite_is_no_success_and_is_said() -> None:
             x_adv = uf.find("attack", name)(model, X, Y, **options, **more)
         assert model(x_adv).isfinite().all()
     assert not prediction.success(torch.full((4, 4), float("nan")), Y).any()
+
+
+def test_a_method_is_checked_where_no_method_of_underfire_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def own(model: nn.Module, x: Tensor, y: Tensor, *, goal: Tensor | None = None) -> Tensor:
+        return x
+
+    monkeypatch.setattr("underfire.catalog.registry._CARDS", {})
+    for name in ("attack", "interpreter"):
+        monkeypatch.delitem(callers, name)
+    monkeypatch.setattr(uf, "checked_calls", uf.checked_calls)
+    monkeypatch.delitem(sys.modules, "underfire.checked_calls")
+    attack = uf.card("attack", paper="Example, Own, 2026", goals=("targeted",))(own)
+    with pytest.raises(InputError, match="equals the label"):
+        attack(NET, X, Y, goal=Y)

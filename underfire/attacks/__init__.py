@@ -1,6 +1,5 @@
 """Attacks, one published method per file: `name(model, x, y, *, goal=None, eps=..., ..., generator=None) -> x'`."""
 
-from underfire import checked_calls as checked_calls  # every call of the methods goes through it
 from underfire.attacks.acg import acg
 from underfire.attacks.adv2 import adv2
 from underfire.attacks.adversarial_patch import adversarial_patch

@@ -15,7 +15,7 @@ from underfire.catalog.options import convert
 from underfire.errors import InputError, nearest
 
 Role = Literal["view", "smoothing", "estimator", "move", "step_rule", "objective", "threat", "schedule"]
-Table = Literal["rows", "maps", "scores", ""]
+Table = Literal["rows", "maps", ""]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ class MeasureFacts(Facts):
         higher_is_better: whether a higher value is better for those who rely on the model, not for the attacker. It is
             True for the size of a perturbation: a model is better if attacks need a larger one.
         table: the table that an audit writes the measure to: `"rows"` has perturbations and predictions, `"maps"`
-            explanations, `"scores"` detectors; empty for a measure that no audit computes.
+            explanations; empty for a measure that no audit computes.
         limits: the smallest and the largest value.
         norms: the norms that it measures.
         whole: whether it is one number for a whole set, and not one per sample.

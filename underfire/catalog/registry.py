@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial, wraps
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, Literal, get_type_hints, overload
 from typing import TypeVar as _PlainTypeVar
@@ -157,7 +158,7 @@ def _short(signature: inspect.Signature) -> str:
 
 _CARDS: dict[tuple[str, str], Card] = {}
 #: By kind, a function `(method, facts, arguments) -> result` that checks and converts the arguments of a method, and
-#: then calls it. `underfire.checked_calls` fills it.
+#: then calls it. `underfire.checked_calls`, which the first call of a method imports, fills it.
 callers: dict[str, Callable[[Callable[..., Any], Any, inspect.BoundArguments], Any]] = {}
 
 
@@ -206,8 +207,8 @@ def _with_checks(kind: str, method: Any, facts: Facts) -> Any:
 
     @wraps(method)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        if kind not in callers:
-            return method(*args, **kwargs)
+        if kind not in callers:  # no method of underfire is imported yet, only one of the caller's own
+            import_module("underfire.checked_calls")
         return callers[kind](method, facts, signature.bind(*args, **kwargs))
 
     return checked

@@ -5,7 +5,6 @@ differentiable, it carries a graph to `x` if `x` requires a gradient and gradien
 from data is a class, and is exported under its name in the catalogue too.
 """
 
-from underfire import checked_calls as checked_calls  # every call of the methods goes through it
 from underfire.interpreters.cam import cam
 from underfire.interpreters.counterfactual import counterfactual
 from underfire.interpreters.deconvnet import deconvnet
