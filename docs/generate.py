@@ -282,5 +282,8 @@ def _place(name: str) -> str:
 
 
 if __name__ == "__main__":
+    from underfire.audit.templates import template
+
     for page in PAGES:
         page.write_text(renewed(page.read_text()))
+    (ROOT / "examples" / "audit.yaml").write_text(template())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from underfire.audit.run import run
-from underfire.audit.spec import load_spec, parse_spec, read_yaml
+from underfire.audit.spec import parse_spec, read_yaml
 from underfire.audit.templates import template
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -42,4 +42,4 @@ def test_the_spec_of_the_example_is_complete() -> None:
     assert [attack.title for attack in spec.attacks] == ["PGD", "PGD L2", "square linf", "ADV² on Grad-CAM"]
     assert spec.attacks[3].interpreter == spec.interpreters[1]
     assert set(spec.attacks[3].eps) <= set(spec.attacks[0].eps)
-    assert len(load_spec(EXAMPLES / "audit.yaml").gates) == 3
+    assert (EXAMPLES / "audit.yaml").read_text() == template(), "`python docs/generate.py` writes the example again"
