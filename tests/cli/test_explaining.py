@@ -110,7 +110,11 @@ def test_an_audit_and_an_attack_take_maps_only(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("name", "figure", "settings"),
-    [("integrated_gradients", "completeness_gap", "steps=8"), ("lime", "r2", "superpixels=grid")],
+    [
+        ("integrated_gradients", "completeness_gap", "steps=8"),
+        ("lime", "r2", "superpixels=grid"),
+        ("mask", "p_deleted", "steps=2"),
+    ],
 )
 def test_what_a_method_knows_of_its_own_map_is_told(parsed: Parsed, name: str, figure: str, settings: str) -> None:
     rows = parsed("explain", name, *DIGITS, "--set", settings, "--out", "out")

@@ -12,6 +12,7 @@ from underfire.ascent.moves import plain
 from underfire.errors import InputError, ModelError, Unsupported
 from underfire.interpreters import mask, mask_game, mask_step
 from underfire.interpreters.mask.game import GAMES
+from underfire.interpreters.mask.mask import detailed
 from underfire.interpreters.mask.variants import VARIANTS
 
 # What the table of the implementations says, in pixels of 224: weight of the mean area, weight of the sum of cubes,
@@ -29,6 +30,13 @@ def case(network):
     coarse = rand(3, 3, 8, 10, dtype=torch.float64)
     x = nn.functional.interpolate(coarse, size=(56, 70), mode="bilinear")
     return network("relu", torch.float64), x, torch.tensor([0, 1, 2])
+
+
+@pytest.fixture(scope="module")
+def digits():
+    model = uf.models.load("zoo:cluttered_digits")
+    batch = uf.data.load("cluttered-digits:test", n=2, seed=0)[:2]
+    return model, batch.x, model.predict(batch.x).argmax(1)
 
 
 class Reference:
@@ -119,8 +127,9 @@ class Reference:
 def test_every_variant_is_the_slow_reference(case, variant, game):
     """The same draws, the same masks, and so an objective no worse."""
     model, x, y = case
-    shown = mask(model, x, y, variant=variant, game=game, steps=12)
-    played = mask_game(model, x, y, variant=variant, game=game)
+    options = {"variant": variant, "game": game, "fill": "variant", "cells": 7}
+    shown = mask(model, x, y, steps=12, **options)
+    played = mask_game(model, x, y, **options)
     chance = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(0))))
     draws = [played.draw(chance) for _ in range(12)]
     assert played.jitter == 0 or len({drawn[:2] for drawn in draws}) > 1
@@ -150,7 +159,7 @@ def test_what_counts_is_found(game):
     x = torch.zeros(1, 1, 56, 56, dtype=torch.float64)
     x[:, :, 14:28, 28:42] = 1
     shown = mask(watching(14, 28, 14), x, torch.tensor([0]), game=game, steps=150)
-    assert shown.shape == (1, 1, 7, 7)
+    assert shown.shape == (1, 1, 28, 28)
     high = uf.measures.maps.resize(shown, (56, 56))[0, 0]
     inside = high[14:28, 28:42].mean()
     assert inside > 0.95
@@ -166,14 +175,14 @@ def test_more_steps_make_the_objective_smaller(case):
 
 
 def test_masks_and_blurs_follow_the_image(network):
-    sizes = {(224, 224): (28, 28), (224, 320): (28, 40), (64, 64): (8, 8), (28, 28): (7, 7), (9, 12): (7, 9)}
+    sizes = {(224, 224): (28, 28), (224, 320): (28, 40), (300, 300): (28, 28), (56, 28): (56, 28), (9, 12): (9, 12)}
     for (height, width), cells in sizes.items():
-        played = mask_game(network(), rand(1, 3, height, width), torch.zeros(1).long())
+        played = mask_game(network(), rand(1, 3, height, width), torch.zeros(1).long(), fill="black")
         assert (played.rows.shape[1], played.columns.shape[1]) == cells
         assert torch.allclose(played.rows.sum(1), torch.ones(height))
-        assert played.jitter == round(4 * height / 224)
-    finer = mask_game(network(), rand(1, 3, 64, 64), torch.zeros(1).long(), cells=16)
-    assert finer.start().shape == (1, 1, 16, 16)
+        assert played.jitter == round(4 * min(height, width) / 224)
+    coarser = mask_game(network(), rand(1, 3, 64, 64), torch.zeros(1).long(), cells=16)
+    assert coarser.start().shape == (1, 1, 16, 16)
 
 
 def test_the_virtual_step_of_adv2_is_a_gradient_step_with_a_graph(network):
@@ -187,10 +196,10 @@ def test_the_virtual_step_of_adv2_is_a_gradient_step_with_a_graph(network):
     direction = torch.randn(x.shape, generator=draw, dtype=torch.float64)
 
     def stepped(images):
-        return mask_step(mask_game(model, images, y), m, step_size=0.3, move=plain())[0]
+        return mask_step(mask_game(model, images, y, cells=7), m, step_size=0.3, move=plain())[0]
 
     point = m.clone().requires_grad_()
-    (g,) = torch.autograd.grad(mask_game(model, x, y).objective(point).sum(), point)
+    (g,) = torch.autograd.grad(mask_game(model, x, y, cells=7).objective(point).sum(), point)
     assert torch.allclose(stepped(x), (m - 0.3 * g).clamp(0, 1))
     assert not stepped(x).requires_grad
     x.requires_grad_()
@@ -221,10 +230,62 @@ def test_steps_can_be_unrolled_through_the_masks(network):
 
 def test_another_fill_takes_the_place_of_the_blur(case):
     model, x, y = case
-    grey = mask_game(model, x, y, variant="adv2_v1", fill=0.25)
+    grey = mask_game(model, x, y, variant="adv2_v1", fill=0.25, cells=7)
     half = torch.full((3, 1, 7, 9), 0.5, dtype=torch.float64)
     assert torch.allclose(grey.perturbed(half), 0.5 * x + 0.125)
     assert not torch.equal(*(mask(model, x, y, steps=3, fill=fill) for fill in (None, "black")))
+
+
+class Bright(nn.Module):
+    """A model whose class 0 is a bright image, with one logit more for each step of the brightest pixel above .3."""
+
+    def forward(self, x):
+        return torch.stack([50 * (x.amax((1, 2, 3)) - 0.3), torch.zeros_like(x[:, 0, 0, 0])], 1)
+
+
+def test_an_image_that_keeps_its_class_under_the_blur_gets_a_wider_one_and_black_at_last():
+    """A dot loses the class under the variant's blur, a stroke under a wider one, a white image under black only."""
+    x = torch.zeros(3, 1, 56, 56, dtype=torch.float64)
+    x[0, :, 28, 28] = 1
+    x[1, :, 20:28, 20:28] = 1
+    x[2] = 1
+    y = torch.zeros(3, dtype=torch.int64)
+    blurred = mask_game(Bright(), x, y, fill="variant").null
+    chosen = mask_game(Bright(), x, y).null
+    assert torch.equal(chosen[0], blurred[0])
+    assert blurred[1].amax() > 0.3 > chosen[1].amax() > 0.05
+    assert torch.equal(chosen[2], torch.zeros_like(chosen[2]))
+    singles = [mask_game(Bright(), x[i : i + 1], y[i : i + 1]).null for i in range(3)]
+    assert torch.equal(chosen, torch.cat(singles))
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_figures_say_what_is_deleted_what_is_left_and_whether_the_game_is_won(game):
+    x = torch.zeros(2, 1, 56, 56, dtype=torch.float64)
+    x[:, :, 14:28, 28:42] = 1
+    y = torch.zeros(2, dtype=torch.int64)
+    model, options = watching(14, 28, 14), {"steps": 60, "fill": "black", "game": game}
+    m, figures = detailed(model, x, y, chunk=1, **options)
+    assert torch.equal(m, mask(model, x, y, chunk=1, **options))
+    played = mask_game(model, x, y, fill="black")
+    for name, kept in (("p", torch.ones_like(m)), ("p_deleted", 1 - m), ("p_kept", m)):
+        assert torch.allclose(figures[name], played.probability(kept))
+    assert figures["won"].all()
+    kept = figures["p_kept"] if game == "preservation" else figures["p"] - figures["p_deleted"]
+    assert bool((kept >= 0.5 * figures["p"]).all())
+    # a fill that is almost as bright wins no deletion
+    _, lost = detailed(Bright(), torch.full_like(x, 0.34), y, steps=2, variant="adv2_v2", fill=0.32)
+    assert not lost["won"].any()
+
+
+def test_the_defaults_win_the_game_on_digits_where_the_published_ones_leave_the_map_empty(digits):
+    model, x, y = digits
+    options = {"variant": "adv2_v2", "steps": 40}
+    _, published = detailed(model, x, y, fill="variant", cells=7, **options)
+    m, chosen = detailed(model, x, y, **options)
+    assert not published["won"].any()
+    assert chosen["won"].all()
+    assert bool((m.amax((1, 2, 3)) > 0.5).all())
 
 
 def test_chance_is_the_generators(case):

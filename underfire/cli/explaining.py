@@ -98,6 +98,9 @@ def explain(
         (staging / "results.json").write_text(to_json(rows) + "\n", encoding="utf-8")
     several = {"interpreter": "interpreter"} if len(methods) > 1 else {}
     job.show(rows, {**several, **columns, **{entry.title: entry.title for entry in asked}})
+    lost = sum(row.get("won") is False for row in rows)
+    if lost and not job.quiet:
+        ERR.print(f"of {lost} of {len(rows)} maps, the region does not decide the class (see conf deleted, conf kept)")
     if methods[0].gives == "rules" and not job.quiet:
         ERR.print(f"tree and network agree on {methods[0].call.fidelity} of the held-out images", end="")
         ERR.print(f"; a constant answer agrees on {methods[0].call.constant.value:.3f}")
@@ -254,7 +257,7 @@ def _show_rules(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> 
 
 
 _WHO = {"id": "image", "class": "prediction", "conf": "conf"}
-_DETAILS = {"completeness_gap": "gap", "r2": "R²"}
+_DETAILS = {"completeness_gap": "gap", "r2": "R²", "p_deleted": "conf deleted", "p_kept": "conf kept"}
 _EXPLAINED = {**_WHO, "explained_class": "explained"}
 _Writer = Callable[[Job, PreparedInterpreter, ExplainedBatch], None]
 # For each kind of explanation: the function that writes it, the files of an image, and the columns of the table.

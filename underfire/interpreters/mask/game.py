@@ -20,12 +20,13 @@ from underfire.ascent.moves import Move, adam
 from underfire.attribution.fills import fill_image
 from underfire.attribution.scores import class_score
 from underfire.errors import InputError, Unsupported
-from underfire.hooks import frozen
+from underfire.hooks import bypass_cache, frozen
 from underfire.interpreters.mask.variants import CELLS, SIDE, VARIANTS, MaskVariant
 from underfire.transforms.blur import blur_matrix, gaussian_blur, median_blur
+from underfire.validate import per_sample
 
 GAMES = ("deletion", "preservation")
-_FEWEST = 7  # fewest cells of a side; an eighth of the side of a small image would be too coarse
+_WIDER = (20.0, 40.0, 80.0)  # sigmas of wider Gaussians, in pixels of 224, that are tried where the class stays
 _RADII = 16  # circles that are tried as the first mask
 ADAM = adam()
 
@@ -134,8 +135,10 @@ def mask_game(
     Args:
         variant: one of `VARIANTS`.
         game: `"deletion"` or `"preservation"`.
-        fill: what replaces the image (see `attribution.fills.fill_image`); None is the variant's blurred image.
-        cells: rows of a mask; None is an eighth of the image's rows, at least 7. Columns are in proportion.
+        fill: what replaces the image (see `attribution.fills.fill_image`). `"variant"` is the variant's blurred image;
+            None is the same, but a wider blur or black for an image whose class stays probable (see `_chosen_fill`).
+        cells: rows of a mask. None is 28 cells on the shorter side, as in the papers, or one for each pixel of an
+            image that has fewer. Columns are in proportion.
 
     Raises:
         Unsupported: the variant or the game is unknown. InputError: more cells than pixels.
@@ -147,16 +150,10 @@ def mask_game(
     height, width = x.shape[2:]
     if cells is not None and not 1 <= cells <= height:
         raise InputError(f"cells must lie in 1 … {height}, the rows of an image, got {cells}")
-    # the blurred image
     chosen, scale = VARIANTS[variant], _scale(x)
-    if fill is not None:
-        null = fill_image(x, fill)
-    elif chosen.blur is None:
-        null = median_blur(x, 2 * max(1, round((chosen.median * scale - 1) / 2)) + 1)
-    else:
-        null = gaussian_blur(x, chosen.blur[0] * scale, max(1, round(chosen.blur[1] * scale)))
+    null = _chosen_fill(model, x, y, chosen) if fill is None else _filled(x, fill, chosen)
     # the matrices that enlarge a mask
-    share = cells / height if cells is not None else max(1 / (SIDE / CELLS), _FEWEST / min(height, width))
+    share = cells / height if cells is not None else CELLS / min(height, width)
     lines: list[Tensor] = []
     for size in (height, width):
         line = torch.eye(max(1, min(size, round(share * size))), dtype=x.dtype, device=x.device)
@@ -166,6 +163,50 @@ def mask_game(
             enlarge = blur_matrix(size, sigma * scale, max(1, round(radius * scale)), like=x) @ enlarge
         lines.append(enlarge)
     return MaskGame(model, x, y, null, lines[0], lines[1], chosen, game == "preservation")
+
+
+def _filled(x: Tensor, fill: str | float, variant: MaskVariant) -> Tensor:
+    """Return what replaces deleted pixels, shaped like `x`: a fill, or the blurred image of the variant."""
+    if fill != "variant":
+        return fill_image(x, fill)
+    scale = _scale(x)
+    if variant.blur is None:
+        return median_blur(x, 2 * max(1, round((variant.median * scale - 1) / 2)) + 1)
+    return gaussian_blur(x, variant.blur[0] * scale, max(1, round(variant.blur[1] * scale)))
+
+
+def _chosen_fill(model: nn.Module, x: Tensor, y: Tensor, variant: MaskVariant) -> Tensor:
+    """Return what replaces deleted pixels, shaped like `x`: of every image, the first fill that loses the class.
+
+    The fills are the variant's blurred image, wider and wider Gaussians, and black. The class is lost if at most half
+    its probability remains. If no fill loses it, the one that leaves the lowest probability is taken. The strokes of
+    small images are as wide as the blur of the variants, so that the class often survives it.
+    """
+    if not len(x):
+        return x
+    fills: list[Tensor] = []
+    with torch.no_grad(), frozen(model), bypass_cache(model):
+        whole = class_score(model(x).softmax(1), y)
+    least, choice = torch.full_like(whole, float("inf")), torch.zeros_like(y)
+    for number in range(2 + len(_WIDER)):
+        # make the next fill
+        if number == 0:
+            fills.append(_filled(x, "variant", variant))
+        elif number <= len(_WIDER):
+            fills.append(gaussian_blur(x, _WIDER[number - 1] * _scale(x)))
+        else:
+            fills.append(fill_image(x, "black"))
+        # take it for images that still have the class
+        with torch.no_grad(), frozen(model), bypass_cache(model):
+            p = class_score(model(fills[-1]).softmax(1), y)
+        better = (least > whole / 2) & (p < least)
+        least, choice = torch.where(better, p, least), torch.where(better, number, choice)
+        if bool((least <= whole / 2).all()):
+            break
+    null = fills[0]
+    for number, fill in enumerate(fills[1:], 1):
+        null = torch.where(per_sample(choice == number, x), fill, null)
+    return null
 
 
 def mask_step(

@@ -7,15 +7,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from underfire.attribution.chunks import MEMORY, in_chunks, resolve_chunk
+from underfire.attribution.chunks import MEMORY, resolve_chunk
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.errors import InputError, ModelError
 from underfire.hooks import frozen
-from underfire.interpreters.mask.game import mask_game, mask_step
+from underfire.interpreters.mask.game import MaskGame, mask_game, mask_step
 from underfire.validate import default_generator, require_finite
 
 _LEAST = 1e-4  # probability that the whole image must change
+
+
+def detailed(model: nn.Module, x: Tensor, y: Tensor, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the map of `mask`, and the probabilities that tell whether its game is won, `[B]`.
+
+    `p_deleted` is the probability of the class where the region of the map is deleted, and `p_kept` where only this
+    region is kept; the unchanged image has `p`. `won` is whether at most half of `p` is left after the deletion, or in
+    the preservation game at least half of it is kept.
+    """
+    m = mask(model, x, y, **options)
+    of_game = {name: options[name] for name in ("variant", "game", "fill", "cells") if name in options}
+    size = resolve_chunk(model, x, options.get("chunk"), options.get("memory", MEMORY), gradients=True)
+    with frozen(model), torch.no_grad():
+        games = _games(model, x.detach(), y, size, **of_game)
+        parts = [
+            torch.stack([game.probability(kept) for kept in (torch.ones_like(part), 1 - part, part)], 1)
+            for game, part in zip(games, m.split(size), strict=True)
+        ]
+    p, deleted, kept = torch.cat(parts).unbind(1)
+    won = kept >= p / 2 if games[0].preserve else deleted <= p / 2
+    return m, {"p": p, "p_deleted": deleted, "p_kept": kept, "won": won}
 
 
 @card(
@@ -24,6 +45,7 @@ _LEAST = 1e-4  # probability that the whole image must change
     family="perturbation",
     differentiable=False,
     second_order=True,
+    detailed=detailed,
 )
 def mask(
     model: nn.Module,
@@ -56,14 +78,16 @@ def mask(
         game: `"deletion"` or `"preservation"`.
         steps: steps of Adam; None is the number of the variant, 300 to 500.
         step_size: step size of Adam.
-        fill: what replaces deleted pixels; None is the variant's blurred image. If blurring does not change the class,
-            as with large strokes on a plain background, the map is empty.
-        cells: rows of the mask; None is an eighth of the image's rows, at least 7.
+        fill: what replaces deleted pixels: `"variant"`, the variant's blurred image, or a fill of
+            `attribution.fills.fill_image`. None is the variant's blurred image, or for an image that keeps more than
+            half of the class's probability under it, a wider blur, or black.
+        cells: rows of the mask; None is 28 cells on the shorter side, as in the papers, or one for each pixel of an
+            image that has fewer.
         generator: source of jitter and noise, which all images share.
 
     Returns:
         The map, `[B, 1, h, w]`, at the size of the mask: 1 for important pixels (deleted, or kept in preservation), 0
-        for the others.
+        for the others. The game need not be won: `detailed` returns the probability that is left.
 
     Raises:
         InputError: steps or step_size are out of range. Unsupported: the variant or the game is unknown. ModelError:
@@ -76,10 +100,14 @@ def mask(
     source = default_generator(generator, x.device)
     seed = int(torch.randint(2**62, (), generator=source, device=source.device))  # every chunk begins with it
 
-    def explain(index: Tensor) -> Tensor:
+    with frozen(model), torch.no_grad():
+        class_score(model(x[:1]).expand(len(x), -1), y)
+    size = resolve_chunk(model, x, chunk, memory, gradients=True)
+    games = _games(model, x.detach(), y, size, variant=variant, game=game, fill=fill, cells=cells)
+    _require_change(games)
+    masks = []
+    for current in games:
         # each chunk has its own game, with the same random numbers
-        part = x.detach()[index.to(x.device)]
-        current = mask_game(model, part, y[index.to(y.device)], variant=variant, game=game, fill=fill, cells=cells)
         source_of_chunk = torch.Generator(source.device).manual_seed(seed)
         with frozen(model):
             m, state = current.start(), None
@@ -87,28 +115,28 @@ def mask(
                 m, state = mask_step(current, m, state, drawn=current.draw(source_of_chunk), step_size=step_size)
                 if number == 0:
                     require_finite(m)  # fail at once, not after hundreds of steps
-        return require_finite(m if current.preserve else 1 - m)
+        masks.append(require_finite(m if current.preserve else 1 - m))
+    return torch.cat(masks)
 
-    with frozen(model), torch.no_grad():
-        class_score(model(x[:1]).expand(len(x), -1), y)
-    size = resolve_chunk(model, x, chunk, memory, gradients=True)
-    _require_change(model, x.detach(), y, size, variant=variant, game=game, fill=fill, cells=cells)
-    return in_chunks(explain, len(x), size)
+
+def _games(model: nn.Module, x: Tensor, y: Tensor, chunk: int, **options: Any) -> list[MaskGame]:
+    """Return the games of the images, at most `chunk` images in each."""
+    parts = zip(x.split(chunk), y.split(chunk), strict=True)
+    with torch.no_grad():
+        return [mask_game(model, images, classes, **options) for images, classes in parts]
 
 
 @torch.no_grad()
-def _require_change(model: nn.Module, x: Tensor, y: Tensor, chunk: int, **options: Any) -> None:
+def _require_change(games: list[MaskGame]) -> None:
     """Raise ModelError if no image's probability changes where everything is replaced, so that no mask matters."""
-
-    def change(index: Tensor) -> Tensor:
-        game = mask_game(model, x[index.to(x.device)], y[index.to(y.device)], **options)
-        whole = torch.ones(len(index), 1, game.rows.shape[1], game.columns.shape[1]).to(x)
-        with frozen(model):
-            return (game.probability(whole) - game.probability(0 * whole)).abs()
-
-    changes = in_chunks(change, len(x), chunk)
-    if len(x) and float(changes.max()) <= _LEAST:
+    changes = []
+    for game in games:
+        whole = torch.ones(len(game.x), 1, game.rows.shape[1], game.columns.shape[1]).to(game.x)
+        with frozen(game.model):
+            changes.append((game.probability(whole) - game.probability(0 * whole)).abs())
+    change = torch.cat(changes)
+    if len(change) and float(change.max()) <= _LEAST:
         raise ModelError(
-            f"the probability of the class changes by at most {float(changes.max()):.1g} when the whole image is "
+            f"the probability of the class changes by at most {float(change.max()):.1g} when the whole image is "
             "replaced, so that no mask explains it; give another fill, such as 'black'"
         )
