@@ -246,6 +246,7 @@ def test_the_package_can_be_called_and_imported() -> None:
     assert list(inspect.signature(uf.audit).parameters)[:4] == ["model", "data", "attacks", "interpreters"]
 
 
+@pytest.mark.slow
 def test_without_attacks_the_usual_methods_that_the_model_supports(model: nn.Module, batch: uf.Batch) -> None:
     found = uf.audit(model, batch, n=6, seeds=[1], **QUICK)
     assert {attack.attack for attack in found.findings.attacks} == {"pgd", "square"}  # no Grad-CAM, so no attack on it

@@ -47,6 +47,7 @@ def test_init_overwrites_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "--force"]) == 0
 
 
+@pytest.mark.slow
 def test_a_model_and_data_are_audited_without_a_spec(shown: Shown) -> None:
     shown("audit", *OWN, "--n", 12, "--attack", "fgsm", "--quiet")
     ledger = Ledger("runs/python-victims-right")
@@ -72,6 +73,7 @@ def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str], arguments:
     assert fact in captured.err and len(captured.err.strip().splitlines()) == 1 and captured.out == ""
 
 
+@pytest.mark.slow
 def test_a_dry_run_lists_what_is_left(shown: Shown, parsed: Parsed) -> None:
     call = ("audit", *OWN, "--n", 12, "--attack", "fgsm", "--interpreter", "gradient", "--out", "run")
     before = parsed(*call, "--dry-run")

@@ -177,6 +177,7 @@ def test_an_executor_that_there_is_not(spec: Path, executor: str, capsys: pytest
     assert capsys.readouterr().err == captured
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_history(capsys: pytest.CaptureFixture[str], shown: Shown, spec: Path) -> None:
     shown("audit", spec, "--out", "run")
     first, page = Path("run/ledger.json").read_bytes(), Path("run/report.html").read_text()

@@ -121,6 +121,7 @@ def test_without_a_terminal_a_line_is_printed_at_intervals(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_shell_completes_verbs_and_options() -> None:
     def completed(words: str) -> list[str]:
         environment = {**os.environ, "_UNDERFIRE_COMPLETE": "complete_bash", "COMP_WORDS": words}
