@@ -19,7 +19,9 @@ from underfire.errors import InputError, Unsupported
 from underfire.measures.maps import normalise, resize
 
 Term = Callable[[Step], Tensor]
+"""A function that returns one value per row, `[B]`; a larger value is better for the attacker."""
 Weight = float | Callable[[float], float]
+"""The factor of a term: a number, or a function of the share of the steps that are done."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,8 @@ def log_odds() -> Objective:
 def log_success() -> Objective:
     """Maximise the log-probability of a success: `log (1 - p_y)`, or `log p` of the goal.
 
-    It suits averages over many looks or images, because those that already succeed get almost no weight. With a goal it
-    is minus the cross-entropy of the goal. Its gradient does not vanish where the model is confident and right.
+    It suits an average over many views or images, because those that already succeed get almost no weight. With a goal
+    it is minus the cross-entropy of the goal. Its gradient does not vanish where the model is confident and right.
     """
     odds = log_odds()
 
@@ -134,12 +136,12 @@ def log_success() -> Objective:
 def cross_entropy(smoothing: float = 0.0) -> Objective:
     """Maximise the cross-entropy of `y`, or minimise that of the goal; see `log_odds` for confident networks.
 
-    Label smoothing (`1 - smoothing` on the goal, the rest spread evenly over all classes) needs a goal. Without one:
-    the smoothed cross-entropy of `y` has its minimum at a probability below one, so that making it large can make a
-    confident model more confident.
+    Label smoothing (`1 - smoothing` on the goal, the rest spread evenly over all classes) needs a goal. Without a goal
+    it would be wrong: the smoothed cross-entropy of `y` has its minimum at a probability below one, so an attack that
+    increases it can make a confident model more confident.
 
     Raises:
-        InputError: the smoothing is not in [0, 1).
+        InputError: the smoothing is not in [0, 1). Unsupported: in a step, there is smoothing and no goal.
     """
     if not 0 <= smoothing < 1:
         raise InputError(f"label smoothing must be in [0, 1), got {smoothing}")

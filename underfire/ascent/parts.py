@@ -68,6 +68,7 @@ def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
         raise InputError(fault)
 
     def literal(node: ast.expr) -> Any:
+        """Return the value of a literal or a fraction."""
         try:
             return ast.literal_eval(node)
         except ValueError:
@@ -95,7 +96,7 @@ def part(*roles: str, value: Any) -> Any:
     Raises:
         InputError: there is no such part, or an argument is wrong; the message suggests the nearest name.
     """
-    found, given = _found(*roles, value=value)
+    found, given = _look_up(*roles, value=value)
     return found.function(**found.check(given))
 
 
@@ -105,7 +106,7 @@ def spelling(*roles: str, value: Any) -> str:
     >>> spelling("move", value="momentum"), spelling("move", value={"name": "momentum", "decay": 1})
     ('momentum(decay=1.0)', 'momentum(decay=1.0)')
     """
-    found, given = _found(*roles, value=value)
+    found, given = _look_up(*roles, value=value)
     checked, hints = found.check(given), found.hints
     written = []
     for name, option in found.options.items():
@@ -117,7 +118,7 @@ def spelling(*roles: str, value: Any) -> str:
     return f"{found.name}({', '.join(written)})"
 
 
-def _found(*roles: str, value: Any) -> tuple[Card[Any], dict[str, Any]]:
+def _look_up(*roles: str, value: Any) -> tuple[Card[Any], dict[str, Any]]:
     """Return the card of the part that `value` describes, and the arguments that `value` gives, by name."""
     if isinstance(value, Mapping):
         named: dict[str, Any] = dict(value)
@@ -140,7 +141,7 @@ def _found(*roles: str, value: Any) -> tuple[Card[Any], dict[str, Any]]:
     return found, {**dict(zip(places, given, strict=False)), **named}
 
 
-def _several(role: str, join: Any, value: Any) -> Any:
+def _joined(role: str, join: Any, value: Any) -> Any:
     """Return one part, or the parts of a list joined by `join`, which applies them from first to last."""
     return join(*(part(role, value=one) for one in value)) if isinstance(value, list) else part(role, value=value)
 
@@ -162,16 +163,16 @@ def _step_rule(value: Any) -> Any:
 
 
 def _objective(value: Any) -> Any:
-    """Return an objective, or that of a function of the caller."""
+    """Return the objective that `value` describes, or the objective made from a function."""
     return as_objective(value) if callable(value) else part("objective", value=value)
 
 
 converters |= {
     views.View: Converter(
-        "the name of a view, or a list of them", partial(_several, "view", views.compose), _spell("view")
+        "the name of a view, or a list of them", partial(_joined, "view", views.compose), _spell("view")
     ),
     smoothing.Smoothing: Converter(
-        "the name of a smoothing", partial(_several, "smoothing", smoothing.chain), _spell("smoothing")
+        "the name of a smoothing", partial(_joined, "smoothing", smoothing.chain), _spell("smoothing")
     ),
     estimators.Estimator: Converter(
         "the name of an estimator", lambda value: part("estimator", value=value), _spell("estimator")

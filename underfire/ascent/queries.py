@@ -82,7 +82,7 @@ class Queries:
             raise
         except Exception as error:  # an oracle may be a remote service or foreign code, which can raise anything
             if isinstance(error, UnderfireError) and not self._checked:
-                raise  # the model refuses such images, already in the first call
+                raise  # an error in the first call means that the model refuses such images
             done = int(self.used.sum())
             reason = str(error).split("\n", 1)[0] or type(error).__name__
             raise OracleError(f"the model failed after {done - len(x)} queries: {reason}") from error
@@ -92,7 +92,12 @@ class Queries:
         return logits
 
     def each(self, make: Callable[[Tensor], Tensor], index: Tensor) -> Tensor:
-        """Return the logits of inputs that `make(rows)` makes, at most `chunk` at once, for some rows of `index`."""
+        """Make inputs in chunks, query the model with each chunk, and return all logits, `[M, K]`.
+
+        Args:
+            make: a function from positions in `index`, int64 `[m]` with `m <= chunk`, to the inputs `[m, ...]` there.
+            index: the sample that pays for each input, int64 `[M]`.
+        """
         parts = torch.arange(len(index), device=index.device).split(self.chunk)
         return torch.cat([self(make(rows), index[rows]) for rows in parts])
 

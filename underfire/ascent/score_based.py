@@ -70,16 +70,16 @@ def ascend_from_scores(
         while len(targets.index):
             logits = ask(z, targets.index)
             value = objective(targets.step(model, z, logits)).to(x.dtype)
-            # keep the best
+            # keep the first success, or the largest margin
             reached = succeeded(logits, targets.y, targets.goal)
             best.update(z, reached, value, targets.index)
-            # rows that have not succeeded go on; a step needs a pair of probes, and a query for where it leads
+            # rows that have not succeeded go on; a step costs at least two probes, and a query for the new iterate
             goes_on = ~reached & (ask.left[targets.index] >= 3)
             if step == steps or not bool(goes_on.any()):
                 break
             rows = goes_on.nonzero().squeeze(1)
             targets, z, threat, state = targets.take(rows), z[rows], threat.take(rows), take(state, rows)
-            # estimate the gradient
+            # estimate the gradient, together for all rows that can pay for the same number of pairs
             g = torch.empty_like(z)
             count = torch.minimum(most_pairs[targets.index], (ask.left[targets.index] - 1) // 2)
             for number in count.unique().tolist():

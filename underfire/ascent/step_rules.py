@@ -107,7 +107,7 @@ def linear(first: float | Tensor, last: float | Tensor = 0.0) -> Callable[[int, 
 
 
 def cosine(first: float, last: float = 0.0) -> Callable[[int, int], float]:
-    """Return a schedule from `first` to `last` along half a cosine."""
+    """Return a schedule from `first` at the first step to `last` at the last one, along half a period of a cosine."""
     return lambda step, steps: last + (first - last) * (1 + math.cos(math.pi * step / max(steps - 1, 1))) / 2
 
 
@@ -171,6 +171,7 @@ def halving(momentum: float = 0.75, rho: float = 0.75) -> StepRule:
         return ahead, (eta, z, *rest)
 
     def judge(position: Position, progress: Progress, state: State) -> tuple[State, Tensor | None]:
+        # at a checkpoint, halve the steps of the rows that stall, and begin a new period
         eta, old, rises, halved, record = state
         rises = rises + progress.rose
         points = [0, *checkpoints(position.steps)]
@@ -187,9 +188,9 @@ def halving(momentum: float = 0.75, rho: float = 0.75) -> StepRule:
 def sparse(total: int | None = None) -> StepRule:
     """Move only the entries with the largest gradient, by shrinking steps: the rule of APGD for L1.
 
-    A checkpoint comes after every 4 % of the steps. There, a row whose best iterate has become sparser goes back to it,
-    with a step of `eps`; the step of every other row is divided by 1.5, down to `eps / 10`. The direction must be the
-    gradient itself (`moves.raw`).
+    A checkpoint comes after every 4 % of the steps. At a checkpoint, a row whose best iterate has become sparser goes
+    back to it, with a step of `eps`; the step of every other row is divided by 1.5, down to `eps / 10`. The direction
+    must be the gradient itself (`moves.raw`).
 
     Args:
         total: number of steps, 4 % of which lie between two checkpoints; None is that of the run.
@@ -211,6 +212,7 @@ def sparse(total: int | None = None) -> StepRule:
 
     def update(position: Position, z: Tensor, direction: Tensor, state: State) -> tuple[Tensor, State]:
         eta, _, _, entries = state
+        # move the `entries` entries with the largest gradient, in all by the step size
         g = direction.flatten(1)
         strength, features = g.abs(), g.shape[1]
         rank = (features - entries).clamp(0, features - 1).long()
@@ -223,6 +225,7 @@ def sparse(total: int | None = None) -> StepRule:
         eta, full, before, entries = state
         if position.step % max(int(0.04 * (total or position.steps)), 1):
             return state, None
+        # at a checkpoint, compare the number of changed entries with that at the checkpoint before
         moved, entries = count_moved(position.x, progress.best)
         sparser = moved < 0.95 * before
         eta = torch.where(sparser, full, torch.maximum(eta / 1.5, full / 10))

@@ -56,9 +56,9 @@ def adv2(
 
     An attack on the prediction alone runs first (the warm start). Then the attack minimises
     `prediction loss + weight * map loss`: the label-smoothed cross-entropy of the goal, and the mean squared difference
-    between the map and the target map, both min-max normalised. Of the iterates that fool the classifier with enough
-    confidence, the one whose map is nearest to the target is returned. The paper has goals only; without a goal, the
-    class that the warm start reached (or else the runner-up) becomes the goal.
+    between the map and the target map, both min-max normalised. It returns the iterate whose map is nearest to the
+    target, among those that fool the classifier with enough confidence. The paper has goals only; without a goal, the
+    likeliest class other than `y` after the warm start becomes the goal.
 
     Args:
         interpreter: `(model, x, classes) -> [B, 1, h, w]`, differentiable in `x`.
@@ -66,9 +66,9 @@ def adv2(
             image for its predicted class.
         steps: number of steps with both losses.
         warm_steps: number of steps of the warm start; 0 leaves it out.
-        step_size: None falls linearly from twice the usual step to a tenth of it, because maps do not settle under a
-            constant step. The usual step is 1/255 for L-infinity (as in the paper) and `eps / 10` for L2; the warm
-            start always uses the usual step.
+        step_size: None is a step that falls linearly from twice the usual step to a tenth of it, because maps do not
+            settle under a constant step. The usual step is 1/255 for L-infinity (as in the paper) and `eps / 10` for
+            L2; the warm start always uses the usual step.
         move: how gradients are used after the warm start; None is the plain gradient, as in the paper.
         weight: weight of the map loss; a pair changes linearly from the first number to the second over the steps. (The
             authors' code has 5 to 10, with many more steps.)

@@ -204,7 +204,8 @@ def train_generator(
     the second by more than 10 logits on average, all logits are divided by the factor that brings this average to 10.
     An image that leaves the ball is projected onto it, and the gradient ignores the projection.
 
-    The arguments are those of `adversarial_transformation`.
+    The arguments are those of `adversarial_transformation`. The result returns images that may leave the ball, so that
+    its caller projects them.
     """
     generator = default_generator(generator, x.device)
     check_inputs(model, x, y, goal)
@@ -221,16 +222,16 @@ def train_generator(
         x.shape[1], width=width, residual=residual, reach=reach, generator=generator, like=x
     )
     weights = list(network.parameters())
-    adam, odds = moves.adam(), log_odds()
+    adam, label_odds = moves.adam(), log_odds()
     memory = [adam.init(weight) for weight in weights]
     with frozen(model):
         with torch.no_grad():
             logits = torch.cat([model(part) for part in x.split(chunk)]).to(x.dtype)
         check_classes(logits, y, goal)
-        # tame a confident model: its lead is 10 logits at most, on average
+        # divide the logits of a confident model by a temperature: the mean lead is then 10 logits at most
         leads = logits.topk(2, dim=1).values
-        heat = ((leads[:, 0] - leads[:, 1]).mean() / 10).clamp_min(1)
-        target = None if goal is None else reranked((logits / heat).softmax(1), goal, rerank)
+        temperature = ((leads[:, 0] - leads[:, 1]).mean() / 10).clamp_min(1)
+        target = None if goal is None else reranked((logits / temperature).softmax(1), goal, rerank)
         left: list[Tensor] = []
         for _ in range(steps):
             # draw the next images; a new permutation begins when all have been used
@@ -241,14 +242,14 @@ def train_generator(
                 # forward pass through network, projection and model
                 z = network(x[rows])
                 inside = z + (threat.take(rows).project(x[rows], z) - z).detach()
-                logits = model(inside).to(x.dtype) / heat
+                logits = model(inside).to(x.dtype) / temperature
                 # loss: distance to the image, plus distance to the wanted output
                 if target is None:
                     here = Targets(y[rows], None, rows)
-                    misplaced = -odds(here.step(model, inside, logits)).clamp_max(math.log(rerank)).mean()
+                    class_loss = -label_odds(here.step(model, inside, logits)).clamp_max(math.log(rerank)).mean()
                 else:
-                    misplaced = F.cross_entropy(logits, target[rows])
-                loss = fidelity * (z - x[rows]).square().flatten(1).sum(1).mean() + misplaced
+                    class_loss = F.cross_entropy(logits, target[rows])
+                loss = fidelity * (z - x[rows]).square().flatten(1).sum(1).mean() + class_loss
                 gradients = torch.autograd.grad(loss, weights)
             # one step of Adam on the weights
             for i, gradient in enumerate(gradients):
@@ -258,7 +259,7 @@ def train_generator(
 
 
 def reranked(probabilities: Tensor, goal: Tensor, rerank: float) -> Tensor:
-    """Raise the goal's probability to `rerank` times the highest, and normalise: the paper's `r_alpha`."""
+    """Return the paper's `r_alpha`, `[N, K]`: the goal's probability becomes `rerank` times the highest, normalised."""
     first = rerank * probabilities.amax(1, keepdim=True)
     raised = probabilities.scatter(1, goal[:, None], first)
     return raised / raised.sum(1, keepdim=True)

@@ -75,15 +75,15 @@ def decision_tree(
         for index in (~nearest.found).nonzero().squeeze(1).split(chunk):
             # the leaves that would be a success
             flat = x[index].flatten(1)
-            there = classes != at.y[index, None] if at.goal is None else classes == at.goal[index, None]
-            # the best of them
+            wanted_leaf = classes != at.y[index, None] if at.goal is None else classes == at.goal[index, None]
+            # the nearest of them
             if leaf == "nearest":
                 at_leaf = flat[:, tree.features]  # [b, L, F]
                 cost = _sizes(_inside(at_leaf, tree.low, tree.high) - at_leaf, norm)
             else:
-                cost = _steps(tree, x[index]).to(x.dtype)
-            cost, best = cost.masked_fill(~(there & reachable), float("inf")).min(1)
-            # move the features that are outside its interval
+                cost = _ranks(tree, x[index]).to(x.dtype)
+            cost, best = cost.masked_fill(~(wanted_leaf & reachable), float("inf")).min(1)
+            # move the features that are outside the leaf's intervals
             features, moved = tree.features[best], flat.clone()
             values = flat.gather(1, features)
             wanted = _inside(values, tree.low[best], tree.high[best])
@@ -107,21 +107,21 @@ def _tree_of(model: nn.Module) -> DecisionTree:
 
 
 def _inside(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Return the nearest values in the intervals; what the tree (in float32) sees inside already is kept."""
+    """Return the nearest values in the intervals; keep a value that the tree, which rounds to float32, finds inside."""
     seen = values.to(torch.float32)
     wanted = seen.clamp(low.to(torch.float32), high.to(torch.float32))
     return torch.where(wanted == seen, values, wanted.to(values.dtype))
 
 
 def _sizes(change: Tensor, norm: str) -> Tensor:
-    """Return the size of each change `[b, L, F]`, `[b, L]`."""
+    """Return the size of each change, `[b, L]`, of changes `[b, L, F]`."""
     if norm == "l0":  # the L2 length, scaled below one, decides between equal counts
         return (change != 0).sum(2) + change.norm(dim=2) / (2 * change.shape[2] ** 0.5)
     return torch.linalg.vector_norm(change, float(norm[1:]), dim=2)
 
 
-def _steps(tree: DecisionTree, x: Tensor) -> Tensor:
-    """Return each leaf's rank in the paper's order, `[b, L]`: by height of the common ancestor, then by depth."""
+def _ranks(tree: DecisionTree, x: Tensor) -> Tensor:
+    """Return each leaf's rank in the paper's order, `[b, L]`: by the height of the common ancestor, then by depth."""
     own = tree.paths[torch.searchsorted(tree.leaves, tree.leaf(x))]
     length = (tree.paths >= 0).sum(1)
     shared = ((own[:, None] == tree.paths) & (tree.paths >= 0)).cumprod(2).sum(2)

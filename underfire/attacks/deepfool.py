@@ -50,7 +50,7 @@ def deepfool(
     Args:
         goal: with a goal, only the boundary to it is considered (ours; the paper has no goals).
         steps: largest number of steps of any sample.
-        overshoot: by which share the perturbation is longer than the way to the boundary.
+        overshoot: share by which the perturbation is made longer than the distance to the boundary.
         candidates: how many of the likeliest other classes of the clean image are tried; each costs a backward pass.
 
     Returns:
@@ -68,7 +68,8 @@ def deepfool(
         else:
             classes = goal[:, None]
         clip = nearest.threat.clip
-        r = torch.zeros_like(x)  # the total perturbation, before the overshoot
+        # rows are the samples without a success; r is their perturbation before the overshoot
+        r = torch.zeros_like(x)
         x_adv = x.detach()
         rows = (~succeeded(logits, at.y, at.goal)).nonzero().squeeze(1)
         for _ in range(steps):
@@ -89,7 +90,15 @@ def deepfool(
 
 
 def _step(model: nn.Module, x: Tensor, classes: Tensor, current: Tensor, threat: Threat) -> Tensor:
-    """Return the step to the nearest boundary between `current` and `classes` `[B, k]` of the linearised network."""
+    """Return the step from `x` to the nearest class boundary of the linearised network, `[B, ...]`.
+
+    Args:
+        model: maps `x` to logits.
+        x: the current iterates, `[B, ...]`.
+        classes: the classes to reach, int64 `[B, k]`.
+        current: the predicted classes, int64 `[B]`.
+        threat: the norm in which the distance is measured, and the box.
+    """
     logits, w = class_gradients(model, x, classes, against=current)
     f = (logits.gather(1, classes) - logits.gather(1, current[:, None])).abs()
     down, up = (room[:, None] for room in threat.room(x))

@@ -37,7 +37,7 @@ def fgsm(
 
     Args:
         norm: `"linf"` steps along the sign of the gradient, `"l2"` along its direction.
-        objective: None is `log_odds`, whose gradient has exactly the sign of the paper's cross-entropy.
+        objective: None is `log_odds`, whose gradient has the same signs as that of the paper's cross-entropy.
     """
     recipe = Recipe(objective or log_odds(), ball(norm, eps, mask, among=("linf", "l2")), step_rule=eps, keep="last")
     return ascend(model, x, y, recipe, goal=goal, steps=1)

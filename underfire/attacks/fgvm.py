@@ -44,12 +44,13 @@ def fgvm(
     Args:
         norm: the norm in which the length of the gradient and of the step is measured.
         eps: length of the step in that norm, one number or one per sample `[B]`.
-        objective: None is `log_odds`, whose gradient has the direction of that of cross-entropy.
+        objective: None is `log_odds`, whose gradient points in the same direction as that of cross-entropy.
     """
     threat = ball(norm, eps, mask, among=("l2", "linf"))
     unit = normalise({"l2": 2.0, "linf": float("inf")}[norm])
     allowed = 1.0 if mask is None else mask
-    value = Move(lambda z: None, lambda g, state: (unit(g * allowed), state), steepest=False)
+    # the move has no memory, and its direction is the gradient where the image may change, scaled to length one
+    move = Move(lambda z: None, lambda g, state: (unit(g * allowed), state), steepest=False)
     return ascend(
-        model, x, y, Recipe(objective or log_odds(), threat, step_rule=eps, move=value, keep="last"), goal=goal, steps=1
+        model, x, y, Recipe(objective or log_odds(), threat, step_rule=eps, move=move, keep="last"), goal=goal, steps=1
     )

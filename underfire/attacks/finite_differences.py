@@ -64,6 +64,7 @@ def finite_differences(
         ball(norm, eps, among=("linf", "l2")),
         grouped(step),
         queries=queries,
+        # Each step may cost the same share of the queries: one for the new iterate, and two for each pair of probes.
         pairs=((torch.as_tensor(queries, device=x.device) - 1) // steps - 1)
         .div(2, rounding_mode="floor")
         .clamp(1, max(1, x[:1].numel())),

@@ -45,13 +45,13 @@ def lbfgs(
     tolerance: float = 1e-6,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Minimise `|r|^2 + c * cross-entropy of the goal` in the box by L-BFGS, for the smallest `c` that fools the model.
+    """Minimise `|r|^2 + c * cross-entropy of the goal` in the box by L-BFGS, with the smallest `c` that succeeds.
 
     Here `r` is the perturbation. The paper writes `c |r| + loss` and asks for the smallest `c`, which would give the
-    largest perturbation; its intention is met with `c` as the weight of the loss. For each sample separately, `c` grows
-    tenfold until the first success and is bisected from there. The nearest success is returned, whether or not it is a
-    minimiser. With more than two classes it lies somewhat beyond the nearest point, because cross-entropy also moves
-    away from the other classes.
+    largest perturbation; here `c` is the weight of the loss, as the paper intends. For each sample separately, `c`
+    grows tenfold until the first success and is bisected from there. The nearest success is returned, whether or not it
+    is a minimiser. With more than two classes it is somewhat farther than the nearest point, because cross-entropy also
+    moves away from the other classes.
 
     Args:
         goal: None takes the likeliest other classes as goals, one after the other (the paper has goals only); any class
@@ -76,6 +76,7 @@ def lbfgs(
         else:
             goals = goal[:, None]
         targets = targets.take((~succeeded(logits, targets.y, targets.goal)).nonzero().squeeze(1))
+        # for each class to reach, search the smallest weight with a success
         for wanted in goals.unbind(1) if len(targets.index) else ():
             weights = BinarySearch(x, c)
             for _ in range(binary_search_steps):
@@ -89,7 +90,17 @@ def lbfgs(
 def minimise(
     model: nn.Module, nearest: Nearest, targets: Targets, goal: Tensor, c: Tensor, steps: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
-    """Minimise `|r|^2 + c * cross-entropy` for the samples of `targets`; return the inputs, and which are successes."""
+    """Minimise `|r|^2 + c * cross-entropy`; return the minimisers `[B, ...]`, and which are successes, bool `[B]`.
+
+    Args:
+        model: maps inputs to logits.
+        nearest: the clean inputs of the attack; every success on the way is recorded in it.
+        targets: the `B` samples to attack, and what a success is.
+        goal: the class whose cross-entropy is minimised, int64 `[B]`.
+        c: the weight of the cross-entropy, `[B]`.
+        steps: largest number of evaluations.
+        tolerance: see `lbfgs`.
+    """
     x, loss = nearest.x[targets.index], cross_entropy()
     found, reached = x.clone(), torch.zeros_like(targets.y, dtype=torch.bool)
     search, rows = QuasiNewton(x, *nearest.threat.bounds(x), step_size=0.01), torch.arange(len(x), device=x.device)
@@ -99,7 +110,7 @@ def minimise(
         logits, value, slope = value_and_grad(model, loss, trial, Targets(targets.y[rows], goal[rows], rows))
         success = succeeded(logits, targets.take(rows).y, targets.take(rows).goal)
         nearest.update(trial, success, targets.index[rows])
-        # let the solver choose the next trial points
+        # let the solver choose the next trial points; `value` is minus the cross-entropy
         weight = c[rows]
         search.tell(
             (trial - clean).square().flatten(1).sum(1) - weight * value,

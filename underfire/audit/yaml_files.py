@@ -19,6 +19,7 @@ MOST_BYTES = 500_000
 MOST_VALUES = 100_000
 """The largest number of keys and values in a spec, in which every alias counts as often as it is used."""
 
+#: The tags that a value may have, by the kind of its node.
 _TAGS: dict[type[yaml.Node], set[str]] = {
     yaml.ScalarNode: {"null", "bool", "int", "float", "str", "merge"},
     yaml.SequenceNode: {"seq"},
@@ -27,7 +28,7 @@ _TAGS: dict[type[yaml.Node], set[str]] = {
 
 
 class _Loader(yaml.SafeLoader):
-    """A loader of plain values; a date without quotes is a text."""
+    """Load plain values only; a date without quotes becomes a text."""
 
     def construct_document(self, node: yaml.Node) -> Any:
         """Return the values of a document after a check of their number."""
@@ -35,7 +36,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_document(node)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Return one value; raise YAMLError with its place if it has another tag, or does not fit to its tag."""
+        """Return one value; raise YAMLError with its place if its tag is not in `_TAGS`, or it does not fit its tag."""
         tags = _TAGS.get(type(node), set())
         if node.tag.removeprefix("tag:yaml.org,2002:") not in tags:
             problem = f"a spec has no such value of type {shown(node.tag, 60)}"
@@ -53,6 +54,7 @@ class _Loader(yaml.SafeLoader):
         """Return a mapping; raise YAMLError if a key occurs twice, which `SafeLoader` accepts."""
         seen = set()
         for key, _ in node.value:
+            # A list or a mapping as a key has no name; `SafeLoader` refuses it.
             name = str(key.value) if isinstance(key, yaml.ScalarNode) else None
             if name in seen:
                 problem = f"the key {shown(name, 60)} is given twice"
@@ -61,7 +63,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# A new table, because `SafeLoader` has a table of its own, which other programs use.
+# Texts that look like dates stay texts. This is a new table, because other programs use that of `SafeLoader`.
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":timestamp", ":value"))]
     for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -69,7 +71,15 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def _count(node: yaml.Node, known: dict[int, int | None]) -> int:
-    """Return the number of keys and values below a node; raise YAMLError if a node contains itself, or for too many."""
+    """Return the number of keys and values of a node, with all that it contains.
+
+    Args:
+        node: the node to count.
+        known: the numbers of the nodes counted so far, by `id`; None for a node whose count has begun.
+
+    Raises:
+        yaml.YAMLError: a node contains itself, or the number is larger than `MOST_VALUES`.
+    """
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) in known:

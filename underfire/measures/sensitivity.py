@@ -66,6 +66,7 @@ def sensitivity_max(
     changes = (eps * (2 * uniform - 1)).to(x)
     first = maps_in_chunks(interpreter, model, x, y, room).flatten(1)
     moved = []
+    # pairs of an image and a change, as many at a time as the memory allows
     for pairs in torch.arange(len(x) * samples, device=x.device).split(room):
         image, sample = pairs // samples, pairs % samples
         maps = maps_in_chunks(interpreter, model, x[image] + changes[sample], y[image], room)

@@ -1,4 +1,4 @@
-"""The model under test: the classifier around a module, the oracle that gives classes alone, and how they are used."""
+"""The model under test: a classifier around a module, an oracle that returns only classes, and their sessions."""
 
 from underfire.model.answers import OUTPUTS
 from underfire.model.classifier import Classifier, Count, as_classifier

@@ -37,6 +37,7 @@ def columns(spec: AuditSpec, table: str) -> list[Column]:
         card = find("measure", entry.name)
         if card.facts.table == table:
             better = "higher is better" if card.facts.higher_is_better else "lower is better"
+            # the first line of the docstring, without its shape, as a sentence about the value
             about = card.summary.partition("; nan")[0].replace(", `[B]`", "").replace("`", "").rstrip(".") + "."
             about = about.removeprefix("Return ")
             about = about[:1].upper() + about[1:]

@@ -107,7 +107,7 @@ def test_algorithm_1(network, norm):
 
 @every_norm
 def test_the_final_search_only_shortens_and_the_loop_is_the_papers(network, norm, monkeypatch):
-    monkeypatch.setattr(sys.modules["underfire.attacks.fab.attack"], "_closer", lambda *_: None)
+    monkeypatch.setattr(sys.modules["underfire.attacks.fab.attack"], "_final_search", lambda *_: None)
     model = network("relu", torch.float64)
     x = rand(4, 3, 6, 6, dtype=torch.float64)
     y = model(x).argmax(1)

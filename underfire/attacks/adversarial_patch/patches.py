@@ -1,4 +1,4 @@
-"""Patches of any shape: pasted onto images at random places, angles and sizes, never covering more than eps allows."""
+"""Paste patches of any shape onto images at random places, angles and sizes, over no more pixels than eps allows."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def shape_mask(shape: Shape | Tensor, pixels: int, like: Tensor) -> Tensor:
 
 
 def _half(mask: Tensor, pixels: Tensor) -> Tensor:
-    """Return half the height and width `[B, 2]`, in image pixels, of a patch whose shape covers `pixels` `[B]`."""
+    """Return half the height and half the width of a patch that covers `pixels` `[B]`, in image pixels, `[B, 2]`."""
     scale = (pixels / mask.sum()).sqrt()
     return scale[:, None] * mask.new_tensor(mask.shape) / 2
 

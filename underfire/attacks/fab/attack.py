@@ -118,13 +118,13 @@ def fab(
                     to = tried if boundaries == "each" else rows.goal
                     # With a goal there are several boundaries, and the bias could keep a row from ever crossing one: no
                     # bias before its first success.
-                    pull = alpha_max if goal is None else alpha_max * per_sample(nearest.found[rows.index], z)
-                    z = _step(model, nearest.x[rows.index], z, rows, to, candidates, nearest.threat, pull, eta)
+                    bias = alpha_max if goal is None else alpha_max * per_sample(nearest.found[rows.index], z)
+                    z = _step(model, nearest.x[rows.index], z, rows, to, candidates, nearest.threat, bias, eta)
                     # record the successes; rows that are done leave the run
                     with torch.no_grad():
                         success = succeeded(model(z), rows.y, rows.goal)
-                    _note(nearest, z[success], rows.index[success])
-                    stays = (~done()[rows.index] & ~waiting.over(z, success, rows.index)).nonzero().squeeze(1)
+                    _record(nearest, z[success], rows.index[success])
+                    stays = (~done()[rows.index] & ~waiting.gives_up(z, success, rows.index)).nonzero().squeeze(1)
                     if len(stays) == 0:
                         break
                     # move iterates that are across the boundary back towards the clean image
@@ -135,7 +135,7 @@ def fab(
                         waiting.take(stays)
         # final search between each success and its clean image
         if keep == "best":
-            _closer(model, nearest, targets, chunk)
+            _final_search(model, nearest, targets, chunk)
     return nearest.x_adv
 
 
@@ -148,11 +148,14 @@ class _Patience:
         self.steps = torch.zeros_like(index)
 
     def take(self, rows: Tensor) -> None:
-        """Go on with these rows only."""
+        """Keep only these rows."""
         self.size, self.steps = self.size[rows], self.steps[rows]
 
-    def over(self, z: Tensor, success: Tensor, index: Tensor) -> Tensor:
-        """Return which rows may give up after a step to `z`: without progress, and with a success far beyond eps."""
+    def gives_up(self, z: Tensor, success: Tensor, index: Tensor) -> Tensor:
+        """Return which rows may give up after a step to `z`, bool `[M]`.
+
+        A row gives up after `patience` steps without progress, if its nearest success is far beyond eps.
+        """
         if self.patience is None:
             return torch.zeros_like(success)
         size = torch.where(success, self.nearest.threat.size(self.nearest.x[index], z), float("inf"))
@@ -173,7 +176,11 @@ def _step(
     alpha_max: float | Tensor,
     eta: float,
 ) -> Tensor:
-    """Step from `z` across the nearest boundary (or that to class `to`, if given), with a bias towards `x`."""
+    """Return the iterates after a step from `z` across a boundary, with a bias towards `x`, `[B, ...]`.
+
+    The boundary is the nearest one, or that to the class `to` `[B]` if it is given. `alpha_max` is the largest weight
+    of the bias.
+    """
 
     def pairs(logits: Tensor) -> tuple[Tensor, Tensor]:
         if targets.goal is not None:
@@ -192,7 +199,7 @@ def _step(
     return threat.clip(x, (1 - alpha) * (z + eta * d_1) + alpha * (x + eta * d_2))
 
 
-def _note(nearest: Nearest, z: Tensor, index: Tensor) -> None:
+def _record(nearest: Nearest, z: Tensor, index: Tensor) -> None:
     """Update the nearest success of each sample; several of the points `z` may belong to one sample."""
     if len(index):
         best = best_row(index, -nearest.threat.size(nearest.x[index], z))
@@ -200,14 +207,14 @@ def _note(nearest: Nearest, z: Tensor, index: Tensor) -> None:
 
 
 def _random_start(nearest: Nearest, index: Tensor, generator: Generator | None) -> Tensor:
-    """Draw a point in a ball of half the radius of the nearest success, or of eps if that is smaller."""
+    """Return random points around the clean images, at most half as far as the nearest success or eps."""
     known = torch.as_tensor(nearest.threat.eps).to(nearest.size).expand_as(nearest.size)
     radius = torch.minimum(nearest.size, known)[index]
     radius = torch.where(radius.isfinite(), radius, RADIUS[nearest.threat.norm])
     return replace(nearest.threat, eps=radius / 2).random_start(nearest.x[index], generator)
 
 
-def _closer(model: nn.Module, nearest: Nearest, targets: Targets, chunk: int | None) -> None:
+def _final_search(model: nn.Module, nearest: Nearest, targets: Targets, chunk: int | None) -> None:
     """Run the paper's final search: three secant steps towards the boundary between success and failure."""
     index = (nearest.found & (nearest.size > 0)).nonzero().squeeze(1)
     if len(index) == 0:

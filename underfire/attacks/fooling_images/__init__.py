@@ -1,4 +1,4 @@
-"""Fooling images: images of nothing recognisable that a model classifies with confidence."""
+"""Fooling images: unrecognisable images that a model classifies with confidence."""
 
 from underfire.attacks.fooling_images.attack import fooling_images, map_elites
 

@@ -1,4 +1,4 @@
-"""Fooling images (Nguyen et al., CVPR 2015): unrecognisable, yet classified with confidence; evolved or by gradient."""
+"""Fooling images (Nguyen et al., CVPR 2015): unrecognisable images that a model classifies with confidence."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def fooling_images(
     chunk: int = 100,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Make an image from noise or patterns that the model puts into each sample's goal; only eps ties it to `x`.
+    """Make an unrecognisable image for each sample, which the model assigns to the goal; only eps ties it to `x`.
 
     If the whole box is allowed (an eps of 1 for every sample), evolution keeps one champion for each class, and every
     child may become the champion of any class; samples with the same goal then share one image. With a smaller eps
@@ -91,6 +91,7 @@ def fooling_images(
             goal = logits.scatter(1, y[:, None], float("-inf")).argmax(1)
         if encoding == "gradient":
             noise = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+            # Follow the gradient itself, scaled to length one, and stay near mid-grey.
             grey = objective(lambda step: -(step.x - 0.5).square().flatten(1).sum(1))
             return ascend(
                 model,
@@ -163,7 +164,19 @@ def _evolve(
     chunk: int,
     generator: Generator | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the champion image and its log-odds for every niche: a class, or a class and the interval of a sample."""
+    """Evolve one champion for every niche, and return the champions' images `[K, C, H, W]` and log-odds `[K]`.
+
+    Args:
+        model: maps images to logits.
+        painter: the encoding of images as genomes.
+        classes: the class of each niche, int64 `[K]`.
+        interval: the smallest and largest allowed image of each niche, `[K, C, H, W]` each; None allows every image,
+            and a child then competes in all niches.
+        steps: number of generations after the first.
+        population: number of children in each generation.
+        chunk: number of images that are painted and go through the model at once.
+        generator: source of every random number.
+    """
     niches = len(classes)
     count = population if interval is None else max(population, niches)
     order = torch.arange(count, device=classes.device)

@@ -22,7 +22,7 @@ class Encoding(Protocol):
     """Interface of an encoding: how genomes are drawn, mutated and rendered."""
 
     def random(self, count: int, generator: Generator | None) -> Genomes:
-        """Return new genomes."""
+        """Return the genomes of `count` new individuals."""
 
     def mutate(self, genomes: Genomes, generation: int, generator: Generator | None) -> Genomes:
         """Return a changed copy of every genome."""
@@ -92,7 +92,8 @@ class Cppn:
         self.places = torch.stack([x, y, (x * x + y * y).sqrt(), torch.ones_like(x)])
         node = torch.arange(hidden + shape[0], device=like.device)[:, None]
         source = torch.arange(self.INPUTS + hidden, device=like.device)
-        self.order = source < self.INPUTS + node.clamp_max(hidden)  # a node hears inputs and earlier hidden nodes
+        # which sources a node may be connected to: the inputs and the hidden nodes before it, bool [nodes, sources]
+        self.order = source < self.INPUTS + node.clamp_max(hidden)
 
     def _rand(self, *shape: int, generator: Generator | None) -> Tensor:
         return torch.rand(shape, generator=generator, device=self.like.device, dtype=self.like.dtype)
@@ -116,11 +117,11 @@ class Cppn:
         # add a node
         drawn = self._rand(count, 2, generator=generator)
         self._split(weights, connected, used, drawn[:, 0] < self.NODE, generator)
-        # add a connection: possible are those between nodes in use, in their order, that are not there yet
+        # add a connection that does not exist yet, from a source in use to a node in use after it
         slot = torch.arange(nodes, device=used.device)
-        there = (slot < used[:, None]) | (slot >= self.hidden)
-        heard = torch.arange(sources, device=used.device) < self.INPUTS + used[:, None]
-        possible = self.order & there[:, :, None] & heard[:, None] & ~connected
+        used_node = (slot < used[:, None]) | (slot >= self.hidden)
+        used_source = torch.arange(sources, device=used.device) < self.INPUTS + used[:, None]
+        possible = self.order & used_node[:, :, None] & used_source[:, None] & ~connected
         rows = ((drawn[:, 1] < self.CONNECTION) & possible.flatten(1).any(1)).nonzero().squeeze(1)
         place = (self._rand(count, nodes * sources, generator=generator) * possible.flatten(1))[rows].argmax(1)
         connected.flatten(1)[rows, place] = True
@@ -149,7 +150,7 @@ class Cppn:
         used[rows] += 1
 
     def render(self, genomes: Genomes) -> Tensor:
-        """Evaluate every network at every pixel."""
+        """Evaluate every network at every pixel, and return the images, `[N, C, H, W]` in `[0, 1]`."""
         weights, connected, functions, used = genomes
         weights = weights * connected
         count, deepest = len(weights), int(used.max()) if len(used) else 0
@@ -158,16 +159,21 @@ class Cppn:
         values[:, : self.INPUTS] = self.places
         # hidden nodes, in their order
         for node in range(deepest):
-            heard = self.INPUTS + node
-            total = torch.bmm(weights[:, node : node + 1, :heard], values[:, :heard])
-            values[:, heard] = _through(total, functions[:, node : node + 1])[:, 0]
+            place = self.INPUTS + node
+            total = torch.bmm(weights[:, node : node + 1, :place], values[:, :place])
+            values[:, place] = _activations(total, functions[:, node : node + 1])[:, 0]
         # outputs
         total = torch.bmm(weights[:, self.hidden :, :known], values)
-        return ((_through(total, functions[:, self.hidden :]) + 1) / 2).view(count, *self.shape)
+        return ((_activations(total, functions[:, self.hidden :]) + 1) / 2).view(count, *self.shape)
 
 
-def _through(total: Tensor, functions: Tensor) -> Tensor:
-    """Apply each node's function to its input `[N, nodes, pixels]`; the values lie between -1 and 1."""
+def _activations(total: Tensor, functions: Tensor) -> Tensor:
+    """Return each node's function of its input, `[N, nodes, pixels]`, with values between -1 and 1.
+
+    Args:
+        total: the inputs of the nodes, `[N, nodes, pixels]`.
+        functions: 0 sine, 1 Gaussian, 2 sigmoid, 3 clipped identity, int64 `[N, nodes]`.
+    """
     which = functions[..., None]
     sine, bell = (math.pi * total).sin(), 2 * (-total.square()).exp() - 1
     return torch.where(

@@ -1,11 +1,12 @@
-"""Search for the pair of entries with the largest product of sums: exact, without trying all pairs."""
+"""Search for the pair of entries with the largest product of sums; the search is exact and need not try all pairs."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-#: FIRST entries are tried against each other first; AT_ONCE pairs are compared at once; the staircase has STEPS steps.
+#: FIRST is the number of entries that are tried first, AT_ONCE how many pairs are compared at once, and STEPS the
+#: number of bins of `_staircase_bound`.
 FIRST, AT_ONCE, STEPS = 32, 2**22, 64
 
 
@@ -28,7 +29,7 @@ def best_pair(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     bound = _worth(u, v, u.amax(1, keepdim=True), v.amax(1, keepdim=True))
     first = bound.topk(min(FIRST, u.shape[1]), dim=1).indices
     pair, best = _best_among(u, v, first)
-    # rows in which another entry has a bound above the best pair
+    # rows in which an entry that was not tried has a bound above the best pair
     open_ = ((bound > best[:, None]).sum(1) > first.shape[1]).nonzero().squeeze(1)
     if len(open_):
         bound = _staircase_bound(u[open_], v[open_])
@@ -42,12 +43,15 @@ def best_pair(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _worth(u: Tensor, v: Tensor, other_u: Tensor, other_v: Tensor) -> Tensor:
-    """Return the product of the two sums, with negative sums set to zero."""
+    """Return `(u + other_u) * (v + other_v)`, with negative sums set to zero."""
     return (u + other_u).clamp_min_(0).mul_((v + other_v).clamp_min_(0))
 
 
 def _staircase_bound(u: Tensor, v: Tensor) -> Tensor:
-    """Bound the value of each entry's pairs: the other entries are binned by `u`, and each bin counts as its corner."""
+    """Return an upper bound of the value of each entry's pairs, `[B, n]`.
+
+    The other entries are sorted into bins by `u`; a bin is bounded by its largest `u` and its largest `v`.
+    """
     usable = u.isfinite()
     low = torch.where(usable, u, float("inf")).amin(1, keepdim=True)
     width = (u.amax(1, keepdim=True) - low).clamp_min(torch.finfo(u.dtype).tiny)
