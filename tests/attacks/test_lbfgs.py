@@ -12,6 +12,7 @@ from underfire.ascent.step import Targets
 from underfire.ascent.threats import ball
 from underfire.attacks import lbfgs
 from underfire.attacks.lbfgs import minimise
+from underfire.domains import IMAGES
 from underfire.errors import InputError
 
 
@@ -24,7 +25,8 @@ def test_the_minima_are_those_of_scipy(network, images):
         loss = F.cross_entropy(model(z), goal, reduction="none")
         return (z - x).square().flatten(1).sum(1) + c * loss
 
-    found, reached = minimise(model, Nearest(x, "l2"), Targets(y, goal, torch.arange(3)), goal, c, 300, 1e-10)
+    nearest = Nearest(x, "l2", domain=IMAGES)
+    found, reached = minimise(model, nearest, Targets(y, goal, torch.arange(3)), goal, c, 300, 1e-10)
     assert torch.equal(reached, model(found).argmax(1) == goal)
     assert bool(((found == 0) | (found == 1)).any())
     for i in range(3):

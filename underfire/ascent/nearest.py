@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from underfire.ascent.rows import in_parts
 from underfire.ascent.step import Targets, succeeded
 from underfire.ascent.threats import BALLS, Threat, ball
-from underfire.domains import IMAGES, Domain, check_inputs, domain_of
+from underfire.domains import Domain, check_inputs
 from underfire.validate import check_classes
 
 
@@ -39,7 +39,8 @@ class Nearest:
         norm: str,
         eps: float | Tensor | None = None,
         among: tuple[str, ...] = tuple(BALLS),
-        domain: Domain = IMAGES,
+        *,
+        domain: Domain,
     ) -> None:
         self.threat: Threat = ball(norm, float("inf") if eps is None else eps, among=among).in_domain(domain)
         if eps is not None:
@@ -95,7 +96,6 @@ def evaluate_clean(
         DataError: images, labels or goals are wrong.
     """
     check_inputs(model, x, y, goal)
-    nearest.threat = nearest.threat.in_domain(domain_of(model))
     targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     if len(x) == 0:
         return x.new_zeros(0, 1), targets

@@ -82,7 +82,7 @@ def adv2(
     if steps < 1 or warm_steps < 0:
         raise InputError(f"steps must be at least 1 and warm_steps at least 0, got {steps} and {warm_steps}")
     check_inputs(model, x, y, goal)
-    threat = ball(norm, eps, mask, among=("linf", "l2"))
+    threat = ball(norm, eps, mask, among=("linf", "l2")).in_domain(domain_of(model))
     threat.check(x)
     usual = 1 / 255 if norm == "linf" else eps / 10
     if len(x) == 0:

@@ -82,7 +82,7 @@ def adversarial_transformation(
     domain_of(model).require_images("adversarial_transformation")
     generator = default_generator(generator, x.device)
     check_inputs(model, x, y, goal)
-    threat = ball(norm, eps, among=("linf",))
+    threat = ball(norm, eps, among=("linf",)).in_domain(domain_of(model))
     threat.check(x)
     at_least_one(steps=steps, width=width, chunk=chunk)
     if generator_network is not None:
@@ -209,7 +209,7 @@ def train_generator(
     """
     generator = default_generator(generator, x.device)
     check_inputs(model, x, y, goal)
-    threat = ball("linf", eps)
+    threat = ball("linf", eps).in_domain(domain_of(model))
     threat.check(x)
     at_least_one(steps=steps, width=width, chunk=chunk)
     if not (rerank > 1 and fidelity >= 0 and step_size > 0):

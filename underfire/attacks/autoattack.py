@@ -79,7 +79,7 @@ def autoattack(
         raise Unsupported("autoattack has no goal: the standard is untargeted; use apgd or square with a goal")
     at_least_one(steps=steps, candidates=candidates, chunk=1 if chunk is None else chunk)
     limit = Queries(model, x, y, queries).limit  # raises for wrong arguments before the first pass
-    threat = ball(norm, eps, among=("linf", "l2", "l1"))
+    threat = ball(norm, eps, among=("linf", "l2", "l1")).in_domain(domain_of(model))
     threat.check(x)
     if len(x) == 0:
         return x.clone()

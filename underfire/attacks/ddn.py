@@ -10,7 +10,7 @@ from underfire.ascent.objectives import log_odds
 from underfire.ascent.step import succeeded, value_and_grad
 from underfire.ascent.step_rules import cosine
 from underfire.catalog import card
-from underfire.domains import ADDITIVE
+from underfire.domains import ADDITIVE, domain_of
 from underfire.errors import InputError
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
@@ -62,7 +62,7 @@ def ddn(
     at_least_one(steps=steps)
     if not 0 < gamma < 1 or not first > 0 or (levels is not None and levels < 2):
         raise InputError(f"ddn needs gamma in (0, 1), first > 0, levels >= 2; got {gamma}, {first} and {levels}")
-    nearest = Nearest(x.detach(), norm, eps, among=("l2",))
+    nearest = Nearest(x.detach(), norm, eps, among=("l2",), domain=domain_of(model))
     with frozen(model):
         _, at = evaluate_clean(model, x, y, goal, nearest)
         at = at.take((~nearest.found).nonzero().squeeze(1))

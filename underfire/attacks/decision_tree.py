@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.catalog import card
-from underfire.domains import ADDITIVE
+from underfire.domains import ADDITIVE, domain_of
 from underfire.errors import Unsupported
 from underfire.hooks import frozen, unwrap
 from underfire.model import Classifier
@@ -68,7 +68,7 @@ def decision_tree(
     if leaf not in get_args(Leaf):
         raise Unsupported(f"leaf={leaf!r} is unknown; choices: {', '.join(get_args(Leaf))}")
     tree = _tree_of(model)
-    nearest = Nearest(x, norm, eps, among=("l0", "l2", "linf", "l1"))
+    nearest = Nearest(x, norm, eps, among=("l0", "l2", "linf", "l1"), domain=domain_of(model))
     with frozen(model), torch.no_grad():
         _, at = evaluate_clean(model, x, y, goal, nearest)
         reachable, classes = (tree.low <= tree.high).all(1), tree.values[tree.leaves].argmax(1)

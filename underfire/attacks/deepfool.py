@@ -9,7 +9,7 @@ from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.ascent.step import succeeded
 from underfire.ascent.threats import Threat
 from underfire.catalog import card
-from underfire.domains import ADDITIVE
+from underfire.domains import ADDITIVE, domain_of
 from underfire.errors import InputError
 from underfire.gradients.classes import class_gradients
 from underfire.hooks import frozen
@@ -59,7 +59,7 @@ def deepfool(
     at_least_one(steps=steps, candidates=candidates)
     if not overshoot >= 0:
         raise InputError(f"overshoot must be >= 0, got {overshoot}")
-    nearest = Nearest(x, norm, eps, among=("l2", "linf"))
+    nearest = Nearest(x, norm, eps, among=("l2", "linf"), domain=domain_of(model))
     with frozen(model):
         logits, at = evaluate_clean(model, x, y, goal, nearest)
         if goal is None:

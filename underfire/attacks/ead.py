@@ -11,7 +11,7 @@ from underfire.ascent.objectives import carlini, margin
 from underfire.ascent.step import Targets, succeeded, value_and_grad
 from underfire.ascent.threats import Threat
 from underfire.catalog import card
-from underfire.domains import ADDITIVE
+from underfire.domains import ADDITIVE, Domain, domain_of
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, check_choice, per_sample
@@ -74,7 +74,11 @@ def ead(
             "ead needs step_size > 0, c > 0, beta >= 0, confidence >= 0; "
             f"got {step_size:g}, {c:g}, {beta:g}, {confidence:g}"
         )
-    nearest = _Elastic(x.detach(), beta, eps, norm) if rule == "EN" else Nearest(x.detach(), norm, eps, among=("l1",))
+    nearest = (
+        _Elastic(x.detach(), beta, eps, norm, domain_of(model))
+        if rule == "EN"
+        else Nearest(x.detach(), norm, eps, among=("l1",), domain=domain_of(model))
+    )
     with frozen(model):
         _, targets = evaluate_clean(model, x, y, goal, nearest)
         targets = targets.take((~nearest.found).nonzero().squeeze(1))
@@ -148,8 +152,8 @@ def _shrink(x: Tensor, z: Tensor, beta: float, threat: Threat) -> Tensor:
 class _Elastic(Nearest):
     """Nearest successes by elastic-net distance, among those within eps in L1."""
 
-    def __init__(self, x: Tensor, beta: float, eps: float | Tensor | None, norm: str) -> None:
-        super().__init__(x, norm, eps, among=("l1",))
+    def __init__(self, x: Tensor, beta: float, eps: float | Tensor | None, norm: str, domain: Domain) -> None:
+        super().__init__(x, norm, eps, among=("l1",), domain=domain)
         self.beta = beta
 
     def rank(self, x: Tensor, x_adv: Tensor, size: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from underfire.ascent.step import Targets, succeeded, value_and_grad
 from underfire.ascent.step_rules import cosine
 from underfire.ascent.threats import Threat
 from underfire.catalog import card
-from underfire.domains import ADDITIVE
+from underfire.domains import ADDITIVE, domain_of
 from underfire.errors import InputError
 from underfire.gradients.smoothing import norms, unit
 from underfire.hooks import frozen
@@ -71,7 +71,7 @@ def fmn(
         raise InputError(f"fmn needs gamma in (0, 1) and step_size > 0, got {gamma} and {step_size}")
     if start is not None and start.shape != x.shape:
         raise InputError(f"start must be shaped like the images, {tuple(x.shape)}, got {tuple(start.shape)}")
-    nearest = Nearest(x.detach(), norm, eps)
+    nearest = Nearest(x.detach(), norm, eps, domain=domain_of(model))
     with frozen(model):
         _, targets = evaluate_clean(model, x, y, goal, nearest)
         targets = targets.take((~nearest.found).nonzero().squeeze(1))

@@ -11,7 +11,7 @@ from underfire.ascent.objectives import cross_entropy
 from underfire.ascent.quasi_newton import QuasiNewton
 from underfire.ascent.step import Targets, succeeded, value_and_grad
 from underfire.catalog import card
-from underfire.domains import ADDITIVE
+from underfire.domains import ADDITIVE, domain_of
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, per_sample
@@ -67,7 +67,7 @@ def lbfgs(
     if not (c > 0 and tolerance >= 0):
         raise InputError(f"c must be > 0 and tolerance >= 0, got {c} and {tolerance}")
     x = x.detach()
-    nearest = Nearest(x, norm, eps, among=("l2",))
+    nearest = Nearest(x, norm, eps, among=("l2",), domain=domain_of(model))
     with frozen(model):
         logits, targets = evaluate_clean(model, x, y, goal, nearest)
         if goal is None:

@@ -13,7 +13,7 @@ from underfire.ascent.objectives import carlini
 from underfire.ascent.step import succeeded, value_and_grad
 from underfire.ascent.step_rules import cosine
 from underfire.catalog import card
-from underfire.domains import ADDITIVE
+from underfire.domains import ADDITIVE, domain_of
 from underfire.errors import InputError
 from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
@@ -69,7 +69,7 @@ def sigma_zero(
             "sigma_zero needs step_size, sigma and rate > 0 and threshold in [0, 1], "
             f"got {step_size}, {sigma}, {rate} and {threshold}"
         )
-    nearest = Nearest(x.detach(), norm, eps, among=("l0",))
+    nearest = Nearest(x.detach(), norm, eps, among=("l0",), domain=domain_of(model))
     with frozen(model):
         _, at = evaluate_clean(model, x, y, goal, nearest)
         at = at.take((~nearest.found).nonzero().squeeze(1))

@@ -68,7 +68,7 @@ def square(
     at_least_one(chunk=chunk)
     if not 0 < share <= 1:
         raise InputError(f"share must be in (0, 1], got {share}")
-    threat = ball(norm, eps, among=("linf", "l2", "l1"))
+    threat = ball(norm, eps, among=("linf", "l2", "l1")).in_domain(domain_of(model))
     threat.check(x)
     asked = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()

@@ -173,7 +173,7 @@ class _Run:
 
     def forget(self) -> None:
         """Reset Adam's moving averages and its step counts, which every coordinate has for itself, each `[L, D]`."""
-        self.memory: State = tuple(part.view(len(self.z), -1) for part in _ADAM.init(self.z.flatten()))
+        self.memory: State = tuple(part.view(self.z.flatten(1).shape) for part in _ADAM.init(self.z.flatten()))
 
     def take(self, rows: Tensor) -> None:
         """Go on with these rows only."""

@@ -15,7 +15,7 @@ from underfire.errors import DataError, InputError, Unsupported
 from underfire.measures import perturbation
 from underfire.model import Classifier
 from underfire.testing import any_model
-from underfire.testing.models import BIG, DOMAINS, EPS, toy_batch, toy_classifier
+from underfire.testing.models import BIG, DOMAINS, EPS, largest, toy_batch, toy_classifier
 from underfire.testing.promises import check_promises, refused, require
 
 
@@ -104,18 +104,18 @@ def every_domain(subject: Subject) -> None:
         x = toy_batch(domain, shape=shape, dtype=torch.float32)
         y = model(x).detach().argmax(1)
         norm = subject.facts.norms[0]
-        eps = torch.linspace(0, 2, len(x)) * EPS.get(norm, 0.5)
         if domain not in subject.facts.domains:
             with refused(Unsupported, repr(domain), f"a model of domain {domain!r}, which its card does not name,"):
-                subject(model, x, y, eps=eps, norm=norm)
+                subject(model, x, y, eps=EPS.get(norm, 0.5), norm=norm)
             continue
         for norm in subject.facts.norms:
+            eps = torch.linspace(0, 1, len(x)) * min(2 * EPS.get(norm, 0.5), largest(norm, domain, x))
             x_adv = subject(model, x, y, eps=eps, norm=norm)
             _check_result(subject, x, x_adv, norm, eps, domain)
             fixed = [i for i, column in enumerate(kind.kinds) if column != "numeric"]
             require(torch.equal(x_adv[..., fixed], x[..., fixed]), f"a column of domain {domain!r} may not change")
         if domain != "image":
-            x_adv = subject(model, x, y, eps=BIG.get(norm, 1.0), norm=norm)
+            x_adv = subject(model, x, y, eps=min(BIG.get(norm, 1.0), largest(norm, domain, x)), norm=norm)
             require((model(x_adv).argmax(1) != y).any(), f"no sample of domain {domain!r} was fooled")
 
 

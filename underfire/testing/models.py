@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from underfire.ascent.threats import BALLS
 from underfire.domains import IMAGES, Domain
 from underfire.model import Classifier
 
@@ -28,6 +29,11 @@ SHAPES = {"image": (3, 9, 12), "table": (8,), "series": (4, 6)}
 #: A medium and a large perturbation of the toy images, by norm.
 EPS = {"linf": 0.1, "l2": 1.0, "l1": 10.0, "l0": 20.0, "pixels": 5, "flow": 0.5, "patch": 0.2}
 BIG = {"linf": 0.5, "l2": 8.0, "l1": 120.0, "l0": 300.0, "pixels": 100, "flow": 4.0, "patch": 0.55}
+
+
+def largest(norm: str, domain: str, x: Tensor) -> float:
+    """Return the size of the change of a whole input, in a norm that has a ball; infinite in any other."""
+    return BALLS[norm](0.0).in_domain(DOMAINS[domain]).largest(x) if norm in BALLS else math.inf
 
 
 def toy_batch(domain: str = "image", n: int = 5, *, shape: tuple[int, ...] = (), dtype: torch.dtype) -> Tensor:

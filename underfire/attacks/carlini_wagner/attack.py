@@ -11,7 +11,7 @@ from underfire.ascent.step import succeeded
 from underfire.attacks.carlini_wagner.descent import Search, descend
 from underfire.attacks.carlini_wagner.searches import L0Search, L2Search, LinfSearch
 from underfire.catalog import card
-from underfire.domains import ADDITIVE
+from underfire.domains import ADDITIVE, domain_of
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.validate import at_least_one
@@ -79,7 +79,7 @@ def carlini_wagner(
     if not (step_size > 0 and c > 0 and confidence >= 0):
         raise InputError(f"step_size and c must be > 0 and confidence >= 0, got {step_size}, {c} and {confidence}")
     aim = carlini(function, confidence) if objective is None else as_objective(objective)
-    nearest = Nearest(x, norm, eps, among=("l2", "linf", "l0"))
+    nearest = Nearest(x, norm, eps, among=("l2", "linf", "l0"), domain=domain_of(model))
     with frozen(model):
         logits, at = evaluate_clean(model, x, y, goal, nearest)
         clean = x.detach()

@@ -15,7 +15,7 @@ from underfire.ascent.step import Targets, succeeded
 from underfire.ascent.threats import Threat
 from underfire.attacks.fab.planes import onto_plane
 from underfire.catalog import card
-from underfire.domains import ADDITIVE
+from underfire.domains import ADDITIVE, domain_of
 from underfire.errors import InputError
 from underfire.gradients.classes import nearest_boundary
 from underfire.gradients.smoothing import norms
@@ -91,7 +91,7 @@ def fab(
     check_choice(("nearest", "each"), boundaries=boundaries)
     if not (0 <= alpha_max <= 1 and eta >= 1 and 0 < beta < 1):
         raise InputError(f"alpha_max is in [0, 1], eta >= 1, beta in (0, 1); got {alpha_max}, {eta}, {beta}")
-    nearest = Nearest(x.detach(), norm, eps, among=("linf", "l2", "l1"))
+    nearest = Nearest(x.detach(), norm, eps, among=("linf", "l2", "l1"), domain=domain_of(model))
     with frozen(model):
         logits, targets = evaluate_clean(model, x, y, goal, nearest, chunk)
         if len(x) == 0:

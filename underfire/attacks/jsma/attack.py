@@ -10,7 +10,7 @@ from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.ascent.step import Targets, succeeded
 from underfire.attacks.jsma.pairs import best_pair
 from underfire.catalog import card
-from underfire.domains import ADDITIVE
+from underfire.domains import ADDITIVE, domain_of
 from underfire.errors import InputError
 from underfire.gradients.classes import sum_gradients
 from underfire.hooks import frozen
@@ -70,7 +70,7 @@ def jsma(
     if not (0 < share <= 1 and 0 < abs(theta) <= 1):
         raise InputError(f"share must be in (0, 1] and theta in [-1, 1] but not 0, got {share:g} and {theta:g}")
     entries = x.shape[1:].numel()
-    nearest = Nearest(x, norm, share * entries if eps is None else eps, among=("l0",))
+    nearest = Nearest(x, norm, share * entries if eps is None else eps, among=("l0",), domain=domain_of(model))
     together = 2 if pair else 1
     with frozen(model):
         logits, targets = evaluate_clean(model, x, y, goal, nearest)

@@ -78,7 +78,7 @@ def substitute(
         raise Unsupported(f"unknown method {method!r}; {nearest(method, ATTACKS)}")
     attack = ATTACKS[method] if isinstance(method, str) else method
     asked = Queries(model, x, y, queries, goal=goal)
-    ball(norm, eps, among=("linf",)).check(x)
+    ball(norm, eps, among=("linf",)).in_domain(domain_of(model)).check(x)
     seeds = x if seeds is None else seeds
     if seeds.shape[1:] != x.shape[1:]:
         raise DataError(f"seeds must be images {tuple(x.shape[1:])}, got {tuple(seeds.shape[1:])}")
