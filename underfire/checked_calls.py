@@ -21,7 +21,7 @@ from underfire.errors import DataError
 from underfire.model import Classifier, as_classifier, model_errors, session
 from underfire.validate import check_goal, check_labels
 
-# The plain function that a running interpreter asks; a module has a session instead.
+# The plain function that the running interpreter evaluates as its model; a module has a session instead.
 _FUNCTION: ContextVar[Any] = ContextVar("underfire_function", default=None)
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
@@ -31,8 +31,8 @@ def call_attack(method: Callable[..., Any], facts: AttackFacts, bound: inspect.B
 
     Raises:
         DataError: images, labels or goals are wrong. InputError: a goal equals the label, and the attack aims at the
-            class. ModelError: the model is wrong, or raises an error. Unsupported: the model has no gradient by its
-            image, and the attack needs one.
+            class. ModelError: the model is wrong, or raises an error. Unsupported: the attack needs a gradient
+            with respect to the input, and the model has none.
     """
     given = bound.arguments
     model = given["model"] = as_classifier(given["model"])
@@ -50,7 +50,7 @@ def call_interpreter(method: Callable[..., Any], facts: InterpreterFacts, bound:
 
     Raises:
         DataError: the images are wrong. ModelError: the model is wrong, or raises an error. Unsupported: the model has
-            no gradient by its image, and the interpreter needs one.
+            no gradient with respect to its input, and the interpreter needs one.
     """
     given = bound.arguments
     model = given["model"]
@@ -69,7 +69,7 @@ callers |= {"attack": call_attack, "interpreter": call_interpreter}
 
 @contextmanager
 def _running(model: Any, bound: inspect.BoundArguments, *, detach: bool) -> Iterator[None]:
-    """Check and convert the arguments, and watch the model while the block runs.
+    """Check and convert the arguments in `bound`, in place, and watch the model while the block runs.
 
     A method that another method calls on the same model gets arguments that are checked already.
     """
@@ -98,10 +98,16 @@ def _running(model: Any, bound: inspect.BoundArguments, *, detach: bool) -> Iter
 
 
 def _convert(given: dict[str, Any], domain: Any, detach: bool) -> None:
-    """Convert the arguments to what methods take: tensors that gradients can use, int64 classes, numbers.
+    """Convert `given` in place to what methods take: tensors that gradients can use, int64 classes, numbers.
+
+    Args:
+        given: the arguments by name.
+        domain: the kind of input of the model.
+        detach: whether the method is an attack: `x` is detached, and must lie in the box of the domain and be float32
+            or float64. An interpreter also takes noisy and half-precision images.
 
     Raises:
-        DataError: `x` is not a batch of the domain. An explanation may be of noisy or half-precision images.
+        DataError: `x` is not a batch of the domain, or `y` or `goal` cannot become a tensor.
     """
     # tensors that were made in inference mode could not take part in a gradient
     for name, value in given.items():

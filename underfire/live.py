@@ -175,7 +175,7 @@ class Results:
         return self._frame(800)
 
     def _frame(self, height: int) -> str:
-        """Return the report as a frame of its own, so that its style and that of the notebook stay apart."""
+        """Return the report as an HTML frame, so that its style and that of the notebook do not affect each other."""
         page = html.escape(reports.render(self.ledger))
         return f'<iframe srcdoc="{page}" style="width: 100%; height: {height}px; border: 0"></iframe>'
 
@@ -204,7 +204,7 @@ def _classifier(model: Any, device: str | None, own: Mapping[str, Any]) -> Class
 
 
 def _several(given: Any) -> Sequence[Any]:
-    """Return methods as a list."""
+    """Return one method or several, or None, as a list."""
     if given is None:
         return []
     return given if isinstance(given, (list, tuple)) else [given]

@@ -15,7 +15,7 @@ from typing import Any
 from underfire.errors import InputError, UnderfireError, nearest
 
 PATIENCE = 30.0
-"""Seconds after which code of the user is reported as still running, and again after each further interval."""
+"""The interval in seconds at which code of the user that has not ended is reported as still running."""
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def refused(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Le
 
     def attack_of(entry: Any, eps: float) -> Callable[..., Any]:
         def refuses(*_: object, **__: object) -> None:
-            raise Unsupported("the model has no gradient by its image;\nuse square")
+            raise Unsupported("the model has no gradient with respect to its input;\nuse square")
 
         return refuses if entry.name == "pgd" else known(entry, eps)
 
@@ -40,7 +40,7 @@ def test_a_refusal_is_a_result_with_its_reason_and_the_others_go_on(refused: Led
     found = findings(refused)
     (entry,) = found.refused
     assert (entry.kind, entry.name, entry.cells, entry.of) == ("attack", "pgd linf", 2, 2)
-    assert entry.reason == "the model has no gradient by its image; use square"
+    assert entry.reason == "the model has no gradient with respect to its input; use square"
     assert {hit.label for hit in found.attacks} == {"square linf"}
     assert {shift.label for shift in found.shifts} == {"square linf"}
     assert found.standing.level == "partial" and entry.reason in found.verdict

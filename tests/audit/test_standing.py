@@ -97,7 +97,7 @@ def test_a_check_that_says_blind_comes_before_every_verdict(name: str, level: st
 def test_a_model_without_any_gradient_is_said_to_have_none() -> None:
     dead = Check("gradients", False, 1.0, 0.05, "")
     found = assess(evidence(100, 100, 95, checks=[dead]))
-    assert found.headline == "These numbers cannot be believed: the model has no gradient by its image"
+    assert found.headline == "These numbers cannot be believed: the model has no gradient with respect to its input"
 
 
 def hit(attack: str, held: int, eps: float = 0.1) -> AttackResult:

@@ -19,7 +19,7 @@ from underfire.files import STAGING, flush, move, staging
 
 MANIFEST = "manifest.json"
 _ABANDONED = 3600.0
-"""The age in seconds from which on a temporary folder is taken for the remains of a killed process."""
+"""The age in seconds above which a temporary file or folder counts as left by a killed process."""
 
 
 class Backend(ABC):
@@ -38,7 +38,7 @@ class Backend(ABC):
         """Write or replace one file."""
 
     def clean_up(self, root: str) -> None:  # noqa: B027 - an object store has no remains that are visible
-        """Delete what killed processes left, if it is old."""
+        """Delete the temporary files of killed processes."""
 
     def holds_other_files(self, root: str) -> bool:
         """Return whether there are files that no run has made."""
@@ -136,7 +136,12 @@ class Objects(Backend):
 
 
 def manifest(files: Mapping[str, bytes], part: str) -> bytes:
-    """Return the manifest of a cell whose files are in the folder `part` (a name with `/`, or empty) of its place."""
+    """Return the manifest of a cell, which lists its files with their checksums.
+
+    Args:
+        files: the contents of the files by name.
+        part: the folder of the files within the place of the cell, a name with `/`; empty for the place itself.
+    """
     return seal({"part": part, "files": {name: describe(content) for name, content in files.items()}})
 
 

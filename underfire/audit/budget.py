@@ -12,7 +12,7 @@ from underfire.audit.store import Damaged, Store
 class KeptArrays:
     """The arrays in the store of a run; above the budget, those that no remaining cell needs are deleted.
 
-    They are deleted in the order in which the last cell that needed them was done, those of earlier runs first.
+    Arrays of earlier runs are deleted first, then others in the order in which the last cell that needed them ended.
     Arrays with a damaged manifest are deleted at once; the cell that needs them makes them again.
 
     Args:

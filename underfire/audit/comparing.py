@@ -41,7 +41,7 @@ class Change:
 
     @property
     def significant(self) -> bool:
-        """Whether the figure changed significantly, or is in one of the runs only."""
+        """Whether the figure changed significantly, or only one of the runs has it."""
         if self.difference is None:
             return True
         if self.p is not None:
@@ -60,6 +60,7 @@ def compare(first: Source, second: Source) -> list[Change]:
 
 
 def _change(name: str, is_rate: bool, before: Values | None, after: Values | None, *, same: bool) -> Change:
+    """Return the change of one figure; `same` says whether both runs have the same images with the same labels."""
     intervals = [None if values is None else _interval(values, is_rate) for values in (before, after)]
     a, b = intervals
     if before is None or after is None or a is None or b is None:
@@ -83,7 +84,7 @@ def _interval(values: Mapping[str, float], is_rate: bool) -> Interval | None:
 
 
 def _sign_test(differences: Any) -> float:
-    """Return the two-sided p-value of the exact sign test; 1 if no difference is other than 0."""
+    """Return the two-sided p-value of the exact sign test; 1 if all differences are 0."""
     from scipy.stats import binomtest
 
     up, down = int((differences > 0).sum()), int((differences < 0).sum())
@@ -108,7 +109,7 @@ def _figures(run: Source) -> Iterator[tuple[Key, Values]]:
 
 
 def _name(key: Key) -> str:
-    """Return the name of a figure."""
+    """Return the name of a figure for a reader, such as `"success, PGD at linf eps 0.031"`."""
     kind, *rest = key
     if kind == "clean":
         return "clean accuracy"

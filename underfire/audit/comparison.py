@@ -1,4 +1,4 @@
-"""Compare attacks aimed at an explanation with plain attacks, image by image: only so can a map be called forged."""
+"""Compare attacks aimed at an explanation with plain attacks, image by image, to decide whether a map was forged."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ class Difference:
     Attributes:
         label: the label of the attack aimed at the interpreter.
         baseline: the label of the plain attack.
+        norm: the norm of both attacks.
+        eps: the size of both attacks.
+        interpreter: the interpreter whose maps are compared.
         l1: mean difference of the L1 distances to the clean maps, aimed minus plain; negative where the aimed attack
             leaves the map closer to the clean one.
         iou: mean difference of the IoUs with the clean maps, aimed minus plain; positive where the aimed attack keeps
@@ -62,6 +65,7 @@ def differences(source: Source, found: Iterable[MapShift]) -> list[Difference]:
     for shift in found:
         if not shift.attacked:
             plain.setdefault(tuple(getattr(shift, k) for k in key), []).append(shift)
+    # pair every attack aimed at an interpreter with the plain attacks of the same norm, size and interpreter
     aimed = [shift for shift in found if shift.attacked == shift.interpreter]
     pairs = [(a, b) for a in aimed for b in plain.get(tuple(getattr(a, k) for k in key), [])]
     if not pairs:
@@ -70,11 +74,12 @@ def differences(source: Source, found: Iterable[MapShift]) -> list[Difference]:
     for row in source.sql(MAPS):
         if row["surely"]:
             fooled.setdefault(tuple(row[k] for k in ("label", *key)), {})[row["id"]] = row
+    # compare each pair over the samples that both attacks fool
     result = []
     for a, b in pairs:
         place = (a.norm, a.eps, a.interpreter)
         both = [fooled.get((label, *place), {}) for label in (a.label, b.label)]
-        ids = sorted(both[0].keys() & both[1].keys())  # the samples that both attacks fool
+        ids = sorted(both[0].keys() & both[1].keys())
         sides = [[rows[name] for name in ids] for rows in both]
         l1, iou = (_difference(*([row[measure] for row in side] for side in sides)) for measure in ("l1", "iou"))
         overlaps = np.array([[row["iou"] for row in side] for side in sides], dtype=float)
@@ -89,8 +94,8 @@ def differences(source: Source, found: Iterable[MapShift]) -> list[Difference]:
 def leading(found: Iterable[Difference]) -> list[Difference]:
     """Return one difference for every attack and the interpreter it is aimed at, the largest gain in IoU first.
 
-    It is the comparison at the largest size, with the plain attack that shares the most fooled images with it. Of
-    plain attacks that share equally many, it is the one that keeps most of the map, so that the gain is not
+    The comparison is made at the largest size, with the plain attack that shares the most fooled images with the
+    aimed one. If several share equally many, the one that keeps most of the map is taken, so that the gain is not
     overstated.
     """
     best: dict[tuple[str, str], Difference] = {}

@@ -22,7 +22,7 @@ from underfire.errors import UnderfireError
 MINUTE = 60.0
 """The time in seconds that a cell should take at most, so that a killed run loses little."""
 
-_TIMED = 32  # images of the trial that is timed
+_TIMED = 32  # the number of images in the pass that is timed
 _FACTORS = ("binary_search_steps", "restarts")  # options by which all passes are multiplied
 Passes = tuple[float, float]
 """The numbers of forward and backward passes for one image."""
@@ -125,6 +125,7 @@ def _passes(target: Target, cell: Cell) -> Passes:
 
 
 def _of_attack(target: Target, entry: AttackSpec, cell: Cell) -> Passes:
+    """Return the passes of an attack for one image, at the size of the cell."""
     size = max(cell.options["sizes"]) if "sizes" in cell.options else cell.options["eps"]
     batch = target.preview.first.to(target.spec.device)
     goal = None if entry.goal == "untargeted" else (batch.y + 1) % target.preview.logits.shape[1]
@@ -141,6 +142,7 @@ def _of_attack(target: Target, entry: AttackSpec, cell: Cell) -> Passes:
 
 
 def _of_interpreter(target: Target, entry: InterpreterSpec) -> Passes:
+    """Return the passes of an interpreter for one image."""
     batch = target.preview.first.to(target.spec.device)
     chosen = interpreter_of(entry)
     counts = {} if entry.card.fitted else _counts(entry.card, entry)
@@ -148,12 +150,14 @@ def _of_interpreter(target: Target, entry: InterpreterSpec) -> Passes:
 
 
 def _of_measures(target: Target, cell: Cell) -> Passes:
+    """Return the passes of all measures of a cell for one image, clean and attacked."""
     batch = target.preview.first.to(target.spec.device)
     total = [0.0, 0.0]
     for stated in cell.options["measures"]:
         entry = MeasureSpec.model_validate(stated)
         if not asks(entry.card):
             continue
+        # arguments that stand for what the cell will have: random maps, and the clean images as attacked ones
         m = torch.rand(len(batch), 1, *batch.x.shape[2:], generator=torch.Generator().manual_seed(0)).to(batch.x)
         logits = target.preview.logits[: len(batch)].to(batch.x)
         known = {"model": target.model, "x": batch.x, "x_adv": batch.x, "y": batch.y, "m": m, "n": m, "goal": None}

@@ -31,6 +31,9 @@ class Rival:
     """An attack without a gradient that a masking check compares with the attack that it checks.
 
     Attributes:
+        name: the name of the attack.
+        norm: the norm of the size.
+        eps: the largest size of its perturbations.
         success: share of the checked samples, all classified correctly before, that it fools within `eps`.
     """
 

@@ -13,9 +13,9 @@ from underfire.errors import ModelError
 from underfire.hooks import channels_of
 from underfire.model import Classifier
 
-_SHARE = 0.6  # of the images of a class, how many must be answered as another class
-_FEWEST = 2  # images of a class; with two classes only, more are needed, because a coin may be as wrong
-_FEWEST_OF_TWO = 6
+_SHARE = 0.6  # the share of the images of a class that the model must answer as the other class
+_FEWEST = 2  # the fewest images of each class
+_FEWEST_OF_TWO = 6  # the fewest swapped images of a model of two classes, which may also be wrong by chance
 
 
 def open_data(
@@ -58,15 +58,18 @@ def fit_labels(
         images = images.named(names)
     labels, usual = model.labels, tuple(imagenet().values())
     named = images.labelled and images.labels and not any(name.isdecimal() for name in images.labels)
+    # a model without class names gets those of ImageNet, if it has as many outputs and the data has such names
     if labels is None and named and None not in match(images.labels or (), usual):
         outputs = model.predict(images[:1].x.to(device)).shape[1]
-        labels = usual if outputs == len(usual) else None  # a model of ImageNet that does not state its names
+        labels = usual if outputs == len(usual) else None
     images = images.ordered_as(labels)
     return images if images.labelled else images.answered_by(lambda x: model.predict(x.to(device)).argmax(1).cpu())
 
 
 def check_swapped(logits: Tensor, y: Tensor, names: Sequence[str] | None) -> None:
-    """Raise ModelError if the images of one class are answered as another, and those of the other as the first.
+    """Raise ModelError if the model swaps two classes: it answers most images of each as the other one.
+
+    Nothing is raised for a model that is also wrong on most images of the other classes.
 
     Args:
         logits: logits of the model, `[n, K]`.

@@ -1,4 +1,4 @@
-"""What the figures of a run allow to be said: nothing, nothing that can be believed, a part, or a verdict.
+"""Decide how far the figures of a run can be used: not at all, not to be believed, in part, or for a verdict.
 
 The page, the command line, the gates and the results for programs all ask `assess`, so that they cannot disagree.
 """
@@ -23,10 +23,12 @@ _SIGNIFICANCE = 0.05  # one-sided, of the test against guessing
 
 @dataclass(frozen=True)
 class Bound:
-    """The accuracy that an attack without a gradient leaves; it holds however blind the other attacks were.
+    """An upper bound of the accuracy under attack, from an attack that uses no gradient; masking cannot make it wrong.
 
     Attributes:
         attack: the name of the attack.
+        norm: the norm of the size.
+        eps: the size of the attack.
         success: share of the images classified correctly before the attack that it fools.
         left: the largest accuracy under attack that this success allows.
     """
@@ -49,7 +51,7 @@ class Standing:
         headline: the headline of a run without a verdict (`"nothing"` and `"blind"`); empty otherwise.
         reasons: everything that limits the figures, one sentence each.
         gaps: those of the reasons that are about cells without a result.
-        bound: of blind attacks, the best success of an attack without a gradient; None if there is none.
+        bound: for `"nothing"` and `"blind"`, the best success of an attack without a gradient; None if there is none.
     """
 
     level: Level
@@ -68,7 +70,7 @@ FIRM = Standing("firm")
 
 
 def accuracy_tone(left: float, clean: float) -> str:
-    """Return the tone of a robust accuracy: bad below half of the clean accuracy, good from nine tenths of it on.
+    """Return the tone of a robust accuracy: bad below half of the clean accuracy, good at nine tenths of it or more.
 
     Where the clean accuracy is 0, nothing is left to attack, and the tone is `"none"`.
     """
@@ -84,7 +86,7 @@ def worst_accuracy(found: Iterable[RobustAccuracy]) -> RobustAccuracy | None:
 
 
 def guessing(right: int, n: int, classes: int) -> bool:
-    """Return whether guessing among the classes gets as many images right with a probability above 5 %.
+    """Return whether a guess among the classes is right on at least `right` of `n` images with a probability above 5 %.
 
     >>> guessing(2, 12, 10), guessing(5, 12, 10), guessing(0, 12, 1000)
     (True, False, True)
@@ -118,14 +120,14 @@ def assess(found: Evidence) -> Standing:
     """Return how far the figures of a run can be used."""
     gaps, failed = tuple(_gaps(found)), [check for check in found.checks if not check.passed]
     weak = [_warning(failed, found.checks)] if failed else []
-    if nothing := _nothing(found):
+    if nothing := _headline_of_nothing(found):
         return Standing("nothing", nothing, (*gaps, *weak), _bound(found), gaps)
     if any(check.name in BLIND for check in failed) and found.worst and found.worst.robust.value > 0:
         blind = sum(check.name in BLIND for check in failed)
         say = "checks says" if blind == 1 else "checks say"
         headline = f"These numbers cannot be believed: {blind} of {len(found.checks)} {say} that the attacks were blind"
         if any(check.name == "gradients" and check.value >= 1 for check in failed):
-            headline = "These numbers cannot be believed: the model has no gradient by its image"
+            headline = "These numbers cannot be believed: the model has no gradient with respect to its input"
             weak.append("An attack that follows the gradient measures nothing on such a model.")
         return Standing("blind", headline, (*weak, *gaps), _bound(found), gaps)
     if gaps:
@@ -135,7 +137,7 @@ def assess(found: Evidence) -> Standing:
     return Standing("firm")
 
 
-def _nothing(found: Evidence) -> str:
+def _headline_of_nothing(found: Evidence) -> str:
     """Return the headline of a run whose figures say nothing about robustness; empty if they do."""
     clean, answers, worst = found.clean, found.answers, found.worst
     if clean is None or (worst is None and not found.robust and not found.refused):
@@ -172,6 +174,7 @@ def _gaps(found: Evidence) -> list[str]:
 
 
 def _warning(failed: Sequence[Check], checks: Sequence[Check]) -> str:
+    """Return one sentence that names the failed checks."""
     names = ", ".join(check.name for check in failed)
     verb = "warns" if len(failed) == 1 else "warn"
     told = f"{len(failed)} of {len(checks)} masking checks {verb} ({names})"

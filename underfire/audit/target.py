@@ -89,7 +89,7 @@ class Target:
 
     @cached_property
     def has_gradient(self) -> bool:
-        """Whether the model has a gradient by the first images that is not zero."""
+        """Whether the model has a gradient with respect to the first images that is not zero."""
         with torch.enable_grad():
             x = self.preview.first.x.to(self.spec.device).requires_grad_(True)
             try:
@@ -104,7 +104,7 @@ class Target:
         if isinstance(error, Unsupported):
             return " ".join(str(error).split())
         if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and not self.has_gradient:
-            return "the model has no gradient by its image"
+            return "the model has no gradient with respect to its input"
         return ""
 
     @property

@@ -75,13 +75,13 @@ def fingerprint(value: Any) -> str:
 
     Tensors count by their content, modules by weights and code, and functions by their code, defaults, enclosed
     variables and the names of their own module that they use. Code of other modules counts by its name. A value of
-    which nothing is known gets a fingerprint of its own in every call, so that no result is used again for it.
+    which nothing is known gets a new fingerprint in every call, so that no stored result is used for it.
     """
     return hashlib.sha256(describe(value, _object).encode()).hexdigest()
 
 
 def describe(value: Any, other: Callable[[Any, Describe], str], seen: tuple[int, ...] = ()) -> str:
-    """Return a text that stands for a value, in every process alike.
+    """Return a text that stands for a value, the same in every process.
 
     Args:
         value: the value.
@@ -152,7 +152,7 @@ def _nothing(value: Any, inner: Describe) -> str:
 
 
 def _object(value: Any, inner: Describe) -> str:
-    """Return a text for an object: its class and its attributes, or a new one for an object that does not show them."""
+    """Return a text for an object: its class and attributes, or a text used only once if its attributes are hidden."""
     kind = type(value)
     if isinstance(value, (torch.dtype, torch.device)):
         return str(value)
@@ -176,9 +176,10 @@ def _function(function: FunctionType, inner: Describe) -> str:
 
 
 def _content(cell: Any) -> Any:
+    """Return the value of an enclosed variable, or None if it is not assigned yet."""
     try:
         return cell.cell_contents
-    except ValueError:  # not assigned yet
+    except ValueError:
         return None
 
 

@@ -42,7 +42,7 @@ def listing(names: Sequence[str], most: int = 8) -> str:
 
 
 def are_numbers(names: Sequence[str] | None) -> bool:
-    """Return whether names only repeat the numbers of their classes, as `LABEL_0` and `class 1` do; None does too.
+    """Return whether names only repeat the numbers of their classes, as `LABEL_0` and `class 1` do; True for None.
 
     >>> are_numbers(["LABEL_0", "LABEL_1"]), are_numbers(["0", "1"])
     (True, False)
@@ -52,7 +52,7 @@ def are_numbers(names: Sequence[str] | None) -> bool:
 
 
 def match(data: Sequence[str], model: Sequence[str]) -> list[int | None]:
-    """Return for each class of the data the number of the model's class of that name; None where there is no one class.
+    """Return for each class of the data the number of the model's class of that name; None if none or several fit.
 
     Case, spaces, hyphens and underscores do not count. One of several names is enough (`"tench, Tinca tinca"`), and a
     synset of ImageNet stands for its class. Names that are numbers are the numbers of the model's classes, if the model
@@ -90,7 +90,7 @@ def check_names(
         data: names of the classes of the data.
         model: the names that they were compared with.
         order: what `match` returned.
-        whose: who has the other names, such as `"the model"`.
+        whose: the owner of the other names in the message, such as `"the model"`.
         advice: what the user can do.
     """
     missing = [name for name, place in zip(data, order, strict=True) if place is None]

@@ -33,10 +33,10 @@ def show_plan(spec: AuditSpec, out: str, as_json: bool) -> None:
     keys = Store(out).keys()
     left = to_compute(cells, keys, {cell.key for cell in cells if arrays_key(cell.key) in keys})
     found = costs(target, left.values())
-    there = len({cell.key for cell in cells}) - len(left)
+    finished = len({cell.key for cell in cells}) - len(left)
     seconds, advised = sum(cost.seconds for cost in found), shard_size(spec.shard_size, found)
     if as_json:
-        document = {"cells": len(left), "finished": there, "seconds": seconds, "shard_size": advised}
+        document = {"cells": len(left), "finished": finished, "seconds": seconds, "shard_size": advised}
         print_json({**document, "costs": found})
         return
     OUT.print(_table(found))
@@ -44,8 +44,8 @@ def show_plan(spec: AuditSpec, out: str, as_json: bool) -> None:
         f"\n{len(left)} cells, {sum(cost.images * cost.passes for cost in found):.3g} passes of an image, "
         f"about {clock(seconds)} in one process here"
     )
-    if there:
-        OUT.print(f"{there} cells are finished already in {out}", soft_wrap=True)
+    if finished:
+        OUT.print(f"{finished} cells are finished already in {out}", soft_wrap=True)
     if advised < spec.shard_size:
         longest = max(cost.longest for cost in found)
         ERR.print(

@@ -75,12 +75,12 @@ def _walk(folder: Path) -> Iterator[Path]:
 
     for name, folders, files in os.walk(folder, onerror=fail, followlinks=True):
         place = Path(name)
-        folders[:] = [entry for entry in folders if not _hidden(entry) and not _returns(place / entry, folder)]
+        folders[:] = [entry for entry in folders if not _hidden(entry) and not _leads_back(place / entry, folder)]
         yield from ((place / entry).relative_to(folder) for entry in files if not _hidden(entry))
 
 
-def _returns(place: Path, folder: Path) -> bool:
-    """Return whether a link leads to a folder on the way to it from `folder`, so that it would be followed for ever."""
+def _leads_back(place: Path, folder: Path) -> bool:
+    """Return whether `place` is a link to a folder that contains it, so that following it would never end."""
     above = (parent for parent in place.parents if parent == folder or folder in parent.parents)
     return place.is_symlink() and os.path.realpath(place) in map(os.path.realpath, above)
 

@@ -25,7 +25,7 @@ class Pairs:
     Args:
         items: the sequence.
         labels: names of the classes, or None.
-        kind: begins the name of every image.
+        kind: the beginning of the name of every image, before its number.
         reading: how Pillow images become tensors.
 
     Raises:

@@ -119,6 +119,7 @@ class ParquetImages:
         return numbers
 
     def _read_group(self, group: int) -> tuple[pa.Table, Tensor]:
+        """Return the table and the labels of a row group, int64 `[rows]`; -1 where there are no labels."""
         import pyarrow as pa
 
         columns = [self._column, *filter(None, [None if self._names else self._label])]
@@ -154,6 +155,7 @@ class ParquetImages:
         return table[self._column][place], values[place]
 
     def _decode(self, cell: Any, row: int) -> Tensor:
+        """Return the image of a cell, `[C, H, W]`."""
         cell = cell.as_py()
         content = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(content, bytes):

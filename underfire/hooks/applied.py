@@ -32,7 +32,7 @@ class AppliedFunctions(TorchFunctionMode):
         self._watched[id(output)] = name, output
 
     def applied(self, name: str, function: str, result: Tensor) -> Tensor:
-        """Take the result of a function of the output of layer `name`; return what the network goes on with."""
+        """Return what the network uses in place of `result`, the value of `function` at the output of layer `name`."""
         raise NotImplementedError
 
     def __torch_function__(

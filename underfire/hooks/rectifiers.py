@@ -29,7 +29,7 @@ OTHERS = {
     "sigmoid",
     "hardsigmoid",
 }
-# Caps of a clamp from 0 that is the box of an image or of a share, and no rectifier.
+# A clamp from 0 to one of these caps keeps an image or a share in its range; it is no rectifier.
 _BOXES = (1, 255)
 # Comparisons, and conversions of their results, by name.
 _COMPARISONS = {"gt", "ge", "lt", "le", "greater", "greater_equal", "less", "less_equal", "heaviside"}
@@ -76,6 +76,7 @@ class Recogniser:
             return None
         if found is None or "out" in kwargs or not found.z.is_floating_point():
             return None
+        # torch writes functions that work in place as `relu_`, and operators as `__mul__`
         in_place = found.in_place or name.endswith("_") != name.startswith("__") or name in ("__imul__", "__setitem__")
         return found._replace(in_place=in_place)
 
@@ -230,7 +231,7 @@ _IsMask = Callable[[Any], bool]
 
 
 def _signs(mask: Tensor, z: Tensor) -> bool | None:
-    """Return True if a mask is one where z is positive, False if where it is negative, and None otherwise."""
+    """Return True if a mask is one exactly where z is positive, False if exactly where z is negative, else None."""
     if mask.shape != z.shape:
         return None
     on, z = mask.detach() != 0, z.detach()

@@ -1,4 +1,4 @@
-"""Compute what has no second derivative in torch in such a way that it has one."""
+"""Replace operations that have no second derivative in torch by equal ones that have one."""
 
 from __future__ import annotations
 

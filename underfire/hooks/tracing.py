@@ -27,9 +27,9 @@ def trace_layers(model: nn.Module, x: Tensor) -> Trace:
     """
     trace, constant = Trace((x.shape[2], x.shape[3])), set[str]()
     with ExitStack() as stack, torch.enable_grad(), frozen(model):
-        noter = stack.enter_context(_Noter(trace, constant))
+        recorder = stack.enter_context(_Recorder(trace, constant))
         for name, module in readable_layers(model):
-            hook = module.register_forward_hook(lambda *seen, name=name: noter.note(name, *seen))
+            hook = module.register_forward_hook(lambda *seen, name=name: recorder.note(name, *seen))
             stack.enter_context(remove_at_exit(hook))
         logits = uncached(model)(noise_image(x).requires_grad_() * 1)
     # what does not depend on the image, such as a table of positions, is no feature map
@@ -39,13 +39,14 @@ def trace_layers(model: nn.Module, x: Tensor) -> Trace:
     return trace
 
 
-class _Noter(AppliedFunctions):
-    """Record in a trace what layers return, and what functions return that are applied to it."""
+class _Recorder(AppliedFunctions):
+    """Record in a trace the outputs of layers, and the results of functions that are applied to these outputs."""
 
     def __init__(self, trace: Trace, constant: set[str]) -> None:
         super().__init__()
         self.trace, self.constant = trace, constant
-        # the last output, kept so that no other tensor gets its memory, its version and whether a function returned it
+        # The last output, its version, and its name if a function returned it. The tensor is kept alive, so that no
+        # other tensor gets its memory.
         self.before: tuple[Tensor, int, str | None] | None = None
 
     def note(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:

@@ -77,7 +77,7 @@ class Classifier(nn.Module):
         self.register_buffer("std", scale, persistent=False)
         self._plain = bool((shift == 0).all() and (scale == 1).all())
         self._counts: list[Count] = []
-        self._looked = output is not None
+        self._probabilities_checked = output is not None
 
     @property
     def wrapped(self) -> nn.Module:
@@ -99,7 +99,7 @@ class Classifier(nn.Module):
 
         Args:
             x: inputs `[B, ...]`.
-            session: the use of the model that is watched.
+            session: the session that watches this use of the model; None if there is none.
         """
         # normalise, cast and ask; the module gets a tensor of its own, since it may write into it
         if max(len(self.mean), len(self.std)) not in (1, x.shape[1]):
@@ -121,13 +121,14 @@ class Classifier(nn.Module):
         logits = logits_in(answer, self.output, len(x))
         if logits.is_inference() and not torch.is_inference_mode_enabled():
             logits = logits.clone()
-        # check it
+        # check the logits; the check for probabilities is made once
         if self.labels is not None and logits.shape[1] != len(self.labels):
             raise ModelError(f"the model has {logits.shape[1]} outputs but {len(self.labels)} class names were given")
         if session is not None and differentiated and not logits.requires_grad:
             raise Unsupported(sessions.NO_GRADIENT)
-        if session is not None and not self._looked and (parameter is not None or logits.requires_grad):
-            self._looked = True
+        unchecked = session is not None and not self._probabilities_checked
+        if unchecked and (parameter is not None or logits.requires_grad):
+            self._probabilities_checked = True
             if sums_to_one(logits):
                 raise ModelError(
                     "the model answers with probabilities (every row sums to 1), whose gradients vanish where it is "
@@ -205,7 +206,7 @@ def as_classifier(model: Any) -> Classifier:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Set the flag of evaluation mode inside the block; `train()` and `eval()` are not called, they may do more."""
+    """Set the flag of evaluation mode inside the block; call neither `train()` nor `eval()`, which could do more."""
     modes = [(module, getattr(module, "training", False)) for module in model.modules()]
     try:
         for module, _ in modes:

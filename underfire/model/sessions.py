@@ -1,4 +1,4 @@
-"""Sessions: the use of a model by one method, in which its gradient and its answers are watched.
+"""Sessions: while a method uses a model, a session watches the model's gradient and its answers.
 
 A session also keeps other threads from the model, because a method changes the model's mode while it runs.
 """
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from underfire.domains import Domain
 from underfire.errors import ModelError, UnderfireError, Unsupported
 
-NO_GRADIENT = "the model has no gradient by its image; use a black-box method, such as square or rise"
+NO_GRADIENT = "the model has no gradient with respect to its input; use a black-box method, such as square or rise"
 _MARK = "_underfire_raised_by_the_model"
 _LOCKS: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _CURRENT: ContextVar[Session | None] = ContextVar("underfire_session", default=None)
@@ -28,7 +28,7 @@ _CURRENT: ContextVar[Session | None] = ContextVar("underfire_session", default=N
 
 @dataclass
 class Session:
-    """One call of a method on a module.
+    """What is known about a model during one call of a method.
 
     Attributes:
         module: the module inside the classifier.
@@ -128,7 +128,7 @@ def exclusive(module: nn.Module) -> Iterator[None]:
 
 
 def note_finite(finite: Tensor) -> None:
-    """Tell the session whether answers are finite, bool `[B]`; nothing waits for the device."""
+    """Tell the session whether answers are finite, bool `[B]`, without waiting for the device."""
     found = _CURRENT.get()
     if found is not None:
         every = finite.all()
@@ -142,9 +142,10 @@ def mark(error: Exception) -> None:
 
 @contextmanager
 def model_errors(x: Tensor) -> Iterator[None]:
-    """Raise ModelError of one line where the user's module raises an error of its own inside the block.
+    """Turn an error that the user's module raises inside the block into a ModelError of one line.
 
-    An error of the back-propagation through the module counts too. Lack of memory, and errors of underfire, stay.
+    An error during back-propagation through the module becomes Unsupported. Errors of underfire and lack of memory are
+    raised unchanged.
 
     Args:
         x: the inputs, whose shape is named.
@@ -159,7 +160,7 @@ def model_errors(x: Tensor) -> Iterator[None]:
             what = f"the model does not take inputs of shape {list(x.shape)} and {x.dtype}".replace("torch.", "")
             raise ModelError(f"{what}: {reason}") from error
         if _in_backward(error):
-            raise Unsupported(f"the model cannot be differentiated by its image: {reason}") from error
+            raise Unsupported(f"the model cannot be differentiated with respect to its input: {reason}") from error
         raise
 
 

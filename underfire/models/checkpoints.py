@@ -52,8 +52,8 @@ def read(path: Path, key: str | None = None) -> State:
 def put(state: State, module: nn.Module, what: str, prefix: str | None = None) -> None:
     """Load weights into a network.
 
-    A prefix that stands before the names of all parameters, such as `model.` of a Lightning module, is removed, and so
-    are `module.` and `_orig_mod.` anywhere. What has another prefix belongs to another part (a loss, a teacher) and is
+    A prefix before the names of all parameters, such as `model.` of a Lightning module, is removed, and so are
+    `module.` and `_orig_mod.` anywhere. Weights with another prefix belong to another part (a loss, a teacher) and are
     left out.
 
     Args:

@@ -136,7 +136,7 @@ def _checked(module: nn.Module, original: OnnxRuntime) -> nn.Module:
                 continue
             if _agree(found, wanted):
                 if not any(value.requires_grad for value in _tuple(found)):
-                    raise ModelError("the network has no gradient by its image")
+                    raise ModelError("the network has no gradient with respect to its input")
                 return choice
         raise ModelError("its conversion to torch returns other values")
     return module

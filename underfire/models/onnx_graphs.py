@@ -13,14 +13,15 @@ from typing import Any
 OPSET = 17
 """The newest version of the operators that onnx2torch converts."""
 
-# Operators that are computed once if all inputs are constants. None returns more numbers than it takes.
+# Operators that are computed once if all inputs are constants. No such operator returns more numbers than it takes, so
+# that a small file cannot become a large model.
 _FOLDED = ("Cast", "Concat", "Identity", "Neg", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
-# Options of newer versions and the value with which the operator is the older one.
+# Options of newer versions, and the value at which the operator equals the older version.
 _NEW_OPTIONS: dict[tuple[str, str], Any] = {
-    ("Reshape", "allowzero"): None,  # it matters to empty tensors only
-    ("Split", "num_outputs"): None,  # the number of outputs says it
-    ("Cast", "saturate"): None,  # for floating-point numbers of 8 bits
+    ("Reshape", "allowzero"): None,  # any value: it matters only for empty tensors
+    ("Split", "num_outputs"): None,  # any value: it equals the number of outputs
+    ("Cast", "saturate"): None,  # any value: it matters only for floating-point numbers of 8 bits
     ("AveragePool", "dilations"): (1, 1),
     ("Resize", "antialias"): 0,
     ("Resize", "keep_aspect_ratio_policy"): b"stretch",

@@ -18,7 +18,7 @@ from underfire.models.checkpoints import check_size
 SUFFIXES = (".pt2", ".torchscript")
 """The ends of the names of programs, beside those of files of weights."""
 
-_WRITES = re.compile(rb"\b(save|from_file|load_tensor)\b")  # the operators of TorchScript that open a file by its name
+_OPENS_FILES = re.compile(rb"\b(save|from_file|load_tensor)\b")  # operators of TorchScript that open a file by name
 
 
 def kind_of(path: Path) -> str | None:
@@ -43,9 +43,11 @@ def torchscript(path: Path) -> nn.Module:
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
-                found = entry.filename.endswith(".py") and _WRITES.search(archive.read(entry))
+                found = entry.filename.endswith(".py") and _OPENS_FILES.search(archive.read(entry))
                 if found:
-                    raise ModelError(f"{str(path)!r} was not opened: its code calls {found[1].decode()}, for files")
+                    raise ModelError(
+                        f"{str(path)!r} was not opened: its code calls {found[1].decode()}, which opens files"
+                    )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch advises the author of the file to use torch.export
             module: nn.Module = torch.jit.load(path, map_location="cpu")
@@ -136,7 +138,7 @@ def as_module(module: nn.Module) -> nn.Module:
 
 
 def _batch_of(program: Any) -> int | None:
-    """Return the fixed size of batch of an exported program, or None."""
+    """Return the number of images that an exported program takes; None if it takes any number."""
     inputs = set(program.graph_signature.user_inputs)
     sizes = [node.meta["val"].shape[0] for node in program.graph.nodes if node.name in inputs]
     return sizes[0] if len(sizes) == 1 and isinstance(sizes[0], int) else None

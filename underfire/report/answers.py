@@ -15,15 +15,22 @@ from underfire.audit.summary import Findings
 from underfire.records import Interval
 from underfire.report import plots, words
 
-_LONG = 260
+_LONG = 260  # the length of a meter in pixels
 
 
 @dataclass(frozen=True)
 class Answer:
     """One question of the verdict with its answer.
 
-    `tone` is the colour: `"bad"`, `"warn"`, `"good"` or `"none"` (no verdict). `verdict` is the tone that the figures
-    alone would have; where a run is not firm, the colour is more careful.
+    Attributes:
+        question: the question.
+        tone: the colour: `"bad"`, `"warn"`, `"good"` or `"none"` (no verdict).
+        answer: the answer in a few words.
+        figure: the figure behind the answer with its interval.
+        detail: one or two sentences that explain it.
+        meter: the figure on a scale.
+        pips: the tone of the dot of each masking check.
+        verdict: the tone that the figures alone would have; in a run that is not firm, `tone` is more careful.
     """
 
     question: str
@@ -50,7 +57,7 @@ def gain_tone(gap: Difference) -> str:
 def capped(tone: str, standing: Standing) -> str:
     """Return the tone that a figure may have in a run of this standing: no green unless the run is firm.
 
-    What an attack has done is a fact however the run stands, so bad and warn stay, except where the figures say
+    Bad and warn stay whatever the standing, because a successful attack is a fact, except where the figures say
     nothing at all.
     """
     if standing.level == "nothing":

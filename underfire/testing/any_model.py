@@ -1,4 +1,4 @@
-"""What an attack promises whatever the model is and wherever it is called: tiny models, and the quickest settings."""
+"""The promises of an attack for any model and in any gradient mode, checked on tiny models with quick settings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _out_of_place(network: nn.Module, x: Tensor) -> Tensor:
     return network((x - 0.1) * 1.5)
 
 
-#: Networks without a gradient by their image.
+#: Networks without a gradient with respect to their input.
 BLIND: Mapping[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "runs under no_grad": _without(torch.no_grad),
     "runs in inference_mode": _without(torch.inference_mode),
@@ -72,7 +72,7 @@ def _quickly(subject: Subject, model: nn.Module, x: Tensor, y: Tensor, **changes
     short: dict[str, Any] = {name: 2 for name in subject.parameters if name.endswith("steps")}
     if "width" in subject.parameters:
         short["width"] = 2
-    # a small share of a tiny image is nothing
+    # a small share of the pixels of a tiny image would be no pixel
     quick = {name: value for name, value in subject.facts.quick.items() if name != "share"}
     return subject(model, x, y, **{**short, **quick, **changes})
 
@@ -126,7 +126,7 @@ def model_without_gradient(subject: Subject) -> None:
         if subject.facts.knowledge == "black-box":
             require(_quickly(subject, model, x, y).shape == x.shape, f"the model {what}: a wrong shape")
             continue
-        with refused(Unsupported, "no gradient by its image", f"a model that {what}"):
+        with refused(Unsupported, "no gradient with respect to its input", f"a model that {what}"):
             _quickly(subject, model, x, y)
 
 
