@@ -165,7 +165,7 @@ def test_bad_settings_are_named():
         (lambda: views.eot(lambda v, g: v, samples=0), "samples >= 1"),
         (lambda: views.scale_copies(0), "copies >= 1"),
         (lambda: views.input_diversity(1.5), "probability"),
-        (lambda: views.input_diversity(rate=1.0), "rate > 1"),
+        (lambda: views.input_diversity(rate=1.0), r"rate .*1.0"),
         (lambda: smoothing.translation_kernel(4), "odd size"),
         (lambda: smoothing.translation_kernel(3, kind="box"), "unknown translation kernel"),
         (lambda: estimators.nes(0), "samples >= 1"),

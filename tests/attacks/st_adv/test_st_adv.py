@@ -75,7 +75,7 @@ def test_adam_as_the_paper_writes_it(network, targeted):
         adam.zero_grad()
         loss.backward()
         adam.step()
-    ours = uf.attacks.st_adv(model, x, y, goal=t if targeted else None, solver="adam", steps=15, eps=50.0)
+    ours = uf.attacks.st_adv(model, x, y, goal=t if targeted else None, solver="adam", steps=15, eps=10.0)
     assert torch.allclose(ours, expected, atol=1e-9)
 
 
