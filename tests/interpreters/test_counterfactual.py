@@ -176,4 +176,4 @@ class Rooted(nn.Module):
 
     def forward(self, x):
         zero = (x - x).flatten(1).sum(1)
-        return torch.stack([zero.abs().sqrt() * zero + 1, zero], 1)
+        return torch.stack([zero.abs().sqrt() * zero + 2, zero], 1)

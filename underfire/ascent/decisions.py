@@ -15,9 +15,9 @@ from underfire.validate import default_generator, per_sample
 
 
 def find_starts(
-    ask: Queries, x: Tensor, walk: Nearest, starts: Tensor | None, draws: int, generator: Generator | None
+    ask: Queries, x: Tensor, nearest: Nearest, starts: Tensor | None, draws: int, generator: Generator | None
 ) -> None:
-    """Find a start for as many samples as possible, an input that already is a success, and put it into `walk`.
+    """Find a start for as many samples as possible, an input that already is a success, and record it in `nearest`.
 
     Each attempt costs one query, and is made only for samples that have no success yet. The attempts are: the clean
     input; the given start; `draws` random inputs; and the nearest input of the batch whose class is a success. The
@@ -27,7 +27,7 @@ def find_starts(
     Raises:
         DataError: the given starts do not have the shape of `x`, or leave the box.
     """
-    domain, generator = walk.threat.domain, default_generator(generator, x.device)
+    domain, generator = nearest.threat.domain, default_generator(generator, x.device)
     if starts is not None and (starts.shape != x.shape or not bool(domain.contains(starts).all())):
         raise DataError(f"starts must be inputs in the box, of shape {list(x.shape)}, got {list(starts.shape)}")
     if len(x) == 0:
@@ -35,13 +35,13 @@ def find_starts(
     low, high = domain.box(x)
 
     def attempt(candidates: Tensor, index: Tensor) -> Tensor:
-        candidates = walk.threat.clip(x[index], candidates)
+        candidates = nearest.threat.clip(x[index], candidates)
         logits = ask(candidates, index)
-        walk.update(candidates, ask.reached(logits, index), index)
+        nearest.update(candidates, ask.reached(logits, index), index)
         return logits
 
     def lost() -> Tensor:
-        return (~walk.found & (ask.left > 0)).nonzero().squeeze(1)
+        return (~nearest.found & (ask.left > 0)).nonzero().squeeze(1)
 
     predicted = attempt(x, torch.arange(len(x), device=x.device)).argmax(1)
     if starts is not None and len(index := lost()):
@@ -73,11 +73,11 @@ def find_starts(
         source()
 
 
-def within(walk: Nearest, eps: float | Tensor | None) -> Tensor:
+def within(nearest: Nearest, eps: float | Tensor | None) -> Tensor:
     """Return the nearest success of every sample, or its clean image if there is none within eps."""
-    nearest = Nearest(walk.x, walk.threat.norm, eps, domain=walk.threat.domain)
-    nearest.update(walk.x_adv, walk.found)
-    return nearest.x_adv
+    limited = Nearest(nearest.x, nearest.threat.norm, eps, domain=nearest.threat.domain)
+    limited.update(nearest.x_adv, nearest.found)
+    return limited.x_adv
 
 
 def blend(x: Tensor, z: Tensor, share: Tensor, norm: str) -> Tensor:

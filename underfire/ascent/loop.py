@@ -228,16 +228,16 @@ class _Run:
                 rows = torch.arange(len(x), device=x.device).repeat(len(z) // len(x))
                 x, threat, asked = x[rows], threat.take(rows), targets.take(rows)
 
-            def value(look: Tensor) -> Tensor:
+            def value(version: Tensor) -> Tensor:
                 self.forget()  # a view may show the same tensor twice, and the model may be random
-                logits = self.model(look)
+                logits = self.model(version)
                 if position.step == 0:
                     check_classes(logits, asked.y, asked.goal)
-                step = asked.step(self.model, look, logits, position.step / self.steps)
+                step = asked.step(self.model, version, logits, position.step / self.steps)
                 parts = self.recipe.objective.parts(step)
                 if plain:
                     final = self._final([part.detach() for part in parts])
-                    seen[:] = [(asked.step(self.model, look.detach(), logits.detach(), step.progress), final)]
+                    seen[:] = [(asked.step(self.model, version.detach(), logits.detach(), step.progress), final)]
                 return self.recipe.objective.weigh(parts, step.progress)
 
             x_adv = threat.apply(x, z)

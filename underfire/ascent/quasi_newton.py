@@ -70,7 +70,7 @@ class QuasiNewton:
         return self._trial().unflatten(1, self._shape)
 
     def take(self, rows: Tensor) -> None:
-        """Go on with the samples at `rows` only."""
+        """Keep only the samples at `rows`."""
         for name in ("_low", "_high", "_z", "_size", "value", "done", "_g", "_d", "_t", "_pairs"):
             setattr(self, name, getattr(self, name)[rows])
         self._steps, self._changes = self._steps[:, rows], self._changes[:, rows]

@@ -90,20 +90,20 @@ def autoattack(
     x_adv = x.clone()
     chunk = chunk or len(x)
     eps = torch.as_tensor(eps, device=x.device).expand(len(x))
-    runs, classes, waits = (5, min(candidates, 5), None) if norm == "l1" else (1, candidates, patience)
+    runs, classes, fab_patience = (5, min(candidates, 5), None) if norm == "l1" else (1, candidates, patience)
     shared: dict[str, Any] = {"norm": norm, "chunk": chunk, "generator": generator}
-    climbing = {**shared, "steps": steps, "keep": "success"}
+    gradient_options = {**shared, "steps": steps, "keep": "success"}
     members: list[tuple[Callable[..., Tensor], dict[str, Any]]] = [
-        (apgd, {"objective": "ce", "restarts": runs, **climbing}),
-        (apgd, {"objective": "dlr", "candidates": classes, **climbing}),
-        (fab, {"boundaries": "each", "candidates": candidates, "patience": waits, **climbing}),
+        (apgd, {"objective": "ce", "restarts": runs, **gradient_options}),
+        (apgd, {"objective": "dlr", "candidates": classes, **gradient_options}),
+        (fab, {"boundaries": "each", "candidates": candidates, "patience": fab_patience, **gradient_options}),
         (square, shared),
     ]
-    with frozen(model), _by_pixels(model) if on_cpu else nullcontext():
+    with frozen(model), _channels_last(model) if on_cpu else nullcontext():
         logits = in_parts(model, x, chunk)
         check_classes(logits, y)
         going = (~succeeded(logits, y, None)).nonzero().squeeze(1)
-        # each member attacks the samples that no member before it fooled
+        # each member of the ensemble attacks the samples that no earlier member fooled
         for member, options in members:
             if len(going) == 0:
                 break
@@ -116,8 +116,8 @@ def autoattack(
 
 
 @contextmanager
-def _by_pixels(model: nn.Module) -> Iterator[None]:
-    """Store the weights of convolutions channels last inside the context, so that no pass needs to copy them."""
+def _channels_last(model: nn.Module) -> Iterator[None]:
+    """Store the weights of convolutions with channels last inside the block, so that no pass needs to copy them."""
     kept = [(weight, weight.data) for weight in model.parameters() if weight.dim() == 4]
     try:
         for weight, data in kept:

@@ -55,7 +55,7 @@ def boundary(
     proposals succeed. Unlike in the paper, the walk begins on the boundary, which a bisection finds.
 
     Args:
-        starts: images shaped like `x` that the model gets wrong (or puts into the goal class); None looks for them at
+        starts: images shaped like `x` that the model gets wrong (or assigns to the goal class); None looks for them at
             random and in the batch. A sample without any is returned as it is.
         draws: number of random images tried for each sample.
         sideways: first step on the sphere, as a share of the distance to the image.
@@ -74,24 +74,24 @@ def boundary(
         raise InputError(f"sideways and inwards must be > 0 and factor > 1, got {sideways}, {inwards} and {factor}")
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
-    walk = Nearest(x, norm, among=("l2",), domain=domain_of(model))
-    within(walk, eps)  # raises at once if eps is out of range
+    nearest = Nearest(x, norm, among=("l2",), domain=domain_of(model))
+    within(nearest, eps)  # raises at once if eps is out of range
     side, inward = Rate(x, sideways, factor, 0.2, 0.5, 10), Rate(x, inwards, factor, 0.1, 0.25, 20)
     step = 0
-    with frozen(model), attach_partial_result(lambda: within(walk, eps)), torch.no_grad():
+    with frozen(model), attach_partial_result(lambda: within(nearest, eps)), torch.no_grad():
         # start on the boundary
-        find_starts(ask, x, walk, starts, draws, generator)
-        index = walk.found.nonzero().squeeze(1)
-        z = approach(ask, x[index], walk.x_adv[index], index, "l2", 1e-3)
-        walk.update(z, torch.ones_like(index, dtype=torch.bool), index)
+        find_starts(ask, x, nearest, starts, draws, generator)
+        index = nearest.found.nonzero().squeeze(1)
+        z = approach(ask, x[index], nearest.x_adv[index], index, "l2", 1e-3)
+        nearest.update(z, torch.ones_like(index, dtype=torch.bool), index)
         while True:
             # samples go on while they have queries, and while their inward steps are not vanishing
-            live = walk.found & (walk.size > 0) & (ask.left > 0) & (inward.value > 1e-7)
+            live = nearest.found & (nearest.size > 0) & (ask.left > 0) & (inward.value > 1e-7)
             index = live.nonzero().squeeze(1)
             if len(index) == 0:
                 break
             sphere, proposal = propose(
-                x[index], walk.x_adv[index], side.value[index], inward.value[index], walk.threat, generator
+                x[index], nearest.x_adv[index], side.value[index], inward.value[index], nearest.threat, generator
             )
             # ask about the proposals, and in every fifth step about their points on the sphere too
             rows = (ask.left[index] > 1).nonzero().squeeze(1) if step % 5 == 0 else index[:0]
@@ -99,12 +99,12 @@ def boundary(
             reached = ask.reached(ask(torch.cat([proposal, sphere[rows]]), asked), asked)
             success, aside = reached.split([len(index), len(rows)])
             # accept the successes, and adapt the step sizes
-            walk.update(proposal, success, index)
+            nearest.update(proposal, success, index)
             inward.learn(success, index)
             if len(rows):
                 side.learn(aside, index[rows])
             step += 1
-    return within(walk, eps)
+    return within(nearest, eps)
 
 
 def propose(

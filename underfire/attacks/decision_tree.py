@@ -58,7 +58,7 @@ def decision_tree(
         chunk: number of samples that are compared with all leaves at once, which bounds the memory.
 
     Returns:
-        The nearest inputs that the tree puts into another class, shaped like `x`; the clean input if there is none
+        The nearest inputs that the tree classifies as another class, shaped like `x`; the clean input if there is none
         within eps.
 
     Raises:

@@ -52,7 +52,7 @@ def hop_skip_jump(
     its end. The last step of a sample uses the queries that are left.
 
     Args:
-        starts: images shaped like `x` that the model gets wrong (or puts into the goal class); None looks for them at
+        starts: images shaped like `x` that the model gets wrong (or assigns to the goal class); None looks for them at
             random and in the batch. A sample without any is returned as it is.
         draws: number of random images tried for each sample.
         first_samples: number of directions of the first estimate.
@@ -68,43 +68,45 @@ def hop_skip_jump(
     at_least_one(draws=draws, first_samples=first_samples, most_samples=most_samples)
     ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
-    walk = Nearest(x, norm, among=("l2", "linf"), domain=domain_of(model))
-    within(walk, eps)  # raises at once if eps is out of range
+    nearest = Nearest(x, norm, among=("l2", "linf"), domain=domain_of(model))
+    within(nearest, eps)  # raises at once if eps is out of range
     d = max(1, x[:1].numel())
     theta = d**-1.5 if norm == "l2" else d**-2.0
     # Queries that a step needs after its estimate: a few halvings of its length, and a bisection.
     reserve = math.ceil(-math.log2(max(theta, torch.finfo(x.dtype).eps))) + 4
-    with frozen(model), attach_partial_result(lambda: within(walk, eps)), torch.no_grad():
-        find_starts(ask, x, walk, starts, draws, generator)
-        z, far = walk.x_adv.clone(), walk.size.clone()
-        index = (walk.found & (walk.size > 0)).nonzero().squeeze(1)
+    with frozen(model), attach_partial_result(lambda: within(nearest, eps)), torch.no_grad():
+        find_starts(ask, x, nearest, starts, draws, generator)
+        z, far = nearest.x_adv.clone(), nearest.size.clone()
+        index = (nearest.found & (nearest.size > 0)).nonzero().squeeze(1)
         t = 0
         while len(index):
             # bisect to the boundary
             z[index] = approach(ask, x[index], z[index], index, norm, theta)
-            walk.update(z[index], torch.ones_like(index, dtype=torch.bool), index)
+            nearest.update(z[index], torch.ones_like(index, dtype=torch.bool), index)
             t += 1
             # number of directions; samples without enough queries leave
             wanted = min(round(first_samples * math.sqrt(t)), most_samples)
             count = (ask.left - reserve).clamp(max=wanted)
-            index = index[(count[index] >= min(wanted, 10)) & (walk.size[index] > 0)]
+            index = index[(count[index] >= min(wanted, 10)) & (nearest.size[index] > 0)]
             if len(index) == 0:
                 break
             # estimate the normal; `far` is the distance before the bisection, as in the paper
             delta = (math.sqrt(d) if norm == "l2" else d) * theta * far[index]
-            v = normal(ask, z[index], index, delta, count[index], walk.threat, generator)
+            v = normal(ask, z[index], index, delta, count[index], nearest.threat, generator)
             v = unit(v, 2) if norm == "l2" else v.sign()
             # step along the normal
-            length = walk.threat.size(x[index], z[index]) / math.sqrt(t)
-            z[index] = jump(ask, z[index], index, v, length, walk.threat)
-            far[index] = walk.threat.size(x[index], z[index])
-    return within(walk, eps)
+            length = nearest.threat.size(x[index], z[index]) / math.sqrt(t)
+            z[index] = jump(ask, z[index], index, v, length, nearest.threat)
+            far[index] = nearest.threat.size(x[index], z[index])
+    return within(nearest, eps)
 
 
 def normal(
     ask: Queries, z: Tensor, index: Tensor, delta: Tensor, count: Tensor, threat: Threat, generator: Generator | None
 ) -> Tensor:
-    """Estimate the normal of the boundary at `z`: `sum (phi - mean phi) u` over random directions `u`.
+    """Return an estimate of the boundary's normal at `z`, `[M, ...]`: `sum (phi - mean phi) u` over directions `u`.
+
+    `phi` is 1 where the point `z + delta u` is a success, and -1 elsewhere.
 
     Args:
         ask: the model, which counts its queries.

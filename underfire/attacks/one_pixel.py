@@ -82,33 +82,33 @@ def one_pixel(
         owner = index.repeat_interleave(population)
         flat = genes.flatten(0, 1)
         logits = ask.each(lambda rows: paint(x[owner[rows]], flat[rows], pixels[owner[rows]]), owner)
-        everyone = Targets(y[owner], None if goal is None else goal[owner], owner)
-        fitness = log_odds()(everyone.step(model, x, logits)).to(x.dtype).nan_to_num(nan=float("-inf"))
+        candidates = Targets(y[owner], None if goal is None else goal[owner], owner)
+        fitness = log_odds()(candidates.step(model, x, logits)).to(x.dtype).nan_to_num(nan=float("-inf"))
         reached = ask.reached(logits, owner)
         return fitness.view(-1, population), reached.view(-1, population)
 
     with frozen(model), attach_partial_result(lambda: best), torch.no_grad():
         if len(targets.index) == 0:
             return best
-        fathers = evolution.first(len(targets.index))
-        fitness, reached = answers(targets.index, fathers)
+        parents = evolution.first(len(targets.index))
+        fitness, reached = answers(targets.index, parents)
         for step in range(steps + 1):
             # a child replaces its parent if it is fitter or a success
             if step:
-                children = evolution.children(fathers, fitness)
-                theirs, reached = answers(targets.index, children)
-                fitter = theirs > fitness
-                fathers = torch.where(fitter[..., None, None] | reached[..., None, None], children, fathers)
-                fitness = torch.where(fitter, theirs, fitness)
-            # the fittest candidate; successes come first, whatever rounding does to their log-odds
+                children = evolution.children(parents, fitness)
+                child_fitness, reached = answers(targets.index, children)
+                fitter = child_fitness > fitness
+                parents = torch.where(fitter[..., None, None] | reached[..., None, None], children, parents)
+                fitness = torch.where(fitter, child_fitness, fitness)
+            # keep the fittest candidate; a success comes first, whatever rounding does to its log-odds
             order = torch.where(reached, float("inf"), fitness)
-            top = fathers[torch.arange(len(fathers), device=x.device), order.argmax(1)]
+            top = parents[torch.arange(len(parents), device=x.device), order.argmax(1)]
             best[targets.index] = paint(x[targets.index], top, pixels[targets.index])
             # samples with a success leave the batch
             rows = (~reached.any(1)).nonzero().squeeze(1)
             if len(rows) == 0:
                 break
-            targets, fathers, fitness = targets.take(rows), fathers[rows], fitness[rows]
+            targets, parents, fitness = targets.take(rows), parents[rows], fitness[rows]
     return best
 
 
@@ -151,14 +151,14 @@ class _Evolution:
         genes[..., 2:] = (normal * 127 / 255 + 128 / 255).clamp_(0, 1)
         return genes
 
-    def children(self, fathers: Tensor, fitness: Tensor) -> Tensor:
-        """Return one child for each parent."""
-        count, population = fathers.shape[:2]
-        samples = torch.arange(count, device=fathers.device)[:, None]
+    def children(self, parents: Tensor, fitness: Tensor) -> Tensor:
+        """Return one child for each parent, shaped like `parents`."""
+        count, population = parents.shape[:2]
+        samples = torch.arange(count, device=parents.device)[:, None]
         first, second, third = self._three(count)
         if self.base == "best":
             first = fitness.argmax(1, keepdim=True).expand(-1, population)
-        genes = fathers[samples, first] + self.factor * (fathers[samples, second] - fathers[samples, third])
+        genes = parents[samples, first] + self.factor * (parents[samples, second] - parents[samples, third])
         anew = self._uniform(*genes[..., :2].shape) * self.sides
         inside = (genes[..., :2] >= 0) & (genes[..., :2] < self.sides)
         return torch.cat([torch.where(inside, genes[..., :2], anew), genes[..., 2:].clamp(0, 1)], -1)

@@ -176,7 +176,7 @@ class _Run:
         self.memory: State = tuple(part.view(self.z.flatten(1).shape) for part in _ADAM.init(self.z.flatten()))
 
     def take(self, rows: Tensor) -> None:
-        """Go on with these rows only."""
+        """Keep only these rows."""
         self.x, self.z, self.memory = take((self.x, self.z, self.memory), rows)
 
     def enlarge(self, shape: tuple[int, ...]) -> None:

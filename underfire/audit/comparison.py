@@ -72,7 +72,7 @@ def differences(source: Source, found: Iterable[MapShift]) -> list[Difference]:
         return []
     fooled: dict[tuple[Any, ...], dict[str, Any]] = {}  # the rows of the fooled samples by name, for each attack
     for row in source.sql(MAPS):
-        if row["surely"]:
+        if row["always_fooled"]:
             fooled.setdefault(tuple(row[k] for k in ("label", *key)), {})[row["id"]] = row
     # compare each pair over the samples that both attacks fool
     result = []

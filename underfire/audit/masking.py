@@ -33,7 +33,7 @@ IMAGES = 50
 """The number of images that the checks use: enough to detect a masked gradient, few enough to be cheap."""
 
 BLIND = frozenset({"gradients", "more_steps", "larger_eps", "unbounded_eps", "beats_noise", "beats_black_box"})
-"""The checks whose failure says that the attack was blind; the failure of another says that it may be too weak."""
+"""The checks whose failure says that the attack was blind; if another check fails, the attack may be too weak."""
 
 NOISE, NES = "random noise", "NES"
 """The names of the attacks without a gradient that the checks run."""
@@ -42,7 +42,9 @@ NES_PASSES = 10 * 2 * 20 + 20
 """The forward passes for one image of the check with NES, and of the random noise."""
 
 _SIGNIFICANCE = 0.05  # significance level of the sign test
-_DEAD, _RESTARTS, _HELP, _NOISES = 0.05, 5, 0.1, 20
+_DEAD = 0.05  # largest share of images without a gradient
+_RESTARTS, _GAIN = 5, 0.1  # number of restarts, and the largest share of images that only they may fool
+_NOISES = 20  # number of draws of random noise
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def subject(spec: AuditSpec) -> AttackSpec:
 
 
 def with_step_size(attack: Callable[..., Tensor], options: Container[str]) -> Callable[..., Tensor]:
-    """Return the attack with an option `step_size`, which is passed on as `step_rule` if it has that option instead."""
+    """Return the attack with an option `step_size`; an attack that has only `step_rule` gets the value as that."""
     if "step_size" in options:
         return attack
 
@@ -133,7 +135,7 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
     restarted = fooled(restarts=_RESTARTS)
     gain = _share(restarted) - _share(white)
     return [
-        *_follow(dead, flat, _count(x)),
+        *_check_gradients(dead, flat, _count(x)),
         _never_weaker("more_steps", steps_taken, "{} steps"),
         _never_weaker("larger_eps", sizes, f"{norm} {{:.4g}}"),
         Check(
@@ -146,11 +148,11 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
         *_rivals(white, noise, black),
         Check(
             "restarts",
-            gain <= _HELP,
+            gain <= _GAIN,
             gain,
-            _HELP,
+            _GAIN,
             f"{_RESTARTS} random restarts fool {_share(restarted):.0%} of {_count(x)} and one start {_share(white):.0%}"
-            f"; a gain of more than {_HELP:.0%} means that one start is not enough.",
+            f"; a gain of more than {_GAIN:.0%} means that one start is not enough.",
         ),
     ]
 
@@ -170,7 +172,7 @@ def chance(lost: int, won: int) -> int:
     tail, k = 0.0, n + 1
     while k > 0 and (tail := tail + math.comb(n, k - 1) / 2**n) <= _SIGNIFICANCE:
         k -= 1
-    return min(n, 2 * (k - 1) - n)  # k is the fewest losses that would not be luck
+    return min(n, 2 * (k - 1) - n)  # k is the smallest number of losses that chance does not explain
 
 
 def _never_weaker(name: str, found: dict[Any, Tensor], unit: str) -> Check:
@@ -183,7 +185,7 @@ def _never_weaker(name: str, found: dict[Any, Tensor], unit: str) -> Check:
     return Check(name, value <= limit, value, limit, f"{text}; a larger budget must not fool fewer images.")
 
 
-def _follow(dead: float, flat: float, images: str) -> list[Check]:
+def _check_gradients(dead: float, flat: float, images: str) -> list[Check]:
     """Check that few images have no gradient, of the margin and of the cross-entropy."""
     margin_text = f"The gradient of the margin is zero or not a number for {dead:.0%} of {images}."
     text = f"The cross-entropy has no gradient for {flat:.0%} of {images}; an attack on it has no direction there."
@@ -240,6 +242,7 @@ def _noise(model: nn.Module, x: Tensor, y: Tensor, budget: Budget) -> Tensor:
 
 @torch.no_grad()
 def _wrong(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return which images the model classifies wrongly, bool `[B]`."""
     with frozen(model):
         return succeeded(model(x), y, None)
 
@@ -251,7 +254,7 @@ def _diameter(model: nn.Module, x: Tensor, norm: str, eps: float) -> float:
 
 
 def _per_entry(x: Tensor, norm: str, eps: float) -> float:
-    """Return the change of each entry if all entries change equally."""
+    """Return the change of each entry of an image if all entries change equally within a size of `eps`."""
     return eps / ball(norm, 0.0).largest(x)
 
 

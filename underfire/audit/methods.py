@@ -140,7 +140,7 @@ def _options(path: str, method: Card[Any], given: Mapping[str, Any], elsewhere: 
 
 
 def _plain(value: Any, given: Any, hint: Any) -> Any:
-    """Return `value` if a YAML file can contain it, and otherwise the one spelling of the `given` value.
+    """Return `value` if a YAML file can contain it, and otherwise the canonical spelling of the `given` value.
 
     Objects in the given value, which no file can contain, become `Live`.
     """

@@ -27,8 +27,8 @@ class TrialTimes:
     """Estimates of the time that one cell of each method takes, in seconds, by the label of the method.
 
     They are the time of a trial with two images, multiplied by the numbers of steps, restarts and samples that the
-    trial left out. So they tell seconds from years, and no more: more images take longer, the first call of a method is
-    slow, and some attacks stop early. `underfire.audit.costs` measures the passes of each cell.
+    trial left out. They are rough, and only tell a run of minutes from one of weeks: more images take longer, the first
+    call of a method is slow, and some attacks stop early. `underfire.audit.costs` measures the passes of each cell.
     """
 
     attacks: Mapping[str, float]
@@ -45,8 +45,8 @@ def preflight(target: Target) -> TrialTimes:
         DataError: an image cannot be read, a pixel is outside `[0, 1]`, or a label is not one of the model's classes.
         ModelError: the logits have a wrong shape or are not finite, two classes are swapped, or the model is no better
             than guessing.
-        SpecError: a method, with the options of the spec, does not work on this model. Of a model without a gradient,
-            a method that needs one is no error: its cells will state that they could not be run.
+        SpecError: a method, with the options of the spec, does not work on this model. A method that needs a gradient
+            is no error on a model without one: its cells will state that they could not be run.
     """
     preview = target.preview
     if preview.logits.shape[1] < 2:
@@ -57,12 +57,12 @@ def preflight(target: Target) -> TrialTimes:
     if not target.data.by_name:
         check_swapped(preview.logits, preview.y, target.labels)
     check_normalisation(target)
-    _accurate(preview.logits, preview.y)
-    interpreters = _interpreters(target)
-    return TrialTimes(_attacks(target), interpreters)
+    _check_accuracy(preview.logits, preview.y)
+    interpreters = _try_interpreters(target)
+    return TrialTimes(_try_attacks(target), interpreters)
 
 
-def _accurate(logits: Tensor, y: Tensor) -> None:
+def _check_accuracy(logits: Tensor, y: Tensor) -> None:
     """Raise ModelError if the model is no better on the data than guessing: its results would mean nothing."""
     from scipy.stats import binom
 
@@ -90,8 +90,11 @@ def _renamed(logits: Tensor, y: Tensor) -> int | None:
     return int(table[linear_sum_assignment(table, maximize=True)].sum())
 
 
-def _interpreters(target: Target) -> dict[str, float]:
-    """Try every interpreter, with its default number of samples or steps where the spec has more."""
+def _try_interpreters(target: Target) -> dict[str, float]:
+    """Try every interpreter, and return the estimated seconds for one cell of each, by its label.
+
+    Where the spec has more samples or steps than the default, the trial has the default number.
+    """
     batch, seconds = target.preview.first.to(target.spec.device), dict[str, float]()
     for i, entry in enumerate(target.spec.interpreters):
         method, title = entry.card, entry.title
@@ -113,8 +116,11 @@ def _interpreters(target: Target) -> dict[str, float]:
     return seconds
 
 
-def _attacks(target: Target) -> dict[str, float]:
-    """Try every attack for one step; its options may be wrong in combination, or for this model."""
+def _try_attacks(target: Target) -> dict[str, float]:
+    """Try every attack for one step, and return the estimated seconds for one cell of each, by its label.
+
+    The trial finds options that are wrong together, or for this model.
+    """
     spec, batch, seconds = target.spec, target.preview.first.to(target.spec.device), dict[str, float]()
     for i, entry in enumerate(spec.attacks):
         method = entry.card

@@ -188,11 +188,14 @@ def robust_accuracies(source: Source, found: Iterable[AttackResult]) -> list[Rob
 MAPS = f"""
 SELECT m.interpreter, m.label, m.norm, m.eps, id, any_value(m.attacked) AS attacked,
        avg(m.map_l1) AS l1, avg(m.map_iou) AS iou,
-       bool_and(r.pred_clean = r.y) AS was_right, bool_and(m.success AND r.pred_clean = r.y) AS surely,
+       bool_and(r.pred_clean = r.y) AS was_right, bool_and(m.success AND r.pred_clean = r.y) AS always_fooled,
        bool_or(m.success AND r.pred_clean = r.y AND m.map_iou >= {PLAUSIBLE_IOU} AND NOT isnan(m.map_iou)) AS plausible
 FROM maps AS m JOIN rows AS r USING (cell, label, seed, id, eps) GROUP BY m.interpreter, m.label, m.norm, m.eps, id
 """
-"""A query with one row for every interpreter, attack, size and sample; only for a ledger with interpreters."""
+"""A query with one row for every interpreter, attack, size and sample; only for a ledger with interpreters.
+
+`always_fooled` says that the sample is fooled for every seed, and `plausible` that for some seed its map stays so.
+"""
 
 
 def map_shifts(source: Source) -> list[MapShift]:

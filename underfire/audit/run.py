@@ -107,6 +107,7 @@ def _compute(cell: Cell, inputs: Inputs) -> Result:
 
 @lru_cache(maxsize=1)
 def _opened(spec: str, url: str) -> Inputs:
+    """Return the inputs of cells for a spec as JSON and the URL of a store, opened once in each process."""
     return Inputs(open_target(AuditSpec.model_validate_json(spec)), Store(url), _compute)
 
 

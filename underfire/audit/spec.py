@@ -97,7 +97,7 @@ def parse_interpreter(content: Mapping[str, Any], *, maps_only: bool = True) -> 
 
 
 def _one_line(error: ValidationError) -> str:
-    """Return one line about the first error; an unknown key goes before other errors."""
+    """Return one line about the first error; an unknown key is reported before other errors."""
     found = error.errors(include_url=False)
     # A misspelt key causes two errors, an unknown key and a missing one.
     first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])

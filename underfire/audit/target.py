@@ -23,7 +23,7 @@ from underfire.records import Batch
 from underfire.validate import check_device
 
 PREVIEWED = 1024
-"""The largest number of images that are classified before the first cell runs; of more, an evenly spread choice."""
+"""The largest number of images that are classified before the first cell runs, evenly spread over the data."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Converter:
     Attributes:
         said: what the file may hold, in words for error messages, such as `"the name of a view"`.
         convert: makes the option from a text, a mapping, a list or a function; raises InputError if it cannot.
-        spell: returns the one spelling of such a value, which is the same for all values that make the same option.
+        spell: returns the canonical spelling of such a value: the same for all values that make the same option.
     """
 
     said: str
@@ -119,7 +119,7 @@ def convert(key: str, value: Any, hint: Any) -> Any:
 
 
 def spell(value: Any, hint: Any) -> Any:
-    """Return the one spelling of a value of a file of which `convert` makes an object; any other value unchanged."""
+    """Return the canonical spelling of a value from which `convert` makes an object; any other value unchanged."""
     if not isinstance(value, (str, Mapping, list)):
         return value
     found = (_converter(part) for part in _alternatives(hint))

@@ -65,7 +65,7 @@ def match(data: Sequence[str], model: Sequence[str]) -> list[int | None]:
     # class numbers
     if all(name.isdecimal() and len(name) < 10 for name in data) and not any(name.isdecimal() for name in model):
         return _once([int(name) if int(name) < len(model) else None for name in data])
-    # names: the whole name goes before one of several
+    # names: a match of the whole name is preferred to a match of a part
     whole: dict[str, list[int]] = {}
     parts: dict[str, list[int]] = {}
     for i, name in enumerate(model):

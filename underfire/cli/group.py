@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from underfire.cli.codes import BAD_INPUT, CLOSED, INTERRUPTED, NOT_BELIEVED
-from underfire.cli.shared import ERR, apart, cut, one_line
+from underfire.cli.shared import ERR, cut, one_line, reserve_stdout
 from underfire.errors import OracleError, UnderfireError
 from underfire.files import is_full
 
@@ -30,7 +30,7 @@ class Group(TyperGroup):
         """Return a verb; what it prints elsewhere than through `OUT` and `print_json` goes to stderr."""
         command: Any = copy(super().get_command(ctx, cmd_name))
         if command is not None and not isinstance(command, TyperGroup):
-            command.invoke = apart()(command.invoke)
+            command.invoke = reserve_stdout()(command.invoke)
         return command
 
 

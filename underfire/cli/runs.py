@@ -80,7 +80,7 @@ def audit(
 
 
 _LONG = 120.0
-"""The estimate in seconds from which on an audit says how long it takes before it begins."""
+"""An audit that is estimated to take at least this long, in seconds, prints the estimate before it begins."""
 
 
 def _plan(event: Event) -> str:

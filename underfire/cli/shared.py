@@ -24,10 +24,9 @@ from underfire.errors import InputError, ModelNotice
 from underfire.files import is_full, move
 
 
-# Names may contain brackets and colons, which rich would read as markup and emoji.
 @dataclass
 class _Results:
-    """The stream of results: stdout, as it was before `apart` sent to stderr what other code prints."""
+    """The stream of results: stdout as it was before `reserve_stdout` redirected other output to stderr."""
 
     stream: Any = None
 
@@ -36,6 +35,7 @@ class _Results:
 
 
 RESULTS: Any = _Results()
+# Names may contain brackets and colons, which rich would read as markup and emoji.
 OUT = Console(file=RESULTS, highlight=False, markup=False, emoji=False)
 ERR = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
@@ -50,7 +50,7 @@ def one_line(error: BaseException) -> str:
 
 
 def cut(text: str, length: int = 2000) -> str:
-    """Return a text of at most `length` characters: a longer one without its middle."""
+    """Return a text without its middle if it is longer than `length` characters."""
     half = length // 2 - 5
     return text if len(text) <= length else f"{text[:half]} ... {text[-half:]}"
 
@@ -76,8 +76,8 @@ def to_json(value: Any) -> str:
 
 
 @contextmanager
-def apart() -> Iterator[None]:
-    """Send to stderr what code of the user and other libraries print; stdout is for results.
+def reserve_stdout() -> Iterator[None]:
+    """Reserve stdout for results: what code of the user and other libraries print goes to stderr.
 
     This also holds for worker processes and for programs that the code starts, if stdout is the process's own.
     Notices about the model become one line each.

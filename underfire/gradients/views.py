@@ -1,7 +1,7 @@
-"""Views: functions `(x', generator)` that yield looks at the images; an attack averages its loss over these looks.
+"""Views: functions `(x', generator)` that yield versions of the images; an attack averages its loss over the versions.
 
-A look is a batch with a transformed image for each sample of `x'`, in the same order. A view is differentiable in `x'`,
-unless it is meant for estimators without a backward pass.
+A version is a batch with a transformed image for each sample of `x'`, in the same order. A view is differentiable in
+`x'`, unless it is meant for estimators without a backward pass.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ View = Callable[[Tensor, Generator | None], Iterable[Tensor]]
 
 
 def identity(x: Tensor, generator: Generator | None = None) -> Iterator[Tensor]:
-    """Yield one look: the images themselves."""
+    """Yield one version: the images themselves."""
     yield x
 
 
 def averaged(view: View, value: Callable[[Tensor], Tensor], x: Tensor, generator: Generator | None = None) -> Tensor:
-    """Return the mean of `value(look)` over the looks at `x`, `[B]`, with a graph to `x` if `x` requires a gradient.
+    """Return the mean of `value(version)` over the versions of `x`, `[B]`, with a graph to `x` if it needs a gradient.
 
-    Every look is back-propagated as soon as its value is known, so that only one look is in memory at a time.
+    Every version is back-propagated as soon as its value is known, so that only one version is in memory at a time.
     """
     wanted = x.requires_grad and torch.is_grad_enabled()
     seen = x.detach().requires_grad_(wanted)
     values, gradient, count = torch.zeros(len(x), dtype=x.dtype, device=x.device), torch.zeros_like(x), 0
-    for look in view(seen, generator):
-        found = value(look)
+    for version in view(seen, generator):
+        found = value(version)
         if found.requires_grad:
-            # Retain the graph, because looks may share a part of it, such as the first of two composed views.
+            # Retain the graph, because versions may share a part of it, such as the first of two composed views.
             gradient += torch.autograd.grad(found.sum(), seen, retain_graph=True, materialize_grads=True)[0]
         values += found.detach()
         count += 1
-        del look, found  # frees the memory before the next look
+        del version, found  # frees the memory before the next version
     if not wanted:
         return values / count
     # The second term is zero; it gives the mean its gradient.
@@ -45,14 +45,14 @@ def averaged(view: View, value: Callable[[Tensor], Tensor], x: Tensor, generator
 
 
 def compose(*views: View) -> View:
-    """Apply each view to every look of the view before it."""
+    """Apply each view to every version that the view before it yields."""
 
     def view(x: Tensor, generator: Generator | None = None) -> Iterator[Tensor]:
         if not views:
             yield x
             return
-        for look in views[0](x, generator):
-            yield from compose(*views[1:])(look, generator)
+        for version in views[0](x, generator):
+            yield from compose(*views[1:])(version, generator)
 
     return view
 
@@ -73,7 +73,7 @@ def eot(transform: Callable[[Tensor, Generator | None], Tensor], samples: int = 
 
 
 def scale_copies(copies: int = 5) -> View:
-    """Show the copies `x / 2^i` for `i = 0 .. copies-1`: the scale-invariant method (SI).
+    """Yield the copies `x / 2^i` for `i = 0 .. copies-1`: the scale-invariant method (SI).
 
     Source: Lin et al., Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks, ICLR 2020.
     """

@@ -117,7 +117,7 @@ def _last(model: nn.Module, x: Tensor, grid: Grid | None) -> str:
 
 
 def _last_that_counts(layouts: dict[str, Layout], model: nn.Module, x: Tensor) -> str | None:
-    """Return the last layer on whose feature maps the logits depend, or None if no gradient tells it."""
+    """Return the last layer on whose feature maps the logits depend; None if gradients do not show it."""
     with torch.enable_grad(), frozen(model):
         logits, outputs = read(model, uncached(model), noise_image(x).requires_grad_() * 1, tuple(layouts))
         if not logits.requires_grad:

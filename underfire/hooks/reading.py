@@ -209,7 +209,7 @@ def read(
         begin: let the graph begin at these layers, as in `forward_from_layers`.
     """
     outputs: dict[str, Tensor] = {}
-    taps = _Taps(outputs)
+    applied = _AppliedResults(outputs)
 
     def keep(name: str, functions: Sequence[str], itself: bool) -> Callable[..., Any]:
         def hook(_: nn.Module, __: Any, output: Any) -> Any:
@@ -221,7 +221,7 @@ def read(
                 outputs[name] = output
             given = output.clone()  # a later in-place operation must not overwrite it
             if functions:
-                taps.watch(name, given)
+                applied.watch(name, given)
             return given
 
         return hook
@@ -231,10 +231,10 @@ def read(
         if x.requires_grad and torch.is_grad_enabled():
             stack.enter_context(twice_differentiable())
         if any(function is not None for _, _, function in found):
-            stack.enter_context(taps)
+            stack.enter_context(applied)
         for name, module in {name: module for name, module, _ in found}.items():
             read_of_it = [function for other, _, function in found if other == name]
-            taps.wanted[name] = functions = [function for function in read_of_it if function is not None]
+            applied.wanted[name] = functions = [function for function in read_of_it if function is not None]
             hook = keep(name, functions, None in read_of_it)
             stack.enter_context(remove_at_exit(module.register_forward_hook(hook)))
         logits = forward(x)
@@ -246,7 +246,7 @@ def read(
     return logits, outputs
 
 
-class _Taps(AppliedFunctions):
+class _AppliedResults(AppliedFunctions):
     """Keep the results of functions that the network applies to the outputs of layers."""
 
     def __init__(self, outputs: dict[str, Tensor]) -> None:

@@ -23,7 +23,7 @@ def grad_cam(
     layer: str | tuple[str, ...] | None = None,
     grid: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Sum feature maps, each weighted by the mean gradient of the logit of class `y` to it; negatives become zero.
+    """Sum feature maps, weighted by the mean gradient of the logit of class `y` with respect to each; clip at zero.
 
     Args:
         layer: one layer or several; the maps of several are each divided by their largest value, resized to the largest

@@ -102,16 +102,15 @@ def infidelity(
             return x[image] - changes[variant].to(x.dtype)
         return torch.where(changes[variant] > 0, empty[image], x[image])
 
-    # measure how far the score falls
+    # measure how far the score falls at every change
     logit, chance = class_answers(model, x, y, len(changes), show, chunk)
     f = chance if probability else logit
     fell = f[:, :1] - f[:, 1:]
     # compare with the fall that the map predicts
     predicted = (resize(m, size).flatten(1) @ changes[1:].flatten(1).to(wide(m).dtype).T).to(fell.dtype)
     if scaled:
-        beta = ratio((predicted * fell).sum(1), predicted.square().sum(1)).nan_to_num(
-            0
-        )  # 0 where the map predicts no change
+        # the factor is 0 where the map predicts no change
+        beta = ratio((predicted * fell).sum(1), predicted.square().sum(1)).nan_to_num(0)
         predicted = predicted * beta[:, None]
     error = (predicted - fell).square().mean(1)
     finite = torch.isfinite(m).all(3).all(2)[:, 0]

@@ -147,7 +147,7 @@ def findings(found: Findings) -> list[Finding]:
     result = [
         Finding(
             capped(accuracy_tone(h.robust.value, clean) if h.eps > 0 and h.success.n else "none", standing),
-            f"{h.label} {_deed(h)} at {words.threat(h.norm, h.eps)}"
+            f"{h.label} {_outcome(h)} at {words.threat(h.norm, h.eps)}"
             + (", towards a given class" if h.targeted else ""),
             h.success,
             h.atlas,
@@ -170,7 +170,7 @@ def findings(found: Findings) -> list[Finding]:
     return sorted(result, key=lambda f: (_RANK[f.tone], -f.rate.value))
 
 
-def _deed(hit: AttackResult) -> str:
+def _outcome(hit: AttackResult) -> str:
     """Return what an attack did, in words."""
     if hit.success.n == 0:
         return "had no image to attack"

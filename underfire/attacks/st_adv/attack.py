@@ -100,8 +100,8 @@ def st_adv(
                 (gradient,) = torch.autograd.grad(loss.sum(), f)
             # remember the smoothest success, or the iterate nearest to one
             success = succeeded(logits, targets.y, targets.goal)
-            here = torch.where(success, -rough, near).detach()
-            best.update(f.detach(), success, here, targets.index)
+            score = torch.where(success, -rough, near).detach()
+            best.update(f.detach(), success, score, targets.index)
             # let the solver choose the next flow
             search.tell(loss.detach(), torch.nan_to_num(gradient, 0.0, 0.0, 0.0))
             # samples that are finished leave the batch
@@ -130,6 +130,6 @@ class _Adam:
         self.trial = (self.trial.detach() - self._size * direction).clamp(self._low, self._high)
 
     def take(self, rows: Tensor) -> None:
-        """Go on with these rows only."""
+        """Keep only these rows."""
         self.trial, self._low, self._high = self.trial[rows], self._low[rows], self._high[rows]
         self._state, self.done = take(self._state, rows), self.done[rows]

@@ -50,10 +50,10 @@ def counterfactual(
     """Find the smallest change of an image, sparse and plausible, that makes the model predict another class.
 
     Minimise `c * hinge + sparsity * L1 + L2² + smoothness * TV + theta * prototype` by proximal gradient steps in the
-    box, with a binary search over `c` for each image. The hinge is how many logits the other class still lacks to be
-    the predicted one; TV is the total variation of the change; the prototype term is the squared distance in feature
-    space to the mean of the `k` nearest known images of the other class, divided by that of the unchanged image. At the
-    end, the change is shortened as far as the model still predicts the other class.
+    box, with a binary search over `c` for each image. The hinge is the lead, in logits, that the other class still
+    lacks to be predicted; TV is the total variation of the change; the prototype term is the squared distance in
+    feature space to the mean of the `k` nearest known images of the other class, divided by that of the unchanged
+    image. At the end, the change is shortened as far as the model still predicts the other class.
 
     The result shows what the model relies on. For a network that is not trained to resist attacks, this is often noise,
     even with large weights for plausible images.
@@ -63,7 +63,7 @@ def counterfactual(
     steps have no momentum.
 
     Args:
-        y: the class that the image shall no longer have.
+        y: the class that the changed image must not have.
         goal: the class to reach; None is any other class: for the hinge the likeliest at each step, for the prototype
             term the one with the nearest prototype.
         known: images `[N, C, H, W]` that count as plausible, each for the class that the model predicts; None leaves
@@ -171,7 +171,7 @@ class _Search:
 
     def descend(self, targets: Targets, c: Tensor, steps: int, step_size: float) -> Tensor:
         """Take proximal gradient steps with the hinge weighted by `c`; return which images succeeded, bool `[M]`."""
-        ever = torch.zeros_like(targets.y, dtype=torch.bool)
+        succeeded_once = torch.zeros_like(targets.y, dtype=torch.bool)
         rows = torch.arange(len(targets.y), device=targets.y.device)
         z, weight = self.x[targets.index], c
         # the lowest cost without the hinge, now and at the last check
@@ -185,7 +185,7 @@ class _Search:
                 hinge = weight * self.hinge(targets.step(self.model, z, logits))
             # keep the best
             success, cost = self.keep_best(z, logits, value - hinge, targets)
-            ever[rows] |= success
+            succeeded_once[rows] |= success
             least = least.minimum(cost - hinge)
             # gradient step, then the proximal step of L1
             alpha = step_size * (1 - step / steps) ** 0.5
@@ -200,7 +200,7 @@ class _Search:
                 if len(improves) < len(rows):
                     z, weight, least, before, rows = (t[improves] for t in (z, weight, least, before, rows))
                     targets = targets.take(improves)
-        return ever
+        return succeeded_once
 
     @torch.no_grad()
     def shorten(self, targets: Targets) -> None:
