@@ -14,7 +14,7 @@ from underfire.hooks import frozen
 
 
 def _rule(layer: nn.Module) -> Callable[[], None] | None:
-    """Return the method by which the layer initialises itself, or None; torch's attention has an underscore."""
+    """Return the method by which a layer initialises itself, or None; torch's attention names it with an underscore."""
     rule = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
     return rule if callable(rule) else None
 
@@ -22,7 +22,7 @@ def _rule(layer: nn.Module) -> Callable[[], None] | None:
 def weight_layers(model: nn.Module, x: Tensor) -> tuple[list[str], list[str]]:
     """Return the names of the layers that can be re-initialised, and of those with weights that cannot.
 
-    The order is the reverse of that in which an image passes the layers. A layer that is never called, because the
+    The layers are in the reverse order of a forward pass. A layer that is never called, because the
     layer around it reads its weights, comes after that layer.
     """
     owners = {name: layer for name, layer in model.named_modules() if next(layer.parameters(False), None) is not None}

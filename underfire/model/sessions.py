@@ -45,7 +45,7 @@ class Session:
     finite: Tensor | None = None
 
     def watch(self, point: Tensor) -> None:
-        """Look at the gradient that reaches `point`, the input of the module, unless one has been seen."""
+        """Record whether the gradient at `point`, the input of the module, is zero, unless one was recorded already."""
         if self.gradient is None:
             point.register_hook(self._look)
 

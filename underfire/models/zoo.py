@@ -37,6 +37,7 @@ class Entry:
 
 
 def _cifar_resnet(depth: int) -> Entry:
+    """Return the ResNet of `depth` layers for CIFAR-10 (He et al. 2016)."""
     n = (depth - 2) // 6
     build = partial(ResNet, 3, (16, 1), ((16, n, 1), (32, n, 2), (64, n, 2)))
     return Entry(build, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), CIFAR10)

@@ -30,7 +30,13 @@ _SEEN: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], str]] = WeakKeyDictio
 
 @dataclass(frozen=True)
 class Trained:
-    """A masking model, the layers that it reads (the coarsest first), and the fingerprint of its classifier."""
+    """A masking model that was trained for one classifier.
+
+    Attributes:
+        network: the masking model.
+        layers: names of the layers of the classifier that it reads, the coarsest first.
+        fingerprint: the fingerprint of the classifier.
+    """
 
     network: MaskingModel
     layers: tuple[str, ...]
@@ -38,7 +44,7 @@ class Trained:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a sha256 of a classifier's parameters and normalisation; it is the same in float32 and float64.
+    """Return a SHA-256 of a classifier's parameters and normalisation, the same in float32 and in float64.
 
     The fingerprint is remembered until a tensor of the model changes.
     """
@@ -120,7 +126,7 @@ def embedded(mark: str) -> Trained | None:
     return None
 
 
-def expect(trained: Trained, model: nn.Module, source: str) -> None:
+def check_classifier(trained: Trained, model: nn.Module, source: str) -> None:
     """Raise ModelError if a masking model was trained for another classifier; `source` names it in the message."""
     mark = fingerprint(model)
     if mark != trained.fingerprint:
@@ -133,7 +139,9 @@ def expect(trained: Trained, model: nn.Module, source: str) -> None:
 # --- checkpoints -----------------------------------------------------------------------------------------------------
 
 
-def keep(path: Path, network: nn.Module, adam: torch.optim.Adam, step: int, facts: Mapping[str, str]) -> None:
+def write_checkpoint(
+    path: Path, network: nn.Module, adam: torch.optim.Adam, step: int, facts: Mapping[str, str]
+) -> None:
     """Write a checkpoint: network, state of Adam and `facts` of a training, after `step` steps."""
     memory = {
         f"adam.{i}.{name}": value for i, state in adam.state_dict()["state"].items() for name, value in state.items()
@@ -142,8 +150,8 @@ def keep(path: Path, network: nn.Module, adam: torch.optim.Adam, step: int, fact
     write(path, tensors | memory, {**facts, "step": str(step)})
 
 
-def resume(path: Path, network: nn.Module, adam: torch.optim.Adam, facts: Mapping[str, str]) -> int:
-    """Load a checkpoint that `keep` wrote into the network and its optimizer; return the number of steps done.
+def read_checkpoint(path: Path, network: nn.Module, adam: torch.optim.Adam, facts: Mapping[str, str]) -> int:
+    """Load a checkpoint into the network and its optimizer, and return the number of steps done.
 
     Raises:
         InputError: the checkpoint is damaged, or of a training with other facts.

@@ -162,7 +162,9 @@ class RTS:
         if self.weights is not None and self._trained is None:
             self._trained = rts_files.load(Path(self.weights))
         if self._trained is not None:
-            rts_files.expect(self._trained, model, f"the file {self.weights}" if self.weights else "the fitted network")
+            rts_files.check_classifier(
+                self._trained, model, f"the file {self.weights}" if self.weights else "the fitted network"
+            )
             return self._trained
         mark = rts_files.fingerprint(model)
         if mark not in self._embedded:

@@ -103,7 +103,7 @@ def train(
     # continue from a checkpoint, if there is one
     start = -1
     if checkpoint is not None and checkpoint.is_file():
-        start = rts_files.resume(checkpoint, network, adam, facts)
+        start = rts_files.read_checkpoint(checkpoint, network, adam, facts)
         if start > plan.steps:
             raise InputError(f"checkpoint {str(checkpoint)!r} has {start} steps done, more than steps={plan.steps}")
     with frozen(model):
@@ -207,7 +207,7 @@ def _train_selector(
 
 def _keep(path: Path | None, network: nn.Module, adam: torch.optim.Adam, step: int, facts: dict[str, str]) -> None:
     if path is not None:
-        rts_files.keep(path, network, adam, step, facts)
+        rts_files.write_checkpoint(path, network, adam, step, facts)
 
 
 def check(plan: Plan) -> None:
