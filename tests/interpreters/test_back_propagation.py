@@ -190,7 +190,7 @@ def test_smooth_grad_is_the_mean_of_any_methods_maps(case, name):
     model, x, y = case
     options = {"steps": 3} if name == "integrated_gradients" else {}
     method = partial(uf.find("interpreter", name).function, **options)
-    draws = randn(6, 3, 10, 8, dtype=torch.float64)
+    draws = randn(6, 3, 10, 8, dtype=torch.float32).to(x)
     sigma = 0.15 * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
     wanted = sum(method(model, x + sigma * z, y) for z in draws) / 6
     assert torch.allclose(smoothed(model, x, y, interpreter=method, samples=6), wanted)
@@ -214,7 +214,7 @@ def test_smooth_grad_around_integrated_gradients_can_be_differentiated(network, 
 
 def test_what_smooth_grad_hands_on(case):
     model, x, y = case
-    draws = randn(2, 3, 10, 8, dtype=torch.float64)
+    draws = randn(2, 3, 10, 8, dtype=torch.float32).to(x)
     sigma = 0.15 * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
     wanted = sum(gradient(model, x + sigma * z, y, neuron="2:5", absolute=False) for z in draws) / 2
     assert torch.allclose(smoothed(model, x, y, samples=2, neuron="2:5", absolute=False), wanted)
