@@ -13,6 +13,7 @@ from underfire.audit.schema import PARTS
 from underfire.audit.spec import load_spec
 from underfire.audit.templates import template
 from underfire.cli import main
+from underfire.cli.shared import output_of
 
 Shown = Callable[..., str]
 Parsed = Callable[..., Any]
@@ -37,6 +38,13 @@ def test_init_writes_the_uris_that_are_given(shown: Shown, uri: str) -> None:
     shown("init", "mine.yaml", "--model", uri, "--data", uri)
     spec = load_spec("mine.yaml")
     assert spec.model.uri == spec.data.uri == uri
+    assert len(Path("mine.yaml").read_text().splitlines()) == len(template().splitlines())
+
+
+@pytest.mark.parametrize("output", ["binary", "no", "1"])
+def test_init_writes_how_the_logits_are_read(shown: Shown, output: str) -> None:
+    shown("init", "mine.yaml", "--output", output)
+    assert load_spec("mine.yaml").model.output == output_of(output)
     assert len(Path("mine.yaml").read_text().splitlines()) == len(template().splitlines())
 
 

@@ -58,6 +58,11 @@ def not_a_number() -> nn.Module:
     return Bent(lambda logits: logits * float("nan"))
 
 
+def two_answers() -> nn.Module:
+    """The right model, whose answer is a tuple: the same logits backwards, then the logits."""
+    return Bent(lambda logits: (-logits, logits))
+
+
 def without_pooling() -> nn.Module:
     """A convolution that passes its image on, then the nearest mean: no global average pooling for CAM."""
     first = nn.Conv2d(1, 1, 1, bias=False)

@@ -23,12 +23,13 @@ def builtin_spec() -> AuditSpec:
     return parse_spec(read_yaml(_text("default.yaml")))
 
 
-def template(model: str | None = None, data: str | None = None) -> str:
+def template(model: str | None = None, data: str | None = None, output: str | int | None = None) -> str:
     """Return a spec with a comment for every key, as YAML text.
 
     Args:
         model: the URI of the model; None is a network that comes with the package.
         data: the URI of the data; None is the data of that network.
+        output: how the logits of the model are read; None leaves the key out.
     """
     text = _text("template.yaml")
     for section, uri in (("model", model), ("data", data)):
@@ -37,6 +38,9 @@ def template(model: str | None = None, data: str | None = None) -> str:
             written = uri if _PLAIN.fullmatch(uri) else json.dumps(uri, ensure_ascii=False)
             before, _, after = text.partition(f"{section}:\n  uri: ")
             text = f"{before}{section}:\n  uri: {written} {after.partition(' ')[2].lstrip()}"
+    if output is not None:
+        before, _, after = text.partition("  # output: ")
+        text = f"{before}  output: {json.dumps(output, ensure_ascii=False)} {after.partition(' ')[2].lstrip()}"
     return text
 
 

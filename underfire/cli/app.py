@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 from underfire.cli.codes import HELD, NOT_BELIEVED
-from underfire.cli.flags import MOST, Confident, DataOfSpec, Device, FailUnder, Force, Json, ModelOfSpec, Quiet, Seed
+from underfire.cli.flags import (
+    MOST,
+    Confident,
+    DataOfSpec,
+    Device,
+    FailUnder,
+    Force,
+    Json,
+    ModelOfSpec,
+    Output,
+    Quiet,
+    Seed,
+)
 from underfire.cli.group import Verbs
 from underfire.cli.method_verbs import verbs as methods
 from underfire.cli.shared import OUT
@@ -49,6 +61,7 @@ def root(
 def audit(
     spec: Annotated[Path | None, typer.Argument(help="The audit spec, a YAML file; default: the built-in one.")] = None,
     model: ModelOfSpec = None,
+    output: Output = None,
     data: DataOfSpec = None,
     n: Annotated[int | None, typer.Option("--n", min=1, max=MOST, help="Number of images, drawn at random.")] = None,
     attack: Annotated[
@@ -90,7 +103,7 @@ def audit(
     from underfire.cli.runs import audit as go
 
     methods = tuple(attack or ()), tuple(interpreter or ())
-    choice = Choice(spec, model, data, n, *methods, seed, device, executor)
+    choice = Choice(spec, model, data, n, *methods, seed, device, executor, output)
     _exit(go(choice, out, workers, tuple(fail_under or ()), confident, dry_run, quiet, as_json))
 
 
@@ -98,13 +111,14 @@ def audit(
 def init(
     path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("audit.yaml"),
     model: ModelOfSpec = None,
+    output: Output = None,
     data: DataOfSpec = None,
     force: Force = False,
 ) -> None:
     """Write an audit spec with a comment for every key, to be changed and run by underfire audit."""
     from underfire.cli.choosing import write_template
 
-    write_template(path, model, data, force)
+    write_template(path, model, data, force, output)
 
 
 @app.command()

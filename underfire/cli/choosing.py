@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underfire.cli.shared import ERR, OUT, atomic_write_all, device
+from underfire.cli.shared import ERR, OUT, atomic_write_all, device, output_of
 from underfire.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Choice:
         seed: the seed of everything random.
         device: where to compute.
         executor: what computes the cells.
+        output: how the logits of the model are read.
     """
 
     path: Path | None
@@ -42,6 +43,7 @@ class Choice:
     seed: int | None = None
     device: str | None = None
     executor: str | None = None
+    output: str | None = None
 
     @property
     def name(self) -> str:
@@ -74,6 +76,8 @@ class Choice:
             plain = (builtin_spec() if self.path is None else load_spec(self.path)).model_dump()
         if self.model is not None:
             plain["model"] = {"uri": self.model}
+        if self.output is not None:
+            plain["model"]["output"] = output_of(self.output)
         if self.data is not None:
             plain["data"] = {"uri": self.data, "n": None if own else plain["data"]["n"]}
         if self.n is not None:
@@ -108,7 +112,7 @@ def _fitting(spec: AuditSpec, choice: Choice, quiet: bool) -> AuditSpec:
     return parse_spec(plain)
 
 
-def write_template(path: Path, model: str | None, data: str | None, force: bool) -> None:
+def write_template(path: Path, model: str | None, data: str | None, force: bool, output: str | None = None) -> None:
     """Write the template of a spec to `path`.
 
     Raises:
@@ -117,5 +121,5 @@ def write_template(path: Path, model: str | None, data: str | None, force: bool)
     from underfire.audit.templates import template
 
     with atomic_write_all(path.parent, [path.name], force=force) as staging:
-        (staging / path.name).write_text(template(model, data), encoding="utf-8")
+        (staging / path.name).write_text(template(model, data, output_of(output)), encoding="utf-8")
     OUT.print(f"{path}: change it, and run: underfire audit {path}", soft_wrap=True)

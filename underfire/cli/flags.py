@@ -31,6 +31,14 @@ Images = Annotated[str, _IMAGES]
 ImagesIfGiven = Annotated[str | None, _IMAGES]
 Model = Annotated[str, typer.Option(help="zoo:NAME, PATH.safetensors?arch=NAME, python:package.module:factory ...")]
 ModelOfSpec = Annotated[str | None, typer.Option(help="The model, instead of that of the spec (see `docs/spec.md`).")]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="How the logits are read from the model's answer: logits, binary, probabilities, the name of an entry, or "
+        "its position in a tuple.",
+    ),
+]
 DataOfSpec = Annotated[
     str | None, typer.Option(help="The images, such as folder:PATH or parquet:FILE, instead of those of the spec.")
 ]

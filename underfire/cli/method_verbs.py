@@ -18,6 +18,7 @@ from underfire.cli.flags import (
     Model,
     Number,
     Out,
+    Output,
     Quiet,
     Seed,
     Settings,
@@ -32,6 +33,7 @@ def attack(
     name: Annotated[str, typer.Argument(help="An attack of `underfire list attacks`.")],
     images: Images,
     model: Model,
+    output: Output = None,
     eps: Annotated[str | None, typer.Option(help="Largest size of the perturbation, such as 0.03 or 8/255.")] = None,
     norm: Annotated[str | None, typer.Option(help="Norm of the size: linf, l2, l1 ...")] = None,
     steps: Annotated[int | None, typer.Option(max=MOST, help="Number of iterations.")] = None,
@@ -69,13 +71,14 @@ def attack(
         interpreter=interpreter if aimed else None,
     )
     place = out or Path(f"underfire-{name}")
-    job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json)
+    job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json, output)
     pictures.attack(job, entry, None if mode else goal, interpreter)
 
 
 @verbs.command()
 def explain(
     model: Model,
+    output: Output = None,
     name: Annotated[
         str | None,
         typer.Argument(help="An interpreter of `underfire list interpreters`, or several: NAME,NAME; none with --all."),
@@ -135,7 +138,7 @@ def explain(
     if classes is not None and not every:
         raise typer.BadParameter("--classes requires --all; one interpreter explains --goal, or the predicted class")
     place = out or Path(f"underfire-{name.replace(',', '-').replace(' ', '')}")
-    job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json)
+    job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json, output)
     if every:
         side_by_side.explain_all(job, goal, classes)
     else:
@@ -150,6 +153,7 @@ def train(
     model: Model,
     data: Annotated[str, typer.Option(help="Training images, as a data URI (cluttered-digits:train).")],
     out: Annotated[Path, typer.Option(help="The file to write, such as rts.safetensors.")],
+    output: Output = None,
     settings: Settings = None,
     n: Annotated[
         int | None,
@@ -166,7 +170,7 @@ def train(
     """Train an interpreter for one classifier and write its weights to a file."""
     from underfire.cli.training import train as go
 
-    go(name, model, data, out, tuple(settings or ()), n, test, seed, device, resume, force, quiet, as_json)
+    go(name, model, output, data, out, tuple(settings or ()), n, test, seed, device, resume, force, quiet, as_json)
 
 
 @verbs.command("list")
@@ -196,9 +200,10 @@ def layers(
     model: Annotated[str, typer.Argument(help="The model, as a URI.")],
     data: Annotated[str | None, typer.Option(help="Images whose first one passes through the model.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Side of a noise image in pixels, instead of --data.")] = None,
+    output: Output = None,
     as_json: Json = False,
 ) -> None:
     """List the layers of a model, whose names options such as layer= take."""
     from underfire.cli.showing import layers as go
 
-    go(model, data, size, as_json)
+    go(model, output, data, size, as_json)

@@ -14,7 +14,7 @@ from underfire.catalog import find
 from underfire.cli import options
 from underfire.cli.images import ImageInput, class_of, open_images
 from underfire.cli.progress import progress
-from underfire.cli.shared import ERR, OUT, atomic_write_all, device, print_json, to_json
+from underfire.cli.shared import ERR, OUT, atomic_write_all, open_model, print_json, to_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,13 +41,12 @@ class Job:
     device: str | None
     quiet: bool
     as_json: bool
+    output: str | None = None
 
     @cached_property
     def model(self) -> Classifier:
         """The model, on the device."""
-        from underfire import models
-
-        return models.load(self.model_uri, device=device(self.device))
+        return open_model(self.model_uri, self.output, self.device)
 
     def check_domain(self, kind: str, name: str) -> None:
         """Raise Unsupported if the model does not take images, or the method does not support the model's domain."""

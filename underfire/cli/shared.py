@@ -16,12 +16,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from underfire.errors import InputError, ModelNotice
 from underfire.files import is_full, move
+
+if TYPE_CHECKING:
+    from underfire.model import Classifier
 
 
 @dataclass
@@ -147,6 +150,26 @@ def device(name: str | None) -> str:
 
     fallback = "cuda" if torch.cuda.is_available() else "cpu"
     return check_device(fallback if name is None else name)
+
+
+def output_of(text: str | None) -> str | int | None:
+    """Return the value of `--output`: a position in a tuple as a number, anything else as it is.
+
+    >>> output_of("1"), output_of("binary")
+    (1, 'binary')
+    """
+    return int(text) if text is not None and text.isdecimal() else text
+
+
+def open_model(uri: str, output: str | None, place: str | None) -> Classifier:
+    """Return the model of `--model` and `--output`, on the device `place`, or on the default device if it is None.
+
+    Raises:
+        InputError, ModelError: the device or the model cannot be used.
+    """
+    from underfire import models
+
+    return models.load(uri, device=device(place), output=output_of(output))
 
 
 def print_json(value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from underfire.catalog import KINDS, Card, cards
-from underfire.cli.shared import ERR, OUT, print_json
+from underfire.cli.shared import ERR, OUT, open_model, print_json
 from underfire.errors import InputError, UnderfireError, nearest
 
 if TYPE_CHECKING:
@@ -110,19 +110,19 @@ def _words(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def layers(uri: str, data: str | None, size: int | None, as_json: bool) -> None:
+def layers(uri: str, output: str | None, data: str | None, size: int | None, as_json: bool) -> None:
     """Print the name, the type, the number of parameters and the output shape of every layer of a model.
 
     Args:
         uri: the model.
+        output: how its logits are read.
         data: images whose first one passes through the model; None takes a noise image.
         size: the side of the noise image in pixels; None tries some usual ones.
         as_json: whether to print JSON.
     """
-    from underfire import models
     from underfire.hooks import last_spatial_layer, unwrap
 
-    model = models.load(uri)
+    model = open_model(uri, output, "cpu")
     x = _image(model, data, size)
     shapes: dict[str, list[int]] = {}
     default = ""

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from underfire.cli import shared
-from underfire.cli.flags import MOST, BatchSize, Device, Force, Images, Json, Model, Quiet, Seed, Settings, Size
+from underfire.cli.flags import MOST, BatchSize, Device, Force, Images, Json, Model, Output, Quiet, Seed, Settings, Size
 from underfire.cli.group import Group
 from underfire.cli.shared import ERR, OUT, atomic_write_all, print_json
 from underfire.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
     from underfire.cli.images import ImageInput
+    from underfire.model import Classifier
     from underfire.records import Batch, Interval
     from underfire.study.results import Difference, StudyResults
 
@@ -35,6 +36,7 @@ def prepare(
     model: Model,
     interpreter: Annotated[str, typer.Option(help="An interpreter of `underfire list interpreters`.")],
     out: Annotated[Path, typer.Option(help="The folder of the study.")] = Path("underfire-study"),
+    output: Output = None,
     settings: Settings = None,
     n: Annotated[
         int, typer.Option("--n", max=MOST, help="Images that count; half of them are shown with explanations.")
@@ -62,7 +64,7 @@ def prepare(
     entry = options.interpreter(interpreter, tuple(settings or ()))
     parts.check_numbers(n, practice, classes, mistakes)
     _check_folder(out, force)
-    source = _StudyImages(images, model, size, batch_size, seed, shared.device(device), quiet)
+    source = _StudyImages(images, shared.open_model(model, output, device), size, batch_size, seed, quiet)
     source.draw(pool, _POOL * (n + practice))
     if mistakes is not None and not source.labelled:
         raise InputError("--mistakes needs labels, which image files do not have; use a data URI, as in folder:PATH")
@@ -175,14 +177,12 @@ class _StudyImages:
     labelled = False
 
     def __init__(
-        self, images: str, model: str, size: int | None, batch_size: int, seed: int, place: str, quiet: bool
+        self, images: str, model: Classifier, size: int | None, batch_size: int, seed: int, quiet: bool
     ) -> None:
-        from underfire import models
         from underfire.domains import domain_of
 
-        self.images, self.size, self.batch_size = images, size, batch_size
-        self.seed, self.place, self.quiet = seed, place, quiet
-        self.model = models.load(model, device=place)
+        self.images, self.model, self.size, self.batch_size = images, model, size, batch_size
+        self.seed, self.quiet = seed, quiet
         domain_of(self.model).require_images("study prepare")
 
     def draw(self, pool: int | None, enough: int) -> None:
@@ -202,7 +202,7 @@ class _StudyImages:
         with progress(what, len(source.stems), unit="images", quiet=self.quiet) as show:
             for batch in source.batches:
                 check_inputs(self.model, batch.x, batch.y.clamp_min(0))  # -1 means no label
-                yield batch.to(self.place)
+                yield batch.to(str(self.model.mean.device))
                 done += len(batch)
                 show(done)
 

@@ -12,7 +12,7 @@ from underfire.catalog import Card, cards, find
 from underfire.catalog.options import check_options
 from underfire.cli.options import typed
 from underfire.cli.progress import progress
-from underfire.cli.shared import ERR, OUT, device, print_json
+from underfire.cli.shared import ERR, OUT, open_model, print_json
 from underfire.errors import InputError, Unsupported
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _BATCH = 64  # test images in one batch
 def train(
     name: str,
     model_uri: str,
+    output: str | None,
     data_uri: str,
     out: Path,
     settings: tuple[str, ...],
@@ -47,7 +48,6 @@ def train(
     """
     import torch
 
-    from underfire import models
     from underfire.audit.labels import open_data
 
     entry = find("interpreter", name)
@@ -65,7 +65,7 @@ def train(
         raise InputError(f"{left}; pass --resume to continue it, --force to start again")
     if resume and not checkpoint.is_file() and not quiet:
         ERR.print(f"there is no {checkpoint} to resume from; training starts from the beginning")
-    model = models.load(model_uri, device=device(place))
+    model = open_model(model_uri, output, place)
     entry.check_domain(model.domain.name)
     images = open_data(data_uri, model, n=n, seed=seed)
     test = open_data(test_uri, model) if test_uri else None
