@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
 
@@ -184,3 +185,42 @@ def test_a_method_is_checked_where_no_method_of_underfire_is_imported(monkeypatc
     attack = uf.card("attack", paper="Example, Own, 2026", goals=("targeted",))(own)
     with pytest.raises(InputError, match="equals the label"):
         attack(NET, X, Y, goal=Y)
+
+
+def test_weights_made_in_inference_mode_are_as_good_as_others() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 4))
+    with torch.inference_mode():
+        made = deepcopy(net.eval())
+    assert made[0].weight.is_inference()
+    quick = (uf.attacks.fgsm, uf.interpreters.grad_cam, uf.interpreters.guided_backprop, uf.interpreters.occlusion)
+    for method in quick:
+        assert torch.equal(method(made, X, Y), method(net, X, Y))
+    assert made[0].weight.is_inference() and made[1].running_mean.is_inference()
+
+
+def _quantised(kind: str) -> nn.Module:
+    from torch.ao import quantization
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 4)).eval()
+    if kind == "dynamic":  # the linear layer counts in int8, the convolution does not
+        return quantization.quantize_dynamic(net, {nn.Linear}, dtype=torch.qint8)
+    whole = quantization.QuantWrapper(net)
+    whole.qconfig = quantization.get_default_qconfig(torch.backends.quantized.engine)
+    watched = quantization.prepare(whole)
+    watched(X)
+    whole = quantization.convert(watched)
+    return torch.jit.trace(whole, X) if kind == "TorchScript" else whole
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(torch.backends.quantized.engine == "none", reason="torch was built without int8 layers")
+@pytest.mark.parametrize("kind", ["dynamic", "static", "TorchScript"])
+def test_a_quantised_network_has_no_gradient_and_can_be_asked(kind: str) -> None:
+    net = _quantised(kind)
+    y = net(X).argmax(1)
+    for method in (uf.attacks.pgd, uf.attacks.deepfool, uf.interpreters.gradient):
+        with pytest.raises(Unsupported, match="the model has no gradient"):
+            method(net, X, y)
+    assert bool((net(uf.attacks.square(net, X, y, eps=0.5, queries=100)).argmax(1) != y).any())
+    assert bool(uf.interpreters.occlusion(net, X, y, patch=2).any())
+    assert bool(uf.interpreters.rise(net, X, y, samples=20, cells=2).any())

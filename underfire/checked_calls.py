@@ -64,7 +64,18 @@ def call_interpreter(method: Callable[..., Any], facts: InterpreterFacts, bound:
         return method(*bound.args, **bound.kwargs)
 
 
-callers |= {"attack": call_attack, "interpreter": call_interpreter}
+def call_fit(method: Callable[..., Any], _: InterpreterFacts, bound: inspect.BoundArguments) -> Any:
+    """Call the fit of a class with gradients enabled, whatever the caller's gradient mode.
+
+    Raises:
+        ModelError: the model is none.
+    """
+    bound.arguments["model"] = as_classifier(bound.arguments["model"])
+    with torch.inference_mode(False), torch.enable_grad():
+        return method(*bound.args, **bound.kwargs)
+
+
+callers |= {"attack": call_attack, "interpreter": call_interpreter, "fit": call_fit}
 
 
 @contextmanager

@@ -210,8 +210,11 @@ def test_what_was_learned_is_saved_and_read(squares, tmp_path):
         RTS(weights=str(path))(colours(scale=9.0), batch.x, batch.y)
     with torch.no_grad():
         model.module[-1].weight.mul_(2)
-    with pytest.raises(ModelError, match="not this one"):
+    with pytest.raises(ModelError, match=r"rts\.safetensors .*not this one"):
         read(model, batch.x, batch.y)
+    refitted = RTS(weights=str(path)).fit(model, squares, steps=1, **SHORT)
+    with pytest.raises(ModelError, match="the fitted network .*not this one"):
+        refitted(colours(scale=9.0), batch.x, batch.y)
 
 
 def test_files_that_are_none(tmp_path, network, images):

@@ -157,8 +157,9 @@ def _short(signature: inspect.Signature) -> str:
 
 
 _CARDS: dict[tuple[str, str], Card] = {}
-#: By kind, a function `(method, facts, arguments) -> result` that checks and converts the arguments of a method, and
-#: then calls it. `underfire.checked_calls`, which the first call of a method imports, fills it.
+#: By kind, and under `fit` for the fit of a class, a function `(method, facts, arguments) -> result` that checks and
+#: converts the arguments of a method, and then calls it. `underfire.checked_calls`, which the first call of a method
+#: imports, fills it.
 callers: dict[str, Callable[[Callable[..., Any], Any, inspect.BoundArguments], Any]] = {}
 
 
@@ -196,12 +197,13 @@ def card(kind: str, *, paper: str = "", name: str | None = None, **facts: Any) -
 
 
 def _with_checks(kind: str, method: Any, facts: Facts) -> Any:
-    """Return the method with its calls made by `callers[kind]`; of a class, the calls of its objects."""
+    """Return the method with its calls made by `callers[kind]`; of a class, the calls of its objects and their fit."""
     if inspect.isclass(method):
-        if "__call__" in vars(method):
-            setattr(method, "__call__", _with_checks(kind, vars(method)["__call__"], facts))  # noqa: B010
+        for name, caller in (("__call__", kind), ("fit", "fit")):
+            if name in vars(method):
+                setattr(method, name, _with_checks(caller, vars(method)[name], facts))
         return method
-    if kind not in ("attack", "interpreter"):
+    if kind not in ("attack", "interpreter", "fit"):
         return method
     signature = inspect.signature(method)
 

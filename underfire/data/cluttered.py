@@ -46,7 +46,7 @@ class ClutteredDigits:
         """Return the images at `index`, `[B, 1, 64, 64]`; the mask is true where the digit has ink."""
         which = self._indices[torch.tensor(index, dtype=torch.int64) % len(self._indices)]
         parts = [self._compose(index[i : i + _CHUNK], which[i : i + _CHUNK]) for i in range(0, len(index), _CHUNK)]
-        x = torch.cat([torch.zeros(0, 1, SIDE, SIDE), *(image for image, _ in parts)])
+        x = torch.cat([torch.zeros(0, 1, SIDE, SIDE, dtype=torch.float32), *(image for image, _ in parts)])
         mask = torch.cat([torch.zeros(0, 1, SIDE, SIDE, dtype=torch.bool), *(ink for _, ink in parts)])
         ids = tuple(f"{self._split}-{i:05d}-digit-{scan:04d}" for i, scan in zip(index, which.tolist(), strict=True))
         return Batch(x, scans()[1][which], ids, mask)
@@ -83,7 +83,7 @@ class ClutteredDigits:
         rows, columns = (corner.long() + _PATCH // 2).flip(1)[:, :, None].add(torch.arange(_PATCH)).unbind(1)
         image = torch.arange(len(draws)) // PIECES
         flat = (image[:, None, None] * wide + rows[:, :, None]) * wide + columns[:, None, :]
-        canvas = torch.zeros(len(draws) // PIECES * wide * wide)
+        canvas = torch.zeros(len(draws) // PIECES * wide * wide, dtype=torch.float32)
         canvas.scatter_reduce_(0, flat.flatten(), pieces.flatten(), "amax")
         cut = slice(_PATCH // 2, _PATCH // 2 + SIDE)
         return canvas.reshape(-1, 1, wide, wide)[:, :, cut, cut]
@@ -105,7 +105,7 @@ def _large() -> Tensor:
 @cache
 def _pixels(side: int) -> Tensor:
     """Return the centre of every pixel, `[side, side, 2]`, as (x, y)."""
-    line = torch.arange(side) + 0.5
+    line = torch.arange(side, dtype=torch.float32) + 0.5
     return torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)
 
 

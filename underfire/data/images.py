@@ -159,7 +159,7 @@ def gather(ids: Sequence[str], read: Callable[[int], Tensor], reading: Reading) 
         DataError: images cannot be read (the message names all of them), differ in size, or are too large together.
     """
     if not ids:
-        return torch.zeros(0, 1 if reading.mode == "L" else 3, 1, 1)
+        return torch.zeros(0, 1 if reading.mode == "L" else 3, 1, 1, dtype=torch.float32)
     images: list[Tensor] = []
     failures: list[str] = []
     for i, _ in enumerate(ids):

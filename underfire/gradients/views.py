@@ -105,7 +105,7 @@ def input_diversity(probability: float = 0.5, rate: float = 330 / 299) -> View:
         def draw(low: int, high: int) -> int:
             return int(torch.randint(low, max(high, low + 1), (), generator=generator, device=_device(generator)))
 
-        keep = float(torch.rand((), generator=generator, device=_device(generator))) >= probability
+        keep = float(torch.rand((), generator=generator, device=_device(generator), dtype=torch.float32)) >= probability
         if keep:
             yield x
             return

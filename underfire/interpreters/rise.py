@@ -59,7 +59,7 @@ def rise(
         raise InputError(f"shown must be above 0 and at most 1, got {shown}")
     # draw the masks
     draw = default_generator(generator, x.device)
-    coarse = (torch.rand(samples, cells, cells, generator=draw, device=draw.device) < shown).to(x)
+    coarse = (torch.rand(samples, cells, cells, generator=draw, device=draw.device, dtype=torch.float32) < shown).to(x)
     cell = [math.ceil(size / cells) for size in x.shape[2:]]
     i, j = (torch.randint(c, (samples,), generator=draw, device=draw.device).to(x.device) for c in cell)
     down, across = (_enlarge(cells, *sizes, like=x) for sizes in zip(x.shape[2:], cell, strict=True))
@@ -88,7 +88,7 @@ def _enlarge(cells: int, size: int, cell: int, *, like: Tensor) -> Tensor:
     Row by row, a matrix enlarges `cells` to the length of `cells + 1` cells of `cell` pixels each, and crops `size`
     pixels from one of the first `cell` places.
     """
-    places = torch.arange(cell)[:, None] + torch.arange(size)
+    places = torch.arange(cell, dtype=torch.float32)[:, None] + torch.arange(size)
     source = (places + 0.5) * cells / ((cells + 1) * cell) - 0.5
     nearness = 1 - (source.clamp(0, cells - 1)[..., None] - torch.arange(cells)).abs()
     return nearness.clamp(min=0).to(like)

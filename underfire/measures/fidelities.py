@@ -67,8 +67,8 @@ def control_orders(
         raise InputError(f"samples must be at least 1, got {samples}")
     generator, pixels = default_generator(generator, order.device), order.shape[2]
     if control == "pixels":
-        noise = torch.rand(samples, pixels, generator=generator, device=generator.device).to(order.device)
-        return noise.argsort(1).argsort(1)[:, None].expand(-1, order.shape[1], -1)
+        noise = torch.rand(samples, pixels, generator=generator, device=generator.device, dtype=torch.float32)
+        return noise.to(order.device).argsort(1).argsort(1)[:, None].expand(-1, order.shape[1], -1)
     shifts = torch.randint(pixels, (samples,), generator=generator, device=generator.device).tolist()
     grid = order[0].view(-1, *size)
     return torch.stack([grid.roll((s // size[1], s % size[1]), (1, 2)).flatten(1) for s in shifts])

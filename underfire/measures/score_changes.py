@@ -89,7 +89,7 @@ def infidelity(
     size, generator = (x.shape[2], x.shape[3]), default_generator(generator, x.device)
     # draw the changes I
     if perturbation == "noise":
-        drawn = torch.randn(samples, 1, *size, generator=generator, device=generator.device)
+        drawn = torch.randn(samples, 1, *size, generator=generator, device=generator.device, dtype=torch.float32)
         changes = noise * drawn.to(x.device, wide(x).dtype)
     else:
         side = patch if patch is not None else max(1, min(size) // 4)

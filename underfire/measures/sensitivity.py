@@ -62,7 +62,7 @@ def sensitivity_max(
     if eps <= 0 or samples < 1:
         raise InputError(f"eps must be positive and samples at least 1, got {eps} and {samples}")
     generator, room = default_generator(generator, x.device), image_chunk(x, chunk)
-    uniform = torch.rand(samples, *x.shape[1:], generator=generator, device=generator.device)
+    uniform = torch.rand(samples, *x.shape[1:], generator=generator, device=generator.device, dtype=torch.float32)
     changes = (eps * (2 * uniform - 1)).to(x)
     first = maps_in_chunks(interpreter, model, x, y, room).flatten(1)
     moved = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,8 @@ class Classifier(nn.Module):
     """Map images `[B, C, H, W]` in `[0, 1]`, or inputs of another domain, to logits.
 
     The classifier normalises the images itself, so that perturbations are measured on images in `[0, 1]`. The wrapped
-    module is not changed and keeps its device and dtype; images are cast to its dtype.
+    module is not changed and keeps its device and dtype; images are cast to its dtype. A module whose weights were made
+    in inference mode is copied.
 
     The module may answer with logits `[B, K]`, with a tuple, a mapping or an object that holds them, with one number
     per image, or with probabilities; `output` says which, where it cannot be seen.
@@ -63,13 +65,16 @@ class Classifier(nn.Module):
         output: str | int | None = None,
     ) -> None:
         super().__init__()
+        if any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers())):
+            with torch.inference_mode(False):  # a tensor made in inference mode could never take part in a gradient
+                module = deepcopy(module)
         self.module, self.domain, self.output = module, domain, output
         self.training = getattr(module, "training", False)  # a frozen network of TorchScript has no mode
         self.labels = tuple(labels) if labels is not None else None
         like = next(module.parameters(), None)
         device = like.device if like is not None else None
         channel = (-1, *[1] * (domain.ndim - 2))
-        with torch.inference_mode(False):  # a tensor made in inference mode could never take part in a gradient
+        with torch.inference_mode(False):
             shift, scale = (torch.tensor(v, dtype=torch.float32, device=device).reshape(channel) for v in (mean, std))
         if not bool((scale > 0).all()):
             raise ModelError(f"std must be positive in every channel, got {std}")

@@ -49,8 +49,10 @@ class Session:
         if self.gradient is None:
             point.register_hook(self._look)
 
-    def _look(self, gradient: Tensor) -> None:
-        if gradient.numel():
+    def _look(self, gradient: Tensor | None) -> None:
+        if gradient is None:  # from a node that has no back-propagation, such as a quantised layer
+            self.gradient = bool(self.gradient)
+        elif gradient.numel():
             self.gradient = bool(self.gradient) or bool(gradient.any())
 
     def check_gradient(self, answer: Callable[[Tensor], Tensor]) -> None:
@@ -160,7 +162,7 @@ def model_errors(x: Tensor) -> Iterator[None]:
             what = f"the model does not take inputs of shape {list(x.shape)} and {x.dtype}".replace("torch.", "")
             raise ModelError(f"{what}: {reason}") from error
         if _in_backward(error):
-            raise Unsupported(f"the model cannot be differentiated with respect to its input: {reason}") from error
+            raise Unsupported(f"{NO_GRADIENT} ({reason})") from error
         raise
 
 

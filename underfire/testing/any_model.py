@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from underfire.errors import ModelError, Unsupported
 from underfire.model import Classifier
 from underfire.testing.models import BIG, toy_batch, toy_classifier
-from underfire.testing.promises import refused, require
+from underfire.testing.promises import default_dtype, refused, require
 
 if TYPE_CHECKING:
     from underfire.testing.attack import Subject
@@ -94,6 +94,16 @@ def same_in_every_gradient_mode(subject: Subject) -> None:
         with mode():
             inside = _quickly(subject, model, x.clone(), y.clone())
         require(torch.equal(inside, outside), f"another result inside torch.{mode.__name__}()")
+
+
+def same_in_every_default_dtype(subject: Subject) -> None:
+    """Check that the result does not depend on torch's default dtype, except for rounding."""
+    model, x, y = _setting(subject, lambda network, x: network(x))
+    outside = _quickly(subject, model, x, y)
+    with default_dtype(torch.float64):
+        inside = _quickly(subject, model, x, y)
+    require(inside.dtype == x.dtype, f"with another default dtype, the result is {inside.dtype}")
+    require(torch.allclose(inside, outside, atol=1e-6), "another result with the default dtype float64")
 
 
 def not_finite_is_no_success(subject: Subject) -> None:
@@ -189,6 +199,7 @@ PROMISES: tuple[Callable[[Subject], None], ...] = (
     no_success_where_none_is,
     result_without_graph,
     same_in_every_gradient_mode,
+    same_in_every_default_dtype,
     not_finite_is_no_success,
     model_without_gradient,
     network_that_writes_into_its_input,

@@ -16,7 +16,7 @@ from underfire.errors import DataError, InputError, NotFitted
 from underfire.model import Classifier
 from underfire.records import Batch
 from underfire.testing.models import SHAPES, toy_classifier
-from underfire.testing.promises import check_promises, refused, require
+from underfire.testing.promises import check_promises, default_dtype, refused, require
 
 BATCH = 4
 _DTYPE = torch.float64
@@ -229,14 +229,23 @@ def deterministic(subject: Subject) -> None:
     require(_equal(first, second), "two calls without a generator differ")
 
 
+def same_in_every_default_dtype(subject: Subject) -> None:
+    """Check that the explanation of float32 images does not depend on torch's default dtype."""
+    model, x, y = setting()
+    outside = subject.prepared(model.float())(model, x.float(), y)
+    with default_dtype(torch.float64):
+        inside = subject.prepared(model)(model, x.float(), y)
+    require(_equal(inside, outside), "another explanation with the default dtype float64")
+
+
 def same_in_inference_mode(subject: Subject) -> None:
-    """Check that the explanation is the same inside `torch.inference_mode()`."""
+    """Check that the explanation is the same inside `torch.inference_mode()`, and that of an object fitted inside."""
     model, x, y = setting()
     interpret = subject.prepared(model)
     outside = interpret(model, x, y)
     with torch.inference_mode():
-        inside = interpret(model, x.clone(), y.clone())
-    require(_equal(inside, outside), "another explanation inside torch.inference_mode()")
+        inside = [made(model, x.clone(), y.clone()) for made in (interpret, subject.prepared(model))]
+    require(all(_equal(seen, outside) for seen in inside), "another explanation inside torch.inference_mode()")
 
 
 def empty_batch(subject: Subject) -> None:
@@ -282,6 +291,7 @@ PROMISES: dict[str, Callable[[Subject], None]] = {
         differentiable_as_the_card_says,
         model_left_as_found,
         deterministic,
+        same_in_every_default_dtype,
         same_in_inference_mode,
         empty_batch,
         bad_input,

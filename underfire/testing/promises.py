@@ -41,6 +41,17 @@ def check_promises(
             raise AssertionError(f"{name} breaks the promise {promise!r}: {what}") from broken
 
 
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Set torch's default dtype inside the block."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
+
+
 def require(condition: bool | Tensor, message: str) -> None:
     """Raise AssertionError unless the condition holds; a tensor must be true in every entry."""
     if not bool(torch.as_tensor(condition).all()):

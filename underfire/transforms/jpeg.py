@@ -91,7 +91,7 @@ def jpeg(x: Tensor, quality: int | float | Tensor = 75, *, subsample: bool = Tru
     luma = _coded(luma, tables[:, 0])
     if subsample:
         # The codecs round halves down in even columns and up in odd ones.
-        bias = 0.25 * (1 + torch.arange(chroma.shape[3] // 2, device=x.device) % 2)
+        bias = 0.25 * (1 + torch.arange(chroma.shape[3] // 2, device=x.device, dtype=x.dtype) % 2)
         half = F.avg_pool2d(chroma, 2)
         chroma = _coded(_replaced(half, (half + bias).floor()), tables[:, 1])
         chroma = F.interpolate(_rounded(chroma), scale_factor=2, mode="bilinear", align_corners=False)

@@ -109,7 +109,7 @@ def drawn(count: int, size: int, generator: Generator | None = None, device: tor
     if count <= size:
         return kept
     later = torch.arange(size, count, device=device)
-    place = (torch.rand(len(later), generator=generator, device=device) * (later + 1)).long()
+    place = (torch.rand(len(later), generator=generator, device=device, dtype=torch.float32) * (later + 1)).long()
     taken = place < size
     return kept.scatter_reduce(0, place[taken], later[taken], "amax")
 
@@ -220,7 +220,7 @@ def built(architecture: Architecture, shape: torch.Size, classes: int, generator
                 nn.Linear(200, classes),
             )
     generator = default_generator(generator)
-    net = net.to_empty(device=generator.device)
+    net = net.to(torch.float32).to_empty(device=generator.device)
     for parameter in net.parameters():
         bound = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.0
         nn.init.uniform_(parameter, -bound, bound, generator=generator)

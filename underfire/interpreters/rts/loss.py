@@ -72,9 +72,9 @@ def background(x: Tensor, generator: Generator) -> Tensor:
     and has noise of 0.11; both are twice as large as in the code, which uses the same numbers for images in -1 … 1.
     """
     size = (len(x), 1, 1, 1)
-    blur = torch.rand(size, generator=generator) < 0.5
-    colour = 0.5 + 0.66 * (torch.rand(len(x), x.shape[1], 1, 1, generator=generator) - 0.5)
-    flat = colour.to(x) + 0.11 * torch.randn(x.shape, generator=generator).to(x)
+    blur = torch.rand(size, generator=generator, dtype=torch.float32) < 0.5
+    colour = 0.5 + 0.66 * (torch.rand(len(x), x.shape[1], 1, 1, generator=generator, dtype=torch.float32) - 0.5)
+    flat = colour.to(x) + 0.11 * torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
     sigma = torch.full((len(x),), 11 / 224 * min(x.shape[2:]), dtype=x.dtype, device=x.device)
     return torch.where(blur.to(x.device), gaussian_blur_per_sample(x, sigma), flat).clamp(0, 1)
 
@@ -98,7 +98,7 @@ def loss(
         generator: draws noise and backgrounds, on the CPU, so that they are the same on every device.
     """
     both, twice = torch.cat([x, x]), torch.cat([y, y])
-    noise = terms.noise * torch.randn(both.shape, generator=generator).to(both)
+    noise = terms.noise * torch.randn(both.shape, generator=generator, dtype=torch.float32).to(both)
     blended = blend(both, torch.cat([m, 1 - m]), background(both, generator), noise)
     answers = F.log_softmax(model(blended), 1).gather(1, twice[:, None]).squeeze(1)
     kept, removed = answers.chunk(2)

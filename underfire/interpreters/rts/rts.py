@@ -54,6 +54,7 @@ class RTS:
             raise InputError(f"threshold must be a number of logits, such as 0 or 6, got {threshold:g}")
         self.weights, self.threshold = weights, threshold
         self._trained: rts_files.Trained | None = None
+        self._origin = "the fitted network"
         self._terms = Terms()
         self._embedded: dict[str, rts_files.Trained] = {}
 
@@ -106,6 +107,7 @@ class RTS:
         self._terms = terms = Terms(smooth, area, area_power, destroy, destroy_power, noise)
         plan = Plan(selector_steps, selector_batch, steps, batch_size, width, terms, seed)
         check(plan)
+        self._origin = "the fitted network"
         self._trained = train(model, data, plan, progress, None if checkpoint is None else Path(checkpoint))
         return self
 
@@ -160,11 +162,9 @@ class RTS:
     def _for(self, model: nn.Module) -> rts_files.Trained:
         """Return the masking model for this classifier: from the file, from `fit`, or from the package."""
         if self.weights is not None and self._trained is None:
-            self._trained = rts_files.load(Path(self.weights))
+            self._trained, self._origin = rts_files.load(Path(self.weights)), f"the file {self.weights}"
         if self._trained is not None:
-            rts_files.check_classifier(
-                self._trained, model, f"the file {self.weights}" if self.weights else "the fitted network"
-            )
+            rts_files.check_classifier(self._trained, model, self._origin)
             return self._trained
         mark = rts_files.fingerprint(model)
         if mark not in self._embedded:

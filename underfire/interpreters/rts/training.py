@@ -86,7 +86,12 @@ def train(
         classes = model(x).shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed % 2**63)
-        network = MaskingModel([s.channels for s in chosen], classes, plan.width)
+        usual = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)  # the weights that a seed gives depend on it
+        try:
+            network = MaskingModel([s.channels for s in chosen], classes, plan.width)
+        finally:
+            torch.set_default_dtype(usual)
     network.to(like.device, dtype)
     names = [s.layer for s in chosen]
     trained = rts_files.Trained(network, tuple(names), rts_files.fingerprint(model))
@@ -157,7 +162,7 @@ def _draw_classes(y: Tensor, classes: int, absent: float, generator: Generator) 
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
         wrong = int(y.min()) if int(y.min()) < 0 else int(y.max())
         raise DataError(f"label {wrong} is outside the model's {classes} classes")
-    present = (torch.rand(len(y), generator=generator) >= absent).to(y.device)
+    present = (torch.rand(len(y), generator=generator, dtype=torch.float32) >= absent).to(y.device)
     other = (y + torch.randint(1, max(classes, 2), (len(y),), generator=generator).to(y.device)) % classes
     return torch.where(present, y, other), present
 
