@@ -213,7 +213,7 @@ def test_what_was_learned_is_saved_and_read(squares, tmp_path):
     with pytest.raises(ModelError, match=r"rts\.safetensors .*not this one"):
         read(model, batch.x, batch.y)
     refitted = RTS(weights=str(path)).fit(model, squares, steps=1, **SHORT)
-    with pytest.raises(ModelError, match="the fitted network .*not this one"):
+    with pytest.raises(ModelError, match="the fitted network"):
         refitted(colours(scale=9.0), batch.x, batch.y)
 
 
