@@ -74,7 +74,7 @@ def find_starts(
 
 
 def within(nearest: Nearest, eps: float | Tensor | None) -> Tensor:
-    """Return the nearest success of every sample, or its clean image if there is none within eps."""
+    """Return the nearest success of every sample, shaped like `x`, or its clean image if there is none within eps."""
     limited = Nearest(nearest.x, nearest.threat.norm, eps, domain=nearest.threat.domain)
     limited.update(nearest.x_adv, nearest.found)
     return limited.x_adv

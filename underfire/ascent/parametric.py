@@ -55,7 +55,7 @@ class ParametricThreat(Threat):
             raise Unsupported(f"a mask does not go with norm {self.norm!r}, which changes the whole image")
 
     def start(self, x: Tensor) -> Tensor:
-        """Return the `z` that stands for `x` unchanged."""
+        """Return the `z` that stands for `x` unchanged, `[B, P]`."""
         return x.new_zeros(len(x), len(self.parameters))
 
     def bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +65,7 @@ class ParametricThreat(Threat):
         return eps * low, eps * high
 
     def random_start(self, x: Tensor, generator: Generator | None = None) -> Tensor:
-        """Draw a uniformly random `z` for every image."""
+        """Draw a uniformly random `z` for every image, `[B, P]`."""
         return self.draws(x, 1, generator)[:, 0]
 
     def draws(self, x: Tensor, count: int, generator: Generator | None = None) -> Tensor:
@@ -93,12 +93,12 @@ class ParametricThreat(Threat):
         return self._settled(eps * shares, self.bounds(x)[1][:, None])
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return the nearest allowed `z`."""
+        """Return the nearest allowed `z`, `[B, P]`."""
         low, high = self.bounds(x)
         return self._settled(torch.minimum(torch.maximum(z, low), high), high)
 
     def steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
-        """Return the sign of the slope for every parameter."""
+        """Return the sign of the slope for every parameter, `[B, P]`."""
         return g.sign()
 
     def switched(self, z: Tensor) -> list[Tensor]:
@@ -173,7 +173,7 @@ class Affine(ParametricThreat):
             )
 
     def apply(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return the warped images."""
+        """Return the warped images, `[B, C, H, W]`."""
         angle, shear_x, shear_y, scale, shift_x, shift_y = z.unbind(1)
         angle = angle * math.radians(self.rotation)
         cos, sin, h, v = angle.cos(), angle.sin(), self.shear * shear_x, self.shear * shear_y

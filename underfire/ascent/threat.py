@@ -65,7 +65,7 @@ class Threat:
         return self if domain == self.domain else replace(self, domain=domain)
 
     def take(self, index: Tensor) -> Self:
-        """Return the threat for the samples at `index`."""
+        """Return the threat for the samples at `index`, int64 `[M]`."""
         eps, mask = self.eps, self.mask
         if isinstance(eps, Tensor) and eps.dim():
             eps = eps[index]
@@ -78,7 +78,7 @@ class Threat:
         return x.clone()
 
     def random_start(self, x: Tensor, generator: Generator | None = None) -> Tensor:
-        """Draw a random point of the ball, uniform except for the projection onto the box."""
+        """Draw a random point of the ball, shaped like `x`; it is uniform except for the projection onto the box."""
         mask = self.allowed(x)
         allowed = torch.ones_like(x) if mask is None else mask.to(x).expand_as(x)
         return self.project(x, x + self._random(x, allowed, generator))
@@ -88,11 +88,11 @@ class Threat:
         return z
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return the allowed point nearest to `z`."""
+        """Return the allowed point nearest to `z`, shaped like `z`."""
         return x + self._project(x, self.restrict(z - x, x))
 
     def steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
-        """Return the steepest direction: of length one in this norm, with the largest inner product with `g`."""
+        """Return the direction of length one in this norm with the largest inner product with `g`, shaped like `g`."""
         return self._steepest(self.restrict(g, x), x, z)
 
     def size(self, x: Tensor, x_adv: Tensor) -> Tensor:

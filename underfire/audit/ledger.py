@@ -177,6 +177,7 @@ class Ledger:
 
     @cached_property
     def _database(self) -> Any:
+        """The tables of the run in an in-memory database."""
         import duckdb
 
         # One thread: with several, the order of a sum changes between readings, and so does the last digit of a mean.

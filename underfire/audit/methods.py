@@ -151,6 +151,7 @@ def _plain(value: Any, given: Any, hint: Any) -> Any:
 
 
 def _measure(entry: MeasureSpec, path: str) -> MeasureSpec:
+    """Return a measure with its default label and checked options."""
     names = usable()
     if entry.name not in names:
         raise SpecError(

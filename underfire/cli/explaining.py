@@ -138,6 +138,7 @@ def _explained(job: Job, part: ExplainedBatch, y: Tensor) -> None:
 
 
 def _show_maps(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
+    """Write the maps of a batch over their images, and add their figures to the rows."""
     import numpy as np
 
     from underfire import figures
@@ -174,6 +175,7 @@ def _measured(job: Job, method: PreparedInterpreter, part: ExplainedBatch, maps:
 
 
 def _show_images(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
+    """Write the changed images of a batch beside the originals, and add their outcomes to the rows."""
     import torch
 
     from underfire import figures
@@ -226,6 +228,7 @@ def _outcome(row: Row, wanted: int | None) -> str:
 
 
 def _show_examples(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
+    """Write the known images that explain each image of a batch, and add them to the rows."""
     from underfire import figures
 
     k = part.classes
@@ -248,6 +251,7 @@ def _show_examples(job: Job, method: PreparedInterpreter, part: ExplainedBatch) 
 
 
 def _show_rules(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
+    """Write the rules that explain each image of a batch, and add them to the rows."""
     k = part.classes
     _explained(job, part, k)
     for stem, row, rules in zip(part.stems, part.rows, method(job, part.batch.x, k), strict=True):

@@ -249,6 +249,7 @@ def _map_distances(clean: Tensor, adversarial: Tensor) -> dict[str, Tensor]:
 def _draw_attack(
     staging: Path, stem: str, row: Row, x: Tensor, x_adv: Tensor, interpreter: str | None, maps: list[Tensor]
 ) -> None:
+    """Write the adversarial image, its magnified perturbation and a sheet with the maps."""
     from underfire import figures
 
     change, factor = figures.magnify(x, x_adv)

@@ -55,6 +55,7 @@ def show_plan(spec: AuditSpec, out: str, as_json: bool) -> None:
 
 
 def _table(found: list[Cost]) -> Table:
+    """Return the table of the costs, with one row for all cells that do not use the model."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("cells", justify="right")
     table.add_column("of", overflow="fold")

@@ -83,6 +83,7 @@ def example(card: Card[Any]) -> str:
 
 
 def _print(document: dict[str, Any]) -> None:
+    """Print what `_document` returns about a method."""
     OUT.print(f"{document['kind']} {document['name']}", style="bold")
     OUT.print(document["summary"])
     if document["paper"]:

@@ -216,6 +216,7 @@ class _StudyImages:
         return lambda x, y: interpret(self.model, x, y)
 
     def _open(self) -> ImageInput:
+        """Open the images, from the beginning."""
         from underfire.cli.images import open_images
 
         return open_images(

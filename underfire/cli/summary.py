@@ -46,6 +46,7 @@ def _table() -> Table:
 
 
 def _attacks(found: Findings) -> Table:
+    """Return the table of robust accuracies and success rates, each attack at its largest size."""
     from underfire.audit.reading import largest
     from underfire.audit.sizes import norm, size
 
@@ -61,6 +62,7 @@ def _attacks(found: Findings) -> Table:
 
 
 def _maps(found: Findings) -> Table:
+    """Return the table of the effects of the attacks on the maps of each interpreter."""
     from underfire.audit.reading import largest
 
     shifts = largest(found.shifts)

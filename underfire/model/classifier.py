@@ -142,6 +142,7 @@ class Classifier(nn.Module):
         return logits
 
     def _count(self, logits: Tensor) -> None:
+        """Count a pass in every open `counting` block, and its backward pass when that happens."""
         size, counts = len(logits), tuple(self._counts)
         for count in counts:
             count.forwards += size

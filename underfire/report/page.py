@@ -41,6 +41,7 @@ def _template(name: str) -> str:
 
 
 def _engine() -> Environment:
+    """Return the template engine with the filters of the page."""
     engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     engine.filters.update(
         percent=words.percent,

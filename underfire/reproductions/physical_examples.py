@@ -154,6 +154,7 @@ def _interval(value: Interval) -> str:
 
 
 def _row(name: str, level: int, found: dict[str, Interval]) -> list[str]:
+    """Return the row of the table for one setting, with the figures of the paper beside ours."""
     published = PUBLISHED.get((name, level))
     paper = [f"{p / 100:.3f}, {q / 100:.3f}" for p, q in (published[:2], published[2:])] if published else ["", ""]
     return [

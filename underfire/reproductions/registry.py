@@ -125,6 +125,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _as_json(name: str, outcome: Outcome, quick: bool, seconds: float) -> str:
+    """Return the outcome of an experiment as JSON, with the versions and the time that it took."""
     import torch
 
     from underfire import __version__

@@ -93,7 +93,7 @@ class L0Search(LimitSearch):
         self.model, self.free = model, torch.ones_like(x, dtype=torch.bool)
 
     def shown(self, x_adv: Tensor, index: Tensor) -> Tensor:
-        """Set frozen entries back to their clean values."""
+        """Return `x_adv` with frozen entries set back to their clean values."""
         return super().shown(torch.where(self.free[index], x_adv, self.x[index]), index)
 
     def solved(self, success: Tensor, far: Tensor, index: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
 
 
 def _cell(entry: AttackSpec, sizes: list[float], seed: int, random: bool, clean: Cell, target: Target) -> Cell:
+    """Return the cell of one attack at some sizes, for one seed and one shard."""
     aim = entry.interpreter
     options = {
         "attack": entry.model_dump(exclude={"label", "eps", "interpreter"}),
