@@ -62,8 +62,8 @@ class Seen:
     """What the calls inside a block computed, and the rule for their backward pass.
 
     Attributes:
-        rule: the rule; after the block, a rectifier passes back as usual (`tau` and `width` stay), so that the derivative
-            of a map that was computed in the block is right.
+        rule: the rule; after the block, a rectifier passes back as usual (`tau` and `width` stay), so that the
+            derivative of a map that was computed in the block is right.
         rectifiers: the number of rectifiers.
         others: the names of other activations.
     """
