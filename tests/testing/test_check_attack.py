@@ -59,6 +59,15 @@ def fills_an_empty_batch(model, x, y, *, goal=None, eps=8 / 255, generator=None)
     return x if len(x) else x.new_zeros(1, *x.shape[1:])
 
 
+def depends_on_the_mode(model, x, y, *, goal=None, eps=8 / 255, generator=None):
+    return x * (1.0 if torch.is_grad_enabled() else 0.5)
+
+
+def hands_on_its_images(model, x, y, *, goal=None, eps=8 / 255, generator=None):
+    model(x)
+    return x.clone()
+
+
 def card(function, **facts):
     return Card("attack", function.__name__, function, "nobody", AttackFacts(**facts))
 
@@ -76,6 +85,12 @@ BROKEN = {
     "no_success_where_none_is": (too_far, {"minimal": True}),
     "empty_batch": (fills_an_empty_batch, {}),
     "bad_input": (unchecked, {}),
+    "result_without_graph": (unchecked, {}),
+    "same_in_every_gradient_mode": (depends_on_the_mode, {}),
+    "not_finite_is_no_success": (too_far, {"minimal": True}),
+    "model_without_gradient": (unchecked, {}),
+    "network_that_writes_into_its_input": (hands_on_its_images, {}),
+    "any_answer": (unchecked, {}),
 }
 
 
