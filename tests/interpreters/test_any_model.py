@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 import underfire as uf
+from tests.interpreters.test_tokens import Tokens
 from tests.networks import build_network, rand
 from underfire.errors import ModelError, Unsupported
+from underfire.testing.any_model import Around
 
 Y = torch.tensor([0, 1, 3])
 BLACK_BOX = {
@@ -109,3 +111,16 @@ def test_score_cam_weighs_features_and_not_the_maps_of_classes(x):
     model = uf.Classifier(nn.Sequential(*body).eval())
     shown = uf.interpreters.score_cam(model, x, Y)
     assert torch.equal(shown, uf.interpreters.score_cam(model, x, Y, layer="1"))
+
+
+@pytest.mark.parametrize("layer", [None, "embed", "blocks.1.norm1"])
+def test_score_cam_needs_no_gradient(model, x, layer):
+    if layer is not None:
+        torch.manual_seed(0)
+        model, x = Tokens(size=(8, 12)).eval(), x[:, :, :8]
+    without = Around(model, lambda network, images: network(images.detach()).detach())
+    inside = None if layer is None else f"network.{layer}"
+    shown = uf.interpreters.score_cam(without, x, Y, layer=inside)
+    assert torch.equal(shown, uf.interpreters.score_cam(model, x, Y, layer=layer)) and bool(shown.any())
+    with pytest.raises(Unsupported, match="no gradient"):
+        uf.interpreters.grad_cam(without, x, Y, layer=inside)

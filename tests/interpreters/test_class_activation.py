@@ -266,7 +266,7 @@ def test_a_layer_that_changes_nothing_is_named(network, case):
             self.side(x)
             return self.main(x)
 
-    with pytest.raises(ModelError, match="respect to layer 'side'"):
+    with pytest.raises(Unsupported, match="respect to layer 'side'"):
         uf.interpreters.grad_cam(Aside(), x, y, layer="side")
 
 

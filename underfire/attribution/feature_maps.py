@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from underfire.attribution.gradients import differentiable_input
 from underfire.attribution.scores import class_score
-from underfire.errors import InputError, ModelError
+from underfire.errors import InputError, Unsupported
 from underfire.hooks import Layout, activations, forward_from_layers, last_spatial_layer, layout_of, plain_relu
 from underfire.validate import require_finite
 
@@ -65,17 +65,20 @@ def features_and_gradients(
     saved for the backward pass.
 
     Raises:
-        ModelError: features or gradient are not finite, or the logits do not depend on a layer.
+        ModelError: features or gradient are not finite. Unsupported: the logits have no gradient with respect to a
+            layer.
     """
     logit, outputs = feature_maps(model, x, y, layers, attached=attached)
     if not logit.requires_grad:
-        raise ModelError(f"the logits have no gradient with respect to layer {next(iter(layers))!r}")
+        raise Unsupported(
+            f"the model has no gradient with respect to layer {next(iter(layers))!r}; score_cam needs none"
+        )
     read = [outputs[name] for name in layers]
     gradients = torch.autograd.grad(logit.sum(), read, create_graph=attached, retain_graph=attached, allow_unused=True)
     pairs = []
     for (name, layout), features, gradient in zip(layers.items(), read, gradients, strict=True):
         if gradient is None:
-            raise ModelError(f"the logits do not depend on layer {name!r}")
+            raise Unsupported(f"the logits do not depend on layer {name!r}, or have no gradient with respect to it")
         pairs.append((layout.maps(features), layout.maps(require_finite(gradient))))
     return pairs
 

@@ -12,6 +12,7 @@ from underfire.errors import InputError, Unsupported
 from underfire.hooks.layouts import Grid, Layout, Trace, layout_in
 from underfire.hooks.reading import frozen, layer, read, uncached, unwrap
 from underfire.hooks.tracing import noise_image, trace_layers
+from underfire.model import unwatched
 
 _TRACES: WeakKeyDictionary[nn.Module, dict[torch.Size, Trace]] = WeakKeyDictionary()
 # The results of `last_spatial_layer`, for each model, and each shape of an image and grid of tokens.
@@ -118,7 +119,7 @@ def _last(model: nn.Module, x: Tensor, grid: Grid | None) -> str:
 
 def _last_that_counts(layouts: dict[str, Layout], model: nn.Module, x: Tensor) -> str | None:
     """Return the last layer on whose feature maps the logits depend; None if gradients do not show it."""
-    with torch.enable_grad(), frozen(model):
+    with torch.enable_grad(), frozen(model), unwatched():
         logits, outputs = read(model, uncached(model), noise_image(x).requires_grad_() * 1, tuple(layouts))
         if not logits.requires_grad:
             return None

@@ -215,10 +215,10 @@ def read(
         def hook(_: nn.Module, __: Any, output: Any) -> Any:
             if not isinstance(output, Tensor):
                 raise Unsupported(f"layer {name!r} returns a {type(output).__name__}, not a tensor")
-            if begin and not output.requires_grad:
+            if begin and not output.requires_grad and not output.is_quantized:
                 output = output.detach().requires_grad_()
             if itself:
-                outputs[name] = output
+                outputs[name] = output.dequantize() if output.is_quantized else output
             given = output.clone()  # a later in-place operation must not overwrite it
             if functions:
                 applied.watch(name, given)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from underfire.hooks.applied import APPLIED, AppliedFunctions
 from underfire.hooks.layouts import Trace
 from underfire.hooks.reading import frozen, readable_layers, remove_at_exit, uncached, version
+from underfire.model import unwatched
 
 # Modules that resample feature maps to a fixed grid.
 _RESAMPLE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -22,11 +23,13 @@ _FIRST = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.G
 def trace_layers(model: nn.Module, x: Tensor) -> Trace:
     """Send one noise image of the size of `x` through the model and record the output of every layer.
 
+    The image requires a gradient, which shows what depends on it; the model need not have one.
+
     Raises:
         Unsupported: the model is compiled, so that its layers cannot be read.
     """
     trace, constant = Trace((x.shape[2], x.shape[3])), set[str]()
-    with ExitStack() as stack, torch.enable_grad(), frozen(model):
+    with ExitStack() as stack, torch.enable_grad(), frozen(model), unwatched():
         recorder = stack.enter_context(_Recorder(trace, constant))
         for name, module in readable_layers(model):
             hook = module.register_forward_hook(lambda *seen, name=name: recorder.note(name, *seen))
@@ -56,6 +59,7 @@ class _Recorder(AppliedFunctions):
         if not isinstance(output, Tensor):
             trace.outputs[name] = trace.count, type(output).__name__
             return
+        output = output.dequantize() if output.is_quantized else output
         trace.outputs[name] = trace.count, output.shape
         if inputs and isinstance(inputs[0], Tensor) and not isinstance(module, nn.Sequential):
             trace.entered[name] = inputs[0].shape
