@@ -47,17 +47,19 @@ def test_a_stronger_attack_on_the_same_images_is_a_paired_difference(
     assert only.after is None and only.difference is None and only.significant
 
 
-def test_mcnemar_on_other_weights(small: Callable[..., AuditSpec], folder: Path) -> None:
+def test_mcnemar_on_another_model(small: Callable[..., AuditSpec], folder: Path) -> None:
     attack = [{"name": "pgd", "eps": 0.1, "steps": 5, "label": "a"}]
     right = made(folder, "right", small(attacks=attack, interpreters=[], gallery=0))
-    rounded = made(
-        folder, "rounded", small(model="python:audit_networks:rounded", attacks=attack, interpreters=[], gallery=0)
+    misled = made(
+        folder,
+        "misled",
+        small(model="python:audit_networks:noisy_gradient", attacks=attack, interpreters=[], gallery=0),
     )
-    changes = {change.figure: change for change in compare(right, rounded)}
+    changes = {change.figure: change for change in compare(right, misled)}
     robust = changes["robust accuracy, a at linf eps 0.1"]
     assert robust.before and robust.after and robust.difference
     assert robust.difference.value == pytest.approx(robust.after.value - robust.before.value)
-    first, second = ({row["id"]: row["ok"] for row in ledger.sql(QUERY)} for ledger in (right, rounded))
+    first, second = ({row["id"]: row["ok"] for row in ledger.sql(QUERY)} for ledger in (right, misled))
     up = sum(second[i] and not first[i] for i in first)
     down = sum(first[i] and not second[i] for i in first)
     tail = sum(_choose(up + down, k) for k in range(min(up, down) + 1)) / 2 ** (up + down)
