@@ -23,10 +23,11 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("testing",),
 )
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
-# A loader returns a Classifier, which holds a domain; the command line calls all.
+# A loader returns a Classifier, which holds a domain; a trace of layers is not watched; the command line calls all.
 ALLOWED = {
     ("models", "model"),
     ("model", "domains"),
+    ("hooks", "model"),
     ("models", "domains"),
     ("transforms", "domains"),
     ("live", "report"),
