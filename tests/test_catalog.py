@@ -256,3 +256,11 @@ def test_an_interpreter_of_images_refuses_a_model_of_tables(name: str) -> None:
     model = uf.Classifier(nn.Linear(4, 3), domain=Domain("table", 2))
     with pytest.raises(Unsupported, match=f"{name}.*table"):
         uf.find("interpreter", name)(model, torch.zeros(2, 4), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize(("word", "hint"), [("view", "'part'"), ("step-rules", "'step_rule'"), ("atack", "'attack'")])
+def test_the_role_of_a_part_is_no_kind(word: str, hint: str) -> None:
+    asked: tuple[Callable[[str], Any], ...] = (cards, lambda kind: uf.find(kind, "scale_copies"))
+    for ask in asked:
+        with pytest.raises(InputError, match=hint):
+            ask(word)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.networks import rand
 from underfire import models
-from underfire.errors import MissingExtra, ModelError
+from underfire.errors import MissingExtra, ModelError, ModelNotice
 from underfire.model import Classifier
 
 ARCH = "?arch=mnist_small_normal"
@@ -194,6 +194,14 @@ def test_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     assert model.module is made and model.mean.item() == 0.5 and model.std.item() == 0.25
     models.load("timm:tiny?pretrained=false&num_classes=7")
     assert asked == [{"pretrained": True}, {"pretrained": False, "num_classes": 7}]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made.pretrained_cfg["num_classes"] = 7
+        models.load("timm:tiny?num_classes=7")
+        made.pretrained_cfg["num_classes"] = 1000
+        models.load("timm:tiny?pretrained=false&num_classes=7")
+    with pytest.warns(ModelNotice, match="1000 classes"):
+        models.load("timm:tiny?num_classes=7")
     with pytest.raises(ModelError, match="timm .*'tinny'; .*'tiny'"):
         models.load("timm:tinny")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache, partial, wraps
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Generic, Literal, get_type_hints, overload
+from typing import Any, Generic, Literal, get_args, get_type_hints, overload
 from typing import TypeVar as _PlainTypeVar
 
 from typing_extensions import TypeVar
@@ -22,6 +22,7 @@ from underfire.catalog.facts import (
     InterpreterFacts,
     MeasureFacts,
     PartFacts,
+    Role,
     facts_for,
 )
 from underfire.catalog.options import check_options
@@ -178,7 +179,7 @@ def card(kind: str, *, paper: str = "", name: str | None = None, **facts: Any) -
         InputError: the kind or a fact is unknown, or another method already has the name.
     """
     if kind not in KINDS:
-        raise InputError(f"unknown kind {kind!r}; {nearest(kind, KINDS)}")
+        raise InputError(f"unknown kind {kind!r}; {_nearest_kind(kind)}")
 
     def enter(method: _Method) -> _Method:
         key = (kind, name or method.__name__)
@@ -194,6 +195,12 @@ def card(kind: str, *, paper: str = "", name: str | None = None, **facts: Any) -
         return method
 
     return enter
+
+
+def _nearest_kind(word: str) -> str:
+    """Return the end of a message about an unknown kind; a role, such as `"view"`, is the role of a part."""
+    role = word.strip().lower().replace("-", "_").removesuffix("s")
+    return f"its methods are of kind 'part', with role {role!r}" if role in get_args(Role) else nearest(word, KINDS)
 
 
 def _with_checks(kind: str, method: Any, facts: Facts) -> Any:
@@ -238,7 +245,7 @@ def cards(kind: str | None = None) -> Iterator[Card]: ...
 def cards(kind: str | None = None) -> Iterator[Card[Any]]:
     """Return every card, or every card of one kind, sorted by kind and name."""
     if kind is not None and kind not in KINDS:
-        raise InputError(f"unknown kind {kind!r}; {nearest(kind, KINDS)}")
+        raise InputError(f"unknown kind {kind!r}; {_nearest_kind(kind)}")
     _load()
     order = sorted(_CARDS, key=lambda key: (KINDS.index(key[0]), key[1]))
     return (_CARDS[key] for key in order if kind in (None, key[0]))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from underfire.catalog import card
 from underfire.errors import InputError
-from underfire.measures.arrays import is_map, ratio
+from underfire.measures.arrays import as_map, ratio
 from underfire.measures.maps import informative, ranks, resize, top_count
 
 _ADEBAYO = "Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, Sanity Checks for Saliency Maps, NeurIPS 2018"
@@ -26,7 +26,7 @@ def common_grid(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         InputError: there are no maps, or their lengths differ.
     """
-    if not maps or len({len(is_map(m)) for m in maps.values()}) > 1:
+    if not maps or len({len(as_map(m)) for m in maps.values()}) > 1:
         lengths = {name: len(m) for name, m in maps.items()}
         raise InputError(f"maps must be of the same images, one batch from each interpreter, got lengths {lengths}")
     size = max(m.shape[2] for m in maps.values()), max(m.shape[3] for m in maps.values())
@@ -46,7 +46,7 @@ def tie_groups(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def average_ranks(m: Tensor) -> Tensor:
     """Return the rank of every pixel, `[B, h·w]`: 0 is the smallest; equal pixels get the mean of their ranks."""
-    values, order = is_map(m).flatten(1).sort(dim=1)
+    values, order = as_map(m).flatten(1).sort(dim=1)
     first, last = tie_groups(values)
     return torch.empty_like(values).scatter_(1, order, (first + last).to(values.dtype) / 2)
 

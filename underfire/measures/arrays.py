@@ -13,13 +13,13 @@ def wide(t: Tensor) -> Tensor:
     return t if t.dtype in (torch.float32, torch.float64) else t.float()
 
 
-def same_shape(a: Tensor, b: Tensor) -> None:
+def require_same_shape(a: Tensor, b: Tensor) -> None:
     """Raise InputError unless the two batches have the same shape."""
     if a.shape != b.shape:
         raise InputError(f"the two batches must have the same shape, got {tuple(a.shape)} and {tuple(b.shape)}")
 
 
-def is_map(m: Tensor) -> Tensor:
+def as_map(m: Tensor) -> Tensor:
     """Return the maps as float32 or float64 (see `wide`).
 
     Raises:

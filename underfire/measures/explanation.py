@@ -20,7 +20,7 @@ from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures import deletion_insertion as curves
 from underfire.measures import fidelities as removals
-from underfire.measures.arrays import is_map, ratio
+from underfire.measures.arrays import as_map, ratio
 from underfire.measures.deletion_insertion import deletion, deletion_curve, insertion, insertion_curve
 from underfire.measures.fidelities import fidelity, fidelity_over_chance, removal
 from underfire.measures.maps import informative
@@ -62,7 +62,7 @@ def undefined(m: Tensor) -> dict[int, str]:
 def gap(m: Tensor, f: Tensor, f0: Tensor) -> Tensor:
     """Return the relative error of the map's sum as an estimate of the change of score `f - f0`, `[B]`."""
     change = f - f0
-    return ratio((is_map(m).sum((1, 2, 3)).to(change) - change).abs(), change.abs())
+    return ratio((as_map(m).sum((1, 2, 3)).to(change) - change).abs(), change.abs())
 
 
 @card(
@@ -86,7 +86,7 @@ def completeness_gap(
     Raises:
         InputError: the shapes do not fit. ModelError: the model returns NaN.
     """
-    if len(is_map(m)) != len(x):
+    if len(as_map(m)) != len(x):
         raise InputError(f"images and maps do not fit: got {tuple(x.shape)} and {tuple(m.shape)}")
     if not isinstance(baseline, str) and baseline.shape not in (x.shape, x.shape[1:]):
         wanted = tuple(x.shape[1:])

@@ -14,21 +14,21 @@ from torch.nn import functional as F
 
 from underfire.catalog import card
 from underfire.errors import InputError
-from underfire.measures.arrays import is_map, ratio
+from underfire.measures.arrays import as_map, ratio
 
 _PAPER = "Zhang et al., Interpretable Deep Learning under Fire, USENIX Security 2020"
 
 
 def normalise(m: Tensor) -> Tensor:
     """Return each map scaled to [0, 1] by its minimum and maximum; a constant map becomes zeros."""
-    m = is_map(m)
+    m = as_map(m)
     low, high = m.amin((1, 2, 3), keepdim=True), m.amax((1, 2, 3), keepdim=True)
     return torch.where(high > low, ratio(m - low, high - low), m - low)
 
 
 def resize(m: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the maps on a grid of `size` (H, W), by bilinear interpolation, with antialiasing if they shrink."""
-    m = is_map(m)
+    m = as_map(m)
     if m.shape[2:] == tuple(size):
         return m
     shrinks = m.shape[2] > size[0] or m.shape[3] > size[1]
@@ -64,14 +64,14 @@ def map_l2(m: Tensor, n: Tensor) -> Tensor:
 
 def ranks(m: Tensor) -> Tensor:
     """Return the rank of every pixel in its map, int64 `[B, h·w]`: 0 is the largest, ties go by reading order."""
-    order = is_map(m).flatten(1).sort(dim=1, descending=True, stable=True).indices
+    order = as_map(m).flatten(1).sort(dim=1, descending=True, stable=True).indices
     places = torch.arange(order.shape[1], device=m.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)
 
 
 def informative(m: Tensor) -> Tensor:
     """Return whether each map is finite and not constant, and therefore ranks its pixels, bool `[B]`."""
-    m = is_map(m)
+    m = as_map(m)
     low, high = m.amin((1, 2, 3)), m.amax((1, 2, 3))
     return torch.isfinite(low) & torch.isfinite(high) & (high > low)
 

@@ -8,13 +8,13 @@ from torch import Tensor
 from underfire.catalog import card
 from underfire.domains import IMAGES, Domain
 from underfire.errors import InputError
-from underfire.measures.arrays import same_shape, wide
+from underfire.measures.arrays import require_same_shape, wide
 
 _PAPER = "Carlini and Wagner, Towards Evaluating the Robustness of Neural Networks, IEEE S&P 2017"
 
 
 def _difference(x: Tensor, x_adv: Tensor) -> Tensor:
-    same_shape(x, x_adv)
+    require_same_shape(x, x_adv)
     return (wide(x_adv) - wide(x)).flatten(1)
 
 
@@ -50,7 +50,7 @@ def l0_pixels(x: Tensor, x_adv: Tensor) -> Tensor:
     Raises:
         InputError: `x` and `x_adv` are not images `[B, C, H, W]` of one shape.
     """
-    same_shape(x, x_adv)
+    require_same_shape(x, x_adv)
     if x.dim() != 4:
         raise InputError(f"images must be [B, C, H, W] to count pixels, got {tuple(x.shape)}")
     changed = (x_adv != x).any(1)

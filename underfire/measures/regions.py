@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from underfire.errors import InputError, nearest
-from underfire.measures.arrays import is_map
+from underfire.measures.arrays import as_map
 from underfire.measures.maps import normalise
 
 SWEEPS: dict[str, tuple[float, ...]] = {
@@ -46,7 +46,7 @@ def regions(m: Tensor, rule: str, alphas: Sequence[float] | None = None) -> Tens
         alphas: the thresholds; None is those of `thresholds_of(rule)`.
     """
     tried = thresholds_of(rule) if alphas is None else alphas
-    scaled = normalise(is_map(m)).flatten(1)
+    scaled = normalise(as_map(m)).flatten(1)
     limits = scaled.new_tensor(tried).expand(len(m), -1)
     if rule == "mean":
         limits = limits * scaled.mean(1, keepdim=True)

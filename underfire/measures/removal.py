@@ -14,7 +14,7 @@ from torch import Tensor
 from underfire.attribution.fills import fill_image
 from underfire.attribution.variants import Model, class_answers
 from underfire.errors import InputError
-from underfire.measures.arrays import check_images, is_map
+from underfire.measures.arrays import as_map, check_images
 from underfire.measures.maps import ranks, resize
 
 
@@ -65,7 +65,7 @@ def pixel_order(m: Tensor, x: Tensor) -> Tensor:
     """
     if x.dim() != 4 or len(m) != len(x):
         raise InputError(f"images and maps do not fit: got {tuple(x.shape)} and {tuple(m.shape)}")
-    return ranks(resize(is_map(m), (x.shape[2], x.shape[3])))[None]
+    return ranks(resize(as_map(m), (x.shape[2], x.shape[3])))[None]
 
 
 def answers(

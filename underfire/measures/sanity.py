@@ -17,7 +17,7 @@ from underfire.attribution.variants import Interpreter
 from underfire.catalog import card
 from underfire.errors import InputError, nearest
 from underfire.measures.agreement import map_rank_correlation, map_top_overlap
-from underfire.measures.arrays import check_images, is_map
+from underfire.measures.arrays import as_map, check_images
 from underfire.measures.redrawing import copy_for_randomisation, redraw, restore_weights
 from underfire.measures.sensitivity import maps_in_chunks
 from underfire.measures.ssim import map_ssim
@@ -28,7 +28,7 @@ _PAPER = "Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, Sanity Checks for 
 
 def absolute_rank_correlation(m: Tensor, n: Tensor) -> Tensor:
     """Return `map_rank_correlation` of the absolute values, `[B]`, which does not depend on the sign of a map."""
-    return map_rank_correlation(is_map(m).abs(), is_map(n).abs())
+    return map_rank_correlation(as_map(m).abs(), as_map(n).abs())
 
 
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

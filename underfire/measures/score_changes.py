@@ -13,7 +13,7 @@ from underfire.attribution.fills import fill_image
 from underfire.attribution.variants import Model, class_answers
 from underfire.catalog import card
 from underfire.errors import InputError
-from underfire.measures.arrays import is_map, ratio, wide
+from underfire.measures.arrays import as_map, ratio, wide
 from underfire.measures.maps import resize
 from underfire.validate import default_generator
 
@@ -84,7 +84,7 @@ def infidelity(
         raise InputError(f"perturbation {perturbation!r} is unknown; choices: {', '.join(PERTURBATIONS)}")
     if samples < 1 or noise <= 0:
         raise InputError(f"samples must be at least 1 and noise positive, got {samples} and {noise}")
-    if x.dim() != 4 or len(is_map(m)) != len(x):
+    if x.dim() != 4 or len(as_map(m)) != len(x):
         raise InputError(f"images and maps do not fit: got {tuple(x.shape)} and {tuple(m.shape)}")
     size, generator = (x.shape[2], x.shape[3]), default_generator(generator, x.device)
     # draw the changes I

@@ -14,7 +14,7 @@ from underfire.attribution.variants import Interpreter, Model
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.hooks import frozen
-from underfire.measures.arrays import check_images, is_map, ratio
+from underfire.measures.arrays import as_map, check_images, ratio
 from underfire.validate import default_generator
 
 
@@ -22,7 +22,7 @@ def maps_in_chunks(interpreter: Interpreter, model: Model, x: Tensor, y: Tensor,
     """Return the maps of the images, `[B, 1, h, w]`, without a graph, computed for `chunk` images at a time."""
     with frozen(model), torch.no_grad():
         parts = zip(x.detach().split(chunk), y.split(chunk), strict=True)
-        return torch.cat([is_map(interpreter(model, images, classes)) for images, classes in parts])
+        return torch.cat([as_map(interpreter(model, images, classes)) for images, classes in parts])
 
 
 @card(

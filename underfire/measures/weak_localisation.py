@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from underfire.catalog import card
 from underfire.errors import InputError
-from underfire.measures.arrays import is_map, ratio
+from underfire.measures.arrays import as_map, ratio
 from underfire.measures.maps import informative, resize
 from underfire.measures.regions import choose_on_other_half, regions, thresholds_of
 
@@ -91,7 +91,7 @@ def localise(
     Raises:
         InputError: the rule is unknown, or the shapes do not fit.
     """
-    m = is_map(m)
+    m = as_map(m)
     known = informative(m)
     boxes = boxes.to(m.device)
     boxes = boxes[:, None] if boxes.dim() == 2 else boxes

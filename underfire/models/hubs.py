@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from underfire.domains import IMAGES, Domain
-from underfire.errors import ModelError, nearest
+from underfire.errors import ModelError, ModelNotice, nearest
 from underfire.extras import declare_missing_operators, import_extra
 from underfire.own_code import literal
 
@@ -45,6 +45,14 @@ def timm(name: str, options: Options) -> LoadedModel:
         raise ModelError(f"timm has no model {name!r}; {_nearest(name, package.list_models())}")
     given = {"pretrained": True, **_values(options)}
     module = quietly(f"timm:{name}", lambda: package.create_model(name, **given))
+    published, wanted = module.pretrained_cfg.get("num_classes"), given.get("num_classes")
+    if given["pretrained"] and None not in (published, wanted) and published != wanted:
+        warnings.warn(
+            f"timm:{name} was trained for {published} classes: its last layer for {wanted} is random; for your weights: "
+            f"FILE?arch=timm:{name}&num_classes={wanted}",
+            ModelNotice,
+            stacklevel=2,
+        )
     return LoadedModel(module, module.pretrained_cfg["mean"], module.pretrained_cfg["std"])
 
 
