@@ -48,7 +48,7 @@ def timm(name: str, options: Options) -> LoadedModel:
     published, wanted = module.pretrained_cfg.get("num_classes"), given.get("num_classes")
     if given["pretrained"] and None not in (published, wanted) and published != wanted:
         warnings.warn(
-            f"timm:{name} was trained for {published} classes: its last layer for {wanted} is random; for your weights: "
+            f"timm:{name} was trained for {published} classes: its layer for {wanted} is random; for your weights: "
             f"FILE?arch=timm:{name}&num_classes={wanted}",
             ModelNotice,
             stacklevel=2,
