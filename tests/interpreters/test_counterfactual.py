@@ -49,7 +49,7 @@ def smallest(w, x, lack, beta):
 @pytest.mark.parametrize("beta", [0.0, 0.1, 30.0])
 def test_on_a_linear_model_the_change_is_the_smallest(plane, beta):
     model, x, y = plane
-    found = counterfactual(model, x, y, sparsity=beta, smoothness=0.0, steps=600)
+    found = counterfactual(model, x, y, sparsity=beta, smoothness=0.0, steps=600, levels=None)
     assert model(found).argmax(1).tolist() == [1] * 5
     change = (found - x).flatten(1)
     lack = -(x.flatten(1) @ model.w + model.b)
@@ -72,7 +72,7 @@ def test_a_large_weight_of_l1_changes_the_one_most_telling_entry(plane):
         model.b.copy_(-(x.flatten(1) @ model.w).min() - 0.3)  # so near that one entry is enough
     y = model(x).argmax(1)
     lack = -(x.flatten(1) @ model.w + model.b)
-    change = (counterfactual(model, x, y, sparsity=100.0, smoothness=0.0, steps=600) - x).flatten(1)
+    change = (counterfactual(model, x, y, sparsity=100.0, smoothness=0.0, steps=600, levels=None) - x).flatten(1)
     best = model.w.abs().argmax()
     near = lack.abs() < 0.25 * model.w.abs().max()
     assert near.any()
@@ -148,6 +148,49 @@ def test_smoothness_trades_size_for_total_variation(plane):
     assert bool((size(smooth) + 0.3 * variation(smooth) < size(rough) + 0.3 * variation(rough)).all())
 
 
+@pytest.fixture(scope="module")
+def digits():
+    model = uf.models.load("zoo:cluttered_digits")
+    batch = uf.data.load("cluttered-digits:test", n=2, seed=0)[:2]
+    return model, batch.x, model.predict(batch.x).argmax(1)
+
+
+def cost(x, changed):
+    """Return the cost of a change with the default weights of L1, L2 and TV."""
+    d = (changed - x).double()
+    steps = torch.cat([d.diff(dim=k).flatten(1).abs() for k in (2, 3)], 1)
+    huber = torch.where(steps < 0.02, steps.square() / 0.04, steps - 0.01)
+    return 0.1 * d.abs().sum((1, 2, 3)) + d.square().sum((1, 2, 3)) + 0.1 * huber.sum(1)
+
+
+def test_the_change_costs_no_more_than_the_nearest_one(digits, network, images):
+    """Even where the steps find nothing."""
+    cases = (digits, (network("relu"), images, network("relu")(images).argmax(1).detach()))
+    for model, x, y in cases:
+        nearest = uf.attacks.ddn(model, x, y)
+        found = counterfactual(model, x, y, steps=1, binary_search_steps=1, levels=None)
+        assert torch.equal(model.predict(found).argmax(1) != y, model.predict(nearest).argmax(1) != y)
+        assert bool((cost(x, found) <= cost(x, nearest) * (1 + 1e-5)).all())
+
+
+@pytest.mark.parametrize("on_grid", [True, False])
+def test_the_change_lasts_in_a_stored_image(digits, on_grid):
+    """For images of 256 grey levels and for others; without rounding, it is often lost."""
+    model, x, y = digits
+    x = (x * 255).round() / 255 if on_grid else x + 0.001 * (1 - x)
+    found = counterfactual(model, x, y, steps=5, binary_search_steps=2)
+    stored = (found * 255).round() / 255
+    for image in (found, stored):
+        assert bool((model.predict(image).argmax(1) != y).all())
+    levels = (found - x) * 255
+    assert torch.allclose(levels, levels.round(), atol=1e-3)
+    if on_grid:
+        assert torch.allclose(stored, found, atol=1e-6)
+    goal = (y + 1) % 10
+    aimed = counterfactual(model, x[:1], y[:1], goal=goal[:1], steps=5, binary_search_steps=2)
+    assert model.predict((aimed * 255).round() / 255).argmax(1).tolist() == goal[:1].tolist()
+
+
 def test_bad_input_is_named(network, images):
     model, x = network("relu"), images
     y = model(x).argmax(1).detach()
@@ -155,6 +198,8 @@ def test_bad_input_is_named(network, images):
         counterfactual(model, x, y, goal=y)
     with pytest.raises(InputError, match="0 < step_size < 0.5"):
         counterfactual(model, x, y, step_size=1.0)
+    with pytest.raises(InputError, match="levels .* got 1"):
+        counterfactual(model, x, y, levels=1)
     with pytest.raises(InputError, match="steps .* got 0"):
         counterfactual(model, x, y, steps=0)
     with pytest.raises(DataError, match=r"got \(2, 3, 9"):

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.nearest import Nearest, evaluate_clean, max_distance
-from underfire.ascent.objectives import log_odds
-from underfire.ascent.step import succeeded, value_and_grad
-from underfire.ascent.step_rules import cosine
+from underfire.ascent.decoupled import descend
+from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.catalog import card
 from underfire.domains import ADDITIVE, domain_of
 from underfire.errors import InputError
-from underfire.gradients.smoothing import unit
 from underfire.hooks import frozen
-from underfire.validate import at_least_one, per_sample
+from underfire.validate import at_least_one
 
 
 @card(
@@ -68,19 +64,5 @@ def ddn(
         at = at.take((~nearest.found).nonzero().squeeze(1))
         if len(at.index) == 0:
             return nearest.x_adv
-        x, most = nearest.x[at.index], max_distance(nearest)[at.index]
-        z, length, alpha = x, most.clamp_max(first), cosine(1.0, 0.01)
-        for step in range(steps):
-            # forward and backward pass; record the successes
-            logits, _, g = value_and_grad(model, log_odds(), z, at)
-            success = succeeded(logits, at.y, at.goal)
-            nearest.update(z, success, at.index)
-            # shrink or grow the length, and rescale the new direction to it
-            length = torch.where(success, length * (1 - gamma), length * (1 + gamma)).minimum(most)
-            direction = z - x + alpha(step, steps) * unit(nearest.threat.restrict(g, x), 2)
-            z = nearest.threat.clip(x, x + per_sample(length, x) * unit(direction, 2))
-            if levels is not None:
-                z = (z * (levels - 1)).round_() / (levels - 1)
-        with torch.no_grad():
-            nearest.update(z, succeeded(model(z), at.y, at.goal), at.index)
+        descend(model, at, nearest, steps, gamma=gamma, first=first, levels=levels)
     return nearest.x_adv

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from underfire.ascent import decoupled
 from underfire.ascent.binary_search import BinarySearch
+from underfire.ascent.nearest import Nearest
 from underfire.ascent.objectives import Objective, carlini, margin, objective
 from underfire.ascent.step import Best, Step, Targets, succeeded, value_and_grad
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
-from underfire.domains import check_inputs
+from underfire.domains import check_inputs, domain_of
 from underfire.errors import InputError, ModelError
 from underfire.gradients.estimators import autograd
 from underfire.hooks import frozen, shared_forward
@@ -18,6 +20,8 @@ from underfire.interpreters.counterfactual.plausibility import KINK, plausible
 from underfire.validate import at_least_one, check_classes, check_goal, per_sample
 
 _HALVINGS = 14  # bisections of the change at the end
+_NEAREST_STEPS = 100  # steps of the search for the nearest change in L2
+_GROWTHS, _GROWTH = 14, 1.25  # how often a change is made longer until it survives rounding, and by which factor
 _ENTRY = 0.01  # most that the L1 term alone may change a value of the image in one step
 
 
@@ -43,9 +47,10 @@ def counterfactual(
     theta: float = 1.0,
     c: float = 2.0,
     confidence: float = 0.0,
-    steps: int = 200,
+    steps: int = 100,
     binary_search_steps: int = 5,
     step_size: float = 0.1,
+    levels: int | None = 256,
 ) -> Tensor:
     """Find the smallest change of an image, sparse and plausible, that makes the model predict another class.
 
@@ -53,7 +58,8 @@ def counterfactual(
     box, with a binary search over `c` for each image. The hinge is the lead, in logits, that the other class still
     lacks to be predicted; TV is the total variation of the change; the prototype term is the squared distance in
     feature space to the mean of the `k` nearest known images of the other class, divided by that of the unchanged
-    image. At the end, the change is shortened as far as the model still predicts the other class.
+    image. The nearest change in L2 (as DDN finds it) competes with what the steps find, so that the result costs no
+    more. At the end, the cheapest change is shortened as far as the model still predicts the other class, and rounded.
 
     The result shows what the model relies on. For a network that is not trained to resist attacks, this is often noise,
     even with large weights for plausible images.
@@ -76,6 +82,8 @@ def counterfactual(
         steps: most steps for one `c`; an image that no longer improves stops earlier.
         step_size: length of the first step, as a share of the gradient; reduced if `sparsity` or `smoothness` is large.
             It falls with the square root of the number of remaining steps.
+        levels: number of grey levels in which the images will be stored, 256 in a PNG of 8 bits: the change is rounded
+            to whole levels, and made longer where it would not survive that. None does not round.
 
     Returns:
         The changed images, shaped like `x`, in the box. An image is returned unchanged if the model already predicts
@@ -86,6 +94,8 @@ def counterfactual(
             image has the class. ModelError: logits or their gradient are not finite.
     """
     at_least_one(steps=steps, binary_search_steps=binary_search_steps, k=k)
+    if levels is not None and levels < 2:
+        raise InputError(f"levels must be at least 2 grey levels, such as 256, got {levels}")
     if not (0 < step_size < 0.5 and c > 0) or min(sparsity, smoothness, theta, confidence) < 0:
         raise InputError(
             "counterfactual needs 0 < step_size < 0.5, c > 0 and sparsity, smoothness, theta, confidence >= 0; got "
@@ -114,11 +124,15 @@ def counterfactual(
         # the unit of c, from logits and gradients of the unchanged images
         unit = search.sufficient_weight(targets)
         weights = BinarySearch(x, c)
+        # begin with the nearest change in L2, to which another class than that of the descents may belong
+        search.keep_nearest(targets)
         # binary search over c
         for _ in range(binary_search_steps):
             reached = search.descend(targets, weights.c[targets.index] * unit, steps, step_size)
             weights.update(reached, targets.index)
         search.shorten(targets)
+        if levels is not None:
+            search.round(targets, levels)
     return search.best.x_adv
 
 
@@ -159,13 +173,19 @@ class _Search:
         # where the slope of L2² and L1 along the change equals that of the hinge
         return (2 * lack / flat.square().sum(1) + self.sparsity / flat.amax(1)).clamp_max(1e12)
 
-    def keep_best(self, z: Tensor, logits: Tensor, other: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Keep images that succeed at a lower cost than before; return which succeed and all costs, `[M]`."""
+    def keep_best(
+        self, z: Tensor, logits: Tensor, other: Tensor, targets: Targets, only: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Keep images that succeed at a lower cost than before; return which succeed and all costs, `[M]`.
+
+        `only` says which images may count as a success, bool `[M]`; None is all.
+        """
         change = (z - self.x[targets.index]).flatten(1)
         cost = self.sparsity * change.abs().sum(1) + change.square().sum(1) - other
         success = succeeded(logits, targets.y, targets.goal) & (
             self.lead(targets.step(self.model, z, logits)) >= self.confidence
         )
+        success = success if only is None else success & only
         self.best.update(z[success], success[success], -cost[success], targets.index[success])
         return success, cost
 
@@ -202,6 +222,56 @@ class _Search:
                     targets = targets.take(improves)
         return succeeded_once
 
+    def keep_nearest(self, targets: Targets) -> None:
+        """Keep the nearest success of every image in L2, as DDN finds it."""
+        nearest = Nearest(self.x, "l2", domain=domain_of(self.model))
+        decoupled.descend(self.model, targets, nearest, _NEAREST_STEPS)
+        z = nearest.x_adv[targets.index]
+        with torch.no_grad():
+            logits = self.model(z)
+            self.keep_best(z, logits, self.other(targets, z, logits), targets)
+
+    def other(self, targets: Targets, z: Tensor, logits: Tensor) -> Tensor:
+        """Return minus the other terms of changed images `z`, `[M]`."""
+        terms = self.other_terms
+        return logits.new_zeros(len(z)) if terms is None else terms(targets.step(self.model, z, logits))
+
+    @torch.no_grad()
+    def round(self, targets: Targets, levels: int) -> None:
+        """Round the changes to whole grey levels, so that the images keep their class when they are stored.
+
+        The change is made longer until the rounded one succeeds, and then shortened as far as it does. An image without
+        a success that can be stored keeps the one that cannot.
+        """
+        targets = targets.take(self.best.found[targets.index].nonzero().squeeze(1))
+        if not len(targets.index):
+            return
+        before, self.best = self.best, Best(self.x)
+        x, far = self.x[targets.index], before.x_adv[targets.index]
+
+        def succeeds(length: Tensor) -> Tensor:
+            z = (x + (length * (far - x) * (levels - 1)).round() / (levels - 1)).clamp(0, 1)
+            stored = self.model((z * (levels - 1)).round() / (levels - 1))
+            lasts = succeeded(stored, targets.y, targets.goal)
+            logits = self.model(z)
+            success, _ = self.keep_best(z, logits, self.other(targets, z, logits), targets, only=lasts)
+            return per_sample(success, x)
+
+        # make the changes longer
+        low, high = x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
+        for _ in range(_GROWTHS):
+            success = succeeds(high)
+            if bool(success.all()):
+                break
+            low, high = torch.where(success, low, high), torch.where(success, high, high * _GROWTH)
+        # shorten them
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            success = succeeds(middle)
+            low, high = torch.where(success, low, middle), torch.where(success, middle, high)
+        found = per_sample(self.best.found, self.x)
+        self.best.x_adv = torch.where(found, self.best.x_adv, before.x_adv)
+
     @torch.no_grad()
     def shorten(self, targets: Targets) -> None:
         """Bisect, for each image, how much of its change suffices for a success."""
@@ -215,11 +285,6 @@ class _Search:
             middle = (low + high) / 2
             z = (x + middle * (far - x)).clamp(0, 1)
             logits = self.model(z)
-            other = (
-                logits.new_zeros(len(z))
-                if self.other_terms is None
-                else self.other_terms(targets.step(self.model, z, logits))
-            )
-            success, _ = self.keep_best(z, logits, other, targets)
+            success, _ = self.keep_best(z, logits, self.other(targets, z, logits), targets)
             success = per_sample(success, x)
             low, high = torch.where(success, low, middle), torch.where(success, middle, high)
