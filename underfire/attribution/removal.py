@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from underfire.attribution.chunks import MEMORY, fast_memory, resolve_chunk
 from underfire.attribution.fills import fill_image
 from underfire.attribution.variants import Read, ask_variants, class_output, require_finite_answers
-from underfire.hooks import frozen
+from underfire.hooks import folded, frozen
 from underfire.incremental import IncrementalForward, Intervals, NotReusable
 
 Edges = tuple[Tensor, Tensor]
@@ -43,7 +43,7 @@ def score_drops(
     with torch.set_grad_enabled(attached):
         if reuse and not attached and len(x) and len(rows[0]):
             try:
-                with frozen(model):
+                with frozen(model), folded(model, x):
                     room = fast_memory(memory, x.device) * 2**20 if chunk is None else None
                     return _incremental_drops(model, x.detach(), y, rows, columns, fill_with, read, size, room)
             except NotReusable:  # a network whose passes differ gets whole images, below

@@ -7,6 +7,7 @@ removed, hidden or added.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from underfire.attribution.chunks import MEMORY, image_chunk, in_chunks, resolve_chunk
 from underfire.attribution.scores import class_score
 from underfire.errors import ModelError, Unsupported
-from underfire.hooks import frozen
+from underfire.hooks import folded, frozen
 
 Model = Callable[[Tensor], Tensor]
 """A callable that maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`."""
@@ -24,6 +25,7 @@ Interpreter = Callable[[Any, Tensor, Tensor], Tensor]
 Read = Callable[[Tensor, Tensor], Tensor]
 """A callable `(logits [n, K], y [n]) -> [n, ...]` that returns what is kept of the logits of each variant."""
 
+_MANY = 16  # variants from which the pass that finds foldable batch norms is worth its time
 OUTPUTS = ("logit", "probability")
 
 
@@ -60,7 +62,8 @@ def ask_variants(
     """Return what `read` keeps of the logits for `count` variants of every image, `[B, count, ...]`.
 
     All variants of all images form one batch, which goes through the model chunk by chunk. The result carries a graph
-    to `x` if gradients are enabled and `x` requires one; the passes are then repeated in the backward pass.
+    to `x` if gradients are enabled and `x` requires one; the passes are then repeated in the backward pass. Without
+    a graph, batch norms are folded into the convolutions before them (see `hooks.folded`).
 
     Args:
         count: number of variants of each image.
@@ -86,7 +89,8 @@ def ask_variants(
         class_score(logits[:1].expand(len(x), -1), y)  # check the classes of all images, not only of this chunk
         return read(logits, y[image])
 
-    answers = in_chunks(ask_chunk, len(x) * count, chunk, attached=attached)
+    with nullcontext() if attached or count < _MANY else folded(model, x):
+        answers = in_chunks(ask_chunk, len(x) * count, chunk, attached=attached)
     return require_finite_answers(answers.unflatten(0, (count, len(x))).transpose(0, 1))
 
 

@@ -5,6 +5,7 @@ user's module (`module.named_modules()`), not of the `Classifier` around it.
 """
 
 from underfire.hooks.finding import as_maps, last_spatial_layer, layout_of, pooled_head, spatial_layers
+from underfire.hooks.folding import folded
 from underfire.hooks.layouts import Layout
 from underfire.hooks.pyramid import PyramidLevel, feature_pyramid
 from underfire.hooks.reading import (
@@ -33,6 +34,7 @@ __all__ = [
     "channels_of",
     "deconv_relu",
     "feature_pyramid",
+    "folded",
     "forward_from_layers",
     "frozen",
     "guided_relu",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from underfire.attribution.gradients import backward_to_input, check_double_back
 from underfire.attribution.scores import check_y, score
 from underfire.catalog import card
 from underfire.errors import InputError, nearest
-from underfire.hooks import bypass_cache, capture_relu_rule, frozen
+from underfire.hooks import bypass_cache, capture_relu_rule, folded, frozen
 from underfire.measures.explanation import gap
 from underfire.validate import per_sample, require_finite
 
@@ -91,7 +92,7 @@ def integrated_gradients(
                 g = backward_to_input(model, point, classes[row], neuron, twice=twice)
             return weights.view(steps, -1, 1, 1, 1)[step] * g.unsqueeze(1)
 
-        with frozen(model):
+        with frozen(model), nullcontext() if neuron is not None or twice else folded(model, x):
             return sum_in_chunks(gradients, steps, chunk_size, ends, starts)
 
     if attached and not twice:

@@ -11,7 +11,7 @@ from underfire.attribution.chunks import MEMORY, resolve_chunk
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.errors import InputError, ModelError
-from underfire.hooks import frozen
+from underfire.hooks import folded, frozen
 from underfire.interpreters.mask.game import MaskGame, mask_game, mask_step
 from underfire.validate import default_generator, require_finite
 
@@ -109,7 +109,7 @@ def mask(
     for current in games:
         # each chunk has its own game, with the same random numbers
         source_of_chunk = torch.Generator(source.device).manual_seed(seed)
-        with frozen(model):
+        with frozen(model), folded(model, x):
             m, state = current.start(), None
             for number in range(current.variant.steps if steps is None else steps):
                 m, state = mask_step(current, m, state, drawn=current.draw(source_of_chunk), step_size=step_size)
