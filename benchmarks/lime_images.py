@@ -206,7 +206,7 @@ def rows(found: dict[str, Any]) -> list[Row]:
             )
         for quantity in QUANTITIES:
             value = "; ".join(_format(name, result[name][quantity], result[PACKAGE][quantity]) for name in seconds)
-            wanted = f"more than {result[PACKAGE][quantity]['top 5 in common']:.0%} in common"
+            wanted = f"no less than {result[PACKAGE][quantity]['top 5 in common']:.0%} in common"
             table.append(
                 (
                     f"{setting}, {quantity}: agreement of the top 5 superpixels between {result['seeds']} seeds",

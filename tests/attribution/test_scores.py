@@ -54,6 +54,11 @@ def test_a_chunk_within_memory():
     with_gradients = image + features + 2 * 2 * features  # what both layers hold, and twice what the second moves
     assert chunk_within(model, x, 1, gradients=True) == 2**20 // with_gradients
     assert chunk_within(model, x, 1, gradients=False) == 2**20 // (2 * features)
+    # without gradients, on a CPU: 6 MiB for a layer of small images, and up to six larger images in 24 MiB
+    assert chunk_within(model, x, gradients=False) == 6 * 2**20 // (2 * features)
+    large = nn.Conv2d(1, 64, 1)
+    assert chunk_within(large, torch.zeros(1, 1, 128, 128), gradients=False) == 24 // (4 * 65 / 64)
+    assert chunk_within(large, torch.zeros(1, 1, 110, 110), gradients=False) == 6
     with pytest.raises(InputError, match="memory of 0.001 MiB"):
         chunk_within(model, x, 0.001, gradients=True)
 

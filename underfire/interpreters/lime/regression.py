@@ -46,7 +46,7 @@ def lime_fit(
     *,
     superpixels: str | Tensor = "quickshift",
     segments: int = 50,
-    samples: int = 1000,
+    samples: int = 500,
     fill: str | float = "mean",
     output: str = "logit",
     design: str = "orthogonal",
