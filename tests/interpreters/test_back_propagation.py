@@ -8,6 +8,7 @@ from torch import nn
 
 import underfire as uf
 from tests.networks import rand, randn
+from underfire.attribution.gradients import drawn_points
 from underfire.errors import DataError, InputError, ModelError, Unsupported
 from underfire.hooks import deconv_relu, guided_relu, shared_forward, smooth_relu
 from underfire.interpreters import deconvnet, gradient, gradient_input, guided_backprop, integrated_gradients
@@ -88,6 +89,75 @@ def test_the_maps_derivative_costs_as_much_again_and_is_that_of_single_passes(ca
             if double_backward == "finite_difference":
                 assert count.forwards == count.backwards == 2 * 6 * len(x)
         assert torch.allclose(*slopes, rtol=1e-8, atol=1e-8 * slopes[0].abs().max().item())
+
+
+MEANS = {
+    "integrated_gradients": (partial(integrated_gradients, steps=4, baseline="blur"), "derivative_steps"),
+    "smooth_grad": (partial(smoothed, samples=4, absolute=False), "derivative_samples"),
+}
+
+
+def slope_of(run, model, x, y, chance=0, **options):
+    point = x.clone().requires_grad_()
+    weights = randn(len(x), 1, *x.shape[2:], seed=1, dtype=x.dtype)
+    with model.counting() as count:
+        shown = run(model, point, y, generator=torch.Generator().manual_seed(chance), **options)
+        (slope,) = torch.autograd.grad((weights * shown).sum(), point)
+    return shown.detach(), slope, count.backwards // len(x)
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_a_derivative_at_a_few_points_is_right_in_expectation_and_costs_less(case, name):
+    """The mean over all first points is the whole derivative; the map is the same."""
+    model, x, y = case
+    run, option = MEANS[name]
+    if name == "smooth_grad":  # the copies must be the same for all first points, which come after them
+        run = partial(run, noise=0.0)
+    shown, whole, passes = slope_of(run, model, x, y)
+    assert passes == 4 + 4
+    slopes = {}
+    for chance in range(24):
+        some, slope, passes = slope_of(run, model, x, y, chance, **{option: 1})
+        assert torch.allclose(some, shown) and passes == 4 + 1
+        slopes.setdefault(tuple(slope.flatten()[:3].tolist()) if name == "integrated_gradients" else 0, slope)
+    assert len(slopes) == (4 if name == "integrated_gradients" else 1)
+    assert torch.allclose(sum(slopes.values()) / len(slopes), whole, atol=1e-9 * whole.abs().max().item())
+    same = [slope_of(run, model, x, y, 5, **{option: 2}, chunk=chunk)[1] for chunk in (None, 3)]
+    assert torch.allclose(*same, rtol=1e-8, atol=1e-9 * whole.abs().max().item())
+    for wrong in (0, 5):
+        with pytest.raises(InputError, match=f"got {wrong}"):
+            slope_of(run, model, x, y, **{option: wrong})
+
+
+def test_few_points_are_drawn_equally_often():
+    for total, few in ((8, 1), (8, 2), (8, 3), (5, 4), (3, 3)):
+        draws = [drawn_points(total, few, torch.Generator().manual_seed(seed)) for seed in range(60)]
+        firsts = {int(points[0]): points for points in draws}
+        assert sorted(firsts) == list(range(total))
+        assert torch.cat(list(firsts.values())).bincount().tolist() == [few] * total
+        assert all(len(points.unique()) == few for points in draws)
+
+
+def test_the_derivative_of_smooth_grad_is_that_of_its_copies(network, case):
+    """Of the image and of the noise, whose size follows the image: against the mean of single maps."""
+    model, x, y = network("smooth", torch.float64), *case[1:]
+    draws = randn(3, 3, 10, 8).double()
+    weights = randn(4, 1, 10, 8, seed=1, dtype=torch.float64)
+    for chunk in (None, 5):
+        point, other = (x.clone().requires_grad_() for _ in range(2))
+        shown = smoothed(model, point, y, samples=3, absolute=False, chunk=chunk)
+        (slope,) = torch.autograd.grad((weights * shown).sum(), point)
+        sigma = 0.15 * (other.amax((1, 2, 3), keepdim=True) - other.amin((1, 2, 3), keepdim=True))
+        mean = sum(gradient(model, other + sigma * z, y, channels=True) for z in draws) / 3
+        (wanted,) = torch.autograd.grad((weights * mean.sum(1, keepdim=True)).sum(), other)
+        assert torch.allclose(shown, mean.sum(1, keepdim=True))
+        assert torch.allclose(slope, wanted, rtol=1e-6, atol=1e-9 * wanted.abs().max().item())
+
+
+def test_few_copies_need_plain_gradients(case):
+    for options in ({"interpreter": "guided_backprop"}, {"squared": True}, {"double_backward": "exact"}):
+        with pytest.raises(Unsupported, match="derivative_samples"):
+            smoothed(*case, samples=2, derivative_samples=1, **options)
 
 
 def test_baselines(case):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from underfire.attribution.scores import score
-from underfire.errors import Unsupported
+from underfire.errors import InputError, Unsupported
 from underfire.hooks import bypass_cache, capture_relu_rule, frozen, twice_differentiable, wide_relu
 from underfire.validate import require_finite
 
@@ -110,6 +110,66 @@ class _FiniteDifference(torch.autograd.Function):
         x, gradient = ctx.saved_tensors
         shift, d = wide_shift(grads[0])
         return (ctx.gradient_at(x + shift) - gradient) / d, None, None
+
+
+Sums = tuple[Tensor, ...]
+"""Sums over the points of a mean, one for each input and shaped like it."""
+
+
+def mean_gradient(
+    first: Callable[..., tuple[Tensor, Sums]],
+    again: Callable[..., Sums],
+    move: Callable[..., Sequence[Tensor]],
+    *inputs: Tensor,
+) -> Tensor:
+    """Return the mean gradient over points that are affine in the inputs; its derivative is a difference of gradients.
+
+    The gradients at all points are summed before the difference is taken, so that no point is asked a third time.
+
+    Args:
+        first: maps the inputs to the mean, `[B, C, H, W]`, and to what `again` returns for the same inputs.
+        again: maps the inputs to the sums of the gradients, each pulled back to the inputs.
+        move: maps `(shift, *inputs)` to the inputs for which every point is shifted by `shift`.
+        inputs: the first is differentiated, and so are the others.
+    """
+    return cast(Tensor, _MeanGradient.apply(capture_relu_rule(first), capture_relu_rule(again), move, *inputs))
+
+
+class _MeanGradient(torch.autograd.Function):
+    """A mean of gradients whose derivative is a finite difference for which all points are shifted."""
+
+    @staticmethod
+    def forward(ctx: Any, first: Any, again: Any, move: Any, *inputs: Tensor) -> Tensor:
+        mean, sums = first(*inputs)
+        ctx.save_for_backward(*inputs, *sums)
+        ctx.again, ctx.move = again, move
+        return cast(Tensor, mean)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        half = len(ctx.saved_tensors) // 2
+        inputs, before = ctx.saved_tensors[:half], ctx.saved_tensors[half:]
+        shift, d = wide_shift(grads[0])
+        after = ctx.again(*ctx.move(shift, *inputs))
+        return None, None, None, *((one - other) / d for one, other in zip(after, before, strict=True))
+
+
+def drawn_points(total: int, few: int | None, generator: torch.Generator) -> Tensor:
+    """Return `few` of `total` points, int64 `[few]`, evenly spaced from a random first one; None is all points.
+
+    Every point is drawn with the same probability, so that a sum over the drawn points, times `total / few`, has the
+    sum over all points as its expectation.
+
+    Raises:
+        InputError: `few` is not in 1 … total.
+    """
+    if few is None:
+        return torch.arange(total)
+    if not 1 <= few <= total:
+        raise InputError(f"the derivative needs 1 … {total} of the {total} points, got {few}")
+    first = torch.randint(total, (), generator=generator, device=generator.device).cpu()
+    return (first + torch.arange(few) * total // few) % total
 
 
 def wide_shift(v: Tensor) -> tuple[Tensor, Tensor]:

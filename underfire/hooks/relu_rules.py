@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -49,13 +49,28 @@ class _ReluRule:
         """Return the step from 0 to 1 where z passes `at`, shaped like z."""
         if self.tau is not None:
             return _step(z - at, self.tau)
-        step = (z > at).to(z.dtype)
         if self.width is None or not torch.is_grad_enabled():
-            return step
+            return (z > at).to(z.dtype)
+        return cast(Tensor, _WideStep.apply(z, at, self.width))
+
+
+class _WideStep(torch.autograd.Function):
+    """The unit step of z, with the derivative of a smooth step that is `width` root mean squares of z wide."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, at: float, width: float) -> Tensor:
+        ctx.save_for_backward(z)
+        ctx.at, ctx.width = at, width
+        return (z > at).to(z.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (z,) = ctx.saved_tensors
         wide = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
         size = per_sample(wide.detach().square().flatten(1).mean(1), z)
-        smooth = 0.5 * (wide - at) * torch.rsqrt((wide - at).square() + self.width**2 * size + 1e-12)
-        return step + (smooth - smooth.detach()).to(z.dtype)
+        # u / sqrt(u² + s) / 2 has the derivative s / sqrt(u² + s)³ / 2
+        s = ctx.width**2 * size + 1e-12
+        return grads[0] * (0.5 * s * ((wide - ctx.at).square() + s).rsqrt().pow(3)).to(z.dtype), None, None
 
 
 class Seen:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from underfire.attribution.chunks import MEMORY, resolve_chunk, sum_in_chunks
 from underfire.attribution.fills import fill_image
-from underfire.attribution.gradients import backward_to_input, check_double_backward, wide_shift
+from underfire.attribution.gradients import (
+    Sums,
+    backward_to_input,
+    check_double_backward,
+    drawn_points,
+    mean_gradient,
+)
 from underfire.attribution.scores import check_y, score
 from underfire.catalog import card
 from underfire.errors import InputError, nearest
-from underfire.hooks import bypass_cache, capture_relu_rule, folded, frozen
+from underfire.hooks import bypass_cache, folded, frozen
 from underfire.measures.explanation import gap
-from underfire.validate import per_sample, require_finite
+from underfire.validate import default_generator, per_sample, require_finite
 
 BASELINES: dict[str, str | float] = {"black": "black", "white": 1.0, "mean": "mean", "blur": "blur"}
 QUADRATURES = ("gauss-legendre", "left", "right", "middle")
@@ -50,6 +54,8 @@ def integrated_gradients(
     quadrature: str = "gauss-legendre",
     neuron: str | None = None,
     double_backward: str = "finite_difference",
+    derivative_steps: int | None = None,
+    generator: torch.Generator | None = None,
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
@@ -64,6 +70,9 @@ def integrated_gradients(
         quadrature: at which points the gradients are taken: `"gauss-legendre"`, or those of a Riemann sum, `"right"`
             (as in the paper), `"left"` or `"middle"`.
         double_backward: `"finite_difference"` or `"exact"` (see `attribution.gradients.input_gradient`).
+        derivative_steps: at how many of the points the map is differentiated by finite differences, drawn anew for
+            each map; the derivative is right in expectation, and an attack on the map costs less. None is all points.
+        generator: draws these points.
 
     Returns:
         The map, `[B, 1, H, W]`, in logits.
@@ -83,46 +92,38 @@ def integrated_gradients(
     twice = attached and double_backward == "exact"
     chunk_size = resolve_chunk(model, x, chunk, memory, gradients=True, twice=twice)
 
-    def mean_gradient(ends: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
-        """Return the sums of the gradients on the path with each column of weights `[steps, k]`, `[N, k, C, H, W]`."""
+    def sums(ends: Tensor, starts: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+        """Return the sums of the gradients at chosen points with each column of weights `[steps, k]`, `[N, k, ...]`."""
 
-        def gradients(row: Tensor, step: Tensor, ends: Tensor, starts: Tensor) -> Tensor:
+        def gradients(row: Tensor, number: Tensor, ends: Tensor, starts: Tensor) -> Tensor:
+            step = chosen[number]
             point = torch.lerp(starts[row], ends[row], per_sample(alphas[step], starts[row]))
             with bypass_cache(model):  # also when this pass is repeated in the backward pass
                 g = backward_to_input(model, point, classes[row], neuron, twice=twice)
             return weights.view(steps, -1, 1, 1, 1)[step] * g.unsqueeze(1)
 
         with frozen(model), nullcontext() if neuron is not None or twice else folded(model, x):
-            return sum_in_chunks(gradients, steps, chunk_size, ends, starts)
+            return sum_in_chunks(gradients, len(chosen), chunk_size, ends, starts)
 
+    every = torch.arange(steps, device=x.device)
     if attached and not twice:
-        # two sums: one for the derivative with respect to the image, one for that with respect to the baseline
+        # the sums for the derivatives with respect to the image and to the baseline, of all points or of a few
+        few = drawn_points(steps, derivative_steps, default_generator(generator, x.device)).to(x.device)
         both = torch.stack([alphas * shares, (1 - alphas) * shares], 1)
-        both_sums = capture_relu_rule(lambda ends, starts: mean_gradient(ends, starts, both))
-        mean = cast(Tensor, _MeanGradient.apply(ends, starts, both_sums))
+        of_few = torch.zeros_like(both).index_copy(0, few, both[few] * (steps / len(few)))
+
+        def first(ends: Tensor, starts: Tensor) -> tuple[Tensor, Sums]:
+            found = sums(ends, starts, torch.cat([both, of_few], 1), every)
+            return found[:, :2].sum(1), (found[:, 2], found[:, 3])
+
+        def again(ends: Tensor, starts: Tensor) -> Sums:
+            return sums(ends, starts, of_few, few).unbind(1)
+
+        mean = mean_gradient(first, again, lambda shift, *inputs: [t + shift for t in inputs], ends, starts)
     else:
-        mean = mean_gradient(ends, starts, shares).squeeze(1)
+        mean = sums(ends, starts, shares, every).squeeze(1)
     # multiply by the difference to the baseline, sum over channels, average over baselines
     return ((ends - starts) * require_finite(mean)).sum(1, keepdim=True).unflatten(0, (n, -1)).mean(0)
-
-
-class _MeanGradient(torch.autograd.Function):
-    """The mean gradient along the path; its derivative is a finite difference for which the whole path is shifted."""
-
-    @staticmethod
-    def forward(ctx: Any, ends: Tensor, starts: Tensor, both_sums: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        sums = both_sums(ends, starts)
-        ctx.save_for_backward(ends, starts, sums)
-        ctx.both_sums = both_sums
-        return sums.sum(1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        ends, starts, sums = ctx.saved_tensors
-        shift, d = wide_shift(grads[0])
-        to_ends, to_starts = ((ctx.both_sums(ends + shift, starts + shift) - sums) / d.unsqueeze(1)).unbind(1)
-        return to_ends, to_starts, None
 
 
 def baselines(x: Tensor, baseline: str | Tensor) -> Tensor:
