@@ -155,21 +155,23 @@ class _MeanGradient(torch.autograd.Function):
         return None, None, None, *((one - other) / d for one, other in zip(after, before, strict=True))
 
 
-def drawn_points(total: int, few: int | None, generator: torch.Generator) -> Tensor:
+def drawn_points(total: int, few: int | None, x: Tensor) -> Tensor:
     """Return `few` of `total` points, int64 `[few]`, evenly spaced from a random first one; None is all points.
 
     Every point is drawn with the same probability, so that a sum over the drawn points, times `total / few`, has the
-    sum over all points as its expectation.
+    sum over all points as its expectation. The images `x` seed the draw: the same images get the same points, and
+    every step of an attack, which changes them, gets others.
 
     Raises:
         InputError: `few` is not in 1 … total.
     """
     if few is None:
-        return torch.arange(total)
+        return torch.arange(total, device=x.device)
     if not 1 <= few <= total:
         raise InputError(f"the derivative needs 1 … {total} of the {total} points, got {few}")
-    first = torch.randint(total, (), generator=generator, device=generator.device).cpu()
-    return (first + torch.arange(few) * total // few) % total
+    bits = int(x.detach().double().sum().cpu().view(torch.int64))
+    first = torch.randint(total, (), generator=torch.Generator().manual_seed(bits % 2**63))
+    return ((first + torch.arange(few) * total // few) % total).to(x.device)
 
 
 def wide_shift(v: Tensor) -> tuple[Tensor, Tensor]:

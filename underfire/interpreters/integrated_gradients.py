@@ -23,7 +23,7 @@ from underfire.catalog import card
 from underfire.errors import InputError, nearest
 from underfire.hooks import bypass_cache, folded, frozen
 from underfire.measures.explanation import gap
-from underfire.validate import default_generator, per_sample, require_finite
+from underfire.validate import per_sample, require_finite
 
 BASELINES: dict[str, str | float] = {"black": "black", "white": 1.0, "mean": "mean", "blur": "blur"}
 QUADRATURES = ("gauss-legendre", "left", "right", "middle")
@@ -55,7 +55,6 @@ def integrated_gradients(
     neuron: str | None = None,
     double_backward: str = "finite_difference",
     derivative_steps: int | None = None,
-    generator: torch.Generator | None = None,
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
@@ -70,9 +69,8 @@ def integrated_gradients(
         quadrature: at which points the gradients are taken: `"gauss-legendre"`, or those of a Riemann sum, `"right"`
             (as in the paper), `"left"` or `"middle"`.
         double_backward: `"finite_difference"` or `"exact"` (see `attribution.gradients.input_gradient`).
-        derivative_steps: at how many of the points the map is differentiated by finite differences, drawn anew for
-            each map; the derivative is right in expectation, and an attack on the map costs less. None is all points.
-        generator: draws these points.
+        derivative_steps: at how many of the points the map is differentiated by finite differences, others in
+            every step of an attack; the derivative is right in expectation and costs less. None is all points.
 
     Returns:
         The map, `[B, 1, H, W]`, in logits.
@@ -108,7 +106,7 @@ def integrated_gradients(
     every = torch.arange(steps, device=x.device)
     if attached and not twice:
         # the sums for the derivatives with respect to the image and to the baseline, of all points or of a few
-        few = drawn_points(steps, derivative_steps, default_generator(generator, x.device)).to(x.device)
+        few = drawn_points(steps, derivative_steps, x)
         both = torch.stack([alphas * shares, (1 - alphas) * shares], 1)
         of_few = torch.zeros_like(both).index_copy(0, few, both[few] * (steps / len(few)))
 

@@ -57,8 +57,8 @@ def smooth_grad(
         neuron: passed to the method, which must have this option; None passes nothing.
         double_backward: passed to the method, which must have this option; None is the method's default.
         derivative_samples: for how many of the copies the map of the method `"gradient"` is differentiated by finite
-            differences, drawn anew for each map; the derivative is right in expectation, and an attack on the map costs
-            less. None is all copies.
+            differences, others in every step of an attack; the derivative is right in expectation and costs less. None
+            is all copies.
         memory: MiB for one chunk; a method with ReLU rules, such as `"guided_backprop"`, takes up to twice as much.
 
     Returns:
@@ -91,7 +91,7 @@ def smooth_grad(
     if derivative_samples is not None and not plain:
         raise Unsupported("derivative_samples needs the method 'gradient', finite differences, and no squares")
     if attached and plain:
-        few = drawn_points(samples, derivative_samples, source).to(x.device)
+        few = drawn_points(samples, derivative_samples, x)
         return reduce_channels(_mean_gradient(model, x, sigma, y, draws, few, neuron, chunk, memory), absolute)
     twice = attached and facts.second_order
     chunk_size = resolve_chunk(model, x, chunk, memory, gradients=True, twice=twice)
