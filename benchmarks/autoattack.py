@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 import underfire as uf
 from benchmarks.setting import cifar_resnet20, correct, declare_missing_operators, zoo
-from benchmarks.timing import Row, in_turn
+from benchmarks.timing import Row, in_turn, one_unit
 from underfire import models
-from underfire.hooks import frozen
 
 EPS = 8 / 255
 
@@ -52,11 +51,7 @@ def trained(n: int = 40) -> dict[str, Any]:
 def _compare(model: models.Classifier, x: Tensor, y: Tensor) -> dict[str, Any]:
     """Run each library once; measure passes, seconds, and the robust accuracy of the returned images."""
 
-    def unit() -> None:
-        with frozen(model):
-            point = x.clone().requires_grad_(True)
-            torch.autograd.grad(nn.functional.cross_entropy(model(point), y, reduction="sum"), point)
-
+    unit = one_unit(model, x, y)
     peer = standard(model)
     contestants = {
         "underfire": lambda: uf.attacks.autoattack(model, x, y, eps=EPS, generator=torch.Generator().manual_seed(0)),

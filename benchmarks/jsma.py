@@ -6,13 +6,11 @@ import statistics
 import time
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import underfire as uf
 from benchmarks.setting import cifar_resnet20, declare_missing_operators
-from benchmarks.timing import Row, in_turn, ratio, spread
-from underfire.hooks import frozen
+from benchmarks.timing import Row, in_turn, one_unit, ratio, spread
 
 SHARE = 0.1
 
@@ -29,11 +27,7 @@ def against_torchattacks(n: int = 256, peers: int = 2) -> dict[str, Any]:
     model, x, y = cifar_resnet20(n)
     goal = (y + 1) % 10
 
-    def unit() -> None:
-        with frozen(model):
-            point = x.clone().requires_grad_(True)
-            torch.autograd.grad(nn.functional.cross_entropy(model(point), y, reduction="sum"), point)
-
+    unit = one_unit(model, x, y)
     found: dict[str, Tensor] = {}
 
     def run_ours() -> None:

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import underfire as uf
 from benchmarks.setting import cifar_resnet20, declare_missing_operators
-from benchmarks.timing import Row, in_turn, ratio, spread
-from underfire.hooks import frozen
+from benchmarks.timing import Row, in_turn, one_unit, ratio, spread
 from underfire.model import Classifier
 
 SPREAD = ("median", "min", "max")
@@ -39,10 +38,7 @@ def _compare(n: int, rounds: int, few: int, full: dict[str, Contestant], slow: d
     """
     model, x, y = cifar_resnet20(n)
 
-    def unit() -> None:
-        with frozen(model):
-            point = x.clone().requires_grad_(True)
-            torch.autograd.grad(nn.functional.cross_entropy(model(point), y, reduction="sum"), point)
+    unit = one_unit(model, x, y)
 
     def evaluate(x_adv: Tensor) -> dict[str, float]:
         rows = slice(0, len(x_adv))

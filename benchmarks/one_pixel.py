@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import underfire as uf
 from benchmarks.setting import cifar_resnet20, declare_missing_operators
-from benchmarks.timing import Row, in_turn
-from underfire.hooks import frozen
+from benchmarks.timing import Row, in_turn, one_unit
 
 POPULATION, GENERATIONS = 10, 10
 
@@ -30,10 +29,7 @@ def against_peers(n: int = 256, n_peer: int = 6) -> dict[str, Any]:
 
     model, x, y = cifar_resnet20(n)
 
-    def unit() -> None:
-        with frozen(model):
-            point = x.clone().requires_grad_(True)
-            torch.autograd.grad(nn.functional.cross_entropy(model(point), y, reduction="sum"), point)
+    unit = one_unit(model, x, y)
 
     def ours(count: int, base: str, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)

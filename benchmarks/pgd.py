@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import underfire as uf
 from benchmarks.memory import highest, in_own_process
 from benchmarks.setting import cifar_resnet20, declare_missing_operators
-from benchmarks.timing import Row, in_turn, ratio, spread
+from benchmarks.timing import Row, in_turn, one_unit, ratio, spread
 from underfire.ascent.objectives import cross_entropy
 from underfire.hooks import frozen
 
@@ -68,11 +68,7 @@ def against_peers() -> dict[str, Any]:
 
     model, x, y = cifar_resnet20(256)
 
-    def unit() -> None:
-        with frozen(model):
-            point = x.clone().requires_grad_(True)
-            torch.autograd.grad(nn.functional.cross_entropy(model(point), y, reduction="sum"), point)
-
+    unit = one_unit(model, x, y)
     found: dict[str, Tensor] = {}
 
     def run_ours() -> None:

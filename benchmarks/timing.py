@@ -8,6 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from underfire.hooks import frozen
+
 Row = tuple[str, str, str]
 """The name of a measurement, its value, and its target."""
 
@@ -25,6 +30,17 @@ class Benchmark:
     measure: Callable[[], dict[str, Any]]
     rows: Callable[[dict[str, Any]], list[Row]]
     images: tuple[str, ...] = ()
+
+
+def one_unit(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
+    """Return a function that passes the images forward and backward once: the unit in which attacks are measured."""
+
+    def unit() -> None:
+        with frozen(model):
+            point = x.clone().requires_grad_(True)
+            torch.autograd.grad(nn.functional.cross_entropy(model(point), y, reduction="sum"), point)
+
+    return unit
 
 
 def in_turn(contestants: Mapping[str, Callable[[], object]], *, rounds: int = 5) -> dict[str, list[float]]:

@@ -121,7 +121,7 @@ def subjects(root: Path | None, seed: int) -> dict[str, Callable[[], Subject]]:
 def _right(name: str, model: Classifier, uri: str, seed: int) -> Subject:
     """Return the subject with correctly classified images on which the model's confidence is above the median."""
     batch = data.load(uri, n=4 * BATCH, seed=seed)[:]
-    logits = model.predict(batch.x, batch_size=BATCH)
+    logits = model.predict(batch.x, chunk=BATCH)
     confidence = prediction.confidence(logits, batch.y) * (logits.argmax(1) == batch.y)
     rows = ((confidence > 0) & (confidence >= confidence.median())).nonzero().squeeze(1)[:BATCH]
     return Subject(name, model, batch.x[rows], batch.y[rows])

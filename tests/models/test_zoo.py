@@ -41,7 +41,7 @@ def images(uri: str, n: int | None = None) -> Batch:
 
 
 def predicted(name: str, batch: Batch) -> Tensor:
-    return models.load(f"zoo:{name}").predict(batch.x, batch_size=50 if "imagenet" in name else 250)
+    return models.load(f"zoo:{name}").predict(batch.x, chunk=50 if "imagenet" in name else 250)
 
 
 def right(logits: Tensor, y: Tensor, top: int = 1) -> int:

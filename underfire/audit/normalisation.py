@@ -33,7 +33,7 @@ def check_normalisation(target: Target) -> None:
 
     def right(mean: list[float], std: list[float]) -> int:
         tried = Classifier(model.module, mean=mean, std=std, output=model.output).to(batch.x.device)
-        logits = tried.predict(batch.x, batch_size=target.spec.batch_size, finite=False)
+        logits = tried.predict(batch.x, chunk=target.spec.batch_size, finite=False)
         return int((logits.argmax(1) == batch.y).sum())
 
     now = right([0.0], [1.0])

@@ -130,7 +130,7 @@ class Target:
             DataError, ModelError: as in `preview`.
         """
         _check_pixels(batch)
-        logits = self.model.predict(batch.x.to(self.spec.device), batch_size=self.spec.batch_size)
+        logits = self.model.predict(batch.x.to(self.spec.device), chunk=self.spec.batch_size)
         _check_classes(batch, logits.shape[1])
         return logits
 

@@ -165,14 +165,14 @@ class Classifier(nn.Module):
             self._counts = [c for c in self._counts if c is not count]
 
     @torch.no_grad()
-    def predict(self, x: Tensor, *, batch_size: int = 256, finite: bool = True) -> Tensor:
-        """Return logits `[B, K]`, computed without a graph in evaluation mode, `batch_size` images at a time.
+    def predict(self, x: Tensor, *, chunk: int = 256, finite: bool = True) -> Tensor:
+        """Return logits `[B, K]`, computed without a graph in evaluation mode, `chunk` images at a time.
 
         Raises:
             ModelError: the module does not take images of this shape, or with `finite` a logit is NaN or infinite.
         """
         with sessions.exclusive(self.module), sessions.model_errors(x), _evaluating(self):
-            logits = torch.cat([self(part) for part in x.split(batch_size)])
+            logits = torch.cat([self(part) for part in x.split(chunk)])
         if finite and not bool(torch.isfinite(logits).all()):
             bad = int((~torch.isfinite(logits).all(1)).sum())
             raise ModelError(f"the model returns NaN or infinite logits for {bad} of {len(x)} images")

@@ -44,7 +44,7 @@ def photographs(root: Path, model: Classifier, n: int, seed: int) -> tuple[Batch
     kept: list[int] = []
     for rows in order.split(50):
         batch = source[rows]
-        right = model.predict(batch.x, batch_size=50).argmax(1) == batch.y
+        right = model.predict(batch.x, chunk=50).argmax(1) == batch.y
         kept += rows[right].tolist()
         if len(kept) >= n:
             break
@@ -133,7 +133,7 @@ def _defaults() -> dict[str, Any]:
 
 def _outcome(model: Classifier, batch: Batch, x_adv: Tensor, goal: Tensor) -> dict[str, Interval]:
     """Return the success rate and the mean confidence in the goal, with 95 % intervals."""
-    logits = model.predict(x_adv, batch_size=CHUNK)
+    logits = model.predict(x_adv, chunk=CHUNK)
     outcome = attack_outcome(model, batch.x, x_adv, batch.y, goal, norm="linf", eps=EPS, logits=logits)
     return {
         "success": rate(outcome["success"]),

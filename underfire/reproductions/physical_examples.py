@@ -146,7 +146,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
 
 
 def _predict(model: Classifier, x: Tensor) -> Tensor:
-    return model.predict(x, batch_size=16)
+    return model.predict(x, chunk=16)
 
 
 def _interval(value: Interval) -> str:

@@ -91,7 +91,7 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
         seconds = _now(x) - start
     x_adv = _checked(x_adv, x)
     # an image whose answer is not finite is no success: the clean image stands for it
-    logits = model.predict(x_adv, batch_size=spec.batch_size, finite=False)
+    logits = model.predict(x_adv, chunk=spec.batch_size, finite=False)
     finite = logits.isfinite().all(1)
     x_adv, logits = torch.where(_rows(finite, x), x_adv, x), torch.where(finite[:, None], logits, clean)
     result = Result(arrays={"x_adv": difference(x_adv, x), "logits": logits})
