@@ -64,11 +64,6 @@ class Domain:
         """Return `x` with every value clipped to the box."""
         return x.clamp(0, 1) if self.unit_box else x.clamp(*self.box(x))
 
-    def shift(self, x: Tensor, change: Tensor) -> Tensor:
-        """Return `x + change`, clipped to the box; columns that may not change keep their values."""
-        mutable = self.mutable(x)
-        return self.clip(x + (change if mutable is None else change * mutable))
-
     def mutable(self, x: Tensor) -> Tensor | None:
         """Return 1 for every column that may change and 0 for the others, `[F]`; None if all may change."""
         if all(kind == "numeric" for kind in self.kinds):

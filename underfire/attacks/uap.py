@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent.objectives import log_odds
 from underfire.ascent.step import Targets, succeeded
+from underfire.ascent.threat import Threat
 from underfire.ascent.threats import ball
 from underfire.ascent.universal import cross_fit_halves
 from underfire.attacks.deepfool import deepfool
@@ -133,7 +134,8 @@ def universal_perturbation(
     """
     generator = default_generator(generator, x.device)
     check_inputs(model, x, y, goal)
-    ball(norm, eps, among=("linf", "l2")).in_domain(domain_of(model)).check(x)
+    threat = ball(norm, eps, among=("linf", "l2")).in_domain(domain_of(model))
+    threat.check(x)
     solver = _check(steps, rate, chunk, solver, goal)
     targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     v = best = x.new_zeros(1, *x.shape[1:])
@@ -141,7 +143,7 @@ def universal_perturbation(
     with frozen(model):
         for step in range(steps + 1):
             # keep the perturbation that fools most inputs
-            share = _fooled(model, x, v, targets, chunk)
+            share = _fooled(model, x, v, targets, threat, chunk)
             if share >= highest:
                 best, highest = v, share
             if share >= rate or step == steps:
@@ -150,9 +152,11 @@ def universal_perturbation(
             for rows in torch.randperm(len(x), generator=generator, device=x.device).split(chunk):
                 z, here = x[rows], targets.take(rows)
                 if solver == "deepfool":
-                    change = _to_boundaries(model, z, v, here)
+                    change = _to_boundaries(model, z, v, here, threat)
                 else:
-                    change = (eps / 4 if step_size is None else step_size) * _steepest(model, z, v, here, norm, ceiling)
+                    change = (eps / 4 if step_size is None else step_size) * _steepest(
+                        model, z, v, here, threat, ceiling
+                    )
                 v = _shrink(v + change, norm, eps)
     return best
 
@@ -172,16 +176,16 @@ def _check(steps: int, rate: float, chunk: int, solver: Solver | None, goal: Ten
 
 
 @torch.no_grad()
-def _fooled(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, chunk: int) -> float:
+def _fooled(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, threat: Threat, chunk: int) -> float:
     """Return the share of inputs that `v` fools."""
-    logits = torch.cat([model(domain_of(model).shift(part, v)) for part in x.split(chunk)])
+    logits = torch.cat([model(threat.clip(part, part + v)) for part in x.split(chunk)])
     check_classes(logits, targets.y, targets.goal)
     return float(succeeded(logits, targets.y, targets.goal).double().mean())
 
 
-def _to_boundaries(model: nn.Module, x: Tensor, v: Tensor, targets: Targets) -> Tensor:
+def _to_boundaries(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, threat: Threat) -> Tensor:
     """Return the sum of DeepFool's perturbations `[1, ...]` over the inputs that `v` does not fool."""
-    z = domain_of(model).shift(x, v)
+    z = threat.clip(x, x + v)
     with torch.no_grad():
         rows = (~succeeded(model(z), targets.y, targets.goal)).nonzero().squeeze(1)
     if len(rows) == 0:
@@ -190,16 +194,16 @@ def _to_boundaries(model: nn.Module, x: Tensor, v: Tensor, targets: Targets) -> 
     return way.sum(0, keepdim=True)
 
 
-def _steepest(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, norm: str, ceiling: float) -> Tensor:
+def _steepest(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, threat: Threat, ceiling: float) -> Tensor:
     """Return the direction of length one in which the mean of the clipped log-odds grows most."""
     objective = log_odds()
 
     def loss(v: Tensor) -> Tensor:
-        z = domain_of(model).shift(x, v)
+        z = threat.clip(x, x + v)
         return objective(targets.step(model, z, model(z))).clamp_max(ceiling)
 
     gradient = torch.nan_to_num(autograd(loss, v)[1], 0, 0, 0)
-    return ball(norm, 0).in_domain(domain_of(model)).steepest(gradient, v, v)
+    return threat.steepest(gradient, v, v)
 
 
 def _shrink(v: Tensor, norm: str, eps: float) -> Tensor:
