@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,34 @@ def test_an_eps_in_grey_levels_is_one_line(capsys: pytest.CaptureFixture[str]) -
     assert said.count("\n") == 1 and "attacks[0]" in said and "8/255?" in said
     assert main(["attack", "pgd", "digits:", "--n", "2", "--model", "python:victims:right", "--eps", "8"]) == 2
     assert "8/255?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", ["70", "-0.1", "1.5"])
+def test_a_limit_that_is_no_share_is_wrong_input(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert audit("--fail-under", f"robust_accuracy={limit}") == 2
+    assert audit(gates=[{"measure": "clean_accuracy", "at_least": float(limit)}]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 2 and "robust_accuracy" in said and "gates[0].at_least" in said
+    assert ("0.7?" in said) == (limit == "70")
+
+
+def test_a_comparison_says_which_run_cannot_be_believed(capsys: pytest.CaptureFixture[str]) -> None:
+    audit(model="python:victims:wrong_order", data={"uri": "digits:", "n": 8})
+    capsys.readouterr()
+    assert main(["compare", "run", "run"]) == 0
+    assert capsys.readouterr().out.count("run: Nothing can be said") == 2
+    assert main(["compare", "run", "run", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) is not None and "Nothing can be said" in printed.err
+
+
+def test_the_reason_of_an_unfinished_run_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    audit()
+    for cell in sorted(Path("run/cells").iterdir())[:1]:
+        shutil.rmtree(cell)
+    capsys.readouterr()
+    assert main(["report", "run", *GATE]) == 3
+    assert capsys.readouterr().err.count("has no result") == 1
 
 
 def test_the_summary_writes_sizes_as_the_page_does(capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,8 +52,9 @@ def test_gates_are_test_cases(ledger: Ledger) -> None:
 @pytest.mark.parametrize("level", ["nothing", "blind", "partial"])
 def test_a_run_that_cannot_be_believed_is_an_error(ledger: Ledger, level: Any) -> None:
     found = replace(findings(ledger), standing=Standing(level, "Nothing can be said", ("right on 0 of 12",)))
-    outcomes = cases(junit(ledger, found, [replace(HELD, state="unsure")]))
-    assert list(outcomes.values()) == [["error"], ["error"]]
+    text = junit(ledger, found, [replace(HELD, state="unsure")])
+    assert list(cases(text).values()) == [["error"], ["error"]]
+    assert "Nothing can be said. right on 0 of 12." in text  # two sentences
     log = json.loads(sarif(ledger, found, []))
     assert not any(result["kind"] == "pass" for result in log["runs"][0]["results"] if result["ruleId"] == "finding")
     assert "right on 0 of 12" in json.dumps(log)

@@ -40,6 +40,7 @@ def _short(key: str) -> Callable[[Any], Any]:
 
 Number = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
 Size = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(le=10**9)]
 
 MOST_ENTRIES = 1000
@@ -185,7 +186,7 @@ class GateSpec(_Strict):
     """
 
     measure: GateMeasure
-    at_least: Number
+    at_least: Share
     attack: str | None = None
     norm: str | None = None
     eps: Size | None = None

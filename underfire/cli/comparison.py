@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from underfire.cli.shared import OUT, print_json, to_plain
+from underfire.cli.shared import ERR, OUT, print_json, to_plain
 
 if TYPE_CHECKING:
     from underfire.records import Interval
@@ -17,15 +17,17 @@ def compare(before: str, after: str, every: bool, as_json: bool) -> None:
     from underfire.audit.comparing import SIGNIFICANCE
     from underfire.audit.comparing import compare as go
     from underfire.audit.ledger import Ledger
+    from underfire.audit.summary import findings
 
     ledgers = Ledger(before), Ledger(after)
     changes = go(*ledgers)
+    for name, ledger in zip((before, after), ledgers, strict=True):
+        standing = findings(ledger).standing
+        for reason in filter(None, (standing.headline, *standing.reasons)):
+            (ERR if as_json else OUT).print(f"{name}: {reason}", soft_wrap=True)
     if as_json:
         print_json([{**to_plain(change), "significant": change.significant} for change in changes])
         return
-    for name, ledger in zip((before, after), ledgers, strict=True):
-        if ledger.missing:
-            OUT.print(f"{name} is not finished: {ledger.missing} of {ledger.planned} cells are missing", soft_wrap=True)
     shown = [change for change in changes if every or change.significant]
     if shown:
         table = Table(box=None, header_style="dim", pad_edge=False)

@@ -33,7 +33,7 @@ def parse(text: str, names: Sequence[str]) -> Gate:
     Gate(name='robust_accuracy', at_least=0.5)
 
     Raises:
-        InputError: `text` is not a name and a finite number, or the run has no figure of that name.
+        InputError: `text` is not a name and a number in `[0, 1]`, or the run has no figure of that name.
     """
     name, _, value = text.rpartition("=")
     try:
@@ -42,6 +42,9 @@ def parse(text: str, names: Sequence[str]) -> Gate:
         limit = math.nan
     if not name or not math.isfinite(limit):
         raise InputError(f"--fail-under must be NAME=VALUE, as in robust_accuracy=0.5, got {shown(text)}")
+    if not 0 <= limit <= 1:
+        meant = f"; {limit / 100:g}?" if 1 < limit <= 100 else ""
+        raise InputError(f"--fail-under: {name} is a share, so its limit must be in [0, 1], got {limit:g}{meant}")
     if name not in names:
         raise InputError(f"--fail-under: the run has no figure {shown(name)}; {nearest(name, names)}")
     return Gate(name, limit)

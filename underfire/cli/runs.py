@@ -196,6 +196,7 @@ def report(
 def _results(ledger: Ledger, gates: list[Gate], confident: bool, quiet: bool, as_json: bool, page: Path | None) -> int:
     """Print the results and each gate that does not hold; return the exit code."""
     from underfire import report as reports
+    from underfire.audit.gates import sound
     from underfire.audit.summary import findings
 
     found = findings(ledger)
@@ -210,7 +211,7 @@ def _results(ledger: Ledger, gates: list[Gate], confident: bool, quiet: bool, as
     results = outcomes(found, gates, confident=confident)
     for line in lines(results, found.standing):
         ERR.print(line)
-    if results and found.standing.believable and not quiet:
+    if results and sound(found.standing) and not quiet:
         for reason in found.standing.reasons:
             ERR.print(f"warning: {reason}")
     return exit_code(results, found.standing)

@@ -29,7 +29,7 @@ def junit(ledger: Ledger, found: Findings, gates: Sequence[GateResult]) -> str:
     A gate that is missed is a failure; a gate whose figure is unknown or cannot be believed is an error.
     """
     standing = found.standing
-    reasons = " ".join(filter(None, (standing.headline, *standing.reasons)))
+    reasons = " ".join(f"{reason.rstrip('.')}." for reason in (standing.headline, *standing.reasons) if reason)
     outcome = "" if sound(standing) else "error"
     cases = [("run", "the run is finished and can be believed", outcome, reasons)]
     for gate in gates:
