@@ -251,6 +251,7 @@ def test_without_attacks_the_usual_methods_that_the_model_supports(model: nn.Mod
     found = uf.audit(model, batch, n=6, seeds=[1], **QUICK)
     assert {attack.attack for attack in found.findings.attacks} == {"pgd", "square"}  # no Grad-CAM, so no attack on it
     assert [entry.name for entry in found.ledger.spec.interpreters] == ["gradient"]
+    assert any("grad_cam" in note for note in found.ledger.environment["notes"])  # the page says what was left out
 
 
 def test_a_module_gets_a_normalisation_and_class_names(batch: uf.Batch) -> None:
@@ -288,3 +289,8 @@ def test_what_a_session_cannot_do_is_one_line(
     with pytest.raises(InputError, match=fact) as caught:
         uf.audit(model, batch, attacks, **keys)
     assert "\n" not in str(caught.value)
+
+
+def test_pixels_from_0_to_255_are_to_be_divided(model: nn.Module, batch: uf.Batch) -> None:
+    with pytest.raises(uf.errors.DataError, match="divide them by 255"):
+        uf.audit(model, (batch.x * 255, batch.y), attacks=["fgsm"])

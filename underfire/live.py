@@ -99,7 +99,9 @@ def audit(
     place = str(classifier.mean.device) if device is None else device
     if attacks is None:
         usual = usual_methods(classifier, dataset[:2].to(place))
-        attacks, interpreters = usual.attacks, usual.interpreters if interpreters is None else interpreters
+        attacks = usual.attacks
+        if interpreters is None:
+            interpreters, dataset = usual.interpreters, dataset.noted(*usual.notes)
     spec = parse_spec(
         {
             "model": {"uri": model if isinstance(model, str) else f"object:{type(model).__name__}", **_plain(own)},

@@ -73,7 +73,13 @@ def test_options_replace_parts_of_a_spec(parsed: Parsed) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "fact"), [(OWN[:2], "--data"), (OWN[2:], "--model"), ((*OWN, "--attack", "pdg"), "pgd")]
+    ("arguments", "fact"),
+    [
+        (OWN[:2], "--data"),
+        (OWN[2:], "--model"),
+        ((*OWN, "--attack", "pdg"), "pgd"),
+        (("--model", "python:victims:probabilities", *OWN[2:]), "output='probabilities'"),
+    ],
 )
 def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], fact: str) -> None:
     assert main(["audit", *arguments]) == 2

@@ -153,7 +153,8 @@ def _check_pixels(batch: Batch) -> None:
     if not bool(inside.all()):
         i = int((~inside).nonzero()[0])
         values = f"from {batch.x[i].min():g} to {batch.x[i].max():g}"
-        advice = "mean and std belong to the model, not to the data"
+        bytes_ = 1 < batch.x[i].max() <= 255 and batch.x[i].min() >= 0
+        advice = "divide them by 255" if bytes_ else "mean and std belong to the model, not to the data"
         raise DataError(f"pixels of {batch.ids[i]!r} range {values}; they must be in [0, 1]: {advice}")
     for name in batch.ids:
         try:

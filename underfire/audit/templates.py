@@ -11,7 +11,7 @@ from typing import Any
 from underfire.audit.schema import AuditSpec
 from underfire.audit.spec import parse_spec, read_yaml
 from underfire.catalog import find
-from underfire.errors import UnderfireError
+from underfire.errors import ModelError, UnderfireError
 from underfire.model import Classifier
 from underfire.records import Batch
 
@@ -58,14 +58,25 @@ class Usual:
     interpreters: list[str]
     left_out: dict[str, str]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One sentence for each interpreter that was left out."""
+        return tuple(f"{name} was left out: {reason.rstrip('.')}." for name, reason in self.left_out.items())
+
 
 def usual_methods(model: Classifier, batch: Batch) -> Usual:
-    """Return the methods of the template, except interpreters that fail on a few images, and attacks on them."""
+    """Return the methods of the template, except interpreters that fail on a few images, and attacks on them.
+
+    Raises:
+        ModelError: the answers of the model cannot be used by any method.
+    """
     content = read_yaml(template())
     left_out = {}
     for name in content["interpreters"]:
         try:
             find("interpreter", name)(model, batch.x, batch.y)
+        except ModelError:
+            raise
         except UnderfireError as error:
             left_out[name] = str(error)
     return Usual(

@@ -184,6 +184,10 @@ class Dataset:
         """Return the data with the labels that `answer` gives to images `[B, C, H, W]`, int64 `[B]`."""
         return self._with(_answer=answer, labelled=True, notes=(*self.notes, _ANSWERED))
 
+    def noted(self, *notes: str) -> Dataset:
+        """Return the data with further `notes`."""
+        return self._with(notes=(*self.notes, *notes))
+
     def check(self) -> None:
         """Read every image once, and raise DataError if images cannot be read or differ in size, naming all."""
         failures, sizes = self._failures()
