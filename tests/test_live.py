@@ -272,6 +272,19 @@ def test_a_module_gets_a_normalisation_and_class_names(batch: uf.Batch) -> None:
         uf.audit(uf.Classifier(linear()), batch, PGD, std=0.5)
 
 
+def test_the_classes_of_data_are_matched_by_name(batch: uf.Batch) -> None:
+    names = [f"digit {k}" for k in range(10)]
+    other = uf.Batch(batch.x, 9 - batch.y, batch.ids)  # the same images, with their classes numbered backwards
+    plain = uf.audit(linear(), batch, PGD, labels=names, **QUICK)
+    found = uf.audit(linear(), other, PGD, labels=names, classes=names[::-1], **QUICK)
+    assert found.frame().y.tolist() == plain.frame().y.tolist()
+    assert found.ledger.spec.data.classes == names[::-1]
+    with pytest.raises(InputError, match="classes"):
+        uf.audit(linear(), other, PGD, classes=[1, 2], **QUICK)  # type: ignore[list-item]
+    with pytest.raises(InputError, match="'digit x'"):
+        uf.audit(linear(), other, PGD, labels=names, classes=[*names[:9], "digit x"], **QUICK)
+
+
 @pytest.mark.parametrize(
     ("attacks", "keys", "fact"),
     [

@@ -51,6 +51,7 @@ def audit(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     labels: Sequence[str] | None = None,
+    classes: Sequence[str] | Mapping[str, str] | None = None,
     n: int | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
@@ -75,6 +76,8 @@ def audit(
         mean: the normalisation of a module or of a URI, as in `Classifier`; a `Classifier` has its own.
         std: likewise.
         labels: names of the classes, likewise.
+        classes: names of the classes of the data in the order of their labels, or a mapping from names in the data to
+            others; classes are compared with those of the model by name.
         n: number of images, drawn at random by `seed`; None takes all.
         seed: the seed of the draw.
         out: the run folder, where a later call finds finished cells; None uses a temporary folder, which is deleted
@@ -92,10 +95,11 @@ def audit(
         check_device(device)
     own = {"mean": mean, "std": std, "labels": labels}
     classifier = _classifier(model, device, {key: value for key, value in own.items() if value is not None})
+    names = _names(classes)
     if isinstance(data, str):
-        dataset = open_data(data, classifier, n=n, seed=seed)
+        dataset = open_data(data, classifier, n=n, seed=seed, names=names)
     else:
-        dataset = fit_labels(from_objects(data, n=n, seed=seed), classifier)
+        dataset = fit_labels(from_objects(data, n=n, seed=seed), classifier, names)
     place = str(classifier.mean.device) if device is None else device
     if attacks is None:
         usual = usual_methods(classifier, dataset[:2].to(place))
@@ -105,7 +109,7 @@ def audit(
     spec = parse_spec(
         {
             "model": {"uri": model if isinstance(model, str) else f"object:{type(model).__name__}", **_plain(own)},
-            "data": {"uri": dataset.name, "n": n, "seed": seed},
+            "data": {"uri": dataset.name, "n": n, "seed": seed, "classes": names},
             "attacks": [_entry("attack", method, classifier.domain) for method in _several(attacks)],
             "interpreters": [_entry("interpreter", method, classifier.domain) for method in _several(interpreters)],
             "device": place,
@@ -190,6 +194,15 @@ def _plain(own: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value if value is None or isinstance(value, (int, float)) else list(value) for key, value in own.items()
     }
+
+
+def _names(classes: Any) -> list[str] | dict[str, str] | None:
+    """Return names of classes as a spec has them, or raise InputError if they are none."""
+    names = dict(classes) if isinstance(classes, Mapping) else classes if classes is None else list(classes)
+    words = [*names, *(names.values() if isinstance(names, dict) else ())] if names is not None else []
+    if isinstance(classes, str) or not all(isinstance(word, str) for word in words):
+        raise InputError(f"classes must be a list of names or a mapping from names to names, got {classes!r:.80}")
+    return names
 
 
 def _classifier(model: Any, device: str | None, own: Mapping[str, Any]) -> Classifier:

@@ -115,6 +115,18 @@ def test_pixels_outside_the_box(small: Small) -> None:
         preflight(_on(small(), x))
 
 
+def test_batches_of_one_size_each_that_differ(small: Small) -> None:
+    class TwoSizes(_Source):
+        def read(self, index: list[int]) -> Batch:
+            found = super().read(index)
+            return Batch(found.x if index[0] < 64 else found.x[..., 1:], found.y, found.ids)
+
+    target = open_target(small())
+    target.data = data.Dataset("made:", TwoSizes(torch.full((70, 1, 8, 8), 0.5), torch.arange(70) % 10))
+    with pytest.raises(DataError, match="'image-0' .8x8. and 'image-64' .7x8."):
+        preflight(target)
+
+
 def test_no_image_at_all(small: Small) -> None:
     with pytest.raises(DataError, match="digits: holds no image"):
         preflight(_on(small(), torch.zeros(0, 1, 8, 8)))

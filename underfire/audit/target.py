@@ -16,6 +16,7 @@ from underfire.audit.labels import open_data
 from underfire.audit.methods import interpreter_of
 from underfire.audit.schema import AuditSpec
 from underfire.audit.values import fingerprint, module
+from underfire.data.dataset import check_sizes
 from underfire.errors import DataError, SpecError, Unsupported
 from underfire.hooks import unwrap
 from underfire.model import Classifier
@@ -57,18 +58,20 @@ class Target:
         """The preview: every image is read and checked, and at most `PREVIEWED` are classified.
 
         Raises:
-            DataError: there is no image, a pixel is outside `[0, 1]`, a label is not one of the model's classes, or the
-                name of an image is not a text that can be written.
+            DataError: there is no image, a pixel is outside `[0, 1]`, images differ in size, a label is not one of the
+                model's classes, or the name of an image is not a text that can be written.
             ModelError: the model does not return finite logits `[B, K]`.
         """
         if len(self.data) == 0:
             raise DataError(f"{self.spec.data.uri} holds no image")
         classified = torch.zeros(len(self.data), dtype=torch.bool)
         classified[self.spread(PREVIEWED)] = True
+        first = self._read(classified.nonzero().flatten()[:2])
         digest, labels, logits = hashlib.sha256(str(len(self.data)).encode()), [], []
         for part in torch.arange(len(self.data)).split(64):  # not `batch_size`: the digest must not depend on it
             batch = self._read(part)
             _check_pixels(batch)
+            check_sizes((first.x[0], batch.x[0]), (first.ids[0], batch.ids[0]))  # of one batch, they are equal
             if len(chosen := classified[part].nonzero().flatten()):
                 logits.append(self.logits(batch.take(chosen)).cpu())
                 labels.append(batch.y[chosen])
@@ -76,7 +79,6 @@ class Target:
             for content in (batch.x, batch.y, batch.mask):
                 digest.update(b"" if content is None else content.contiguous().numpy().tobytes())
             digest.update(repr(batch.ids).encode())
-        first = self.data[classified.nonzero().flatten()[:2]]
         return Preview(torch.cat(labels), torch.cat(logits), first, digest.hexdigest())
 
     def _read(self, index: Tensor) -> Batch:

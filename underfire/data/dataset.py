@@ -257,12 +257,8 @@ def draw(name: str, count: int, n: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:n]
 
 
-def stack(images: Sequence[Tensor], ids: Sequence[str]) -> Tensor:
-    """Return images `[C, H, W]` as one batch `[B, C, H, W]`.
-
-    Raises:
-        DataError: their sizes differ.
-    """
+def check_sizes(images: Sequence[Tensor], ids: Sequence[str]) -> None:
+    """Raise DataError if images `[C, H, W]` differ in size."""
     for image, name in zip(images, ids, strict=True):
         if image.shape != images[0].shape:
             sizes = (tuple(i.shape[:0:-1]) for i in (images[0], image))
@@ -270,6 +266,15 @@ def stack(images: Sequence[Tensor], ids: Sequence[str]) -> Tensor:
             raise DataError(
                 f"images {ids[0]!r} ({first}) and {name!r} ({other}) differ in size; add ?size=224 to the URI"
             )
+
+
+def stack(images: Sequence[Tensor], ids: Sequence[str]) -> Tensor:
+    """Return images `[C, H, W]` as one batch `[B, C, H, W]`.
+
+    Raises:
+        DataError: their sizes differ.
+    """
+    check_sizes(images, ids)
     return torch.stack(list(images))
 
 
