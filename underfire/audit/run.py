@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from underfire.audit.result import Inputs, Result, arrays_key
 from underfire.audit.schema import AuditSpec
 from underfire.audit.store import Damaged, Store
 from underfire.audit.target import Target, open_target
-from underfire.errors import InputError, LedgerError, MissingExtra, UnderfireError, Unsupported
+from underfire.errors import InputError, LedgerError, MissingExtra, ModelNotice, UnderfireError, Unsupported
 
 _WORKING_BYTES = 1e9
 """The size in bytes of the arrays that a run may keep beyond its budget while cells still need them."""
@@ -107,8 +108,14 @@ def _compute(cell: Cell, inputs: Inputs) -> Result:
 
 @lru_cache(maxsize=1)
 def _opened(spec: str, url: str) -> Inputs:
-    """Return the inputs of cells for a spec as JSON and the URL of a store, opened once in each process."""
-    return Inputs(open_target(AuditSpec.model_validate_json(spec)), Store(url), _compute)
+    """Return the inputs of cells for a spec as JSON and the URL of a store, opened once in each process.
+
+    The process that planned the run has shown the notices about the model already.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ModelNotice)
+        target = open_target(AuditSpec.model_validate_json(spec))
+    return Inputs(target, Store(url), _compute)
 
 
 def run(

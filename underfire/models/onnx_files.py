@@ -120,7 +120,7 @@ def _checked(module: nn.Module, original: OnnxRuntime) -> nn.Module:
     """
     generator = torch.Generator().manual_seed(0)
     for shape in _shapes(original.shape):
-        x = torch.rand(2, *shape, generator=generator)
+        x = torch.rand(2, *shape, generator=generator, dtype=torch.float32)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
