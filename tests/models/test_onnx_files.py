@@ -57,6 +57,7 @@ MEAN = [constant("axes", [2, 3]), helper.make_node("ReduceMean", ["b", "axes"], 
 FLAT = [constant("shape", [-1, 4]), helper.make_node("Reshape", ["c", "shape"], ["d"], allowzero=1)]
 GEMM = helper.make_node("Gemm", ["d", "head"], ["y"], transB=1)
 TAIL = [*MEAN, *FLAT, GEMM]
+TAIL_RELU = [helper.make_node("Relu", ["a"], ["b"]), *TAIL]
 GELU = [CONV, helper.make_node("Gelu", ["a"], ["b"]), *TAIL]
 SPLIT = [
     CONV,
@@ -180,3 +181,23 @@ def test_a_missing_package(package: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtra, match=f"{package} is not installed"):
         models.load(path)
+
+
+@pytest.mark.parametrize("shape", [("n", 8, 8, 3), (1, 8, 8, 3), ("n", "h", "w", 3)])
+@pytest.mark.parametrize("black_box", [False, True])
+def test_a_network_of_images_with_the_channels_last(
+    tmp_path: Path, shape: tuple[Any, ...], black_box: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = rand(2, 3, 8, 8)
+    first = models.load("onnx:" + save(tmp_path / "first.onnx", [CONV, *TAIL_RELU], 18), mean=0.0, std=1.0)
+    turned = copy.deepcopy(CONV)
+    turned.input[0] = "t"
+    nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]), turned, *TAIL_RELU]
+    path = save(tmp_path / "last.onnx", nodes, 18, shape)
+    if black_box:
+        monkeypatch.setattr(onnx_files, "_agree", lambda *_: False)
+        with pytest.warns(ModelNotice):
+            last = models.load(f"onnx:{path}")
+    else:
+        last = models.load(f"onnx:{path}")
+    assert torch.allclose(last(x), first(x), atol=1e-5)

@@ -28,6 +28,8 @@ SIZES = (224, 64, 32)
 def onnx(path: str, options: Options) -> LoadedModel:
     """Return the network of an ONNX file without normalisation; `load` takes `mean` and `std` if it needs them.
 
+    A network that takes images `[B, H, W, C]`, as other frameworks write it, gets them with the channels last.
+
     Raises:
         ModelError: there is no such file, it is damaged, or it does not take one batch of images.
         MissingExtra: onnx, onnx2torch or onnxruntime is not installed.
@@ -42,12 +44,12 @@ def onnx(path: str, options: Options) -> LoadedModel:
     original = quietly(f"onnx:{path}", lambda: OnnxRuntime(path, runtime))
     try:
         module = quietly(f"onnx:{path}", lambda: converter.convert(onnx_graphs.rewritten(graph)).eval())
-        return LoadedModel(_checked(module, original))
+        return LoadedModel(_channels_first(_checked(module, original), original.shape))
     except ModelError as error:
         reason = str(error).partition("cannot be loaded: ")[2] or str(error)
     original.notice = f"onnx:{path} runs in onnxruntime as a black box, without gradients: {reason}"
     warnings.warn(original.notice, ModelNotice, stacklevel=2)
-    return LoadedModel(original)
+    return LoadedModel(_channels_first(original, original.shape))
 
 
 class OnnxRuntime(nn.Module):
@@ -143,9 +145,36 @@ def _checked(module: nn.Module, original: OnnxRuntime) -> nn.Module:
 
 
 def _shapes(shape: tuple[int | None, ...]) -> Iterator[tuple[int, ...]]:
-    """Yield shapes of images `[C, H, W]` that may fit a network."""
+    """Yield shapes of images that may fit a network, without the dimension of the batch."""
+    channels = 2 if _are_last(shape) else 0
     for size in SIZES:
-        yield tuple(known or (size if i else 3) for i, known in enumerate(shape[1:]))
+        yield tuple(known or (3 if i == channels else size) for i, known in enumerate(shape[1:]))
+
+
+def _are_last(shape: tuple[int | None, ...]) -> bool:
+    """Return whether the inputs of a network have their channels last: `[B, H, W, C]`, with one or three channels.
+
+    >>> _are_last((1, 224, 224, 3)), _are_last((None, None, None, 3)), _are_last((None, 3, 32, 32))
+    (True, True, False)
+    """
+    return len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3)
+
+
+class ChannelsLast(nn.Module):
+    """A network of images `[B, H, W, C]` that takes images `[B, C, H, W]`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Any:
+        """Return what the network returns for the images with their channels last."""
+        return self.network(x.permute(0, 2, 3, 1))
+
+
+def _channels_first(network: nn.Module, shape: tuple[int | None, ...]) -> nn.Module:
+    """Return a network that takes images with their channels first."""
+    return ChannelsLast(network) if _are_last(shape) else network
 
 
 def _tuple(outputs: Any) -> tuple[Tensor, ...]:
