@@ -61,7 +61,9 @@ def adv2(
     likeliest class other than `y` after the warm start becomes the goal.
 
     Args:
-        interpreter: `(model, x, classes) -> [B, 1, h, w]`, differentiable in `x`.
+        interpreter: `(model, x, classes) -> [B, 1, h, w]`, differentiable in `x`. A step on a mean of gradients asks
+            for every gradient twice; `integrated_gradients` and `smooth_grad` have an option, `derivative_steps` and
+            `derivative_samples`, with which only a few are asked for again, at a higher loss after as many steps.
         target: the map that the explanation should become, `[B, 1, h, w]`; None is the interpreter's map of the clean
             image for its predicted class.
         steps: number of steps with both losses.
