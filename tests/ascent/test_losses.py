@@ -12,6 +12,7 @@ from torch.nn import CrossEntropyLoss, functional
 import underfire as uf
 from underfire.ascent.losses import as_objective
 from underfire.ascent.objectives import cross_entropy, margin
+from underfire.ascent.step import Step
 from underfire.errors import InputError
 from underfire.model import Classifier
 
@@ -54,3 +55,27 @@ def test_an_option_of_the_catalogue_may_be_a_function() -> None:
     assert uf.find("attack", "pgd").check({"objective": LOSSES[0]})["objective"].terms
     with pytest.raises(InputError, match="objective"):
         uf.find("attack", "pgd").check({"objective": 3})
+
+
+def test_passes_are_shared_where_an_objective_may_call_the_model() -> None:
+    seen: list[str] = []
+
+    class Network(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            z = functional.hardsigmoid(x.flatten(1))  # shared passes compute it in such a way that it is twice smooth
+            seen.append(type(z.grad_fn).__name__)
+            return z[:, :3]
+
+    def term(step: Step) -> Tensor:
+        return margin()(step)
+
+    x, y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
+    for given in (margin(), 2 * margin() + cross_entropy(), CrossEntropyLoss(reduction="none")):
+        assert as_objective(given).logits_only
+        uf.attacks.pgd(Network(), x, y, objective=given, steps=1, keep="last")
+    assert set(seen) == {"HardsigmoidBackward0"}
+    seen.clear()
+    for given in (term, margin() + as_objective(term)):
+        assert not as_objective(given).logits_only
+        uf.attacks.pgd(Network(), x, y, objective=given, steps=1, keep="last")
+    assert set(seen) == {"_HardSigmoidBackward"}

@@ -176,3 +176,12 @@ def test_bad_settings_are_named():
     ):
         with pytest.raises(InputError, match=words):
             call()
+
+
+@pytest.mark.parametrize("order", [1, 2, float("inf")])
+def test_norms_are_those_of_torch(order):
+    g = rand(3, 2, 4, 4) - 0.5
+    g[1, 0, 0, 0] = float("nan")
+    expected = torch.linalg.vector_norm(g.flatten(1), ord=order, dim=1)
+    assert torch.equal(smoothing.norms(g, order).flatten().nan_to_num(-1), expected.nan_to_num(-1))
+    assert smoothing.norms(g, order).shape == (3, 1, 1, 1)

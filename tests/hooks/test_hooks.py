@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import _get_current_function_mode_stack
 
 from tests.networks import rand
 from underfire import hooks
@@ -94,6 +95,38 @@ def test_shared_forward_runs_once_for_logits_and_layers(model):
         assert count.forwards == 8  # the same tensor with new values is not the same image
         forget()
     assert state_of(model) == before
+
+
+def test_a_block_that_begins_no_sharing_uses_that_of_an_outer_block(model):
+    x = rand(2, 3, 8, 8)
+    with model.counting() as count, hooks.shared_forward(model, begin=False):
+        model(x), model(x)
+        assert count.forwards == 4
+    with model.counting() as count, hooks.shared_forward(model), hooks.shared_forward(model, begin=False) as forget:
+        model(x), model(x)
+        assert count.forwards == 2
+        forget()
+        model(x)
+        assert count.forwards == 4
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_every_shared_pass_has_second_derivatives(hard):
+    seen = []
+
+    class Network(nn.Module):
+        def forward(self, x):
+            seen.append(len(_get_current_function_mode_stack()))
+            return F.hardsigmoid(x).square() if hard else x.sigmoid().square()
+
+    network = Network()
+    with hooks.shared_forward(network):
+        for _ in range(3):
+            x = torch.tensor([[0.5, 1.0]], requires_grad=True)
+            (first,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
+            assert first.requires_grad and bool(torch.autograd.grad(first.sum(), x)[0].all())
+    # every function is looked at only until a pass has shown that the network has no hard sigmoid
+    assert seen == ([1, 1, 1] if hard else [1, 0, 0])
 
 
 def test_unknown_layer_lists_the_others(model):

@@ -121,7 +121,8 @@ def ascend(
     x = x.detach()
     generator = default_generator(generator, x.device)
     run = _Run(model, x, Targets(y, goal, torch.arange(len(x), device=x.device)), recipe, steps, generator, watch)
-    with frozen(model), shared_forward(model) as forget:
+    alone = recipe.objective.logits_only and recipe.rank is None and watch is None
+    with frozen(model), shared_forward(model, begin=not alone) as forget:
         run.forget = forget
         for restart in range(restarts):
             rows = run.targets.index
@@ -217,7 +218,8 @@ class _Run:
     ) -> tuple[Step | None, Tensor, Tensor, State]:
         """Return the step at `z`, its objective, the gradient, and the estimator's new memory.
 
-        With views, which do not show the image itself, the step is None and the objective the mean over the views.
+        Where no iterate is evaluated, and with views, which do not show the image itself, the step is None. With views
+        the objective is the mean over them.
         """
         view, plain = self.recipe.views, self.recipe.views is views.identity
         seen: list[tuple[Step, Tensor]] = []
@@ -235,7 +237,7 @@ class _Run:
                     check_classes(logits, asked.y, asked.goal)
                 step = asked.step(self.model, version, logits, position.step / self.steps)
                 parts = self.recipe.objective.parts(step)
-                if plain:
+                if plain and self.evaluates:
                     final = self._final([part.detach() for part in parts])
                     seen[:] = [(asked.step(self.model, version.detach(), logits.detach(), step.progress), final)]
                 return self.recipe.objective.weigh(parts, step.progress)

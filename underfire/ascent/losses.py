@@ -39,7 +39,7 @@ def as_objective(given: Objective | Callable[..., Tensor]) -> Objective:
             raise InputError(f"objective must return one value per sample [{len(step.x)}], as {advice}, got {got}")
         return value if step.goal is None or not is_loss else -value
 
-    return objective(term)
+    return objective(term, logits_only=is_loss)
 
 
 def _required(function: Callable[..., Any]) -> int:

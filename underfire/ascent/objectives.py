@@ -26,9 +26,15 @@ Weight = float | Callable[[float], float]
 
 @dataclass(frozen=True)
 class Objective:
-    """A weighted sum of terms `step -> [B]`; a weight is a number, or a function of `step.progress`."""
+    """A weighted sum of terms `step -> [B]`; a weight is a number, or a function of `step.progress`.
+
+    Attributes:
+        terms: the weights and the terms.
+        logits_only: whether the terms compute from the logits alone, so that no other pass of the model can share work.
+    """
 
     terms: tuple[tuple[Weight, Term], ...]
+    logits_only: bool = False
 
     def __call__(self, step: Step) -> Tensor:
         """Return the objective of every row, `[B]`, with the weights of this step."""
@@ -45,7 +51,7 @@ class Objective:
         return torch.stack(weighed).sum(0) if len(weighed) > 1 else weighed[0]
 
     def __add__(self, other: Objective) -> Objective:
-        return Objective(self.terms + other.terms)
+        return Objective(self.terms + other.terms, self.logits_only and other.logits_only)
 
     def __mul__(self, factor: Weight) -> Objective:
         def scaled(weight: Weight) -> Weight:
@@ -53,7 +59,7 @@ class Objective:
                 return weight * factor
             return lambda t: (weight(t) if callable(weight) else weight) * (factor(t) if callable(factor) else factor)
 
-        return Objective(tuple((scaled(weight), term) for weight, term in self.terms))
+        return Objective(tuple((scaled(weight), term) for weight, term in self.terms), self.logits_only)
 
     __rmul__ = __mul__
 
@@ -61,9 +67,9 @@ class Objective:
         return self * -1.0
 
 
-def objective(term: Term) -> Objective:
-    """Return the objective that consists of one term, with weight 1."""
-    return Objective(((1.0, term),))
+def objective(term: Term, *, logits_only: bool = False) -> Objective:
+    """Return the objective that consists of one term, with weight 1; see `Objective` for `logits_only`."""
+    return Objective(((1.0, term),), logits_only)
 
 
 def _pick(logits: Tensor, classes: Tensor) -> Tensor:
@@ -89,7 +95,7 @@ def margin() -> Objective:
         lead = _others(logits, own).amax(1) - _pick(logits, own)
         return lead if step.goal is None else -lead
 
-    return objective(term)
+    return objective(term, logits_only=True)
 
 
 def logit() -> Objective:
@@ -99,7 +105,7 @@ def logit() -> Objective:
         logits = step.logits
         return -_pick(logits, step.y) if step.goal is None else _pick(logits, step.goal)
 
-    return objective(term)
+    return objective(term, logits_only=True)
 
 
 def log_odds() -> Objective:
@@ -116,7 +122,7 @@ def log_odds() -> Objective:
         against = _others(logits, own).logsumexp(1) - _pick(logits, own)
         return against if step.goal is None else -against
 
-    return objective(term)
+    return objective(term, logits_only=True)
 
 
 def log_success() -> Objective:
@@ -130,7 +136,7 @@ def log_success() -> Objective:
     def term(step: Step) -> Tensor:
         return F.logsigmoid(odds(step))
 
-    return objective(term)
+    return objective(term, logits_only=True)
 
 
 def cross_entropy(smoothing: float = 0.0) -> Objective:
@@ -154,7 +160,7 @@ def cross_entropy(smoothing: float = 0.0) -> Objective:
             return F.cross_entropy(logits, step.y, reduction="none")
         return -F.cross_entropy(logits, step.goal, reduction="none", label_smoothing=smoothing)
 
-    return objective(term)
+    return objective(term, logits_only=True)
 
 
 def dlr() -> Objective:
@@ -180,7 +186,7 @@ def dlr() -> Objective:
         spread = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
         return (_pick(logits, step.goal) - _pick(logits, step.y)) / spread.clamp_min(tiny)
 
-    return objective(term)
+    return objective(term, logits_only=True)
 
 
 def carlini(f: int = 6, confidence: float = 0.0) -> Objective:
@@ -230,7 +236,7 @@ def carlini(f: int = 6, confidence: float = 0.0) -> Objective:
             return -(0.5 - _pick(seen, t)).clamp_min(0)
         return -(behind.clamp_min(0) if f in (2, 6) else F.softplus(behind) - math.log(2))
 
-    return objective(term)
+    return objective(term, logits_only=True)
 
 
 Interpreter = Callable[..., Tensor]

@@ -7,20 +7,9 @@ user's module (`module.named_modules()`), not of the `Classifier` around it.
 from underfire.hooks.finding import as_maps, last_spatial_layer, layout_of, pooled_head, spatial_layers
 from underfire.hooks.folding import folded
 from underfire.hooks.layouts import Layout
+from underfire.hooks.networks import channels_of, frozen, is_compiled, layer, readable_layers, unwrap
 from underfire.hooks.pyramid import PyramidLevel, feature_pyramid
-from underfire.hooks.reading import (
-    activations,
-    bypass_cache,
-    channels_of,
-    forward_from_layers,
-    frozen,
-    is_compiled,
-    layer,
-    readable_layers,
-    shared_forward,
-    uncached,
-    unwrap,
-)
+from underfire.hooks.reading import activations, bypass_cache, forward_from_layers, shared_forward, uncached
 from underfire.hooks.relu_rules import capture_relu_rule, deconv_relu, guided_relu, plain_relu, smooth_relu, wide_relu
 from underfire.hooks.second_derivatives import twice_differentiable
 

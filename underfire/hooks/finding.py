@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from underfire.errors import InputError, Unsupported
 from underfire.hooks.layouts import Grid, Layout, Trace, layout_in
-from underfire.hooks.reading import frozen, layer, read, uncached, unwrap
+from underfire.hooks.networks import frozen, layer, unwrap
+from underfire.hooks.reading import read, uncached
 from underfire.hooks.tracing import noise_image, trace_layers
 from underfire.model import unwatched
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import InputError, ModelError, Unsupported
-from underfire.hooks.reading import layer
+from underfire.hooks.networks import layer
 
 #: The largest number of class, distillation and register tokens that may precede the tokens of the image.
 EXTRA = 16

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,10 +16,18 @@ from underfire.hooks.rectifiers import name_of
 
 
 @contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Compute attention without fused kernels, and hard sigmoids by parts, so that both have a second derivative."""
-    with sdpa_kernel(SDPBackend.MATH), _HardSigmoids():
-        yield
+def twice_differentiable(hard_sigmoids: bool = True) -> Iterator[HardSigmoids]:
+    """Compute attention without fused kernels, and hard sigmoids by parts, so that both have a second derivative.
+
+    Args:
+        hard_sigmoids: whether hard sigmoids are looked for, which slows down every function of torch inside the block.
+
+    Yields:
+        Whether one was found, as `found`.
+    """
+    mode = HardSigmoids()
+    with sdpa_kernel(SDPBackend.MATH), mode if hard_sigmoids else nullcontext():
+        yield mode
 
 
 class _HardSigmoid(torch.autograd.Function):
@@ -36,8 +44,10 @@ class _HardSigmoid(torch.autograd.Function):
         return grads[0] * ((z > -3) & (z < 3)) / 6
 
 
-class _HardSigmoids(TorchFunctionMode):
-    """Replace every call of the hard sigmoid by `_HardSigmoid`."""
+class HardSigmoids(TorchFunctionMode):
+    """Replace every call of the hard sigmoid by `_HardSigmoid`; `found` says whether there was one."""
+
+    found = False
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -45,6 +55,7 @@ class _HardSigmoids(TorchFunctionMode):
         kwargs, name = kwargs or {}, name_of(func)
         if name not in ("hardsigmoid", "hardsigmoid_") or not torch.is_grad_enabled():
             return func(*args, **kwargs)
+        self.found = True
         z = args[0] if args else kwargs["input"]
         if name == "hardsigmoid_" or kwargs.get("inplace", len(args) > 1 and args[1]):
             return z.copy_(_HardSigmoid.apply(z.clone()))

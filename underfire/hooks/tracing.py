@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from underfire.hooks.applied import APPLIED, AppliedFunctions
 from underfire.hooks.layouts import Trace
-from underfire.hooks.reading import frozen, readable_layers, remove_at_exit, uncached, version
+from underfire.hooks.networks import frozen, readable_layers, remove_at_exit, version
+from underfire.hooks.reading import uncached
 from underfire.model import unwatched
 
 # Modules that resample feature maps to a fixed grid.
