@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from underfire.ascent.objectives import Objective
 from underfire.ascent.rows import in_parts
-from underfire.ascent.step import Targets, succeeded
+from underfire.ascent.step import Step, Targets, succeeded, value_and_grad
 from underfire.ascent.threats import BALLS, Threat, ball
 from underfire.domains import Domain, check_inputs
 from underfire.validate import check_classes
@@ -65,9 +66,10 @@ class Nearest:
         """
         if index is None:
             index = torch.arange(len(self.x), device=self.x.device)
-        size = self.threat.size(self.x[index], x_adv).to(self.size.dtype)
+        x = self.x[index]
+        size = self.threat.size(x, x_adv).to(self.size.dtype)
         eps = torch.as_tensor(self.threat.eps, dtype=size.dtype, device=size.device).expand(len(self.x))[index]
-        rank = self.rank(self.x[index], x_adv, size)
+        rank = self.rank(x, x_adv, size)
         # An improvement within rounding does not count.
         better = success & (size <= eps) & (rank < self.size[index] * (1 - 16 * torch.finfo(size.dtype).eps))
         rows = index[better]
@@ -103,6 +105,30 @@ def evaluate_clean(
     check_classes(logits, y, goal)
     nearest.update(x, succeeded(logits, y, goal))
     return logits, targets
+
+
+def differentiate_clean(
+    model: nn.Module, x: Tensor, y: Tensor, goal: Tensor | None, nearest: Nearest, objective: Objective
+) -> tuple[Targets, tuple[Tensor, Tensor, Tensor]]:
+    """Do what `evaluate_clean` does, and return the targets, and what `value_and_grad` returns for the clean images.
+
+    An attack whose first step is at the clean images needs no other pass for it.
+
+    Raises:
+        DataError: images, labels or goals are wrong.
+    """
+    check_inputs(model, x, y, goal)
+    targets = Targets(y, goal, torch.arange(len(x), device=x.device))
+    if len(x) == 0:
+        return targets, (x.new_zeros(0, 1), x.new_zeros(0), x)
+
+    def checked(step: Step) -> Tensor:
+        check_classes(step.logits, y, goal)
+        return objective(step)
+
+    first = value_and_grad(model, checked, nearest.x, targets)
+    nearest.update(nearest.x, succeeded(first[0], y, goal))
+    return targets, first
 
 
 def max_distance(nearest: Nearest) -> Tensor:

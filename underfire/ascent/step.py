@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,6 @@ from torch import Tensor, nn
 from underfire.gradients.estimators import autograd
 from underfire.model import note_finite
 from underfire.validate import per_sample
-
-if TYPE_CHECKING:
-    from underfire.ascent.objectives import Objective
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def succeeded(logits: Tensor, y: Tensor, goal: Tensor | None) -> Tensor:
 
 
 def value_and_grad(
-    model: nn.Module, objective: Objective, x_adv: Tensor, targets: Targets, *, progress: float = 0.0
+    model: nn.Module, objective: Callable[[Step], Tensor], x_adv: Tensor, targets: Targets, *, progress: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return logits `[B, K]`, the objective `[B]` and its gradient at `x_adv`, all without a graph.
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent.nearest import Nearest, evaluate_clean, max_distance
+from underfire.ascent.nearest import Nearest, differentiate_clean, max_distance
 from underfire.ascent.objectives import margin
-from underfire.ascent.step import Targets, succeeded, value_and_grad
+from underfire.ascent.step import Targets, succeeded, take, value_and_grad
 from underfire.ascent.step_rules import cosine
 from underfire.ascent.threats import Threat
 from underfire.catalog import card
@@ -73,10 +73,11 @@ def fmn(
         raise InputError(f"start must be shaped like the images, {tuple(x.shape)}, got {tuple(start.shape)}")
     nearest = Nearest(x.detach(), norm, eps, domain=domain_of(model))
     with frozen(model):
-        _, targets = evaluate_clean(model, x, y, goal, nearest)
-        targets = targets.take((~nearest.found).nonzero().squeeze(1))
-        if len(targets.index) == 0:
+        targets, seen = differentiate_clean(model, x, y, goal, nearest, margin())
+        rows = (~nearest.found).nonzero().squeeze(1)
+        if len(rows) == 0:
             return nearest.x_adv
+        targets, seen = targets.take(rows), take(seen, rows)
         x, threat, most = nearest.x[targets.index], nearest.threat, max_distance(nearest)[targets.index]
         z = x
         if start is not None:
@@ -86,7 +87,7 @@ def fmn(
         ever = torch.zeros_like(targets.y, dtype=torch.bool)
         for step in range(steps):
             # forward and backward pass; record the successes
-            logits, loss, g = value_and_grad(model, margin(), z, targets)
+            logits, loss, g = seen if z is x else value_and_grad(model, margin(), z, targets)
             g = threat.restrict(g, x)
             success = succeeded(logits, targets.y, targets.goal)
             ever |= success
