@@ -43,7 +43,7 @@ def test_half_of_a_balanced_batch_is_all_that_one_direction_can_fool(generator: 
     model = two_classes(torch.ones(1, 1, 4, 4))
     x = (torch.tensor([0.4, 0.6]).repeat(20)[:, None, None, None] + torch.zeros(1, 1, 4, 4)).contiguous()
     y = model(x).argmax(1)
-    x_adv = uap(model, x, y, eps=0.2, chunk=4, held_out=False, generator=generator)
+    x_adv = uap(model, x, y, eps=0.2, solver="deepfool", chunk=4, held_out=False, generator=generator)
     assert (model(x_adv).argmax(1) != y).float().mean() == 0.5
 
 

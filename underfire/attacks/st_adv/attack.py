@@ -38,7 +38,7 @@ def st_adv(
     eps: float | Tensor = 1.0,
     steps: int = 100,
     step_size: float = 0.1,
-    solver: Literal["lbfgs", "adam"] = "lbfgs",
+    solver: Literal["lbfgs", "adam"] = "adam",
     weight: float = 0.05,
     confidence: float = 0.0,
     keep: Literal["success", "best"] = "success",
@@ -55,7 +55,9 @@ def st_adv(
         eps: largest displacement of a pixel along either axis, in pixels, one number or one per sample `[B]`.
         steps: number of evaluations of the gradient.
         step_size: size of Adam's steps, or the largest displacement in the first trial of L-BFGS, in pixels.
-        solver: `"lbfgs"` as in the paper, or `"adam"`.
+        solver: `"adam"`, or `"lbfgs"` as in the paper. With 50 steps and eps 1, Adam fooled 1.00, 0.04, 1.00, 0.73 of
+            the images of four networks, L-BFGS 0.94, 0.02, 1.00 and 0.35 (`python -m benchmarks st-adv`). Where both
+            succeed, L-BFGS may find the smaller change.
         weight: weight of the flow loss, the paper's tau.
         confidence: lead of the wrong class, in logits, above which only the flow loss is minimised.
         keep: `"success"` ends the search for a sample at its first success; `"best"` goes on to the smoothest success,
