@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from underfire.hooks.reading import frozen, is_compiled, remove_at_exit, uncached, unwrap
+from underfire.hooks.networks import frozen, is_compiled, remove_at_exit, unwrap
+from underfire.hooks.reading import uncached
 from underfire.hooks.rectifiers import name_of
 from underfire.hooks.tracing import noise_image
 
