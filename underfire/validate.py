@@ -16,9 +16,17 @@ def at_least_one(**numbers: int) -> None:
 
     >>> at_least_one(steps=10, restarts=1)
     """
+    at_least(1, **numbers)
+
+
+def at_least(low: float, **numbers: float) -> None:
+    """Raise InputError unless every number is at least `low`; the message names the argument.
+
+    >>> at_least(0, decay=0.9)
+    """
     for name, number in numbers.items():
-        if number < 1:
-            raise InputError(f"{name} must be at least 1, got {number}")
+        if not number >= low:
+            raise InputError(f"{name} must be at least {low:g}, got {number}")
 
 
 def check_number(**values: object) -> None:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from underfire.ascent.step import State
-from underfire.errors import InputError
 from underfire.gradients.smoothing import normalise
-from underfire.validate import per_sample
+from underfire.validate import at_least, per_sample
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,7 @@ def momentum(decay: float = 1.0) -> Move:
 
     Source: Dong et al., Boosting Adversarial Attacks with Momentum, CVPR 2018.
     """
-    if not decay >= 0:
-        raise InputError(f"momentum needs decay >= 0, got {decay}")
+    at_least(0, decay=decay)
     unit = normalise(1)
 
     def update(g: Tensor, state: State) -> tuple[Tensor, State]:

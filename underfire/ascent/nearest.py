@@ -82,12 +82,7 @@ class Nearest:
 
 
 def evaluate_clean(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    goal: Tensor | None,
-    nearest: Nearest,
-    chunk: int | None = None,
+    model: nn.Module, x: Tensor, y: Tensor, goal: Tensor | None, nearest: Nearest, chunk: int | None = None
 ) -> tuple[Tensor, Targets]:
     """Check the inputs, and return the logits `[B, K]` of the clean images and the targets of the attack.
 

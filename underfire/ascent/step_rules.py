@@ -17,7 +17,7 @@ from torch import Tensor
 from underfire.ascent.step import State
 from underfire.ascent.threats import Threat
 from underfire.errors import InputError
-from underfire.validate import per_sample
+from underfire.validate import at_least, per_sample
 
 StepSize = float | Tensor | Callable[[int, int], float | Tensor]
 
@@ -85,8 +85,8 @@ def scheduled(step_size: StepSize) -> StepRule:
     Raises:
         InputError: the size is a negative number.
     """
-    if isinstance(step_size, (int, float)) and not step_size >= 0:
-        raise InputError(f"step_size must be >= 0, got {step_size}")
+    if isinstance(step_size, (int, float)):
+        at_least(0, step_size=step_size)
 
     def size(position: Position, state: State) -> float | Tensor:
         length = current_step_size(step_size, position.step, position.steps)

@@ -12,8 +12,7 @@ from underfire.audit.reading import MAPS, PLAUSIBLE_IOU, MapShift, Source
 from underfire.measures.statistics import paired_difference, rate
 from underfire.records import Interval
 
-PAIRS = 6
-"""The smallest number of pairs for a significant difference; with fewer, no two-sided sign test reaches 5 %."""
+PAIRS = 6  # the fewest pairs for a significant difference; with fewer, no two-sided sign test reaches 5 %
 
 
 @dataclass(frozen=True)

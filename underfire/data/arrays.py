@@ -82,10 +82,7 @@ def _array(archive: zipfile.ZipFile, name: str, max_bytes: int) -> np.ndarray[An
     if kind.hasobject:
         raise DataError(f"{archive.filename!r}: the array {name!r} holds Python objects, which are not opened")
     if size > max_bytes or archive.getinfo(f"{name}.npy").file_size > max_bytes + 2**16:
-        raise DataError(
-            f"{archive.filename!r}: the array {name!r} has {size} bytes; {max_bytes} are allowed, "
-            f"max_bytes={size} allows it"
-        )
+        raise DataError(f"{archive.filename!r}: the array {name!r} has {size} bytes; max_bytes={size} allows it")
     with archive.open(f"{name}.npy") as file:
         found: np.ndarray[Any, Any] = np.lib.format.read_array(file, allow_pickle=False)
     return found

@@ -1,7 +1,6 @@
 """Distance and overlap of two maps `m` and `n`, `[B, 1, h, w]`, raw, as interpreters return them.
 
-Maps of different sizes are compared on the larger grid. Source of `map_l1`, `map_l2` and `map_iou`: Zhang et al.,
-Interpretable Deep Learning under Fire, USENIX Security 2020, section 4.3 and appendix C1.
+Maps of different sizes are compared on the larger grid.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures.arrays import as_map, ratio
 
-_PAPER = "Zhang et al., Interpretable Deep Learning under Fire, USENIX Security 2020"
+_PAPER = "Zhang et al., Interpretable Deep Learning under Fire, USENIX Security 2020, section 4.3, appendix C1"
 
 
 def normalise(m: Tensor) -> Tensor:

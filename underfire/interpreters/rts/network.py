@@ -25,10 +25,7 @@ class ClassSelector(nn.Module):
         nn.init.normal_(self.embedding.weight, std=channels**-0.5)
 
     def forward(self, features: Tensor, y: Tensor, threshold: float = 0.0) -> Tensor:
-        """Return features `[B, D, h, w]` times sigmoid(act - threshold).
-
-        `act` is their product, at every place, with the embedding of class `y`.
-        """
+        """Return features `[B, D, h, w]` times sigmoid(act - threshold); act is their product with embedding y."""
         act = torch.einsum("bdhw,bd->bhw", features, self.embedding(y)).unsqueeze(1)
         return features * torch.sigmoid(act - threshold)
 
