@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import underfire as uf
 from underfire.catalog import cards
@@ -71,3 +73,11 @@ def test_layers_are_those_of_the_module_with_their_outputs(parsed: Parsed, shown
 def test_layers_of_a_model_that_does_not_take_the_size(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["layers", "python:victims:right", "--size", "9"]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_layers_of_a_compiled_model_are_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))).save("scripted.pt")
+    assert main(["layers", "scripted.pt", "--data", "digits:"]) == 2
+    said = capsys.readouterr()
+    assert "torch.jit" in said.err and said.err.count("\n") == 1 and said.out == ""

@@ -106,6 +106,7 @@ def _read(root: Path, files: list[Path], reading: Reading, batch_size: int) -> I
     import torch
 
     from underfire.classes import printable
+    from underfire.data.dataset import unreadable
     from underfire.data.images import read_file
 
     pending: list[tuple[str, Tensor]] = []
@@ -114,13 +115,27 @@ def _read(root: Path, files: list[Path], reading: Reading, batch_size: int) -> I
         x = torch.stack([image for _, image in pending])
         return Batch(x, torch.full((len(x),), -1), tuple(printable(name) for name, _ in pending))
 
-    for file in files:
-        image = read_file(file, reading)
+    for i, file in enumerate(files):
+        try:
+            image = read_file(file, reading)
+        except DataError as error:  # name all files that cannot be read, not only the first
+            raise DataError(unreadable([str(error), *_failures(files[i + 1 :], reading)], len(files))) from None
         if pending and (image.shape != pending[0][1].shape or len(pending) == batch_size):
             yield batch()
             pending.clear()
         pending.append((file.relative_to(root).as_posix(), image))
     yield batch()
+
+
+def _failures(files: list[Path], reading: Reading) -> Iterator[str]:
+    """Yield why image files cannot be read."""
+    from underfire.data.images import read_file
+
+    for file in files:
+        try:
+            read_file(file, reading)
+        except DataError as error:
+            yield str(error)
 
 
 def class_of(model: Classifier, outputs: int, text: str) -> int:

@@ -193,7 +193,7 @@ def _shapes(model: Classifier, x: Tensor) -> dict[str, list[int]]:
     """Return the shape of the output of every layer that returns one tensor, without the batch dimension."""
     from functools import partial
 
-    from underfire.hooks import unwrap
+    from underfire.hooks import readable_layers
 
     found: dict[str, list[int]] = {}
 
@@ -201,7 +201,7 @@ def _shapes(model: Classifier, x: Tensor) -> dict[str, list[int]]:
         if hasattr(output, "shape"):
             found[name] = list(output.shape[1:])
 
-    handles = [module.register_forward_hook(partial(note, name)) for name, module in unwrap(model).named_modules()]
+    handles = [module.register_forward_hook(partial(note, name)) for name, module in readable_layers(model)]
     try:
         model.predict(x)
     finally:
