@@ -14,6 +14,7 @@ import underfire
 from benchmarks import (
     adv2,
     autoattack,
+    choices,
     class_activation,
     explanation_measures,
     integrated_gradients,
@@ -28,6 +29,7 @@ from benchmarks import (
     quality,
     rts,
     scale,
+    small_batches,
     startup,
 )
 from benchmarks.setting import describe
@@ -50,7 +52,12 @@ MEASURED = {
     "one-pixel": Benchmark(one_pixel.against_peers, one_pixel.rows, CIFAR),
     "autoattack-undefended": Benchmark(autoattack.undefended, autoattack.rows_undefended, CIFAR),
     "autoattack-trained": Benchmark(autoattack.trained, autoattack.rows_trained, CIFAR),
-    "quality": Benchmark(quality.quality, quality.rows, CIFAR),
+    "quality": Benchmark(quality.on_cifar10, quality.rows, CIFAR),
+    "quality-mnist": Benchmark(quality.on_mnist, quality.rows, ("MNIST",)),
+    "small-batches": Benchmark(small_batches.against_peers, small_batches.rows, CIFAR),
+    "st-adv": Benchmark(choices.st_adv, choices.rows_st_adv, (*CIFAR, "MNIST")),
+    "universal": Benchmark(choices.universal, choices.rows_universal, (*CIFAR, "MNIST")),
+    "photographed": Benchmark(choices.photographed, choices.rows_photographed, CIFAR),
     "integrated-gradients": Benchmark(integrated_gradients.measure, integrated_gradients.rows, IMAGENET),
     "occlusion": Benchmark(occlusion.against_bare_passes, occlusion.rows, IMAGENET),
     "rts": Benchmark(rts.forwards, rts.rows, BOTH),

@@ -1,22 +1,26 @@
 """Compare attacks of minimum size at an equal budget, as AttackBench does: how close each is to the best, by norm.
 
-The network is ResNet-20 on CIFAR-10. The budget is 2,000 propagations per image; each forward pass and each backward
-pass counts as one. The attacks of underfire and of adv_lib are evaluated from the images that they return.
+Each of `NETWORKS` has a budget of propagations per image; each forward pass and each backward pass counts as one. A run
+has images and a seed of its own, so that the spread over the runs shows what a difference means. The attacks of
+underfire and of adv_lib are evaluated from the images that they return.
 
-`python -m benchmarks.quality FOLDER 32x2000 [NORM ...]` computes the results that are missing in `FOLDER` (32 images,
-2,000 propagations), two at a time with one thread each.
+`python -m benchmarks.quality FOLDER NETWORK 3x128x1000 [NORM ...]` computes the results that are missing in `FOLDER`
+(3 runs of 128 images, 1,000 propagations), in `WORKERS` processes of one thread each.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import statistics
 import sys
 import tempfile
 import time
 import types
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,23 +29,56 @@ import torch
 from torch import Tensor, nn
 
 import underfire as uf
-from benchmarks.setting import cifar_resnet20, declare_missing_operators
+from benchmarks.setting import correct, declare_missing_operators, mnist, mnist_trades, zoo
 from benchmarks.timing import Row
 from underfire.ascent.nearest import Nearest
+from underfire.data import Dataset
 from underfire.measures import perturbation
 from underfire.measures.curves import optimality
+from underfire.model import Classifier
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 ORDERS = {"l2": 2.0, "linf": float("inf"), "l1": 1.0, "l0": 0.0}
-#: The first size at which attacks of fixed size are run, and the number of sizes.
-FIRST, ROUNDS = {"l2": 0.5, "linf": 0.01, "l1": 5.0}, 10
+#: The number of sizes at which an attack of fixed size is run, between 0 and twice the first.
+ROUNDS = 10
 BOTH = ("carlini_wagner", "fmn", "ddn", "apgd", "sigma_zero")
+#: The attacks that are compared in L1 and L0 on MNIST.
+SPARSE = ("fmn", "sigma_zero", "apgd", "ead", "ead, abort_early", "alma")
 
 
-def bisected(attack: Callable[..., Tensor], norm: str, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Network:
+    """A network of the benchmark.
+
+    Attributes:
+        load: loads the classifier.
+        first: the first size at which attacks of fixed size are run, by norm: about the median size that is needed.
+        data: loads the test images; None is those of CIFAR-10.
+    """
+
+    load: Callable[[], Classifier]
+    first: dict[str, float]
+    data: Callable[[], Dataset] | None = None
+
+    def setting(self, n: int, run: int) -> tuple[Classifier, Tensor, Tensor]:
+        """Return the classifier, and the images and labels of a run."""
+        return correct(self.load(), n, first=run * n, images=None if self.data is None else self.data())
+
+
+_BOOPATHY = "interpretability_aware"
+NETWORKS = {
+    "resnet20": Network(partial(zoo, "resnet20_cifar10"), {"l2": 0.5, "linf": 0.01, "l1": 5.0}),
+    "wresnet_adv": Network(partial(zoo, "cifar10_wresnet_adv", _BOOPATHY), {"l2": 0.7, "linf": 0.03, "l1": 12.0}),
+    "mnist_normal": Network(partial(zoo, "mnist_small_normal", _BOOPATHY), {"l2": 1.0, "linf": 0.1, "l1": 8.0}, mnist),
+    "mnist_adv": Network(partial(zoo, "mnist_small_adv", _BOOPATHY), {"l2": 2.0, "linf": 0.3, "l1": 12.0}, mnist),
+    "mnist_trades": Network(mnist_trades, {"l2": 2.0, "linf": 0.35, "l1": 12.0}, mnist),
+}
+
+
+def bisected(attack: Callable[..., Tensor], norm: str, first: float, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the nearest success of an attack of fixed size, by bisection of the size for every image separately."""
     nearest = Nearest(x, norm)
-    low, eps = torch.zeros(len(x)), torch.full((len(x),), FIRST[norm])
+    low, eps = torch.zeros(len(x)), torch.full((len(x),), first)
     high = 2 * eps
     for _ in range(ROUNDS):
         x_adv = attack(model, x, y, norm=norm, eps=eps)
@@ -53,8 +90,12 @@ def bisected(attack: Callable[..., Tensor], norm: str, model: nn.Module, x: Tens
     return nearest.x_adv
 
 
-def ours(norm: str, budget: int) -> dict[str, Attack]:
-    """Return the attacks of underfire for a norm, with settings that spend the budget."""
+def ours(norm: str, budget: int, first: float | None) -> dict[str, Attack]:
+    """Return the attacks of underfire for a norm, with settings that spend the budget.
+
+    Args:
+        first: the first size of attacks of fixed size; None leaves them out.
+    """
     attacks = {card.name: card for card in uf.cards("attack")}
     passes = budget // 2 - 1  # steps of one forward and one backward pass; two forward passes before and after them
     settings: dict[str, dict[str, Any]] = {
@@ -71,23 +112,25 @@ def ours(norm: str, budget: int) -> dict[str, Attack]:
     for name, options in settings.items():
         if name in attacks and norm in attacks[name].facts.norms:
             found[name] = partial(attacks[name].function, norm=norm, **options)
-    if "apgd" in attacks and norm in attacks["apgd"].facts.norms:
-        generator = torch.Generator().manual_seed(0)
+    if norm == "l1":
+        found["ead, abort_early"] = partial(attacks["ead"].function, **settings["ead"] | {"abort_early": True})
+    if first is not None and norm in attacks["apgd"].facts.norms:
+        generator = torch.Generator().manual_seed(torch.initial_seed())
         steps = budget // 2 // ROUNDS - 2
         once = partial(attacks["apgd"].function, steps=steps, objective="dlr", keep="success", generator=generator)
-        found["apgd"] = partial(bisected, once, norm)
+        found["apgd"] = partial(bisected, once, norm, first)
     return found
 
 
-def theirs(norm: str, budget: int) -> dict[str, Attack]:
-    """Return the attacks of adv_lib for a norm, with settings that spend the budget."""
+def theirs(norm: str, budget: int, first: float | None) -> dict[str, Attack]:
+    """Return the attacks of adv_lib for a norm, with settings that spend the budget; see `ours`."""
     declare_missing_operators()
     sys.modules.setdefault("visdom", types.ModuleType("visdom"))  # adv_lib imports it for plots
     from adv_lib import attacks as adv
     from adv_lib.attacks.auto_pgd import minimal_apgd
 
     order, passes = ORDERS[norm], budget // 2
-    bounded = {"max_eps": FIRST.get(norm), "binary_search_steps": ROUNDS, "n_iter": passes // ROUNDS - 2}
+    bounded = {"max_eps": first, "binary_search_steps": ROUNDS, "n_iter": passes // ROUNDS - 2}
     everywhere: dict[str, Attack] = {
         "fmn": partial(adv.fmn, norm=order, steps=passes),
         "pdpgd": partial(adv.pdpgd, norm=order, num_steps=passes),
@@ -108,7 +151,7 @@ def theirs(norm: str, budget: int) -> dict[str, Attack]:
         "l0": {"sigma_zero": partial(adv.sigma_zero, num_steps=passes), "vfga": partial(adv.vfga, targeted=False)},
     }
     found = everywhere | by_norm[norm]
-    if norm in FIRST:
+    if first is not None:
         found["apgd"] = partial(minimal_apgd, norm=order, **bounded)
         found["fab"] = partial(adv.fab, norm=order, n_iter=budget // 11 - 1)
     return found
@@ -117,131 +160,163 @@ def theirs(norm: str, budget: int) -> dict[str, Attack]:
 LIBRARIES = {"underfire": ours, "adv_lib": theirs}
 
 
-def run(norm: str, library: str, attack: str, n: int, budget: int) -> dict[str, Any]:
-    """Run one attack on `n` images; return the size of every success (or None), the passes and the seconds."""
-    torch.manual_seed(0)  # for the random starts of adv_lib
-    model, x, y = cifar_resnet20(n)
-    method = LIBRARIES[library](norm, budget)[attack]
-    start = time.perf_counter()
-    with model.counting() as count:
-        x_adv = method(model, x.clone(), y.clone()).detach()
-    seconds = time.perf_counter() - start
-    success = (model.predict(x_adv).argmax(1) != y) & ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
-    sizes = perturbation.sizes(x, x_adv)[norm]
-    return {
-        "norm": norm,
-        "library": library,
-        "attack": attack,
-        "budget": budget,
-        "sizes": [size if fooled else None for size, fooled in zip(sizes.tolist(), success.tolist(), strict=True)],
-        "forwards": count.forwards / len(x),
-        "backwards": count.backwards / len(x),
-        "seconds": seconds,
-    }
+@dataclass(frozen=True)
+class Job:
+    """One run of one attack on `n` images, with a budget of propagations."""
+
+    network: str
+    run: int
+    norm: str
+    library: str
+    attack: str
+    n: int
+    budget: int
+
+    def measure(self) -> dict[str, Any]:
+        """Run the attack; return the size of every success (or None), the passes and the seconds of the processor."""
+        torch.manual_seed(self.run)  # for the random starts of adv_lib
+        network = NETWORKS[self.network]
+        model, x, y = network.setting(self.n, self.run)
+        method = LIBRARIES[self.library](self.norm, self.budget, network.first.get(self.norm))[self.attack]
+        start = time.process_time()
+        with model.counting() as count:
+            x_adv = method(model, x.clone(), y.clone()).detach()
+        seconds = time.process_time() - start
+        success = (model.predict(x_adv).argmax(1) != y) & ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
+        sizes = perturbation.sizes(x, x_adv)[self.norm]
+        return asdict(self) | {
+            "sizes": [size if fooled else None for size, fooled in zip(sizes.tolist(), success.tolist(), strict=True)],
+            "forwards": count.forwards / len(x),
+            "backwards": count.backwards / len(x),
+            "seconds": seconds,
+        }
+
+    def save(self, folder: Path) -> None:
+        """Run the attack and write its result, unless the file exists."""
+        torch.set_num_threads(1)
+        path = folder / f"{self.network}-{self.run}-{self.norm}-{self.library}-{self.attack}.json"
+        if not path.exists():
+            path.write_text(json.dumps(self.measure()) + "\n")
 
 
-def _saved(folder: Path, norm: str, library: str, attack: str, n: int, budget: int) -> None:
-    """Run one attack and write its result, unless the file exists."""
-    torch.set_num_threads(1)
-    path = folder / f"{norm}-{library}-{attack}.json"
-    if not path.exists():
-        path.write_text(json.dumps(run(norm, library, attack, n, budget)) + "\n")
+Runs = list[dict[str, Any]]
 
 
-def compared(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Return the attacks of every norm, sorted by optimality relative to the best size of all attacks."""
-    tables: dict[str, list[dict[str, Any]]] = {}
+def compared(results: Runs) -> dict[str, Runs]:
+    """Return the attacks of every norm, sorted by optimality relative to the best size of all attacks in each run."""
+    tables: dict[str, Runs] = {}
     for norm in ORDERS:
-        runs = [result for result in results if result["norm"] == norm]
-        if not runs:
-            continue
-        sizes = torch.tensor([[float("inf") if s is None else s for s in result["sizes"]] for result in runs])
-        best = sizes.amin(0)
-        rows = [
-            {
-                "attack": result["attack"],
-                "library": result["library"],
-                "optimality": optimality(size, best),
-                "median size": float(size.median()),
-                "success": float(size.isfinite().float().mean()),
-                **{name: result[name] for name in ("forwards", "backwards", "seconds")},
-            }
-            for result, size in zip(runs, sizes, strict=True)
+        rows: dict[tuple[str, str], Runs] = {}
+        for number in sorted({result["run"] for result in results}):
+            runs = [result for result in results if result["norm"] == norm and result["run"] == number]
+            sizes = [torch.tensor([float("inf") if s is None else s for s in result["sizes"]]) for result in runs]
+            best = torch.stack(sizes).amin(0) if sizes else torch.empty(0)
+            for result, size in zip(runs, sizes, strict=True):
+                rows.setdefault((result["attack"], result["library"]), []).append(
+                    {
+                        "optimality": optimality(size, best),
+                        "median size": float(size.median()),
+                        "success": float(size.isfinite().float().mean()),
+                        **{name: result[name] for name in ("forwards", "backwards", "seconds")},
+                    }
+                )
+        means = [
+            {"attack": attack, "library": library}
+            | {name: statistics.mean(run[name] for run in runs) for name in runs[0]}
+            | {"optimality of the runs": [run["optimality"] for run in runs]}
+            for (attack, library), runs in rows.items()
         ]
-        tables[norm] = sorted(rows, key=lambda row: -row["optimality"])
+        if means:
+            tables[norm] = sorted(means, key=lambda row: -row["optimality"])
     return tables
 
 
 def quality(
-    n: int = 32,
-    budget: int = 2000,
-    workers: int = 2,
+    network: str,
+    runs: int,
+    n: int,
+    budget: int,
     folder: Path | None = None,
     norms: tuple[str, ...] = tuple(ORDERS),
+    names: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Run all attacks in all norms, and compare them; results are written to `folder`, and not computed again."""
+    """Run the attacks called `names`, or all, and compare them.
+
+    Results are written to `folder`, if one is given, and not computed again.
+    """
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
-            return quality(n, budget, workers, Path(temporary), norms)
+            return quality(network, runs, n, budget, Path(temporary), norms, names)
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [
-        (norm, library, attack, n, budget)
+        Job(network, number, norm, library, attack, n, budget)
+        for number in range(runs)
         for norm in norms
         for library, attacks in LIBRARIES.items()
-        for attack in attacks(norm, budget)
+        for attack in attacks(norm, budget, NETWORKS[network].first.get(norm))
+        if not names or attack in names
     ]
     # run what is missing, each attack in a process
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        runs = {" ".join(job[:3]): pool.submit(_saved, folder, *job) for job in jobs}
+    context, workers = multiprocessing.get_context("spawn"), int(os.environ.get("WORKERS", "2"))
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        running = {f"{job.run} {job.norm} {job.library} {job.attack}": pool.submit(job.save, folder) for job in jobs}
         # an error in one attack must not stop the others
-        failed = {name: repr(error) for name, done in runs.items() if (error := done.exception()) is not None}
-    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+        failed = {name: repr(error) for name, done in running.items() if (error := done.exception()) is not None}
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{network}-*.json"))]
+    return {"images": n, "budget": budget, "norms": compared(results), "failed": failed}
+
+
+def on_cifar10() -> dict[str, Any]:
+    """Compare all attacks on a network that is not robust, and on one that was trained adversarially."""
+    return {"resnet20": quality("resnet20", 3, 128, 2000), "wresnet_adv": quality("wresnet_adv", 3, 128, 500)}
+
+
+def on_mnist() -> dict[str, Any]:
+    """Compare the attacks in L1 and L0 on a network that is not robust, and on two that are."""
     return {
-        "images": n,
-        "budget": budget,
-        "norms": compared(results),
-        "failed": failed,
+        name: quality(name, 3, 128, budget, norms=("l1", "l0"), names=SPARSE)
+        for name, budget in (("mnist_adv", 1000), ("mnist_trades", 200))
     }
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """Return rows with the best attack of each library by norm, and with the attacks that both have."""
+    """Return rows with the best attack of each library by network and norm, and with the attacks that both have."""
     table: list[Row] = []
-    for norm, attacks in found["norms"].items():
-        # attacks that exceeded the budget, because their steps cannot be set in advance, do not compete
-        fair = [row for row in attacks if row["forwards"] + row["backwards"] <= 1.01 * found["budget"]]
-        best = {library: [row for row in fair if row["library"] == library] for library in LIBRARIES}
-        for library, names in best.items():
-            top = names[0]
-            want = "≥ the best of adv_lib − 0.005" if library == "underfire" else "the peer"
-            table.append(
-                (
-                    f"minimum size in {norm}, best attack of {library}: optimality",
-                    f"{top['attack']} {_format(top)}",
-                    want,
-                )
-            )
-        for name in BOTH:
-            pair = {row["library"]: row for row in attacks if row["attack"] == name}
-            if len(pair) == 2:
-                value = "; ".join(f"{library} {_format(pair[library])}" for library in LIBRARIES)
-                table.append((f"minimum size in {norm}, {name}: optimality", value, "≥ adv_lib's − 0.01"))
+    for network, result in found.items():
+        for norm, attacks in result["norms"].items():
+            label = f"minimum size in {norm} on {network}, {result['images']} images, {result['budget']} propagations"
+            # attacks that exceeded the budget, because their steps cannot be set in advance, do not compete
+            fair = [row for row in attacks if row["forwards"] + row["backwards"] <= 1.01 * result["budget"]]
+            for library in LIBRARIES:
+                top = next(row for row in fair if row["library"] == library)
+                want = "≥ the best of adv_lib − 0.005" if library == "underfire" else "the peer"
+                value = f"{top['attack']} {_format(top)}"
+                table.append((f"{label}, best attack of {library}: optimality", value, want))
+            for name in BOTH:
+                pair = {row["library"]: row for row in attacks if row["attack"] == name}
+                if len(pair) == 2:
+                    value = "; ".join(f"{library} {_format(pair[library])}" for library in LIBRARIES)
+                    table.append((f"{label}, {name}: optimality", value, "≥ adv_lib's − 0.01"))
     return table
 
 
 def _format(row: dict[str, Any]) -> str:
     passes = f"{row['forwards']:.0f} forwards, {row['backwards']:.0f} backwards"
-    return f"{row['optimality']:.4f} (median {row['median size']:.4g}, success {row['success']:.3f}, {passes})"
+    several = sorted(row["optimality of the runs"])
+    span = f"{several[0]:.3f} to {several[-1]:.3f} in {len(several)} runs, " if len(several) > 1 else ""
+    text = f"median {row['median size']:.4g}, success {row['success']:.3f}, {passes}"
+    return f"{row['optimality']:.4f} ({span}{text})"
 
 
 def _show(found: dict[str, Any]) -> None:
     for norm, attacks in found["norms"].items():
         for row in attacks:
-            print(f"{norm:5} {row['attack']:15} {row['library']:10} {_format(row)}, {row['seconds']:.1f} s")
+            print(f"{norm:5} {row['attack']:17} {row['library']:10} {_format(row)}, {row['seconds']:.1f} s")
     for name, error in found["failed"].items():
         print(name, error)
 
 
 if __name__ == "__main__":
-    images, propagations = (int(value) for value in sys.argv[2].split("x"))
-    _show(quality(images, propagations, folder=Path(sys.argv[1]), norms=tuple(sys.argv[3:]) or tuple(ORDERS)))
+    folder, network, size, *norms = sys.argv[1:]
+    runs, images, propagations = (int(value) for value in size.split("x"))
+    _show(quality(network, runs, images, propagations, Path(folder), tuple(norms) or tuple(ORDERS)))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from underfire import data, models
 from underfire.errors import DataError
 from underfire.extras import declare_missing_operators as declare_missing_operators
+from underfire.model import Classifier
 
 
 def data_root() -> Path:
@@ -47,28 +50,67 @@ def _describe_imagenet() -> str:
     return f"{count} photographs, JPEG"
 
 
+def _describe_mnist() -> str:
+    digest = hashlib.sha256((data_root() / "mnist" / "t10k-images-idx3-ubyte.gz").read_bytes()).hexdigest()
+    return f"test images, sha256 {digest[:12]}"
+
+
 #: The image sets by name, with the function that describes each.
-IMAGES: dict[str, Callable[[], str]] = {"CIFAR-10": _describe_cifar10, "ImageNet": _describe_imagenet}
+IMAGES: dict[str, Callable[[], str]] = {
+    "CIFAR-10": _describe_cifar10,
+    "MNIST": _describe_mnist,
+    "ImageNet": _describe_imagenet,
+}
 
 
-def correct(model: models.Classifier, n: int) -> tuple[models.Classifier, Tensor, Tensor]:
-    """Return the model, and the first `n` CIFAR-10 test images that it classifies correctly with their labels."""
-    batch = cifar10()[: 2 * n]
-    right = (model.predict(batch.x).argmax(1) == batch.y).nonzero().squeeze(1)[:n]
+def correct(
+    model: Classifier, n: int, *, first: int = 0, images: data.Dataset | None = None
+) -> tuple[Classifier, Tensor, Tensor]:
+    """Return the model, and `n` test images that it classifies correctly with their labels.
+
+    Args:
+        first: how many such images are passed over.
+        images: the test images; None is those of CIFAR-10.
+    """
+    batch = (cifar10() if images is None else images)[: 2 * (first + n)]
+    right = (model.predict(batch.x).argmax(1) == batch.y).nonzero().squeeze(1)[first : first + n]
     return model, batch.x[right], batch.y[right]
 
 
-def cifar_resnet20(n: int) -> tuple[models.Classifier, Tensor, Tensor]:
+def mnist() -> data.Dataset:
+    """Return the 10,000 test images of MNIST."""
+    return data.load(f"mnist:{data_root() / 'mnist'}")
+
+
+def mnist_trades() -> Classifier:
+    """Load the published TRADES network for MNIST (Zhang et al., ICML 2019)."""
+    widths, layers = (1, 32, 32, 64, 64), OrderedDict[str, nn.Module]()
+    for number in range(1, 5):
+        layers[f"conv{number}"] = nn.Conv2d(widths[number - 1], widths[number], 3)
+        layers[f"relu{number}"] = nn.ReLU()
+        if number % 2 == 0:
+            layers[f"pool{number}"] = nn.MaxPool2d(2)
+    head = OrderedDict[str, nn.Module](
+        fc1=nn.Linear(1024, 200), relu1=nn.ReLU(), fc2=nn.Linear(200, 200), relu2=nn.ReLU(), fc3=nn.Linear(200, 10)
+    )
+    network = nn.Sequential(
+        OrderedDict(feature_extractor=nn.Sequential(layers), flatten=nn.Flatten(), classifier=nn.Sequential(head))
+    )
+    network.load_state_dict(load_file(data_root() / "weights" / "trades" / "mnist_small_cnn.safetensors"))
+    return Classifier(network.eval())
+
+
+def cifar_resnet20(n: int) -> tuple[Classifier, Tensor, Tensor]:
     """Return ResNet-20 and the first `n` CIFAR-10 test images that it classifies correctly."""
     return correct(zoo("resnet20_cifar10"), n)
 
 
-def zoo(name: str, folder: str = "") -> models.Classifier:
+def zoo(name: str, folder: str = "") -> Classifier:
     """Load a network of the zoo with its published weights, from `folder` below the folder of weights."""
     return models.load(f"{data_root() / 'weights' / folder / name}.safetensors?arch={name}")
 
 
-def mobilenet(n: int) -> tuple[models.Classifier, Tensor, Tensor]:
+def mobilenet(n: int) -> tuple[Classifier, Tensor, Tensor]:
     """Return MobileNet v1 0.75 and `n` ImageNet photographs."""
     batch = photographs(n)[:]
     return zoo("mobilenet_v1_075_imagenet"), batch.x, batch.y

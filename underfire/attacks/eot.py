@@ -56,6 +56,11 @@ def eot(
     itself. To judge it as a camera sees it, average `model(transforms.camera.camera()(x_adv, generator)).argmax(1)`
     over several calls.
 
+    EOT pays where the camera undoes the perturbation of PGD. On ResNet-20, 0.76 of its photographs are misclassified at
+    eps 4/255 and 1.00 at 16/255, of PGD's 0.44 and 0.62; with goals at 16/255, 0.96 against 0.14. It pays less on an
+    adversarially trained network: 0.43 and 0.96, against 0.35 and 0.80. Eight times as many steps, the passes of EOT,
+    gain PGD nothing (`python -m benchmarks photographed`).
+
     Args:
         step_size: None falls linearly from `5 * eps / steps` to a tenth of that, because the gradient is random.
         samples: number of photographs of every image in every step; each costs a pass.
