@@ -87,6 +87,7 @@ BROKEN = {
     "bad_input": (unchecked, {}),
     "result_without_graph": (unchecked, {}),
     "same_in_every_gradient_mode": (depends_on_the_mode, {}),
+    "same_in_every_default_dtype": (promotes, {}),
     "not_finite_is_no_success": (too_far, {"minimal": True}),
     "model_without_gradient": (unchecked, {}),
     "network_that_writes_into_its_input": (hands_on_its_images, {}),
