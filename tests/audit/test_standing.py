@@ -107,6 +107,7 @@ def hit(attack: str, held: int, eps: float = 0.1) -> AttackResult:
         "norm": "linf",
         "eps": eps,
         "robust": clopper_pearson(held, 100),
+        "within": 1.0,
     }
     known["success"] = clopper_pearson(100 - held, 100)
     return AttackResult(**{field.name: known.get(field.name) for field in dataclasses.fields(AttackResult)})  # type: ignore[arg-type]
@@ -145,3 +146,9 @@ def test_without_a_check_the_run_is_open() -> None:
 def test_nothing_right_leaves_nothing_to_withstand() -> None:
     assert accuracy_tone(0.0, 0.0) == "none"
     assert [accuracy_tone(left, 0.9) for left in (0.44, 0.46, 0.82)] == ["bad", "warn", "good"]
+
+
+def test_an_attack_that_broke_its_limits_shows_no_robustness() -> None:
+    (attack,) = [dataclasses.replace(hit("pgd", 90), within=0.25)]
+    found = assess(evidence(95, 100, 90, attacks=[attack]))
+    assert found.level == "open" and "75%" in found.reasons[0]

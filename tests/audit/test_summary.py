@@ -175,6 +175,9 @@ def test_gates_checks_and_verdict(ledger: Ledger) -> None:
     assert found.verdict == (
         "The run is not finished: 1 of 9 cells has no result. "
         "1 of 2 masking checks warns (a): the model may be weaker than these numbers say. "
+        "adv2 cam linf at eps 0.1 broke its limits on 10% of the images, which count as not fooled. "
+        "pgd linf at eps 0.05 broke its limits on 10% of the images, which count as not fooled. "
+        "pgd linf at eps 0.1 broke its limits on 10% of the images, which count as not fooled. "
         "Accuracy falls from 90.0% to 40.0% under all attacks of L∞ eps 0.1 together "
         "(95% interval 12.2% to 73.8%, n = 10). "
         "adv2 cam linf does not keep significantly more of the cam map than pgd linf at the same L∞ eps 0.1, "

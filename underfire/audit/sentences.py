@@ -53,7 +53,7 @@ def verdict(
         event += f" (IoU at least {PLAUSIBLE_IOU})"
         reason = "no plain attack of the same norm and size fools the same images, so there is nothing to compare with"
         sentences.append(f"In {strongest.plausible.value:.1%} of {strongest.plausible.n} images {event}; {reason}.")
-    if asked and all(check.passed for check in asked):
+    if asked and all(check.passed for check in asked) and standing.level != "open":
         sentences.append(f"All {len(asked)} masking checks pass: there is no sign that the attacks were too weak.")
     return " ".join(sentences)
 

@@ -12,6 +12,7 @@ from typing import Literal
 from underfire.audit.credibility import Answers, Refusal, Rival
 from underfire.audit.masking import BLIND
 from underfire.audit.reading import AttackResult, RobustAccuracy
+from underfire.audit.sizes import size
 from underfire.catalog import cards
 from underfire.records import Check, Interval
 
@@ -120,6 +121,12 @@ def assess(found: Evidence) -> Standing:
     """Return how far the figures of a run can be used."""
     gaps, failed = tuple(_gaps(found)), [check for check in found.checks if not check.passed]
     weak = [_warning(failed, found.checks)] if failed else []
+    weak += [
+        f"{hit.label} at eps {size(hit.norm, hit.eps)} broke its limits on {1 - hit.within:.0%} of the images, which "
+        "count as not fooled."
+        for hit in found.attacks
+        if hit.within < 1
+    ]
     if nothing := _headline_of_nothing(found):
         return Standing("nothing", nothing, (*gaps, *weak), _bound(found), gaps)
     if any(check.name in BLIND for check in failed) and found.worst and found.worst.robust.value > 0:

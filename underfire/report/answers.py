@@ -168,6 +168,8 @@ def belief(found: Findings) -> Answer:
         return Answer(question, "warn", "With care", figure, warnings, pips=pips)
     if standing.level == "partial":
         return Answer(question, "warn", "As far as they go", figure, standing.reasons[0], pips=pips)
+    if standing.level == "open":
+        return Answer(question, "warn", "With care", figure, " ".join(standing.reasons[:2]), pips=pips)
     return Answer(
         question, "good", "Yes", figure, "No sign of masked gradients or of an attack that stops too early.", pips=pips
     )

@@ -122,7 +122,7 @@ def _lead(found: Findings, worst: RobustAccuracy | None, gap: Difference | None)
                 words.percent(gap.plausible[1].value),
             )
         )
-    if checks and all(check.passed for check in checks):
+    if checks and all(check.passed for check in checks) and standing.level != "open":
         parts.append(escape(f"All {len(checks)} checks on the attacks pass: no sign that they were too weak."))
     return Markup(" ").join(parts)
 
