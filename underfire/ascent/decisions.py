@@ -19,10 +19,9 @@ def find_starts(
 ) -> None:
     """Find a start for as many samples as possible, an input that already is a success, and record it in `nearest`.
 
-    Each attempt costs one query, and is made only for samples that have no success yet. The attempts are: the clean
-    input; the given start; `draws` random inputs; and the nearest input of the batch whose class is a success. The
-    random inputs take turns: uniform noise, noise around a random colour, and black and white noise, since a model
-    predicts few classes for uniform noise. With a goal, which noise seldom reaches, the batch comes before the noise.
+    Each attempt costs one query, and is made only for samples that have no success yet: the clean input, the given
+    start, `draws` random inputs, and the nearest input of the batch whose class is a success (before the random ones if
+    there is a goal). The random inputs take turns: uniform, around a random colour, and black and white.
 
     Raises:
         DataError: the given starts do not have the shape of `x`, or leave the box.
@@ -53,8 +52,7 @@ def find_starts(
         right = predicted != ask.y[index, None] if ask.goal is None else predicted == ask.goal[index, None]
         far = torch.cdist(x[index].flatten(1), x.flatten(1)).masked_fill(~right, float("inf"))
         distance, row = far.min(1)
-        rows = distance.isfinite()
-        attempt(x[row[rows]], index[rows])
+        attempt(x[row[distance.isfinite()]], index[distance.isfinite()])
 
     def from_noise() -> None:
         for draw in range(draws):
@@ -95,7 +93,6 @@ def approach(ask: Queries, x: Tensor, z: Tensor, index: Tensor, norm: str, thres
     A sample stops when its interval is shorter than the share `threshold` of the whole line, or its queries are spent.
 
     Args:
-        ask: the model with its budget of queries.
         x: clean inputs `[M, ...]`.
         z: a success for each of them.
         index: the samples that they belong to, none twice.
@@ -110,5 +107,4 @@ def approach(ask: Queries, x: Tensor, z: Tensor, index: Tensor, norm: str, thres
             return blend(x, z, high, norm).where(per_sample(high < 1, z), z)
         middle = (low[rows] + high[rows]) / 2
         reached = ask.reached(ask(blend(x[rows], z[rows], middle, norm), index[rows]), index[rows])
-        high[rows] = torch.where(reached, middle, high[rows])
-        low[rows] = torch.where(reached, low[rows], middle)
+        low[rows], high[rows] = torch.where(reached, low[rows], middle), torch.where(reached, middle, high[rows])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from underfire.ascent.step import succeeded
 from underfire.domains import check_inputs
 from underfire.errors import InputError, OracleError, UnderfireError
-from underfire.validate import check_classes
+from underfire.validate import at_least_one, check_classes
 
 
 class Queries:
@@ -52,8 +52,7 @@ class Queries:
             raise InputError(f"queries must be one number or one per sample [{len(x)}], got {tuple(allowed.shape)}")
         if allowed.is_floating_point() or bool((allowed < 1).any()):
             raise InputError(f"queries must be whole numbers of at least 1, got {limit}")
-        if chunk < 1:
-            raise InputError(f"chunk must be at least 1, got {chunk}")
+        at_least_one(chunk=chunk)
         self.model, self.y, self.goal, self.chunk = model, y, goal, chunk
         self.limit = allowed.to(torch.int64).expand(len(x))
         self.used = torch.zeros_like(self.limit)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import inf
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, autograd, nn
 
 from underfire.errors import Unsupported
 from underfire.validate import per_sample
@@ -54,25 +54,15 @@ def sum_gradients(model: nn.Module, x: Tensor, weights: Tensor) -> tuple[Tensor,
 def _rows(values: Tensor, x: Tensor) -> Tensor:
     """Return the gradient of every column of `values` `[B, k]` with respect to `x`, `[B, k, ...]`."""
     _differentiable(values)
-    count = values.shape[1]
-    rows = [
-        torch.autograd.grad(values[:, i].sum(), x, retain_graph=i + 1 < count, materialize_grads=True)[0]
-        for i in range(count)
-    ]
+    sums = [column.sum() for column in values.unbind(1)]
+    rows = [autograd.grad(v, x, retain_graph=v is not sums[-1], materialize_grads=True)[0] for v in sums]
     return torch.stack(rows, dim=1) if rows else x.new_zeros(len(x), 0, *x.shape[1:])
 
 
 def logit_gradients(model: nn.Module, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits `[B, K]`, and the gradient of their weighted sum with `weights` `[B, K]`.
-
-    Costs one forward and one backward pass.
-    """
-    with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
-        logits = model(x)
-        _differentiable(logits)
-        (gradient,) = torch.autograd.grad((logits * weights).sum(), x)
-    return logits.detach(), gradient
+    """Return logits `[B, K]`, and the gradient of their weighted sum with `weights` `[B, K]`: one pass each."""
+    logits, gradients = sum_gradients(model, x, weights[:, None])
+    return logits, gradients[:, 0]
 
 
 def nearest_boundary(model: nn.Module, x: Tensor, pairs: Pairs, order: float) -> tuple[Tensor, Tensor]:
@@ -103,7 +93,7 @@ def nearest_boundary(model: nn.Module, x: Tensor, pairs: Pairs, order: float) ->
     # keep the boundary with the smallest distance |f| / |grad f| so far
     for i in range(beyond.shape[1]):
         last = i + 1 == beyond.shape[1]
-        (slope,) = torch.autograd.grad(differences[:, i].sum(), x, retain_graph=not last)
+        (slope,) = autograd.grad(differences[:, i].sum(), x, retain_graph=not last)
         f = differences[:, i].detach()
         length = torch.linalg.vector_norm(slope.flatten(1), ord=order, dim=1)
         far = f.abs() / length.clamp_min(torch.finfo(length.dtype).tiny)
