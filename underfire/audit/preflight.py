@@ -54,8 +54,7 @@ def preflight(target: Target) -> TrialTimes:
     if (names := target.labels) and len(names) != preview.logits.shape[1]:
         counts = f"the data has {len(names)} class names but the model has {preview.logits.shape[1]} outputs"
         raise DataError(f"{counts}: {listing(names)}; `classes` under `data` names them in the order of the outputs")
-    if not target.data.by_name:
-        check_swapped(preview.logits, preview.y, target.labels)
+    check_swapped(preview.logits, preview.y, target.labels)
     check_normalisation(target)
     _check_accuracy(preview.logits, preview.y)
     interpreters = _try_interpreters(target)

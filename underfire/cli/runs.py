@@ -205,7 +205,7 @@ def _results(ledger: Ledger, gates: list[Gate], confident: bool, quiet: bool, as
     elif not quiet:
         print_summary(found)
         for note in ledger.environment.get("notes") or ():
-            OUT.print(f"Note: {note}", soft_wrap=True)
+            OUT.print(f"Note: {note}")
     if page is not None and not quiet:
         (ERR if as_json else OUT).print(f"Report: {page}", soft_wrap=True)
     results = outcomes(found, gates, confident=confident)
