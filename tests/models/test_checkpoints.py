@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import zipfile
 from itertools import product
@@ -179,3 +180,11 @@ def test_a_small_file_that_unpacks_to_much(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("UNDERFIRE_MAX_UNPACKED", "many")
     with pytest.raises(ModelError, match="UNDERFIRE_MAX_UNPACKED .*'many'"):
         checkpoints.read(bomb)
+
+
+def test_arguments_of_a_training_script_beside_the_weights_are_read(tmp_path):
+    network = nn.Linear(4, 3)
+    arguments = argparse.Namespace(lr=0.1, out=Path("runs"))
+    torch.save({"state_dict": network.state_dict(), "args": arguments}, tmp_path / "net.pt")
+    state = checkpoints.read(tmp_path / "net.pt")
+    assert torch.equal(state["weight"], network.weight)

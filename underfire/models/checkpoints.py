@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PosixPath, WindowsPath
 from pickle import UnpicklingError
 from typing import Any
 
@@ -116,10 +117,11 @@ def _read_safetensors(path: Path) -> State:
 
 
 def _read_pickle(path: Path) -> Any:
-    """Return what a pickle of tensors, numbers and texts holds."""
+    """Return what a pickle of tensors, numbers, texts and the arguments of a training script holds."""
     check_size(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace, PosixPath, WindowsPath]):  # they only hold values
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         if code:
