@@ -43,9 +43,11 @@ def _number(value: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Return a time as `minutes:seconds`, or `hours:minutes:seconds`."""
+    """Return a time as `minutes:seconds` or `hours:minutes:seconds`, and in days from two days on."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24:,} days"
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
