@@ -26,6 +26,8 @@ from underfire.audit import backends
 from underfire.audit.ledger import Ledger
 from underfire.cli import main
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 VICTIMS = Path(__file__).parent / "cli"
 SPEC: dict[str, Any] = {
     "model": "python:victims:right",

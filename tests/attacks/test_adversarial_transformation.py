@@ -16,6 +16,8 @@ from underfire.errors import InputError
 from underfire.model import Classifier
 from underfire.models import load as load_model
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 
 def by_colour(weight: list[float]) -> nn.Module:
     """Class 1 where the weighted mean of the three channels, less a half each, is positive."""

@@ -13,6 +13,8 @@ from underfire.ascent.threats import ball
 from underfire.attacks import ead
 from underfire.errors import InputError, Unsupported
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 size = ball("l1", 1).size
 
 

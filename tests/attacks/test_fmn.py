@@ -15,6 +15,8 @@ from underfire.ascent.threats import ball
 from underfire.attacks import fmn
 from underfire.errors import InputError
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 NORMS = {"l2": 2.0, "linf": math.inf, "l1": 1.0, "l0": 0.0}
 
 

@@ -19,6 +19,8 @@ from underfire.audit.store import Damaged, Store
 from underfire.errors import LedgerError
 from underfire.report.page import render
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 QUERIES = (
     "SELECT * FROM clean ORDER BY ALL",
     "SELECT * EXCLUDE (seconds) FROM rows ORDER BY ALL",

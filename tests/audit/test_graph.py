@@ -26,6 +26,8 @@ from underfire.hooks import unwrap
 from underfire.interpreters.gradient import gradient
 from underfire.records import Batch
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 Small = Callable[..., AuditSpec]
 ATTACK = {"name": "pgd", "norm": "linf", "eps": [0.02, 0.1], "steps": 10}
 

@@ -17,6 +17,8 @@ from underfire.audit.schema import MeasureSpec
 from underfire.audit.spec import AuditSpec, parse_spec
 from underfire.errors import SpecError
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 Small = Callable[..., AuditSpec]
 
 

@@ -31,6 +31,8 @@ from underfire.catalog import AttackFacts, Card
 from underfire.catalog.registry import _CARDS
 from underfire.errors import DiskFull, InputError, LedgerError, ModelError, UnderfireError
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 Small = Callable[..., AuditSpec]
 
 

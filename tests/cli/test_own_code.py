@@ -16,6 +16,8 @@ from PIL import Image
 
 from underfire.cli import main
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 CODE = """
 import os
 import sys

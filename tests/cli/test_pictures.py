@@ -14,6 +14,8 @@ from PIL import Image
 import underfire as uf
 from underfire.cli import main
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 DIGITS = ("digits:", "--model", "python:victims:right", "--n", 6)
 COLOUR = ("--model", "python:victims:colour")
 Parsed = Callable[..., Any]

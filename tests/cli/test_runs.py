@@ -15,6 +15,8 @@ from underfire.audit.ledger import Ledger
 from underfire.catalog import cards
 from underfire.cli import main
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 SPEC: dict[str, Any] = {
     "model": "python:victims:right",
     "data": {"uri": "digits:", "n": 30},

@@ -13,6 +13,8 @@ from underfire.domains import Domain
 from underfire.errors import Unsupported
 from underfire.model import Classifier
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 CARDS = {card.name: card for card in uf.cards("attack") if not card.facts.models}
 ADDITIVE = [name for name, card in CARDS.items() if "table" in card.facts.domains]
 IMAGES_ONLY = [name for name in CARDS if name not in ADDITIVE]

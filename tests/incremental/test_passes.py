@@ -14,6 +14,8 @@ from underfire.hooks import frozen
 from underfire.incremental.intervals import Intervals, Window
 from underfire.incremental.passes import IncrementalForward, NotReusable
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 
 class Everything(nn.Module):
     """Strides that skip, dilation, groups, padding on one side, pooling, channels cut and joined, and much in place."""

@@ -9,6 +9,8 @@ from tests.networks import rand
 from underfire.errors import DataError, InputError, ModelError
 from underfire.interpreters import counterfactual
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 
 class Plane(nn.Module):
     """Two classes, on the two sides of a plane."""

@@ -15,6 +15,8 @@ from underfire.interpreters.mask.game import GAMES
 from underfire.interpreters.mask.mask import detailed
 from underfire.interpreters.mask.variants import VARIANTS
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 # What the table of the implementations says, in pixels of 224: weight of the mean area, weight of the sum of cubes,
 # sigma and radius of the null image's blur (or side of its median), of the mask's blur, jitter, noise, start.
 TOLD = {

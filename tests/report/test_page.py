@@ -19,6 +19,8 @@ from underfire.audit.spec import parse_spec
 from underfire.report.facts import spec_yaml
 from underfire.report.page import render
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 Synthetic = Callable[..., Ledger]
 SPACE = "\u00a0"
 

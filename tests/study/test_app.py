@@ -16,6 +16,8 @@ import pytest
 from underfire.errors import MissingExtra
 from underfire.study.app import application, is_loopback
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 
 @pytest.fixture
 def server(made: Callable[..., Any], serve: Callable[..., Any], clock: Any) -> Any:

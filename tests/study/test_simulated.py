@@ -13,6 +13,8 @@ from underfire.study import results, simulate
 from underfire.study.simulate import SimulatedAnnotator, truth
 from underfire.study.store import AnswerStore
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 
 def test_the_truth_of_a_faithful_annotator_is_that_of_a_symmetric_channel(made: Callable[..., Any]) -> None:
     mind, study = SimulatedAnnotator(), made()

@@ -17,6 +17,8 @@ from underfire.ascent.threats import ball
 from underfire.attacks import carlini_wagner
 from underfire.errors import InputError
 
+pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+
 QUICK = {"l2": {"steps": 150, "binary_search_steps": 6}, "linf": {"steps": 60}, "l0": {"steps": 25}}
 
 
