@@ -41,7 +41,7 @@ class Change:
 
     @property
     def significant(self) -> bool:
-        """Whether the figure changed significantly, or only one of the runs has it."""
+        """Return whether the figure changed significantly, or only one of the runs has it."""
         if self.difference is None:
             return True
         if self.p is not None:

@@ -37,12 +37,12 @@ class GateResult:
 
     @property
     def passed(self) -> bool:
-        """Whether the gate holds."""
+        """Return whether the gate holds."""
         return self.state == "held"
 
     @property
     def compared(self) -> str:
-        """Which number was compared, in words."""
+        """Return in words which number was compared."""
         return "lower end of the 95 % interval" if self.confident else "estimate"
 
 

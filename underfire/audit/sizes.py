@@ -1,4 +1,4 @@
-"""How norms, sizes and their units are written for readers: the same on the page and on the command line."""
+"""Write norms, sizes and their units for readers, the same on the page and on the command line."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far the figures of a run can be used.
+    """The degree to which the figures of a run can be used.
 
     Attributes:
         level: `"nothing"`: the figures say nothing about robustness; `"blind"`: checks say that the attacks were blind,
@@ -63,7 +63,7 @@ class Standing:
 
     @property
     def believable(self) -> bool:
-        """Whether the figures say anything about robustness, as far as they go."""
+        """Return whether the figures say anything about robustness, as far as they go."""
         return self.level not in ("nothing", "blind")
 
 

@@ -91,7 +91,7 @@ class Findings:
 
     @property
     def passed(self) -> bool:
-        """Whether every gate passed."""
+        """Return whether every gate passed."""
         return all(gate.passed for gate in self.gates)
 
 

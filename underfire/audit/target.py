@@ -29,7 +29,7 @@ PREVIEWED = 1024
 
 @dataclass(frozen=True)
 class Preview:
-    """What is found out about the images before the first cell runs.
+    """The facts about the images that are known before the first cell runs.
 
     Attributes:
         y: labels of the images that the model classifies, int64 `[n]`, on the CPU.
@@ -91,7 +91,7 @@ class Target:
 
     @cached_property
     def has_gradient(self) -> bool:
-        """Whether the model has a gradient with respect to the first images that is not zero."""
+        """Return whether the model has a gradient with respect to the first images that is not zero."""
         with torch.enable_grad():
             x = self.preview.first.x.to(self.spec.device).requires_grad_(True)
             try:

@@ -177,7 +177,7 @@ class Dataset:
 
     @property
     def answered(self) -> bool:
-        """Whether the labels are the answers of a model, because the images have none."""
+        """Return whether the labels are the answers of a model, because the images have none."""
         return self._answer is not None
 
     def answered_by(self, answer: Callable[[Tensor], Tensor]) -> Dataset:

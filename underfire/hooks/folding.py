@@ -31,7 +31,7 @@ _LOCK = Lock()
 
 @dataclass
 class _Folded:
-    """How many blocks fold a model at present, and how the model is restored after the last."""
+    """The number of blocks that fold a model at present, and the way to restore it after the last."""
 
     blocks: int
     restore: ExitStack

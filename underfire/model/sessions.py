@@ -28,7 +28,7 @@ _CURRENT: ContextVar[Session | None] = ContextVar("underfire_session", default=N
 
 @dataclass
 class Session:
-    """What is known about a model during one call of a method.
+    """The facts known about a model during one call of a method.
 
     Attributes:
         module: the module inside the classifier.

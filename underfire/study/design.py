@@ -59,7 +59,7 @@ class Item:
 
     @property
     def wrong(self) -> bool:
-        """Whether the prediction is known to be wrong."""
+        """Return whether the prediction is known to be wrong."""
         return self.label is not None and self.label != self.prediction
 
 

@@ -90,7 +90,7 @@ class Subject:
 
     @property
     def gives_map(self) -> bool:
-        """Whether the interpreter returns a map."""
+        """Return whether the interpreter returns a map."""
         return self.facts.gives == "map"
 
     def prepared(self, model: nn.Module, **changes: Any) -> Callable[..., Any]:
