@@ -120,11 +120,14 @@ def test_two_swapped_classes_are_noticed() -> None:
         check_swapped(logits([1] * 3 + [0] * 3, 2), torch.tensor([0] * 3 + [1] * 3), None)
 
 
-def test_swapped_classes_are_refused_unless_their_names_agree(folder: Path, small: Small) -> None:
+def test_swapped_classes_are_refused_also_where_their_names_agree(folder: Path, small: Small) -> None:
     swapped = [*WORDS[:4], "five", "four", *WORDS[6:]]
     data = {"uri": f"folder:{folder}?mode=L"}
     with pytest.raises(ModelError, match="swapped"):
         preflight(open_target(small(data={**data, "classes": swapped})))
+    named = {"uri": "python:audit_networks:linear", "labels": swapped}
+    with pytest.raises(ModelError, match="swapped"):
+        preflight(open_target(small(model=named, data=data)))
 
 
 def test_images_that_cannot_be_read_are_listed_before_the_first_cell(
