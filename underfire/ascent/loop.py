@@ -179,7 +179,7 @@ class _Run:
             step, value, g, estimate_state = self._gradient(position, point, targets, estimate_state)
             if self.evaluates:
                 if step is None or offset is not None:  # the pass has not evaluated z itself
-                    step, value = self._evaluate(threat.apply(x, z), targets, progress)
+                    step, value = self._evaluate(threat.apply(x, z), z, targets, progress)
                 # keep the best; successes leave the batch if keep="success"
                 stays = self._remember(step, value)
                 if stays is not None:
@@ -210,7 +210,7 @@ class _Run:
             self.best.x_adv[targets.index] = x_adv
         if self.evaluates:
             self.forget()
-            step, value = self._evaluate(x_adv, targets, 1.0)
+            step, value = self._evaluate(x_adv, z, targets, 1.0)
             self._remember(step, value)
 
     def _gradient(
@@ -235,11 +235,12 @@ class _Run:
                 logits = self.model(version)
                 if position.step == 0:
                     check_classes(logits, asked.y, asked.goal)
-                step = asked.step(self.model, version, logits, position.step / self.steps)
+                step = asked.step(self.model, version, logits, position.step / self.steps, z)
                 parts = self.recipe.objective.parts(step)
                 if plain and self.evaluates:
                     final = self._final([part.detach() for part in parts])
-                    seen[:] = [(asked.step(self.model, version.detach(), logits.detach(), step.progress), final)]
+                    plain_step = replace(step, x=version.detach(), logits=logits.detach(), z=z.detach())
+                    seen[:] = [(plain_step, final)]
                 return self.recipe.objective.weigh(parts, step.progress)
 
             x_adv = threat.apply(x, z)
@@ -255,9 +256,9 @@ class _Run:
         return self.recipe.objective.weigh(parts, 1.0)
 
     @torch.no_grad()
-    def _evaluate(self, x_adv: Tensor, targets: Targets, progress: float) -> tuple[Step, Tensor]:
-        """Return the step at `x_adv` and its objective."""
-        step = targets.step(self.model, x_adv, self.model(x_adv), progress)
+    def _evaluate(self, x_adv: Tensor, z: Tensor, targets: Targets, progress: float) -> tuple[Step, Tensor]:
+        """Return the step at `z`, which stands for `x_adv`, and its objective."""
+        step = targets.step(self.model, x_adv, self.model(x_adv), progress, z)
         return step, self._final([part.detach() for part in self.recipe.objective.parts(step)])
 
     def _remember(self, step: Step, value: Tensor) -> Tensor | None:

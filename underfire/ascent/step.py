@@ -32,9 +32,9 @@ class Targets:
         """Return the targets of some rows."""
         return Targets(self.y[rows], None if self.goal is None else self.goal[rows], self.index[rows])
 
-    def step(self, model: nn.Module, x: Tensor, logits: Tensor, progress: float = 0.0) -> Step:
-        """Return the step of these rows with perturbed images `x` and their logits."""
-        return Step(model, x, logits, self.y, self.goal, self.index, progress)
+    def step(self, model: nn.Module, x: Tensor, logits: Tensor, progress: float = 0.0, z: Tensor | None = None) -> Step:
+        """Return the step of these rows with perturbed images `x`, made from the variable `z`, and their logits."""
+        return Step(model, x, logits, self.y, self.goal, self.index, progress, x if z is None else z)
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Step:
         goal: classes to reach, int64 `[B]`, or None if any class but `y` is a success.
         index: the position of each sample in the batch that was given to the attack, int64 `[B]`.
         progress: share of the steps that are done, in `[0, 1]`.
+        z: the variable of the threat that stands for `x`, such as a flow field; for a norm ball, `x` itself.
     """
 
     model: nn.Module
@@ -57,7 +58,8 @@ class Step:
     y: Tensor
     goal: Tensor | None
     index: Tensor
-    progress: float = 0.0
+    progress: float
+    z: Tensor
 
 
 def succeeded(logits: Tensor, y: Tensor, goal: Tensor | None) -> Tensor:

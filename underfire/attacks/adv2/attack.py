@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.moves import Move, plain
-from underfire.ascent.objectives import Interpreter, Objective, cross_entropy, keep_map, margin, objective
+from underfire.ascent.objectives import Interpreter, Objective, cross_entropy, margin
 from underfire.ascent.step import Step
 from underfire.ascent.step_rules import StepSize, linear
-from underfire.ascent.threats import ball
-from underfire.catalog import InterpreterFacts, card, facts_of
+from underfire.ascent.threats import Threat, ball
+from underfire.attacks.adv2.direct import direct
+from underfire.attacks.adv2.plan import Plan, loop_of
+from underfire.catalog import card
 from underfire.domains import check_inputs, domain_of
 from underfire.errors import InputError
-from underfire.hooks import frozen, smooth_relu
-from underfire.validate import check_classes
+from underfire.hooks import frozen
+from underfire.validate import check_classes, check_goal, default_generator
 
 
 @card(
@@ -38,13 +39,16 @@ def adv2(
     interpreter: Interpreter,
     target: Tensor | None = None,
     goal: Tensor | None = None,
+    keep_class: bool = False,
     norm: str = "linf",
     eps: float | Tensor = 0.031,
+    threat: Threat | None = None,
     steps: int = 200,
     warm_steps: int = 50,
     step_size: StepSize | None = None,
     move: Move | None = None,
     weight: float | tuple[float, float] = 100.0,
+    also: Objective | None = None,
     smoothing: float = 0.01,
     confidence: float = 0.95,
     tau: float | None = None,
@@ -66,6 +70,8 @@ def adv2(
             `derivative_samples`, with which only a few are asked for again, at a higher loss after as many steps.
         target: the map that the explanation should become, `[B, 1, h, w]`; None is the interpreter's map of the clean
             image for its predicted class.
+        keep_class: whether a goal may be the label itself, so that only the explanation changes.
+        threat: what may change, and by how much; it replaces `norm`, `eps` and `mask`.
         steps: number of steps with both losses.
         warm_steps: number of steps of the warm start; 0 leaves it out.
         step_size: None is a step that falls linearly from twice the usual step to a tenth of it, because maps do not
@@ -74,6 +80,7 @@ def adv2(
         move: how gradients are used after the warm start; None is the plain gradient, as in the paper.
         weight: weight of the map loss; a pair changes linearly from the first number to the second over the steps. (The
             authors' code has 5 to 10, with many more steps.)
+        also: further terms of the objective, such as the hinge of a detector's score.
         smoothing: label smoothing of the prediction loss.
         confidence: probability of the goal above which iterates are compared by their maps alone.
         tau: width of the smoothing of ReLU's derivative; None is 1e-4 if the interpreter is itself a gradient whose
@@ -84,73 +91,71 @@ def adv2(
     if steps < 1 or warm_steps < 0:
         raise InputError(f"steps must be at least 1 and warm_steps at least 0, got {steps} and {warm_steps}")
     check_inputs(model, x, y, goal)
-    threat = ball(norm, eps, mask, among=("linf", "l2")).in_domain(domain_of(model))
+    if goal is not None and not keep_class:
+        check_goal(y, goal)
+    loop = loop_of(interpreter, direct)
+    threat = ball(norm, eps, mask, among=("linf", "l2")) if threat is None else threat
+    threat = threat.in_domain(domain_of(model))
     threat.check(x)
-    usual = 1 / 255 if norm == "linf" else eps / 10
+    usual = threat.eps / 10 if threat.norm == "l2" else 1 / 255
     if len(x) == 0:
         return x.clone()
+    generator = default_generator(generator, x.device)
+    prediction = cross_entropy(smoothing)
     with frozen(model):
         with torch.no_grad():
             logits = model(x)
         check_classes(logits, y, goal)
         if target is None:
-            predicted = logits.argmax(1)
-            target = interpreter(model, x.detach(), predicted)
+            target = interpreter(model, x.detach(), logits.argmax(1))
         elif target.dim() != 4 or target.shape[:2] != (len(x), 1):
             raise InputError(f"target must be one map per image, [{len(x)}, 1, h, w], got {tuple(target.shape)}")
-        z, prediction = x, cross_entropy(smoothing)
+        # the warm start: the prediction alone
+        z = threat.start(x)
         if warm_steps:
-            first_aim = margin() if goal is None else prediction
-            z = ascend(
-                model, x, y, Recipe(first_aim, threat, step_rule=usual, keep="last"), goal=goal, steps=warm_steps
-            )
+            aim = margin() if goal is None else prediction
+            z, logits = _climb(model, x, y, Recipe(aim, threat, step_rule=usual, keep="last"), goal, warm_steps)
         if goal is None:
-            with torch.no_grad():
-                goal = model(z).scatter(1, y[:, None], float("-inf")).argmax(1)
-        map_term, closeness = _remembered(keep_map(interpreter, target, pool=pool))
-
-        def rank(step: Step, value: Tensor) -> Tensor:
-            assert step.goal is not None  # set above
-            # Below the wanted confidence, iterates rank by confidence, in `[-2, -1)`; above it, by the closeness of the
-            # map, which is at least -1.
-            fooled = step.logits.softmax(1).gather(1, step.goal[:, None]).squeeze(1)
-            return torch.where(fooled >= confidence, closeness(), fooled - 2)
-
-        first, last = weight if isinstance(weight, tuple) else (weight, weight)
-        both = prediction + (lambda progress: first + (last - first) * progress) * map_term
-        with _smoothed(interpreter, tau):
-            return ascend(
-                model,
-                x,
-                y,
-                Recipe(
-                    both,
-                    threat,
-                    step_rule=linear(2 * usual, usual / 10) if step_size is None else step_size,
-                    move=move or plain(),
-                    rank=rank,
-                ),
+            goal = logits.scatter(1, y[:, None], float("-inf")).argmax(1)
+        # prediction and explanation together
+        return loop(
+            Plan(
+                model=model,
+                x=x,
+                y=y,
                 goal=goal,
-                steps=steps,
                 z=z,
+                interpreter=interpreter,
+                target=target,
+                threat=threat,
+                prediction=prediction,
+                weight=weighed(weight),
+                also=also,
+                steps=steps,
+                step_size=linear(2 * usual, usual / 10) if step_size is None else step_size,
+                move=move or plain(),
+                confidence=confidence,
+                tau=tau,
+                pool=pool,
+                generator=generator,
             )
+        )
 
 
-def _remembered(term: Objective) -> tuple[Objective, Callable[[], Tensor]]:
-    """Return the objective, and a function that returns its last values, so that no map is computed twice."""
-    last: list[Tensor] = []
-
-    def remember(step: Step) -> Tensor:
-        value = term(step)
-        last[:] = [value.detach()]
-        return value
-
-    return objective(remember), lambda: last[0]
+def weighed(weight: float | tuple[float, float]) -> Callable[[float], float]:
+    """Return the weight of the map loss as a function of the share of the steps that are done."""
+    first, last = weight if isinstance(weight, tuple) else (weight, weight)
+    return lambda progress: first + (last - first) * progress
 
 
-def _smoothed(interpreter: Interpreter, tau: float | None) -> AbstractContextManager[None]:
-    """Return a context in which the derivative of ReLU is smoothed, if the interpreter needs that or `tau` is given."""
-    keywords = getattr(interpreter, "keywords", {})
-    exact = facts_of(interpreter, InterpreterFacts()).second_order and keywords.get("double_backward") == "exact"
-    tau = (1e-4 if exact else 0) if tau is None else tau
-    return smooth_relu(tau) if tau > 0 else nullcontext()
+def _climb(
+    model: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, goal: Tensor | None, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Run a recipe, and return the last variable of its threat and the logits there."""
+    last: list[Step] = []
+
+    def watch(step: Step) -> None:
+        last[:] = [step]
+
+    ascend(model, x, y, recipe, goal=goal, steps=steps, watch=watch)
+    return last[0].z, last[0].logits
