@@ -16,6 +16,7 @@ from underfire.catalog.facts import (
     MeasureFacts,
     PartFacts,
     PoisoningFacts,
+    Quadrant,
     TrainingFacts,
 )
 from underfire.catalog.options import Converter, converters, number, spell
@@ -34,6 +35,7 @@ __all__ = [
     "MeasureFacts",
     "PartFacts",
     "PoisoningFacts",
+    "Quadrant",
     "TrainingFacts",
     "callers",
     "card",

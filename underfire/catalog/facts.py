@@ -16,6 +16,9 @@ from underfire.errors import InputError, nearest
 
 Role = Literal["view", "smoothing", "estimator", "move", "step_rule", "objective", "threat", "schedule"]
 Table = Literal["rows", "maps", ""]
+Quadrant = Literal[
+    "prediction changed", "prediction changed, map kept", "prediction kept, map changed", "both changed", "both kept"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,9 @@ class AttackFacts(Facts):
         minimal: whether it looks for the smallest perturbation that succeeds.
         universal: whether it applies one perturbation to the whole batch.
         models: the only kind of model that it takes, such as `"decision tree"`; empty for any classifier.
+        quadrant: what it wants to change and to keep, the prediction and the explanation (Noppel and Wressnegger, SoK:
+            Explainable Machine Learning in Adversarial Environments, IEEE S&P 2024); `"prediction changed"` says that
+            it is not aimed at the explanation.
         quick: options for a short trial run, which an audit makes before it begins.
     """
 
@@ -58,7 +64,13 @@ class AttackFacts(Facts):
     minimal: bool = False
     universal: bool = False
     models: str = ""
+    quadrant: Quadrant = "prediction changed"
     quick: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def keeps_prediction(self) -> bool:
+        """Return whether it wants the prediction to stay as it is."""
+        return self.quadrant in ("prediction kept, map changed", "both kept")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ from underfire.validate import check_classes, check_goal, default_generator
     goals=("untargeted", "targeted", "kept"),
     random=False,
     atlas="AML.T0043.000",
+    quadrant="prediction changed, map kept",
 )
 def adv2(
     model: nn.Module,
