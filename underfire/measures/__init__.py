@@ -8,6 +8,7 @@ its card. Some measures call a model or an interpreter: `model(x)` returns logit
 """
 
 from underfire.measures.agreement import map_kendall, map_rank_correlation, map_top_overlap
+from underfire.measures.centre import map_centre_shift
 from underfire.measures.curves import optimality
 from underfire.measures.deletion_insertion import deletion, insertion
 from underfire.measures.explanation import completeness_gap, seconds_per_image
@@ -42,6 +43,7 @@ __all__ = [
     "linf",
     "localisation_error",
     "localisation_iou",
+    "map_centre_shift",
     "map_iou",
     "map_kendall",
     "map_l1",

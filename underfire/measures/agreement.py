@@ -102,7 +102,8 @@ def map_top_overlap(m: Tensor, n: Tensor, *, quantile: float = 0.9) -> Tensor:
     """Return the share of the top pixels of one map that are top pixels of the other, `[B]`.
 
     Random maps share `1 - quantile` of them. Among equal pixels the first in reading order are taken. The result is nan
-    where either map is constant or not finite.
+    where either map is constant or not finite. With `k = (1 - quantile) h w` this is the top-k intersection of Ghorbani
+    et al., Interpretation of Neural Networks is Fragile, AAAI 2019.
     """
     return agreement({"m": m, "n": n}, quantile=quantile).values[0, 1]
 
