@@ -18,6 +18,7 @@ from underfire.ascent.losses import as_objective
 from underfire.catalog import Card, Converter, card, cards, converters, number, spell
 from underfire.errors import InputError, nearest, shown, with_article
 from underfire.gradients import estimators, smoothing, views
+from underfire.gradients.softplus import softplus
 
 ROLES: dict[str, tuple[Any, ...]] = {
     "view": (views.input_diversity, views.scale_copies),
@@ -26,6 +27,7 @@ ROLES: dict[str, tuple[Any, ...]] = {
         estimators.exact,
         estimators.finite_differences,
         estimators.nes,
+        softplus,
         estimators.spsa,
         estimators.variance_tuned,
     ),

@@ -10,7 +10,15 @@ from underfire.hooks.layouts import Layout
 from underfire.hooks.networks import channels_of, frozen, is_compiled, layer, readable_layers, unwrap
 from underfire.hooks.pyramid import PyramidLevel, feature_pyramid
 from underfire.hooks.reading import activations, bypass_cache, forward_from_layers, shared_forward, uncached
-from underfire.hooks.relu_rules import capture_relu_rule, deconv_relu, guided_relu, plain_relu, smooth_relu, wide_relu
+from underfire.hooks.relu_rules import (
+    capture_relu_rule,
+    deconv_relu,
+    guided_relu,
+    plain_relu,
+    smooth_relu,
+    softplus_relu,
+    wide_relu,
+)
 from underfire.hooks.second_derivatives import twice_differentiable
 
 __all__ = [
@@ -36,6 +44,7 @@ __all__ = [
     "readable_layers",
     "shared_forward",
     "smooth_relu",
+    "softplus_relu",
     "spatial_layers",
     "twice_differentiable",
     "uncached",

@@ -1,4 +1,4 @@
-"""Change the backward pass of rectifiers: smooth and wide steps, guided back-propagation, deconvolution."""
+"""Change rectifiers, in the backward pass (smooth and wide steps, guided, deconvolution) or in both (softplus)."""
 
 from __future__ import annotations
 
@@ -38,15 +38,32 @@ class _ReluRule:
         tau: replace the unit step and its derivative by h(z) with this tau.
         width: keep the value of the unit step, but give it the derivative of a smooth step whose width is this share
             of the root mean square of z.
+        beta: replace the rectifier by the softplus log(1 + exp(beta z)) / beta, and the unit step by its derivative.
     """
 
     positive: bool = False
     masked: bool = True
     tau: float | None = None
     width: float | None = None
+    beta: float | None = None
+
+    def value(self, z: Tensor, slope: float | Tensor, cap: float | None) -> Tensor:
+        """Return what the rectifier answers; without `beta`, exactly what torch computes."""
+        if self.beta is not None:
+            risen = (
+                F.softplus(z, self.beta) if cap is None else F.softplus(z, self.beta) - F.softplus(z - cap, self.beta)
+            )
+            return slope * z + (1 - slope) * risen if isinstance(slope, Tensor) or slope else risen
+        if isinstance(slope, Tensor):
+            return torch.where(z > 0, z, slope * z)
+        if slope:
+            return F.leaky_relu(z, slope)
+        return z.clamp_min(0) if cap is None else z.clamp(0, cap)
 
     def step(self, z: Tensor, at: float = 0.0) -> Tensor:
         """Return the step from 0 to 1 where z passes `at`, shaped like z."""
+        if self.beta is not None:
+            return torch.sigmoid(self.beta * (z - at))
         if self.tau is not None:
             return _step(z - at, self.tau)
         if self.width is None or not torch.is_grad_enabled():
@@ -102,17 +119,13 @@ class Seen:
 
 
 class _Rectifier(torch.autograd.Function):
-    """A (leaky, capped) ReLU whose backward pass follows a rule."""
+    """A (leaky, capped) ReLU that follows a rule."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, slope: float | Tensor, cap: float | None, seen: Seen) -> Tensor:
         ctx.save_for_backward(z)
         ctx.slope, ctx.cap, ctx.seen = slope, cap, seen
-        if isinstance(slope, Tensor):
-            return torch.where(z > 0, z, slope * z)
-        if slope:
-            return F.leaky_relu(z, slope)
-        return z.clamp_min(0) if cap is None else z.clamp(0, cap)
+        return seen.rule.value(z, slope, cap)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
@@ -184,10 +197,12 @@ def plain_relu() -> Iterator[None]:
         _RULE.reset(token)
 
 
-def _outer_tau() -> float | None:
-    """Return the tau of the enclosing `smooth_relu`, or None."""
+def _smoothed_as_outside(rule: _ReluRule) -> _ReluRule:
+    """Return the rule with the smoothing of the enclosing `smooth_relu` or `softplus_relu` in place of its own."""
     outer = _RULE.get()
-    return outer.tau if outer else None
+    if outer is None or (outer.tau is None and outer.beta is None):
+        return rule
+    return replace(rule, tau=outer.tau, beta=outer.beta, width=None)
 
 
 def capture_relu_rule(f: Callable[..., R]) -> Callable[..., R]:
@@ -223,17 +238,30 @@ def smooth_relu(tau: float = 1e-4) -> Iterator[None]:
 
 
 @contextmanager
+def softplus_relu(beta: float) -> Iterator[None]:
+    """Replace every rectifier in the block by the softplus log(1 + exp(beta z)) / beta, forward and backward.
+
+    The network of the block has derivatives of every order; its answers differ from those of the network outside the
+    more, the smaller `beta` is. Passes with gradients disabled are not changed. The rule covers rectifiers in every
+    form, as that of `smooth_relu`.
+
+    Source: Dombrowski et al., Explanations Can Be Manipulated and Geometry is to Blame, NeurIPS 2019, section 3.
+    """
+    with _relu_rule(_ReluRule(beta=beta)):
+        yield
+
+
+@contextmanager
 def wide_relu(width: float = 1.0) -> Iterator[None]:
     """Give the unit step of every rectifier in the block the derivative of a smooth and wide step.
 
-    Unlike `smooth_relu`, this changes no gradient, only the derivative of a gradient. An enclosing `smooth_relu` stays
-    in force.
+    Unlike `smooth_relu`, this changes no gradient, only the derivative of a gradient. An enclosing `smooth_relu` or
+    `softplus_relu` stays in force.
 
     Args:
         width: of the smooth step, as a share of the root mean square of the rectifier's input for each image.
     """
-    tau = _outer_tau()
-    with _relu_rule(_ReluRule(tau=tau, width=width if tau is None else None)):
+    with _relu_rule(_smoothed_as_outside(_ReluRule(width=width))):
         yield
 
 
@@ -242,14 +270,12 @@ def guided_relu(*, width: float | None = None) -> Iterator[Seen]:
     """Let every rectifier in the block pass back only positive values, and only where its input was positive.
 
     The backward pass must run inside the block. Inside `smooth_relu`, the smooth step h replaces the unit step here
-    too. Source: Springenberg et al., Striving for
-    Simplicity, ICLR Workshops 2015. Yields what was seen (see `Seen`).
+    too. Source: Springenberg et al., Striving for Simplicity, ICLR Workshops 2015. Yields what was seen (see `Seen`).
 
     Args:
         width: give the unit step the derivative of a smooth step of this width (see `wide_relu`); None leaves it zero.
     """
-    tau = _outer_tau()
-    with _relu_rule(_ReluRule(positive=True, tau=tau, width=width if tau is None else None)) as seen:
+    with _relu_rule(_smoothed_as_outside(_ReluRule(positive=True, width=width))) as seen:
         yield seen
 
 
