@@ -252,6 +252,53 @@ def test_a_function_between_the_last_features_and_their_average(function, name):
         hooks.layer(model, "7+relu")
 
 
+class Joined(nn.Module):
+    """A network that joins two layers outside its layers, and averages what it gets."""
+
+    def __init__(self, join, average, width):
+        super().__init__()
+        torch.manual_seed(1)
+        self.join, self.average = join, average
+        self.one, self.two, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3), nn.Linear(width, 5)
+
+    def forward(self, x):
+        return self.head(self.average(self.join(self.one(x), self.two(x))))
+
+
+AVERAGES = [
+    lambda z: z.mean((2, 3)),
+    lambda z: torch.mean(z, dim=[-1, -2], keepdim=True).flatten(1),
+    lambda z: F.adaptive_avg_pool2d(z, 1).flatten(1),
+    lambda z: F.avg_pool2d(z, z.shape[2:]).flatten(1),
+    lambda z: z.permute(0, 2, 3, 1).mean((1, 2)),
+]
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize(
+    ("join", "width"),
+    [
+        (lambda a, b: a + b, 4),
+        (lambda a, b: torch.cat([a, b], 1), 8),
+        (lambda a, b: (a * b.sigmoid()).relu_() - b, 4),
+    ],
+)
+def test_cam_reads_what_is_averaged_though_no_layer_returns_it(join, width, average):
+    model, x, y = Classifier(Joined(join, average, width).eval()), rand(3, 3, 8, 8), torch.tensor([0, 3, 4])
+    before = state_of(model)
+    name, weight, _ = hooks.pooled_head(model, x)
+    assert name == "+averaged" and torch.equal(weight, model.module.head.weight)
+    assert torch.allclose(completeness(model, x), torch.zeros(3), atol=1e-5)
+    seen = join(model.module.one(x), model.module.two(x))
+    from underfire.interpreters import cam
+
+    wanted = (weight[y][:, :, None, None] * seen).sum(1, keepdim=True)
+    assert torch.allclose(cam(model, x, y), wanted, atol=1e-6)
+    point = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(cam(model, point, y).square().sum(), point)
+    assert bool(slope.any()) and state_of(model) == before
+
+
 def test_one_map_for_each_class_is_an_explanation_already():
     """As in SqueezeNet, whose last convolution makes the logits of every place."""
     torch.manual_seed(1)

@@ -18,6 +18,9 @@ SPELLINGS = {
     "product": lambda z: z * (z > 0),
     "threshold": lambda z: F.threshold(z, 0, 0),
     "hardtanh": lambda z: F.hardtanh(z, 0, 1e9),
+    "absolute": lambda z: (z + z.abs()) / 2,
+    "absolute, halves": lambda z: 0.5 * z + torch.abs(z) * 0.5,
+    "absolute, in place": lambda z: z.abs().add_(z).mul_(0.5),
 }
 METHODS = ("guided_backprop", "deconvnet", "guided_grad_cam")
 
@@ -65,8 +68,26 @@ def test_a_rectifier_is_one_function_however_it_is_spelt(x, spelling):
     assert torch.allclose(*curvature, atol=1e-6) and bool(curvature[0].any())
 
 
+@pytest.mark.parametrize("name", ["guided_backprop", "deconvnet"])
+@pytest.mark.parametrize(
+    ("spelling", "plain"),
+    [
+        (lambda z: 0.6 * z + 0.4 * abs(z), lambda z: F.leaky_relu(z, 0.2)),
+        (lambda z: ((-z).abs() - (-z)) / 2, F.relu),
+        (lambda z: z.abs() - z, lambda z: 2 * F.relu(-z)),
+        (lambda z: z - z.abs(), lambda z: -2 * F.relu(-z)),
+    ],
+)
+def test_sums_and_differences_with_an_absolute_value_are_rectifiers(x, name, spelling, plain):
+    show = uf.find("interpreter", name)
+    maps = [show(uf.Classifier(Network(f).eval()), x, Y) for f in (spelling, plain)]
+    assert torch.allclose(*maps, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("activation", [nn.GELU(), nn.SiLU(), nn.Hardswish(), nn.ELU(), nn.Softplus(), nn.Identity()])
+@pytest.mark.parametrize(
+    "activation", [nn.GELU(), nn.SiLU(), nn.Hardswish(), nn.ELU(), nn.Softplus(), nn.Identity(), torch.abs]
+)
 def test_a_network_without_rectifiers_is_refused(x, name, activation):
     model = uf.Classifier(Network(activation).eval())
     with pytest.raises(Unsupported, match="rectifier"):

@@ -80,6 +80,20 @@ def test_the_last_layer_whose_patches_count(x, class_token, convolution):
     assert bool((last == 0).all()) == class_token
 
 
+class WithoutGradient(Tokens):
+    def forward(self, x):
+        with torch.no_grad():
+            return super().forward(x)
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+def test_the_same_layer_is_found_without_a_gradient(x, class_token):
+    model, same = build(WithoutGradient, class_token=class_token), build(class_token=class_token)
+    assert last_spatial_layer(model, x) == last_spatial_layer(same, x)
+    y = torch.tensor([0, 3])
+    assert torch.equal(uf.interpreters.score_cam(model, x, y), uf.interpreters.score_cam(same, x, y))
+
+
 @pytest.mark.parametrize("name", FAMILY)
 def test_every_method_on_tokens(x, name):
     model, y = build(), torch.tensor([0, 3])

@@ -183,7 +183,7 @@ def test_a_missing_package(package: str, tmp_path: Path, monkeypatch: pytest.Mon
         models.load(path)
 
 
-@pytest.mark.parametrize("shape", [("n", 8, 8, 3), (1, 8, 8, 3), ("n", "h", "w", 3)])
+@pytest.mark.parametrize("shape", [("n", 8, 8, 3), (1, 8, 8, 3), ("n", "h", "w", 3), ("n", "h", "w", "c")])
 @pytest.mark.parametrize("black_box", [False, True])
 def test_a_network_of_images_with_the_channels_last(
     tmp_path: Path, shape: tuple[Any, ...], black_box: bool, monkeypatch: pytest.MonkeyPatch
@@ -201,3 +201,12 @@ def test_a_network_of_images_with_the_channels_last(
     else:
         last = models.load(f"onnx:{path}")
     assert torch.allclose(last(x), first(x), atol=1e-5)
+
+
+def test_a_narrow_image_of_many_channels_has_them_first(tmp_path: Path) -> None:
+    """Twelve channels of one column look like images with the channels last, but a convolution reads them first."""
+    weight = numbers.normal(size=(4, 12, 3, 1)).astype("float32")
+    nodes = [helper.make_node("Conv", ["x", "weight"], ["a"]), *TAIL_RELU]
+    path = save(tmp_path / "narrow.onnx", nodes, 18, ("n", 12, 20, 1), weight=weight)
+    x = rand(2, 12, 20, 1)
+    assert torch.allclose(models.load(f"onnx:{path}")(x), wanted(path, x), atol=1e-5)

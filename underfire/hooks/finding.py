@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import InputError, Unsupported
+from underfire.hooks.applied import APPLIED, AVERAGED
 from underfire.hooks.layouts import Grid, Layout, Trace, layout_in
-from underfire.hooks.networks import frozen, layer, unwrap
+from underfire.hooks.networks import find_layer, frozen, layer, remove_at_exit, unwrap
 from underfire.hooks.reading import read, uncached
 from underfire.hooks.tracing import noise_image, trace_layers
 from underfire.model import unwatched
@@ -62,7 +63,8 @@ def last_spatial_layer(model: nn.Module, x: Tensor, grid: Grid | None = None) ->
     Adaptive pooling, which only resamples (AlexNet, VGG), does not count, nor do maps that each belong to one class
     (SqueezeNet). If the network applies a function such as ReLU to that layer, the result is named `LAYER+relu`. For a
     transformer, it is the last layer on whose patch tokens the logits depend: with a class token, the patch
-    tokens of the last block no longer change the logits. Single linear layers (queries, keys, values) do not count.
+    tokens of the last block no longer change the logits. Without a gradient, other values in these places tell. Single
+    linear layers (queries, keys, values) do not count.
 
     Raises:
         Unsupported: there is no such layer, or its tokens have no grid that can be found.
@@ -119,11 +121,11 @@ def _last(model: nn.Module, x: Tensor, grid: Grid | None) -> str:
 
 
 def _last_that_counts(layouts: dict[str, Layout], model: nn.Module, x: Tensor) -> str | None:
-    """Return the last layer on whose feature maps the logits depend; None if gradients do not show it."""
+    """Return the last layer on whose feature maps the logits depend, or None."""
     with torch.enable_grad(), frozen(model), unwatched():
         logits, outputs = read(model, uncached(model), noise_image(x).requires_grad_() * 1, tuple(layouts))
         if not logits.requires_grad:
-            return None
+            return next((n for n in reversed(layouts) if _matters(model, x, n, layouts[n], logits)), None)
         weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)
         wanted = [name for name in layouts if outputs[name].requires_grad]
         found = torch.autograd.grad((weights * logits).sum(), [outputs[n] for n in wanted], allow_unused=True)
@@ -132,12 +134,31 @@ def _last_that_counts(layouts: dict[str, Layout], model: nn.Module, x: Tensor) -
     return next(counts, None)
 
 
+def _matters(model: nn.Module, x: Tensor, name: str, layout: Layout, logits: Tensor) -> bool:
+    """Return whether other feature maps in the output of a layer change the logits of the noise image.
+
+    Where the name is that of a function of a layer's output, the answer is yes.
+    """
+
+    def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        noise = torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output)
+        changed = output + output.std() * noise
+        if layout.kind == "tokens":
+            changed[:, : layout.extra] = output[:, : layout.extra]
+        return changed
+
+    if APPLIED in name and find_layer(model, name)[2] is not None:
+        return True
+    with torch.no_grad(), remove_at_exit(layer(model, name).register_forward_hook(hook)):
+        return not _close(uncached(model)(noise_image(x)), logits)
+
+
 def pooled_head(model: nn.Module, x: Tensor, grid: Grid | None = None) -> tuple[str, Tensor, Tensor | None]:
     """Return the layer whose average over space enters the last linear layer, and the weights of that linear layer.
 
     It is found by what the linear layer reads: functions that the network applies to the layer, whose result has a name
-    of its own (see `hooks.applied`), and dropout may lie between. Where the averages are the logits themselves, the
-    weight is the identity.
+    of its own (see `hooks.applied`), and dropout may lie between. Where no layer returns what is averaged, such as a
+    sum of two, the name is `AVERAGED`. Where the averages are the logits themselves, the weight is the identity.
 
     Returns:
         The name of the averaged layer, the weight `[K, D]` of the linear layer, and its bias `[K]` or None.
@@ -146,7 +167,8 @@ def pooled_head(model: nn.Module, x: Tensor, grid: Grid | None = None) -> tuple[
         Unsupported: the model does not end in global average pooling and at most one linear layer.
     """
     trace = traced(model, x, grid)
-    for name, output in reversed(trace.recent):
+    averaged = [] if trace.averaged is None else [(AVERAGED, trace.averaged)]
+    for name, output in (*reversed(trace.recent), *averaged):
         layout = trace.layout(name, grid) if trace.outputs[name][1] == output.shape else None
         if layout is None:
             continue

@@ -63,6 +63,7 @@ class Trace:
         last: shapes of outputs that have the channels last.
         widths: the sizes `D` that tokens `[B, N, D]` have.
         recent: the last layers with such an output, and their outputs.
+        averaged: what the network averages over all places last, or None.
         heads: for every linear layer or 1x1 convolution of one place, its name, input and output.
         count: number of calls of all layers.
         logits: what the model returned.
@@ -77,6 +78,7 @@ class Trace:
     last: set[torch.Size] = field(default_factory=set)
     widths: set[int] = field(default_factory=set)
     recent: list[tuple[str, Tensor]] = field(default_factory=list)
+    averaged: Tensor | None = None
     heads: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
     count: int = 0
     logits: Tensor = field(default_factory=lambda: torch.empty(0))

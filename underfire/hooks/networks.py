@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import ModelError, Unsupported, nearest
-from underfire.hooks.applied import APPLIED
+from underfire.hooks.applied import APPLIED, AVERAGED
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -92,8 +92,13 @@ def layer(model: nn.Module, name: str) -> nn.Module:
 
 
 def find_layer(model: nn.Module, name: str) -> tuple[str, nn.Module, str | None]:
-    """Return the name of a layer, the layer, and the function of its output that is read, or None."""
+    """Return the name of a layer, the layer, and the function of its output that is read, or None.
+
+    What the network averages has the network itself as its layer, with an empty name.
+    """
     layers = dict(readable_layers(model))
+    if name == AVERAGED:
+        return "", unwrap(model), AVERAGED
     before, plus, function = name.rpartition(APPLIED)
     if name not in layers and plus and before in layers:
         return before, layers[before], function

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import ModelError, Unsupported
-from underfire.hooks.applied import APPLIED, AppliedFunctions
+from underfire.hooks.applied import APPLIED, AVERAGED, AppliedFunctions
 from underfire.hooks.networks import find_layer, remove_at_exit, version
 from underfire.hooks.second_derivatives import twice_differentiable
 
@@ -138,7 +138,7 @@ def read(
 def _reading(model: nn.Module, names: Sequence[str], begin: bool) -> Iterator[dict[str, Tensor]]:
     """Yield a dictionary that gets the outputs of the layers `names` from a pass inside the block; see `read`."""
     outputs: dict[str, Tensor] = {}
-    applied = _AppliedResults(outputs)
+    applied = _AppliedResults(outputs, begin)
 
     def keep(name: str, functions: Sequence[str], itself: bool) -> Callable[..., Any]:
         def hook(_: nn.Module, __: Any, output: Any) -> Any:
@@ -159,7 +159,8 @@ def _reading(model: nn.Module, names: Sequence[str], begin: bool) -> Iterator[di
     with ExitStack() as stack:
         if any(function is not None for _, _, function in found):
             stack.enter_context(applied)
-        for name, module in {name: module for name, module, _ in found}.items():
+        applied.averages = AVERAGED in names
+        for name, module in {name: module for name, module, _ in found if name}.items():
             read_of_it = [function for other, _, function in found if other == name]
             applied.wanted[name] = functions = [function for function in read_of_it if function is not None]
             hook = keep(name, functions, None in read_of_it)
@@ -168,11 +169,11 @@ def _reading(model: nn.Module, names: Sequence[str], begin: bool) -> Iterator[di
 
 
 class _AppliedResults(AppliedFunctions):
-    """Keep the results of functions that the network applies to the outputs of layers."""
+    """Keep the results of functions that the network applies to the outputs of layers, and what it averages."""
 
-    def __init__(self, outputs: dict[str, Tensor]) -> None:
+    def __init__(self, outputs: dict[str, Tensor], begin: bool) -> None:
         super().__init__()
-        self.outputs, self.wanted = outputs, dict[str, list[str]]()
+        self.outputs, self.wanted, self.averages, self.begin = outputs, dict[str, list[str]](), False, begin
 
     def applied(self, name: str, function: str, result: Tensor) -> Tensor:
         """Keep the result if it is wanted, and return a copy that later in-place operations may overwrite."""
@@ -180,6 +181,14 @@ class _AppliedResults(AppliedFunctions):
             return result
         self.outputs[f"{name}{APPLIED}{function}"] = result
         return result.clone()
+
+    def averaged(self, x: Tensor, dimensions: tuple[int, ...]) -> Tensor:
+        """Keep what the network averages last if it is wanted, and return a copy."""
+        if not self.averages:
+            return x
+        x = x.detach().requires_grad_() if self.begin and not x.requires_grad else x
+        self.outputs[AVERAGED] = x
+        return x.clone()
 
 
 def activations(model: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -163,11 +163,12 @@ class _Mode(TorchFunctionMode):
             self.recogniser.note(func, args, result)
             return result
         self.seen.rectifiers += 1
-        z, slope, cap, in_place = found
-        if not in_place:
-            return _Rectifier.apply(z, slope, cap, self.seen)
-        # The caller may ignore the result of an in-place call, so z itself must change; the backward pass keeps a copy.
-        return z.copy_(_Rectifier.apply(z.clone(), slope, cap, self.seen))
+        z, slope, cap, in_place, scale = found
+        target = (args[0] if args else z) if in_place else None
+        # The caller may ignore the result of an in-place call, so its target changes; the backward pass keeps a copy.
+        result = _Rectifier.apply(z.clone() if z is target else z, slope, cap, self.seen)
+        result = result if scale == 1 else scale * result
+        return result if target is None else target.copy_(result)
 
 
 _RULE: ContextVar[_ReluRule | None] = ContextVar("relu_rule", default=None)

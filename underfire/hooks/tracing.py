@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from underfire.hooks.applied import APPLIED, AppliedFunctions
+from underfire.hooks.applied import APPLIED, AVERAGED, AppliedFunctions
 from underfire.hooks.layouts import Trace
 from underfire.hooks.networks import frozen, readable_layers, remove_at_exit, version
 from underfire.hooks.reading import uncached
@@ -93,6 +93,15 @@ class _Recorder(AppliedFunctions):
             self._record(name, result)
             self.before = result, version(result), name
         return result
+
+    def averaged(self, x: Tensor, dimensions: tuple[int, ...]) -> Tensor:
+        """Record what the network averages over all places, and where its channels are."""
+        trace = self.trace
+        trace.count += 1
+        trace.outputs[AVERAGED], trace.averaged = (trace.count, x.shape), x.detach().clone()
+        if x.dim() == 4:
+            (trace.last if dimensions == (1, 2) else trace.first).add(x.shape)
+        return x
 
     def _record(self, name: str, output: Tensor) -> None:
         trace = self.trace

@@ -42,14 +42,16 @@ def onnx(path: str, options: Options) -> LoadedModel:
     runtime, converter = import_extra("onnxruntime"), import_extra("onnx2torch")
     graph = quietly(f"onnx:{path}", lambda: package.load(path))
     original = quietly(f"onnx:{path}", lambda: OnnxRuntime(path, runtime))
+    last = onnx_graphs.takes_channels_last(graph)
+    original.channels_last = _are_last(original.shape) if last is None else last
     try:
         module = quietly(f"onnx:{path}", lambda: converter.convert(onnx_graphs.rewritten(graph)).eval())
-        return LoadedModel(_channels_first(_checked(module, original), original.shape))
+        return LoadedModel(_channels_first(_checked(module, original), original))
     except ModelError as error:
         reason = str(error).partition("cannot be loaded: ")[2] or str(error)
     original.notice = f"onnx:{path} runs in onnxruntime as a black box, without gradients: {reason}"
     warnings.warn(original.notice, ModelNotice, stacklevel=2)
-    return LoadedModel(_channels_first(original, original.shape))
+    return LoadedModel(_channels_first(original, original))
 
 
 class OnnxRuntime(nn.Module):
@@ -61,6 +63,7 @@ class OnnxRuntime(nn.Module):
 
     Attributes:
         shape: the shape of a batch; None where any number is taken.
+        channels_last: whether it takes images `[B, H, W, C]`.
         notice: why the network is not a torch module.
 
     Raises:
@@ -72,7 +75,7 @@ class OnnxRuntime(nn.Module):
 
     def __init__(self, path: str, runtime: Any) -> None:
         super().__init__()
-        self.path, self.notice, self._runtime = path, "", runtime
+        self.path, self.notice, self.channels_last, self._runtime = path, "", False, runtime
         content = hashlib.sha256(Path(path).read_bytes()).digest()
         self.register_buffer("digest", torch.tensor(list(content), dtype=torch.uint8))  # tells files apart
         self._session = self._open()
@@ -121,7 +124,7 @@ def _checked(module: nn.Module, original: OnnxRuntime) -> nn.Module:
         ModelError: it returns other values, or has no gradient.
     """
     generator = torch.Generator().manual_seed(0)
-    for shape in _shapes(original.shape):
+    for shape in _shapes(original):
         x = torch.rand(2, *shape, generator=generator, dtype=torch.float32)
         try:
             with warnings.catch_warnings():
@@ -144,15 +147,17 @@ def _checked(module: nn.Module, original: OnnxRuntime) -> nn.Module:
     return module
 
 
-def _shapes(shape: tuple[int | None, ...]) -> Iterator[tuple[int, ...]]:
+def _shapes(original: OnnxRuntime) -> Iterator[tuple[int, ...]]:
     """Yield shapes of images that may fit a network, without the dimension of the batch."""
-    channels = 2 if _are_last(shape) else 0
+    channels = 2 if original.channels_last else 0
     for size in SIZES:
-        yield tuple(known or (3 if i == channels else size) for i, known in enumerate(shape[1:]))
+        yield tuple(known or (3 if i == channels else size) for i, known in enumerate(original.shape[1:]))
 
 
 def _are_last(shape: tuple[int | None, ...]) -> bool:
-    """Return whether the inputs of a network have their channels last: `[B, H, W, C]`, with one or three channels.
+    """Return whether a shape of inputs looks like `[B, H, W, C]`, with one or three channels.
+
+    It decides only where the network does not (see `onnx_graphs.takes_channels_last`).
 
     >>> _are_last((1, 224, 224, 3)), _are_last((None, None, None, 3)), _are_last((None, 3, 32, 32))
     (True, True, False)
@@ -172,9 +177,9 @@ class ChannelsLast(nn.Module):
         return self.network(x.permute(0, 2, 3, 1))
 
 
-def _channels_first(network: nn.Module, shape: tuple[int | None, ...]) -> nn.Module:
+def _channels_first(network: nn.Module, original: OnnxRuntime) -> nn.Module:
     """Return a network that takes images with their channels first."""
-    return ChannelsLast(network) if _are_last(shape) else network
+    return ChannelsLast(network) if original.channels_last else network
 
 
 def _tuple(outputs: Any) -> tuple[Tensor, ...]:

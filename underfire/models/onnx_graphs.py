@@ -44,6 +44,33 @@ def rewritten(model: Any) -> Any:
     return model
 
 
+# Operators after which the dimensions of an image are where they were before.
+_IN_PLACE = ("Add", "Cast", "Clip", "Div", "Dropout", "Identity", "Mul", "Pad", "Relu", "Sub")
+# Operators that take images with the channels first.
+_CHANNELS_FIRST = ("AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "InstanceNormalization", "MaxPool")
+
+
+def takes_channels_last(model: Any) -> bool | None:
+    """Return whether an ONNX network turns images `[B, H, W, C]` to `[B, C, H, W]` before it uses their channels.
+
+    It is False if a convolution, a pooling or a normalisation reads the images as they are, and None if neither an
+    operator of this kind nor a `Transpose` is the first.
+    """
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    names = {value.name for value in model.graph.input} - initializers
+    for node in model.graph.node:  # in the order of execution
+        if not names.intersection(node.input):
+            continue
+        if node.op_type == "Transpose":
+            orders = [tuple(attribute.ints) for attribute in node.attribute if attribute.name == "perm"]
+            return True if orders == [(0, 3, 1, 2)] else None
+        if node.op_type in _CHANNELS_FIRST:
+            return False
+        if node.op_type in _IN_PLACE:
+            names.update(node.output)
+    return None
+
+
 def _inlined(model: Any) -> Any:
     """Return the model with functions written out: its own, and operators of ONNX that onnx2torch does not know."""
     from onnx import TensorProto, defs, helper, inliner, shape_inference
