@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 import underfire as uf
-from benchmarks.setting import correct, declare_missing_operators, mnist, mnist_trades, zoo
+from benchmarks.setting import correct, declare_missing_operators, mnist, zoo
 from benchmarks.timing import Row
 from underfire.ascent.nearest import Nearest
 from underfire.data import Dataset
@@ -71,7 +71,7 @@ NETWORKS = {
     "wresnet_adv": Network(partial(zoo, "cifar10_wresnet_adv", _BOOPATHY), {"l2": 0.7, "linf": 0.03, "l1": 12.0}),
     "mnist_normal": Network(partial(zoo, "mnist_small_normal", _BOOPATHY), {"l2": 1.0, "linf": 0.1, "l1": 8.0}, mnist),
     "mnist_adv": Network(partial(zoo, "mnist_small_adv", _BOOPATHY), {"l2": 2.0, "linf": 0.3, "l1": 12.0}, mnist),
-    "mnist_trades": Network(mnist_trades, {"l2": 2.0, "linf": 0.35, "l1": 12.0}, mnist),
+    "mnist_trades": Network(partial(zoo, "mnist_small_cnn", "trades"), {"l2": 2.0, "linf": 0.35, "l1": 12.0}, mnist),
 }
 
 

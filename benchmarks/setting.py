@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from underfire import data, models
 from underfire.errors import DataError
@@ -80,24 +78,6 @@ def correct(
 def mnist() -> data.Dataset:
     """Return the 10,000 test images of MNIST."""
     return data.load(f"mnist:{data_root() / 'mnist'}")
-
-
-def mnist_trades() -> Classifier:
-    """Load the published TRADES network for MNIST (Zhang et al., ICML 2019)."""
-    widths, layers = (1, 32, 32, 64, 64), OrderedDict[str, nn.Module]()
-    for number in range(1, 5):
-        layers[f"conv{number}"] = nn.Conv2d(widths[number - 1], widths[number], 3)
-        layers[f"relu{number}"] = nn.ReLU()
-        if number % 2 == 0:
-            layers[f"pool{number}"] = nn.MaxPool2d(2)
-    head = OrderedDict[str, nn.Module](
-        fc1=nn.Linear(1024, 200), relu1=nn.ReLU(), fc2=nn.Linear(200, 200), relu2=nn.ReLU(), fc3=nn.Linear(200, 10)
-    )
-    network = nn.Sequential(
-        OrderedDict(feature_extractor=nn.Sequential(layers), flatten=nn.Flatten(), classifier=nn.Sequential(head))
-    )
-    network.load_state_dict(load_file(data_root() / "weights" / "trades" / "mnist_small_cnn.safetensors"))
-    return Classifier(network.eval())
 
 
 def cifar_resnet20(n: int) -> tuple[Classifier, Tensor, Tensor]:

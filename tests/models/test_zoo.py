@@ -70,13 +70,40 @@ def test_cifar_resnets(published: Path, depth: int, n: int, expected: float) -> 
 
 
 @pytest.mark.slow
-def test_mobilenet(published: Path) -> None:
-    batch = images(f"folder:{published / 'imagenet_sample'}?size=224", 200)
-    logits = predicted("mobilenet_v1_075_imagenet", batch)
-    assert agrees(right(logits, batch.y), 200, 0.844)
-    assert agrees(right(logits[:100], batch.y[:100], top=5), 100, 0.962)
-    names = models.load("zoo:mobilenet_v1_075_imagenet").labels
+@pytest.mark.parametrize(
+    ("name", "size", "top1", "top5"),
+    [
+        ("mobilenet_v1_075_imagenet", 224, 0.844, 0.962),
+        ("mobilenet_v2_imagenet", 224, 0.850, 0.990),
+        ("efficientnet_lite0_imagenet", 224, 0.890, 0.980),
+        ("squeezenet11_imagenet", 227, 0.655, 0.875),
+    ],
+)
+def test_imagenet_networks(published: Path, name: str, size: int, top1: float, top5: float) -> None:
+    batch = images(f"folder:{published / 'imagenet_sample'}?size={size}", 60)
+    logits = predicted(name, batch)
+    assert agrees(right(logits, batch.y), 60, top1)
+    assert agrees(right(logits, batch.y, top=5), 60, top5)
+    names = models.load(f"zoo:{name}").labels
     assert names is not None and names[1] == "goldfish"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "expected"), [("mnist_small_cnn", 0.9948), ("mnist_linf_0.3", 0.8523), ("badnet_mnist", 0.9808)]
+)
+def test_small_networks_for_mnist(published: Path, name: str, expected: float) -> None:
+    batch = images(f"mnist:{published / 'mnist'}", 2000)
+    assert agrees(right(predicted(name, batch), batch.y), 2000, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "expected"), [("cifar10_linf_8_255", 0.2760), ("cifar10_l2_36_255", 0.5439), ("badnet_cifar10", 0.5067)]
+)
+def test_small_networks_for_cifar(published: Path, name: str, expected: float) -> None:
+    batch = images(f"parquet:{published / 'cifar10-test.parquet'}", 2000)
+    assert agrees(right(predicted(name, batch), batch.y), 2000, expected)
 
 
 @pytest.mark.slow
@@ -102,21 +129,29 @@ def test_the_embedded_weights_are_small() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["cluttered_digits", "resnet20_cifar10", "mobilenet_v1_075_imagenet", "mnist_small_adv", "cifar10_wresnet_adv"],
+    [
+        "cluttered_digits",
+        "resnet20_cifar10",
+        "mobilenet_v1_075_imagenet",
+        "efficientnet_lite0_imagenet",
+        "mobilenet_v2_imagenet",
+        "mnist_small_adv",
+        "cifar10_wresnet_adv",
+    ],
 )
 def test_class_activation_maps_are_exact(name: str) -> None:
     """The logits are the spatial mean of the last layer's output times the linear layer: what CAM needs."""
     entry = models.zoo.entry(name)
-    shape = {"cluttered_digits": (1, 64, 64), "mnist_small_adv": (1, 28, 28), "mobilenet_v1_075_imagenet": (3, 64, 64)}
+    shape = {"cluttered_digits": (1, 64, 64), "mnist_small_adv": (1, 28, 28)}
     model = models.loaders.Classifier(entry.build().eval(), mean=entry.mean, std=entry.std)
-    x = rand(2, *shape.get(name, (3, 32, 32)))
+    x = rand(2, *shape.get(name, (3, 64, 64) if "imagenet" in name else (3, 32, 32)))
     layer, weight, bias = hooks.pooled_head(model, x)
     logits, outputs = hooks.activations(model, x, [layer])
     maps = torch.einsum("kd,bdhw->bkhw", weight, outputs[layer])
     rebuilt = maps.mean((2, 3)) + (0 if bias is None else bias)
     assert torch.allclose(rebuilt, logits, rtol=1e-4, atol=1e-5)
     assert outputs[layer].shape[-1] >= 2
-    if name in ("cluttered_digits", "resnet20_cifar10", "mobilenet_v1_075_imagenet"):
+    if "cifar10_wresnet" not in name and "mnist" not in name:
         assert float(outputs[layer].detach().min()) >= 0  # after the ReLU
 
 

@@ -1,36 +1,11 @@
-"""Define the networks of the zoo, one class each, with the parameter names of their published weights.
-
-Every network ends in global average pooling and one linear layer, so that class activation maps (CAM) are exact.
-"""
+"""Define residual networks for images of 32 x 32 pixels."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding, which returns `ceil(n / stride)` rows and columns.
-
-    An odd padding has one pixel more at the end than at the beginning.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `[B, C, H, W]` to `[B, D, ceil(H / s), ceil(W / s)]`."""
-        sides = zip(x.shape[-2:], self.kernel_size, self.stride, strict=True)
-        top, left = (max((-(n // -s) - 1) * s + k - n, 0) for n, k, s in sides)
-        before = (top // 2, left // 2)
-        if top % 2 or left % 2:
-            x = F.pad(x, (before[1], left - before[1], before[0], top - before[0]))
-            before = (0, 0)
-        return F.conv2d(x, self.weight, self.bias, self.stride, before, 1, self.groups)
-
-
-class _Same3x3(SameConv2d):
-    """A 3x3 `SameConv2d`."""
-
-    def __init__(self, width_in: int, width: int, stride: int = 1) -> None:
-        super().__init__(width_in, width, 3, stride)
+from underfire.models.architectures.same import Same3x3
 
 
 class ResidualBlock(nn.Module):
@@ -91,72 +66,6 @@ class ResNet(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
-class _ConvUnit(nn.Module):
-    """A convolution without bias, batch norm and ReLU6."""
-
-    def __init__(self, width_in: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__()
-        self.conv = SameConv2d(width_in, width, kernel, stride, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(width, eps=1e-3)
-        self.relu = nn.ReLU6()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.bn(self.conv(x)))
-
-
-class _Separable(nn.Module):
-    """A depthwise 3x3 convolution and a pointwise one (Howard et al. 2017)."""
-
-    def __init__(self, width_in: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.depthwise = _ConvUnit(width_in, width_in, 3, stride, groups=width_in)
-        self.pointwise = _ConvUnit(width_in, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pointwise(self.depthwise(x))
-
-
-class MobileNetV1(nn.Module):
-    """MobileNet v1 of width 0.75 for 1,000 classes, with TensorFlow's padding.
-
-    Source: Howard et al.: MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications, 2017.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths = (24, 48, 96, 96, 192, 192, 384, 384, 384, 384, 384, 384, 768, 768)
-        strides = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
-        self.stem = _ConvUnit(3, widths[0], 3, 2)
-        self.blocks = nn.Sequential(
-            *(_Separable(*sizes) for sizes in zip(widths[:-1], widths[1:], strides, strict=True))
-        )
-        self.head = nn.Linear(widths[-1], 1000)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits `[B, 1000]` of images `[B, 3, H, W]` in `[-1, 1]`."""
-        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
-
-
-class MnistSmall(nn.Module):
-    """Three convolutions and a linear layer on the spatial mean of the last, which has no activation.
-
-    Source: Boopathy et al.: Proper Network Interpretability Helps Adversarial Robustness in Classification, ICML 2020.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = SameConv2d(1, 16, 4, 2)
-        self.relu1 = nn.ReLU()
-        self.conv2 = SameConv2d(16, 32, 4, 2)
-        self.relu2 = nn.ReLU()
-        self.conv3 = SameConv2d(32, 100, 7)
-        self.head = nn.Linear(100, 10, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits `[B, 10]` of images `[B, 1, 28, 28]`."""
-        return self.head(self.conv3(self.relu2(self.conv2(self.relu1(self.conv1(x))))).mean((2, 3)))
-
-
 class WResnet(nn.Module):
     """A residual network of 31 convolutions without batch norm; a ReLU is before each but the first.
 
@@ -166,11 +75,11 @@ class WResnet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (16,) * 11 + (32,) * 10 + (64,) * 10
-        self.conv1 = _Same3x3(3, 16)
+        self.conv1 = Same3x3(3, 16)
         self.relu = nn.ReLU()
         for number in range(2, 32):
             width_in, width = widths[number - 2 : number]
-            self.add_module(f"conv{number}", _Same3x3(width_in, width, 2 if width > width_in else 1))
+            self.add_module(f"conv{number}", Same3x3(width_in, width, 2 if width > width_in else 1))
         self.features = nn.Identity()  # gives the last feature maps a name, for hooks
         self.head = nn.Linear(64, 10, bias=False)
 
