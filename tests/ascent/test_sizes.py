@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import underfire as uf
+from underfire.ascent.flows import Flow
 from underfire.ascent.parametric import Affine
 from underfire.ascent.threats import BALLS, ball
-from underfire.attacks.st_adv.flows import Flow
 from underfire.domains import Domain
 from underfire.errors import InputError
 

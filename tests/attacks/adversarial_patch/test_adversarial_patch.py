@@ -6,8 +6,8 @@ from torch import nn
 
 import underfire as uf
 from tests.networks import rand, seeded
+from underfire.ascent.patches import apply_patch
 from underfire.attacks.adversarial_patch import train_patch
-from underfire.attacks.adversarial_patch.patches import apply_patch
 from underfire.errors import DataError, InputError
 from underfire.model import Classifier
 

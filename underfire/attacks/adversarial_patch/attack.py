@@ -7,10 +7,7 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent import moves, step_rules
 from underfire.ascent.objectives import log_success
-from underfire.ascent.step import Targets
-from underfire.ascent.threats import Threat
-from underfire.ascent.universal import cross_fit_halves
-from underfire.attacks.adversarial_patch.patches import (
+from underfire.ascent.patches import (
     Shape,
     allowance,
     apply_patch,
@@ -19,6 +16,9 @@ from underfire.attacks.adversarial_patch.patches import (
     random_places,
     shape_mask,
 )
+from underfire.ascent.step import Targets
+from underfire.ascent.threats import Threat
+from underfire.ascent.universal import cross_fit_halves
 from underfire.catalog import card
 from underfire.domains import check_inputs, domain_of
 from underfire.errors import InputError
@@ -57,7 +57,7 @@ def adversarial_patch(
     """Paste one patch onto all images at random places; each half of the batch gets the patch made from the other half.
 
     The patch is therefore judged on images that it was not made from. With goals, one patch is made for each goal
-    class. `train_patch` returns the patch itself, `patches.apply_patch` pastes it onto other images, and
+    class. `train_patch` returns the patch itself, `ascent.patches.apply_patch` pastes it onto other images, and
     `figures.printing.save_patch` writes a file to print.
 
     Args:

@@ -8,10 +8,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent import moves
+from underfire.ascent.flows import Flow, roughness
 from underfire.ascent.objectives import carlini
 from underfire.ascent.quasi_newton import QuasiNewton
 from underfire.ascent.step import Best, Targets, succeeded, take
-from underfire.attacks.st_adv.flows import Flow, roughness
 from underfire.catalog import card
 from underfire.domains import check_inputs, domain_of
 from underfire.errors import InputError

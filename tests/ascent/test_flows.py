@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.networks import rand
-from underfire.attacks.st_adv.flows import Flow, roughness, warp
+from underfire.ascent.flows import Flow, roughness, warp
 from underfire.errors import InputError, Unsupported
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.networks import rand
-from underfire.attacks.adversarial_patch.patches import Places, allowance, check_fits, paste, random_places, shape_mask
+from underfire.ascent.patches import Places, allowance, check_fits, paste, random_places, shape_mask
 from underfire.errors import InputError, Unsupported
 
 
