@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from underfire.ascent import moves, objectives, step_rules
+from underfire.ascent import moves, objectives, step_rules, target_maps
 from underfire.ascent.losses import as_objective
 from underfire.catalog import Card, Converter, card, cards, converters, number, spell
 from underfire.errors import InputError, nearest, shown, with_article
@@ -43,6 +43,7 @@ ROLES: dict[str, tuple[Any, ...]] = {
         objectives.logit,
         objectives.margin,
     ),
+    "target": (target_maps.benign, target_maps.other_class, target_maps.picture, target_maps.random_patch),
 }
 for _role, _parts in ROLES.items():
     for _part in _parts:
@@ -169,6 +170,15 @@ def _objective(value: Any) -> Any:
     return as_objective(value) if callable(value) else part("objective", value=value)
 
 
+def _short_target(value: Any) -> Any:
+    """Return `{name: picture, file: "arrow.png"}` for `{picture: "arrow.png"}`, and any other value unchanged."""
+    if not isinstance(value, Mapping) or len(value) != 1 or "name" in value:
+        return value
+    ((name, argument),) = value.items()
+    first = [option for entry in cards("part") if entry.name == name for option in entry.options]
+    return {"name": name, **({first[0]: argument} if first else {})}
+
+
 converters |= {
     views.View: Converter(
         "the name of a view, or a list of them", partial(_joined, "view", views.compose), _spell("view")
@@ -181,5 +191,10 @@ converters |= {
     ),
     moves.Move: Converter("the name of a move", lambda value: part("move", value=value), _spell("move")),
     step_rules.StepRule: Converter("a number or the name of a step rule", _step_rule, _spell("step_rule", "schedule")),
+    target_maps.TargetMap: Converter(
+        "the name of a target map",
+        lambda value: part("target", value=_short_target(value)),
+        lambda value: spelling("target", value=_short_target(value)),
+    ),
     objectives.Objective: Converter("the name of an objective or a function", _objective, _spell("objective")),
 }

@@ -20,7 +20,7 @@ from underfire.catalog.facts import (
     TrainingFacts,
 )
 from underfire.catalog.options import Converter, converters, number, spell
-from underfire.catalog.registry import Card, callers, card, card_of, cards, facts_of, find
+from underfire.catalog.registry import Card, callers, card, card_behind, card_of, cards, facts_of, find
 
 __all__ = [
     "FACTS",
@@ -39,6 +39,7 @@ __all__ = [
     "TrainingFacts",
     "callers",
     "card",
+    "card_behind",
     "card_of",
     "cards",
     "converters",

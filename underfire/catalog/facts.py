@@ -14,7 +14,7 @@ from typing import Any, Literal, get_type_hints
 from underfire.catalog.options import convert
 from underfire.errors import InputError, nearest
 
-Role = Literal["view", "smoothing", "estimator", "move", "step_rule", "objective", "threat", "schedule"]
+Role = Literal["view", "smoothing", "estimator", "move", "step_rule", "objective", "threat", "schedule", "target"]
 Table = Literal["rows", "maps", ""]
 Quadrant = Literal[
     "prediction changed", "prediction changed, map kept", "prediction kept, map changed", "both changed", "both kept"
@@ -167,7 +167,7 @@ class PartFacts(Facts):
     """Facts about a part of a recipe.
 
     Attributes:
-        role: the field of `Recipe` that it may fill.
+        role: the field of `Recipe` that it may fill; `"target"` is the target of an attack on explanations.
     """
 
     role: Role

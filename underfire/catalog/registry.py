@@ -276,14 +276,16 @@ def find(kind: str, name: str) -> Card[Any]:
 
 
 def facts_of(method: Callable[..., Any], default: _Facts) -> _Facts:
-    """Return the facts on the card of a method that is given as a callable, also inside a `functools.partial`.
+    """Return the facts on the card behind a callable, or `default` without a card of its kind; see `card_behind`."""
+    found = card_behind(method)
+    return found.facts if found and isinstance(found.facts, type(default)) else default
 
-    If the method has no card, or a card of another kind than `default`, return `default`.
-    """
+
+def card_behind(method: Callable[..., Any]) -> Card[Any] | None:
+    """Return the card of a method that is given with its options: in a partial, or as an object of a class."""
     while isinstance(method, partial):
         method = method.func
-    found = card_of(method) or card_of(type(method))
-    return found.facts if found and isinstance(found.facts, type(default)) else default
+    return card_of(method) or card_of(type(method))
 
 
 def card_of(method: Callable[..., Any]) -> Card[Any] | None:

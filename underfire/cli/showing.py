@@ -22,7 +22,7 @@ EXAMPLES = {
     "attack": "underfire attack {name} photo.jpg --model timm:resnet18 --size 224{options}",
     "interpreter": "underfire explain {name} photo.jpg --model timm:resnet18 --size 224{options}",
     "measure": "measures: [{name}]   # in a spec",
-    "part": "underfire attack recipe photo.jpg --model timm:resnet18 --size 224 --set {role}={name}",
+    "part": "underfire attack {options} photo.jpg --model timm:resnet18 --size 224 --set {role}={name}",
 }
 """A way to use a method of each kind."""
 
@@ -78,6 +78,8 @@ def example(card: Card[Any]) -> str:
         chosen = size if "eps" in card.options else ""
         chosen += " --interpreter grad_cam" if "interpreter" in card.options else ""
     role = getattr(card.facts, "role", "")
+    if role:
+        chosen = "adv2 --interpreter cam" if role == "target" else "recipe"
     fields = {"view": "views", "smoothing": "smooth", "estimator": "estimate", "schedule": "step_rule"}
     return EXAMPLES.get(card.kind, "").format(name=card.name, options=chosen, role=fields.get(role, role))
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import Recipe, ascend
-from underfire.ascent.moves import Move, plain
+from underfire.ascent.moves import Move
 from underfire.ascent.objectives import Interpreter, Objective, cross_entropy, margin
 from underfire.ascent.step import Step
 from underfire.ascent.step_rules import StepSize, linear
-from underfire.ascent.threats import Threat, ball
+from underfire.ascent.target_maps import Clean, TargetMap, target_maps
+from underfire.ascent.threats import Threat
 from underfire.attacks.adv2.direct import direct
+from underfire.attacks.adv2.framework import encoder_term, framework
 from underfire.attacks.adv2.plan import Plan, loop_of
-from underfire.catalog import card
+from underfire.attacks.adv2.weights import Weights, weight_schedule
+from underfire.catalog import Card, card
 from underfire.domains import check_inputs, domain_of
 from underfire.errors import InputError
 from underfire.hooks import frozen
@@ -26,7 +30,7 @@ from underfire.validate import check_classes, check_goal, default_generator
     "attack",
     paper="Zhang, Wang, Shen, Ji, Luo and Wang, Interpretable Deep Learning under Fire, USENIX Security 2020",
     knowledge="white-box",
-    norms=("linf", "l2"),
+    norms=("linf", "l2", "flow", "patch"),
     goals=("untargeted", "targeted", "kept"),
     random=False,
     atlas="AML.T0043.000",
@@ -38,7 +42,8 @@ def adv2(
     y: Tensor,
     *,
     interpreter: Interpreter,
-    target: Tensor | None = None,
+    target: Tensor | TargetMap | None = None,
+    resize: bool = False,
     goal: Tensor | None = None,
     keep_class: bool = False,
     norm: str = "linf",
@@ -48,7 +53,9 @@ def adv2(
     warm_steps: int = 50,
     step_size: StepSize | None = None,
     move: Move | None = None,
-    weight: float | tuple[float, float] = 100.0,
+    weight: Weights = 100.0,
+    encoder_weight: float = 0.1,
+    flow_weight: float = 5e-4,
     also: Objective | None = None,
     smoothing: float = 0.01,
     confidence: float = 0.95,
@@ -69,18 +76,27 @@ def adv2(
         interpreter: `(model, x, classes) -> [B, 1, h, w]`, differentiable in `x`. A step on a mean of gradients asks
             for every gradient twice; `integrated_gradients` and `smooth_grad` have an option, `derivative_steps` and
             `derivative_samples`, with which only a few are asked for again, at a higher loss after as many steps.
-        target: the map that the explanation should become, `[B, 1, h, w]`; None is the interpreter's map of the clean
-            image for its predicted class.
+        target: the map that the explanation should become: maps `[B, 1, h, w]`, or a rule that makes them, such as
+            `random_patch()`, `other_class()` or `picture("arrow.png")` (see `ascent.target_maps`); None is the
+            interpreter's map of the clean image for its predicted class.
+        resize: whether a target of another size than the interpreter's maps is resized, instead of being refused.
         keep_class: whether a goal may be the label itself, so that only the explanation changes.
         threat: what may change, and by how much; it replaces `norm`, `eps` and `mask`.
         steps: number of steps with both losses.
         warm_steps: number of steps of the warm start; 0 leaves it out.
         step_size: None is a step that falls linearly from twice the usual step to a tenth of it, because maps do not
-            settle under a constant step. The usual step is 1/255 for L-infinity (as in the paper) and `eps / 10` for
-            L2; the warm start always uses the usual step.
-        move: how gradients are used after the warm start; None is the plain gradient, as in the paper.
-        weight: weight of the map loss; a pair changes linearly from the first number to the second over the steps. (The
-            authors' code has 5 to 10, with many more steps.)
+            settle under a constant step. The usual step is 1/255 for L-infinity (as in the paper), 10/255 for a patch,
+            and a tenth of eps for L2 and flow fields; the warm start always uses the usual step.
+        move: how gradients are used after the warm start; None is the plain gradient, as in the paper, and Adam for a
+            flow field, as in StAdv.
+        weight: weight of the map loss; a pair changes linearly from the first number to the second over the steps, and
+            phases `((length, weight), ...)` follow each other. The authors' code has 5 to 10 for CAM and RTS, with many
+            more steps, and for GRAD 0.001, 0.004, 0.01 and 0.05 over 301, 201, 101 and 101 steps of a map of 56 x 56
+            pixels. Their loss for GRAD is a sum over the pixels and ours a mean, so that their weights are multiplied
+            by 3136 here: `((301, 3.1), (201, 13), (101, 31), (101, 157))`.
+        encoder_weight: weight of the encoder loss of an interpreter that is a network of its own, such as RTS: how
+            little its encoder finds the goal.
+        flow_weight: weight of the flow loss for `norm="flow"`, the paper's τ.
         also: further terms of the objective, such as the hinge of a detector's score.
         smoothing: label smoothing of the prediction loss.
         confidence: probability of the goal above which iterates are compared by their maps alone.
@@ -94,59 +110,54 @@ def adv2(
     check_inputs(model, x, y, goal)
     if goal is not None and not keep_class:
         check_goal(y, goal)
+    interpreter = _object(interpreter)
     loop = loop_of(interpreter, direct)
-    threat = ball(norm, eps, mask, among=("linf", "l2")) if threat is None else threat
-    threat = threat.in_domain(domain_of(model))
+    base = framework(norm, eps, mask, threat, flow_weight)
+    threat = base.threat.in_domain(domain_of(model))
     threat.check(x)
-    usual = threat.eps / 10 if threat.norm == "l2" else 1 / 255
+    schedule, generator = weight_schedule(weight), default_generator(generator, x.device)
     if len(x) == 0:
         return x.clone()
-    generator = default_generator(generator, x.device)
     prediction = cross_entropy(smoothing)
+    terms = [base.terms, encoder_term(interpreter, encoder_weight), also]
+    more = [term for term in terms if term is not None]
     with frozen(model):
         with torch.no_grad():
             logits = model(x)
         check_classes(logits, y, goal)
-        if target is None:
-            target = interpreter(model, x.detach(), logits.argmax(1))
-        elif target.dim() != 4 or target.shape[:2] != (len(x), 1):
-            raise InputError(f"target must be one map per image, [{len(x)}, 1, h, w], got {tuple(target.shape)}")
+        predicted = logits.argmax(1)
+        maps = interpreter(model, x.detach(), predicted)
         # the warm start: the prediction alone
         z = threat.start(x)
         if warm_steps:
             aim = margin() if goal is None else prediction
-            z, logits = _climb(model, x, y, Recipe(aim, threat, step_rule=usual, keep="last"), goal, warm_steps)
+            aim = aim if base.terms is None else aim + base.terms
+            first = Recipe(aim, threat, step_rule=base.step_size, move=base.move, keep="last")
+            z, logits = _climb(model, x, y, first, goal, warm_steps)
         if goal is None:
             goal = logits.scatter(1, y[:, None], float("-inf")).argmax(1)
         # prediction and explanation together
-        return loop(
-            Plan(
-                model=model,
-                x=x,
-                y=y,
-                goal=goal,
-                z=z,
-                interpreter=interpreter,
-                target=target,
-                threat=threat,
-                prediction=prediction,
-                weight=weighed(weight),
-                also=also,
-                steps=steps,
-                step_size=linear(2 * usual, usual / 10) if step_size is None else step_size,
-                move=move or plain(),
-                confidence=confidence,
-                tau=tau,
-                pool=pool,
-                generator=generator,
-            )
+        plan = Plan(
+            model=model,
+            x=x,
+            y=y,
+            goal=goal,
+            z=z,
+            interpreter=interpreter,
+            target=target_maps(target, Clean(maps, predicted, goal), resized=resize, generator=generator),
+            threat=threat,
+            prediction=prediction,
+            weight=schedule,
+            also=sum(more[1:], more[0]) if more else None,
+            steps=steps,
+            step_size=linear(2 * base.step_size, base.step_size / 10) if step_size is None else step_size,
+            move=base.move if move is None else move,
+            confidence=confidence,
+            tau=tau,
+            pool=pool,
+            generator=generator,
         )
-
-
-def weighed(weight: float | tuple[float, float]) -> Callable[[float], float]:
-    """Return the weight of the map loss as a function of the share of the steps that are done."""
-    first, last = weight if isinstance(weight, tuple) else (weight, weight)
-    return lambda progress: first + (last - first) * progress
+        return loop(plan)
 
 
 def _climb(
@@ -160,3 +171,10 @@ def _climb(
 
     ascend(model, x, y, recipe, goal=goal, steps=steps, watch=watch)
     return last[0].z, last[0].logits
+
+
+def _object(interpreter: Any) -> Interpreter:
+    """Return the interpreter, or for the class of one that is trained an object with the default options."""
+    if inspect.isclass(interpreter) or (isinstance(interpreter, Card) and interpreter.fitted):
+        interpreter = interpreter()
+    return cast(Interpreter, interpreter)

@@ -13,7 +13,7 @@ from underfire.ascent.objectives import Interpreter, Objective
 from underfire.ascent.step import Step
 from underfire.ascent.step_rules import StepSize
 from underfire.ascent.threats import Threat
-from underfire.catalog import InterpreterFacts, card_of, cards, facts_of
+from underfire.catalog import card_behind, cards
 from underfire.errors import Unsupported
 
 
@@ -96,9 +96,9 @@ def loop_of(interpreter: Interpreter, default: Loop) -> Loop:
     Raises:
         Unsupported: the card of the interpreter says that its map is not differentiable, and it has no loop.
     """
-    card = card_of(interpreter)
+    card = card_behind(interpreter)
     name = "" if card is None else card.name
-    if card is not None and not facts_of(interpreter, InterpreterFacts()).differentiable and name not in LOOPS:
+    if card is not None and not card.facts.differentiable and name not in LOOPS:
         raise Unsupported(
             f"{name} is not differentiable, so adv2 cannot attack it; it attacks {', '.join(attackable())}; "
             "adv2_black_box needs no gradient"

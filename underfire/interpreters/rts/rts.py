@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
@@ -134,18 +135,33 @@ class RTS:
                 returns NaN.
         """
         trained = self._for(model)
-        with frozen(model):
-            logits, outputs = activations(model, x, trained.layers)
-            class_score(logits, y)  # check the classes
-            network = trained.network
-            wide = torch.promote_types(torch.float32, x.dtype)  # an earlier call may have set another dtype
-            network.to(x.device, wide)
-            features = [layout_of(model, x, name).maps(outputs[name]).to(wide) for name in trained.layers]
-            m: Tensor = network(features, y, self.threshold)
+        m: Tensor = trained.network(self._features(trained, model, x, y), y, self.threshold)
         finite = torch.isfinite(m).flatten(1).all(1)
         if not bool(finite.all()):
             raise ModelError(f"the model's features are NaN or infinite for {int((~finite).sum())} of {len(x)} images")
         return m.to(x.dtype)
+
+    def encoder_loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Return how little the encoder finds class `y` in each image: cross-entropy of the selector's logit, `[B]`.
+
+        ADV² adds the difference between the encoder's output and that for the goal to its loss. In its code this is the
+        cross-entropy of the encoder's logits. Here the encoder is the classifier under attack, whose cross-entropy is
+        the prediction loss already, so the class selector judges the encoder's features instead.
+
+        Source: Zhang et al., Interpretable Deep Learning under Fire, USENIX Security 2020, section 3.4.
+        """
+        trained = self._for(model)
+        coarsest = self._features(trained, model, x, y)[0]
+        return F.softplus(-trained.network.selector.exists(coarsest.mean((2, 3)), y)).to(x.dtype)
+
+    def _features(self, trained: rts_files.Trained, model: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
+        """Return the feature maps of the classifier that the masking model reads, the coarsest first."""
+        with frozen(model):
+            logits, outputs = activations(model, x, trained.layers)
+            class_score(logits, y)  # check the classes
+            wide = torch.promote_types(torch.float32, x.dtype)  # an earlier call may have set another dtype
+            trained.network.to(x.device, wide)
+            return [layout_of(model, x, name).maps(outputs[name]).to(wide) for name in trained.layers]
 
     def loss(
         self, model: nn.Module, x: Tensor, y: Tensor, *, terms: Terms | None = None, generator: torch.Generator

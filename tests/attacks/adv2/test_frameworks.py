@@ -1,0 +1,76 @@
+"""ADV² on a flow field, on a patch, in L2 and on any other threat; the paper's StAdv loss."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+import underfire as uf
+from tests.attacks.adv2.conftest import Case
+from underfire.ascent.flows import Flow, roughness
+from underfire.ascent.objectives import objective
+from underfire.ascent.parametric import Photometric
+from underfire.ascent.threats import L2
+from underfire.attacks.adv2.framework import framework
+from underfire.errors import InputError, Unsupported
+from underfire.measures.maps import map_l2
+
+cam = uf.interpreters.cam
+adv2 = partial(uf.attacks.adv2, interpreter=cam, steps=30, warm_steps=20, confidence=0.3)
+SIZES = {"linf": 0.15, "l2": 2.0, "flow": 2.0, "patch": 0.5}
+
+
+@pytest.mark.parametrize("norm", SIZES)
+def test_it_fools_the_class_and_the_map_follows(small: Case, norm: str) -> None:
+    """With the map loss, the map of the fooled images is nearer to the clean one than without it."""
+    model, x, y = small.model, small.x, small.y
+    benign = cam(model, x, y)
+    gaps = []
+    for weight in (0.0, 100.0):
+        x_adv = adv2(model, x, y, norm=norm, eps=SIZES[norm], weight=weight)
+        predicted = model(x_adv).argmax(1)
+        assert (predicted != y).float().mean() >= 0.5
+        assert uf.measures.perturbation.within(x, x_adv, norm, SIZES[norm]).all()
+        gaps.append(map_l2(benign, cam(model, x_adv, predicted))[predicted != y].mean())
+    assert gaps[1] < 0.8 * gaps[0]
+
+
+def test_a_flow_moves_pixels_and_the_flow_loss_makes_it_smooth(small: Case) -> None:
+    seen: dict[float, torch.Tensor] = {}
+    for weight in (0.0, 0.5):
+        flows: list[torch.Tensor] = []
+        watch = objective(lambda step, flows=flows: flows.append(step.z.detach()) or 0 * step.logits[:, 0])
+        x_adv = adv2(small.model, small.x, small.y, norm="flow", eps=1.5, flow_weight=weight, also=watch)
+        assert all(flow.shape == (6, 2, 12, 12) and flow.abs().max() <= 1.5 for flow in flows)
+        assert any(torch.equal(x_adv[0], Flow(1.5).apply(small.x, flow)[0]) for flow in flows)
+        seen[weight] = roughness(flows[-1])
+    assert (seen[0.5] < 0.7 * seen[0.0]).all()
+
+
+def test_only_the_region_of_a_patch_changes(small: Case) -> None:
+    mask = torch.zeros(1, 1, 12, 12)
+    mask[..., 3:9, 4:10] = 1
+    x_adv = adv2(small.model, small.x, small.y, norm="patch", eps=0.25, mask=mask)
+    changed = (x_adv != small.x).any(1)
+    assert changed.any() and not (changed & (mask[:, 0] == 0)).any()
+    corner = (adv2(small.model, small.x, small.y, norm="patch", eps=0.25) != small.x).any(1)
+    assert corner.any() and not corner[:, 6:].any() and not corner[:, :, 6:].any()
+
+
+def test_any_threat_may_replace_the_norm(small: Case) -> None:
+    model, x, y = small.model, small.x, small.y
+    options = {"steps": 4, "warm_steps": 2}
+    assert torch.equal(adv2(model, x, y, threat=L2(1.0), **options), adv2(model, x, y, norm="l2", eps=1.0, **options))
+    lit = adv2(model, x, y, threat=Photometric(0.5, complement=False), **options)
+    assert ((lit - x).flatten(2).std(2).amax(1) > 0).any()
+
+
+def test_the_usual_steps() -> None:
+    found = {norm: framework(norm, 0.5, None, None, 5e-4).step_size for norm in SIZES}
+    assert found == {"linf": 1 / 255, "patch": 10 / 255, "l2": 0.05, "flow": 0.05}
+    with pytest.raises(Unsupported, match="'l1'"):
+        framework("l1", 0.5, None, None, 0.0)
+    with pytest.raises(InputError, match="flow_weight"):
+        framework("flow", 0.5, None, None, -1.0)
