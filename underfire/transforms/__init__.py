@@ -1,1 +1,1 @@
-"""Differentiable transforms of images: a camera, JPEG compression and blur."""
+"""Differentiable transforms of images: a camera, JPEG compression, blur, non-local means and squeezers."""

@@ -53,12 +53,17 @@ def gaussian_blur_per_sample(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def median_blur(x: Tensor, side: int) -> Tensor:
-    """Return the median of the square of `side` pixels (odd) around every pixel; the border is repeated."""
-    reach = side // 2
-    padded = F.pad(x, (reach, reach, reach, reach), mode="replicate")
+    """Return the median of the square of `side` pixels around every pixel; the border is repeated.
+
+    An even square reaches one pixel further up and left than down and right, and its median is the larger of the two
+    values in the middle, as in `scipy.ndimage.median_filter`.
+    """
+    before, middle = side // 2, side * side // 2
+    after = side - 1 - before
+    padded = F.pad(x, (before, after, before, after), mode="replicate")
     medians = []
     for top in range(0, x.shape[2], _ROWS):
-        rows = padded[:, :, top : min(top + _ROWS, x.shape[2]) + 2 * reach]
+        rows = padded[:, :, top : min(top + _ROWS, x.shape[2]) + side - 1]
         windows = rows.unfold(2, side, 1).unfold(3, side, 1)
-        medians.append(windows.flatten(4).median(-1).values)
+        medians.append(windows.flatten(4).kthvalue(middle + 1, dim=-1).values)
     return torch.cat(medians, 2)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from underfire.errors import InputError
+from underfire.transforms.rounding import replaced
 
 # Quantisation tables K.1 and K.2 of the standard, for quality 50.
 _LUMA = """16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62
@@ -40,12 +41,7 @@ def quantisation(quality: Tensor) -> Tensor:
 
 def _rounded(v: Tensor) -> Tensor:
     """Round as the codecs do, halves away from zero; the gradient is that of the identity."""
-    return _replaced(v, torch.trunc(v + 0.5 * v.sign()))
-
-
-def _replaced(v: Tensor, value: Tensor) -> Tensor:
-    """Return `value`, with the gradient of `v`."""
-    return v + (value - v).detach()
+    return replaced(v, torch.trunc(v + 0.5 * v.sign()))
 
 
 def _coded(plane: Tensor, table: Tensor) -> Tensor:
@@ -93,7 +89,7 @@ def jpeg(x: Tensor, quality: int | float | Tensor = 75, *, subsample: bool = Tru
         # The codecs round halves down in even columns and up in odd ones.
         bias = 0.25 * (1 + torch.arange(chroma.shape[3] // 2, device=x.device, dtype=x.dtype) % 2)
         half = F.avg_pool2d(chroma, 2)
-        chroma = _coded(_replaced(half, (half + bias).floor()), tables[:, 1])
+        chroma = _coded(replaced(half, (half + bias).floor()), tables[:, 1])
         chroma = F.interpolate(_rounded(chroma), scale_factor=2, mode="bilinear", align_corners=False)
     else:
         chroma = _coded(chroma, tables[:, 1])
