@@ -1,4 +1,4 @@
-"""Check and convert the arguments of every attack and interpreter, in one place, whatever model and images a user has.
+"""Check and convert the arguments of every method of the catalogue, in one place, whatever model and images a user has.
 
 Any module or function becomes a `Classifier`, whose answers are read and checked on every pass. The caller's gradient
 mode does not matter: an attack runs with gradients enabled, and an interpreter leaves inference mode.
@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from underfire.catalog import AttackFacts, InterpreterFacts, callers, number
+from underfire.catalog import AttackFacts, DetectorFacts, InterpreterFacts, callers, number
 from underfire.domains import domain_of
 from underfire.errors import DataError
 from underfire.model import Classifier, as_classifier, model_errors, session
+from underfire.records import Batch
 from underfire.validate import check_goal, check_labels
 
 # The plain function that the running interpreter evaluates as its model; a module has a session instead.
@@ -68,14 +69,29 @@ def call_fit(method: Callable[..., Any], _: InterpreterFacts, bound: inspect.Bou
     """Call the fit of a class with gradients enabled, whatever the caller's gradient mode.
 
     Raises:
-        ModelError: the model is none.
+        ModelError: the model is none. DataError: the inputs that a detector learns from are not those of the model.
     """
-    bound.arguments["model"] = as_classifier(bound.arguments["model"])
+    given = bound.arguments
+    model = given["model"] = as_classifier(given["model"])
+    for batch in (given.get("clean"), given.get("attacked")):
+        if isinstance(batch, Batch):
+            model.domain.check(batch.x)
     with torch.inference_mode(False), torch.enable_grad():
         return method(*bound.args, **bound.kwargs)
 
 
-callers |= {"attack": call_attack, "interpreter": call_interpreter, "fit": call_fit}
+def call_score(method: Callable[..., Any], _: DetectorFacts, bound: inspect.BoundArguments) -> Any:
+    """Call the score of a detector with a classifier and checked inputs.
+
+    Raises:
+        DataError: the inputs are wrong. ModelError: the model is wrong, or raises an error. Unsupported: the model has
+            no gradient with respect to its input, and the detector needs one.
+    """
+    bound.arguments["model"] = as_classifier(bound.arguments["model"])
+    return call_interpreter(method, InterpreterFacts(), bound)
+
+
+callers |= {"attack": call_attack, "interpreter": call_interpreter, "fit": call_fit, "score": call_score}
 
 
 @contextmanager

@@ -157,17 +157,19 @@ def _short(signature: inspect.Signature) -> str:
     return str(signature.replace(parameters=plain, return_annotation=signature.empty))
 
 
+_FAMILIES = ("attacks", "detectors", "interpreters", "measures")  # the packages with the methods of underfire
 _CARDS: dict[tuple[str, str], Card] = {}
-#: By kind, and under `fit` for the fit of a class, a function `(method, facts, arguments) -> result` that checks and
-#: converts the arguments of a method, and then calls it. `underfire.checked_calls`, which the first call of a method
-#: imports, fills it.
+#: By kind, and under `fit` and `score` for these methods of a class, a function `(method, facts, arguments) -> result`
+#: that checks and converts the arguments of a method, and then calls it. `underfire.checked_calls`, which the first
+#: call of a method imports, fills it.
 callers: dict[str, Callable[[Callable[..., Any], Any, inspect.BoundArguments], Any]] = {}
 
 
 def card(kind: str, *, paper: str = "", name: str | None = None, **facts: Any) -> Callable[[_Method], _Method]:
     """Put the decorated method in the catalogue under its own name, or under `name`.
 
-    The arguments of an attack and of an interpreter are checked and converted in every call, see `checked_calls`.
+    The arguments of an attack, an interpreter and a detector are checked and converted in every call, see
+    `checked_calls`.
 
     Args:
         kind: one of `KINDS`.
@@ -204,13 +206,14 @@ def _nearest_kind(word: str) -> str:
 
 
 def _with_checks(kind: str, method: Any, facts: Facts) -> Any:
-    """Return the method with its calls made by `callers[kind]`; of a class, the calls of its objects and their fit."""
+    """Return the method with its calls made by `callers[kind]`; of a class, its methods that get a model."""
     if inspect.isclass(method):
-        for name, caller in (("__call__", kind), ("fit", "fit")):
-            if name in vars(method):
-                setattr(method, name, _with_checks(caller, vars(method)[name], facts))
+        for name, caller in (("__call__", kind), ("fit", "fit"), ("score", "score")):
+            found = next((vars(base)[name] for base in method.__mro__ if name in vars(base)), None)
+            if found is not None:
+                setattr(method, name, _with_checks(caller, found, facts))
         return method
-    if kind not in ("attack", "interpreter", "fit"):
+    if kind not in ("attack", "interpreter", "fit", "score"):
         return method
     signature = inspect.signature(method)
 
@@ -225,7 +228,9 @@ def _with_checks(kind: str, method: Any, facts: Facts) -> Any:
 
 @cache
 def _load() -> None:
-    """Import the modules of the entry-point group `underfire`, whose decorators fill the catalogue."""
+    """Import the methods of underfire, and of plugins: the modules of the entry-point group `underfire`."""
+    for family in _FAMILIES:
+        import_module(f"underfire.{family}")
     for entry_point in entry_points(group="underfire"):
         entry_point.load()
 
