@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 _DRAWS = 1 << 22  # numbers drawn at a time: 64 MB
 
 
-def _level(confidence: float) -> float:
+def checked_level(confidence: float) -> float:
+    """Return the confidence, or raise InputError unless it is in (0, 1)."""
     if not 0 < confidence < 1:
         raise InputError(f"confidence must lie between 0 and 1, such as 0.95, got {confidence}")
     return float(confidence)
 
 
-def _vector(values: Tensor | ArrayLike) -> NDArray[np.float64]:
+def as_vector(values: Tensor | ArrayLike) -> NDArray[np.float64]:
+    """Return numbers `[n]` as float64, or raise InputError if they have another shape."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().double().numpy()
     vector = np.asarray(values, dtype=np.float64)
@@ -43,7 +45,7 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:
     """
     from scipy.special import betaincinv
 
-    tail = (1 - _level(confidence)) / 2
+    tail = (1 - checked_level(confidence)) / 2
     if not 0 <= k <= n:
         raise InputError(f"a rate needs 0 <= k <= n, got k = {k} of n = {n}")
     low = float(betaincinv(k, n - k + 1, tail)) if k > 0 else 0.0
@@ -57,7 +59,7 @@ def rate(hits: Tensor | ArrayLike, confidence: float = 0.95) -> Interval:
     Raises:
         InputError: a value is neither 0 nor 1.
     """
-    vector = _vector(hits)
+    vector = as_vector(hits)
     if not np.isin(vector, (0, 1)).all():
         raise InputError(f"a rate needs values that are true or false, got {vector[~np.isin(vector, (0, 1))][0]}")
     return clopper_pearson(int(vector.sum()), len(vector), confidence)
@@ -86,10 +88,10 @@ def bootstrap_mean(
     """
     from scipy.special import ndtr, ndtri
 
-    tail = (1 - _level(confidence)) / 2
+    tail = (1 - checked_level(confidence)) / 2
     if resamples < 100:
         raise InputError(f"resamples must be at least 100, such as 10000, got {resamples}")
-    vector = _vector(values)
+    vector = as_vector(values)
     vector = vector[~np.isnan(vector)]
     if np.isinf(vector).any():
         raise InputError("a bootstrap needs finite values, got an infinite one")
@@ -122,8 +124,8 @@ def student_mean(values: Tensor | ArrayLike, confidence: float = 0.95) -> Interv
     """
     from scipy.special import stdtrit
 
-    tail = (1 - _level(confidence)) / 2
-    vector = _vector(values)
+    tail = (1 - checked_level(confidence)) / 2
+    vector = as_vector(values)
     n = len(vector)
     if n < 2:
         return Interval(float(vector[0]) if n else float("nan"), float("nan"), float("nan"), n)
@@ -141,7 +143,7 @@ def paired_difference(
     Raises:
         InputError: `a` and `b` have different lengths, or an argument is wrong for `bootstrap_mean`.
     """
-    first, second = _vector(a), _vector(b)
+    first, second = as_vector(a), as_vector(b)
     if len(first) != len(second):
         raise InputError(f"paired values must have one length, got {len(first)} and {len(second)}")
     return bootstrap_mean(first - second, confidence, resamples, seed)

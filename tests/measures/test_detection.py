@@ -1,0 +1,62 @@
+"""Thresholds, detection rates and AUROC of scores."""
+
+import numpy as np
+import pytest
+from scipy.stats import beta
+from sklearn.metrics import roc_auc_score
+
+from underfire.errors import DataError, InputError
+from underfire.measures.detection import auroc, detection_rate, threshold
+
+
+def test_a_threshold_is_an_order_statistic_with_its_exact_interval():
+    found = threshold(np.arange(1, 100), 0.05)
+    assert found.value == 95 and found.flags([95, 95.5]).tolist() == [False, True]
+    assert found.rate.value == pytest.approx(0.05) and found.rate.n == 99
+    assert (found.rate.low, found.rate.high) == pytest.approx(tuple(beta.ppf([0.025, 0.975], 5, 95)))
+
+
+def test_the_stated_rate_holds_on_average_whatever_the_distribution():
+    generator = np.random.default_rng(0)
+    rates, inside = [], []
+    for _ in range(400):
+        chosen = threshold(generator.exponential(size=40), 0.1)
+        true = float(np.exp(-chosen.value))
+        rates.append(true)
+        inside.append(chosen.rate.low <= true <= chosen.rate.high)
+    assert np.mean(rates) <= 0.1 and np.mean(rates) > 0.08 and 0.92 < np.mean(inside) < 0.98
+
+
+def test_auroc_is_that_of_scikit_learn_and_its_interval_has_its_confidence():
+    generator = np.random.default_rng(0)
+    clean, attacked = np.round(generator.normal(size=60), 1), np.round(generator.normal(1, 2, size=45), 1)
+    found = auroc(clean, attacked)
+    truth = [0] * 60 + [1] * 45
+    assert found.value == pytest.approx(roc_auc_score(truth, [*clean, *attacked])) and found.n == 105
+    true, covered = 0.7602, []  # of N(1, 1) over N(0, 1)
+    for _ in range(300):
+        i = auroc(generator.normal(size=50), generator.normal(1, 1, size=50))
+        covered.append(i.low <= true <= i.high)
+    assert 0.92 < np.mean(covered) <= 0.98
+
+
+def test_edges_of_auroc():
+    perfect = auroc([0, 1, 2], [3, 4, 5, 6])
+    assert perfect.value == 1 and perfect.high == 1 and perfect.low == pytest.approx(0.025 ** (1 / 3))
+    assert auroc([3, 4], [1, 2]).value == 0 and auroc([1, 1], [1, 1]).value == 0.5
+    assert np.isnan(auroc([1.0], []).value)
+
+
+def test_detection_rate_is_the_share_above_the_threshold():
+    at = threshold(range(1, 20), 0.1)
+    found = detection_rate([1, 18, 19, 30], at)
+    assert at.value == 18 and found.value == 0.5 and found.n == 4
+
+
+def test_bad_input():
+    with pytest.raises(DataError, match="needs 19"):
+        threshold(range(18), 0.05)
+    with pytest.raises(InputError, match="got 5"):
+        threshold(range(18), 5)
+    with pytest.raises(DataError, match="1 of 2"):
+        auroc([1, float("nan")], [1.0])

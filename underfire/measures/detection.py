@@ -1,0 +1,116 @@
+"""How well a detector tells attacked from clean inputs, from the scores that it gives: threshold, rates and AUROC.
+
+A higher score is more suspicious. The threshold comes from clean inputs alone, at a stated false-positive rate, and not
+from the inputs that are to be detected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from underfire.errors import DataError, InputError
+from underfire.measures.statistics import as_vector, checked_level, clopper_pearson, rate
+from underfire.records import Interval
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold of scores; an input is flagged if its score is above it.
+
+    Attributes:
+        value: the threshold.
+        rate: the false-positive rate that it has, as a share, with its interval and the number of clean inputs.
+    """
+
+    value: float
+    rate: Interval
+
+    def flags(self, scores: Tensor | ArrayLike) -> np.ndarray:
+        """Return which scores are above the threshold, bool `[n]`."""
+        return _finite(scores) > self.value
+
+
+def threshold(clean: Tensor | ArrayLike, false_positive_rate: float = 0.05, confidence: float = 0.95) -> Threshold:
+    """Return the threshold that flags a stated share of clean inputs on average, from the scores of some, `[n]`.
+
+    It is the k-th smallest score, with `k = ceil((n + 1) (1 - rate))`. For scores of a continuous distribution, the
+    false-positive rate of this threshold is distributed as Beta(n - k + 1, k) whatever that distribution is; the mean
+    of that, which is at most the stated rate, and its quantiles are the rate of the result.
+
+    Raises:
+        InputError: the rate is not in (0, 1). DataError: there are fewer than 1 / rate - 1 clean inputs, or a score is
+            not finite.
+    """
+    from scipy.special import betaincinv
+
+    tail = (1 - checked_level(confidence)) / 2
+    if not 0 < false_positive_rate < 1:
+        raise InputError(f"the false-positive rate must be in (0, 1), such as 0.05, got {false_positive_rate}")
+    scores = np.sort(_finite(clean))
+    n = len(scores)
+    k = int(np.ceil((n + 1) * (1 - false_positive_rate) - 1e-9))
+    if k > n:
+        needed = int(np.ceil(1 / false_positive_rate - 1e-9)) - 1
+        raise DataError(f"a false-positive rate of {false_positive_rate:g} needs {needed} clean inputs, got {n}")
+    above = n - k + 1
+    low, high = (float(betaincinv(above, k, p)) for p in (tail, 1 - tail))
+    return Threshold(float(scores[k - 1]), Interval(above / (n + 1), low, high, n))
+
+
+def detection_rate(attacked: Tensor | ArrayLike, at: Threshold, confidence: float = 0.95) -> Interval:
+    """Return the share of attacked inputs that a threshold flags, with its Clopper-Pearson interval."""
+    return rate(at.flags(attacked), confidence)
+
+
+def auroc(clean: Tensor | ArrayLike, attacked: Tensor | ArrayLike, confidence: float = 0.95) -> Interval:
+    """Return the area under the ROC curve, the positive class being attacked inputs, with DeLong's interval.
+
+    It is the probability that an attacked input scores higher than a clean one; ties count half. The interval is that
+    of the logit of the area, so that it stays inside [0, 1]. If all pairs are ordered alike, the variance is zero, and
+    the interval is that of as many successes as the smaller of the two sets has inputs. `n` counts both sets; without
+    an input in one of them, the area is nan.
+
+    Raises:
+        DataError: a score is not finite.
+
+    Source: DeLong, DeLong and Clarke-Pearson, Biometrics 1988.
+    """
+    from scipy.special import expit, logit, ndtri
+    from scipy.stats import rankdata
+
+    tail = (1 - checked_level(confidence)) / 2
+    negative, positive = _finite(clean), _finite(attacked)
+    m, n = len(positive), len(negative)
+    if not m or not n:
+        return Interval(float("nan"), 0.0, 1.0, m + n)
+    joint = rankdata(np.concatenate([positive, negative]))
+    # the share of the other set below each score
+    above = (joint[:m] - rankdata(positive)) / n
+    below = 1 - (joint[m:] - rankdata(negative)) / m
+    area = float(above.mean())
+    fewer = min(m, n)
+    if area in (0.0, 1.0) or fewer < 2:
+        bound = clopper_pearson(round(area * fewer), fewer, confidence)
+        return Interval(area, bound.low, bound.high, m + n)
+    error = np.sqrt(above.var(ddof=1) / m + below.var(ddof=1) / n) / (area * (1 - area))
+    low, high = expit(logit(area) + np.array([1, -1]) * ndtri(tail) * error)
+    return Interval(area, float(low), float(high), m + n)
+
+
+def _finite(scores: Tensor | ArrayLike) -> np.ndarray:
+    """Return scores `[n]` as float64.
+
+    Raises:
+        DataError: a score is not finite.
+    """
+    vector = as_vector(scores)
+    if not np.isfinite(vector).all():
+        raise DataError(f"{int((~np.isfinite(vector)).sum())} of {len(vector)} scores are not finite")
+    return vector
