@@ -1,0 +1,79 @@
+"""Ensemble interpretation (Zhang et al., USENIX Security 2020, section 6.2): maps that disagree are suspicious."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from underfire.catalog import InterpreterFacts, card, facts_of, find
+from underfire.detectors.detector import Detector, in_chunks
+from underfire.errors import InputError, Unsupported
+from underfire.measures.maps import normalise, resize
+from underfire.model import Classifier
+
+
+@card(
+    "detector",
+    name="ensemble_interpretation",
+    paper="Zhang, Wang, Shen, Ji, Luo and Wang, Interpretable Deep Learning under Fire, USENIX Security 2020",
+    differentiable=True,
+)
+class EnsembleInterpretation(Detector):
+    """Score an image by how much complementary interpreters disagree about it, relative to clean images.
+
+    An attack that keeps the map of one interpreter leaves those of the others changed, so that the maps no longer fit
+    together. For each pair of interpreters, the distance of their maps of the predicted class is standardised by mean
+    and standard deviation on clean images; the score is the mean over the pairs, `[B]`. The paper names the idea and
+    leaves the aggregation open; this one is ours. The maps are brought to the coarsest grid among them, and min-max
+    normalised.
+
+    Args:
+        interpreters: two or more interpreters: names of the catalogue, or functions `(model, x, y) -> map`. The score
+            has a gradient only if all of them are differentiable.
+
+    Raises:
+        InputError: there are fewer than two, one is unknown or given twice, or it gives no maps.
+    """
+
+    least: ClassVar[int] = 2
+
+    def __init__(self, *, interpreters: tuple[str | Callable[..., Tensor], ...] = ("gradient", "grad_cam")) -> None:
+        self.interpreters = interpreters
+        if len(interpreters) < 2 or len(set(interpreters)) < len(interpreters):
+            raise InputError(f"an ensemble needs two or more different interpreters, got {interpreters!r:.200}")
+        self._methods = [_method(entry) for entry in interpreters]
+
+    def maps(self, model: Classifier, x: Tensor, y: Tensor) -> list[Tensor]:
+        """Return the maps of class `y` of all interpreters on one grid, min-max normalised, `[B, 1, h, w]` each."""
+        maps = [method(model, x, y) for method in self._methods]
+        size = min(m.shape[2] for m in maps), min(m.shape[3] for m in maps)
+        return [normalise(resize(normalise(m), size)) for m in maps]
+
+    def _distances(self, model: Classifier, x: Tensor, logits: Tensor) -> Tensor:
+        """Return the mean absolute difference of the maps of each pair of interpreters, `[B, P]`."""
+        maps = self.maps(model, x, logits.detach().argmax(1))
+        return torch.stack([(m - n).abs().mean((1, 2, 3)) for m, n in combinations(maps, 2)], 1)
+
+    def _learn(self, model: Classifier, x: Tensor) -> dict[str, Tensor]:
+        distances = torch.cat([self._distances(model, part, model(part)) for part in in_chunks(x)])
+        std = distances.std(0)
+        if bool((std == 0).any()):
+            raise Unsupported("two interpreters always differ by the same amount, so that nothing can be standardised")
+        return {"mean": distances.mean(0), "std": std}
+
+    def _score(self, model: Classifier, x: Tensor, logits: Tensor, learned: dict[str, Tensor]) -> Tensor:
+        return ((self._distances(model, x, logits) - learned["mean"]) / learned["std"]).mean(1)
+
+
+def _method(entry: str | Callable[..., Tensor]) -> Callable[..., Any]:
+    """Return the interpreter of a name, or the function that is given."""
+    if not isinstance(entry, str):
+        return entry
+    method = find("interpreter", entry)
+    if facts_of(method, InterpreterFacts()).gives != "map":
+        raise InputError(f"{entry} gives {method.facts.gives}, and an ensemble compares maps")
+    return method.with_options()
