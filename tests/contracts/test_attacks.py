@@ -16,6 +16,15 @@ CARDS = {card.name: card for card in uf.cards("attack") if not card.facts.models
 SETTINGS: dict[str, dict[str, Any]] = {
     "acg": {"steps": 20},
     "adv2": {"interpreter": uf.interpreters.cam, "steps": 8, "warm_steps": 3},
+    "adv2_ensemble": {"interpreters": ("cam", "gradient"), "steps": 8, "warm_steps": 3},
+    "adv2_squeezing": {
+        "interpreter": uf.interpreters.cam,
+        "squeezers": ("bit_depth_4", "median_2"),
+        "scheme": "paper",
+        "squeezed_steps": 3,
+        "steps": 8,
+        "warm_steps": 3,
+    },
     "adversarial_patch": {"steps": 30},
     "adversarial_transformation": {"held_out": False, "steps": 25, "width": 8, "step_size": 0.01},
     "apgd": {"steps": 20},

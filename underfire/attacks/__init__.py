@@ -1,7 +1,7 @@
 """Attacks, one published method per file: `name(model, x, y, *, goal=None, eps=..., ..., generator=None) -> x'`."""
 
 from underfire.attacks.acg import acg
-from underfire.attacks.adv2 import adv2
+from underfire.attacks.adv2 import adv2, adv2_ensemble, adv2_squeezing
 from underfire.attacks.adversarial_patch import adversarial_patch
 from underfire.attacks.adversarial_transformation import adversarial_transformation
 from underfire.attacks.affine import affine
@@ -45,6 +45,8 @@ from underfire.attacks.zoo import zoo
 __all__ = [
     "acg",
     "adv2",
+    "adv2_ensemble",
+    "adv2_squeezing",
     "adversarial_patch",
     "adversarial_transformation",
     "affine",

@@ -1,0 +1,87 @@
+"""Adaptive ADV² against several interpreters at once (Zhang et al., USENIX Security 2020, section 6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from operator import add
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from underfire.ascent.objectives import keep_map
+from underfire.attacks.adv2.attack import adv2
+from underfire.attacks.adv2.weights import Weights, weight_schedule
+from underfire.catalog import card, find
+from underfire.domains import domain_of
+from underfire.errors import InputError
+from underfire.hooks import frozen
+
+
+@card(
+    "attack",
+    paper="Zhang, Wang, Shen, Ji, Luo and Wang, Interpretable Deep Learning under Fire, USENIX Security 2020",
+    knowledge="white-box",
+    norms=("linf", "l2"),
+    goals=("untargeted", "targeted"),
+    random=False,
+    atlas="AML.T0043.000",
+    quadrant="prediction changed, map kept",
+)
+def adv2_ensemble(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    interpreters: tuple[str | Callable[..., Tensor], ...] = ("gradient", "grad_cam"),
+    goal: Tensor | None = None,
+    norm: str = "linf",
+    eps: float | Tensor = 0.031,
+    steps: int = 200,
+    warm_steps: int = 50,
+    weight: Weights = 100.0,
+    confidence: float = 0.95,
+    tau: float | None = None,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Run ADV² on several interpreters: the map loss is the sum of their losses, each against its own benign map.
+
+    It is the adaptive attack on the detector `ensemble_interpretation`, which the paper names and leaves open.
+
+    Args:
+        interpreters: names of differentiable interpreters, or functions `(model, x, y) -> map`. The smoothing `tau`
+            follows from the first one.
+        weight: weight of each map loss.
+        goal: as for `adv2`, as are all options that are not named here.
+
+    Raises:
+        InputError: there is no interpreter, or one is unknown. Unsupported: one is not differentiable.
+    """
+    domain_of(model).require_images("adv2_ensemble")
+    if not interpreters:
+        raise InputError("adv2_ensemble needs at least one interpreter")
+    methods: list[Any] = [find("interpreter", m).with_options() if isinstance(m, str) else m for m in interpreters]
+    also = None
+    if len(methods) > 1 and len(x):
+        with frozen(model), torch.no_grad():
+            shown = model(x).argmax(1)
+            benign = [method(model, x, shown) for method in methods[1:]]
+        terms = [weight_schedule(weight) * keep_map(*pair) for pair in zip(methods[1:], benign, strict=True)]
+        also = reduce(add, terms)
+    return adv2(
+        model,
+        x,
+        y,
+        interpreter=methods[0],
+        goal=goal,
+        norm=norm,
+        eps=eps,
+        steps=steps,
+        warm_steps=warm_steps,
+        weight=weight,
+        also=also,
+        confidence=confidence,
+        tau=tau,
+        generator=generator,
+    )
