@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import overload
 
 import torch
@@ -96,13 +98,38 @@ def default_generator(generator: Generator | None, device: torch.device | str = 
     return generator if generator is not None else Generator(device).manual_seed(0)
 
 
+# By what is checked, whether a value was NaN or infinite inside the running block of `checked_at_end`.
+_PENDING: ContextVar[dict[str, Tensor] | None] = ContextVar("underfire_pending", default=None)
+
+
+@contextmanager
+def checked_at_end() -> Iterator[None]:
+    """Let `require_finite` check when the block ends, so that no step of a loop inside it waits for the device.
+
+    Raises:
+        ModelError: at the end of the block, a value was NaN or infinite.
+    """
+    pending: dict[str, Tensor] = {}
+    token = _PENDING.set(pending)
+    try:
+        yield
+    finally:
+        _PENDING.reset(token)
+    for what, wrong in pending.items():
+        if bool(wrong):
+            raise ModelError(f"{what} became NaN or infinite in a step")
+
+
 def require_finite(values: Tensor, what: str = "the model's gradient") -> Tensor:
     """Return `values` `[B, ...]` unchanged, or raise ModelError if a value is NaN or infinite.
 
     Raises:
         ModelError: some samples have NaN or infinite values; the message begins with `what` and counts the samples.
     """
-    if not bool(torch.isfinite(values.sum())):  # cheap: a finite sum has finite terms only
+    finite = torch.isfinite(values.detach().sum())  # cheap: a finite sum has finite terms only
+    if (pending := _PENDING.get()) is not None:
+        pending[what] = ~finite | pending[what] if what in pending else ~finite
+    elif not bool(finite):
         for word, wrong in (("NaN", torch.isnan), ("infinite", torch.isinf)):
             if bad := int(wrong(values).reshape(len(values), -1).any(1).sum()):
                 raise ModelError(f"{what} is {word} for {bad} of {len(values)} images")

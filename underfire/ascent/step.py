@@ -118,9 +118,9 @@ class Best:
         """
         score, found = score.to(self.score.dtype), self.found[index]
         better = (success & ~found) | ((success == found) & (score > self.score[index]))
-        if bool(better.any()):
-            rows = index[better]
-            self.x_adv[rows], self.score[rows], self.found[rows] = x_adv[better], score[better], success[better]
+        # Rows that are no better are written too, unchanged: choosing the others would wait for the device.
+        for best, new in ((self.x_adv, x_adv), (self.score, score), (self.found, success)):
+            best.index_copy_(0, index, torch.where(per_sample(better, best), new.to(best.dtype), best[index]))
         return better
 
 

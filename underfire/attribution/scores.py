@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from underfire.errors import DataError, InputError, ModelError
 from underfire.hooks import activations, as_maps
+from underfire.hooks.networks import version
+
+# The classes that were compared with the number of a model's classes, so that the steps of an attack, which explain the
+# same classes, wait for the device only once: their version, and that number.
+_CHECKED = WeakTensorKeyDictionary()
 
 
 def check_y(x: Tensor, y: Tensor) -> None:
@@ -24,9 +30,12 @@ def class_score(logits: Tensor, y: Tensor) -> Tensor:
         DataError: `y` does not fit the logits.
     """
     check_y(logits, y)
-    least, most = (int(y.min()), int(y.max())) if len(y) else (0, 0)
-    if least < 0 or most >= logits.shape[1]:
-        raise DataError(f"class {least if least < 0 else most} is outside the model's {logits.shape[1]} classes")
+    checked = version(y), logits.shape[1]
+    if _CHECKED.get(y) != checked:
+        least, most = (int(y.min()), int(y.max())) if len(y) else (0, 0)
+        if least < 0 or most >= logits.shape[1]:
+            raise DataError(f"class {least if least < 0 else most} is outside the model's {logits.shape[1]} classes")
+        _CHECKED[y] = checked
     return logits.gather(1, y[:, None]).squeeze(1)
 
 

@@ -11,6 +11,7 @@ from underfire.ascent.objectives import Interpreter, keep_map
 from underfire.attacks.adv2.plan import Plan
 from underfire.catalog import InterpreterFacts, facts_of
 from underfire.hooks import smooth_relu
+from underfire.validate import checked_at_end
 
 
 def direct(plan: Plan) -> Tensor:
@@ -19,7 +20,7 @@ def direct(plan: Plan) -> Tensor:
     if plan.also is not None:
         objective = objective + plan.also
     both = Recipe(objective, plan.threat, step_rule=plan.step_size, move=plan.move, rank=plan.rank)
-    with _smoothed(plan.interpreter, plan.tau):
+    with _smoothed(plan.interpreter, plan.tau), checked_at_end():
         return ascend(
             plan.model, plan.x, plan.y, both, goal=plan.goal, steps=plan.steps, z=plan.z, generator=plan.generator
         )

@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
-from underfire.errors import InputError, ModelError, NotFitted
+from underfire.errors import InputError, NotFitted
 from underfire.hooks import activations, frozen, layout_of
 from underfire.interpreters.rts import files as rts_files
 from underfire.interpreters.rts.loss import Terms, loss
 from underfire.interpreters.rts.network import WIDTH
 from underfire.interpreters.rts.training import Plan, check, train
-from underfire.validate import default_generator
+from underfire.validate import default_generator, require_finite
 
 if TYPE_CHECKING:
     from underfire.data import Dataset
@@ -136,9 +136,7 @@ class RTS:
         """
         trained = self._for(model)
         m: Tensor = trained.network(self._features(trained, model, x, y), y, self.threshold)
-        finite = torch.isfinite(m).flatten(1).all(1)
-        if not bool(finite.all()):
-            raise ModelError(f"the model's features are NaN or infinite for {int((~finite).sum())} of {len(x)} images")
+        require_finite(m, "the mask of the model's features")
         return m.to(x.dtype)
 
     def encoder_loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
