@@ -111,7 +111,14 @@ def test_a_reproduction_shows_its_table(
 ) -> None:
     def run(name: str, *, out: Path, progress: Callable[[int, int, str], None], **options: Any) -> Path:
         progress(1, 2, "half")
-        assert options == {"data_root": tmp_path, "seed": 4, "device": "cpu", "quick": True}
+        assert options == {
+            "data_root": tmp_path,
+            "seed": 4,
+            "device": "cpu",
+            "quick": True,
+            "full": False,
+            "work": None,
+        }
         out.mkdir(parents=True)
         (out / f"{name}.json").write_text('{"name": "x"}')
         (out / f"{name}.md").write_text("# table\n")

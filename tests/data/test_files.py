@@ -222,3 +222,31 @@ def test_imagenet_sample_itself(data_root: Path) -> None:
     batch = dataset[[0, 1, 999]]
     assert batch.y.tolist() == [0, 1, 999] and batch.x.shape == (3, 3, 224, 224)
     assert (dataset.labels[0], dataset.labels[1]) == ("tench", "goldfish")
+
+
+def test_masks_follow_their_images(tmp_path: Path) -> None:
+    """A mask is found by its name, and scaled and cropped as the image."""
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number, name in enumerate(("one", "two")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        pixels = np.zeros((16, 24, 3), np.uint8)
+        pixels[4 : 8 + number, 8:16] = 255
+        Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{name}.png")
+        Image.fromarray(pixels[:, :, 0]).save(masks / f"{name}.bmp")
+    uri = f"folder:{tmp_path / 'photos'}"
+    for size in ("", "size=7&"):
+        batch = data.load(f"{uri}?{size}masks={masks}")[:]
+        assert batch.mask is not None
+        assert batch.mask.shape == (2, 1, *batch.x.shape[2:])
+        assert torch.equal(batch.mask, batch.x[:, :1] > 0.5)
+    assert data.load(uri)[:].mask is None
+    with pytest.raises(DataError, match="masks=FOLDER"):
+        data.load(f"{uri}?masks={tmp_path / 'nowhere'}")
+    Image.new("L", (24, 16)).save(masks / "one.png")
+    with pytest.raises(DataError, match=r"1 of 2 .*one\.png"):
+        data.load(f"{uri}?masks={masks}")
+    (masks / "one.png").unlink()
+    (masks / "two.bmp").unlink()
+    with pytest.raises(DataError, match=r"1 of 2 .*two\.png"):
+        data.load(f"{uri}?masks={masks}")

@@ -166,6 +166,10 @@ def reproduce(
     out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="runs/NAME")] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the experiments.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Run a small part, in about a minute.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Run the published size, for a GPU.")] = False,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder that keeps finished parts.", show_default="runs/reproductions")
+    ] = None,
     seed: Seed = 0,
     device: Device = None,
     quiet: Quiet = False,
@@ -178,7 +182,7 @@ def reproduce(
     if name is None or listing:
         show_reproductions(as_json)
     else:
-        go(name, data, out, quick, seed, device, quiet, as_json)
+        go(name, data, out, quick, full, work, seed, device, quiet, as_json)
 
 
 def _exit(code: int) -> None:

@@ -149,7 +149,7 @@ def explain(
 
 @verbs.command()
 def train(
-    name: Annotated[str, typer.Argument(help="An interpreter that is trained, such as rts.")],
+    name: Annotated[str, typer.Argument(help="An interpreter that is trained, such as rts, or linear_head.")],
     model: Model,
     data: Annotated[str, typer.Option(help="Training images, as a data URI (cluttered-digits:train).")],
     out: Annotated[Path, typer.Option(help="The file to write, such as rts.safetensors.")],
@@ -167,7 +167,12 @@ def train(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train an interpreter for one classifier and write its weights to a file."""
+    """Train an interpreter for one classifier, or a new head (linear_head) of it, and write the weights to a file."""
+    if name == "linear_head":
+        from underfire.cli.head import train_head
+
+        train_head(model, data, out, tuple(settings or ()), n, seed, device, force, quiet, as_json)
+        return
     from underfire.cli.training import train as go
 
     go(name, model, output, data, out, tuple(settings or ()), n, test, seed, device, resume, force, quiet, as_json)

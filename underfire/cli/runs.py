@@ -222,6 +222,8 @@ def reproduce(
     data_root: Path | None,
     out: Path | None,
     quick: bool,
+    full: bool,
+    work: Path | None,
     seed: int,
     place: str | None,
     quiet: bool,
@@ -239,6 +241,8 @@ def reproduce(
             seed=seed,
             device=device(place),
             quick=quick,
+            full=full,
+            work=work,
             progress=lambda done, total, what: bar(done, total),
         )
     if as_json:

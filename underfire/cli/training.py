@@ -53,7 +53,7 @@ def train(
     entry = find("interpreter", name)
     if not trainable(entry):
         choices = ", ".join(card.name for card in cards("interpreter") if trainable(card))
-        raise Unsupported(f"{name} is not trained; choices: {choices}")
+        raise Unsupported(f"{name} is not trained; choices: {choices}, linear_head")
     made, fitted = _split(entry, settings)
     if out.is_dir():
         raise InputError(f"--out must be a file, and {out} is a folder; use for example {out / f'{name}.safetensors'}")

@@ -6,6 +6,7 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,6 +30,11 @@ class ImageFiles:
         labels: names of the classes, or None.
         reading: how images become tensors.
         notes: what a reader of the results must know, as sentences.
+        masks: a folder with a mask of the evidence for every image, under the name of the image and with any ending;
+            None if there are no masks.
+
+    Raises:
+        DataError: an image has no mask.
     """
 
     def __init__(
@@ -38,8 +44,10 @@ class ImageFiles:
         labels: tuple[str, ...] | None,
         reading: Reading,
         notes: Sequence[str] = (),
+        masks: Path | None = None,
     ) -> None:
         self.labels, self.notes = labels, tuple(notes)
+        self._masks = {} if masks is None else _masks(masks, [name for name, _ in images])
         self.labelled = any(label != -1 for _, label in images)
         self._root, self._images, self._reading = root, images, reading
 
@@ -51,7 +59,31 @@ class ImageFiles:
         chosen = [self._images[i] for i in index]
         ids = tuple(name for name, _ in chosen)
         x = gather(ids, lambda i: read_file(self._root / ids[i], self._reading), self._reading)
-        return Batch(x, torch.tensor([label for _, label in chosen], dtype=torch.int64), ids)
+        mask = None
+        if self._masks:
+            # A mask is scaled and cropped as its image, so that the two stay aligned.
+            grey = replace(self._reading, mode="L")
+            mask = gather(ids, lambda i: read_file(self._masks[ids[i]], grey), grey) > 0.5
+        return Batch(x, torch.tensor([label for _, label in chosen], dtype=torch.int64), ids, mask)
+
+
+def _masks(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Return the mask of every image: the file in `folder` with its name, apart from folders and the ending.
+
+    Raises:
+        DataError: there is no such folder; an image has no mask, or several.
+    """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {str(folder)!r}, given as masks=FOLDER")
+    files: dict[str, list[Path]] = {}
+    for file in image_files(folder):
+        files.setdefault(Path(file).stem, []).append(folder / file)
+    found = {name: files.get(Path(name).stem, []) for name in names}
+    for fault, wrong in (("no mask", lambda n: n == 0), ("several masks", lambda n: n > 1)):
+        listed = [name for name, masks in found.items() if wrong(len(masks))]
+        if listed:
+            raise DataError(f"{len(listed)} of {len(names)} images have {fault} in {str(folder)!r}: {listing(listed)}")
+    return {name: masks[0] for name, masks in found.items()}
 
 
 def image_files(folder: Path) -> list[str]:
@@ -89,7 +121,7 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def open_folder(folder: Path, reading: Reading, nearest_folder: bool = False) -> ImageFiles:
+def open_folder(folder: Path, reading: Reading, nearest_folder: bool = False, masks: Path | None = None) -> ImageFiles:
     """Open a folder with one folder of images for each class; the classes are the folders, sorted by name.
 
     If there is a `classes.json` beside them (see `underfire.classes.read_classes`), the classes are those of that file
@@ -101,6 +133,7 @@ def open_folder(folder: Path, reading: Reading, nearest_folder: bool = False) ->
         reading: how images become tensors.
         nearest_folder: whether the class of an image is the folder that it lies in; otherwise it is the first folder on
             the way to it, whatever is below.
+        masks: the folder of masks of the evidence, or None; see `ImageFiles`.
 
     Raises:
         DataError: there is no such folder, no image in it, or a class folder that `classes.json` does not list.
@@ -116,7 +149,7 @@ def open_folder(folder: Path, reading: Reading, nearest_folder: bool = False) ->
         )
     loose = [file for file in files if "/" not in file]
     if len(loose) == len(files):
-        return ImageFiles(folder, [(file, -1) for file in files], None, reading)
+        return ImageFiles(folder, [(file, -1) for file in files], None, reading, masks=masks)
     # the class of every image
     inside = [file for file in files if "/" in file]
     first = [file.split("/")[0] for file in inside]
@@ -141,7 +174,7 @@ def open_folder(folder: Path, reading: Reading, nearest_folder: bool = False) ->
         notes.append("The class folders are numbers, and are sorted as text: '10' comes before '2'.")
     labels = tuple(name for _, name in listed) or tuple(keys)
     images = [(file, rank[name]) for file, name in zip(inside, owner, strict=True)]
-    return ImageFiles(folder, images, labels, reading, notes)
+    return ImageFiles(folder, images, labels, reading, notes, masks)
 
 
 def _class_folders(folder: Path) -> set[str]:

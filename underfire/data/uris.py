@@ -57,7 +57,9 @@ def _reading(options: Options, channels: int | None) -> Reading:
 
 
 def _folder(path: str, options: Options, reading: Reading) -> Source:
-    return folders.open_folder(Path(path), reading, _choice(options, "class", ("first", "nearest")) == "nearest")
+    masks = Path(options["masks"]) if options.get("masks") else None
+    nearest_folder = _choice(options, "class", ("first", "nearest")) == "nearest"
+    return folders.open_folder(Path(path), reading, nearest_folder, masks)
 
 
 def _csv(path: str, options: Options, reading: Reading) -> Source:
@@ -91,7 +93,7 @@ SCHEMES = {
     "digits": Scheme(lambda path, *_: digits.Digits(_split(path))),
     "cluttered-digits": Scheme(lambda path, *_: cluttered.ClutteredDigits(_split(path))),
     "mnist": Scheme(_mnist, ("split", "max_bytes")),
-    "folder": Scheme(_folder, ("class", *_READING)),
+    "folder": Scheme(_folder, ("class", "masks", *_READING)),
     "csv": Scheme(_csv, (*_COLUMNS, *_READING)),
     "parquet": Scheme(_parquet, (*_COLUMNS, *_READING, "max_bytes")),
     "npz": Scheme(_npz, (*_COLUMNS, "split", "max_bytes")),

@@ -12,6 +12,7 @@ from underfire import own_code
 from underfire.errors import ModelError, nearest
 from underfire.model import Classifier
 from underfire.models import checkpoints, hubs, onnx_files, programs, zoo
+from underfire.models.heads import with_classes
 from underfire.models.hubs import LoadedModel, Options
 
 
@@ -82,10 +83,19 @@ def _architecture(name: str, options: Options, path: Path) -> LoadedModel:
         return LoadedModel(found.module, found.mean, found.std)
     if colon and scheme == "python":
         return SCHEMES[scheme].open(rest, options)
-    for word in options:
-        raise ModelError(f"arch={name} has no option {word!r}; a weights file has the options arch, key and prefix")
+    own = dict(options)
+    classes = own.pop("num_classes", None)
+    for word in own:
+        known = "arch, key, prefix and num_classes"
+        raise ModelError(f"arch={name} has no option {word!r}; a weights file has the options {known}")
     entry = zoo.entry(name)
-    return LoadedModel(entry.build(), entry.mean, entry.std, zoo.class_names(entry, name, path))
+    network = entry.build()
+    if classes is None:
+        return LoadedModel(network, entry.mean, entry.std, zoo.class_names(entry, name, path))
+    if not classes.isdecimal() or len(classes) > 9:
+        raise ModelError(f"num_classes must be a number, got {classes[:20]!r}")
+    # a network with another number of classes has its own names, in a file beside its weights, or none
+    return LoadedModel(with_classes(network, int(classes)), entry.mean, entry.std, zoo.listed_names(path))
 
 
 # --- code of the user ---

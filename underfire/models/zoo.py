@@ -122,7 +122,10 @@ def weights(name: str) -> Path:
 
 def class_names(entry: Entry, name: str, weights_file: Path) -> tuple[str, ...] | None:
     """Return the class names of a `classes.json` beside the weights, or else those of the architecture, or None."""
-    listed = read_classes(weights_file.parent / "classes.json")
-    if listed:
-        return tuple(name for _, name in listed)
-    return entry.labels or (tuple(imagenet().values()) if name.endswith("_imagenet") else None)
+    imagenet_names = tuple(imagenet().values()) if name.endswith("_imagenet") else None
+    return listed_names(weights_file) or entry.labels or imagenet_names
+
+
+def listed_names(weights_file: Path) -> tuple[str, ...] | None:
+    """Return the class names of a `classes.json` beside the weights, or None."""
+    return tuple(name for _, name in read_classes(weights_file.parent / "classes.json")) or None

@@ -19,11 +19,10 @@ from underfire.model import Classifier, Oracle
 from underfire.models import as_oracle, from_sklearn
 from underfire.records import Batch, Interval
 from underfire.reproductions.heatmaps import heatmaps
-from underfire.reproductions.registry import Outcome, Progress, table
+from underfire.reproductions.registry import Outcome, Setting, table
 
 TECHNIQUES = ("DNN", "LR", "SVM", "DT", "kNN")
-SUBSETS = "ABCDE"
-SHAPE = (1, 28, 28)
+SUBSETS, SHAPE = "ABCDE", (1, 28, 28)
 EPS, SVM_EPS = 0.3, 1.5
 #: Options for training substitutes: after how many steps the sign of the augmentation changes, and shared options.
 PERIODS = {"dnn": 3, "lr": 1}
@@ -100,14 +99,15 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
         return torch.cat([model(part).argmax(1) for part in x.split(1000)])
 
 
-def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) -> Outcome:
+def run(setting: Setting) -> Outcome:
     """Train 25 models, evaluate each on the samples crafted on every other, and train substitutes of five of them."""
+    root, seed, device, quick = setting.root, setting.seed, setting.device, setting.quick
     size, n, epochs, steps = (200, 40, 2, 1) if quick else (10_000, 1000, 8, 9)
     total, done = 3 * len(TECHNIQUES), 0
 
     def step(what: str) -> None:
         nonlocal done
-        progress(done, total, what)
+        setting.progress(done, total, what)
         done += 1
 
     training = subsets(root, size, seed)
@@ -138,7 +138,7 @@ def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) 
         step(f"substitutes of {technique}")
         for architecture in PERIODS:
             stolen.append(_steal(technique, real[technique][0], architecture, steps, seeds.x, batch, seed))
-    progress(total, total, "done")
+    setting.progress(total, total, "done")
     cross_rates = [[same[s][t].value for t in (*TECHNIQUES, "Ens.")] for s in TECHNIQUES]
     intra_rates = {t: [[cell.value for cell in row] for row in intra[t]] for t in TECHNIQUES}
     pictures = {

@@ -11,7 +11,7 @@ from underfire import data, models
 from underfire.ascent.objectives import cross_entropy
 from underfire.attacks import pgd
 from underfire.records import Batch
-from underfire.reproductions.registry import Outcome, Progress
+from underfire.reproductions.registry import Outcome, Setting
 
 RADII = (0.0, 0.05, 0.1, 0.2, 0.3, 0.35, 0.4)
 
@@ -59,8 +59,9 @@ def accuracy(name: str, batch: Batch, eps: float, root: Path, device: str, steps
     return float((model.predict(x).argmax(1) == y).float().mean())
 
 
-def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) -> Outcome:
+def run(setting: Setting) -> Outcome:
     """Attack all twelve networks at all seven radii; nothing is random, so the seed has no effect."""
+    root, device, quick, progress = setting.root, setting.device, setting.quick, setting.progress
     batch, steps = images(root), 200
     nets = ("normal", "adv") if quick else tuple(PUBLISHED)
     rows: list[list[str]] = []

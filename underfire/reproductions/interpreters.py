@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,8 +23,8 @@ from underfire.measures.statistics import bootstrap_mean, rate
 from underfire.measures.weak_localisation import localise
 from underfire.model import Classifier
 from underfire.records import Batch, Interval
-from underfire.reproductions.adv2_imagenet import photographs
-from underfire.reproductions.registry import Outcome, Progress
+from underfire.reproductions.photographs import photographs
+from underfire.reproductions.registry import Outcome, Setting
 
 DIGITS, PHOTOGRAPHS = 200, 16
 CURVE_STEPS = 28  # steps of the deletion and insertion curves; each removes 1,792 pixels of a photograph
@@ -127,14 +126,15 @@ def faithful(model: Classifier, batch: Batch, maps: Tensor) -> dict[str, Interva
     return {name: bootstrap_mean(value) for name, value in found.items()}
 
 
-def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) -> Outcome:
+def run(setting: Setting) -> Outcome:
     """Measure localisation on cluttered digits, and deletion and insertion on photographs, for every interpreter."""
+    root, seed, device, quick, progress = setting.root, setting.seed, setting.device, setting.quick, setting.progress
     n, m = (8, 2) if quick else (DIGITS, PHOTOGRAPHS)
     small = models.load("zoo:cluttered_digits", device=device)
     digits = _right(small, data.load("cluttered-digits:test", n=2 * n, seed=seed)[:].to(device), n)
     name = "mobilenet_v1_075_imagenet"
     large = models.load(f"{root / 'weights' / name}.safetensors?arch={name}", device=device)
-    photos = photographs(root, large, m, seed)[0].to(device)
+    photos = photographs(root, large, m, seed).to(device)
     assert digits.mask is not None
     several = contestants()
     results: dict[str, Any] = {}

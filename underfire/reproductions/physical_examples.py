@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +14,8 @@ from underfire.attacks import bim, eot, fgsm, illc
 from underfire.measures.statistics import rate
 from underfire.model import Classifier
 from underfire.records import Interval
-from underfire.reproductions.adv2_imagenet import chunks, photographs
-from underfire.reproductions.registry import Outcome, Progress
+from underfire.reproductions.photographs import chunks, photographs
+from underfire.reproductions.registry import Outcome, Setting
 from underfire.transforms.camera import camera
 
 LEVELS = (4, 8, 16)  # eps times 255
@@ -64,14 +63,15 @@ def destruction(clean: Tensor, adversarial: Tensor, transformed: Tensor) -> Inte
     return rate(transformed[clean & ~adversarial])
 
 
-def run(root: Path, *, seed: int, device: str, quick: bool, progress: Progress) -> Outcome:
+def run(setting: Setting) -> Outcome:
     """Run every attack at every size on the same photographs, and simulate one photograph of each result."""
+    root, seed, device, quick, progress = setting.root, setting.seed, setting.device, setting.quick, setting.progress
     model = models.load(
         f"{root / 'weights' / 'mobilenet_v1_075_imagenet.safetensors'}?arch=mobilenet_v1_075_imagenet", device=device
     )
     n, steps, samples = (2, 2, 1) if quick else (80, EOT_STEPS, EOT_SAMPLES)
     levels = LEVELS[:1] if quick else LEVELS
-    batch, _ = photographs(root, model, n, seed)
+    batch = photographs(root, model, n, seed)
     x, y = batch.x.to(device), batch.y.to(device)
     eot_options: dict[str, Any] = {"steps": steps, "samples": samples, **CAMERA}
     attacks: dict[str, Callable[..., Tensor]] = {

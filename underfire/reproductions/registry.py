@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from underfire.errors import DataError, InputError, nearest
 from underfire.files import atomic_write
@@ -18,12 +18,42 @@ from underfire.files import atomic_write
 Progress = Callable[[int, int, str], None]  # parts done, parts in all, the current part
 
 _MODULES = {
-    "adv2-imagenet": "underfire.reproductions.adv2_imagenet",
+    "adv2-cifar10": "underfire.reproductions.adv2.cifar10",
+    "adv2-digits": "underfire.reproductions.adv2.digits",
+    "adv2-imagenet": "underfire.reproductions.adv2.imagenet",
+    "adv2-skin-lesions": "underfire.reproductions.adv2.skin_lesions",
+    "adv2-transfer": "underfire.reproductions.adv2.transfer",
     "cross-technique": "underfire.reproductions.cross_technique",
     "interpretability-aware-mnist": "underfire.reproductions.interpretability_aware_mnist",
     "interpreters": "underfire.reproductions.interpreters",
     "physical-examples": "underfire.reproductions.physical_examples",
 }
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an experiment is run with.
+
+    Attributes:
+        root: the folder of real data and weights.
+        work: a folder for what experiments need again when they are continued or repeated.
+        scale: how much is run: a part that checks that the experiment runs, the usual size, or the published one.
+        seed: the seed of everything random.
+        device: the device of the networks.
+        progress: called with the parts done, the parts in all, and the current part.
+    """
+
+    root: Path
+    work: Path
+    scale: Literal["quick", "default", "full"] = "default"
+    seed: int = 0
+    device: str = "cpu"
+    progress: Progress = lambda done, total, what: None
+
+    @property
+    def quick(self) -> bool:
+        """Whether only a small part is run."""
+        return self.scale == "quick"
 
 
 @dataclass(frozen=True)
@@ -75,6 +105,8 @@ def run(
     seed: int = 0,
     device: str = "cpu",
     quick: bool = False,
+    full: bool = False,
+    work: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Run one experiment and write `NAME.md`, `NAME.json` and its pictures into the folder `out`.
@@ -86,30 +118,34 @@ def run(
         seed: the seed of everything random.
         device: the device of the networks.
         quick: run a small part, to check that the experiment runs; the output says so.
+        full: run the experiment at the published size, which needs a GPU or days.
+        work: the folder of what experiments need again, such as audits; None is `runs/reproductions`.
         progress: called with the parts done, the parts in all, and the current part.
 
     Returns:
         The path of the table, `NAME.md`.
 
     Raises:
-        InputError: there is no such experiment. DataError: its data is missing.
+        InputError: there is no such experiment, or it is to be quick and full. DataError: its data is missing.
     """
     module = import_module(_module(name))
+    if quick and full:
+        raise InputError("an experiment is run quick or full, not both")
     root = data_root or (Path(os.environ["UNDERFIRE_DATA"]) if os.environ.get("UNDERFIRE_DATA") else None)
     if root is None or not root.is_dir():
         raise DataError(
             f"{name} needs the folder of real data and weights, got {root or 'none'}; give --data or set UNDERFIRE_DATA"
         )
     start = time.monotonic()
-    outcome: Outcome = module.run(
-        root, seed=seed, device=device, quick=quick, progress=progress or (lambda done, total, what: None)
-    )
+    scale: Literal["quick", "default", "full"] = "quick" if quick else "full" if full else "default"
+    setting = Setting(root, work or Path("runs", "reproductions"), scale, seed, device, progress or Setting.progress)
+    outcome: Outcome = module.run(setting)
     out.mkdir(parents=True, exist_ok=True)
     page = out / f"{name}.md"
     for picture, svg in outcome.pictures.items():
         _write(out / f"{name}-{picture}.svg", svg)
-    _write(out / f"{name}.json", _as_json(name, outcome, quick, time.monotonic() - start))
-    _write(page, _as_markdown(name, outcome, quick))
+    _write(out / f"{name}.json", _as_json(name, outcome, scale, time.monotonic() - start))
+    _write(page, _as_markdown(name, outcome, scale))
     return page
 
 
@@ -124,7 +160,7 @@ def _write(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def _as_json(name: str, outcome: Outcome, quick: bool, seconds: float) -> str:
+def _as_json(name: str, outcome: Outcome, scale: str, seconds: float) -> str:
     """Return the outcome of an experiment as JSON, with the versions and the time that it took."""
     import torch
 
@@ -132,7 +168,7 @@ def _as_json(name: str, outcome: Outcome, quick: bool, seconds: float) -> str:
 
     document = {
         "name": name,
-        "quick": quick,
+        "scale": scale,
         "source": outcome.source,
         "spec": outcome.spec,
         "results": outcome.results,
@@ -147,9 +183,9 @@ def _as_json(name: str, outcome: Outcome, quick: bool, seconds: float) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False, default=asdict) + "\n"
 
 
-def _as_markdown(name: str, outcome: Outcome, quick: bool) -> str:
+def _as_markdown(name: str, outcome: Outcome, scale: str) -> str:
     lines = [f"# {outcome.title}", "", f"Source of the published numbers: {outcome.source}.", ""]
-    if quick:
+    if scale == "quick":
         lines += ["**A quick run on a small part of the data: these numbers are no reproduction.**", ""]
     lines.append(table(outcome.columns, outcome.rows))
     for note in outcome.notes:

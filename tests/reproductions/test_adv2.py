@@ -1,0 +1,39 @@
+"""The experiments on ADV² run whole on a small part, and compute what they have in common once."""
+
+import json
+
+import pytest
+
+from underfire import reproductions
+from underfire.reproductions.adv2 import system
+from underfire.reproductions.registry import Setting
+
+
+@pytest.mark.slow
+def test_a_quick_run_leaves_a_marked_table_and_its_numbers(tmp_path):
+    seen = []
+    options = {"data_root": tmp_path, "out": tmp_path / "new", "work": tmp_path / "work", "quick": True}
+    table = reproductions.run("adv2-digits", progress=lambda *step: seen.append(step), **options)
+    text = table.read_text()
+    assert "no reproduction" in text
+    for name in system.DIGITS.aims:
+        assert f"ADV² on {name}" in text
+    document = json.loads((tmp_path / "new" / "adv2-digits.json").read_text())
+    assert document["scale"] == "quick"
+    assert document["results"]["cluttered digits"]["CAM"]["map_l1"]["PGD"]["n"] == 3
+    assert seen[-1][0] == seen[-1][1]
+    assert sorted(p.name for p in table.parent.iterdir()) == ["adv2-digits.json", "adv2-digits.md"]
+    # the same again needs no attack
+    again = []
+    reproductions.run("adv2-digits", progress=lambda *step: again.append(step), **options)
+    assert again[-1][1] == 0
+
+
+@pytest.mark.parametrize("name", ["DIGITS", "CIFAR10", "MOBILENET", "EFFICIENTNET"])
+def test_the_specs_are_valid(tmp_path, name):
+    from underfire.audit.spec import parse_spec
+
+    one = getattr(system, name)
+    spec = parse_spec(one.spec(Setting(tmp_path, tmp_path)))
+    assert [entry.title for entry in spec.attacks] == ["PGD", *(f"ADV² on {label}" for label in one.aims)]
+    assert parse_spec(one.spec(Setting(tmp_path, tmp_path, "full"))).data.n == 1000

@@ -1,0 +1,146 @@
+"""Define the systems that ADV² is measured on: a network, its images, and the interpreters under attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from underfire.reproductions.registry import Setting
+
+EPS = 0.031
+FULL_IMAGES = 1000  # as in the paper
+
+
+@dataclass(frozen=True)
+class Aim:
+    """An interpreter that ADV² attacks.
+
+    Attributes:
+        name: the interpreter's name in the catalogue.
+        options: its options.
+        attack: options of ADV² that differ from those of the system.
+        measured: further forms of the interpreter in which the same images are measured, with options, by label.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    attack: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class System:
+    """A network with images and interpreters, which together are audited.
+
+    Attributes:
+        network: the architecture of the zoo.
+        data: the URI of the images; `{root}` is the folder of real data.
+        images: number of images of a run of usual size.
+        aims: the interpreters under attack, by their labels.
+        steps: steps of ADV² with both losses.
+        warm_steps: steps of its warm start; PGD takes all these steps together.
+        shard: images that are attacked at once, so that the memory stays near 2 GB.
+        measures: measures of maps beside their distances.
+        uri: the URI of the network; empty is the published weights.
+    """
+
+    network: str
+    data: str
+    images: int
+    aims: Mapping[str, Aim]
+    steps: int = 200
+    warm_steps: int = 50
+    shard: int = 16
+    measures: tuple[str, ...] = ()
+    uri: str = ""
+
+    def spec(self, setting: Setting) -> dict[str, Any]:
+        """Return the audit of PGD, of ADV² on each interpreter, and of the maps of all interpreters after each."""
+        quick = setting.scale == "quick"
+        steps, warm = (6, 2) if quick else (self.steps, self.warm_steps)
+        n = {"quick": 3, "default": self.images, "full": FULL_IMAGES}[setting.scale]
+        common = {"eps": EPS, "goal": "random-target"}
+        attacks: list[dict[str, Any]] = [
+            {
+                **common,
+                "name": "pgd",
+                "label": "PGD",
+                "steps": steps + warm,
+                "step_size": "1/255",
+                "random_start": False,
+                "keep": "last",
+            }
+        ]
+        interpreters: list[dict[str, Any]] = []
+        for label, aim in self.aims.items():
+            entry = {"name": aim.name, "label": label, **aim.options}
+            options = {"steps": steps, "warm_steps": warm, **({} if quick else aim.attack)}
+            attacks.append({**common, "name": "adv2", "label": f"ADV² on {label}", "interpreter": entry, **options})
+            interpreters.append(entry)
+            interpreters += [{"name": aim.name, "label": other, **form} for other, form in aim.measured.items()]
+        return {
+            "model": self.model(setting),
+            "data": {"uri": self.data.format(root=setting.root), "n": n, "seed": setting.seed},
+            "attacks": attacks,
+            "interpreters": interpreters,
+            "measures": ["map_l1", "map_l2", "map_iou", *self.measures],
+            "seeds": [setting.seed],
+            "masking": False,
+            "gallery": 4,
+            "shard_size": self.shard,
+            "batch_size": 50,
+            "keep_gb": 20,
+            "device": setting.device,
+        }
+
+    def model(self, setting: Setting) -> str:
+        """Return the URI of the network."""
+        embedded = self.network == "cluttered_digits"
+        weights = f"{setting.root}/weights/{self.network}.safetensors"
+        return self.uri or ("zoo:cluttered_digits" if embedded else f"{weights}?arch={self.network}")
+
+
+# As in the authors' code, the gradient map is averaged over squares of 4 pixels (56 x 56 of 224 x 224). The images
+# attacked in this form are also measured in the map of every pixel.
+GRAD = Aim("gradient", {"pool": 4}, measured={"GRAD, every pixel": {}})
+PHOTOGRAPHS = "folder:{root}/imagenet_sample?size=224"
+
+DIGITS = System(
+    "cluttered_digits",
+    "cluttered-digits:test",
+    100,
+    {
+        "GRAD": Aim("gradient"),
+        "CAM": Aim("cam"),
+        "MASK": Aim("mask"),
+        "RTS": Aim("rts"),
+        "Grad-CAM": Aim("grad_cam"),
+    },
+    shard=50,
+)
+CIFAR10 = System(
+    "resnet56_cifar10",
+    "parquet:{root}/cifar10-test.parquet",
+    100,
+    {
+        "GRAD": Aim("gradient"),
+        "CAM": Aim("cam"),
+        "MASK": Aim("mask"),
+        "RTS": Aim("rts"),
+        "Grad-CAM": Aim("grad_cam"),
+    },
+    shard=50,
+)
+MOBILENET = System(
+    "mobilenet_v1_075_imagenet",
+    PHOTOGRAPHS,
+    48,
+    {"GRAD": GRAD, "CAM": Aim("cam"), "MASK": Aim("mask"), "Grad-CAM": Aim("grad_cam")},
+)
+EFFICIENTNET = System(
+    "efficientnet_lite0_imagenet",
+    PHOTOGRAPHS,
+    48,
+    {"GRAD": GRAD, "CAM": Aim("cam"), "MASK": Aim("mask"), "Grad-CAM": Aim("grad_cam")},
+)

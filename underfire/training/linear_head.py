@@ -1,0 +1,127 @@
+"""Fit a linear head to the features of a frozen network, which makes a classifier from few images (linear probing).
+
+Source: Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from underfire.data import Dataset
+from underfire.errors import DataError
+from underfire.measures.statistics import rate
+from underfire.model import Classifier
+from underfire.models.heads import last_linear, with_classes
+from underfire.records import Interval
+
+_BATCH = 16  # images in one pass
+_STRENGTHS = 10  # numbers of the inverse regularisation, from 1e-4 to 1e4, that are compared
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A network with a new head, and how good the head is on images that it was not fitted to.
+
+    Attributes:
+        classifier: the frozen network with the head for the classes of the data.
+        accuracy: the cross-validated accuracy, with its 95 % interval.
+        balanced_accuracy: the mean of the cross-validated accuracies of the classes.
+        majority: the share of the most frequent class, which is the accuracy without any feature.
+    """
+
+    classifier: Classifier
+    accuracy: Interval
+    balanced_accuracy: float
+    majority: float
+
+
+def linear_head(
+    model: Classifier,
+    data: Dataset,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> LinearHead:
+    """Replace the head of a network by a logistic regression on its features, and return the new classifier.
+
+    The features are what the last linear layer reads. They are standardised, which the new head undoes in its weights.
+    Classes count equally. The strength of the regularisation is chosen by cross-validation inside the training images,
+    so that the cross-validated accuracy is that of the whole procedure on images that it has not seen.
+
+    Args:
+        model: the network; it is not changed.
+        data: images of at least two classes, with at least `folds` images of each.
+        folds: number of parts of the cross-validation, at least 2.
+        seed: the seed of the split.
+        progress: called with the number of images that have passed the network, and of all images.
+
+    Raises:
+        ModelError: the network does not end in a linear layer. DataError: the data has too few images of a class.
+    """
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    features, y = _features(model, data, progress)
+    present, counts = np.unique(y, return_counts=True)
+    classes = len(data.labels) if data.labels else int(y.max()) + 1
+    if len(present) < max(2, classes) or counts.min() < max(2, folds):
+        raise DataError(
+            f"a head needs at least {max(2, folds)} images of each of 2 or more classes, the data has "
+            f"{dict(zip(present.tolist(), counts.tolist(), strict=True))}"
+        )
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    regression = LogisticRegressionCV(Cs=_STRENGTHS, cv=split, class_weight="balanced", max_iter=2000)
+    procedure = make_pipeline(StandardScaler(), regression)
+    # the accuracy on images that were left out
+    right = cross_val_predict(procedure, features, y, cv=split) == y
+    # the head, fitted to all images
+    procedure.fit(features, y)
+    scaler, fitted = procedure[0], procedure[-1]
+    coefficients, intercepts = fitted.coef_, fitted.intercept_
+    if classes == 2:  # one row for both classes: the lead of the second
+        coefficients, intercepts = (np.stack([-v / 2, v / 2]).squeeze(1) for v in (coefficients, intercepts))
+    weight = coefficients / scaler.scale_
+    bias = intercepts - weight @ scaler.mean_
+    network = with_classes(copy.deepcopy(model.module), classes)
+    _, head = last_linear(network)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(weight))
+        head.bias.copy_(torch.from_numpy(bias))
+    made = Classifier(
+        network.eval(), mean=model.mean.flatten().tolist(), std=model.std.flatten().tolist(), labels=data.labels
+    )
+    return LinearHead(
+        made.to(head.weight.device),
+        rate(right),
+        float(np.mean([right[y == k].mean() for k in present])),
+        float(counts.max() / counts.sum()),
+    )
+
+
+def _features(
+    model: Classifier, data: Dataset, progress: Callable[[int, int], None] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the last linear layer reads, `[n, D]`, and the labels `[n]`."""
+    _, head = last_linear(model.module)
+    read: list[Tensor] = []
+    labels: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].detach().cpu().double()))
+    try:
+        with torch.no_grad():
+            for batch in data.batches(_BATCH):
+                model(batch.x.to(head.weight.device))
+                labels.append(batch.y)
+                if progress is not None:
+                    progress(sum(map(len, labels)), len(data))
+    finally:
+        handle.remove()
+    return torch.cat(read).numpy(), torch.cat(labels).numpy()
