@@ -67,7 +67,7 @@ def shift(ledger: Ledger, attacks: Sequence[str], interpreter: str) -> dict[str,
     return found
 
 
-def ratio(shift: dict[str, Any], measure: str, attack: str) -> float:
-    """Return the mean of a measure after `attack` over that after PGD."""
-    pgd, value = shift[measure]["PGD"].value, shift[measure][attack].value
-    return float(value / pgd) if pgd else float("nan")
+def ratio(shift: dict[str, Any], measure: str, attacks: Sequence[str]) -> float:
+    """Return the mean of a measure after the second attack over that after the first."""
+    first, second = (shift[measure][attack].value for attack in attacks)
+    return float(second / first) if first else float("nan")

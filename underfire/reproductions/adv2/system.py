@@ -30,6 +30,28 @@ class Aim:
 
 
 @dataclass(frozen=True)
+class Framework:
+    """The attack on the prediction alone that ADV² is built on and compared with.
+
+    Attributes:
+        label: its name in the tables.
+        name: its name in the catalogue.
+        options: its options, without the number of steps.
+        adv2: the options of ADV² that build it on this attack.
+        eps: its size.
+    """
+
+    label: str
+    name: str
+    options: Mapping[str, Any]
+    adv2: Mapping[str, Any]
+    eps: float
+
+
+PGD = Framework("PGD", "pgd", {"step_size": "1/255", "random_start": False, "keep": "last"}, {}, EPS)
+
+
+@dataclass(frozen=True)
 class System:
     """A network with images and interpreters, which together are audited.
 
@@ -39,10 +61,11 @@ class System:
         images: number of images of a run of usual size.
         aims: the interpreters under attack, by their labels.
         steps: steps of ADV² with both losses.
-        warm_steps: steps of its warm start; PGD takes all these steps together.
+        warm_steps: steps of its warm start; the attack on the prediction alone takes all these steps together.
         shard: images that are attacked at once, so that the memory stays near 2 GB.
         measures: measures of maps beside their distances.
         uri: the URI of the network; empty is the published weights.
+        framework: the attack that ADV² is built on.
     """
 
     network: str
@@ -54,28 +77,22 @@ class System:
     shard: int = 16
     measures: tuple[str, ...] = ()
     uri: str = ""
+    framework: Framework = PGD
 
     def spec(self, setting: Setting) -> dict[str, Any]:
-        """Return the audit of PGD, of ADV² on each interpreter, and of the maps of all interpreters after each."""
+        """Return the audit of the attack alone, of ADV² on each interpreter, and of all interpreters after each."""
         quick = setting.scale == "quick"
         steps, warm = (6, 2) if quick else (self.steps, self.warm_steps)
         n = {"quick": 3, "default": self.images, "full": FULL_IMAGES}[setting.scale]
-        common = {"eps": EPS, "goal": "random-target"}
+        base = self.framework
+        common = {"eps": base.eps, "goal": "random-target"}
         attacks: list[dict[str, Any]] = [
-            {
-                **common,
-                "name": "pgd",
-                "label": "PGD",
-                "steps": steps + warm,
-                "step_size": "1/255",
-                "random_start": False,
-                "keep": "last",
-            }
+            {**common, "name": base.name, "label": base.label, "steps": steps + warm, **base.options}
         ]
         interpreters: list[dict[str, Any]] = []
         for label, aim in self.aims.items():
             entry = {"name": aim.name, "label": label, **aim.options}
-            options = {"steps": steps, "warm_steps": warm, **({} if quick else aim.attack)}
+            options = {**base.adv2, "steps": steps, "warm_steps": warm, **({} if quick else aim.attack)}
             attacks.append({**common, "name": "adv2", "label": f"ADV² on {label}", "interpreter": entry, **options})
             interpreters.append(entry)
             interpreters += [{"name": aim.name, "label": other, **form} for other, form in aim.measured.items()]

@@ -40,7 +40,10 @@ def compare(systems: Mapping[str, System], setting: Setting, *, title: str, note
         ledger = audited(system, setting)
         results[name] = _results(system, ledger)
         rows += _rows(name, system, results[name])
-        said += [f"{name}, n = {results[name]['PGD']['success'].n}.", *_sentences(system, results[name])]
+        said += [
+            f"{name}, n = {results[name][system.framework.label]['success'].n}.",
+            *_sentences(system, results[name]),
+        ]
     return Outcome(
         title=title,
         source=f"{SOURCE}, Tables 3 and 12, Figures 5 and 6",
@@ -54,21 +57,23 @@ def compare(systems: Mapping[str, System], setting: Setting, *, title: str, note
 
 def _results(system: System, ledger: Ledger) -> dict[str, Any]:
     """Return the outcome of every attack, and the shift of the maps under each ADV² attack."""
-    found: dict[str, Any] = {"PGD": outcome(ledger, "PGD")}
+    alone = system.framework.label
+    found: dict[str, Any] = {alone: outcome(ledger, alone)}
     for label, aim in system.aims.items():
         attack = f"ADV² on {label}"
         found[attack] = outcome(ledger, attack)
         for form in (label, *aim.measured):
-            found[form] = shift(ledger, ("PGD", attack), form)
+            found[form] = shift(ledger, (alone, attack), form)
     return found
 
 
 def _rows(name: str, system: System, found: Mapping[str, Any]) -> list[list[str]]:
-    rows = [[name, "PGD", "", *_outcome(found["PGD"]), "", "", "", PUBLISHED["PGD"]]]
+    alone = system.framework.label
+    rows = [[name, alone, "", *_outcome(found[alone]), "", "", "", PUBLISHED.get(alone, "")]]
     for label, aim in system.aims.items():
         attack = f"ADV² on {label}"
         for form in (label, *aim.measured):
-            rows.append([name, "PGD", form, "", "", *_maps(found[form], "PGD"), ""])
+            rows.append([name, alone, form, "", "", *_maps(found[form], alone), ""])
             published = PUBLISHED.get(form, "not in the paper")
             rows.append([name, attack, form, *_outcome(found[attack]), *_maps(found[form], attack), published])
     return rows
@@ -76,16 +81,16 @@ def _rows(name: str, system: System, found: Mapping[str, Any]) -> list[list[str]
 
 def _sentences(system: System, found: Mapping[str, Any]) -> list[str]:
     """Return a sentence on every interpreter: how much nearer its maps are, and whether that reaches the aim."""
-    said = []
+    said, alone = [], system.framework.label
     for label, aim in system.aims.items():
-        attack = f"ADV² on {label}"
+        pair = alone, f"ADV² on {label}"
         for form in (label, *aim.measured):
-            l1, iou, limit = ratio(found[form], "map_l1", attack), ratio(found[form], "map_iou", attack), WANTED[form]
+            l1, iou, limit = ratio(found[form], "map_l1", pair), ratio(found[form], "map_iou", pair), WANTED[form]
             difference = found[form]["map_l1"]["difference"]
             reached = l1 <= limit and difference.high < 0
             said.append(
-                f"{form}: map L1 {l1:.2f} of PGD's (paired difference {show(difference)}; wanted ≤ {limit:g}: "
-                f"{'reached' if reached else 'missed'}), IoU {iou:.2f} times PGD's."
+                f"{form}: map L1 {l1:.2f} of that under {alone} (wanted ≤ {limit:g}, "
+                f"{'reached' if reached else 'missed'}; paired difference {show(difference)}), IoU {iou:.2f} times."
             )
     return said
 
