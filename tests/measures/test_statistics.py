@@ -52,6 +52,8 @@ def test_a_rate_counts():
         (lambda: statistics.rate([[True]]), r"\[n\], got the shape \(1, 1\)"),
         (lambda: statistics.bootstrap_mean([1.0, math.inf]), "finite"),
         (lambda: statistics.bootstrap_mean([1.0, 2.0], resamples=10), "at least 100, such as 10000, got 10"),
+        (lambda: statistics.bootstrap_ratio([1.0, 2.0], [1.0]), "one length, got 2 and 1"),
+        (lambda: statistics.bootstrap_ratio([1.0, 2.0], [1.0, 0.0]), "positive"),
         (lambda: statistics.paired_difference([1.0, 2.0], [1.0]), "one length, got 2 and 1"),
     ],
 )
@@ -128,4 +130,23 @@ def test_student_is_that_of_scipy():
         np.isnan(statistics.student_mean([1.0]).low)
         and statistics.student_mean([1.0]).value == 1
         and np.isnan(statistics.student_mean([]).value)
+    )
+
+
+def test_a_ratio_of_sums_is_scipys():
+    draw = np.random.default_rng(3)
+    wholes = draw.uniform(0.5, 2.0, 60)
+    parts = wholes * draw.beta(4.0, 2.0, 60)
+    found = statistics.bootstrap_ratio(parts, wholes)
+    expected = bootstrap(
+        (parts, wholes), lambda a, b, axis: a.sum(axis) / b.sum(axis), paired=True, n_resamples=10_000, rng=1
+    ).confidence_interval
+    assert (found.value, found.n) == (parts.sum() / wholes.sum(), 60)
+    assert (found.low, found.high) == (pytest.approx(expected.low, abs=3e-3), pytest.approx(expected.high, abs=3e-3))
+    same = statistics.bootstrap_ratio(parts, np.ones(60))
+    mean = statistics.bootstrap_mean(parts)
+    assert (same.low, same.high) == (pytest.approx(mean.low), pytest.approx(mean.high))
+    assert statistics.bootstrap_ratio(0.25 * wholes, wholes).high == pytest.approx(0.25)
+    assert (
+        math.isnan(statistics.bootstrap_ratio([], []).value) and statistics.bootstrap_ratio([1.0], [2.0]).value == 0.5
     )

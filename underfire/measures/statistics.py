@@ -65,14 +65,43 @@ def rate(hits: Tensor | ArrayLike, confidence: float = 0.95) -> Interval:
     return clopper_pearson(int(vector.sum()), len(vector), confidence)
 
 
-def _resampled_means(vector: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    generator, n = np.random.default_rng(seed), len(vector)
-    rows = max(1, _DRAWS // n)
+def _resampled_means(rows: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """Return the means of the columns of `rows` `[n, k]` over random draws of n rows, `[resamples, k]`."""
+    generator, n = np.random.default_rng(seed), len(rows)
+    size = max(1, _DRAWS // rows.size)
     parts = [
-        vector[generator.integers(n, size=(min(rows, resamples - start), n))].mean(1)
-        for start in range(0, resamples, rows)
+        rows[generator.integers(n, size=(min(size, resamples - start), n))].mean(1)
+        for start in range(0, resamples, size)
     ]
     return np.concatenate(parts)
+
+
+def _bca(
+    estimate: float, drawn: NDArray[np.float64], influence: NDArray[np.float64], confidence: float
+) -> tuple[float, float]:
+    """Return the ends of the BCa bootstrap interval (Efron, JASA 1987).
+
+    Args:
+        estimate: the estimate.
+        drawn: the estimates of the resamples.
+        influence: the influence of every value on the estimate, `[n]`; the acceleration is its skewness / (6 √n).
+        confidence: the confidence in (0, 1).
+    """
+    from scipy.special import ndtr, ndtri
+
+    tail = (1 - confidence) / 2
+    # Bias correction: the quantile of the estimate among the resampled ones; ties count half, for discrete values.
+    below = ((drawn < estimate).mean() + (drawn <= estimate).mean()) / 2
+    z0 = ndtri(np.clip(below, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))
+    a = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
+    z = z0 + ndtri(np.array([tail, 1 - tail]))
+    low, high = np.quantile(drawn, ndtr(z0 + z / (1 - a * z)))
+    return float(low), float(high)
+
+
+def _check_resamples(resamples: int) -> None:
+    if resamples < 100:
+        raise InputError(f"resamples must be at least 100, such as 10000, got {resamples}")
 
 
 def bootstrap_mean(
@@ -86,12 +115,8 @@ def bootstrap_mean(
     Raises:
         InputError: a value is infinite, `resamples` is below 100, or the confidence is not in (0, 1).
     """
-    from scipy.special import ndtr, ndtri
-
-    tail = (1 - checked_level(confidence)) / 2
-    if resamples < 100:
-        raise InputError(f"resamples must be at least 100, such as 10000, got {resamples}")
-    vector = as_vector(values)
+    _check_resamples(resamples)
+    level, vector = checked_level(confidence), as_vector(values)
     vector = vector[~np.isnan(vector)]
     if np.isinf(vector).any():
         raise InputError("a bootstrap needs finite values, got an infinite one")
@@ -99,18 +124,44 @@ def bootstrap_mean(
     if n < 2:
         return Interval(float(vector[0]) if n else float("nan"), float("nan"), float("nan"), n)
     mean = float(vector.mean())
-    spread = vector - mean
     if np.ptp(vector) == 0:
         return Interval(mean, mean, mean, n)
-    means = _resampled_means(vector, resamples, seed)
-    # Bias correction: the quantile of the estimate among the resampled means; ties count half, for discrete values.
-    below = ((means < mean).mean() + (means <= mean).mean()) / 2
-    z0 = ndtri(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
-    # Acceleration by the jackknife: for a mean, the skewness divided by 6 √n.
-    a = (spread**3).sum() / (6 * (spread**2).sum() ** 1.5)
-    z = z0 + ndtri(np.array([tail, 1 - tail]))
-    low, high = np.quantile(means, ndtr(z0 + z / (1 - a * z)))
-    return Interval(mean, float(low), float(high), n)
+    means = _resampled_means(vector[:, None], resamples, seed)[:, 0]
+    return Interval(mean, *_bca(mean, means, vector - mean, level), n)
+
+
+def bootstrap_ratio(
+    parts: Tensor | ArrayLike,
+    wholes: Tensor | ArrayLike,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Return `sum(parts) / sum(wholes)` over samples `[n]` with its BCa bootstrap interval (Efron, JASA 1987).
+
+    A resample draws whole samples, each with its part and its whole. Without samples the ratio is nan, and the interval
+    of a single sample is nan.
+
+    Raises:
+        InputError: the lengths differ, a value is not finite, a whole is not positive, `resamples` is below 100, or the
+            confidence is not in (0, 1).
+    """
+    _check_resamples(resamples)
+    level, rows = checked_level(confidence), [as_vector(parts), as_vector(wholes)]
+    if len(rows[0]) != len(rows[1]):
+        raise InputError(f"parts and wholes must have one length, got {len(rows[0])} and {len(rows[1])}")
+    pairs = np.stack(rows, 1)
+    if not np.isfinite(pairs).all() or (pairs[:, 1] <= 0).any():
+        raise InputError("a ratio needs finite parts and positive wholes")
+    n = len(pairs)
+    ratio = float(pairs[:, 0].sum() / pairs[:, 1].sum()) if n else float("nan")
+    if n < 2:
+        return Interval(ratio, float("nan"), float("nan"), n)
+    influence = pairs[:, 0] - ratio * pairs[:, 1]
+    if np.abs(influence).max() <= 1e-12 * pairs[:, 1].max():
+        return Interval(ratio, ratio, ratio, n)
+    means = _resampled_means(pairs, resamples, seed)
+    return Interval(ratio, *_bca(ratio, means[:, 0] / means[:, 1], influence, level), n)
 
 
 def student_mean(values: Tensor | ArrayLike, confidence: float = 0.95) -> Interval:
