@@ -21,6 +21,9 @@ OTHERS = {
     "answers": torch.tensor([0, 1, 2, 3, 1]),
     "predictions": torch.tensor([0, 1, 2, 0, 1]),
     "labels": torch.tensor([0, 1, 2, 3, 0]),
+    "fooled": torch.tensor([[True, False, True, False, False], [True, True, True, True, False]]),
+    "iou": torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0], [0.5, 0.25, 1.0, 0.0, 0.0]]),
+    "eps": torch.tensor([0.25, 0.5]),
     "seconds": torch.tensor([1.5, 2.0, 1.0, 1.25, 1.75]),
 }
 

@@ -13,9 +13,11 @@ from underfire.measures.curves import optimality
 from underfire.measures.deletion_insertion import deletion, insertion
 from underfire.measures.explanation import completeness_gap, seconds_per_image
 from underfire.measures.fidelities import fidelity, fidelity_over_chance
+from underfire.measures.gap import interpretation_gap
 from underfire.measures.human import information_transfer_rate, trust_coefficient
 from underfire.measures.localisation import localisation_iou, mass_inside, pointing_game
 from underfire.measures.maps import map_iou, map_l1, map_l2
+from underfire.measures.path_bound import map_change, map_change_bound
 from underfire.measures.perturbation import in_box, l0, l0_pixels, l1, l2, linf
 from underfire.measures.prediction import accuracy, confidence, margin, success
 from underfire.measures.sanity import random_labels, random_weights
@@ -36,6 +38,7 @@ __all__ = [
     "infidelity",
     "information_transfer_rate",
     "insertion",
+    "interpretation_gap",
     "l0",
     "l0_pixels",
     "l1",
@@ -44,6 +47,8 @@ __all__ = [
     "localisation_error",
     "localisation_iou",
     "map_centre_shift",
+    "map_change",
+    "map_change_bound",
     "map_iou",
     "map_kendall",
     "map_l1",

@@ -34,7 +34,7 @@ def resize(m: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(m, size=tuple(size), mode="bilinear", align_corners=False, antialias=shrinks)
 
 
-def _one_grid(m: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+def one_grid(m: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
     """Return both batches of maps, resized to the larger grid."""
     if len(m) != len(n):
         raise InputError(f"the two batches of maps must have one length, got {len(m)} and {len(n)}")
@@ -44,7 +44,7 @@ def _one_grid(m: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
 
 def _gap(m: Tensor, n: Tensor) -> Tensor:
     """Return the difference of the normalised maps at every pixel, `[B, h·w]`."""
-    m, n = _one_grid(normalise(m), normalise(n))  # before resizing too, which adds rounding errors to a constant map
+    m, n = one_grid(normalise(m), normalise(n))  # before resizing too, which adds rounding errors to a constant map
     return (normalise(m) - normalise(n)).flatten(1)
 
 
@@ -100,7 +100,7 @@ def map_iou(m: Tensor, n: Tensor, *, quantile: float = 0.8) -> Tensor:
 def map_iou_sweep(m: Tensor, n: Tensor, quantiles: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)) -> Tensor:
     """Return `map_iou` at each of the quantiles, `[B, Q]`; the maps are sorted once."""
     known = informative(m) & informative(n)
-    m, n = _one_grid(m, n)
+    m, n = one_grid(m, n)
     later = torch.maximum(ranks(m), ranks(n))  # a pixel is in both top sets if both its ranks are below k
     columns = []
     for quantile in quantiles:
