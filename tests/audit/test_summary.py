@@ -156,6 +156,26 @@ def test_maps_and_their_paired_difference(ledger: Ledger) -> None:
     assert gap.plausible == (clopper_pearson(2, 2), clopper_pearson(0, 2))
 
 
+def test_the_gap_is_that_of_the_best_attack_on_every_image(ledger: Ledger) -> None:
+    found = findings(ledger)
+    (gap,) = found.gaps
+    assert (gap.interpreter, gap.norm, gap.sizes, gap.aimed) == ("cam", "linf", (0.1,), (AIMED,))
+    # 1, 2 and 5 fall with an IoU of 0.8, and 3 with 0.2; 0 falls to none, because it is out of bounds
+    near, far = (1.6 / 1.8 - 0.2) / 0.8, (0.4 / 1.2 - 0.2) / 0.8
+    assert (gap.value.value, gap.value.n) == (pytest.approx((3 * near + far) / 4), 4)
+    assert gap.plain.value == pytest.approx(3 * far / 4)
+    assert (gap.fooled, gap.kept) == ((pytest.approx(4 / 9),), (pytest.approx((3 * near + far) / 4),))
+    assert found.gap == (
+        f"Prediction-interpretation gap 0.69 (95% interval {gap.value.low:.2f} to {gap.value.high:.2f}, n = 4; cam, "
+        "L∞ eps 0.1 only): Where the class of an image can be changed, an attacker can keep 69% of its cam map beyond "
+        "chance: the map seldom shows that the class was changed."
+    )
+    assert [(t.label, t.l1.n, t.iou.value) for t in found.transfers] == [
+        (PLAIN, 3, pytest.approx(0.2)),
+        (AIMED, 3, pytest.approx(0.8)),
+    ]
+
+
 def test_gates_checks_and_verdict(ledger: Ledger) -> None:
     found = findings(ledger)
     assert [(gate.value, gate.state) for gate in found.gates] == [  # a cell is missing, so no gate holds

@@ -16,13 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from underfire.audit.schema import AuditSpec, MeasureSpec
+from underfire.audit.schema import AuditSpec, InterpreterSpec, MeasureSpec
 from underfire.catalog import Card, cards, find
 from underfire.errors import InputError
 
 VERDICT = ("map_l1", "map_iou")
 """The measures that the verdict of a report needs; they are always computed."""
 
+CHANGE, BOUND = "map_change", "map_change_bound"
+"""The measures that every map of a path method has: its change, and the least change that is possible."""
+
+RESERVED = (*VERDICT, "map_l2", CHANGE, BOUND)
+"""The labels that mean the measure of the same name without options, for the report and the tables of the ledger."""
+
+_FILLS: dict[str, str | float] = {"black": "black", "white": 1.0, "mean": "mean", "blur": "blur"}
 _BOTH_SIDES = {"x_adv", "logits_adv", "n"}  # only a comparison has one of these
 _ASKS = {"model", "interpreter"}
 
@@ -55,6 +62,25 @@ def chosen(spec: AuditSpec) -> list[MeasureSpec]:
     titles = [entry.title for entry in spec.measures]
     more = [MeasureSpec(name=name) for name in VERDICT if name not in titles]
     return [*spec.measures, *(more if spec.interpreters else [])]
+
+
+def bounded(entry: InterpreterSpec) -> list[MeasureSpec]:
+    """Return the measures in `CHANGE, BOUND` for an interpreter whose maps are complete, and none for any other.
+
+    The bound is of the logit of a class and of one baseline with a name: a neuron or several baselines have none.
+    """
+    baseline = entry.options.get("baseline", "black")
+    known = isinstance(baseline, str) and baseline in _FILLS
+    if not (known and entry.card.facts.complete) or entry.options.get("neuron"):
+        return []
+    fill = {} if baseline == "black" else {"baseline": _FILLS[baseline]}
+    return [MeasureSpec(name=CHANGE), MeasureSpec(name=BOUND, **fill)]
+
+
+def measured(spec: AuditSpec) -> list[MeasureSpec]:
+    """Return all measures of an audit, each once: the chosen ones, and those of interpreters with a bound."""
+    more = [measure for entry in spec.interpreters for measure in bounded(entry)]
+    return list({(identity(entry), entry.title): entry for entry in [*chosen(spec), *more]}.values())
 
 
 def identity(entry: MeasureSpec) -> str:

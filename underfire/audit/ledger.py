@@ -33,7 +33,7 @@ _ADVICE = f"run the audit again, or remove {HEAD} if that is refused"
 _METHODS = {"craft": "attack", "explain": "interpreter", "measure": "measure", "masking": "check"}
 """The kinds of cells that run a method of the spec or a check, which may not support the model."""
 
-TABLES = ("clean", "rows", "maps", "measures", "checks")
+TABLES = ("clean", "rows", "maps", "measures", "transfer", "checks")
 """The tables of every ledger; a table without results is empty."""
 
 
@@ -126,7 +126,7 @@ class Ledger:
         return tuple(found)
 
     def sql(self, query: str) -> list[dict[str, Any]]:
-        """Return the rows of an SQL query over the tables `clean`, `rows`, `maps`, `measures` and `checks`.
+        """Return the rows of an SQL query over the tables in `TABLES`.
 
         Raises:
             InputError: the query is not valid.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from underfire.audit.binding import VERDICT, usable
+from underfire.audit.binding import RESERVED, usable
 from underfire.audit.schema import NEEDS, AttackSpec, AuditSpec, GateSpec, InterpreterSpec, MeasureSpec, key_path
 from underfire.audit.values import unwrap, wrap
 from underfire.catalog import Card, cards, find, spell
@@ -159,7 +159,7 @@ def _measure(entry: MeasureSpec, path: str) -> MeasureSpec:
         )
     method = find("measure", entry.name)
     options = _options(path, method, entry.options, ("label",))
-    if entry.title.lower() in VERDICT and (options or entry.title != entry.name):
+    if entry.title.lower() in RESERVED and (options or entry.title != entry.name):
         raise SpecError(f"{path!r}: the report needs {entry.title!r} without options; give this entry another label")
     return MeasureSpec(name=entry.name, label=entry.title, **options)
 

@@ -240,12 +240,12 @@ def _measured(source: Source) -> dict[tuple[str, str, float, str], dict[str, Mea
         clean, value = (np.array(row[side], dtype=float) for side in ("clean", "value"))
         pair = not np.isnan(clean).all()
         both = ~np.isnan(clean) & ~np.isnan(value) if pair else np.full(len(value), True)
-        measured = Measured(_mean(clean[both]) if pair else None, _mean(value[both]))
+        measured = Measured(mean(clean[both]) if pair else None, mean(value[both]))
         found.setdefault((row["label"], row["norm"], row["eps"], row["interpreter"]), {})[row["measure"]] = measured
     return found
 
 
-def _mean(values: Any) -> Interval:
+def mean(values: Any) -> Interval:
     """Return the mean of the values that are not nan, with its bootstrap interval."""
     array = np.asarray(values, dtype=float)
     known = array[~np.isnan(array)]

@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from underfire.audit import gap_words
 from underfire.audit.comparison import Difference, differences
 from underfire.audit.credibility import Refusal, answers, checks, rivals
+from underfire.audit.gaps import Gap, gaps
 from underfire.audit.gates import GateResult, judge
 from underfire.audit.reading import (
     AttackResult,
@@ -24,6 +26,7 @@ from underfire.audit.reading import (
 from underfire.audit.schema import AuditSpec
 from underfire.audit.sentences import verdict
 from underfire.audit.standing import FIRM, Evidence, Standing, assess
+from underfire.audit.transfer import Transfer, transfers
 from underfire.records import Check, Interval
 
 
@@ -74,6 +77,9 @@ class Findings:
         standing: how far the figures can be used.
         answered: whether the images have no labels and the model's own answers count as right, so that its accuracy
             without an attack is 100 % by definition; no gate on it has a value then.
+        gap: the largest prediction-interpretation gap and what it means, in one line.
+        gaps: the prediction-interpretation gap of every interpreter, the one in `gap` first.
+        transfers: the maps of every interpreter after every attack that is aimed at one.
     """
 
     clean: Interval | None
@@ -88,6 +94,9 @@ class Findings:
     refused: tuple[Refusal, ...] = ()
     standing: Standing = FIRM
     answered: bool = False
+    gap: str = ""
+    gaps: tuple[Gap, ...] = ()
+    transfers: tuple[Transfer, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -99,8 +108,8 @@ def findings(ledger: Run) -> Findings:
     """Return all findings of a ledger."""
     clean, attacks = clean_accuracy(ledger), attack_results(ledger)
     robust, shifts, masking = robust_accuracies(ledger, attacks), map_shifts(ledger), checks(ledger)
-    gaps, answered = differences(ledger, shifts), bool(ledger.environment.get("answered"))
-    known = None if answered else clean
+    compared, answered = differences(ledger, shifts), bool(ledger.environment.get("answered"))
+    known, apart = None if answered else clean, gaps(ledger)
     standing = assess(
         Evidence(
             clean=clean,
@@ -119,12 +128,15 @@ def findings(ledger: Run) -> Findings:
         attacks=tuple(attacks),
         robust=tuple(robust),
         shifts=tuple(shifts),
-        differences=tuple(gaps),
+        differences=tuple(compared),
         checks=tuple(masking),
         gates=tuple(judge(gate, standing, known, attacks, robust, shifts) for gate in ledger.spec.gates),
         missing=ledger.missing,
-        verdict=verdict(standing, clean, robust, shifts, gaps, masking, answered=answered),
+        verdict=verdict(standing, clean, robust, shifts, compared, masking, answered=answered),
         refused=ledger.refusals,
         standing=standing,
         answered=answered,
+        gap=gap_words.line(next(iter(apart), None), standing),
+        gaps=tuple(apart),
+        transfers=tuple(transfers(ledger, attacks)),
     )

@@ -82,6 +82,7 @@ class InterpreterFacts(Facts):
         gives: what it returns.
         differentiable: whether gradients flow from its map to the input.
         second_order: whether its map is itself a gradient, so that its derivative is a second one.
+        complete: whether its map sums to the change of the explained logit from a baseline to the image.
         per_pixel: whether it makes one forward pass for every pixel.
         detailed: a function `(model, x, y, **options)` that returns the map, and numbers `[B]` by name that say how
             good it is.
@@ -91,6 +92,7 @@ class InterpreterFacts(Facts):
     gives: Literal["map", "images", "examples", "rules"] = "map"
     differentiable: bool = False
     second_order: bool = False
+    complete: bool = False
     per_pixel: bool = False
     detailed: Callable[..., tuple[Any, dict[str, Any]]] | None = None
 

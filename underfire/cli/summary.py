@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def print_summary(found: Findings) -> None:
-    """Print the verdict, the robust accuracies, the map distances and the masking checks."""
+    """Print the gap, the verdict, the robust accuracies, the map distances and the masking checks."""
+    if found.gap:
+        OUT.print(found.gap, style="bold")
     OUT.print(found.verdict, style="bold")
     if found.attacks:
         OUT.print("\nRobust accuracy, each attack at its largest size, with 95 % intervals", style="bold")

@@ -42,6 +42,7 @@ def detailed(model: nn.Module, x: Tensor, y: Tensor, **options: Any) -> tuple[Te
     family="back-propagation",
     differentiable=True,
     second_order=True,
+    complete=True,
     detailed=detailed,
 )
 def integrated_gradients(

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from underfire.audit.binding import asks, bind, chosen, compares, identity
+from underfire.audit.binding import asks, bind, bounded, chosen, compares, identity, measured
 from underfire.audit.goals import choose_goal
 from underfire.audit.graph import Cell
 from underfire.audit.kinds.craft import adversarial, inside
@@ -34,15 +34,18 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
         if cell.kind == "explain"
     }
     groups = {table: _groups(spec, table) for table in ("rows", "maps")}
+    known = {identity(entry) for entry in chosen(spec)}
+    bounds = {entry.title: [m for m in bounded(entry) if identity(m) not in known] for entry in spec.interpreters}
     for craft in before:
         if craft.kind != "craft":
             continue
         clean = craft.needs["clean"]
-        for title in ["", *(entry.title for entry in spec.interpreters)]:
+        for title in ["", *bounds]:
             needs = {"clean": clean, "craft": craft}
             if title:
                 needs |= {"map_clean": maps[title, clean.key], "map_adv": maps[title, craft.key]}
-            for entries in groups["maps" if title else "rows"]:
+            own = bounds.get(title)
+            for entries in [*groups["maps" if title else "rows"], *([own] if own else [])]:
                 options = {"measures": [entry.model_dump(exclude={"label"}) for entry in entries]}
                 names = ", ".join(entry.title for entry in entries)
                 description = {"title": f"{names} of {craft.title}", "craft": craft.key, "interpreter": title}
@@ -100,9 +103,11 @@ def views(spec: AuditSpec) -> dict[str, str]:
     """Show one row per sample and measure as the table `measures`, and one column per measure of maps as `maps`.
 
     In `maps`, a measure that compares two maps has one column `TITLE`; any other has `TITLE_clean` and `TITLE_adv`.
+    The table `transfer` has one row for every image that an attack fooled and every interpreter, the `target`; `source`
+    is the interpreter that the attack was aimed at, and empty for a plain attack. Seeds are averaged.
     """
     entries = chosen(spec)
-    names = ", ".join(f"({_text(identity(entry))}, {_text(entry.title)})" for entry in entries) or "('', '')"
+    names = ", ".join(f"({_text(identity(entry))}, {_text(entry.title)})" for entry in measured(spec)) or "('', '')"
     measures = f"""
         SELECT craft AS cell, attack, label, attacked, norm, eps, seed, id, success, interpreter, title AS measure,
                clean, value
@@ -124,7 +129,14 @@ def views(spec: AuditSpec) -> dict[str, str]:
         SELECT cell, attack, label, attacked, norm, eps, seed, id, success, interpreter{"".join(f", {c}" for c in wide)}
         FROM measures WHERE interpreter <> '' GROUP BY ALL
         """
-    return {"measures": measures, "maps": maps}
+    distances = ", ".join(f"avg(value) FILTER (measure = 'map_{name}') AS {name}" for name in ("l1", "l2", "iou"))
+    transfer = f"""
+        SELECT label, attacked AS source, interpreter AS target, norm, eps, id, {distances}
+        FROM measures JOIN (SELECT cell, label, seed, eps, id FROM rows WHERE pred_clean = y)
+        USING (cell, label, seed, eps, id)
+        WHERE interpreter <> '' AND success GROUP BY ALL
+        """
+    return {"measures": measures, "maps": maps, "transfer": transfer}
 
 
 def _text(value: str) -> str:

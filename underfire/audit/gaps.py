@@ -1,0 +1,122 @@
+"""The prediction-interpretation gap of a run: one for every interpreter and norm (see `underfire.measures.gap`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+
+from underfire.audit.reading import Source
+from underfire.measures.gap import areas, gap_interval, likeness
+from underfire.records import Interval
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far the attacks of a run drive the prediction and the maps of one interpreter apart, in one norm.
+
+    For every image that is classified correctly before, and at every size, the most successful attack counts: the one
+    that changes the class and keeps most of the map. A stronger attack can only make the gap larger.
+
+    Attributes:
+        interpreter: the interpreter.
+        norm: the norm of the sizes.
+        sizes: the sizes, ascending: those at which an attack was aimed at the map; without one, those of all attacks.
+        aimed: the labels of the attacks that were aimed at this map; empty if there is none.
+        value: the gap; `n` counts the images that were fooled.
+        plain: the same ratio with the maps that plain attacks keep, which try to keep none.
+        fooled: share of the images whose class an attack of at most this size changed, for every size.
+        kept: mean likeness of the maps of these images to the clean maps, for every size; nan if there are none.
+    """
+
+    interpreter: str
+    norm: str
+    sizes: tuple[float, ...]
+    aimed: tuple[str, ...]
+    value: Interval
+    plain: Interval
+    fooled: tuple[float, ...]
+    kept: tuple[float, ...]
+
+
+_IMAGES = """
+SELECT interpreter, norm, eps, id, bool_or(changed) AS fooled,
+       max(iou) FILTER (changed AND NOT isnan(iou)) AS best,
+       max(iou) FILTER (changed AND NOT isnan(iou) AND attacked = '') AS plain
+FROM (
+    SELECT m.interpreter, m.norm, m.eps, id, m.attacked, m.map_iou AS iou,
+           r.pred_adv <> r.y AND r.within_eps AND r.in_box AS changed
+    FROM maps AS m JOIN rows AS r USING (cell, label, seed, id, eps) WHERE r.pred_clean = r.y AND m.eps > 0
+)
+GROUP BY interpreter, norm, eps, id ORDER BY interpreter, norm, eps, id
+"""
+
+
+def gaps(source: Source) -> list[Gap]:
+    """Return the gap of every interpreter in every norm: those with an aimed attack first, the largest gap first."""
+    if not source.sql("SELECT 1 AS one FROM maps LIMIT 1"):
+        return []
+    query = "SELECT DISTINCT interpreter, norm, label, eps FROM maps WHERE attacked = interpreter AND eps > 0"
+    aims: dict[tuple[str, str], list[tuple[str, float]]] = {}
+    for row in source.sql(f"{query} ORDER BY label, eps"):
+        aims.setdefault((row["interpreter"], row["norm"]), []).append((row["label"], row["eps"]))
+    found = [
+        _gap(interpreter, norm, list(rows), aims.get((interpreter, norm), []))
+        for (interpreter, norm), rows in _grouped(source)
+    ]
+    return sorted(found, key=lambda gap: (not gap.aimed, -np.nan_to_num(gap.value.value)))
+
+
+def _grouped(source: Source) -> Iterator[tuple[tuple[str, str], Iterator[Mapping[str, Any]]]]:
+    return groupby(source.sql(_IMAGES), key=lambda row: (row["interpreter"], row["norm"]))
+
+
+def _gap(interpreter: str, norm: str, rows: list[Mapping[str, Any]], aims: list[tuple[str, float]]) -> Gap:
+    """Return the gap of one interpreter in one norm.
+
+    Args:
+        interpreter: the interpreter.
+        norm: the norm.
+        rows: a row for every size and image, as of the query `_IMAGES`.
+        aims: the label and the size of every attack that is aimed at the map.
+    """
+    every = sorted({row["eps"] for row in rows})
+    sizes = sorted({eps for _, eps in aims}) or every
+    # tables [K, B] of the images that have a result at every size; smaller sizes than those of the gap count, too
+    table = {(row["eps"], row["id"]): row for row in rows}
+    ids = [name for name in sorted({row["id"] for row in rows}) if all((eps, name) in table for eps in every)]
+    found = [[table[eps, name] for name in ids] for eps in every]
+    fooled = _table([[row["fooled"] for row in line] for line in found])
+    best = _table([[_kept(row["best"], unknown=row["fooled"]) for row in line] for line in found])
+    plain = _table([[_kept(row["plain"]) for row in line] for line in found])
+    at = [every.index(eps) for eps in sizes]
+    won, iou, other = (t.cummax(0).values[at] for t in (fooled, best, plain))
+    # the gap, and its curve over the sizes
+    eps = torch.tensor(sizes, dtype=torch.float64)
+    kept, wins = areas(won > 0, iou, eps)
+    known = ~kept.isnan()
+    usual, _ = areas(won[:, known] > 0, other[:, known], eps)
+    means = [likeness(iou[k][known & (won[k] > 0)]).mean().item() for k in range(len(sizes))]
+    return Gap(
+        interpreter,
+        norm,
+        tuple(sizes),
+        tuple(dict.fromkeys(label for label, _ in aims)),
+        gap_interval(kept, wins),
+        gap_interval(usual, wins[known]),
+        tuple(won[:, known].mean(1).tolist()),
+        tuple(means),
+    )
+
+
+def _kept(iou: float | None, *, unknown: bool = False) -> float:
+    """Return an IoU; where there is none, nan if it is unknown, and otherwise 0, because no attack keeps the map."""
+    return iou if iou is not None else np.nan if unknown else 0.0
+
+
+def _table(values: list[list[Any]]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64).reshape(len(values), -1)
