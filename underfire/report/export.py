@@ -34,6 +34,7 @@ def to_json(ledger: Ledger) -> dict[str, Any]:
     content = {
         "underfire": __version__,
         "headline": judged.headline,
+        "gap": found.gap,
         "answers": {card.question: card.answer for card in judged.cards},
         **asdict(found),
         "planned": run.planned,

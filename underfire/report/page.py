@@ -8,16 +8,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from underfire import __version__
+from underfire.audit.gap_words import place
 from underfire.audit.reading import PLAUSIBLE_IOU, AttackResult, MapShift, Measured, largest
 from underfire.audit.summary import Findings
 from underfire.audit.summary import findings as read
 from underfire.files import atomic_write
 from underfire.records import Interval
-from underfire.report import answers, gallery, measures, plots, verdict, words
+from underfire.report import answers, gallery, gaps, measures, plots, verdict, words
 from underfire.report.facts import facts
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _SECTIONS = (
     ("findings", "Findings"),
     ("accuracy", "Accuracy"),
+    ("gap", "Gap"),
     ("gallery", "Gallery"),
     ("explanations", "Explanations"),
     ("checks", "Checks"),
@@ -42,7 +44,13 @@ def _template(name: str) -> str:
 
 def _engine() -> Environment:
     """Return the template engine with the filters of the page."""
-    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    engine = Environment(
+        loader=FunctionLoader(_template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     engine.filters.update(
         percent=words.percent,
         interval=words.format_interval,
@@ -53,7 +61,7 @@ def _engine() -> Environment:
         isnan=words.unknown,
         signed=words.signed,
     )
-    engine.globals["threat"] = words.threat
+    engine.globals.update(threat=words.threat, size=words.size, gap_place=place, zip=zip)
     return engine
 
 
@@ -63,9 +71,10 @@ def render(ledger: Ledger) -> str:
     samples = gallery.samples(ledger, found.attacks, run.labels)
     styles = {label: i % plots.STYLES for i, label in enumerate(dict.fromkeys(h.label for h in found.attacks))}
     columns = max((len(s.columns) for s in samples), default=0)
+    targets, transfer_rows = gaps.matrix(found.transfers)
     page = (
         _engine()
-        .from_string(_template("report.html"))
+        .get_template("report.html")
         .render(
             version=__version__,
             style=Markup(_template("report.css")),
@@ -73,6 +82,12 @@ def render(ledger: Ledger) -> str:
             run=run,
             verdict=verdict.judge(found),
             findings=verdict.findings(found),
+            head=gaps.head(found),
+            gaps=[(gap, gaps.meter(gap, 100)) for gap in found.gaps],
+            against=gaps.against_plain(found.transfers),
+            targets=targets,
+            transfer_rows=transfer_rows,
+            bounds=gaps.bounds(found.shifts),
             panels=[_panel(norm, found, styles) for norm in _order(found.attacks)],
             attacks=largest(found.attacks),
             samples=samples,
