@@ -108,11 +108,12 @@ def test_all_text_has_contrast(visit: Callable[..., Any], dark: bool) -> None:
 def test_first_screen_has_the_verdict(visit: Callable[..., Any]) -> None:
     page = visit()
     for question in (
+        "Prediction–interpretation gap",
         "How often is the model right under attack?",
         "Do the explanations survive?",
         "Can these numbers be believed?",
     ):
-        box = page.locator("#verdict").get_by_role("heading", name=question).bounding_box()
+        box = page.locator("#verdict").get_by_role("heading", name=question, exact=True).bounding_box()
         assert box and box["y"] + box["height"] < 900
 
 

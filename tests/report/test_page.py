@@ -77,6 +77,10 @@ def test_first_screen_says_what_the_numbers_say(page: Callable[..., Page]) -> No
     assert f"95{SPACE}% interval 0.2–7.0{SPACE}%, n{SPACE}={SPACE}100" in text
     # ADV2 and PGD both fool 90 images; ADV2 keeps every map that it aims at, PGD none.
     assert f"plausible in 100.0{SPACE}%, 95{SPACE}% interval 96.0–100.0{SPACE}%, n{SPACE}={SPACE}90" in text
+    # one attack is aimed at one map: 90 images keep an IoU of 0.9 or 0.95, and PGD alone fools 3 more (0.25 to 0.45)
+    kept = [((2 * iou / (1 + iou)) - 0.2) / 0.8 for iou in (*[0.9, 0.95] * 45, 0.25, 0.35, 0.45)]
+    assert f"Prediction–interpretation gap {sum(kept) / 93:.2f}" in text
+    assert "the map says almost nothing about whether the class is right" in text and "L∞ eps 8/255 only" in text
     assert "6 of 7 masking checks passed" in text
     assert "AML.T0043.000" in text
 
@@ -100,6 +104,7 @@ def test_a_robust_run_reads_as_one(page: Callable[..., Page], synthetic: Synthet
     assert "Do the explanations survive? Not tested" in text
     assert "1 of 1 masking checks passed" in text
     assert "This run has no example images" in text
+    assert "Prediction–interpretation gap Not known Not measured" in text
     assert "The spec of this run has no interpreter" in text
 
 

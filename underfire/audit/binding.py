@@ -73,7 +73,7 @@ def bounded(entry: InterpreterSpec) -> list[MeasureSpec]:
     known = isinstance(baseline, str) and baseline in _FILLS
     if not (known and entry.card.facts.complete) or entry.options.get("neuron"):
         return []
-    fill = {} if baseline == "black" else {"baseline": _FILLS[baseline]}
+    fill: dict[str, Any] = {} if baseline == "black" else {"baseline": _FILLS[baseline]}
     return [MeasureSpec(name=CHANGE), MeasureSpec(name=BOUND, **fill)]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from underfire.audit.reading import Source
+from underfire.catalog import cards
 from underfire.measures.gap import areas, gap_interval, likeness
 from underfire.records import Interval
 
@@ -43,6 +44,7 @@ class Gap:
     kept: tuple[float, ...]
 
 
+_KEPT = "prediction changed, map kept"
 _IMAGES = """
 SELECT interpreter, norm, eps, id, bool_or(changed) AS fooled,
        max(iou) FILTER (changed AND NOT isnan(iou)) AS best,
@@ -60,15 +62,21 @@ def gaps(source: Source) -> list[Gap]:
     """Return the gap of every interpreter in every norm: those with an aimed attack first, the largest gap first."""
     if not source.sql("SELECT 1 AS one FROM maps LIMIT 1"):
         return []
-    query = "SELECT DISTINCT interpreter, norm, label, eps FROM maps WHERE attacked = interpreter AND eps > 0"
+    query = "SELECT DISTINCT interpreter, norm, attack, label, eps FROM maps WHERE attacked = interpreter AND eps > 0"
     aims: dict[tuple[str, str], list[tuple[str, float]]] = {}
     for row in source.sql(f"{query} ORDER BY label, eps"):
-        aims.setdefault((row["interpreter"], row["norm"]), []).append((row["label"], row["eps"]))
+        if keeps_map(row["attack"]):
+            aims.setdefault((row["interpreter"], row["norm"]), []).append((row["label"], row["eps"]))
     found = [
         _gap(interpreter, norm, list(rows), aims.get((interpreter, norm), []))
         for (interpreter, norm), rows in _grouped(source)
     ]
     return sorted(found, key=lambda gap: (not gap.aimed, -np.nan_to_num(gap.value.value)))
+
+
+def keeps_map(attack: str) -> bool:
+    """Return whether an attack that is aimed at a map wants to keep it, or is not in the catalogue."""
+    return all(card.facts.quadrant == _KEPT for card in cards("attack") if card.name == attack)
 
 
 def _grouped(source: Source) -> Iterator[tuple[tuple[str, str], Iterator[Mapping[str, Any]]]]:

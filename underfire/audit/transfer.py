@@ -6,11 +6,13 @@ between the map of the class that the attack reaches and the clean map, over the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from underfire.audit.gaps import keeps_map
 from underfire.audit.reading import AttackResult, Source, mean
 from underfire.records import Interval
 
@@ -54,22 +56,39 @@ def transfers(source: Source, attacks: Sequence[AttackResult]) -> list[Transfer]
            list(iou ORDER BY id) AS iou
     FROM transfer GROUP BY ALL ORDER BY source, norm, label, eps, target
     """
-    rows = source.sql(query)
+    outcomes = {(a.label, a.norm, a.eps): a for a in attacks}
+    rows = [row for row in source.sql(query) if _shown(row, outcomes)]
+    # the sizes at which attacks are aimed at maps: the largest of each attack
     top: dict[tuple[str, str], float] = {}
     for row in rows:
         if row["source"]:
             key = row["norm"], row["label"]
             top[key] = max(row["eps"], top.get(key, 0.0))
     places = {(norm, eps) for (norm, _), eps in top.items()}
-    outcomes = {(a.label, a.norm, a.eps): a for a in attacks}
+    # those attacks, and the plain ones of the same norms and sizes
     found = []
     for row in rows:
-        place = row["label"], row["norm"], row["eps"]
-        chosen = top.get(place[1::-1]) == place[2] if row["source"] else place[1:] in places
-        if chosen and place in outcomes:
-            outcome = outcomes[place]
+        label, norm, eps = place = row["label"], row["norm"], row["eps"]
+        if top[norm, label] == eps if row["source"] else (norm, eps) in places:
             l1, l2, iou = (np.array(row[name], dtype=float) for name in ("l1", "l2", "iou"))
-            second = None if row["l2"] is None or np.isnan(l2).all() else mean(l2)
-            ends = (row["source"], row["target"], outcome.success, outcome.confidence)
-            found.append(Transfer(*place, *ends, mean(l1), second, mean(iou)))
+            second = None if np.isnan(l2).all() else mean(l2)
+            outcome = outcomes[place]
+            found.append(
+                Transfer(
+                    *place,
+                    source=row["source"],
+                    target=row["target"],
+                    success=outcome.success,
+                    confidence=outcome.confidence,
+                    l1=mean(l1),
+                    l2=second,
+                    iou=mean(iou),
+                )
+            )
     return found
+
+
+def _shown(row: Mapping[str, Any], outcomes: Mapping[tuple[str, str, float], AttackResult]) -> bool:
+    """Return whether a row of the table `transfer` is of a plain attack, or of one that wants to keep a map."""
+    outcome = outcomes.get((row["label"], row["norm"], row["eps"]))
+    return outcome is not None and (not row["source"] or keeps_map(outcome.attack))

@@ -51,13 +51,14 @@ def areas(fooled: Tensor, iou: Tensor, eps: Tensor, *, quantile: float = QUANTIL
     sizes = torch.cat([torch.zeros(1, dtype=torch.float64), eps.double().cpu()])
     if len(sizes) < 2 or not bool((sizes.diff() > 0).all()):
         raise InputError(f"eps must be positive and ascending sizes, at least one, got {eps.tolist()}")
-    won = fooled.to(iou.device, torch.bool)
-    kept = torch.where(won, likeness(wide(iou), quantile=quantile), 0.0)
-    unknown = kept.isnan().any(0)
-    curves = torch.stack([kept.nan_to_num(), won.to(kept.dtype)]).cummax(1).values
+    hits = fooled.to(iou.device, torch.bool)
+    products = torch.where(hits, likeness(wide(iou), quantile=quantile), 0.0)
+    unknown = products.isnan().any(0)
+    curves = torch.stack([products.nan_to_num(), hits.to(products.dtype)]).cummax(1).values
     curves = torch.cat([torch.zeros_like(curves[:, :1]), curves], 1)
     found = torch.trapezoid(curves, sizes.to(curves), dim=1)
-    return torch.where(unknown, torch.nan, found).unbind()
+    kept, won = torch.where(unknown, torch.nan, found)
+    return kept, won
 
 
 def gap_interval(kept: Tensor, fooled: Tensor) -> Interval:
