@@ -90,19 +90,25 @@ def weighted_maps(
     layer: str | tuple[str, ...] | None,
     grid: Grid | None,
     weigh: Callable[[Tensor, Tensor], Tensor],
+    *,
+    signed: bool = False,
+    join: Callable[[Sequence[Tensor]], Tensor] | None = None,
 ) -> Tensor:
     """Return `ReLU(Σ_k w_k A^k)`, `[B, 1, h, w]`, of the channels `A^k` of a layer; several layers are averaged.
 
     Args:
         layer: see `layouts_of`.
         grid: see `layouts_of`.
-        weigh: `(features, gradient) -> weights [B, C, 1, 1]`, of a layer's feature maps and their gradient, both
-            `[B, C, h, w]`.
+        weigh: `(features, gradient) -> weights`, `[B, C, 1, 1]` or `[B, C, h, w]`, of a layer's feature maps and their
+            gradient, both `[B, C, h, w]`.
+        signed: leave the ReLU out.
+        join: makes one map of those of several layers; None is `average_layers`.
     """
     with differentiable_input(model, x) as (point, attached):
         layers = layouts_of(model, point, layer, grid)
         pairs = features_and_gradients(model, point, y, layers, attached=attached)
-        heat = average_layers([positive_sum(weigh(features, g), features) for features, g in pairs]).to(x.dtype)
+        sums = [(weigh(features, g) * features).sum(1, keepdim=True) for features, g in pairs]
+        heat = (join or average_layers)(sums if signed else [positive_part(total) for total in sums]).to(x.dtype)
     return heat if attached else heat.detach()
 
 

@@ -4,10 +4,14 @@ All hooks and rules are removed when their context ends, and the model is as it 
 user's module (`module.named_modules()`), not of the `Classifier` around it.
 """
 
+from underfire.hooks.attention import explicit_attention
+from underfire.hooks.entrance import Entrance
 from underfire.hooks.finding import as_maps, last_spatial_layer, layout_of, pooled_head, spatial_layers
 from underfire.hooks.folding import folded
 from underfire.hooks.layouts import Layout
+from underfire.hooks.modified_gradients import ModifiedGradients
 from underfire.hooks.networks import channels_of, frozen, is_compiled, layer, readable_layers, unwrap
+from underfire.hooks.normalisation import Normalised, normalised
 from underfire.hooks.pyramid import PyramidLevel, feature_pyramid
 from underfire.hooks.reading import activations, bypass_cache, forward_from_layers, shared_forward, uncached
 from underfire.hooks.relu_rules import (
@@ -15,6 +19,7 @@ from underfire.hooks.relu_rules import (
     deconv_relu,
     guided_relu,
     plain_relu,
+    secant_relu,
     smooth_relu,
     softplus_relu,
     wide_relu,
@@ -22,7 +27,10 @@ from underfire.hooks.relu_rules import (
 from underfire.hooks.second_derivatives import twice_differentiable
 
 __all__ = [
+    "Entrance",
     "Layout",
+    "ModifiedGradients",
+    "Normalised",
     "PyramidLevel",
     "activations",
     "as_maps",
@@ -30,6 +38,7 @@ __all__ = [
     "capture_relu_rule",
     "channels_of",
     "deconv_relu",
+    "explicit_attention",
     "feature_pyramid",
     "folded",
     "forward_from_layers",
@@ -39,9 +48,11 @@ __all__ = [
     "last_spatial_layer",
     "layer",
     "layout_of",
+    "normalised",
     "plain_relu",
     "pooled_head",
     "readable_layers",
+    "secant_relu",
     "shared_forward",
     "smooth_relu",
     "softplus_relu",

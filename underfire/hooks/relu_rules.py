@@ -5,89 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from underfire.errors import Unsupported
 from underfire.hooks.rectifiers import OTHERS, Recogniser, name_of
-from underfire.validate import per_sample
+from underfire.hooks.relu_derivatives import ReluRule
 
 R = TypeVar("R")
-
-
-def _step(z: Tensor, tau: float) -> Tensor:
-    """Return h(z), a smooth approximation of the unit step: z / sqrt(z² + tau), plus one where z < 0."""
-    wide = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z  # squares overflow in half precision
-    step = wide * torch.rsqrt(wide * wide + tau)
-    return torch.where(z < 0, step + 1, step).to(z.dtype)
-
-
-@dataclass(frozen=True)
-class _ReluRule:
-    """The backward pass of a rectifier, which gets the gradient g of its output and had the input z.
-
-    Attributes:
-        positive: pass back only positive g.
-        masked: pass back only where z was positive, that is, multiply g by the unit step of z.
-        tau: replace the unit step and its derivative by h(z) with this tau.
-        width: keep the value of the unit step, but give it the derivative of a smooth step whose width is this share
-            of the root mean square of z.
-        beta: replace the rectifier by the softplus log(1 + exp(beta z)) / beta, and the unit step by its derivative.
-    """
-
-    positive: bool = False
-    masked: bool = True
-    tau: float | None = None
-    width: float | None = None
-    beta: float | None = None
-
-    def value(self, z: Tensor, slope: float | Tensor, cap: float | None) -> Tensor:
-        """Return what the rectifier answers; without `beta`, exactly what torch computes."""
-        if self.beta is not None:
-            risen = (
-                F.softplus(z, self.beta) if cap is None else F.softplus(z, self.beta) - F.softplus(z - cap, self.beta)
-            )
-            return slope * z + (1 - slope) * risen if isinstance(slope, Tensor) or slope else risen
-        if isinstance(slope, Tensor):
-            return torch.where(z > 0, z, slope * z)
-        if slope:
-            return F.leaky_relu(z, slope)
-        return z.clamp_min(0) if cap is None else z.clamp(0, cap)
-
-    def step(self, z: Tensor, at: float = 0.0) -> Tensor:
-        """Return the step from 0 to 1 where z passes `at`, shaped like z."""
-        if self.beta is not None:
-            return torch.sigmoid(self.beta * (z - at))
-        if self.tau is not None:
-            return _step(z - at, self.tau)
-        if self.width is None or not torch.is_grad_enabled():
-            return (z > at).to(z.dtype)
-        return cast(Tensor, _WideStep.apply(z, at, self.width))
-
-
-class _WideStep(torch.autograd.Function):
-    """The unit step of z, with the derivative of a smooth step that is `width` root mean squares of z wide."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, at: float, width: float) -> Tensor:
-        ctx.save_for_backward(z)
-        ctx.at, ctx.width = at, width
-        return (z > at).to(z.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (z,) = ctx.saved_tensors
-        wide = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
-        size = per_sample(wide.detach().square().flatten(1).mean(1), z)
-        # u / sqrt(u² + s) / 2 has the derivative s / sqrt(u² + s)³ / 2
-        s = ctx.width**2 * size + 1e-12
-        return grads[0] * (0.5 * s * ((wide - ctx.at).square() + s).rsqrt().pow(3)).to(z.dtype), None, None
 
 
 class Seen:
@@ -100,7 +30,7 @@ class Seen:
         others: the names of other activations.
     """
 
-    def __init__(self, rule: _ReluRule) -> None:
+    def __init__(self, rule: ReluRule) -> None:
         self.rule, self.rectifiers = rule, 0
         self.others: set[str] = set()
 
@@ -129,12 +59,14 @@ class _Rectifier(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        rule: _ReluRule = ctx.seen.rule
+        rule: ReluRule = ctx.seen.rule
         passed = grads[0].clamp_min(0) if rule.positive else grads[0]
         if rule.masked:
             (z,) = ctx.saved_tensors
             step = rule.step(z)
-            if ctx.cap is not None:
+            if ctx.cap is not None and rule.secant:
+                step = step * (ctx.cap / z.clamp_min(ctx.cap))
+            elif ctx.cap is not None:
                 step = step - rule.step(z, ctx.cap)
             if isinstance(ctx.slope, Tensor) or ctx.slope:
                 step = ctx.slope + (1 - ctx.slope) * step
@@ -145,7 +77,7 @@ class _Rectifier(torch.autograd.Function):
 class _Mode(TorchFunctionMode):
     """Replace every call of a rectifier by `_Rectifier` with one rule."""
 
-    def __init__(self, rule: _ReluRule) -> None:
+    def __init__(self, rule: ReluRule) -> None:
         super().__init__()
         self.rule, self.seen, self.recogniser = rule, Seen(rule), Recogniser()
 
@@ -171,11 +103,11 @@ class _Mode(TorchFunctionMode):
         return result if target is None else target.copy_(result)
 
 
-_RULE: ContextVar[_ReluRule | None] = ContextVar("relu_rule", default=None)
+_RULE: ContextVar[ReluRule | None] = ContextVar("relu_rule", default=None)
 
 
 @contextmanager
-def _relu_rule(rule: _ReluRule) -> Iterator[Seen]:
+def _relu_rule(rule: ReluRule) -> Iterator[Seen]:
     """Apply a rule to every rectifier called inside the block; yield what was seen."""
     token = _RULE.set(rule)
     try:
@@ -183,7 +115,7 @@ def _relu_rule(rule: _ReluRule) -> Iterator[Seen]:
             try:
                 yield mode.seen
             finally:
-                mode.seen.rule = replace(rule, positive=False, masked=True)
+                mode.seen.rule = replace(rule, positive=False, masked=True, secant=False)
     finally:
         _RULE.reset(token)
 
@@ -198,7 +130,7 @@ def plain_relu() -> Iterator[None]:
         _RULE.reset(token)
 
 
-def _smoothed_as_outside(rule: _ReluRule) -> _ReluRule:
+def _smoothed_as_outside(rule: ReluRule) -> ReluRule:
     """Return the rule with the smoothing of the enclosing `smooth_relu` or `softplus_relu` in place of its own."""
     outer = _RULE.get()
     if outer is None or (outer.tau is None and outer.beta is None):
@@ -234,7 +166,7 @@ def smooth_relu(tau: float = 1e-4) -> Iterator[None]:
     Source: Zhang et al., Interpretable Deep Learning under Fire, USENIX Security 2020, section 3.2: h(z) =
     z / sqrt(z² + tau), plus 1 where z < 0.
     """
-    with _relu_rule(_ReluRule(tau=tau)):
+    with _relu_rule(ReluRule(tau=tau)):
         yield
 
 
@@ -248,7 +180,7 @@ def softplus_relu(beta: float) -> Iterator[None]:
 
     Source: Dombrowski et al., Explanations Can Be Manipulated and Geometry is to Blame, NeurIPS 2019, section 3.
     """
-    with _relu_rule(_ReluRule(beta=beta)):
+    with _relu_rule(ReluRule(beta=beta)):
         yield
 
 
@@ -262,7 +194,7 @@ def wide_relu(width: float = 1.0) -> Iterator[None]:
     Args:
         width: of the smooth step, as a share of the root mean square of the rectifier's input for each image.
     """
-    with _relu_rule(_smoothed_as_outside(_ReluRule(width=width))):
+    with _relu_rule(_smoothed_as_outside(ReluRule(width=width))):
         yield
 
 
@@ -276,7 +208,21 @@ def guided_relu(*, width: float | None = None) -> Iterator[Seen]:
     Args:
         width: give the unit step the derivative of a smooth step of this width (see `wide_relu`); None leaves it zero.
     """
-    with _relu_rule(_smoothed_as_outside(_ReluRule(positive=True, width=width))) as seen:
+    with _relu_rule(_smoothed_as_outside(ReluRule(positive=True, width=width))) as seen:
+        yield seen
+
+
+@contextmanager
+def secant_relu(*, width: float | None = None) -> Iterator[Seen]:
+    """Let every rectifier in the block pass back its output over its input, so that both have the same relevance.
+
+    That differs from the gradient beyond a cap only. The backward pass must run inside the block. Inside `smooth_relu`,
+    the smooth step h replaces the unit step. Yields what was seen (see `Seen`).
+
+    Args:
+        width: give the unit step the derivative of a smooth step of this width (see `wide_relu`); None leaves it zero.
+    """
+    with _relu_rule(_smoothed_as_outside(ReluRule(secant=True, width=width))) as seen:
         yield seen
 
 
@@ -289,5 +235,5 @@ def deconv_relu() -> Iterator[Seen]:
     Source: Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014. Yields what was seen
     (see `Seen`).
     """
-    with _relu_rule(_ReluRule(positive=True, masked=False)) as seen:
+    with _relu_rule(ReluRule(positive=True, masked=False)) as seen:
         yield seen
