@@ -8,15 +8,19 @@ from data is a class, and is exported under its name in the catalogue too.
 from underfire.interpreters.cam import cam
 from underfire.interpreters.counterfactual import counterfactual
 from underfire.interpreters.deconvnet import deconvnet
+from underfire.interpreters.deep_lift import deep_lift
 from underfire.interpreters.grad_cam import grad_cam
 from underfire.interpreters.grad_cam_pp import grad_cam_pp
 from underfire.interpreters.gradient import gradient
 from underfire.interpreters.gradient_input import gradient_input
 from underfire.interpreters.guided_backprop import guided_backprop
 from underfire.interpreters.guided_grad_cam import guided_grad_cam
+from underfire.interpreters.hires_cam import hires_cam
 from underfire.interpreters.integrated_gradients import integrated_gradients
+from underfire.interpreters.layer_cam import layer_cam
 from underfire.interpreters.leave_one_out import leave_one_out
 from underfire.interpreters.lime import LimeFit, lime, lime_fit, lime_stability
+from underfire.interpreters.lrp import lrp
 from underfire.interpreters.mask import MaskGame, mask, mask_game, mask_step
 from underfire.interpreters.nearest_neighbours import NearestNeighbours
 from underfire.interpreters.occlusion import occlusion
@@ -40,17 +44,21 @@ __all__ = [
     "cam",
     "counterfactual",
     "deconvnet",
+    "deep_lift",
     "grad_cam",
     "grad_cam_pp",
     "gradient",
     "gradient_input",
     "guided_backprop",
     "guided_grad_cam",
+    "hires_cam",
     "integrated_gradients",
+    "layer_cam",
     "leave_one_out",
     "lime",
     "lime_fit",
     "lime_stability",
+    "lrp",
     "mask",
     "mask_game",
     "mask_step",
