@@ -86,6 +86,8 @@ class InterpreterFacts(Facts):
         per_pixel: whether it makes one forward pass for every pixel.
         detailed: a function `(model, x, y, **options)` that returns the map, and numbers `[B]` by name that say how
             good it is.
+        unrolled: a class whose objects run the optimisation that makes the map, a few steps at a time, and carry a
+            graph to the input (see `attacks.adv2.bilevel.Unrolled`); None if no optimisation makes it.
     """
 
     family: str = ""
@@ -95,6 +97,7 @@ class InterpreterFacts(Facts):
     complete: bool = False
     per_pixel: bool = False
     detailed: Callable[..., tuple[Any, dict[str, Any]]] | None = None
+    unrolled: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY, resolve_chunk
+from underfire.attribution.gradients import check_double_backward
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.errors import InputError, ModelError
 from underfire.hooks import folded, frozen
-from underfire.interpreters.mask.game import MaskGame, mask_game, mask_step
+from underfire.interpreters.mask.game import MaskGame, mask_game
+from underfire.interpreters.mask.steps import mask_step
+from underfire.interpreters.mask.unrolled import UnrolledMask
 from underfire.validate import default_generator, require_finite
 
 _LEAST = 1e-4  # probability that the whole image must change
@@ -46,6 +49,7 @@ def detailed(model: nn.Module, x: Tensor, y: Tensor, **options: Any) -> tuple[Te
     differentiable=False,
     second_order=True,
     detailed=detailed,
+    unrolled=UnrolledMask,
 )
 def mask(
     model: nn.Module,
@@ -60,12 +64,13 @@ def mask(
     cells: int | None = None,
     chunk: int | None = None,
     memory: float = MEMORY,
+    double_backward: str = "finite_difference",
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Find the smallest region whose blurring makes class `y` improbable, or which alone keeps it probable.
 
     Every image has its own mask, objective and state of Adam; images only share the passes. The map is not
-    differentiable in `x`; an attack on it differentiates single steps (see `mask_step`).
+    differentiable in `x`; an attack on it differentiates single steps (see `mask_step`), as `double_backward` says.
 
     The published implementations differ, and `variant` selects one: `"fong"` (the authors'), `"adv2_v1"` and
     `"adv2_v2"` (the two of ADV², which attacks the second), `"gildenblat"` (the first in PyTorch). Their constants are
@@ -97,6 +102,7 @@ def mask(
         raise InputError(f"steps must be >= 0, got {steps}")
     if not 0 < step_size < float("inf"):
         raise InputError(f"step_size must be a positive length, such as 0.1, got {step_size:g}")
+    check_double_backward(double_backward)
     source = default_generator(generator, x.device)
     seed = int(torch.randint(2**62, (), generator=source, device=source.device))  # every chunk begins with it
 
@@ -115,7 +121,7 @@ def mask(
                 m, state = mask_step(current, m, state, drawn=current.draw(source_of_chunk), step_size=step_size)
                 if number == 0:
                     require_finite(m)  # fail at once, not after hundreds of steps
-        masks.append(require_finite(m if current.preserve else 1 - m))
+        masks.append(require_finite(current.shown(m)))
     return torch.cat(masks)
 
 
