@@ -172,7 +172,7 @@ def _aim(
         if entry is not None:
             raise SpecError(f"{path!r}: {method.name} is not aimed at an explanation; adv2 is")
         return None
-    usable_here = [card.name for card in cards("interpreter") if card.facts.differentiable]
+    usable_here = [card.name for card in cards("interpreter") if card.facts.steerable]
     if entry is None:
         choices = ", ".join(usable_here)
         raise SpecError(f"{path!r} is missing: {method.name} is aimed at an explanation, one of {choices}")
@@ -180,7 +180,7 @@ def _aim(
         named = [other for other in known.values() if other.name == entry.name]
         entry = known.get(entry.name) or (named[0] if len(named) == 1 else entry)
     entry = complete_interpreter(entry, path)
-    if not entry.card.facts.differentiable:
+    if not entry.card.facts.steerable:
         reason = f"{entry.name} is not differentiable, so {method.name} cannot attack it"
         raise SpecError(f"{path!r}: {reason}; use one of {', '.join(usable_here)}")
     return entry

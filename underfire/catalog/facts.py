@@ -87,7 +87,7 @@ class InterpreterFacts(Facts):
         detailed: a function `(model, x, y, **options)` that returns the map, and numbers `[B]` by name that say how
             good it is.
         unrolled: a class whose objects run the optimisation that makes the map, a few steps at a time, and carry a
-            graph to the input (see `attacks.adv2.bilevel.Unrolled`); None if no optimisation makes it.
+            graph to the input (see `attacks.adv2.scheme.Unrolled`); None if no optimisation makes it.
     """
 
     family: str = ""
@@ -98,6 +98,11 @@ class InterpreterFacts(Facts):
     per_pixel: bool = False
     detailed: Callable[..., tuple[Any, dict[str, Any]]] | None = None
     unrolled: Callable[..., Any] | None = None
+
+    @property
+    def steerable(self) -> bool:
+        """Return whether an attack with gradients can steer the map."""
+        return self.differentiable or self.unrolled is not None
 
 
 @dataclass(frozen=True, kw_only=True)

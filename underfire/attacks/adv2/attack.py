@@ -12,12 +12,14 @@ from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.moves import Move
 from underfire.ascent.objectives import Interpreter, Objective, cross_entropy, margin
 from underfire.ascent.step import Step
-from underfire.ascent.step_rules import StepSize, linear
+from underfire.ascent.step_rules import StepSize
 from underfire.ascent.target_maps import Clean, TargetMap, target_maps
 from underfire.ascent.threats import Threat
+from underfire.attacks.adv2.bilevel import bilevel
 from underfire.attacks.adv2.direct import direct
 from underfire.attacks.adv2.framework import encoder_term, framework
 from underfire.attacks.adv2.plan import Plan, loop_of
+from underfire.attacks.adv2.scheme import Bilevel
 from underfire.attacks.adv2.weights import Weights, weight_schedule
 from underfire.catalog import Card, card
 from underfire.domains import check_inputs, domain_of
@@ -62,6 +64,7 @@ def adv2(
     tau: float | None = None,
     pool: int = 1,
     mask: Tensor | None = None,
+    scheme: Bilevel | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
     """Change the prediction while the explanation stays as it is, or becomes a given map.
@@ -73,7 +76,8 @@ def adv2(
     likeliest class other than `y` after the warm start becomes the goal.
 
     Args:
-        interpreter: `(model, x, classes) -> [B, 1, h, w]`, differentiable in `x`. A step on a mean of gradients asks
+        interpreter: `(model, x, classes) -> [B, 1, h, w]`, differentiable in `x`, or an optimisation whose
+            steps are, as MASK (see `attacks.adv2.bilevel`). A step on a mean of gradients asks
             for every gradient twice; `integrated_gradients` and `smooth_grad` have an option, `derivative_steps` and
             `derivative_samples`, with which only a few are asked for again, at a higher loss after as many steps.
         target: the map that the explanation should become: maps `[B, 1, h, w]`, or a rule that makes them, such as
@@ -86,7 +90,9 @@ def adv2(
         warm_steps: number of steps of the warm start; 0 leaves it out.
         step_size: None is a step that falls linearly from twice the usual step to a tenth of it, because maps do not
             settle under a constant step. The usual step is 1/255 for L-infinity (as in the paper), 10/255 for a patch,
-            and a tenth of eps for L2 and flow fields; the warm start always uses the usual step.
+            and a tenth of eps for L2 and flow fields; the warm start always uses the usual step. For an interpreter
+            that optimises its map, it is the length in L2 of a step on the prediction, and None is such that all steps
+            go as far as the authors' 1,000.
         move: how gradients are used after the warm start; None is the plain gradient, as in the paper, and Adam for a
             flow field, as in StAdv.
         weight: weight of the map loss; a pair changes linearly from the first number to the second over the steps, and
@@ -103,6 +109,8 @@ def adv2(
         tau: width of the smoothing of ReLU's derivative; None is 1e-4 if the interpreter is itself a gradient whose
             derivative is taken exactly, and no smoothing otherwise; 0 never smooths.
         pool: side of the squares, in pixels of the map, over which both maps are averaged before they are compared.
+        scheme: constants of the loop that attacks an interpreter that optimises its map, such as MASK (see
+            `attacks.adv2.bilevel`); None is those of the authors.
     """
     domain_of(model).require_images("adv2")
     if steps < 1 or warm_steps < 0:
@@ -111,7 +119,7 @@ def adv2(
     if goal is not None and not keep_class:
         check_goal(y, goal)
     interpreter = _object(interpreter)
-    loop = loop_of(interpreter, direct)
+    loop = loop_of(interpreter, direct, bilevel)
     base = framework(norm, eps, mask, threat, flow_weight)
     threat = base.threat.in_domain(domain_of(model))
     threat.check(x)
@@ -150,11 +158,13 @@ def adv2(
             weight=schedule,
             also=sum(more[1:], more[0]) if more else None,
             steps=steps,
-            step_size=linear(2 * base.step_size, base.step_size / 10) if step_size is None else step_size,
+            step_size=step_size,
+            usual=base.step_size,
             move=base.move if move is None else move,
             confidence=confidence,
             tau=tau,
             pool=pool,
+            scheme=scheme or Bilevel(),
             generator=generator,
         )
         return loop(plan)

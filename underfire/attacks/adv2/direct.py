@@ -8,6 +8,7 @@ from torch import Tensor
 
 from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.objectives import Interpreter, keep_map
+from underfire.ascent.step_rules import linear
 from underfire.attacks.adv2.plan import Plan
 from underfire.catalog import InterpreterFacts, facts_of
 from underfire.hooks import smooth_relu
@@ -19,7 +20,8 @@ def direct(plan: Plan) -> Tensor:
     objective = plan.prediction + plan.weight * keep_map(plan.interpreter, plan.target, pool=plan.pool)
     if plan.also is not None:
         objective = objective + plan.also
-    both = Recipe(objective, plan.threat, step_rule=plan.step_size, move=plan.move, rank=plan.rank)
+    rule = linear(2 * plan.usual, plan.usual / 10) if plan.step_size is None else plan.step_size
+    both = Recipe(objective, plan.threat, step_rule=rule, move=plan.move, rank=plan.rank)
     with _smoothed(plan.interpreter, plan.tau), checked_at_end():
         return ascend(
             plan.model, plan.x, plan.y, both, goal=plan.goal, steps=plan.steps, z=plan.z, generator=plan.generator

@@ -13,6 +13,7 @@ from underfire.ascent.objectives import Interpreter, Objective
 from underfire.ascent.step import Step
 from underfire.ascent.step_rules import StepSize
 from underfire.ascent.threats import Threat
+from underfire.attacks.adv2.scheme import Bilevel
 from underfire.catalog import card_behind, cards
 from underfire.errors import Unsupported
 
@@ -35,11 +36,13 @@ class Plan:
         also: further terms of the objective, such as a detector's hinge or the smoothness of a flow field; None is
             none.
         steps: number of steps.
-        step_size: the size of each step.
+        step_size: the size of each step; None leaves the choice to the loop.
+        usual: the size of a step of the warm start.
         move: how gradients are used.
         confidence: probability of the goal above which iterates are compared by everything but the prediction.
         tau: width of the smoothing of ReLU's derivative; None leaves the choice to the loop.
         pool: side of the squares over which maps are averaged before they are compared.
+        scheme: the constants of the loop for interpreters that optimise their maps.
         generator: source of every random number.
     """
 
@@ -55,11 +58,13 @@ class Plan:
     weight: Callable[[float], float]
     also: Objective | None
     steps: int
-    step_size: StepSize
+    step_size: StepSize | None
+    usual: float | Tensor
     move: Move
     confidence: float
     tau: float | None
     pool: int
+    scheme: Bilevel
     generator: Generator
 
     def rank(self, step: Step, value: Tensor) -> Tensor:
@@ -80,27 +85,22 @@ class Plan:
 Loop = Callable[[Plan], Tensor]
 """A function that runs the second phase and returns the adversarial images."""
 
-LOOPS: dict[str, Loop] = {}
-"""Loops by name of the interpreter, for interpreters whose map is the result of an optimisation of its own."""
-
 
 def attackable() -> list[str]:
-    """Return the names of the interpreters that ADV² attacks: differentiable ones, and those with a loop."""
-    maps = (card for card in cards("interpreter") if card.facts.gives == "map")
-    return [card.name for card in maps if card.facts.differentiable or card.name in LOOPS]
+    """Return the names of the interpreters that ADV² attacks: differentiable ones, and those that can be unrolled."""
+    return [card.name for card in cards("interpreter") if card.facts.gives == "map" and card.facts.steerable]
 
 
-def loop_of(interpreter: Interpreter, default: Loop) -> Loop:
-    """Return the loop that attacks an interpreter.
+def loop_of(interpreter: Interpreter, direct: Loop, bilevel: Loop) -> Loop:
+    """Return the loop that attacks an interpreter: `bilevel` if it can be unrolled, and `direct` otherwise.
 
     Raises:
-        Unsupported: the card of the interpreter says that its map is not differentiable, and it has no loop.
+        Unsupported: the card of the interpreter says that its map is not differentiable, and it cannot be unrolled.
     """
     card = card_behind(interpreter)
-    name = "" if card is None else card.name
-    if card is not None and not card.facts.differentiable and name not in LOOPS:
+    if card is not None and not card.facts.steerable:
         raise Unsupported(
-            f"{name} is not differentiable, so adv2 cannot attack it; it attacks {', '.join(attackable())}; "
+            f"{card.name} is not differentiable, so adv2 cannot attack it; it attacks {', '.join(attackable())}; "
             "adv2_black_box needs no gradient"
         )
-    return LOOPS.get(name, default)
+    return direct if card is None or card.facts.unrolled is None else bilevel

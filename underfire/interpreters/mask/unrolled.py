@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from underfire.ascent.step import take
 from underfire.attribution.chunks import MEMORY, resolve_chunk
-from underfire.interpreters.mask.game import mask_game
-from underfire.interpreters.mask.steps import mask_step
+from underfire.interpreters.mask.game import MaskGame, mask_game
+from underfire.interpreters.mask.steps import ADAM, mask_step
 
 _OF_GAME = ("variant", "game", "fill", "cells")
 _COUNT = 100  # steps that Adam counts after a restart, so that its averages are hardly corrected for their short past
@@ -29,7 +30,8 @@ class UnrolledMask:
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator, **options: Any) -> None:
         self.model, self.y, self.generator, self.options = model, y, generator, options
         self.game = self._play(x)
-        self.m, self.memory = self.game.start(), None
+        self.m = self.game.start()
+        self.memory: Any = ADAM.init(self.m)
 
     @staticmethod
     def chunk(model: nn.Module, x: Tensor, *, ahead: int, **options: Any) -> int:
@@ -78,9 +80,9 @@ class UnrolledMask:
     def take(self, rows: Tensor) -> None:
         """Keep the images at `rows`, int64 `[M]`."""
         self.game, self.y, self.m = self.game.take(rows), self.y[rows], self.m[rows]
-        self.memory = tuple(part[rows] for part in self.memory)
+        self.memory = take(self.memory, rows)
 
-    def _play(self, x: Tensor) -> Any:
+    def _play(self, x: Tensor) -> MaskGame:
         chosen = {name: self.options[name] for name in _OF_GAME if name in self.options}
         with torch.no_grad():
             return mask_game(self.model, x.detach(), self.y, **chosen)

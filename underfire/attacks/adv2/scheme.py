@@ -1,0 +1,56 @@
+"""The constants of the bilevel scheme of ADV², and what it asks of an interpreter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from underfire.validate import at_least, at_least_one
+
+
+@dataclass(frozen=True)
+class Bilevel:
+    """The constants of the bilevel scheme; the defaults are those of the authors' code, where nothing else is said.
+
+    Attributes:
+        follow: steps on the map, for which the image is constant, before each step on the image.
+        ahead: further steps on the map, which are differentiated. The map loss is the mean over the maps after each.
+        reset: after so many steps on the image, the whole optimisation is run. Its map is the one that counts, and the
+            steps on the map go on from it.
+        lengths: how many lengths of the step against the map loss are tried, equally spaced up to the longest. The
+            authors bisect ten times, which takes ten passes, one after the other.
+        longest: the longest such step, as a multiple of the step on the prediction.
+        last: the same in the last tenth of the steps.
+        enough: map loss after the whole optimisation at which an image is finished. The authors do not stop early.
+    """
+
+    follow: int = 4
+    ahead: int = 4
+    reset: int = 50
+    lengths: int = 10
+    longest: float = 1.6
+    last: float = 0.8
+    enough: float = 1e-4
+
+    def __post_init__(self) -> None:
+        at_least(0, follow=self.follow, longest=self.longest, last=self.last, enough=self.enough)
+        at_least_one(ahead=self.ahead, reset=self.reset, lengths=self.lengths)
+
+
+class Unrolled(Protocol):
+    """The optimisation that makes the maps of a batch of images; a card of an interpreter names it as `unrolled`.
+
+    It is made by `(model, x, y, *, generator, **options)` with the options of the interpreter, and begins at the first
+    maps of `x`. The generator is on the CPU.
+    """
+
+    def unroll(self, x: Tensor, steps: int, ahead: int) -> list[Tensor]:
+        """Take `steps + ahead` steps, and return the maps after each of the last `ahead`, with a graph to `x`."""
+
+    def restart(self, x: Tensor, maps: Tensor) -> None:
+        """Go on from the maps that the whole optimisation found for `x`."""
+
+    def take(self, rows: Tensor) -> None:
+        """Keep the images at `rows`, int64 `[M]`."""
