@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import underfire as uf
 from tests.networks import build_network, rand, randn, seeded
@@ -160,28 +159,6 @@ def test_a_restart_goes_on_from_the_given_maps(case):
     assert torch.equal(unrolled.memory[0], mean / 2)
     assert torch.equal(unrolled.memory[1], square / 4)
     assert (unrolled.memory[2] == 100).all()
-
-
-class Scalars(TorchDispatchMode):
-    """Count the numbers that are read from tensors, each of which makes the host wait for the device."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += "_local_scalar_dense" in str(func)
-        return func(*args, **(kwargs or {}))
-
-
-def test_no_step_waits_for_the_device(case):
-    model, x, y, goal = case
-    shown, counts = partial(mask, steps=2, **GAME), []
-    for number in (1, 3):
-        with Scalars() as scalars:
-            uf.attacks.adv2(
-                model, x, y, interpreter=shown, goal=goal, steps=number, warm_steps=0, scheme=Bilevel(1, 1, lengths=2)
-            )
-        counts.append(scalars.count)
-    assert counts[0] == counts[1]
 
 
 def test_an_image_is_attacked_alike_alone_and_in_chunks(case):

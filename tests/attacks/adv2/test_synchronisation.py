@@ -43,11 +43,11 @@ def waits_of_a_step(small: Case, goal: torch.Tensor | None, **options: Any) -> i
 
 
 @pytest.mark.parametrize(
-    "name", ["cam", "grad_cam", "grad_cam_pp", "gradient", "gradient_input", "guided_backprop", "rts"]
+    "name", ["cam", "grad_cam", "grad_cam_pp", "gradient", "gradient_input", "guided_backprop", "mask", "rts"]
 )
 def test_a_step_on_an_interpreter(small: Case, name: str) -> None:
     card = uf.find("interpreter", name)
-    interpreter = card.with_options()
+    interpreter = card.with_options(**{"steps": 2} if name == "mask" else {})
     if card.fitted:
         interpreter.fit(small.model, Dataset("known", KnownImages()), selector_steps=2, steps=1, batch_size=4)
     assert waits_of_a_step(small, small.goal, interpreter=interpreter, eps=0.1) == 0
