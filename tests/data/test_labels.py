@@ -31,10 +31,10 @@ def made(*labels: str) -> Dataset:
 def test_classes_are_put_in_the_models_order_by_name() -> None:
     fitted = made("ant", "bee", "cow").ordered_as(["cow", "elk", "ant", "bee"])
     assert fitted[:].y.tolist() == [2, 3, 0, 2, 3, 0] and fitted.labels == ("cow", "elk", "ant", "bee")
-    assert fitted.by_name and len(fitted.notes) == 1
+    assert len(fitted.notes) == 1
     assert fitted.subset(4, seed=1).shard(0, 2).labels == fitted.labels
     same = made("ant", "bee", "cow").ordered_as(["ant", "bee", "cow"])
-    assert same.by_name and same.notes == () and same[:].y.tolist() == [0, 1, 2, 0, 1, 2]
+    assert same.notes == () and same[:].y.tolist() == [0, 1, 2, 0, 1, 2]
     assert fitted.fingerprint() != same.fingerprint() == made().fingerprint()
 
 
@@ -52,7 +52,7 @@ def test_names_on_one_side_only_leave_the_order_and_are_said(
 ) -> None:
     fitted = made(*data).ordered_as(model)
     assert fitted[:].y.tolist() == [0, 1, 2, 0, 1, 2] and fitted.labels == ("ant", "bee", "cow")
-    assert not fitted.by_name and "'ant', 'bee', 'cow'" in fitted.notes[0]
+    assert "'ant', 'bee', 'cow'" in fitted.notes[0]
 
 
 def test_no_names_at_all() -> None:

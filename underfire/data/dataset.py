@@ -55,7 +55,6 @@ class Dataset:
     Attributes:
         labels: names of the classes; None if they are not known.
         labelled: whether the labels of the images are known; without them, `answered_by` must be called first.
-        by_name: whether the labels are known to be the model's classes, because their names were compared.
         notes: what a reader of results on the data must know, as sentences.
     """
 
@@ -65,7 +64,6 @@ class Dataset:
         self.name = name
         self.labels = source.labels and tuple(map(classes.printable, source.labels))
         self.labelled: bool = getattr(source, "labelled", True)
-        self.by_name = False
         self.notes: tuple[str, ...] = getattr(source, "notes", ())
         self._source = source
         self._index = torch.arange(len(source)) if index is None else index
@@ -204,9 +202,10 @@ class Dataset:
         if not failures:
             return self
         left = torch.tensor([i for i in range(len(self)) if i not in failures], dtype=torch.int64)
-        lost = f"Left out, because they cannot be read: {len(failures)} of {len(self)} images"
+        verb = "is" if len(failures) == 1 else "are"
+        lost = f"{len(failures)} of {len(self)} images cannot be read and {verb} left out"
         chosen = self._select(left, f"readable={len(left)}")
-        return chosen._with(notes=(*self.notes, f"{lost}: {unreadable(list(failures.values()), len(self), most=3)}."))
+        return chosen._with(notes=(*self.notes, f"{lost}: {_listed(list(failures.values()), most=3)}."))
 
     def _failures(self) -> tuple[dict[int, str], Counter[tuple[int, int]]]:
         """Return why images cannot be read, by their place, and the heights and widths of the others."""
@@ -229,10 +228,9 @@ class Dataset:
         new = torch.tensor(order, dtype=torch.int64)
         new = new if self._order is None else new[self._order]
         moved = bool((new != torch.arange(len(new))).any())
-        by_model = whose == _MODEL
-        noted = (*self.notes, _BY_NAME) if moved and by_model else self.notes
+        noted = (*self.notes, _BY_NAME) if moved and whose == _MODEL else self.notes
         selections = (*self._selections, f"classes={order}") if moved else self._selections
-        return self._with(labels=names, _order=new, by_name=by_model, notes=noted, _selections=selections)
+        return self._with(labels=names, _order=new, notes=noted, _selections=selections)
 
     def _select(self, order: Tensor, description: str) -> Dataset:
         return self._with(_index=self._index[order], _selections=(*self._selections, description))
@@ -278,12 +276,16 @@ def stack(images: Sequence[Tensor], ids: Sequence[str]) -> Tensor:
     return torch.stack(list(images))
 
 
-def unreadable(failures: Sequence[str], of: int, most: int = 20) -> str:
-    """Return one line about all images that cannot be read; of more than `most`, the others are counted."""
-    if len(failures) == 1:
-        return failures[0]
+def unreadable(failures: Sequence[str], of: int) -> str:
+    """Return one line about all of `of` images that cannot be read."""
+    count = f"{len(failures)} of {of} images cannot be read: " if len(failures) > 1 else ""
+    return f"{count}{_listed(failures, most=20)}"
+
+
+def _listed(failures: Sequence[str], most: int) -> str:
+    """Return the first `most` failures in one line, and how many more there are."""
     more = f"; and {len(failures) - most} more" if len(failures) > most else ""
-    return f"{len(failures)} of {of} images cannot be read: {'; '.join(failures[:most])}{more}"
+    return f"{'; '.join(failures[:most])}{more}"
 
 
 def boxes(mask: Tensor) -> Tensor:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from underfire.data.dataset import Dataset, draw, stack
-from underfire.data.images import from_pillow
+from underfire.data.images import AS_IT_IS, Reading
+from underfire.data.items import class_names, parts, read_item, read_label, read_numbers
 from underfire.data.uris import load
 from underfire.errors import DataError
 from underfire.records import Batch
-
-_INPUTS, _LABELS = ("x", "image", "img", "input", "pixel_values"), ("y", "label", "labels", "fine_label", "target")
 
 
 class InMemory:
@@ -58,31 +56,25 @@ def from_objects(data: Any, *, n: int | None = None, seed: int = 0) -> Dataset:
         return load(data, n=n, seed=seed)
     if isinstance(data, Dataset):
         return data if n is None else data.subset(n, seed)
-    name, labels = f"object:{type(data).__name__}", getattr(data, "classes", None)
+    name, names = f"object:{type(data).__name__}", class_names(data)
     if isinstance(data, Batch):
         batch = data
     elif _is_pair(data):
         batch = _batch(data)
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         chosen = range(len(data)) if n is None else draw(name, len(data), n, seed).tolist()
-        return Dataset(name, InMemory(_collected(data[i] for i in chosen), _names(labels)))
+        return Dataset(name, InMemory(_collected((data[i] for i in chosen), names), names))
     elif isinstance(data, Iterable):
-        found = _collected(data if n is None else _first(data, n))
+        found = _collected(data if n is None else _first(data, n, names), names)
         if n is not None and len(found) < n:
             raise DataError(f"{type(data).__name__} yields {len(found)} images, fewer than n={n}")
-        return Dataset(name, InMemory(found if n is None else found.take(torch.arange(n)), _names(labels)))
+        return Dataset(name, InMemory(found if n is None else found.take(torch.arange(n)), names))
     else:
         raise DataError(
             f"data must be a Dataset, a DataLoader, a Batch, a pair (x, y) or a URI, got {type(data).__name__}"
         )
     dataset = Dataset(name, InMemory(batch.to("cpu")))
     return dataset if n is None else dataset.subset(n, seed)
-
-
-def _names(labels: Any) -> tuple[str, ...] | None:
-    """Return the names of classes that a data set of torchvision states, or None."""
-    known = isinstance(labels, Sequence) and not isinstance(labels, str) and all(isinstance(k, str) for k in labels)
-    return tuple(labels) if known and labels else None
 
 
 def _is_pair(data: Any) -> bool:
@@ -92,31 +84,31 @@ def _is_pair(data: Any) -> bool:
     return isinstance(data, tuple) or (hasattr(data[0], "shape") and hasattr(data[1], "shape") and data[1].ndim == 1)
 
 
-def _first(data: Iterable[Any], n: int) -> Iterator[Any]:
+def _first(data: Iterable[Any], n: int, names: Sequence[str] | None) -> Iterator[Any]:
     """Yield items until they hold `n` images."""
     count = 0
     for item in data:
         yield item
-        count += len(_batch(item))
+        count += len(_batch(item, names))
         if count >= n:
             return
 
 
-def _collected(items: Iterable[Any]) -> Batch:
+def _collected(items: Iterable[Any], names: Sequence[str] | None) -> Batch:
     """Return all images of items, each of which is an image or a batch, as one batch."""
-    parts = [_batch(item) for item in items]
-    if not parts:
+    found = [_batch(item, names) for item in items]
+    if not found:
         raise DataError("the data holds no image")
-    ids = _ids(sum(map(len, parts)))
-    images = [image for part in parts for image in part.x]
-    return Batch(stack(images, ids), torch.cat([part.y for part in parts]), ids)
+    ids = _ids(sum(map(len, found)))
+    images = [image for part in found for image in part.x]
+    return Batch(stack(images, ids), torch.cat([part.y for part in found]), ids)
 
 
 def _ids(count: int) -> tuple[str, ...]:
     return tuple(f"{i:0{len(str(count))}d}" for i in range(count))
 
 
-def _batch(item: Any) -> Batch:
+def _batch(item: Any, names: Sequence[str] | None = None) -> Batch:
     """Return an item, `(x, y)` of one image or of several, as a batch.
 
     Raises:
@@ -124,55 +116,28 @@ def _batch(item: Any) -> Batch:
     """
     if isinstance(item, Batch):
         return item.to("cpu")
-    if isinstance(item, Mapping):
-        found = [next((item[key] for key in keys if key in item), None) for keys in (_INPUTS, _LABELS)]
-        if any(part is None for part in found):
-            raise DataError(f"an item needs an image ({', '.join(_INPUTS)}) and a label, it has {', '.join(item)}")
-        item = found
-    if not isinstance(item, Sequence) or len(item) < 2:
+    image, label = parts(item)
+    if label is None:
         raise DataError(f"an item must be a pair of an image and its label, got {type(item).__name__}")
-    y = _labels(item[1])
-    x = _images(item[0], several=y.dim() == 1)
-    if y.dim() == 0:
-        x, y = x[None], y[None]
+    if not _is_many(label):
+        return Batch(_image(image)[None], torch.tensor([read_label(label, names, "an image")]), _ids(1))
+    numbers = label.tolist() if hasattr(label, "tolist") else label
+    y = torch.tensor([read_label(number, names, "an image") for number in numbers], dtype=torch.int64)
+    if isinstance(image, (list, tuple)):
+        x = stack([_image(part) for part in image], _ids(len(image)))
+    else:
+        x = read_numbers(image, 4, "several images")
     if len(x) != len(y):
         raise DataError(f"there are {len(x)} images and {len(y)} labels")
-    return Batch(x, y, _ids(len(x)))
+    return Batch(x, y, _ids(len(y)))
 
 
-def _labels(value: Any) -> Tensor:
-    """Return labels as int64, one `[]` or several `[B]`.
-
-    Raises:
-        DataError: they are not whole numbers.
-    """
-    try:
-        y = torch.as_tensor(value).cpu()
-    except (TypeError, ValueError, RuntimeError):
-        raise DataError(f"labels must be whole numbers, got {value!r:.80}") from None
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool or y.dim() > 1:
-        raise DataError(f"labels must be whole numbers, one per image, got {y.dtype} {tuple(y.shape)}")
-    return y.long()
+def _image(value: Any) -> Tensor:
+    """Return one image as a tensor `[C, H, W]`; a Pillow image in grey has one channel."""
+    grey = isinstance(value, Image.Image) and value.mode in ("1", "L")
+    return read_item(value, "an image", Reading(mode="L") if grey else AS_IT_IS)
 
 
-def _images(value: Any, *, several: bool) -> Tensor:
-    """Return images as float32 or float64, uint8 divided by 255; arrays and Pillow images get their channels first.
-
-    Raises:
-        DataError: they are not arrays of numbers.
-    """
-    if several and isinstance(value, (list, tuple)):
-        images = [_images(part, several=False) for part in value]
-        return stack(images, _ids(len(images)))
-    if isinstance(value, Image.Image):
-        image = from_pillow(value, name="an image")
-        return image.mean(0, keepdim=True) if value.mode in ("L", "1") else image
-    try:
-        x = torch.as_tensor(value).cpu()
-    except (TypeError, ValueError, RuntimeError):
-        raise DataError(f"an image must be a tensor, an array or a Pillow image, got {type(value).__name__}") from None
-    if isinstance(value, np.ndarray) and x.dtype == torch.uint8 and x.dim() == 3 + several and x.shape[-1] in (1, 3):
-        x = x.movedim(-1, -3)  # as Pillow and OpenCV store images
-    if x.dtype == torch.uint8:
-        return x.float() / 255
-    return x if x.dtype == torch.float64 else x.float()
+def _is_many(label: Any) -> bool:
+    """Return whether labels are those of several images: a list, or a tensor or an array of one dimension."""
+    return isinstance(label, (list, tuple)) or getattr(label, "ndim", 0) > 0

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from underfire import own_code
-from underfire.data.images import AS_IT_IS, MAX_BYTES, Reading, from_pillow, gather
+from underfire.data.images import AS_IT_IS, MAX_BYTES, Reading, gather
+from underfire.data.items import class_names, parts, read_item, read_label
 from underfire.errors import DataError, UnderfireError
 from underfire.records import Batch
 
 
 class Pairs:
-    """A sequence of pairs `(image, label)`, or of images without labels.
+    """A sequence of pairs `(image, label)`, of mappings with these two, or of images without labels.
 
-    An image is a Pillow image, a tensor `[C, H, W]` or an array `[H, W]` or `[H, W, C]`; bytes, or numbers in `[0, 1]`.
+    `underfire.data.items` says what an image and a label may be.
 
     Args:
         items: the sequence.
@@ -36,7 +35,7 @@ class Pairs:
         self._items, self._kind, self._reading = items, kind, reading
         self.labels = tuple(map(str, labels)) if labels else None
         self._length = len(items)
-        self.labelled = self._length == 0 or isinstance(_item(items, 0, kind), (tuple, list))
+        self.labelled = self._length == 0 or parts(_item(items, 0, kind))[1] is not None
 
     def __len__(self) -> int:
         return self._length
@@ -47,13 +46,12 @@ class Pairs:
         labels = torch.full((len(index),), -1)
 
         def image(i: int) -> Tensor:
-            found = _item(self._items, index[i], ids[i])
+            found, label = parts(_item(self._items, index[i], ids[i]))
             if self.labelled:
-                if not isinstance(found, (tuple, list)) or len(found) < 2:
+                if label is None:
                     raise DataError(f"{ids[i]!r} must be a pair (image, label), got {type(found).__name__}")
-                found, label = found[:2]
-                labels[i] = _number(label, self.labels, ids[i])
-            return _tensor(found, ids[i], self._reading)
+                labels[i] = read_label(label, self.labels, ids[i])
+            return read_item(found, ids[i], self._reading)
 
         return Batch(gather(ids, image, self._reading), labels, ids)
 
@@ -66,35 +64,6 @@ def _item(items: Any, i: int, name: str) -> Any:
         raise
     except Exception as error:
         raise DataError(f"{name!r} cannot be read: {type(error).__name__}: {error}".splitlines()[0]) from error
-
-
-def _number(label: Any, labels: Sequence[str] | None, name: str) -> int:
-    """Return a label, which may be a number, an array of one number, or the name of a class, as a class number."""
-    number = label.tolist() if hasattr(label, "tolist") else label
-    if isinstance(number, list) and len(number) == 1:
-        number = number[0]
-    if isinstance(number, str) and number in (labels or ()):
-        return list(labels or ()).index(number)
-    if isinstance(number, bool) or not isinstance(number, int) or abs(number) >= 2**63:
-        raise DataError(f"the label of {name!r} must be a class number, or a name in `classes`; got {label!r:.60}")
-    return number
-
-
-def _tensor(image: Any, name: str, reading: Reading) -> Tensor:
-    """Return a Pillow image, a tensor or an array as a float tensor `[C, H, W]`; `name` is for error messages."""
-    if isinstance(image, Image.Image):
-        return from_pillow(image, name=name, reading=reading)
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3):
-        image = torch.from_numpy(image if image.ndim == 2 else image.transpose(2, 0, 1).copy())
-    if isinstance(image, Tensor) and image.dim() == 2:
-        image = image[None]
-    if not isinstance(image, Tensor) or image.dim() != 3 or image.dtype in (torch.bool, torch.complex64):
-        what = f"shape {tuple(image.shape)}" if isinstance(image, (Tensor, np.ndarray)) else type(image).__name__
-        raise DataError(f"image {name!r} is a {what}, not a Pillow image, a tensor [C, H, W] or an array of bytes")
-    reading.check(image.shape[2], image.shape[1], repr(name))
-    if reading.mode == "L" and image.shape[0] == 3:
-        image = image.float().mean(0, keepdim=True).to(image.dtype)
-    return image.detach().float() / 255 if image.dtype == torch.uint8 else image.detach().float()
 
 
 def from_python(path: str, reading: Reading, max_bytes: int = MAX_BYTES) -> Pairs:
@@ -115,15 +84,14 @@ def from_python(path: str, reading: Reading, max_bytes: int = MAX_BYTES) -> Pair
         made = own_code.call(uri, made, {}, DataError)
     if isinstance(made, DataLoader):
         made = made.dataset
-    names = getattr(made, "classes", None)
+    names = class_names(made)
     if not (hasattr(made, "__getitem__") and hasattr(made, "__len__")):
         if not isinstance(made, Iterable):
             raise DataError(f"python:{path} must be a data set of pairs (image, label), it is a {type(made).__name__}")
         with own_code.running(uri, DataError):
             made = _listed(made, path, max_bytes)
-    labels = names if isinstance(names, (list, tuple)) else None
     with own_code.running(uri, DataError):
-        return Pairs(made, labels, path.rpartition(":")[2], reading)
+        return Pairs(made, names, path.rpartition(":")[2], reading)
 
 
 def _listed(items: Iterable[Any], path: str, max_bytes: int) -> list[Any]:
@@ -131,7 +99,7 @@ def _listed(items: Iterable[Any], path: str, max_bytes: int) -> list[Any]:
     found: list[Any] = []
     size = 0
     for item in items:
-        image = item[0] if isinstance(item, (tuple, list)) and item else item
+        image, _ = parts(item)
         size += getattr(image, "nbytes", 0) or 4 * getattr(image, "width", 0) * getattr(image, "height", 0) or 1
         if size > max_bytes:
             raise DataError(f"python:{path} yields more than {max_bytes} bytes; max_bytes=N in the URI allows N")
