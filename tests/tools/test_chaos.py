@@ -11,10 +11,12 @@ from random import Random
 
 import pytest
 
+from tools.chaos.__main__ import experiments
 from tools.chaos.children import CRASHED, REFUSED, in_child
 from tools.chaos.faults import flip
 from tools.chaos.hostile import mutate
-from tools.chaos.page import page
+from tools.chaos.page import ROWS, page
+from tools.chaos.parts import rounds, run_parts
 from underfire.errors import InputError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -60,3 +62,31 @@ def test_a_child_can_be_killed_and_limited(tmp_path: Path) -> None:
     done = in_child(lambda: (tmp_path / "a").write_bytes(bytes(5000)), limits={resource.RLIMIT_FSIZE: 1000})
     assert done.code == CRASHED
     assert (tmp_path / "a").stat().st_size == 1000
+
+
+def test_a_part_that_fails_or_is_interrupted_costs_no_other() -> None:
+    def fails(draw: Random) -> None:
+        raise RuntimeError("no disk")
+
+    def interrupted(draw: Random) -> None:
+        raise KeyboardInterrupt
+
+    kept, said = [], list[str]()
+    parts = {"fails": fails, "one": lambda draw: draw.random(), "stopped": interrupted, "after": lambda draw: 0}
+    left = run_parts(parts, 3, said.append, lambda name, result, seconds: kept.append((name, result)))
+    assert kept == [("one", Random("3 one").random())]
+    assert left == ["fails", "stopped", "after"]
+    assert "no disk" in said[1] and said[-1].endswith("--only fails stopped after")
+
+
+def test_a_part_has_its_least_number_of_rounds() -> None:
+    assert list(rounds(0, least=3)) == [0, 1, 2]
+
+
+def test_a_child_that_fails_is_no_answer() -> None:
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        _ = in_child(lambda: 1 / 0).answer
+
+
+def test_every_part_of_the_page_is_measured() -> None:
+    assert set(ROWS) < set(experiments(1.0))

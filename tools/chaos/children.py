@@ -38,6 +38,17 @@ class Outcome:
     seconds: float
     megabytes: float
 
+    @property
+    def answer(self) -> Any:
+        """The value of a function that returned.
+
+        Raises:
+            RuntimeError: it did not; the message says how it ended.
+        """
+        if self.code != 0:
+            raise RuntimeError(f"a child process ended with code {self.code}: {self.said.strip()[-500:]}")
+        return self.value
+
 
 def in_child(
     function: Callable[[], Any],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import subprocess
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -13,6 +12,7 @@ from typing import Any
 
 from tools.chaos.audits import audit, state, tables
 from tools.chaos.children import REFUSED, in_child
+from tools.chaos.parts import rounds
 from underfire.audit.ledger import Ledger
 from underfire.audit.store import Store
 from underfire.errors import LedgerError
@@ -21,15 +21,13 @@ from underfire.errors import LedgerError
 def full_disks(draw: Random, seconds: float, expected: str) -> dict[str, Any]:
     """Run the audit where files may not become large, and on a small disk; then give it room and run it again.
 
-    A small disk is a tmpfs, which only root can mount; without it, `disks` stays 0.
+    A small disk is a tmpfs, which only root can mount; without it, `disks` stays 0. A run takes some 250 kB of it.
     """
     found = {"files": 0, "disks": 0, "one line": 0, "finished": 0, "torn": 0, "different": 0}
-    i, end = 0, time.monotonic() + seconds
-    while time.monotonic() < end:
-        i += 1
+    for i in rounds(seconds, least=4):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place, "run")
-            mounted = i % 2 == 1 and _mount(place, draw.randrange(40_000, 400_000))
+            mounted = i % 2 == 0 and _mount(place, draw.randrange(16_000, 240_000))
             limits = {} if mounted else {resource.RLIMIT_FSIZE: draw.randrange(100, 8_000)}
             try:
                 done = in_child(partial(audit, folder), limits=limits)
@@ -38,12 +36,12 @@ def full_disks(draw: Random, seconds: float, expected: str) -> dict[str, Any]:
                 found["one line"] += done.code == REFUSED and done.said.count("\n") == 1
                 if mounted:
                     subprocess.run(["mount", "-o", "remount,size=100m", place], check=True)
-                found["torn"] += len(in_child(partial(state, folder)).value["damaged"])
+                found["torn"] += len(in_child(partial(state, folder)).answer["damaged"])
                 in_child(partial(audit, folder))
-                found["different"] += in_child(partial(state, folder)).value["tables"] != expected
+                found["different"] += in_child(partial(state, folder)).answer["tables"] != expected
             finally:
                 if mounted:
-                    subprocess.run(["umount", place], check=True)
+                    subprocess.run(["umount", "--lazy", place], check=True)
     return found
 
 
@@ -59,8 +57,9 @@ def damage(draw: Random, seconds: float, expected: str) -> dict[str, Any]:
         folder = Path(place, "run")
         in_child(partial(audit, folder))
         seed, found = draw.randrange(2**32), dict[str, Any]()
-        found |= in_child(partial(_one_at_a_time, folder, seed, seconds / 2), seconds=4 * seconds).value
-        found |= in_child(partial(_repaired, folder, seed, seconds / 2, expected), seconds=4 * seconds).value
+        limit = 120 + 4 * seconds
+        found |= in_child(partial(_one_at_a_time, folder, seed, seconds / 2), seconds=limit).answer
+        found |= in_child(partial(_repaired, folder, seed, seconds / 2, expected), seconds=limit).answer
     return found
 
 
@@ -70,8 +69,7 @@ def _one_at_a_time(folder: Path, seed: int, seconds: float) -> dict[str, Any]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     kinds = ("bits", "cut", "deleted")
     found: dict[str, Any] = {"files": len(files), "unnoticed": []} | dict.fromkeys(kinds, 0)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    for _ in rounds(seconds):
         path, kind = draw.choice(files), kinds[min(2, draw.randrange(8))]
         kind = "bits" if draw.random() < 0.8 else kind
         content = path.read_bytes()
@@ -113,8 +111,7 @@ def _repaired(folder: Path, seed: int, seconds: float, expected: str) -> dict[st
     """Flip a bit in each of five files, report the rest, run the audit again, and compare."""
     draw = Random(seed + 1)
     found = {"repairs": 0, "reported": 0, "repaired": 0}
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    for _ in rounds(seconds, least=2):
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "ledger.json")
         for path in draw.sample(files, 5):
             path.write_bytes(flip(path.read_bytes(), draw))

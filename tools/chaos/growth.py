@@ -11,15 +11,15 @@ from underfire.audit.executors import cores
 from underfire.audit.run import run
 from underfire.audit.spec import parse_spec
 
-COUNTS = (100, 200, 400)
+COUNTS = (100, 200, 400, 800, 1600)
 
 
 def growth(counts: tuple[int, ...] = COUNTS) -> list[dict[str, float]]:
     """Return the seconds and the largest memory of an audit for each number of images."""
     found = []
     for count in counts:
-        done = in_child(partial(_audit, count, 0), seconds=300)
-        assert done.code == 0, done.said
+        done = in_child(partial(_audit, count, 0), seconds=600)
+        assert done.code == 0, done.said[-500:]
         found.append({"images": count, "seconds": round(done.seconds, 2), "megabytes": round(done.megabytes)})
     return found
 
@@ -28,7 +28,9 @@ def speedup(count: int = 400) -> dict[str, float] | None:
     """Return the seconds of an audit with one and with two workers; None if this process may use one core only."""
     if cores() < 2:
         return None
-    return {f"{workers} workers": round(in_child(partial(_audit, count, workers)).seconds, 2) for workers in (1, 2)}
+    done = {workers: in_child(partial(_audit, count, workers), seconds=600) for workers in (1, 2)}
+    assert all(outcome.code == 0 for outcome in done.values()), done
+    return {f"{workers} workers": round(outcome.seconds, 2) for workers, outcome in done.items()}
 
 
 def _audit(count: int, workers: int) -> None:

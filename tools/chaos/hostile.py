@@ -71,7 +71,7 @@ TEXTS = (
 
 def specs(draw: Random, count: int) -> dict[str, Any]:
     """Read mutated specs, and count those that are accepted, refused in one line, and answered in another way."""
-    return dict(in_child(partial(_specs, draw.randrange(2**32), count), seconds=0.5 * count).value)
+    return dict(in_child(partial(_specs, draw.randrange(2**32), count), seconds=120 + 0.5 * count).answer)
 
 
 def _specs(seed: int, count: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def page(results: dict[str, Any]) -> str:
         *results.get("damage", {}).get("unnoticed", []),
         *(f"a spec: {line}" for line in results.get("specs", {}).get("crashed", [])[:10]),
         *(f"a command line: {line}" for line in results.get("commands", {}).get("otherwise", [])),
-        *(f"a model file: {line}" for line in results.get("model files", {}).get("otherwise", [])),
+        *(f"a model file: {line}" for line in results.get("model-files", {}).get("otherwise", [])),
     ]
     text += [f"* `{line.replace('`', '')}`" for line in wrong] or ["Nothing, in this run."]
     text += [
@@ -49,6 +49,19 @@ def page(results: dict[str, Any]) -> str:
         "attacks, sizes of an attack, interpreters, measures, seeds and gates. Counts are at most 1,000,000,000, and",
         "seeds at most 2⁶³ − 1. A value in an error message is cut to 200 characters. An audit that takes minutes or",
         "more says roughly how long before its first cell.",
+        "",
+        "## Dependencies",
+        "",
+        "`constraints.txt` pins every package by its version, and `constraints-hashed.txt` by the SHA-256 of its file, for",
+        "the platform that its first line names; `pip install --require-hashes --no-deps --requirement",
+        "constraints-hashed.txt` refuses any other file. A hash holds for one platform, and that of torch for one build:",
+        "the file has the build for processors alone, whose version ends in `+cpu`. A registry that has only the build for",
+        "CUDA, which also needs packages of NVIDIA, cannot install it with `--require-hashes`; `make constraints` writes the",
+        "hashes of the files that pip chooses on the machine and from the registry at hand. Therefore `make setup` compares",
+        "versions and not hashes.",
+        "",
+        "`make vulnerabilities`, which continuous integration runs, asks the service of `pip-audit` about every pinned",
+        "package. It says how many the service knows, and that nothing was looked up where it knows none.",
     ]
     return "\n".join(text) + "\n"
 
@@ -118,12 +131,12 @@ def _model_files(found: dict[str, Any]) -> list[Row]:
 ROWS: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
     "kills": _kills,
     "workers": _workers,
-    "at once": _at_once,
-    "full disks": _disks,
+    "at-once": _at_once,
+    "full-disks": _disks,
     "damage": _damage,
     "specs": _specs,
     "commands": _commands,
-    "model files": _model_files,
+    "model-files": _model_files,
 }
 
 
