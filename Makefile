@@ -12,7 +12,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 # Targets that run side by side print one after the other, where this make can do that.
 SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: help setup audit test quick lint format types unit docs bench chaos vulnerabilities clean
+.PHONY: help setup audit test quick lint format types unit docs bench chaos vulnerabilities constraints clean
 .DEFAULT_GOAL = help
 
 help: ## say what every target does
@@ -57,12 +57,15 @@ unit: $(STAMP) ## run the tests and doctests, with coverage
 docs: $(STAMP) ## build the documentation into site/, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-chaos: $(STAMP) ## kill runs, fill disks, flip bits, feed hostile files; writes docs/reliability.md
-	$(BIN)/python -m tools.chaos
+chaos: $(STAMP) ## kill runs, fill disks, flip bits, feed hostile files; writes docs/reliability.md (ONLY="kills growth": these parts)
+	$(BIN)/python -m tools.chaos $(if $(ONLY),--only $(ONLY))
 
 vulnerabilities: $(STAMP) ## look up known vulnerabilities of the pinned packages, if the package registry has pip-audit
-	@if $(PIP) pip-audit 2>/dev/null; then $(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip; \
+	@if $(PIP) pip-audit 2>/dev/null; then $(BIN)/python -m tools.vulnerabilities; \
 	else echo 'the package registry has no pip-audit: known vulnerabilities were not looked up'; fi
+
+constraints: $(STAMP) ## write the hashes of the pinned packages, for this platform, to constraints-hashed.txt
+	$(BIN)/python -m tools.constraints
 
 bench: $(PEERS) ## measure speed against a bare loop and the peers; writes benchmarks/results and docs/benchmarks.md
 	$(BIN)/python -m benchmarks
