@@ -198,6 +198,8 @@ def test_gates_checks_and_verdict(ledger: Ledger) -> None:
         "adv2 cam linf at eps 0.1 broke its limits on 10% of the images, which count as not fooled. "
         "pgd linf at eps 0.05 broke its limits on 10% of the images, which count as not fooled. "
         "pgd linf at eps 0.1 broke its limits on 10% of the images, which count as not fooled. "
+        "The cam map of 1 of 10 images shows nothing, before or after an attack (1 with NaN or infinity); "
+        "its IoU is not known there. "
         "Accuracy falls from 90.0% to 40.0% under all attacks of L∞ eps 0.1 together "
         "(95% interval 12.2% to 73.8%, n = 10). "
         "adv2 cam linf does not keep significantly more of the cam map than pgd linf at the same L∞ eps 0.1, "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from underfire.audit.blank_maps import BlankMaps, say_blank
 from underfire.audit.comparison import Difference, leading
 from underfire.audit.reading import PLAUSIBLE_IOU, MapShift, RobustAccuracy
 from underfire.audit.sizes import threat
@@ -21,6 +22,7 @@ def verdict(
     gaps: Sequence[Difference],
     asked: Sequence[Check],
     *,
+    blank: Sequence[BlankMaps] = (),
     answered: bool = False,
 ) -> str:
     """Return the findings in a few plain sentences; what limits them comes first."""
@@ -29,6 +31,7 @@ def verdict(
         sentences.append(holds(standing.bound))
     if standing.level != "firm":
         sentences += standing.reasons
+    sentences += say_blank(blank)
     if standing.level == "nothing":
         return " ".join(sentences)
     worst = worst_accuracy(robust)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from underfire.audit import gap_words
+from underfire.audit.blank_maps import BlankMaps, blank_maps
 from underfire.audit.comparison import Difference, differences
 from underfire.audit.credibility import Refusal, answers, checks, rivals
 from underfire.audit.gaps import Gap, gaps
@@ -75,6 +76,7 @@ class Findings:
         verdict: the findings in a few sentences.
         refused: the methods that could not be run on this model.
         standing: how far the figures can be used.
+        blank: the interpreters that gave maps that show nothing.
         answered: whether the images have no labels and the model's own answers count as right, so that its accuracy
             without an attack is 100 % by definition; no gate on it has a value then.
         gap: the largest prediction-interpretation gap and what it means, in one line.
@@ -93,6 +95,7 @@ class Findings:
     verdict: str
     refused: tuple[Refusal, ...] = ()
     standing: Standing = FIRM
+    blank: tuple[BlankMaps, ...] = ()
     answered: bool = False
     gap: str = ""
     gaps: tuple[Gap, ...] = ()
@@ -109,7 +112,7 @@ def findings(ledger: Run) -> Findings:
     clean, attacks = clean_accuracy(ledger), attack_results(ledger)
     robust, shifts, masking = robust_accuracies(ledger, attacks), map_shifts(ledger), checks(ledger)
     compared, answered = differences(ledger, shifts), bool(ledger.environment.get("answered"))
-    known, apart = None if answered else clean, gaps(ledger)
+    known, apart, blank = None if answered else clean, gaps(ledger), tuple(blank_maps(ledger))
     standing = assess(
         Evidence(
             clean=clean,
@@ -132,9 +135,10 @@ def findings(ledger: Run) -> Findings:
         checks=tuple(masking),
         gates=tuple(judge(gate, standing, known, attacks, robust, shifts) for gate in ledger.spec.gates),
         missing=ledger.missing,
-        verdict=verdict(standing, clean, robust, shifts, compared, masking, answered=answered),
+        verdict=verdict(standing, clean, robust, shifts, compared, masking, blank=blank, answered=answered),
         refused=ledger.refusals,
         standing=standing,
+        blank=blank,
         answered=answered,
         gap=gap_words.line(next(iter(apart), None), standing),
         gaps=tuple(apart),

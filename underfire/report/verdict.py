@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from underfire.audit.blank_maps import say_blank
 from underfire.audit.comparison import Difference, leading
 from underfire.audit.reading import AttackResult, RobustAccuracy, largest
 from underfire.audit.standing import Bound, accuracy_tone, worst_accuracy
@@ -88,6 +89,7 @@ def _lead(found: Findings, worst: RobustAccuracy | None, gap: Difference | None)
     parts = [escape(reason) for reason in standing.reasons if reason not in standing.gaps]
     if standing.headline and standing.bound:
         parts.insert(0, _holds(standing.bound))
+    parts += [escape(sentence) for sentence in say_blank(found.blank)]
     if standing.level == "nothing":
         return Markup(" ").join(parts)
     if worst and found.answered:
