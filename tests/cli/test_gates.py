@@ -72,7 +72,7 @@ def test_a_model_that_ends_the_program_is_no_success(
     factory: str, code: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VICTIM_QUITS", code)
-    assert audit(*GATE, model=f"python:victims:{factory}") in (2, 3)
+    assert audit(*GATE, model=f"python:victims:{factory}") == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert not Path("run/report.html").exists()
 
@@ -83,7 +83,7 @@ def test_a_bug_keeps_its_traceback_but_is_no_failed_gate(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("underfire.audit.run.preflight", broken)
+    monkeypatch.setattr("underfire.audit.preparing.preflight", broken)
     assert audit() == 3
     assert "ZeroDivisionError: a bug" in capsys.readouterr().err
 
@@ -105,12 +105,22 @@ def test_a_limit_that_is_no_share_is_wrong_input(limit: str, capsys: pytest.Capt
     assert ("0.7?" in said) == (limit == "70")
 
 
+def test_a_run_that_cannot_be_believed_is_no_success_without_a_gate(capsys: pytest.CaptureFixture[str]) -> None:
+    assert audit(model="python:victims:wrong_order", data={"uri": "digits:", "n": 8}) == 3
+    assert main(["report", "run", "--quiet", "--json", "out.json"]) == 3
+    said = capsys.readouterr().err
+    assert said.count("not to be believed: Nothing can be said") == 2 and "no gate" not in said
+    assert main(["report", "run"]) == 3
+    shown = capsys.readouterr()
+    assert "Nothing can be said" in shown.out and "Nothing can be said" not in shown.err
+
+
 def test_a_comparison_says_which_run_cannot_be_believed(capsys: pytest.CaptureFixture[str]) -> None:
     audit(model="python:victims:wrong_order", data={"uri": "digits:", "n": 8})
     capsys.readouterr()
-    assert main(["compare", "run", "run"]) == 0
+    assert main(["compare", "run", "run"]) == 3
     assert capsys.readouterr().out.count("run: Nothing can be said") == 2
-    assert main(["compare", "run", "run", "--json"]) == 0
+    assert main(["compare", "run", "run", "--json"]) == 3
     printed = capsys.readouterr()
     assert json.loads(printed.out) is not None and "Nothing can be said" in printed.err
 

@@ -79,5 +79,5 @@ def test_debug_adds_the_traceback(where: str | None, capsys: pytest.CaptureFixtu
 
 
 def test_a_model_that_ends_the_program_does_not_pass(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*ATTACK, "python:loud_of_a_test:Loud?end=true", "--quiet"]) == 3
+    assert main([*ATTACK, "python:loud_of_a_test:Loud?end=true", "--quiet"]) == 2
     assert "sys.exit" in capsys.readouterr().err

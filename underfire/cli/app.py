@@ -156,7 +156,7 @@ def compare(
     """Compare two runs: which figures changed, with paired tests if the images are the same."""
     from underfire.cli.comparison import compare as go
 
-    go(before, after, every, as_json)
+    _exit(go(before, after, every, as_json))
 
 
 @app.command()

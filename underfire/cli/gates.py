@@ -93,23 +93,22 @@ def outcomes(found: Findings, gates: Sequence[Gate], *, confident: bool = False)
 
 
 def exit_code(results: Sequence[GateResult], standing: Standing) -> int:
-    """Return the exit code: 0 all gates hold, 3 the run is not finished or cannot be believed, 1 a gate failed."""
+    """Return the exit code: 3 the run is not finished or cannot be believed, 1 a gate failed, 0 otherwise."""
     from underfire.audit.gates import sound
 
-    if not results:
-        return HELD
     if not sound(standing):
         return NOT_BELIEVED
     return HELD if all(result.passed for result in results) else FAILED_GATE
 
 
 def lines(results: Sequence[GateResult], standing: Standing) -> list[str]:
-    """Return one line for each gate that does not hold, and before them why no gate can hold."""
+    """Return one line for each gate that does not hold, and before them why the run cannot be used."""
     from underfire.audit.gates import sound
 
     told = []
-    if results and not sound(standing):
-        told += [f"no gate holds: {reason}" for reason in [standing.headline, *standing.reasons] if reason]
+    if not sound(standing):
+        means = "no gate holds" if results else "not finished, or not to be believed"
+        told += [f"{means}: {reason}" for reason in [standing.headline, *standing.reasons] if reason]
     for result in results:
         limit = f"at least {result.at_least:g}"
         if result.state == "unknown":

@@ -60,7 +60,7 @@ class Verbs(Group):
         except SystemExit as end:  # a model, its factory or a plugin called sys.exit
             _trace(ctx)
             ERR.print(f"error: code outside underfire ended the program, with sys.exit({end.code!r})")
-            raise typer.Exit(NOT_BELIEVED) from None
+            raise typer.Exit(BAD_INPUT) from None
         except KeyboardInterrupt:
             ERR.print(f"interrupted{_HOW_TO_RESUME.get(ctx.invoked_subcommand, '')}")
             raise typer.Exit(INTERRUPTED) from None
