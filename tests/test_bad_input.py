@@ -352,7 +352,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("underfire.audit.run.preflight", interrupted)
+    monkeypatch.setattr("underfire.audit.preparing.preflight", interrupted)
     assert main(["audit", str(spec()), "--out", "run"]) == 130
     said = capsys.readouterr().err.splitlines()
     assert said == ["interrupted; run the same command again and it continues"]

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from underfire.audit.costs import Cost, costs, shard_size
+from underfire.audit.costs import Estimates
+from underfire.audit.kinds import KINDS
+from underfire.audit.methods import attack_of
 from underfire.audit.plan import plan
+from underfire.audit.preflight import preflight
+from underfire.audit.result import Inputs
 from underfire.audit.spec import AuditSpec
+from underfire.audit.store import Store
 from underfire.audit.target import open_target
 
-ATTACKS = [
+ATTACKS: list[dict[str, Any]] = [
     {"name": "fgsm", "eps": 0.1},
     {"name": "pgd", "eps": 0.1, "steps": 7, "restarts": 2, "label": "restarted"},
     {"name": "square", "eps": 0.1, "queries": 30},
     {"name": "adv2", "interpreter": "gradient", "eps": 0.1, "steps": 6, "warm_steps": 4},
+    {"name": "eot", "eps": 0.1, "steps": 5, "samples": 12},
 ]
 
 
@@ -28,21 +35,14 @@ def test_passes_are_those_of_the_run(small: Callable[..., AuditSpec]) -> None:
         shard_size=20,
     )
     target = open_target(spec)
-    cells = plan(spec, target)
-    found = {cost.title: cost for cost in costs(target, cells)}
+    trials = preflight(target)
+    found = {cost.title: cost for cost in Estimates(target, trials).costs(plan(spec, target))}
     assert found["clean images"].passes == 1 and found["clean images"].images == 20
-    for cell in cells:
-        if cell.kind != "craft":
-            continue
-        from underfire.audit.costs import _of_attack
-        from underfire.audit.methods import attack_of
-        from underfire.audit.schema import AttackSpec
-
-        entry = AttackSpec.model_validate({**cell.options["attack"], "interpreter": cell.options["interpreter"]})
-        batch = target.data[:8]
+    batch = target.data[:8]
+    for entry in spec.attacks:
         with target.model.counting() as count:
             attack_of(entry, 0.1)(target.model, batch.x, batch.y)
-        stated = _of_attack(target, entry, cell)
+        stated = trials.attacks[entry.title]
         if entry.name == "square":  # stops at the first success
             assert stated == (30, 0) and count.forwards <= 30 * 8
         else:
@@ -57,17 +57,16 @@ def test_masking_checks_are_counted(small: Callable[..., AuditSpec]) -> None:
     spec = small(masking=True, interpreters=[])
     target = open_target(spec)
     cells = plan(spec, target)
-    (stated,) = [cost for cost in costs(target, cells) if cost.kind == "masking"]
-    from underfire.audit.kinds import KINDS
-    from underfire.audit.result import Inputs
-    from underfire.audit.store import Store
-
+    (stated,) = [cost for cost in Estimates(target, preflight(target)).costs(cells) if cost.kind == "masking"]
     with target.model.counting() as count:
-        KINDS["masking"].compute(cells[-1], Inputs(target, Store("memory://unused"), None))
+        KINDS["masking"].compute(cells[-1], Inputs(target, Store("memory://unused"), None))  # type: ignore[arg-type]
     assert 0.3 * stated.passes < (count.forwards + count.backwards) / stated.images <= 1.1 * stated.passes
 
 
-def test_a_smaller_shard_is_advised_for_a_long_cell() -> None:
-    cost = Cost("craft", "pgd", 1, 64, 100.0, 300.0, 300.0)
-    assert shard_size(64, [cost]) == 12
-    assert shard_size(64, []) == 64
+def test_a_thousand_million_restarts_are_tried_with_two_and_counted(small: Callable[..., AuditSpec]) -> None:
+    attacks = [{"name": "pgd", "eps": 0.1, "steps": 10, "label": "short"}]
+    attacks += [{"name": "pgd", "eps": 0.1, "steps": 10, "restarts": 10**9, "label": "long"}]
+    interpreters = [{"name": "smooth_grad", "samples": 10**9}, "gradient"]
+    trials = preflight(open_target(small(attacks=attacks, interpreters=interpreters)))
+    assert trials.attacks["long"][0] > 1e8 * trials.attacks["short"][0] > 0
+    assert trials.interpreters["smooth_grad"] == pytest.approx((1e9, 1e9), rel=0.1)

@@ -44,16 +44,6 @@ def test_a_model_that_is_not_fit(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_cost_of_a_method_is_estimated_before_it_runs(small: Small) -> None:
-    """A thousand million restarts are tried with two, and counted."""
-    attacks = [{"name": "pgd", "eps": 0.1, "steps": 10, "label": "short"}]
-    attacks += [{"name": "pgd", "eps": 0.1, "steps": 10, "restarts": 10**9, "label": "long"}]
-    interpreters = [{"name": "smooth_grad", "samples": 10**9}, "gradient"]
-    costs = preflight(open_target(small(attacks=attacks, interpreters=interpreters)))
-    assert costs.attacks["long"] > 1e6 * costs.attacks["short"] > 0
-    assert costs.interpreters["smooth_grad"] > 1e5 * costs.interpreters["gradient"] > 0
-
-
 @pytest.mark.parametrize(
     ("changes", "line"),
     [

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,33 +12,20 @@ from torch import Tensor
 from underfire.audit.labels import check_swapped
 from underfire.audit.methods import attack_of, interpreter_of
 from underfire.audit.normalisation import check_normalisation
-from underfire.audit.schema import key_path
+from underfire.audit.schema import AttackSpec, InterpreterSpec, key_path
 from underfire.audit.target import Target
-from underfire.catalog import Card
-from underfire.catalog.options import COUNTS
+from underfire.audit.trials import Passes, Trials, tried
 from underfire.classes import listing
 from underfire.domains import domain_of
-from underfire.errors import DataError, ModelError, SpecError, UnderfireError
+from underfire.errors import DataError, InputError, ModelError, SpecError, UnderfireError
+from underfire.records import Batch
 
 
-@dataclass(frozen=True)
-class TrialTimes:
-    """Estimates of the time that one cell of each method takes, in seconds, by the label of the method.
-
-    They are the time of a trial with two images, multiplied by the numbers of steps, restarts and samples that the
-    trial left out. They are rough, and only tell a run of minutes from one of weeks: more images take longer, the first
-    call of a method is slow, and some attacks stop early. `underfire.audit.costs` measures the passes of each cell.
-    """
-
-    attacks: Mapping[str, float]
-    interpreters: Mapping[str, float]
-
-
-def preflight(target: Target) -> TrialTimes:
+def preflight(target: Target) -> Trials:
     """Check the images and the model's logits, and try every method of the spec on two images.
 
     Returns:
-        Estimates of the time that the methods take.
+        The passes of the methods, as the trial runs show them.
 
     Raises:
         DataError: an image cannot be read, a pixel is outside `[0, 1]`, or a label is not one of the model's classes.
@@ -58,7 +44,7 @@ def preflight(target: Target) -> TrialTimes:
     check_normalisation(target)
     _check_accuracy(preview.logits, preview.y)
     interpreters = _try_interpreters(target)
-    return TrialTimes(_try_attacks(target), interpreters)
+    return Trials(_try_attacks(target), interpreters)
 
 
 def _check_accuracy(logits: Tensor, y: Tensor) -> None:
@@ -89,88 +75,73 @@ def _renamed(logits: Tensor, y: Tensor) -> int | None:
     return int(table[linear_sum_assignment(table, maximize=True)].sum())
 
 
-def _try_interpreters(target: Target) -> dict[str, float]:
-    """Try every interpreter, and return the estimated seconds for one cell of each, by its label.
+def _try_interpreters(target: Target) -> dict[str, Passes]:
+    """Try every interpreter, and return the passes of each for one image, by its label.
 
     Where the spec has more samples or steps than the default, the trial has the default number.
     """
-    batch, seconds = target.preview.first.to(target.spec.device), dict[str, float]()
+    batch, found = target.preview.first.to(target.spec.device), dict[str, Passes]()
     for i, entry in enumerate(target.spec.interpreters):
-        method, title = entry.card, entry.title
-        short, share = _shortened(method, entry.options, {})
-        try:
-            method.check_domain(domain_of(target.model).name)
-            interpreter = interpreter_of(entry.model_copy(update=short)) if short else target.interpreters[title]
-            maps, taken = _timed(interpreter, target.model, batch.x, batch.y)
-        except (UnderfireError, RuntimeError) as error:
-            if not target.has_gradient and target.refusal(error):
-                continue
-            if not isinstance(error, UnderfireError):
-                raise
-            raise SpecError(f"{key_path('interpreters', i)!r} ({title}): {error}") from None
-        if maps.dim() != 4 or maps.shape[:2] != (len(batch), 1):
-            shape = f"{tuple(maps.shape)}, not [{len(batch)}, 1, h, w]"
-            raise SpecError(f"{key_path('interpreters', i)!r} ({title}): its map has the shape {shape}")
-        seconds[title] = taken * share
-    return seconds
+        with _translated(target, key_path("interpreters", i), entry):
+            maps, found[entry.title] = tried(target, entry, _explainer(target, entry, batch))
+            if maps.dim() != 4 or maps.shape[:2] != (len(batch), 1):
+                shape = f"{tuple(maps.shape)}, not [{len(batch)}, 1, h, w]"
+                raise InputError(f"its map has the shape {shape}")
+    return found
 
 
-def _try_attacks(target: Target) -> dict[str, float]:
-    """Try every attack for one step, and return the estimated seconds for one cell of each, by its label.
+def _explainer(target: Target, entry: InterpreterSpec, batch: Batch) -> Callable[..., Tensor]:
+    """Return a function that explains a batch by an interpreter, some of whose options it takes."""
+
+    def run(**short: Any) -> Tensor:
+        chosen = interpreter_of(entry.model_copy(update=short)) if short else target.interpreters[entry.title]
+        return chosen(target.model, batch.x, batch.y)
+
+    return run
+
+
+def _try_attacks(target: Target) -> dict[str, Passes]:
+    """Try every attack for one step, and return the passes of each for one image, by its label.
 
     The trial finds options that are wrong together, or for this model.
     """
-    spec, batch, seconds = target.spec, target.preview.first.to(target.spec.device), dict[str, float]()
-    for i, entry in enumerate(spec.attacks):
-        method = entry.card
-        short: dict[str, Any] = {name: 1 for name in method.options if name.endswith("steps")}
-        if isinstance(restarts := entry.options.get("restarts"), int):
-            short["restarts"] = min(restarts, 2)  # some options do not go with restarts
-        short, share = _shortened(method, entry.options, short | dict(method.facts.quick))
-        goal = None if entry.goal == "untargeted" else (batch.y + 1) % target.preview.logits.shape[1]
-        generator = torch.Generator(spec.device).manual_seed(0)
-        try:
-            method.check_domain(domain_of(target.model).name)
-            attack = attack_of(entry, max(entry.eps))
-            x_adv, taken = _timed(attack, target.model, batch.x, batch.y, goal=goal, generator=generator, **short)
-        except (UnderfireError, RuntimeError) as error:
-            if not target.has_gradient and target.refusal(error):
-                continue
-            if not isinstance(error, UnderfireError):
-                raise
-            raise SpecError(f"{key_path('attacks', i)!r} ({entry.title}): {error}") from None
-        if x_adv.shape != batch.x.shape:
-            shape = f"{tuple(x_adv.shape)}, not {tuple(batch.x.shape)}"
-            raise SpecError(f"{key_path('attacks', i)!r} ({entry.title}): its images have the shape {shape}")
-        seconds[entry.title] = taken * share
-    return seconds
+    found = dict[str, Passes]()
+    for i, entry in enumerate(target.spec.attacks):
+        with _translated(target, key_path("attacks", i), entry):
+            found[entry.title] = try_attack(target, entry, max(entry.eps))
+    return found
 
 
-def _shortened(method: Card[Any], given: Mapping[str, Any], short: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
-    """Return the options of a short trial run, and the factor by which the whole run takes longer.
+def try_attack(target: Target, entry: AttackSpec, eps: float) -> Passes:
+    """Try one attack at one size, and return its passes for one image.
 
-    Args:
-        method: the card of the method.
-        given: the options of the spec.
-        short: options that the trial run sets; a count that is above its default is set to its default, too.
+    Raises:
+        InputError: its images have another shape than those that it gets.
     """
-    short = dict(short)
-    for name in COUNTS:
-        default = method.options[name].default if name in method.options else None
-        if name not in short and isinstance(default, int) and isinstance(given.get(name), int):
-            short |= {name: default} if given[name] > default else {}
-    factor = 1.0
-    for name, value in short.items():
-        whole = given.get(name, method.options[name].default if name in method.options else None)
-        numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0 for v in (whole, value))
-        factor *= max(1.0, whole / value) if numbers else 1.0
-    return short, factor
+    batch = target.preview.first.to(target.spec.device)
+    goal = None if entry.goal == "untargeted" else (batch.y + 1) % target.preview.logits.shape[1]
+    attack = attack_of(entry, eps)
+
+    def run(**short: Any) -> Tensor:
+        generator = torch.Generator(target.spec.device).manual_seed(0)
+        x_adv: Tensor = attack(target.model, batch.x, batch.y, goal=goal, generator=generator, **short)
+        return x_adv
+
+    x_adv, passes = tried(target, entry, run)
+    if x_adv.shape != batch.x.shape:
+        raise InputError(f"its images have the shape {tuple(x_adv.shape)}, not {tuple(batch.x.shape)}")
+    return passes
 
 
-def _timed(function: Callable[..., Tensor], *values: Any, **options: Any) -> tuple[Tensor, float]:
-    """Return the result of a call, and the seconds that it took."""
-    start = time.perf_counter()
-    result = function(*values, **options)
-    if result.is_cuda:
-        torch.cuda.synchronize(result.device)
-    return result, time.perf_counter() - start
+@contextmanager
+def _translated(target: Target, path: str, entry: AttackSpec | InterpreterSpec) -> Iterator[None]:
+    """Name the entry of the spec in an error of a trial; a model without gradient does not end the trials."""
+    try:
+        entry.card.check_domain(domain_of(target.model).name)
+        yield
+    except (UnderfireError, RuntimeError) as error:
+        if not target.has_gradient and target.refusal(error):
+            return
+        if not isinstance(error, UnderfireError):
+            raise
+        raise SpecError(f"{path!r} ({entry.title}): {error}") from None

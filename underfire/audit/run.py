@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -16,15 +16,15 @@ import torch
 
 from underfire import __version__
 from underfire.audit.budget import KeptArrays
+from underfire.audit.costs import Cost
 from underfire.audit.executors import AutoExecutor, Executor, InProcess, LocalProcesses, cores
-from underfire.audit.graph import Cell, Schedule, to_compute
+from underfire.audit.graph import Cell, Schedule
 from underfire.audit.history import keep_head
 from underfire.audit.kinds import KINDS
 from underfire.audit.ledger import HEAD, Ledger, read_head, write_head
 from underfire.audit.methods import complete
-from underfire.audit.plan import plan
-from underfire.audit.preflight import TrialTimes, preflight
-from underfire.audit.result import Inputs, Result, arrays_key
+from underfire.audit.preparing import prepare
+from underfire.audit.result import Inputs, Result
 from underfire.audit.schema import AuditSpec
 from underfire.audit.store import Damaged, Store
 from underfire.audit.target import Target, open_target
@@ -48,8 +48,7 @@ class Event:
         what: title of the cell that was just finished; empty before the first cell.
         idle_share: share of the workers' time so far in which they computed nothing, in [0, 1]; None without workers.
         damaged: at the first event, the files of the run folder that were damaged; their cells are computed again.
-        seconds: at the first event, an estimate of the computing time of each method in the cells that this run has to
-            finish, by its label; see `underfire.audit.preflight.TrialTimes`.
+        costs: at the first event, an estimate of what the cells cost that this run has to finish.
     """
 
     done: int
@@ -60,7 +59,7 @@ class Event:
     what: str
     idle_share: float | None = None
     damaged: tuple[str, ...] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    costs: tuple[Cost, ...] = ()
 
 
 class Work:
@@ -152,16 +151,15 @@ def run(
     with ExitStack() as stack:
         if executor is None:
             executor = InProcess() if target else stack.enter_context(choose_executor(spec, workers))
-        # check everything before the folder is touched
-        target = target or open_target(spec)
-        times = preflight(target)
-        # plan the cells and store the plan
-        cells = plan(spec, target)
+        # check everything and plan the cells before the folder is touched
+        prepared = prepare(spec, store, target)
+        spec, cells = prepared.spec, prepared.cells
+        # store the plan
         store.clean_up()
         head: dict[str, Any] = {
             "underfire": __version__,
             "spec": spec.model_dump(),
-            "environment": environment(target),
+            "environment": environment(prepared.target),
             "cells": [cell.as_dict() for cell in cells],
         }
         keep_head(store, head)
@@ -173,16 +171,16 @@ def run(
             store.delete(key)
         keys -= set(damaged)
         # find the cells that must be computed
-        left = to_compute(cells, keys, {key for key in planned if arrays_key(key) in keys})
+        left = prepared.left(keys)
         schedule, kept = Schedule(left), KeptArrays(store, keys, left, 1e9 * spec.keep_gb)
         kept.trim()
         total, of_cells, done = sum(cell.images for cell in left.values()), len(left), 0
         skipped = len(planned - set(left))
         tell = progress or (lambda event: None)
-        seconds = _estimate(left.values(), times)
-        tell(Event(0, total, 0, of_cells, skipped, "", damaged=tuple(damaged.values()), seconds=seconds))
+        costs = tuple(prepared.estimates.costs(left.values()))
+        tell(Event(0, total, 0, of_cells, skipped, "", damaged=tuple(damaged.values()), costs=costs))
         # compute them, each as soon as its needs are done
-        work = Work(spec, store, target)
+        work = Work(spec, store, prepared.target)
         for cell in executor.map(work, lambda: schedule.start(max(kept.room, _WORKING_BYTES))):
             schedule.finish(cell)
             kept.finished(cell)
@@ -193,18 +191,6 @@ def run(
             head["environment"]["idle_share"] = round(executor.idle_share, 4)
             write_head(store, head)
     return Ledger(out)
-
-
-def _estimate(cells: Iterable[Cell], times: TrialTimes) -> dict[str, float]:
-    """Return an estimate of the seconds that each attack and each interpreter needs for some cells, by label."""
-    found: dict[str, float] = {}
-    for cell in cells:
-        known, key = {"craft": (times.attacks, "label"), "explain": (times.interpreters, "interpreter")}.get(
-            cell.kind, ({}, "")
-        )
-        if (label := str(cell.about.get(key))) in known:
-            found[label] = found.get(label, 0.0) + known[label]
-    return found
 
 
 def _refuse_foreign(store: Store, out: str) -> None:

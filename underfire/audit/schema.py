@@ -198,8 +198,16 @@ MEASURES = ("map_l1", "map_l2", "map_iou", "mass_inside")
 """The measures of an audit whose spec names none."""
 
 
+LARGEST_SHARD = 64
+"""The number of images in a cell of an audit whose spec states none, unless cells would take too long."""
+
+
 class AuditSpec(_Strict):
-    """The spec of a whole audit: everything that determines its results."""
+    """The spec of a whole audit: everything that determines its results.
+
+    Attributes:
+        shard_size: the number of images in a cell; None, which the spec of a run never has, leaves it to the run.
+    """
 
     model: Annotated[ModelSpec, BeforeValidator(_short("uri"))]
     data: Annotated[DataSpec, BeforeValidator(_short("uri"))]
@@ -213,7 +221,7 @@ class AuditSpec(_Strict):
     masking: bool = True
     gallery: Annotated[Count, Field(ge=0)] = 8
     batch_size: Annotated[Count, Field(ge=1)] = 64
-    shard_size: Annotated[Count, Field(ge=1)] = 64
+    shard_size: Annotated[Count, Field(ge=1)] | None = None
     keep_gb: Size = 4.0
     device: Text = "cpu"
     executor: Annotated[str, Field(pattern=r"^(auto|in-process|processes|ray|ray://[^\s/]+:\d+)$")] = "auto"

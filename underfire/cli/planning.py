@@ -19,22 +19,17 @@ def show_plan(spec: AuditSpec, out: str, as_json: bool) -> None:
 
     Cells that the run folder `out` has already are counted, but not listed.
     """
-    from underfire.audit.costs import costs, shard_size
-    from underfire.audit.graph import to_compute
-    from underfire.audit.plan import plan
-    from underfire.audit.preflight import preflight
-    from underfire.audit.result import arrays_key
+    from underfire.audit.preparing import prepare
+    from underfire.audit.shards import fitting
     from underfire.audit.store import Store
-    from underfire.audit.target import open_target
 
-    target = open_target(spec)
-    preflight(target)
-    cells = plan(spec, target)
-    keys = Store(out).keys()
-    left = to_compute(cells, keys, {cell.key for cell in cells if arrays_key(cell.key) in keys})
-    found = costs(target, left.values())
-    finished = len({cell.key for cell in cells}) - len(left)
-    seconds, advised = sum(cost.seconds for cost in found), shard_size(spec.shard_size, found)
+    store = Store(out)
+    prepared = prepare(spec, store)
+    left = prepared.left(store.keys())
+    found = prepared.estimates.costs(left.values())
+    finished, seconds = len({cell.key for cell in prepared.cells}) - len(left), sum(cost.seconds for cost in found)
+    chosen = prepared.spec.shard_size or 1
+    advised = fitting(chosen, len(prepared.target.data), found)
     if as_json:
         document = {"cells": len(left), "finished": finished, "seconds": seconds, "shard_size": advised}
         print_json({**document, "costs": found})
@@ -46,12 +41,14 @@ def show_plan(spec: AuditSpec, out: str, as_json: bool) -> None:
     )
     if finished:
         OUT.print(f"{finished} cells are finished already in {out}", soft_wrap=True)
-    if advised < spec.shard_size:
+    if advised < chosen:
         longest = max(cost.longest for cost in found)
         ERR.print(
             f"the longest cell takes about {clock(longest)}, which a killed run may lose; with shard_size: {advised}, "
             "a cell takes a minute"
         )
+    elif spec.shard_size is None:
+        ERR.print(f"a cell has {chosen} images")
 
 
 def _table(found: list[Cost]) -> Table:

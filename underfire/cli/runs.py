@@ -33,7 +33,7 @@ def audit(
     """Run or continue an audit, write its report and print its summary; with `dry_run`, print its plan and cost.
 
     Returns:
-        The exit code, which depends on the gates.
+        The exit code, which depends on the gates and on whether the run can be believed.
     """
     import torch
 
@@ -56,7 +56,7 @@ def audit(
 
         def tell(event: Event) -> None:
             _tell_damaged(event.damaged, quiet)
-            if sum(event.seconds.values()) >= _LONG and not quiet:
+            if sum(cost.seconds for cost in event.costs) >= _LONG and not quiet:
                 ERR.print(_plan(event))
             if event.skipped and not event.what and not quiet:
                 there = f"{event.skipped} of {event.skipped + event.of_cells} cells are finished already"
@@ -85,9 +85,12 @@ _LONG = 120.0
 
 def _plan(event: Event) -> str:
     """Return one line about the size of a run before its first cell: its cells, and an estimate of its time."""
-    total, label = sum(event.seconds.values()), max(event.seconds, key=lambda name: event.seconds[name])
-    share = f", {event.seconds[label] / total:.0%} of it for {label}" if len(event.seconds) > 1 and total else ""
-    return f"plan: {event.of_cells} cells, roughly {_duration(total)} of computing or more{share}"
+    seconds: dict[str, float] = {}
+    for cost in event.costs:
+        seconds[cost.label] = seconds.get(cost.label, 0.0) + cost.seconds
+    total, label = sum(seconds.values()), max(seconds, key=lambda name: seconds[name])
+    share = f", {seconds[label] / total:.0%} of it for {label}" if len(seconds) > 1 else ""
+    return f"plan: {event.of_cells} cells, roughly {_duration(total)} of computing in one process{share}"
 
 
 def _duration(seconds: float) -> str:
@@ -160,7 +163,7 @@ def report(
     `for_ci` has the files for `junit` and `sarif`; with `clean`, results that the plan does not use are deleted.
 
     Returns:
-        The exit code, which depends on the gates.
+        The exit code, which depends on the gates and on whether the run can be believed.
     """
     from underfire import report as reports
     from underfire.audit.history import clean as delete_stale
@@ -209,8 +212,9 @@ def _results(ledger: Ledger, gates: list[Gate], confident: bool, quiet: bool, as
     if page is not None and not quiet:
         (ERR if as_json else OUT).print(f"Report: {page}", soft_wrap=True)
     results = outcomes(found, gates, confident=confident)
-    for line in lines(results, found.standing):
-        ERR.print(line)
+    if results or quiet or as_json:  # without a gate, the summary says it all
+        for line in lines(results, found.standing):
+            ERR.print(line)
     if results and sound(found.standing) and not quiet:
         for reason in found.standing.reasons:
             ERR.print(f"warning: {reason}")

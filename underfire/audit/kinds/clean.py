@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from underfire.audit.graph import Cell
 from underfire.audit.result import Inputs, Result, columns
-from underfire.audit.schema import AuditSpec
+from underfire.audit.schema import LARGEST_SHARD, AuditSpec
 from underfire.audit.target import Target
 from underfire.measures.prediction import confidence
 
@@ -18,7 +18,7 @@ about = columns("")
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
     """Yield one cell for each shard; its options name the model, the data and the device."""
     count = len(target.data)
-    shards = math.ceil(count / spec.shard_size)
+    shards = math.ceil(count / (spec.shard_size or LARGEST_SHARD))
     for index in range(shards):
         options = {**target.origin, "shard": [index, shards]}
         images = len(range(index, count, shards))

@@ -1,0 +1,111 @@
+"""Short runs of a method on two images, from which follow the passes that a whole run takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from math import prod
+from typing import Any
+
+from underfire.audit.schema import AttackSpec, InterpreterSpec, MeasureSpec
+from underfire.audit.target import Target
+from underfire.catalog.options import COUNTS
+from underfire.errors import UnderfireError
+
+Passes = tuple[float, float]
+"""The numbers of forward and backward passes for one image."""
+
+Entry = AttackSpec | InterpreterSpec | MeasureSpec
+
+_FACTORS = ("binary_search_steps", "restarts")  # options by which all passes are multiplied
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The passes of a whole run of each method of a spec for one image, by the label of the method."""
+
+    attacks: Mapping[str, Passes]
+    interpreters: Mapping[str, Passes]
+
+
+def value_of(entry: Entry, name: str) -> Any:
+    """Return the value of an option in an entry, or its default; 0 if the method has no such option."""
+    default = entry.card.options[name].default if name in entry.card.options else 0
+    return entry.options.get(name, default)
+
+
+def short_options(entry: Entry) -> dict[str, Any]:
+    """Return the options of a trial run: an attack takes one step, and no count is above its default."""
+    method, short = entry.card, dict[str, Any]()
+    for name in COUNTS:
+        default = method.options[name].default if name in method.options else None
+        if isinstance(default, int) and isinstance(given := entry.options.get(name), int):
+            short |= {name: default} if given > default else {}
+    if not isinstance(entry, AttackSpec):
+        return short
+    short |= {name: 1 for name in method.options if name.endswith("steps")}
+    if isinstance(restarts := entry.options.get("restarts"), int):
+        short["restarts"] = min(restarts, 2)  # some options do not go with restarts
+    return short | dict(method.facts.quick)
+
+
+def tried(
+    target: Target, entry: Entry, run: Callable[..., Any], short: Mapping[str, Any] | None = None
+) -> tuple[Any, Passes]:
+    """Return the result of a trial run, and the passes for one image of the whole run.
+
+    The passes grow linearly with each count and with the product of two counts. So further runs follow with one count,
+    and with two counts, larger by one than in the first; none if the trial has all counts as they are. A method that
+    stops early takes fewer passes.
+
+    Args:
+        target: the model and the two images.
+        entry: the method with its options.
+        run: `(**options) -> result`, which runs the method with some of its options replaced.
+        short: the options of the trial run; None takes those of `short_options`.
+    """
+    short = short_options(entry) if short is None else short
+
+    def counted(**options: Any) -> tuple[Any, Passes]:
+        with target.model.counting() as count:
+            result = run(**options)
+        images = len(target.preview.first)
+        return result, (count.forwards / images, count.backwards / images)
+
+    result, first = counted(**short)
+    queries = value_of(entry, "queries")
+    if _is_number(queries) and queries:
+        return result, (float(queries), 0.0)
+    # counts that multiply all passes, and counts that are larger in the whole run
+    numbers = {name: value for name in short if _is_number(value := value_of(entry, name)) and _is_number(short[name])}
+    factor = prod(numbers[name] / short[name] for name in numbers if name in _FACTORS or isinstance(short[name], float))
+    larger = {
+        name: value - short[name]
+        for name, value in numbers.items()
+        if name not in _FACTORS and isinstance(value, int) and value > short[name]
+    }
+    if larger:
+        _, first = counted(**short)  # once more: the first call of a method may look at the model
+    gains: dict[tuple[str, ...], Passes] = {}
+    for names in [*((name,) for name in larger), *combinations(larger, 2)]:
+        try:
+            _, found = counted(**{**short, **{name: short[name] + 1 for name in names}})
+        except UnderfireError:  # the method needs this count to be as it is, or larger by more
+            continue
+        known = [gains.get((name,), (0.0, 0.0)) for name in names] if len(names) > 1 else []
+        gains[names] = _gain(found, [first, *known])
+    total = [
+        first[i] + sum(gain[i] * prod(larger[name] for name in names) for names, gain in gains.items()) for i in (0, 1)
+    ]
+    return result, (factor * total[0], factor * total[1])
+
+
+def _gain(found: Passes, before: list[Passes]) -> Passes:
+    """Return the passes beyond those that were known before, at least 0."""
+    forwards, backwards = (max(0.0, found[i] - sum(passes[i] for passes in before)) for i in (0, 1))
+    return forwards, backwards
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
