@@ -7,6 +7,23 @@ from typing import Any
 
 Row = tuple[str, str, str]
 
+DEPENDENCIES = """
+## Dependencies
+
+`constraints.txt` pins every package by its version, and `constraints-hashed.txt` by the SHA-256 of its file, for the
+platform that its first line names. This refuses any other file:
+
+    pip install --require-hashes --no-deps --requirement constraints-hashed.txt
+
+A hash holds for one platform, and that of torch for one build: the file has the build for processors alone, whose
+version ends in `+cpu`. It cannot be installed from a registry that has only the build for CUDA, which also needs
+packages of NVIDIA. `make constraints` writes the hashes of the files that pip chooses on the machine and from the
+registry at hand. Therefore `make setup` compares versions and not hashes.
+
+`make vulnerabilities`, which continuous integration runs, asks the service of `pip-audit` about every pinned package.
+It says how many the service knows, and that nothing was looked up where it knows none.
+"""
+
 
 def page(results: dict[str, Any]) -> str:
     """Return the page as Markdown, with the experiments that `results` has."""
@@ -49,19 +66,7 @@ def page(results: dict[str, Any]) -> str:
         "attacks, sizes of an attack, interpreters, measures, seeds and gates. Counts are at most 1,000,000,000, and",
         "seeds at most 2⁶³ − 1. A value in an error message is cut to 200 characters. An audit that takes minutes or",
         "more says roughly how long before its first cell.",
-        "",
-        "## Dependencies",
-        "",
-        "`constraints.txt` pins every package by its version, and `constraints-hashed.txt` by the SHA-256 of its file, for",
-        "the platform that its first line names; `pip install --require-hashes --no-deps --requirement",
-        "constraints-hashed.txt` refuses any other file. A hash holds for one platform, and that of torch for one build:",
-        "the file has the build for processors alone, whose version ends in `+cpu`. A registry that has only the build for",
-        "CUDA, which also needs packages of NVIDIA, cannot install it with `--require-hashes`; `make constraints` writes the",
-        "hashes of the files that pip chooses on the machine and from the registry at hand. Therefore `make setup` compares",
-        "versions and not hashes.",
-        "",
-        "`make vulnerabilities`, which continuous integration runs, asks the service of `pip-audit` about every pinned",
-        "package. It says how many the service knows, and that nothing was looked up where it knows none.",
+        *DEPENDENCIES.splitlines(),
     ]
     return "\n".join(text) + "\n"
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from underfire import data, models
 from underfire.attribution.comparison import map_cards, refuse_large
 from underfire.catalog import Card
-from underfire.data.dataset import boxes
+from underfire.data.bounding_boxes import boxes
 from underfire.errors import UnderfireError
 from underfire.measures import localisation
 from underfire.measures.explanation import deletion, insertion
