@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -71,7 +72,9 @@ def bounded(entry: InterpreterSpec) -> list[MeasureSpec]:
     """
     baseline = entry.options.get("baseline", "black")
     known = isinstance(baseline, str) and baseline in _FILLS
-    if not (known and entry.card.facts.complete) or entry.options.get("neuron"):
+    with suppress(InputError):  # a function of a Python session that has ended has no card
+        known = known and entry.card.facts.complete
+    if not known or "function" in entry.options or entry.options.get("neuron"):
         return []
     fill: dict[str, Any] = {} if baseline == "black" else {"baseline": _FILLS[baseline]}
     return [MeasureSpec(name=CHANGE), MeasureSpec(name=BOUND, **fill)]
