@@ -105,6 +105,18 @@ def test_what_stopped_improving_costs_nothing_more(relu_model, images):
     assert passes[True][1] < 3 * 50 / 2
 
 
+def test_an_early_end_costs_no_success(relu_model, images):
+    """A run that succeeds goes on to its last step; a run that fails and stalls would not have succeeded."""
+    y = relu_model(images).argmax(1)
+    found, passes = {}, {}
+    for abort in (True, False):
+        with relu_model.counting() as count:
+            x_adv = ead(relu_model, images, y, c=1e-3, steps=60, binary_search_steps=6, rule="L1", abort_early=abort)
+        found[abort], passes[abort] = size(images, x_adv), count.backwards
+    assert bool((found[True] > 0).all()) and torch.allclose(found[True], found[False], rtol=0.02)
+    assert passes[True] < passes[False]
+
+
 def test_bad_options_are_refused(relu_model, images):
     y = relu_model(images).argmax(1)
     with pytest.raises(Unsupported, match="choices: EN, L1"):

@@ -56,27 +56,29 @@ class Nearest:
         """Return which samples have a success, bool `[B]`."""
         return self.size < float("inf")
 
-    def update(self, x_adv: Tensor, success: Tensor, index: Tensor | None = None) -> Tensor:
+    def update(self, x_adv: Tensor, success: Tensor, index: Tensor | None = None, size: Tensor | None = None) -> Tensor:
         """Keep the successes within eps that are nearer than before, and return which ones were kept, bool `[M]`.
 
         Args:
             x_adv: inputs `[M, ...]` inside the box.
             success: whether they are successes, bool `[M]`.
             index: the samples that they belong to, int64 `[M]`, none twice; None is all samples in order.
+            size: their distances `[M]`, if they are known.
         """
+        if size is None:
+            size = self.threat.size(self.x if index is None else self.x[index], x_adv)
         if index is None:
             index = torch.arange(len(self.x), device=self.x.device)
-        x = self.x[index]
-        size = self.threat.size(x, x_adv).to(self.size.dtype)
+        size = size.to(self.size.dtype)
         eps = torch.as_tensor(self.threat.eps, dtype=size.dtype, device=size.device).expand(len(self.x))[index]
-        rank = self.rank(x, x_adv, size)
+        rank = self.rank(x_adv, index, size)
         # An improvement within rounding does not count.
         better = success & (size <= eps) & (rank < self.size[index] * (1 - 16 * torch.finfo(size.dtype).eps))
         rows = index[better]
         self.x_adv[rows], self.size[rows] = x_adv[better].detach(), rank[better]
         return better
 
-    def rank(self, x: Tensor, x_adv: Tensor, size: Tensor) -> Tensor:
+    def rank(self, x_adv: Tensor, index: Tensor, size: Tensor) -> Tensor:
         """Return the number by which successes are compared, `[M]`, lower is better: their size."""
         return size
 

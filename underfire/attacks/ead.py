@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.binary_search import BinarySearch
+from underfire.ascent.early_abort import EarlyAbort
 from underfire.ascent.nearest import Nearest, evaluate_clean
 from underfire.ascent.objectives import carlini, margin
 from underfire.ascent.step import Targets, succeeded, value_and_grad
@@ -62,7 +63,8 @@ def ead(
         rule: which success is returned: `"EN"`, the one of the smallest `beta * L1 + L2²`, or `"L1"`, the one of the
             smallest L1.
         fast: whether to use Nesterov's momentum (FISTA, as in the paper) or not (ISTA).
-        abort_early: whether the run for one c ends for a sample whose loss did not fall in a tenth of the iterations.
+        abort_early: whether the run for one c ends for a sample that has not succeeded in it and whose lowest loss has
+            fallen by less than a ten-thousandth in a tenth of the iterations.
 
     Returns:
         The best success of each sample according to `rule`, shaped like `x`; the clean image if there is none.
@@ -105,7 +107,7 @@ def _descend(
     """Run shrinkage-thresholding with one c for each sample; return which samples succeeded, bool `[M]`."""
     ever, rows = torch.zeros_like(targets.y, dtype=torch.bool), torch.arange(len(targets.y), device=targets.y.device)
     x = nearest.x[targets.index]
-    z, ahead, before = x, x, torch.full_like(c, float("inf"))
+    z, ahead, abort = x, x, EarlyAbort(c, steps) if abort_early else None
     hinge, weight = carlini(6, confidence), per_sample(c, x)
     logits, value, g = value_and_grad(model, hinge, z, targets)
     for step in range(steps):
@@ -129,17 +131,20 @@ def _descend(
             success &= margin()(targets.step(model, z, logits)) >= confidence
         nearest.update(z, success, targets.index)
         ever[rows] |= success
-        # samples whose loss does not fall leave
-        if abort_early and step % max(steps // 10, 1) == 0:
-            change = (z - x).flatten(1)
-            loss = change.square().sum(1) + beta * change.abs().sum(1) - weight.flatten() * value
-            stays = (loss < 0.9999 * before).nonzero().squeeze(1)
+        # samples that have not succeeded and whose loss has stopped falling leave; after a success the point keeps
+        # crossing the boundary, and comes nearer only as the steps shrink
+        if abort is None:
+            continue
+        change = (z - x).flatten(1)
+        loss = change.square().sum(1) + beta * change.abs().sum(1) - weight.flatten() * value
+        stalls = abort.stalled(loss, torch.full_like(rows, step)) & ~ever[rows]
+        if step % abort.window == 0 and bool(stalls.any()):
+            stays = (~stalls).nonzero().squeeze(1)
             if len(stays) == 0:
                 break
-            before = loss[stays]
-            if len(stays) < len(rows):
-                x, z, ahead, g, weight, rows = (t[stays] for t in (x, z, ahead, g, weight, rows))
-                targets = targets.take(stays)
+            x, z, ahead, g, weight, rows = (t[stays] for t in (x, z, ahead, g, weight, rows))
+            targets = targets.take(stays)
+            abort.take(stays)
     return ever
 
 
@@ -156,6 +161,6 @@ class _Elastic(Nearest):
         super().__init__(x, norm, eps, among=("l1",), domain=domain)
         self.beta = beta
 
-    def rank(self, x: Tensor, x_adv: Tensor, size: Tensor) -> Tensor:
-        """Return `beta * L1 + L2²`, `[B]`."""
-        return self.beta * size + (x_adv - x).square().flatten(1).sum(1)
+    def rank(self, x_adv: Tensor, index: Tensor, size: Tensor) -> Tensor:
+        """Return `beta * L1 + L2²`, `[M]`."""
+        return self.beta * size + (x_adv - self.x[index]).square().flatten(1).sum(1)

@@ -91,20 +91,22 @@ def fmn(
             g = threat.restrict(g, x)
             success = succeeded(logits, targets.y, targets.goal)
             ever |= success
-            nearest.update(z, success, targets.index)
+            size = threat.size(x, z)
+            nearest.update(z, success, targets.index, size)
             # the next radius: smaller after a success, larger after a failure
             g_k = share(step, steps)
             if norm == "l0":
                 larger, smaller = (eps * (1 + g_k)).floor().maximum(eps + 1), (eps * (1 - g_k)).floor().minimum(eps - 1)
             else:
-                ahead = threat.size(x, z) + loss.abs() / norms(g, DUAL[norm]).flatten().clamp_min(1e-12)
+                reach = size + loss.abs() / norms(g, DUAL[norm]).flatten().clamp_min(1e-12)
                 # slightly beyond the predicted boundary: the predictions approach it from below, and rounding would
                 # keep them there
-                ahead = ahead * (1 + GAMMA_LAST)
-                larger, smaller = torch.where(ever, eps * (1 + g_k), ahead), eps * (1 - g_k)
+                reach = reach * (1 + GAMMA_LAST)
+                larger, smaller = torch.where(ever, eps * (1 + g_k), reach), eps * (1 - g_k)
             eps = torch.where(success, smaller.minimum(nearest.size[targets.index]), larger).minimum(most)
             # step along the gradient, and project onto the ball of this radius
-            z = replace(threat, eps=eps).project(x, z + alpha(step, steps) * unit(g, 2))
+            ahead = torch.add(z, unit(g, 2), alpha=alpha(step, steps))
+            z = replace(threat, eps=eps).project(x, ahead)
         with torch.no_grad():
             nearest.update(z, succeeded(model(z), targets.y, targets.goal), targets.index)
     return nearest.x_adv

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from underfire.ascent.early_abort import EarlyAbort
 from underfire.ascent.moves import adam
 from underfire.ascent.nearest import Nearest
 from underfire.ascent.objectives import Objective, margin
@@ -19,10 +20,6 @@ from underfire.validate import per_sample
 #: infinity; even if they were pulled in a little, as is usual, the slope there would be so small that hundreds of steps
 #: could not move them.
 SHARE = 0.99
-#: The share by which the loss of a run must fall in a tenth of the steps, or else the run ends (the authors' value).
-FALL = 1e-4
-#: The fewest steps between two checks. Adam overshoots at first, so that the loss can rise for some steps.
-WINDOW = 10
 
 
 class Search:
@@ -69,16 +66,16 @@ def descend(
 ) -> None:
     """Minimise `distance - c * objective` run after run as `search` directs, and pass every success to `nearest`.
 
-    A run ends when it is solved, after `steps` steps, or (with `abort_early`) when its lowest loss has not fallen by
-    the share `FALL` in a tenth of the steps, or in `WINDOW` steps if those are more. The sample then starts its next
-    run at once, while other samples are still in the middle of theirs, so that the batch stays full.
+    A run ends when it is solved, after `steps` steps, or (with `abort_early`) when its loss has stopped falling (see
+    `EarlyAbort`). The sample then starts its next run at once, while other samples are still in the middle of theirs,
+    so that the batch stays full.
     """
-    lead, window, edge = margin(), max(math.ceil(steps / 10), WINDOW), math.atanh(SHARE)
+    lead, edge = margin(), math.atanh(SHARE)
     box = search.threat.domain
     w = _to_tanh(search.x[targets.index], box)
     move = adam()
     memory, t = move.init(w), torch.zeros_like(targets.index)
-    lowest = before = search.c.new_full((len(w),), float("inf"))  # loss of each run, now and at its last check
+    abort = EarlyAbort(search.c[targets.index], steps) if abort_early else None
     reached = torch.zeros_like(t, dtype=torch.bool)
     while len(targets.index):
         # forward and backward pass
@@ -98,28 +95,28 @@ def descend(
             g.mul_(high - low)
         direction, memory = move.update(g, memory)
         w = (w - per_sample(search.step_size[targets.index], w) * direction).clamp_(-edge, edge)
-        t += 1
         # end the runs that are solved, out of steps, or without progress
-        lowest = lowest.minimum(far - c * value)
         solved = search.solved(success, far, targets.index)
-        ended = solved | (t >= steps)
-        if abort_early:
-            check = (t - 1) % window == 0
-            ended |= check & ~(before - lowest >= FALL * before.abs())
-            before = torch.where(check, lowest, before)
+        ended = solved | (t >= steps - 1)
+        if abort is not None:
+            ended |= abort.stalled(far - c * value, t)
+        t += 1
         if not bool(ended.any()):
             continue
         # start the next run of these samples; samples whose search is over leave the batch
         rows = ended.nonzero().squeeze(1)
         on, fresh = search.conclude(x_adv[rows], solved[rows], reached[rows], targets.take(rows))
         w[rows], t[rows], reached[rows] = _to_tanh(fresh, box), 0, False
-        lowest[rows] = before[rows] = float("inf")
+        if abort is not None:
+            abort.restart(rows)
         for part in memory:
             part[rows] = 0
         if not bool(on.all()):
             stays = torch.ones_like(ended).index_put((rows,), on).nonzero().squeeze(1)
-            w, memory, t, lowest, before, reached = take((w, memory, t, lowest, before, reached), stays)
+            w, memory, t, reached = take((w, memory, t, reached), stays)
             targets = targets.take(stays)
+            if abort is not None:
+                abort.take(stays)
 
 
 def _to_tanh(x: Tensor, domain: Domain) -> Tensor:
