@@ -14,6 +14,7 @@ import underfire
 from benchmarks import (
     adv2,
     autoattack,
+    beside,
     choices,
     class_activation,
     explanation_measures,
@@ -55,6 +56,7 @@ MEASURED = {
     "quality": Benchmark(quality.on_cifar10, quality.rows, CIFAR),
     "quality-mnist": Benchmark(quality.on_mnist, quality.rows, ("MNIST",)),
     "small-batches": Benchmark(small_batches.against_peers, small_batches.rows, CIFAR),
+    "beside": Benchmark(beside.measure, beside.rows),
     "st-adv": Benchmark(choices.st_adv, choices.rows_st_adv, (*CIFAR, "MNIST")),
     "universal": Benchmark(choices.universal, choices.rows_universal, (*CIFAR, "MNIST")),
     "photographed": Benchmark(choices.photographed, choices.rows_photographed, CIFAR),

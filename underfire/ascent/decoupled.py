@@ -9,7 +9,7 @@ from underfire.ascent.nearest import Nearest, max_distance
 from underfire.ascent.objectives import log_odds
 from underfire.ascent.step import Targets, succeeded, value_and_grad
 from underfire.ascent.step_rules import cosine
-from underfire.gradients.smoothing import unit
+from underfire.gradients.smoothing import norms, unit
 from underfire.validate import per_sample
 
 
@@ -39,11 +39,12 @@ def descend(
         # forward and backward pass; record the successes
         logits, _, g = value_and_grad(model, log_odds(), z, at)
         success = succeeded(logits, at.y, at.goal)
-        nearest.update(z, success, at.index)
+        nearest.update(z, success, at.index, nearest.threat.size(x, z))
         # shrink or grow the length, and rescale the new direction to it
         length = torch.where(success, length * (1 - gamma), length * (1 + gamma)).minimum(most)
-        direction = z - x + alpha(step, steps) * unit(nearest.threat.restrict(g, x), 2)
-        z = nearest.threat.clip(x, x + per_sample(length, x) * unit(direction, 2))
+        direction = torch.add(z - x, unit(nearest.threat.restrict(g, x), 2), alpha=alpha(step, steps))
+        scale = per_sample(length, x) / norms(direction, 2).clamp_min(torch.finfo(x.dtype).tiny)
+        z = nearest.threat.clip(x, torch.addcmul(x, scale, direction))
         if levels is not None:
             z = (z * (levels - 1)).round_() / (levels - 1)
     with torch.no_grad():

@@ -165,12 +165,12 @@ class _Run:
         """Take all steps of one run from `z`, for the samples of the batch at `rows`."""
         move, rule, estimate = self.recipe.move, self.rule, self.recipe.estimate
         x, threat, targets = self.x[rows], self.threat.take(rows), self.targets.take(rows)
-        position = Position(threat, x, targets.index, 0, self.steps)
+        position = Position(threat, x, targets.index, 0, self.steps, threat.projection(x))
         move_state, rule_state = move.init(z), rule.init(position, z)
         estimate_state = estimate.init(z, targets.index)
         leader: _Leader | None = None
         for number in range(self.steps):
-            position = Position(threat, x, targets.index, number, self.steps)
+            position = replace(position, step=number)
             progress = number / self.steps
             # choose the point of the gradient
             offset = None if move.peek is None else move.peek(move_state, rule.size(position, rule_state))
@@ -190,7 +190,7 @@ class _Run:
                     move_state, rule_state, estimate_state = take(states, stays)
                     threat, targets = threat.take(stays), targets.take(stays)
                     leader = None if leader is None else leader.take(stays)
-                    position = Position(threat, x, targets.index, number, self.steps)
+                    position = Position(threat, x, targets.index, number, self.steps, threat.projection(x))
                 # rows whose steps bring too little progress go back to their best iterate
                 if rule.judge is not None:
                     here = _Leader(value, value, z, g, move_state)
@@ -205,6 +205,8 @@ class _Run:
             if move.steepest:
                 direction = threat.steepest(direction, x, z)
             z, rule_state = rule.update(position, z, direction, rule_state)
+            # free what the next pass does not need, so that its tensors take this memory
+            del step, value, g, direction, point
         x_adv = threat.apply(x, z)
         if self.recipe.keep == "last":
             self.best.x_adv[targets.index] = x_adv

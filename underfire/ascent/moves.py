@@ -54,7 +54,7 @@ def momentum(decay: float = 1.0) -> Move:
     unit = normalise(1)
 
     def update(g: Tensor, state: State) -> tuple[Tensor, State]:
-        total = decay * state + unit(g)
+        total = torch.add(unit(g), state, alpha=decay)
         return total, total
 
     return Move(torch.zeros_like, update)

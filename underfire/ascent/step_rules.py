@@ -32,6 +32,7 @@ class Position:
         index: the samples that the rows belong to, int64 `[B]`.
         step: how many steps were taken before this one.
         steps: how many steps the run has.
+        projection: the threat's projection around `x`, made once for all steps; None makes it anew.
     """
 
     threat: Threat
@@ -39,6 +40,11 @@ class Position:
     index: Tensor
     step: int
     steps: int
+    projection: Callable[[Tensor], Tensor] | None = None
+
+    def project(self, z: Tensor) -> Tensor:
+        """Return the allowed point nearest to `z`."""
+        return self.threat.project(self.x, z) if self.projection is None else self.projection(z)
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,12 @@ def scheduled(step_size: StepSize) -> StepRule:
         return length
 
     def update(position: Position, z: Tensor, direction: Tensor, state: State) -> tuple[Tensor, State]:
-        step = per_sample(size(position, state), z) * direction
-        return position.threat.project(position.x, z + step), state
+        length = size(position, state)
+        if isinstance(length, Tensor):
+            ahead = z + per_sample(length, z) * direction
+        else:
+            ahead = torch.add(z, direction, alpha=length)
+        return position.project(ahead), state
 
     return StepRule(lambda position, z: None, size, update)
 
@@ -164,10 +174,9 @@ def halving(momentum: float = 0.75, rho: float = 0.75) -> StepRule:
 
     def update(position: Position, z: Tensor, direction: Tensor, state: State) -> tuple[Tensor, State]:
         eta, old, *rest = state
-        threat, x = position.threat, position.x
-        ahead = threat.project(x, z + per_sample(eta, z) * direction)
+        ahead = position.project(z + per_sample(eta, z) * direction)
         if position.step and momentum < 1:  # the first step has no previous one
-            ahead = threat.project(x, z + momentum * (ahead - z) + (1 - momentum) * (z - old))
+            ahead = position.project(z + momentum * (ahead - z) + (1 - momentum) * (z - old))
         return ahead, (eta, z, *rest)
 
     def judge(position: Position, progress: Progress, state: State) -> tuple[State, Tensor | None]:
@@ -219,7 +228,7 @@ def sparse(total: int | None = None) -> StepRule:
         weakest = strength.sort(dim=1).values.gather(1, rank[:, None])
         signs = g.sign() * (strength >= weakest)
         step = eta[:, None] * signs / signs.abs().sum(1, keepdim=True).clamp_min(1)
-        return position.threat.project(position.x, z + step.view_as(z)), state
+        return position.project(z + step.view_as(z)), state
 
     def judge(position: Position, progress: Progress, state: State) -> tuple[State, Tensor | None]:
         eta, full, before, entries = state

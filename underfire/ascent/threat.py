@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar, Self
 
 import torch
@@ -90,6 +92,10 @@ class Threat:
     def project(self, x: Tensor, z: Tensor) -> Tensor:
         """Return the allowed point nearest to `z`, shaped like `z`."""
         return x + self._project(x, self.restrict(z - x, x))
+
+    def projection(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return `z -> project(x, z)` for an attack that projects many times around the same inputs."""
+        return partial(self.project, x)
 
     def steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
         """Return the direction of length one in this norm with the largest inner product with `g`, shaped like `g`."""

@@ -8,6 +8,7 @@ Every projection is the nearest point (in L2) of the intersection of the ball an
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,11 @@ def _one_each(x: Tensor) -> tuple[int, ...]:
     return (len(x), *[1] * (x.dim() - 1))
 
 
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return the inner product of every row of `a` and `b` `[B, n]`, `[B, 1]`."""
+    return torch.bmm(a.unsqueeze(1), b.unsqueeze(2)).squeeze(2)
+
+
 def _signs(x: Tensor, generator: Generator | None) -> Tensor:
     """Return 1 or -1 at random for every entry."""
     return _uniform(x, generator).sub_(0.5).sign_()
@@ -49,11 +55,16 @@ class Linf(Threat):
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
         """Return the allowed point nearest to `z`: every entry clipped to its interval."""
+        return self.projection(x)(z)
+
+    def projection(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return `project` for these inputs, with the interval of every entry computed once."""
         radius, mask = self._radius(x), self.allowed(x)
         if mask is not None:
             radius = radius * mask
         low, high = (0, 1) if self.domain.unit_box else self.domain.box(x)
-        return z.clamp((x - radius).clamp_min_(low), (x + radius).clamp_max_(high))
+        least, most = (x - radius).clamp_min_(low), (x + radius).clamp_max_(high)
+        return lambda z: z.clamp(least, most)
 
     def _steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
         return g.sign()
@@ -71,27 +82,28 @@ class L2(Threat):
         """Return the length of the diagonal of the box."""
         return float(_widths(self, x).norm())
 
-    def _project(self, x: Tensor, shift: Tensor) -> Tensor:
-        # The nearest point is clip(s * shift) for one s in [0, 1] per sample. Entries that the box clips leave length
-        # to the others, so s grows from eps / |shift|, and the set of clipped entries grows with it. Both settle in a
-        # few rounds.
-        radius, (low, high) = self._radius(x), self.room(x)
-        inside = shift.clamp(low, high)
-        fits = norms(inside, 2) <= radius
+    def project(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return the allowed point nearest to `z`: the shift from `x`, scaled by one `t` per sample and clipped."""
+        # An entry that the box clips at `t = 1` is clipped from some t on; its square is then that of the clipped
+        # entry. With `u = t²`, the squared length is the sum of min(u * whole, clipped), which is concave in u and
+        # piecewise linear. Newton's method from below finds in a few rounds where it is eps².
+        inside, shift = self.clip(x, z), self.restrict(z - x, x)
+        whole, clipped = shift.square().flatten(1), (inside - x).square_().flatten(1)
+        limit, total = self._radius(x).flatten(1) ** 2, clipped.sum(1, keepdim=True)
+        fits = total <= limit
         if bool(fits.all()):
             return inside
         tiny = torch.finfo(x.dtype).tiny
-        scale = (radius / norms(shift, 2).clamp_min(tiny)).clamp_max(1)
+        u = (limit / whole.sum(1, keepdim=True).clamp_min(tiny)).clamp_max(1)
         for _ in range(100):
-            scaled = scale * shift
-            clipped = scaled.clamp(low, high)
-            outside = (scaled - clipped).sign_().abs_()  # 1 or 0; a product with a bool tensor takes five times as long
-            rest = (radius**2 - norms(clipped * outside, 2) ** 2).clamp_min(0).sqrt()
-            grown = (rest / norms(shift - shift * outside, 2).clamp_min(tiny)).clamp(max=1).maximum(scale)
-            if torch.equal(grown, scale):  # exact equality: no sample depends on the rest of the batch
+            free = (u * whole <= clipped).to(x.dtype)
+            held = total - _dot(free, clipped)
+            grown = ((limit - held) / _dot(free, whole).clamp_min(tiny)).clamp(max=1).maximum(u)
+            if torch.equal(grown, u):  # exact equality: no sample depends on the rest of the batch
                 break
-            scale = grown
-        return torch.where(fits, inside, clipped)
+            u = grown
+        t = torch.where(fits, 1, u.sqrt())
+        return self.clip(x, torch.addcmul(x, t.view(_one_each(x)), shift))
 
     def _steepest(self, g: Tensor, x: Tensor, z: Tensor) -> Tensor:
         return unit(g, 2)

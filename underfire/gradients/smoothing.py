@@ -40,8 +40,8 @@ def normalise(order: float) -> Smoothing:
 def unit(gradient: Tensor, order: float) -> Tensor:
     """Divide every sample by its norm of this order, however small the norm is; a zero gradient stays zero."""
     tiny = torch.finfo(gradient.dtype).tiny
-    if order != math.inf:  # scale first, because the squares of a small gradient would underflow
-        gradient = gradient / norms(gradient, math.inf).clamp_min(tiny)
+    if order not in (1, math.inf):  # scale first, because the powers of a small gradient would underflow
+        gradient = gradient / norms(gradient, 1).clamp_min(tiny)
     return gradient / norms(gradient, order).clamp_min(tiny)
 
 
