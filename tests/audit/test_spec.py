@@ -19,7 +19,10 @@ PGD = {"name": "pgd"}
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"modle": "zoo:x"}, "unknown key 'modle'; did you mean 'model'? Choices: attacks, batch_size, data, device, "),
+        (
+            {"modle": "zoo:x"},
+            "unknown key 'modle'; did you mean 'model'? Choices: attacks, batch_size, data, detectors, ",
+        ),
         ({"modle": "zoo:x", "model": None}, "unknown key 'modle'; did you mean 'model'?"),
         ({"model": None}, "'model' is missing"),
         ({"model": {"uri": "zoo:x", "maen": 0.5}}, "unknown key 'model.maen'; did you mean 'mean'?"),

@@ -135,6 +135,8 @@ def _passes(target: Target, cell: Cell, trials: Trials) -> Passes:
         return forwards + 1, backwards  # the outcome takes one pass
     if cell.kind == "explain":
         return trials.interpreters.get(cell.about["interpreter"], (0.0, 0.0))
+    if cell.kind in ("fit", "score"):
+        return trials.detectors.get(cell.about["detector"], (0.0, 0.0))
     try:
         return _of_checks(target, cell, trials) if cell.kind == "masking" else _of_measures(target, cell)
     except (UnderfireError, RuntimeError):  # the cell itself will say why

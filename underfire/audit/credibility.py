@@ -48,7 +48,7 @@ class Refusal:
     """A method that could not be run on the model.
 
     Attributes:
-        kind: `"attack"`, `"interpreter"` or `"measure"`.
+        kind: `"attack"`, `"interpreter"`, `"detector"` or `"measure"`.
         name: the label of the method in the spec.
         reason: why not, in one line.
         cells: number of cells that could not be run.

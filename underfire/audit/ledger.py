@@ -30,10 +30,17 @@ SCHEMA = 3
 
 HEAD = "ledger.json"
 _ADVICE = f"run the audit again, or remove {HEAD} if that is refused"
-_METHODS = {"craft": "attack", "explain": "interpreter", "measure": "measure", "masking": "check"}
+_METHODS = {
+    "craft": "attack",
+    "explain": "interpreter",
+    "fit": "detector",
+    "score": "detector",
+    "measure": "measure",
+    "masking": "check",
+}
 """The kinds of cells that run a method of the spec or a check, which may not support the model."""
 
-TABLES = ("clean", "rows", "maps", "measures", "transfer", "checks")
+TABLES = ("clean", "rows", "maps", "measures", "transfer", "scores", "clean_scores", "checks")
 """The tables of every ledger; a table without results is empty."""
 
 
@@ -116,7 +123,7 @@ class Ledger:
             # A cell whose images or maps could not be made is not a refusal of its own.
             if role and not any(key in reasons for key in cell.get("needs", {}).values()):
                 about = cell["about"]
-                key = {"attack": "label", "interpreter": "interpreter"}.get(role, "title")
+                key = {"attack": "label", "interpreter": "interpreter", "detector": "detector"}.get(role, "title")
                 groups.setdefault((role, str(about.get(key, role)).partition(" of ")[0]), []).append(cell["key"])
         found = []
         for (role, name), keys in groups.items():

@@ -7,13 +7,25 @@ from functools import partial
 from typing import Any
 
 from underfire.audit.binding import RESERVED, usable
-from underfire.audit.schema import NEEDS, AttackSpec, AuditSpec, GateSpec, InterpreterSpec, MeasureSpec, key_path
+from underfire.audit.schema import (
+    NEEDS,
+    AttackSpec,
+    AuditSpec,
+    DetectorSpec,
+    GateSpec,
+    InterpreterSpec,
+    MeasureSpec,
+    key_path,
+)
 from underfire.audit.values import unwrap, wrap
 from underfire.catalog import Card, cards, find, spell
 from underfire.errors import InputError, SpecError, nearest, shown
 
 STANDARD_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0, "l0": 24.0}
 """The sizes at which robustness on CIFAR-10 is usually compared; the default of attacks of minimum size."""
+
+FALSE_POSITIVES = 0.05
+"""The share of clean images that a detector may flag, where a spec states none."""
 
 _ENTRY_KEYS = ("name", "label", "norm", "eps", "goal", "interpreter", "generator")
 
@@ -33,9 +45,15 @@ def complete(spec: AuditSpec) -> AuditSpec:
     _distinct("attacks", [entry.title for entry in attacks])
     measures = [_measure(entry, key_path("measures", i)) for i, entry in enumerate(spec.measures)]
     _distinct("measures", [entry.title.lower() for entry in measures])  # columns of tables, whose case SQL ignores
+    detectors = [complete_detector(entry, key_path("detectors", i)) for i, entry in enumerate(spec.detectors)]
+    _distinct("detectors", [entry.title for entry in detectors])
+    if detectors and spec.held_out is None and spec.data.n is None:
+        raise SpecError("'held_out' is missing: detectors learn from images that are not attacked, and 'n' leaves none")
     if len(set(spec.seeds)) < len(spec.seeds):
         raise SpecError(f"'seeds' holds a seed twice: {shown(spec.seeds)}")
-    done = spec.model_copy(update={"attacks": attacks, "interpreters": interpreters, "measures": measures})
+    methods = {"attacks": attacks, "interpreters": interpreters, "detectors": detectors, "measures": measures}
+    rate = spec.false_positive_rate or (FALSE_POSITIVES if detectors else None)
+    done = spec.model_copy(update={**methods, "false_positive_rate": rate})
     for i, gate in enumerate(spec.gates):
         _gate(key_path("gates", i), gate, done)
     return done
@@ -58,6 +76,24 @@ def complete_interpreter(entry: InterpreterSpec, path: str, *, maps_only: bool =
         raise SpecError(f"{key_path(path, 'name')!r}: {entry.name} gives {gives}, and only maps can be used here")
     options = _options(path, method, entry.options, ("label",))
     return InterpreterSpec(name=entry.name, label=entry.title, **entry.own, **options)
+
+
+def complete_detector(entry: DetectorSpec, path: str) -> DetectorSpec:
+    """Return a detector with its default label and checked options.
+
+    Raises:
+        SpecError: the detector is unknown, has a wrong option, needs attacked images to learn from, or cannot be saved.
+    """
+    method = _card(key_path(path, "name"), entry)
+    if method.facts.supervised or not hasattr(method.function, "save"):
+        lack = "learns from attacked images" if method.facts.supervised else "has no save and load"
+        raise SpecError(f"{key_path(path, 'name')!r}: {entry.name} {lack}, so that an audit cannot run it")
+    options = _options(path, method, entry.options, ("label",))
+    try:
+        method.with_options(**method.check(unwrap(options)))
+    except InputError as error:
+        raise SpecError(f"{path!r}: {error}") from None
+    return DetectorSpec(name=entry.name, label=entry.title, **entry.own, **options)
 
 
 def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], path: str) -> AttackSpec:
@@ -99,6 +135,11 @@ def interpreter_of(entry: InterpreterSpec) -> Callable[..., Any]:
     return entry.card.with_options(**values_of(entry))
 
 
+def detector_of(entry: DetectorSpec) -> Any:
+    """Return a new detector of an entry, which is not fitted yet."""
+    return entry.card.with_options(**values_of(entry))
+
+
 def attack_of(entry: AttackSpec, eps: float) -> Callable[..., Any]:
     """Return the attack `(model, x, y, *, goal, generator) -> x'` of an entry at one size, with its options bound."""
     method = entry.card
@@ -108,7 +149,7 @@ def attack_of(entry: AttackSpec, eps: float) -> Callable[..., Any]:
     return partial(method.function, **{name: value for name, value in given.items() if name in method.options})
 
 
-def values_of(entry: AttackSpec | InterpreterSpec | MeasureSpec) -> dict[str, Any]:
+def values_of(entry: AttackSpec | InterpreterSpec | DetectorSpec | MeasureSpec) -> dict[str, Any]:
     """Return the options of a complete entry as its method accepts them: lists as tuples, parts as objects."""
     method = entry.card
     return dict(method.check(unwrap(entry.options), elsewhere=list(method.options)))
@@ -117,7 +158,7 @@ def values_of(entry: AttackSpec | InterpreterSpec | MeasureSpec) -> dict[str, An
 # --- entries ---------------------------------------------------------------------------------------------------------
 
 
-def _card(path: str, entry: AttackSpec | InterpreterSpec) -> Card[Any]:
+def _card(path: str, entry: AttackSpec | InterpreterSpec | DetectorSpec) -> Card[Any]:
     try:
         return entry.card
     except InputError as error:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from underfire.audit.labels import check_swapped
-from underfire.audit.methods import attack_of, interpreter_of
+from underfire.audit.methods import FALSE_POSITIVES, attack_of, detector_of, interpreter_of
 from underfire.audit.normalisation import check_normalisation
-from underfire.audit.schema import AttackSpec, InterpreterSpec, key_path
+from underfire.audit.schema import AttackSpec, DetectorSpec, InterpreterSpec, key_path
 from underfire.audit.target import Target
 from underfire.audit.trials import Passes, Trials, tried
 from underfire.classes import listing
@@ -44,7 +46,8 @@ def preflight(target: Target) -> Trials:
     check_normalisation(target)
     _check_accuracy(preview.logits, preview.y)
     interpreters = _try_interpreters(target)
-    return Trials(_try_attacks(target), interpreters)
+    detectors = _try_detectors(target)
+    return Trials(_try_attacks(target), interpreters, detectors)
 
 
 def _check_accuracy(logits: Tensor, y: Tensor) -> None:
@@ -100,6 +103,24 @@ def _explainer(target: Target, entry: InterpreterSpec, batch: Batch) -> Callable
     return run
 
 
+def _try_detectors(target: Target) -> dict[str, Passes]:
+    """Try every detector, check that its threshold can be chosen, and return the passes of each score, by its label."""
+    spec, batch, found = target.spec, target.preview.first.to(target.spec.device), dict[str, Passes]()
+    if not spec.detectors:
+        return found
+    rate, images = spec.false_positive_rate or FALSE_POSITIVES, len(target.held_out[0])
+    if images // 2 < (needed := math.ceil(1 / rate - 1e-9) - 1):
+        raise SpecError(
+            f"'false_positive_rate' {rate:g} needs {2 * needed} images that are held out, half of them for the "
+            f"threshold, and there are {images}; a smaller 'n' of the data or 'held_out' gives more"
+        )
+    for i, entry in enumerate(spec.detectors):
+        with _translated(target, key_path("detectors", i), entry):
+            detector = detector_of(entry).fit(target.model, batch)
+            _, found[entry.title] = tried(target, entry, partial(detector.score, target.model, batch.x), {})
+    return found
+
+
 def _try_attacks(target: Target) -> dict[str, Passes]:
     """Try every attack for one step, and return the passes of each for one image, by its label.
 
@@ -134,7 +155,7 @@ def try_attack(target: Target, entry: AttackSpec, eps: float) -> Passes:
 
 
 @contextmanager
-def _translated(target: Target, path: str, entry: AttackSpec | InterpreterSpec) -> Iterator[None]:
+def _translated(target: Target, path: str, entry: AttackSpec | InterpreterSpec | DetectorSpec) -> Iterator[None]:
     """Name the entry of the spec in an error of a trial; a model without gradient does not end the trials."""
     try:
         entry.card.check_domain(domain_of(target.model).name)

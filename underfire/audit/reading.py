@@ -30,7 +30,7 @@ class Source(Protocol):
     """The part of a ledger that these functions use."""
 
     def sql(self, query: str) -> list[dict[str, Any]]:
-        """Return the rows of an SQL query over the tables `clean`, `rows`, `maps`, `measures` and `checks`."""
+        """Return the rows of an SQL query over the tables of a ledger."""
         ...
 
 
@@ -115,7 +115,17 @@ class MapShift:
     measures: dict[str, Measured]
 
 
-Entry = TypeVar("Entry", AttackResult, MapShift)
+class _Sized(Protocol):
+    """A figure of one attack at one size."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def eps(self) -> float: ...
+
+
+Entry = TypeVar("Entry", bound=_Sized)
 
 
 def clean_accuracy(source: Source) -> Interval | None:

@@ -44,7 +44,7 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(le=10**9)]
 
 MOST_ENTRIES = 1000
-"""The largest number of attacks in a spec, and of sizes of an attack, interpreters, measures, seeds and gates."""
+"""The largest number of entries of a list in a spec, such as its attacks or the sizes of one."""
 _Limited = Field(max_length=MOST_ENTRIES)
 _Filled = Field(min_length=1, max_length=MOST_ENTRIES)
 
@@ -151,6 +151,12 @@ class MeasureSpec(_Method):
     kind = "measure"
 
 
+class DetectorSpec(_Method):
+    """A detector that scores clean and attacked images; in a spec, the name alone is enough."""
+
+    kind = "detector"
+
+
 class AttackSpec(_Method):
     """An attack at one norm and one or several sizes.
 
@@ -207,6 +213,10 @@ class AuditSpec(_Strict):
 
     Attributes:
         shard_size: the number of images in a cell; None, which the spec of a run never has, leaves it to the run.
+        held_out: clean images that detectors are fitted to and their thresholds chosen from; None takes images of the
+            data that the audit does not attack.
+        false_positive_rate: the share of clean images that a detector may flag; None, which a complete spec with
+            detectors never contains, stands for the default.
     """
 
     model: Annotated[ModelSpec, BeforeValidator(_short("uri"))]
@@ -216,6 +226,9 @@ class AuditSpec(_Strict):
     measures: Annotated[list[Annotated[MeasureSpec, BeforeValidator(_short("name"))]], _Limited] = [
         MeasureSpec(name=m) for m in MEASURES
     ]
+    detectors: Annotated[list[Annotated[DetectorSpec, BeforeValidator(_short("name"))]], _Limited] = []
+    held_out: Annotated[DataSpec, BeforeValidator(_short("uri"))] | None = None
+    false_positive_rate: Annotated[Number, Field(gt=0, lt=1)] | None = None
     seeds: Annotated[list[Seed], _Filled] = [0]
     gates: Annotated[list[GateSpec], _Limited] = []
     masking: bool = True
@@ -234,6 +247,8 @@ PARTS: dict[str, type[BaseModel]] = {
     "gates": GateSpec,
     "attacks": AttackSpec,
     "interpreters": InterpreterSpec,
+    "detectors": DetectorSpec,
+    "held_out": DataSpec,
     "measures": MeasureSpec,
 }
 """The type of each section of a spec, by the key of the section; the spec itself has the key `""`."""

@@ -12,8 +12,10 @@ from underfire.audit import gap_words
 from underfire.audit.blank_maps import BlankMaps, blank_maps
 from underfire.audit.comparison import Difference, differences
 from underfire.audit.credibility import Refusal, answers, checks, rivals
+from underfire.audit.detection import Detection, detections
 from underfire.audit.gaps import Gap, gaps
 from underfire.audit.gates import GateResult, judge
+from underfire.audit.methods import FALSE_POSITIVES
 from underfire.audit.reading import (
     AttackResult,
     MapShift,
@@ -82,6 +84,7 @@ class Findings:
         gap: the largest prediction-interpretation gap and what it means, in one line.
         gaps: the prediction-interpretation gap of every interpreter, the one in `gap` first.
         transfers: the maps of every interpreter after every attack that is aimed at one.
+        detections: how well each detector sees each attack.
     """
 
     clean: Interval | None
@@ -100,6 +103,7 @@ class Findings:
     gap: str = ""
     gaps: tuple[Gap, ...] = ()
     transfers: tuple[Transfer, ...] = ()
+    detections: tuple[Detection, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -143,4 +147,5 @@ def findings(ledger: Run) -> Findings:
         gap=gap_words.line(next(iter(apart), None), standing),
         gaps=tuple(apart),
         transfers=tuple(transfers(ledger, attacks)),
+        detections=tuple(detections(ledger, ledger.spec.false_positive_rate or FALSE_POSITIVES)),
     )

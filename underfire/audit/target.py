@@ -26,6 +26,9 @@ from underfire.validate import check_device
 PREVIEWED = 1024
 """The largest number of images that are classified before the first cell runs, evenly spread over the data."""
 
+HELD_OUT = 256
+"""The largest number of images that detectors learn from and their thresholds are chosen from, if a spec names none."""
+
 
 @dataclass(frozen=True)
 class Preview:
@@ -80,6 +83,33 @@ class Target:
                 digest.update(b"" if content is None else content.contiguous().numpy().tobytes())
             digest.update(repr(batch.ids).encode())
         return Preview(torch.cat(labels), torch.cat(logits), first, digest.hexdigest())
+
+    @cached_property
+    def held_out(self) -> tuple[Batch, str]:
+        """The images that detectors learn from and their thresholds are chosen from, and a hash of them.
+
+        Raises:
+            DataError: an image cannot be read or is one that the audit attacks, or there is none.
+        """
+        given, d = self.spec.held_out, self.spec.data
+        chosen = given or d
+        images = open_data(
+            chosen.uri, self.model, n=chosen.n if given else None, seed=chosen.seed, names=chosen.classes
+        )
+        first = 0
+        if given is None:  # a larger draw begins with the images that the audit attacks
+            first = len(self.data)
+            images = images.subset(min(len(images), first + HELD_OUT), d.seed)
+        batch = images[first:]
+        if len(batch) < 2:
+            raise DataError(f"{chosen.uri} has {len(batch)} images that are not attacked; name others as 'held_out'")
+        _check_pixels(batch)
+        if given and given.uri == d.uri:
+            known = {name for part in self.data.batches(64) for name in part.ids}
+            if both := known.intersection(batch.ids):
+                raise DataError(f"'held_out' has {len(both)} images that the audit attacks, such as {min(both)!r}")
+        content = repr(batch.ids).encode() + batch.x.contiguous().numpy().tobytes()
+        return batch, hashlib.sha256(content).hexdigest()
 
     def _read(self, index: Tensor) -> Batch:
         """Return images; if one cannot be read, raise DataError with all images of the data that cannot."""

@@ -8,7 +8,7 @@ from itertools import combinations
 from math import prod
 from typing import Any
 
-from underfire.audit.schema import AttackSpec, InterpreterSpec, MeasureSpec
+from underfire.audit.schema import AttackSpec, DetectorSpec, InterpreterSpec, MeasureSpec
 from underfire.audit.target import Target
 from underfire.catalog.options import COUNTS
 from underfire.errors import UnderfireError
@@ -16,7 +16,7 @@ from underfire.errors import UnderfireError
 Passes = tuple[float, float]
 """The numbers of forward and backward passes for one image."""
 
-Entry = AttackSpec | InterpreterSpec | MeasureSpec
+Entry = AttackSpec | InterpreterSpec | DetectorSpec | MeasureSpec
 
 _FACTORS = ("binary_search_steps", "restarts")  # options by which all passes are multiplied
 
@@ -27,6 +27,7 @@ class Trials:
 
     attacks: Mapping[str, Passes]
     interpreters: Mapping[str, Passes]
+    detectors: Mapping[str, Passes]
 
 
 def value_of(entry: Entry, name: str) -> Any:

@@ -26,6 +26,10 @@ def print_summary(found: Findings) -> None:
     if found.shifts:
         OUT.print("\nMaps before and after, mean L1 / IoU (*: the attack is aimed at this map)", style="bold")
         OUT.print(_maps(found))
+    if found.detections:
+        stated = 100 * found.detections[0].stated
+        OUT.print(f"\nSuccessful attacks that a detector flags, at {stated:g} % false positives / AUROC", style="bold")
+        OUT.print(_detections(found))
     failed = [check for check in found.checks if not check.passed]
     if found.checks:
         OUT.print(f"\nMasking checks: {len(found.checks) - len(failed)} of {len(found.checks)} passed")
@@ -75,6 +79,22 @@ def _maps(found: Findings) -> Table:
     cells = {(shift.label, shift.interpreter): shift for shift in shifts}
     for label in dict.fromkeys(shift.label for shift in shifts):
         table.add_row(label, *(_distances(cells.get((label, name))) for name in names))
+    return table
+
+
+def _detections(found: Findings) -> Table:
+    """Return the table of detection rates and AUROC, each attack at its largest size."""
+    from underfire.audit.reading import largest
+
+    table, names = _table(), list(dict.fromkeys(d.detector for d in found.detections))
+    cells: dict[str, dict[str, str]] = {}
+    for name in names:
+        table.add_column(name, overflow="fold")
+        for d in largest(d for d in found.detections if d.detector == name):
+            area = "unknown" if math.isnan(d.auroc.value) else f"{d.auroc.value:.2f}"
+            cells.setdefault(d.label, {})[name] = f"{_percent(d.rate)} / {area}"
+    for label, row in cells.items():
+        table.add_row(label, *(row.get(name, "") for name in names))
     return table
 
 

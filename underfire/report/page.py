@@ -12,6 +12,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from underfire import __version__
+from underfire.audit.detection import Detection
 from underfire.audit.gap_words import place
 from underfire.audit.reading import PLAUSIBLE_IOU, AttackResult, MapShift, Measured, largest
 from underfire.audit.summary import Findings
@@ -30,6 +31,7 @@ _SECTIONS = (
     ("gap", "Gap"),
     ("gallery", "Gallery"),
     ("explanations", "Explanations"),
+    ("detection", "Detection"),
     ("checks", "Checks"),
     ("gates", "Gates"),
     ("spec", "Spec"),
@@ -72,6 +74,7 @@ def render(ledger: Ledger) -> str:
     styles = {label: i % plots.STYLES for i, label in enumerate(dict.fromkeys(h.label for h in found.attacks))}
     columns = max((len(s.columns) for s in samples), default=0)
     targets, transfer_rows = gaps.matrix(found.transfers)
+    absent = {name for name, shown in (("gates", found.gates), ("detection", found.detections)) if not shown}
     page = (
         _engine()
         .get_template("report.html")
@@ -104,7 +107,8 @@ def render(ledger: Ledger) -> str:
             refused=found.refused,
             passed=answers.capped("good", found.standing),
             gates=found.gates,
-            sections=[s for s in _SECTIONS if s[0] != "gates" or found.gates],
+            detections=_detections(found),
+            sections=[s for s in _SECTIONS if s[0] not in absent],
         )
     )
     return plots.distinct(page)
@@ -185,6 +189,12 @@ def _maps(interpreter: str, found: Findings, columns: Sequence[measures.Column])
         "rows": [(s, [_measured(s, column) for column in known], _meter(s.plausible)) for s in shifts],
         "differences": [d for d in found.differences if d.interpreter == interpreter and d.eps == top[d.label]],
     }
+
+
+def _detections(found: Findings) -> list[tuple[str, list[Detection]]]:
+    """Return the results of every detector, each attack at its largest size."""
+    names = dict.fromkeys(d.detector for d in found.detections)
+    return [(name, largest(d for d in found.detections if d.detector == name)) for name in names]
 
 
 def _measured(shift: MapShift, column: measures.Column) -> tuple[Measured | None, Markup]:

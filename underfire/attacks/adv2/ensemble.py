@@ -50,10 +50,10 @@ def adv2_ensemble(
     It is the adaptive attack on the detector `ensemble_interpretation`, which the paper names and leaves open.
 
     Args:
-        interpreters: names of differentiable interpreters, or functions `(model, x, y) -> map`. The smoothing `tau`
-            follows from the first one.
+        interpreters: names of differentiable interpreters, or functions `(model, x, y) -> map`.
         weight: weight of each map loss.
         goal: as for `adv2`, as are all options that are not named here.
+        tau: width of the smoothing of ReLU's derivative, as for `adv2`; None follows from the first interpreter.
 
     Raises:
         InputError: there is no interpreter, or one is unknown. Unsupported: one is not differentiable.

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from underfire.audit.kinds import clean, craft, explain, gallery, masking, measure
+from underfire.audit.kinds import clean, craft, explain, fit, gallery, masking, measure, score
 
 KINDS: dict[str, ModuleType] = {
     "clean": clean,
     "craft": craft,
     "explain": explain,
+    "fit": fit,
+    "score": score,
     "measure": measure,
     "gallery": gallery,
     "masking": masking,

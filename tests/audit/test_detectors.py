@@ -1,0 +1,115 @@
+"""Detectors in an audit: what is fitted to what, the tables, the report, and what is computed again."""
+
+import pytest
+
+from underfire.audit.detection import detections
+from underfire.audit.plan import plan
+from underfire.audit.run import run
+from underfire.audit.spec import parse_spec
+from underfire.audit.summary import findings
+from underfire.audit.target import HELD_OUT, open_target
+from underfire.errors import DataError, SpecError
+from underfire.measures.detection import auroc, detection_rate, threshold
+from underfire.report.export import to_json
+from underfire.report.page import render
+
+SQUEEZING = {"name": "feature_squeezing", "squeezers": ["bit_depth_2", "median_2"], "label": "squeezing"}
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory):
+    spec = {
+        "model": "python:audit_networks:linear",
+        "data": {"uri": "digits:", "n": 60, "seed": 1},
+        "attacks": [
+            {"name": "pgd", "norm": "linf", "eps": [0.02, 0.2], "steps": 5},
+            {"name": "deepfool", "norm": "l2", "eps": [0.5, 1.0], "steps": 5},
+        ],
+        "detectors": [SQUEEZING],
+        "masking": False,
+        "gallery": 0,
+    }
+    return run(parse_spec(spec), tmp_path_factory.mktemp("detectors") / "run")
+
+
+def scores(ledger, where):
+    return [row["score"] for row in ledger.sql(f"SELECT score FROM {where} ORDER BY id")]
+
+
+def test_the_tables_have_every_score(ledger):
+    assert len(scores(ledger, "clean_scores WHERE NOT held_out")) == 60
+    assert len(scores(ledger, "clean_scores WHERE held_out")) == HELD_OUT // 2
+    sizes = ledger.sql("SELECT norm, eps, count(*) AS n FROM scores GROUP BY ALL ORDER BY ALL")
+    assert [(row["norm"], row["eps"], row["n"]) for row in sizes] == [
+        ("l2", 0.5, 60), ("l2", 1.0, 60), ("linf", 0.02, 60), ("linf", 0.2, 60),
+    ]  # fmt: skip
+    # an image that a minimal attack did not fool within a size counts as unchanged there
+    row = ledger.sql(
+        "SELECT max(abs(s.score - c.score)) AS gap, count(*) AS n FROM scores s JOIN clean_scores c USING (id) "
+        "JOIN rows r ON r.cell = s.cell AND r.id = s.id AND r.eps = s.eps WHERE r.linf = 0 AND NOT c.held_out"
+    )[0]
+    assert row["n"] > 0 and row["gap"] < 1e-6
+
+
+def test_the_figures_follow_from_the_tables(ledger):
+    at = threshold(scores(ledger, "clean_scores WHERE held_out"), 0.05)
+    clean = scores(ledger, "clean_scores WHERE was_right")
+    found = {(d.norm, d.eps): d for d in detections(ledger, 0.05)}
+    hit = scores(ledger, "scores WHERE was_right AND success AND norm = 'linf' AND eps = 0.2")
+    chosen = found["linf", 0.2]
+    assert chosen.rate == detection_rate(hit, at) and chosen.auroc == auroc(clean, hit)
+    assert chosen.expected == at.rate and chosen.measured == detection_rate(clean, at)
+    assert chosen.expected.value <= 0.05 and chosen.detector == "squeezing"
+
+
+def test_the_report_shows_them(ledger):
+    page, found = render(ledger), findings(ledger).detections
+    assert len(found) == 4 and 'id="detection"' in page and "AUROC" in page and "<h3>squeezing</h3>" in page
+    assert len(to_json(ledger)["detections"]) == 4
+
+
+def keys(content, kind):
+    spec = parse_spec(content)
+    return {cell.key for cell in plan(spec, open_target(spec)) if cell.kind == kind}
+
+
+def test_a_detector_attacks_nothing_again_and_a_rate_computes_nothing_again(content):
+    plain, one = content(), content(detectors=[SQUEEZING])
+    assert keys(plain, "craft") == keys(one, "craft")
+    two = content(detectors=[SQUEEZING, {**SQUEEZING, "squeezers": ["median_3"], "label": "3"}])
+    rate = content(detectors=[SQUEEZING], false_positive_rate=0.1)
+    for kind in ("fit", "score"):
+        assert keys(plain, kind) == set() and keys(one, kind) < keys(two, kind)
+        assert keys(one, kind) == keys(rate, kind)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "fact"),
+    [
+        ({"detectors": ["feature_squeezin"]}, SpecError, "feature_squeezing"),
+        ({"detectors": [{"name": "feature_squeezing", "squeezer": 1}]}, SpecError, "squeezers"),
+        ({"detectors": [{"name": "feature_squeezing", "squeezers": ["median"]}]}, SpecError, "median"),
+        ({"detectors": [SQUEEZING, SQUEEZING]}, SpecError, "squeezing"),
+        ({"detectors": [SQUEEZING], "data": "digits:"}, SpecError, "held_out"),
+        ({"detectors": [SQUEEZING], "false_positive_rate": 1}, SpecError, "false_positive_rate"),
+    ],
+)
+def test_a_wrong_entry_is_refused(content, changes, error, fact):
+    with pytest.raises(error, match=fact):
+        parse_spec(content(**changes))
+
+
+@pytest.mark.parametrize(
+    ("held_out", "error", "fact"),
+    [
+        ({"uri": "digits:", "n": 20}, SpecError, "needs 38 images"),
+        ({"uri": "digits:", "n": 500}, DataError, "that the audit attacks"),
+    ],
+)
+def test_held_out_images_must_be_enough_and_others(content, tmp_path, held_out, error, fact):
+    with pytest.raises(error, match=fact):
+        run(
+            parse_spec(content(detectors=[SQUEEZING], held_out=held_out, data={"uri": "digits:", "n": 5, "seed": 9})),
+            tmp_path / "run",
+        )
+    assert not (tmp_path / "run").exists()
