@@ -247,11 +247,27 @@ def explained_class(step: Step) -> Tensor:
     return step.logits.detach().argmax(1) if step.goal is None else step.goal
 
 
-def keep_map(interpreter: Interpreter, target: Tensor, *, pool: int = 1) -> Objective:
+def shown_map(step: Step, interpreter: Interpreter | None) -> Tensor:
+    """Return the map that the model's user sees: that of the answer if it has one, or the interpreter's.
+
+    Raises:
+        Unsupported: a gradient is needed, and the interpreter's map has none.
+    """
+    if step.maps is not None:
+        return step.maps
+    assert interpreter is not None
+    shown = interpreter(step.model, step.x, explained_class(step))
+    if step.x.requires_grad and torch.is_grad_enabled() and not shown.requires_grad:
+        raise Unsupported("this interpreter's map is not differentiable in the image, so no attack can steer it")
+    return shown
+
+
+def keep_map(interpreter: Interpreter | None, target: Tensor, *, pool: int = 1) -> Objective:
     """Minimise the mean squared difference between the map and the target map, both normalised to [0, 1].
 
     Args:
-        interpreter: `(model, x', classes) -> [B, 1, h, w]`, differentiable in `x'`.
+        interpreter: `(model, x', classes) -> [B, 1, h, w]`, differentiable in `x'`; None reads the map that the model
+            answers with.
         target: the maps that the explanations should become, `[N, 1, h', w']`, one for each sample of the attack.
         pool: average both maps over squares of this side first.
 
@@ -267,9 +283,7 @@ def keep_map(interpreter: Interpreter, target: Tensor, *, pool: int = 1) -> Obje
         return normalise(F.avg_pool2d(m, pool, ceil_mode=True) if pool > 1 else m)
 
     def term(step: Step) -> Tensor:
-        shown = interpreter(step.model, step.x, explained_class(step))
-        if step.x.requires_grad and torch.is_grad_enabled() and not shown.requires_grad:
-            raise Unsupported("this interpreter's map is not differentiable in the image, so no attack can steer it")
+        shown = shown_map(step, interpreter)
         size = (shown.shape[2], shown.shape[3])
         if size not in wanted:
             wanted[size] = prepared(resize(target.detach().to(shown), size))

@@ -50,6 +50,7 @@ class Step:
         index: the position of each sample in the batch that was given to the attack, int64 `[B]`.
         progress: share of the steps that are done, in `[0, 1]`.
         z: the variable of the threat that stands for `x`, such as a flow field; for a norm ball, `x` itself.
+        maps: the explanations that the model answered with, `[B, 1, h, w]`; None if it answers with logits only.
     """
 
     model: nn.Module
@@ -60,6 +61,7 @@ class Step:
     index: Tensor
     progress: float
     z: Tensor
+    maps: Tensor | None = None
 
 
 def succeeded(logits: Tensor, y: Tensor, goal: Tensor | None) -> Tensor:

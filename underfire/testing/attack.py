@@ -182,6 +182,17 @@ def goal_works_or_raises(subject: Subject) -> None:
             subject(model, x, y, goal=y)
 
 
+def prediction_kept(subject: Subject) -> None:
+    """Check that every predicted class stays as it is, also a wrong one, if the card says so."""
+    if subject.facts.quadrant != "prediction kept, map changed":
+        return
+    model, x, y = subject.setting()
+    for norm in subject.facts.norms:
+        x_adv = subject(model, x, (y + 1) % 4, eps=BIG.get(norm, 1.0) / 2, norm=norm)
+        require(model(x_adv).argmax(1) == y, f"a predicted class changed ({norm})")
+        require(not torch.equal(x_adv, x), f"no image changed ({norm})")
+
+
 def batch_equals_singles(subject: Subject) -> None:
     """Check that a sample has the same result alone as in a batch, unless the card says random or universal."""
     options = {"random_start": False} if "random_start" in subject.parameters else {}
@@ -261,6 +272,7 @@ PROMISES: dict[str, Callable[[Subject], None]] = {
         deterministic,
         model_left_as_found,
         goal_works_or_raises,
+        prediction_kept,
         batch_equals_singles,
         any_precision,
         misclassified_stays,
