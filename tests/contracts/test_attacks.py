@@ -16,6 +16,7 @@ CARDS = {card.name: card for card in uf.cards("attack") if not card.facts.models
 SETTINGS: dict[str, dict[str, Any]] = {
     "acg": {"steps": 20},
     "adv2": {"interpreter": uf.interpreters.cam, "steps": 8, "warm_steps": 3},
+    "adv2_black_box": {"interpreter": uf.interpreters.cam, "queries": 300, "samples": 10},
     "adv2_ensemble": {"interpreters": ("cam", "gradient"), "steps": 8, "warm_steps": 3},
     "adv2_squeezing": {
         "interpreter": uf.interpreters.cam,
@@ -34,6 +35,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ddn": {"steps": 40},
     "ead": {"steps": 60, "binary_search_steps": 5},
     "eot": {"steps": 8, "samples": 3},
+    "explanation_and_prediction": {"interpreter": uf.interpreters.cam, "steps": 5, "warm_steps": 5},
+    "explanation_only": {"interpreter": uf.interpreters.cam, "steps": 5},
+    "explanation_only_black_box": {"interpreter": uf.interpreters.cam, "queries": 50, "samples": 5},
     "fab": {"steps": 10},
     "finite_differences": {"queries": 1000},
     "fmn": {"steps": 40},

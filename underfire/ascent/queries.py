@@ -28,6 +28,7 @@ class Queries:
         limit: the budget: how many queries each sample may cost, one number or one per sample `[B]`.
         goal: classes to reach, int64 `[B]`, or None.
         chunk: how many images go through the model at once, which bounds the memory.
+        answer: what a query returns, a function from images to logits and further tensors; None is the model's logits.
 
     Attributes:
         used: queries spent so far, int64 `[B]`.
@@ -45,6 +46,7 @@ class Queries:
         *,
         goal: Tensor | None = None,
         chunk: int = 128,
+        answer: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
     ) -> None:
         check_inputs(model, x, y, goal)
         allowed = torch.as_tensor(limit, device=x.device)
@@ -54,6 +56,7 @@ class Queries:
             raise InputError(f"queries must be whole numbers of at least 1, got {limit}")
         at_least_one(chunk=chunk)
         self.model, self.y, self.goal, self.chunk = model, y, goal, chunk
+        self.answer: Callable[[Tensor], tuple[Tensor, ...]] = answer or (lambda x: (model(x),))
         self.limit = allowed.to(torch.int64).expand(len(x))
         self.used = torch.zeros_like(self.limit)
         self._checked = False
@@ -63,9 +66,17 @@ class Queries:
         """Return how many queries each sample has left, int64 `[B]`."""
         return self.limit - self.used
 
-    @torch.no_grad()
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
         """Return the logits `[M, K]` of inputs `[M, ...]`, each a query of the sample that `index` `[M]` names.
+
+        Raises:
+            OracleError: the model failed. All images of the call count as queries, and all its answers are lost.
+        """
+        return self.answers(x, index)[0]
+
+    @torch.no_grad()
+    def answers(self, x: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+        """Return the whole answers to inputs `[M, ...]`: the logits `[M, K]`, and what else the model answers with.
 
         Raises:
             OracleError: the model failed. All images of the call count as queries, and all its answers are lost.
@@ -76,7 +87,8 @@ class Queries:
             raise InputError(f"sample {worst} has a budget of {int(self.limit[worst])} queries; the call needs more")
         self.used = self.used + cost
         try:
-            logits = torch.cat([self.model(part) for part in x.split(self.chunk)]) if len(x) else x.new_zeros(0, 1)
+            parts = [self.answer(part) for part in x.split(self.chunk)] if len(x) else [(x.new_zeros(0, 1),)]
+            found = tuple(torch.cat(entries) for entries in zip(*parts, strict=True))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # an oracle may be a remote service or foreign code, which can raise anything
@@ -86,9 +98,9 @@ class Queries:
             reason = str(error).split("\n", 1)[0] or type(error).__name__
             raise OracleError(f"the model failed after {done - len(x)} queries: {reason}") from error
         if not self._checked and len(x):
-            check_classes(logits, self.y, self.goal)
+            check_classes(found[0], self.y, self.goal)
             self._checked = True
-        return logits
+        return found
 
     def each(self, make: Callable[[Tensor], Tensor], index: Tensor) -> Tensor:
         """Make inputs in chunks, query the model with each chunk, and return all logits, `[M, K]`.

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
 import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent import moves
 from underfire.ascent.moves import Move
-from underfire.ascent.objectives import margin
+from underfire.ascent.objectives import Objective, margin
 from underfire.ascent.queries import Queries, attach_partial_result
-from underfire.ascent.step import Best, Targets, succeeded, take
+from underfire.ascent.step import Best, Step, Targets, succeeded, take
 from underfire.ascent.threats import Threat
 from underfire.domains import domain_of
 from underfire.gradients.estimators import Probes, slopes
 from underfire.hooks import frozen
 from underfire.validate import default_generator, per_sample
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What an attack maximises and reaches.
+
+    Attributes:
+        objective: the function that the attack maximises.
+        goal: classes to reach, int64 `[B]`; None leaves class `y`.
+        rank: `(step, value) -> [B]`, a score that replaces the objective where two successes or two failures compete.
+    """
+
+    objective: Objective
+    goal: Tensor | None = None
+    rank: Callable[[Step, Tensor], Tensor] = lambda step, value: value
 
 
 def ascend_from_scores(
@@ -30,10 +49,14 @@ def ascend_from_scores(
     goal: Tensor | None = None,
     steps: int | None = None,
     move: Move | None = None,
+    begin: Callable[[Step], Aim] | None = None,
+    keep: Literal["success", "best"] = "success",
+    answer: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
+    last_step: float = 1.0,
     generator: Generator | None = None,
     chunk: int = 128,
 ) -> Tensor:
-    """Maximise the margin along estimated gradients, until a sample succeeds or its queries are spent.
+    """Maximise an objective along estimated gradients, until a sample succeeds or its queries are spent.
 
     An iterate costs one query, and its gradient `2 * pairs` more. The queries left at the end pay for an estimate from
     fewer pairs. Probes that leave the box are clipped, so the slope of an entry at the border of the box is estimated
@@ -51,30 +74,47 @@ def ascend_from_scores(
         goal: classes to reach, int64 `[B]`; None leaves class `y`.
         steps: largest number of steps; None is as many as the queries allow.
         move: turns the estimated gradient into a direction; None is `moves.plain()`.
+        begin: a function from the first step, which holds the answers to the clean inputs, to the aim of the attack;
+            None is the margin and `goal`.
+        keep: `"success"` stops at a sample's first success; `"best"` goes on until its queries are spent.
+        answer: what a query returns: a function from inputs to logits, or to logits and maps (see `Step.maps`); None is
+            the model's logits.
+        last_step: the share of its first length that a step has when the queries are spent; in between it is linear.
         generator: source of the probes.
         chunk: how many images go through the model at once.
 
     Returns:
-        The first success of every sample, or its iterate with the largest margin if there is none.
+        The first success of every sample, or with `keep="best"` its best one; where there is none, the best iterate.
     """
     domain, generator = domain_of(model), default_generator(generator, x.device)
     threat = threat.in_domain(domain)
     threat.check(x)
-    ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
+    ask = Queries(model, x, y, queries, goal=goal, chunk=chunk, answer=answer)
     best = Best(x)
     step_sizes, most_pairs = (torch.as_tensor(v, device=x.device).expand(len(x)) for v in (step_size, pairs))
-    objective, move = margin(), move or moves.plain()
+    aim, move = Aim(margin(), goal), move or moves.plain()
+
+    def query(points: Tensor, asked: Targets) -> Step:
+        """Return the step at some points, each of which costs its sample a query."""
+        logits, *maps = ask.answers(points, asked.index)
+        return replace(asked.step(model, points, logits), maps=maps[0] if maps else None)
+
     targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     z, state, step = x.detach().clone(), move.init(x), 0
     with frozen(model), attach_partial_result(lambda: best.x_adv), torch.no_grad():
         while len(targets.index):
-            logits = ask(z, targets.index)
-            value = objective(targets.step(model, z, logits)).to(x.dtype)
-            # keep the first success, or the largest margin
-            reached = succeeded(logits, targets.y, targets.goal)
-            best.update(z, reached, value, targets.index)
-            # rows that have not succeeded go on; a step costs at least two probes, and a query for the new iterate
-            goes_on = ~reached & (ask.left[targets.index] >= 3)
+            here = query(z, targets)
+            if begin is not None and step == 0:
+                aim = begin(here)
+                targets, here = replace(targets, goal=aim.goal), replace(here, goal=aim.goal)
+            value = aim.objective(here).to(x.dtype)
+            # keep the first success, or the best iterate
+            reached = succeeded(here.logits, targets.y, targets.goal)
+            best.update(z, reached, aim.rank(here, value), targets.index)
+            # the other rows go on; a step costs at least two probes, and a query for the new iterate
+            goes_on = ask.left[targets.index] >= 3
+            if keep == "success":
+                goes_on &= ~reached
             if step == steps or not bool(goes_on.any()):
                 break
             rows = goes_on.nonzero().squeeze(1)
@@ -84,19 +124,19 @@ def ascend_from_scores(
             count = torch.minimum(most_pairs[targets.index], (ask.left[targets.index] - 1) // 2)
             for number in count.unique().tolist():
                 some = (count == number).nonzero().squeeze(1)
-                here = targets.take(some)
+                those = targets.take(some)
 
-                def loss(points: Tensor, here: Targets = here) -> Tensor:
-                    asked = here.take(torch.arange(len(here.index), device=x.device).repeat(len(points) // len(here.y)))
-                    points = domain.clip(points)
-                    return objective(asked.step(model, points, ask(points, asked.index)))
+                def loss(points: Tensor, those: Targets = those, aim: Aim = aim) -> Tensor:
+                    rows = torch.arange(len(those.index), device=x.device).repeat(len(points) // len(those.y))
+                    return aim.objective(query(domain.clip(points), those.take(rows)))
 
                 g[some] = slopes(loss, z[some], probes, number, generator, chunk=chunk)
             # step and project
             direction, state = move.update(torch.nan_to_num_(g, 0.0, 0.0, 0.0), state)
             if move.steepest:
                 direction = threat.steepest(direction, x[targets.index], z)
-            length = per_sample(step_sizes[targets.index].to(z), z)
+            spent = (ask.used / ask.limit)[targets.index]
+            length = per_sample((step_sizes[targets.index] * (1 - (1 - last_step) * spent)).to(z), z)
             z = threat.project(x[targets.index], z + length * direction)
             step += 1
     return best.x_adv

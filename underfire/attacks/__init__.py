@@ -2,6 +2,7 @@
 
 from underfire.attacks.acg import acg
 from underfire.attacks.adv2 import adv2, adv2_ensemble, adv2_squeezing
+from underfire.attacks.adv2_black_box import adv2_black_box
 from underfire.attacks.adversarial_patch import adversarial_patch
 from underfire.attacks.adversarial_transformation import adversarial_transformation
 from underfire.attacks.affine import affine
@@ -15,6 +16,9 @@ from underfire.attacks.decision_tree import decision_tree
 from underfire.attacks.deepfool import deepfool
 from underfire.attacks.ead import ead
 from underfire.attacks.eot import eot
+from underfire.attacks.explanation_and_prediction import explanation_and_prediction
+from underfire.attacks.explanation_only import explanation_only
+from underfire.attacks.explanation_only_black_box import explanation_only_black_box
 from underfire.attacks.fab import fab
 from underfire.attacks.fgsm import fgsm
 from underfire.attacks.fgvm import fgvm
@@ -31,6 +35,7 @@ from underfire.attacks.one_pixel import one_pixel
 from underfire.attacks.pgd import pgd
 from underfire.attacks.photometric import photometric
 from underfire.attacks.rand_fgsm import rand_fgsm
+from underfire.attacks.random_noise import random_noise
 from underfire.attacks.recipe import recipe
 from underfire.attacks.sigma_zero import sigma_zero
 from underfire.attacks.spsa import spsa
@@ -45,6 +50,7 @@ from underfire.attacks.zoo import zoo
 __all__ = [
     "acg",
     "adv2",
+    "adv2_black_box",
     "adv2_ensemble",
     "adv2_squeezing",
     "adversarial_patch",
@@ -60,6 +66,9 @@ __all__ = [
     "deepfool",
     "ead",
     "eot",
+    "explanation_and_prediction",
+    "explanation_only",
+    "explanation_only_black_box",
     "fab",
     "fgsm",
     "fgvm",
@@ -76,6 +85,7 @@ __all__ = [
     "pgd",
     "photometric",
     "rand_fgsm",
+    "random_noise",
     "recipe",
     "sigma_zero",
     "spsa",

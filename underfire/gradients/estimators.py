@@ -114,12 +114,13 @@ def slopes(
 ) -> Tensor:
     """Return the sum over pairs of `weight * (loss(z + offset) - loss(z - offset)) / 2 * offset`, shaped like `z`.
 
-    Costs `2 * pairs` evaluations of the loss; up to `chunk` images are evaluated at once.
+    Costs `2 * pairs` evaluations of the loss; up to `chunk` images are evaluated at once. A pair with a
+    difference that is not finite is left out.
     """
     gradient = torch.zeros_like(z)
     for offset, weight in probes(z, pairs, max(1, chunk // (2 * max(len(z), 1))), generator):
         ahead, behind = loss(torch.cat([z + offset, z - offset]).flatten(0, 1)).view(2, len(offset), len(z))
-        rise = (ahead - behind) / 2 * weight
+        rise = ((ahead - behind) / 2 * weight).nan_to_num(0.0, 0.0, 0.0)
         gradient += (rise.reshape(*rise.shape, *[1] * (z.dim() - 1)) * offset).sum(0)
     return gradient
 
@@ -136,6 +137,30 @@ def gaussian(sigma: float) -> Probes:
         for _, count in _blocks(pairs, block):
             draw = torch.randn((count, *z.shape), generator=generator, device=z.device, dtype=z.dtype)
             yield draw.mul_(sigma), 1 / (sigma**2 * pairs)
+
+    return probes
+
+
+def latin_hypercube(sigma: float) -> Probes:
+    """Return probes with Gaussian offsets that are spread evenly: a Latin hypercube of as many strata as pairs.
+
+    In every coordinate, each of the strata of equal probability has one offset, so that the mean over the pairs of a
+    function of one coordinate varies less than with independent offsets. All offsets are drawn at once; they take the
+    memory of `pairs` copies of the batch.
+
+    Source: McKay, Beckman and Conover, A Comparison of Three Methods for Selecting Values of Input Variables,
+        Technometrics 1979.
+    """
+
+    def probes(z: Tensor, pairs: int, block: int, generator: Generator | None) -> Iterator[tuple[Tensor, float]]:
+        def draw() -> Tensor:
+            return torch.rand((pairs, *z.shape), generator=generator, device=z.device, dtype=z.dtype)
+
+        smallest = torch.finfo(z.dtype).eps
+        share = ((draw().argsort(0) + draw()) / pairs).clamp_(smallest, 1 - smallest)
+        offsets = torch.special.ndtri(share).mul_(sigma)
+        for first, count in _blocks(pairs, block):
+            yield offsets[first : first + count], 1 / (sigma**2 * pairs)
 
     return probes
 

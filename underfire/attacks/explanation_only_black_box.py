@@ -1,0 +1,119 @@
+"""AttaXAI (Tamam, Lapid and Sipper, Foiling Explanations in Deep Neural Networks, TMLR 2023)."""
+
+from __future__ import annotations
+
+from torch import Generator, Tensor, nn
+
+from underfire.ascent.evolution import evolve
+from underfire.ascent.map_objectives import MapLoss, by_map, keep_output, move_map, remembered
+from underfire.ascent.moves import Move
+from underfire.ascent.objectives import Interpreter
+from underfire.ascent.score_based import Aim
+from underfire.ascent.step import Step
+from underfire.ascent.target_maps import Clean, TargetMap
+from underfire.catalog import card
+from underfire.domains import check_inputs, domain_of
+from underfire.errors import Unsupported
+from underfire.validate import at_least, default_generator
+
+
+@card(
+    "attack",
+    paper="Tamam, Lapid and Sipper, Foiling Explanations in Deep Neural Networks, TMLR 2023",
+    knowledge="black-box",
+    norms=("linf", "l2"),
+    goals=("untargeted",),
+    random=True,
+    atlas="AML.T0043.001",
+    quadrant="prediction kept, map changed",
+    quick={"queries": 50, "samples": 5},
+)
+def explanation_only_black_box(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    interpreter: Interpreter | None = None,
+    goal: Tensor | None = None,
+    loss: MapLoss = "top_k",
+    target: Tensor | TargetMap | None = None,
+    resize: bool = False,
+    quantile: float = 0.9,
+    norm: str = "linf",
+    eps: float | Tensor = 8 / 255,
+    queries: int | Tensor = 10_000,
+    samples: int = 20,
+    sigma: float = 0.01,
+    latin: bool = True,
+    step_size: float | Tensor | None = None,
+    move: Move | None = None,
+    output_weight: float | None = None,
+    chunk: int = 128,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Change the explanation while the predicted class stays as it is, from answers alone.
+
+    A query is one answer: the logits of an image, and the map of the class that is predicted for it. Natural evolution
+    strategies estimate, from pairs of answers around the iterate, the gradient of the change of the map minus
+    `output_weight` times the squared change of the probabilities. Of the iterates whose predicted class is that of the
+    clean image, the attack returns the one with the largest change of the map; so the class is always kept. The
+    published algorithm shows a target map (`loss="target_map"`), and it also adapts the standard deviation of the
+    directions; here it is constant.
+
+    Args:
+        interpreter: any function `(model, x, classes) -> [B, 1, h, w]`, differentiable or not; whatever it asks the
+            model is a part of one query. None reads the map from the model's own answer, `(logits, map)`.
+        loss: see `explanation_only`.
+        target: the maps to show with `loss="target_map"`, `[B, 1, h, w]`, or a rule that makes them, such as
+            `random_patch()` (see `ascent.target_maps`).
+        resize: whether a target of another size than the interpreter's maps is resized, instead of being refused.
+        quantile: the top pixels of `loss="top_k"` are those above this quantile of the clean map.
+        samples: number of random directions per step; each is queried forwards and backwards.
+        sigma: standard deviation of the entries of a direction.
+        latin: whether directions are drawn from a Latin hypercube, as in AttaXAI, and not independently.
+        step_size: length of the first step; the steps fall linearly to a tenth of it. None is `eps / 5`.
+        move: how estimated gradients are used; None is the plain gradient. (AttaXAI uses `adam`.)
+        output_weight: see `explanation_only`.
+
+    Raises:
+        Unsupported: there is a goal.
+        OracleError: the model failed; the error's `found` holds the best images so far.
+    """
+    if goal is not None:
+        raise Unsupported("explanation_only_black_box has no goal, it keeps the predicted class; use adv2_black_box")
+    domain_of(model).require_images("explanation_only_black_box")
+    check_inputs(model, x, y)
+    weight = (25.0 if loss == "target_map" else 1.0) if output_weight is None else output_weight
+    at_least(0, output_weight=weight)
+
+    draw = default_generator(generator, x.device)
+
+    def begin(clean: Step) -> Aim:
+        """Return the aim, given the answers to the clean images: a success is an iterate that keeps their class."""
+        assert clean.maps is not None
+        predicted = clean.logits.argmax(1)
+        aimed = Clean(clean.maps, predicted, predicted)
+        aim = move_map(loss, None, aimed, target=target, resized=resize, quantile=quantile, generator=draw)
+        objective, change = remembered(aim)
+        if weight:
+            objective = objective + weight * keep_output(clean.logits)
+        return Aim(objective, predicted, by_map(change))
+
+    return evolve(
+        model,
+        x,
+        y,
+        interpreter=interpreter,
+        begin=begin,
+        goal=None,
+        norm=norm,
+        eps=eps,
+        queries=queries,
+        samples=samples,
+        sigma=sigma,
+        latin=latin,
+        step_size=step_size,
+        move=move,
+        chunk=chunk,
+        generator=draw,
+    )
