@@ -213,7 +213,10 @@ def _aim(
         if entry is not None:
             raise SpecError(f"{path!r}: {method.name} is not aimed at an explanation; adv2 is")
         return None
-    usable_here = [card.name for card in cards("interpreter") if card.facts.steerable]
+    asks = method.facts.knowledge == "black-box"  # such an attack asks for maps, and needs no gradient of them
+    usable_here = [
+        card.name for card in cards("interpreter") if card.facts.gives == "map" and (asks or card.facts.steerable)
+    ]
     if entry is None:
         choices = ", ".join(usable_here)
         raise SpecError(f"{path!r} is missing: {method.name} is aimed at an explanation, one of {choices}")
@@ -221,9 +224,9 @@ def _aim(
         named = [other for other in known.values() if other.name == entry.name]
         entry = known.get(entry.name) or (named[0] if len(named) == 1 else entry)
     entry = complete_interpreter(entry, path)
-    if not entry.card.facts.steerable:
+    if not (asks or entry.card.facts.steerable):
         reason = f"{entry.name} is not differentiable, so {method.name} cannot attack it"
-        raise SpecError(f"{path!r}: {reason}; use one of {', '.join(usable_here)}")
+        raise SpecError(f"{path!r}: {reason}; use adv2_black_box, or one of {', '.join(usable_here)}")
     return entry
 
 
