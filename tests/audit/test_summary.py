@@ -167,8 +167,8 @@ def test_the_gap_is_that_of_the_best_attack_on_every_image(ledger: Ledger) -> No
     assert (gap.fooled, gap.kept) == ((pytest.approx(4 / 9),), (pytest.approx((3 * near + far) / 4),))
     assert found.gap == (
         f"Prediction-interpretation gap 0.69 (95% interval {gap.value.low:.2f} to {gap.value.high:.2f}, n = 4; cam, "
-        "L∞ eps 0.1 only): Where the class of an image can be changed, an attacker can keep 69% of its cam map beyond "
-        "chance: the map seldom shows that the class was changed."
+        "L∞ eps 0.1 only): Where the class of an image can be changed, an attacker can keep 69% of its cam map: "
+        "the map seldom shows that the class was changed."
     )
     assert [(t.label, t.l1.n, t.iou.value) for t in found.transfers] == [
         (PLAIN, 3, pytest.approx(0.2)),

@@ -28,6 +28,9 @@ def test_json_has_every_number_with_its_interval(synthetic: Synthetic) -> None:
     assert (plausible["value"], plausible["n"]) == (pytest.approx(90 / 95), 95)
     assert {f["atlas"] for f in content["findings"]} == {"AML.T0043.000"}
     assert content["checks"] == []
+    assert list(content)[:3] == ["underfire", "headline", "gap"] and content["gap"].startswith("Prediction")
+    assert f"{content['gaps'][0]['value']['value']:.2f}" in content["gap"]
+    assert {t["label"] for t in content["transfers"] if t["source"]} == {"adv2 grad_cam"}
     assert content["spec"]["model"]["uri"] == "zoo:cluttered_digits"
 
 

@@ -33,7 +33,7 @@ def meaning(gap: Gap | None, standing: Standing) -> str:
         return f"Not known. {standing.headline}."
     if not gap.value.n:
         return f"Not known: no attack changed the class of an image at {place(gap)}."
-    kept = f"{gap.value.value:.0%} of its {gap.interpreter} map beyond chance"
+    kept = f"{gap.value.value:.0%} of its {gap.interpreter} map"
     if not gap.aimed:
         text = f"Where an attack changes the class of an image, it keeps {kept}"
         return f"{text}. No attack was aimed at this map; one that is may keep more."

@@ -94,7 +94,8 @@ class Cell:
 def matrix(found: Sequence[Transfer]) -> tuple[list[str], list[tuple[Transfer, list[Cell]]]]:
     """Return the targets, and for every attack its cells in the order of the targets; plain attacks come first."""
     targets = list(dict.fromkeys(t.target for t in found))
-    plain = {(t.norm, t.eps, t.target): t.l1.value for t in reversed(found) if not t.source}
+    strongest_last = sorted((t for t in found if not t.source), key=lambda t: t.success.value)
+    plain = {(t.norm, t.eps, t.target): t.l1.value for t in strongest_last}
     rows: dict[tuple[str, str, float], dict[str, Transfer]] = {}
     for t in found:
         rows.setdefault((t.label, t.norm, t.eps), {})[t.target] = t
