@@ -23,6 +23,7 @@ _MODULES = {
     "adv2-imagenet": "underfire.reproductions.adv2.imagenet",
     "adv2-random-class": "underfire.reproductions.adv2.random_class",
     "adv2-random-patch": "underfire.reproductions.adv2.random_patch",
+    "adv2-robust": "underfire.reproductions.adv2.robust",
     "adv2-skin-lesions": "underfire.reproductions.adv2.skin_lesions",
     "adv2-stadv": "underfire.reproductions.adv2.stadv",
     "adv2-transfer": "underfire.reproductions.adv2.transfer",

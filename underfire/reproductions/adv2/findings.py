@@ -18,13 +18,18 @@ MEASURES = ("map_l1", "map_l2", "map_iou")
 
 def audited(system: System, setting: Setting) -> Ledger:
     """Return the ledger of the audit of a system; what an earlier run has computed is not computed again."""
-    spec = parse_spec(system.spec(setting))
-    folder = setting.work / "-".join([system.network, setting.scale, str(setting.seed)])
+    name = "-".join([system.network, system.framework.name])
+    return run_audit(system.spec(setting), name, setting)
+
+
+def run_audit(spec: dict[str, Any], name: str, setting: Setting) -> Ledger:
+    """Run an audit in a folder of its own below the work folder, and return its ledger."""
 
     def tell(event: Event) -> None:
-        setting.progress(event.done, event.total, f"{system.network}: {event.what}")
+        setting.progress(event.done, event.total, f"{name}: {event.what}")
 
-    return run(spec, folder, workers=None if setting.device == "cpu" else 0, progress=tell)
+    folder = setting.work / "-".join([name, setting.scale, str(setting.seed)])
+    return run(parse_spec(spec), folder, workers=None if setting.device == "cpu" else 0, progress=tell)
 
 
 def outcome(ledger: Ledger, attack: str) -> dict[str, Interval]:

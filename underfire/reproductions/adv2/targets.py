@@ -26,7 +26,7 @@ SYSTEMS = {"cluttered digits": DIGITS, "ResNet-56": CIFAR10, "MobileNet v1": MOB
 IMAGES = 40
 COLUMNS = ("network", "maps of", "success", "confidence", "L1 to the target", "of PGD", "IoU with the target", "of PGD")
 
-_HOW = """Every image has a random other class as its goal and a random map as its target. PGD, which ignores the map, is
+_HOW = """Every image has a random other class as its goal and a random map as its target. PGD, which ignores maps, is
 compared with the same target. Brackets are 95 % intervals: Clopper-Pearson for success, BCa bootstrap for means. Maps
 are min-max normalised. The IoU is that of the brightest pixels: as many as the patch has, or the top 20 % for the map
 of another class."""
