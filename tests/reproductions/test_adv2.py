@@ -23,6 +23,7 @@ def test_a_quick_run_leaves_a_marked_table_and_its_numbers(tmp_path):
     assert document["results"]["cluttered digits"]["CAM"]["map_l1"]["PGD"]["n"] == 3
     assert seen[-1][0] == seen[-1][1]
     assert sorted(p.name for p in table.parent.iterdir()) == ["adv2-digits.json", "adv2-digits.md"]
+    assert str(tmp_path) not in text
     # the same again needs no attack
     again = []
     reproductions.run("adv2-digits", progress=lambda *step: again.append(step), **options)

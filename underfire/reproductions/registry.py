@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -144,6 +144,9 @@ def run(
     scale: Literal["quick", "default", "full"] = "quick" if quick else "full" if full else "default"
     setting = Setting(root, work or Path("runs", "reproductions"), scale, seed, device, progress or Setting.progress)
     outcome: Outcome = module.run(setting)
+    # the spec names the data as anyone can find it, not where it is on this machine
+    told = json.dumps(dict(outcome.spec), ensure_ascii=False, default=str).replace(str(root), "$UNDERFIRE_DATA")
+    outcome = replace(outcome, spec=json.loads(told))
     out.mkdir(parents=True, exist_ok=True)
     page = out / f"{name}.md"
     for picture, svg in outcome.pictures.items():
