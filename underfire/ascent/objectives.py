@@ -258,7 +258,10 @@ def shown_map(step: Step, interpreter: Interpreter | None) -> Tensor:
     assert interpreter is not None
     shown = interpreter(step.model, step.x, explained_class(step))
     if step.x.requires_grad and torch.is_grad_enabled() and not shown.requires_grad:
-        raise Unsupported("this interpreter's map is not differentiable in the image, so no attack can steer it")
+        raise Unsupported(
+            "this interpreter's map is not differentiable in the image, so no gradient can steer it; adv2_black_box "
+            "needs none"
+        )
     return shown
 
 

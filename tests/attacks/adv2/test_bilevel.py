@@ -7,7 +7,10 @@ import torch
 
 import underfire as uf
 from tests.networks import build_network, rand, randn, seeded
-from underfire.attacks.adv2.bilevel import TRAVEL
+from underfire.ascent.flows import Flow
+from underfire.ascent.regions import Patch
+from underfire.ascent.threats import L2, Linf
+from underfire.attacks.adv2.bilevel import TRAVEL, radius
 from underfire.attacks.adv2.scheme import Bilevel
 from underfire.errors import InputError, Unsupported
 from underfire.interpreters import mask, mask_game
@@ -198,6 +201,26 @@ def test_the_map_stays_nearer_than_under_pgd(case, norm):
     assert (model(both).argmax(1) == goal).all()
     gaps = [map_l1(benign, shown(model, x_adv, goal)).mean() for x_adv in (plain, both)]
     assert gaps[1] < 0.85 * gaps[0]
+
+
+def test_a_step_is_that_of_the_authors_and_scales_with_what_may_change():
+    x = torch.zeros(1, 3, 224, 224)
+    assert TRAVEL / 1000 * radius(Linf(0.031), x, x).item() == pytest.approx(0.05)
+    assert radius(Linf(0.031, torch.arange(224) % 2), x, x).item() == pytest.approx(0.05 * 1000 / TRAVEL / 2**0.5)
+    assert radius(L2(torch.tensor([0.7])), x, x).item() == pytest.approx(0.7)
+    assert radius(Patch(0.25), x, x).item() == pytest.approx((3 * 112 * 112) ** 0.5)
+    assert radius(Flow(2.0), x, torch.zeros(1, 2, 224, 224)).item() == pytest.approx(2 * (2 * 224 * 224) ** 0.5)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("flow", 1.5), ("patch", 0.4)])
+def test_it_attacks_by_every_threat(case, norm, eps):
+    model, x, y, goal = case
+    options = {"goal": goal, "norm": norm, "eps": eps, "steps": 6, "warm_steps": 10, "confidence": 0.3}
+    x_adv = uf.attacks.adv2(model, x, y, interpreter=partial(mask, steps=3, **GAME), **options)
+    p = model(torch.cat([x, x_adv])).softmax(1).gather(1, goal.repeat(2)[:, None]).view(2, -1)
+    assert (p[1] > p[0]).all()
+    if norm == "patch":
+        assert (Patch(eps).size(x, x_adv) <= eps).all()
 
 
 def test_what_cannot_be_is_said(case):

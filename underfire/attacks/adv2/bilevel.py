@@ -18,6 +18,7 @@ from underfire.ascent.objectives import margin
 from underfire.ascent.rows import in_parts
 from underfire.ascent.step import Best, Targets, succeeded
 from underfire.ascent.step_rules import current_step_size
+from underfire.ascent.threats import Threat
 from underfire.attacks.adv2.plan import Plan
 from underfire.attacks.adv2.scheme import Unrolled
 from underfire.attribution.chunks import resolve_chunk
@@ -59,6 +60,19 @@ def bilevel(plan: Plan) -> Tensor:
             maps = unrolled(plan.model, x_adv, plan.goal[index], generator=chance, **options)
             _Chunk(plan, index, maps).climb(best)
     return best.x_adv
+
+
+def radius(threat: Threat, x: Tensor, z: Tensor) -> Tensor:
+    """Return how far `z` can go in L2, `[B]`: eps for L2, and eps in every free entry for L-infinity and flow fields.
+
+    The pixels of a patch can go as far as 1.
+    """
+    eps = torch.as_tensor(threat.eps).to(x).expand(len(x))
+    if threat.norm == "l2":
+        return eps
+    allowed = threat.allowed(x)
+    share = 1.0 if allowed is None else allowed.to(x).expand_as(x).flatten(1).mean(1)
+    return (torch.ones_like(eps) if threat.norm == "patch" else eps) * (z[0].numel() * share) ** 0.5
 
 
 class _Chunk:
@@ -164,15 +178,11 @@ class _Chunk:
 
     def _step_size(self, number: int) -> Tensor:
         """Return the length of a step on the prediction, `[M]`."""
-        if self.plan.step_size is not None:
-            size = torch.as_tensor(current_step_size(self.plan.step_size, number, self.plan.steps)).to(self.x)
+        plan = self.plan
+        if plan.step_size is not None:
+            size = torch.as_tensor(current_step_size(plan.step_size, number, plan.steps)).to(self.x)
             return size[self.targets.index] if size.dim() else size.expand(len(self.x))
-        radius = torch.as_tensor(self.threat.eps).to(self.x).expand(len(self.x))
-        if self.threat.norm != "l2":
-            mask = self.threat.mask
-            share = 1.0 if mask is None else mask.to(self.x).expand_as(self.x).flatten(1).mean(1)
-            radius = radius * (self.z[0].numel() * share) ** 0.5
-        return TRAVEL / self.plan.steps * radius
+        return TRAVEL / plan.steps * radius(self.threat, self.x, self.z)
 
     def _take(self, rows: Tensor) -> None:
         self.maps.take(rows)
