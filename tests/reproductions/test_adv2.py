@@ -5,7 +5,8 @@ import json
 import pytest
 
 from underfire import reproductions
-from underfire.reproductions.adv2 import system
+from underfire.audit.spec import parse_spec
+from underfire.reproductions.adv2 import ensemble, robust, squeezing, stadv, system
 from underfire.reproductions.registry import Setting
 
 
@@ -32,9 +33,28 @@ def test_a_quick_run_leaves_a_marked_table_and_its_numbers(tmp_path):
 
 @pytest.mark.parametrize("name", ["DIGITS", "CIFAR10", "MOBILENET", "EFFICIENTNET"])
 def test_the_specs_are_valid(tmp_path, name):
-    from underfire.audit.spec import parse_spec
-
     one = getattr(system, name)
     spec = parse_spec(one.spec(Setting(tmp_path, tmp_path)))
     assert [entry.title for entry in spec.attacks] == ["PGD", *(f"ADV² on {label}" for label in one.aims)]
     assert parse_spec(one.spec(Setting(tmp_path, tmp_path, "full"))).data.n == 1000
+
+
+def test_the_specs_of_defences_and_other_frameworks_are_valid(tmp_path):
+    setting = Setting(tmp_path, tmp_path)
+    warped = parse_spec(stadv._warped(system.CIFAR10, 32).spec(setting))
+    assert {(entry.norm, *entry.eps) for entry in warped.attacks} == {("flow", 0.8)}
+    squeezed = parse_spec(squeezing.spec(system.DIGITS, setting))
+    assert [entry.title for entry in squeezed.attacks] == list(squeezing.ATTACKS)
+    assert len(squeezed.detectors) == 11
+    joint = parse_spec(ensemble.spec(system.CIFAR10, setting))
+    assert joint.attacks[-1].name == "adv2_ensemble"
+    assert all(parse_spec(robust.spec(family, "adv", setting)).attacks[0].eps for family in robust.FAMILIES)
+
+
+def test_a_joint_detector_takes_the_largest_score():
+    """At most one bit depth, one median and one non-local filter: 6 x 3 x 5 without the empty one."""
+    every = list(squeezing.combinations())
+    assert len(every) == len(set(every)) == 89
+    assert max(map(len, every)) == 3
+    scores = {"a": {"x": 1.0, "y": 4.0}, "b": {"x": 3.0, "y": 2.0}}
+    assert squeezing._largest(scores, ("a", "b")) == [3.0, 4.0]

@@ -20,11 +20,13 @@ Progress = Callable[[int, int, str], None]  # parts done, parts in all, the curr
 _MODULES = {
     "adv2-cifar10": "underfire.reproductions.adv2.cifar10",
     "adv2-digits": "underfire.reproductions.adv2.digits",
+    "adv2-ensemble": "underfire.reproductions.adv2.ensemble",
     "adv2-imagenet": "underfire.reproductions.adv2.imagenet",
     "adv2-random-class": "underfire.reproductions.adv2.random_class",
     "adv2-random-patch": "underfire.reproductions.adv2.random_patch",
     "adv2-robust": "underfire.reproductions.adv2.robust",
     "adv2-skin-lesions": "underfire.reproductions.adv2.skin_lesions",
+    "adv2-squeezing": "underfire.reproductions.adv2.squeezing",
     "adv2-stadv": "underfire.reproductions.adv2.stadv",
     "adv2-transfer": "underfire.reproductions.adv2.transfer",
     "cross-technique": "underfire.reproductions.cross_technique",
