@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,17 @@ def test_a_complete_map_has_its_bound(ledger: Ledger, found: Findings) -> None:
     assert np.mean([row["least"] for row in rows]) > 0.01
     told = {s.interpreter for s in found.shifts if "map_change_bound" in s.measures}
     assert told == {"integrated_gradients"}
+
+
+def test_an_attack_on_several_maps_is_no_plain_attack(content: Callable[..., Any], tmp_path: Path) -> None:
+    both = {"name": "adv2_ensemble", "label": "both", "interpreters": ["gradient", "cam"], "steps": 2, "warm_steps": 2}
+    attacks = [{**both, "eps": 0.2}, {"name": "pgd", "label": "PGD", "eps": 0.2, "steps": 2}]
+    network = {"model": "python:audit_networks:pooling", "data": {"uri": "digits:", "n": 6, "seed": 1}}
+    spec = parse_spec(content(attacks=attacks, interpreters=["cam", "grad_cam"], gallery=0, **network))
+    found = findings(run(spec, tmp_path / "run"))
+    assert {gap.interpreter: gap.aimed for gap in found.gaps} == {"cam": ("both",), "grad_cam": ()}
+    assert {(t.label, t.source) for t in found.transfers} == {("PGD", ""), ("both", "gradient, cam")}
+    assert not found.differences
 
 
 @pytest.mark.parametrize(

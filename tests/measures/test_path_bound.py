@@ -10,7 +10,7 @@ from tests.networks import rand
 from underfire.attacks.adv2 import adv2
 from underfire.attacks.fgsm import fgsm
 from underfire.attacks.pgd import pgd
-from underfire.catalog import find
+from underfire.catalog import cards, find
 from underfire.errors import InputError
 from underfire.interpreters.integrated_gradients import integrated_gradients
 from underfire.measures.path_bound import map_change, map_change_bound
@@ -55,6 +55,14 @@ def test_a_complete_map_changes_at_least_as_much_as_its_logit(attack):
     assert (gain <= surrogate.abs().sum((1, 2, 3)) + 5e-3).all()
     # the maps of an audit, each for the predicted class, whose baselines have logits of their own
     assert (map_change_bound(model, x, x_adv, m) <= map_change(m, n) + 5e-3).all()
+
+
+@pytest.mark.parametrize("card", [card for card in cards("interpreter") if card.facts.complete], ids=lambda c: c.name)
+def test_a_map_that_is_called_complete_sums_to_the_change_of_the_logit(card):
+    model, x = network(), rand(4, 3, 8, 8).double()
+    y = model(x).argmax(1)
+    m, gain = card.function(model, x, y).detach(), model(x) - model(torch.zeros_like(x))
+    torch.testing.assert_close(m.sum((1, 2, 3)), gain.detach().gather(1, y[:, None])[:, 0], atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("baseline", ["black", "mean", "blur", 1.0])

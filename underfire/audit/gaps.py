@@ -62,9 +62,13 @@ def gaps(source: Source) -> list[Gap]:
     """Return the gap of every interpreter in every norm: those with an aimed attack first, the largest gap first."""
     if not source.sql("SELECT 1 AS one FROM maps LIMIT 1"):
         return []
-    query = "SELECT DISTINCT interpreter, norm, attack, label, eps FROM maps WHERE attacked = interpreter AND eps > 0"
+    query = """
+    SELECT DISTINCT interpreter, norm, attack, label, eps FROM maps
+    WHERE eps > 0 AND (attacked = interpreter OR list_contains(string_split(attacked, ', '), interpreter))
+    ORDER BY label, eps
+    """
     aims: dict[tuple[str, str], list[tuple[str, float]]] = {}
-    for row in source.sql(f"{query} ORDER BY label, eps"):
+    for row in source.sql(query):
         if keeps_map(row["attack"]):
             aims.setdefault((row["interpreter"], row["norm"]), []).append((row["label"], row["eps"]))
     found = [

@@ -67,11 +67,18 @@ def _cell(entry: AttackSpec, sizes: list[float], seed: int, random: bool, clean:
         "norm": entry.norm,
         "seed": seed,
         "targeted": entry.goal != "untargeted",
-        "attacked": aim.title if aim else "",
+        "attacked": aim.title if aim else ", ".join(_several(entry)),
         "params": json.dumps(entry.options, default=as_text),
     }
     kept = clean.images * target.preview.first.x[0].numel() * 4
     return Cell("craft", options, {"clean": clean}, description, images=clean.images, kept_bytes=kept)
+
+
+def _several(entry: AttackSpec) -> list[str]:
+    """Return the names of the interpreters of an attack that is aimed at several maps; empty for any other."""
+    option = entry.card.options.get("interpreters")
+    given = entry.options.get("interpreters", option.default) if option else ()
+    return [name if isinstance(name, str) else "a function" for name in given]
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:

@@ -35,6 +35,7 @@ def detailed(model: nn.Module, x: Tensor, y: Tensor, **options: Any) -> tuple[Te
     family="back-propagation",
     differentiable=True,
     second_order=True,
+    complete=True,
     detailed=detailed,
 )
 def deep_lift(
