@@ -34,13 +34,13 @@ def test_a_quick_run_leaves_a_marked_table_and_its_numbers(tmp_path):
 @pytest.mark.parametrize("name", ["DIGITS", "CIFAR10", "MOBILENET", "EFFICIENTNET"])
 def test_the_specs_are_valid(tmp_path, name):
     one = getattr(system, name)
-    spec = parse_spec(one.spec(Setting(tmp_path, tmp_path)))
+    spec = parse_spec(one.spec(Setting(tmp_path, tmp_path, tmp_path)))
     assert [entry.title for entry in spec.attacks] == ["PGD", *(f"ADV² on {label}" for label in one.aims)]
-    assert parse_spec(one.spec(Setting(tmp_path, tmp_path, "full"))).data.n == 1000
+    assert parse_spec(one.spec(Setting(tmp_path, tmp_path, tmp_path, "full"))).data.n == 1000
 
 
 def test_the_specs_of_defences_and_other_frameworks_are_valid(tmp_path):
-    setting = Setting(tmp_path, tmp_path)
+    setting = Setting(tmp_path, tmp_path, tmp_path)
     warped = parse_spec(stadv._warped(system.CIFAR10, 32).spec(setting))
     assert {(entry.norm, *entry.eps) for entry in warped.attacks} == {("flow", 0.8)}
     squeezed = parse_spec(squeezing.spec(system.DIGITS, setting))

@@ -18,6 +18,7 @@ from underfire.files import atomic_write
 Progress = Callable[[int, int, str], None]  # parts done, parts in all, the current part
 
 _MODULES = {
+    "adv2": "underfire.reproductions.adv2.claims",
     "adv2-cifar10": "underfire.reproductions.adv2.cifar10",
     "adv2-digits": "underfire.reproductions.adv2.digits",
     "adv2-ensemble": "underfire.reproductions.adv2.ensemble",
@@ -42,6 +43,7 @@ class Setting:
 
     Attributes:
         root: the folder of real data and weights.
+        out: the folder that the results are written to, where those of other experiments may be.
         work: a folder for what experiments need again when they are continued or repeated.
         scale: how much is run: a part that checks that the experiment runs, the usual size, or the published one.
         seed: the seed of everything random.
@@ -50,6 +52,7 @@ class Setting:
     """
 
     root: Path
+    out: Path
     work: Path
     scale: Literal["quick", "default", "full"] = "default"
     seed: int = 0
@@ -144,7 +147,9 @@ def run(
         )
     start = time.monotonic()
     scale: Literal["quick", "default", "full"] = "quick" if quick else "full" if full else "default"
-    setting = Setting(root, work or Path("runs", "reproductions"), scale, seed, device, progress or Setting.progress)
+    setting = Setting(
+        root, out, work or Path("runs", "reproductions"), scale, seed, device, progress or Setting.progress
+    )
     outcome: Outcome = module.run(setting)
     # the spec names the data as anyone can find it, not where it is on this machine
     told = json.dumps(dict(outcome.spec), ensure_ascii=False, default=str).replace(str(root), "$UNDERFIRE_DATA")
