@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tools.chaos.faults import flip
 from underfire.audit.ledger import SCHEMA, Ledger
 from underfire.audit.run import Event, run
 from underfire.audit.seals import seal
@@ -27,7 +28,7 @@ QUERIES = (
     "SELECT * FROM measures ORDER BY ALL",
 )
 FAULTS: dict[str, Callable[[Path], object]] = {
-    "a flipped bit": lambda path: path.write_bytes(_flipped(path.read_bytes(), 0)),
+    "a flipped bit": lambda path: path.write_bytes(flip(path.read_bytes(), random.Random(0))),
     "an emptied file": lambda path: path.write_bytes(b""),
     "a deleted file": lambda path: path.unlink(),
 }
@@ -61,13 +62,6 @@ def folder(done: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(done, tmp_path / "run"))
 
 
-def _flipped(content: bytes, seed: int) -> bytes:
-    draw = random.Random(seed)
-    changed = bytearray(content)
-    changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
-    return bytes(changed)
-
-
 def _tables(ledger: Ledger) -> list[Any]:
     return [json.loads(json.dumps(ledger.sql(query))) for query in QUERIES]
 
@@ -82,7 +76,7 @@ def test_every_file_of_a_run_is_covered(folder: Path) -> None:
     for path in files:
         whole = path.read_bytes()
         for seed in (1, 2):
-            path.write_bytes(_flipped(whole, seed))
+            path.write_bytes(flip(whole, random.Random(seed)))
             if path.name == "ledger.json":
                 with pytest.raises(Damaged, match=r"ledger\.json"):
                     Ledger(folder)
@@ -121,7 +115,7 @@ def test_damage_is_named_and_the_run_makes_the_rest_whole(folder: Path, spec: Au
 
 def test_a_damaged_or_missing_head_does_not_stop_a_run(folder: Path, spec: AuditSpec) -> None:
     (folder / "report.html").write_text("a page")
-    for content in (b"", b"{", _flipped((folder / "ledger.json").read_bytes(), 3), None):
+    for content in (b"", b"{", flip((folder / "ledger.json").read_bytes(), random.Random(3)), None):
         (folder / "ledger.json").write_bytes(content) if content is not None else (folder / "ledger.json").unlink()
         with pytest.raises(LedgerError, match=r"ledger\.json"):
             Ledger(folder)

@@ -57,9 +57,9 @@ def test_init_overwrites_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_a_model_and_data_are_audited_without_a_spec(shown: Shown) -> None:
-    shown("audit", *OWN, "--n", 12, "--attack", "fgsm", "--quiet")
+    shown("audit", *OWN, "--n", 40, "--attack", "fgsm", "--quiet")
     ledger = Ledger("runs/python-victims-right")
-    assert ledger.missing == 0 and ledger.spec.data.n == 12
+    assert ledger.missing == 0 and ledger.spec.data.n == 40
     assert [entry.name for entry in ledger.spec.attacks] == ["fgsm"]
     assert [entry.name for entry in ledger.spec.interpreters] == ["gradient"]  # Grad-CAM needs a convolution
 
@@ -89,7 +89,7 @@ def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str], arguments:
 
 @pytest.mark.slow
 def test_a_dry_run_lists_what_is_left(shown: Shown, parsed: Parsed) -> None:
-    call = ("audit", *OWN, "--n", 12, "--attack", "fgsm", "--interpreter", "gradient", "--out", "run")
+    call = ("audit", *OWN, "--n", 40, "--attack", "fgsm", "--interpreter", "gradient", "--out", "run")
     before = parsed(*call, "--dry-run")
     assert before["cells"] > 0 and before["finished"] == 0 and before["seconds"] > 0
     assert "fgsm linf at eps" in shown(*call, "--dry-run") and not Path("run").exists()

@@ -62,5 +62,5 @@ def test_the_answer_of_a_tuple_is_read(parsed: Callable[..., Any], capsys: pytes
 
 
 def test_the_output_replaces_that_of_a_spec(shown: Callable[..., str]) -> None:
-    shown("audit", *VERBS["audit"], "--output", 1, "--n", 8, "--attack", "fgsm", "--out", "run", "--quiet")
+    shown("audit", *VERBS["audit"], "--output", 1, "--n", 40, "--attack", "fgsm", "--out", "run", "--quiet")
     assert Ledger("run").spec.model.output == 1

@@ -146,6 +146,33 @@ def test_parquet_files_that_are_damaged(tmp_path: Path) -> None:
         data.load(f"parquet:{tmp_path / 'halves.parquet'}")
 
 
+@pytest.mark.parametrize(
+    ("labels", "fact"),
+    [
+        (pa.array([0.0, 1.0]), None),
+        (pa.array([0, 1], pa.uint8()), None),
+        (pa.array([0, 1]).dictionary_encode(), None),
+        (pa.array(["a", "b"], pa.string_view()), None),
+        (pa.array([0, None]), "no label in row 1"),
+        (pa.array(["a", None]), "no label in row 1"),
+        (pa.array([0, 2**63], pa.uint64()), f"{2**63} in row 1"),
+        (pa.array([0.0, float("nan")]), "nan in row 1"),
+        (pa.array([[0], [1]]), "integers or names"),
+    ],
+    ids=str,
+)
+def test_parquet_labels_of_every_type(tmp_path: Path, labels: pa.Array, fact: str | None) -> None:
+    images = pa.array([png(colour) for colour in COLOURS[:2]], pa.binary_view())
+    pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / "x.parquet")
+    uri = f"parquet:{tmp_path / 'x.parquet'}"
+    if fact is None:
+        assert data.load(uri)[:].y.tolist() == [0, 1]
+        return
+    with pytest.raises(DataError, match=fact) as caught:
+        data.load(uri)
+    assert "\n" not in str(caught.value)
+
+
 def test_cifar10_itself(data_root: Path) -> None:
     dataset = data.load(f"parquet:{data_root / 'cifar10-test.parquet'}")
     assert len(dataset) == 10_000

@@ -99,26 +99,31 @@ def _label(cell: Cell) -> str:
 
 
 def _pace(target: Target) -> Passes:
-    """Return the seconds of a forward and of a backward pass for one image, in batches."""
+    """Return the seconds of a forward and of a backward pass for one image, in batches.
 
-    def taken(x: torch.Tensor, gradient: bool) -> float:
+    A model without gradient, whose answers may cost money, is not asked again: the preview has timed it.
+    """
+    if not target.has_gradient:
+        return target.preview.seconds, 0.0
+
+    def taken(x: torch.Tensor, gradient: bool = True) -> float:
         start = time.perf_counter()
         z = x.clone().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
             total = target.model(z).sum()
-        if total.requires_grad:
-            torch.autograd.grad(total, z, allow_unused=True)
+        if gradient:
+            torch.autograd.grad(total, z)
         if x.is_cuda:
             torch.cuda.synchronize(x.device)
         return (time.perf_counter() - start) / len(x)
 
-    first = target.preview.first.x.to(target.spec.device)
-    gradient = target.has_gradient
-    taken(first, gradient)  # the first pass is slower than the others
-    count = int(min(_TIMED, _PATIENCE / taken(first, gradient), len(target.data)))
-    x = first if count <= len(first) else target.data[target.spread(count)].x.to(target.spec.device)
-    forward = min(taken(x, False) for _ in range(2))
-    return forward, max(0.0, min(taken(x, True) for _ in range(2)) - forward) if gradient else 0.0
+    x = target.preview.first.x.to(target.spec.device)
+    taken(x)  # the first pass is slower than the others
+    count = int(min(_TIMED, _PATIENCE / taken(x), len(target.data)))
+    if count > len(x):
+        x = target.data[target.spread(count)].x.to(target.spec.device)
+    forward = min(taken(x, gradient=False) for _ in range(2))
+    return forward, max(0.0, min(taken(x) for _ in range(2)) - forward)
 
 
 def _explained(cell: Cell) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from underfire.audit.ledger import HEAD, Ledger, read_head
-from underfire.audit.store import Store
+from underfire.audit.store import Damaged, Store
 from underfire.errors import LedgerError
 
 
@@ -50,7 +50,7 @@ class Stale:
 
     Attributes:
         keys: their keys.
-        bytes: their size.
+        bytes: their size; a result whose manifest is damaged counts as 0.
     """
 
     keys: tuple[str, ...]
@@ -66,7 +66,14 @@ def stale(ledger: Ledger) -> Stale:
     store, planned = Store(ledger.path), _plan(ledger.about)
     there = store.keys()
     keys = sorted(key for key in there if key.partition("-")[0] not in planned)
-    return Stale(tuple(keys), sum(store.size(key) for key in keys))
+    return Stale(tuple(keys), sum(_size(store, key) for key in keys))
+
+
+def _size(store: Store, key: str) -> int:
+    try:
+        return store.size(key)
+    except Damaged:
+        return 0
 
 
 def clean(ledger: Ledger) -> Stale:

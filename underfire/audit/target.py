@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,12 +40,14 @@ class Preview:
         logits: logits of the model for them, `[n, K]`, on the CPU.
         first: the first two images, on which methods are tried.
         digest: a hash of every image of the data, with its label, its mask and its name.
+        seconds: the shortest time that the model took for one image of a batch, in seconds.
     """
 
     y: Tensor
     logits: Tensor
     first: Batch
     digest: str
+    seconds: float
 
 
 @dataclass
@@ -70,19 +73,21 @@ class Target:
         classified = torch.zeros(len(self.data), dtype=torch.bool)
         classified[self.spread(PREVIEWED)] = True
         first = self._read(classified.nonzero().flatten()[:2])
-        digest, labels, logits = hashlib.sha256(str(len(self.data)).encode()), [], []
+        digest, labels, logits, seconds = hashlib.sha256(str(len(self.data)).encode()), [], [], float("inf")
         for part in torch.arange(len(self.data)).split(64):  # not `batch_size`: the digest must not depend on it
             batch = self._read(part)
             _check_pixels(batch)
             check_sizes((first.x[0], batch.x[0]), (first.ids[0], batch.ids[0]))  # of one batch, they are equal
             if len(chosen := classified[part].nonzero().flatten()):
+                start = time.perf_counter()
                 logits.append(self.logits(batch.take(chosen)).cpu())
+                seconds = min(seconds, (time.perf_counter() - start) / len(chosen))
                 labels.append(batch.y[chosen])
             _check_classes(batch, logits[0].shape[1])
             for content in (batch.x, batch.y, batch.mask):
                 digest.update(b"" if content is None else content.contiguous().numpy().tobytes())
             digest.update(repr(batch.ids).encode())
-        return Preview(torch.cat(labels), torch.cat(logits), first, digest.hexdigest())
+        return Preview(torch.cat(labels), torch.cat(logits), first, digest.hexdigest(), seconds)
 
     @cached_property
     def held_out(self) -> tuple[Batch, str]:

@@ -65,7 +65,7 @@ class ParquetImages:
             self._file = pq.ParquetFile(path, read_dictionary=[repeated, *([self._label] if named else [])])
             self._check_size(max_bytes)
             self.labels = _class_names(schema.metadata or {}, self._label)
-            self._names = self._read_names(schema)
+            self._labels = self._read_labels(named)
         except (pa.ArrowException, OSError, KeyError) as error:
             raise DataError(f"{str(path)!r} is not a Parquet file: {error}".splitlines()[0]) from error
         self.labelled = self._label is not None
@@ -86,7 +86,8 @@ class ParquetImages:
         if self._label is None:
             return
         kind = schema.field(self._label).type
-        if not (pa.types.is_integer(kind) or _is_text(kind)):
+        inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_integer(inner) or pa.types.is_floating(inner) or _is_text(kind)):
             raise DataError(f"{str(self._path)!r} must have integers or names as labels, it has {kind}")
 
     def _check_size(self, max_bytes: int) -> None:
@@ -107,52 +108,48 @@ class ParquetImages:
                 f"max_bytes={largest} allows it"
             )
 
-    def _read_names(self, schema: pa.Schema) -> list[int] | None:
-        """Return the class numbers of labels that are names, and set `labels`; None if labels are integers."""
-        if self._label is None or not _is_text(schema.field(self._label).type):
-            return None
-        texts = self._file.read(columns=[self._label])[self._label].to_pylist()
-        if None in texts:
-            raise DataError(f"{str(self._path)!r} has no label in row {texts.index(None)}")
-        listed = [(name, name) for name in self.labels or ()]
-        numbers, self.labels = numbered(texts, listed, repr(str(self._path)))
-        return numbers
+    def _read_labels(self, named: bool) -> Tensor | None:
+        """Return the class number of every row, int64 `[rows]`; None if there are no labels.
 
-    def _read_group(self, group: int) -> tuple[pa.Table, Tensor]:
-        """Return the table and the labels of a row group, int64 `[rows]`; -1 where there are no labels."""
+        Labels that are names (`named`) set `labels`; numbers stay as they are, also whole ones of a floating type.
+        """
+        if self._label is None:
+            return None
+        values, source = self._file.read(columns=[self._label])[self._label].to_pylist(), repr(str(self._path))
+        if None in values:
+            raise DataError(f"{source} has no label in row {values.index(None)}")
+        if named:
+            values, self.labels = numbered(values, [(name, name) for name in self.labels or ()], source)
+        for row, value in enumerate(values):
+            if value != value or not -(2**63) <= value < 2**63 or value != int(value):
+                raise DataError(f"{source} must have integers or names as labels, it has {value} in row {row}")
+        return torch.tensor(list(map(int, values)), dtype=torch.int64)
+
+    def _read_group(self, group: int) -> pa.Table:
+        """Return the images of a row group."""
         import pyarrow as pa
 
-        columns = [self._column, *filter(None, [None if self._names else self._label])]
         try:
-            table = self._file.read_row_group(group, columns=columns)
-            if self._label is None or self._names:
-                start = self._ends[group] - len(table)
-                labels = self._names[start : start + len(table)] if self._names else [-1] * len(table)
-            else:
-                labels = table[self._label].to_pylist()
-            return table, torch.tensor(labels, dtype=torch.int64)
-        except (pa.ArrowException, OSError, TypeError, ValueError, OverflowError) as error:
+            return self._file.read_row_group(group, columns=[self._column])
+        except (pa.ArrowException, OSError) as error:
             raise DataError(f"{str(self._path)!r} is damaged: {error}".splitlines()[0]) from error
 
     def read(self, index: list[int]) -> Batch:
         """Return the images at `index`, `[B, C, H, W]`."""
         ids = tuple(f"row-{row:06d}" for row in index)
         order = sorted(range(len(index)), key=index.__getitem__)  # in the order of the file: every group is read once
-        labels = torch.zeros(len(index), dtype=torch.int64)
+        labels = torch.full((len(index),), -1) if self._labels is None else self._labels[index]
 
         def image(i: int) -> Tensor:
-            cell, labels[order[i]] = self._row(index[order[i]])
-            return self._decode(cell, index[order[i]])
+            return self._decode(self._cell(index[order[i]]), index[order[i]])
 
         x = gather([ids[i] for i in order], image, self._reading)
         return Batch(x[torch.tensor(order, dtype=torch.int64).argsort()], labels, ids)
 
-    def _row(self, row: int) -> tuple[Any, Tensor]:
-        """Return the cell of the image and the label of a row."""
+    def _cell(self, row: int) -> Any:
+        """Return the cell of the image of a row."""
         group = bisect_right(self._ends, row)
-        table, values = self._group(group)
-        place = row - (self._ends[group - 1] if group else 0)
-        return table[self._column][place], values[place]
+        return self._group(group)[self._column][row - (self._ends[group - 1] if group else 0)]
 
     def _decode(self, cell: Any, row: int) -> Tensor:
         """Return the image of a cell, `[C, H, W]`."""
@@ -167,14 +164,14 @@ def _is_bytes(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or str(kind) == "binary_view"
 
 
 def _is_text(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view"
 
 
 def _class_names(metadata: dict[bytes, bytes], label: str | None) -> tuple[str, ...] | None:
