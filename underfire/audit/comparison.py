@@ -62,10 +62,10 @@ def differences(source: Source, found: Iterable[MapShift]) -> list[Difference]:
     key = ("norm", "eps", "interpreter")
     plain: dict[tuple[Any, ...], list[MapShift]] = {}
     for shift in found:
-        if not shift.attacked:
+        if not shift.attacked and shift.quadrant != "both kept":
             plain.setdefault(tuple(getattr(shift, k) for k in key), []).append(shift)
     # pair every attack aimed at an interpreter with the plain attacks of the same norm, size and interpreter
-    aimed = [shift for shift in found if shift.attacked == shift.interpreter]
+    aimed = [shift for shift in found if shift.forges]
     pairs = [(a, b) for a in aimed for b in plain.get(tuple(getattr(a, k) for k in key), [])]
     if not pairs:
         return []

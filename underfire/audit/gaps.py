@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from underfire.audit.aims import MAP_KEPT, aim_of
 from underfire.audit.reading import Source
-from underfire.catalog import cards
 from underfire.measures.gap import areas, gap_interval, likeness
 from underfire.records import Interval
 
@@ -44,7 +44,6 @@ class Gap:
     kept: tuple[float, ...]
 
 
-_KEPT = "prediction changed, map kept"
 _IMAGES = """
 SELECT interpreter, norm, eps, id, bool_or(changed) AS fooled,
        max(iou) FILTER (changed AND NOT isnan(iou)) AS best,
@@ -69,18 +68,13 @@ def gaps(source: Source) -> list[Gap]:
     """
     aims: dict[tuple[str, str], list[tuple[str, float]]] = {}
     for row in source.sql(query):
-        if keeps_map(row["attack"]):
+        if aim_of(row["attack"], row["interpreter"]) == MAP_KEPT:
             aims.setdefault((row["interpreter"], row["norm"]), []).append((row["label"], row["eps"]))
     found = [
         _gap(interpreter, norm, list(rows), aims.get((interpreter, norm), []))
         for (interpreter, norm), rows in _grouped(source)
     ]
     return sorted(found, key=lambda gap: (not gap.aimed, -np.nan_to_num(gap.value.value)))
-
-
-def keeps_map(attack: str) -> bool:
-    """Return whether an attack that is aimed at a map wants to keep it, or is not in the catalogue."""
-    return all(card.facts.quadrant == _KEPT for card in cards("attack") if card.name == attack)
 
 
 def _grouped(source: Source) -> Iterator[tuple[tuple[str, str], Iterator[Mapping[str, Any]]]]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from underfire.audit.aims import MAP_KEPT, aim_of, aims_at, keeps_prediction
 from underfire.catalog import cards
 from underfire.measures.statistics import bootstrap_mean, clopper_pearson, rate
 from underfire.records import Interval
@@ -61,6 +62,7 @@ class AttackResult:
         cost: mean numbers of forward and backward passes, and mean seconds, per image.
         atlas: the MITRE ATLAS technique on the attack's card; empty if it has none.
         measures: means of the spec's measures of perturbations and predictions, by label.
+        quadrant: what the attack wants to change and to keep (see `underfire.catalog.Quadrant`).
     """
 
     label: str
@@ -77,6 +79,7 @@ class AttackResult:
     cost: dict[str, float]
     atlas: str
     measures: dict[str, Measured]
+    quadrant: str = "prediction changed"
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class MapShift:
         plausible: share of the samples whose class changed while their map stayed plausible (see `PLAUSIBLE_IOU`).
             Plain attacks leave many maps plausible, too: whether a map was forged is a comparison (`Difference`).
         measures: means of the spec's measures of maps, by label.
+        quadrant: what the attack wants to change and to keep (see `underfire.catalog.Quadrant`).
     """
 
     label: str
@@ -113,6 +117,12 @@ class MapShift:
     iou: Interval
     plausible: Interval
     measures: dict[str, Measured]
+    quadrant: str = MAP_KEPT
+
+    @property
+    def forges(self) -> bool:
+        """Whether the attack was aimed at this map, to keep it while the prediction changes."""
+        return aims_at(self.attacked, self.interpreter) and self.quadrant == MAP_KEPT
 
 
 class _Sized(Protocol):
@@ -135,7 +145,8 @@ def clean_accuracy(source: Source) -> Interval | None:
 
 
 SAMPLES = """
-SELECT label, any_value(attack) AS attack, norm, eps, id, bool_or(targeted) AS targeted, count(DISTINCT seed) AS seeds,
+SELECT label, any_value(attack) AS attack, any_value(attacked) AS attacked, norm, eps, id,
+       bool_or(targeted) AS targeted, count(DISTINCT seed) AS seeds,
        bool_and(pred_clean = y) AS was_right, bool_or(success) AS fooled,
        bool_and(pred_clean = y AND (pred_adv = y OR NOT (within_eps AND in_box))) AS held,
        avg(conf_adv) FILTER (success AND pred_clean = y) AS confidence,
@@ -150,7 +161,8 @@ def attack_results(source: Source) -> list[AttackResult]:
     means = ("confidence", "linf", "l2", "l1", "l0", "within", "forwards", "backwards", "seconds")
     query = f"""
     SELECT label, any_value(attack) AS attack, norm, eps, bool_or(targeted) AS targeted, max(seeds) AS seeds,
-           count(*) AS n, count(*) FILTER (held) AS held, count(*) FILTER (was_right) AS was_right,
+           any_value(attacked) AS attacked, count(*) AS n, count(*) FILTER (held) AS held,
+           count(*) FILTER (was_right) AS was_right,
            count(*) FILTER (was_right AND fooled) AS fooled, {", ".join(f"avg({name}) AS {name}" for name in means)}
     FROM ({SAMPLES}) GROUP BY label, norm, eps ORDER BY norm, label, eps
     """
@@ -167,6 +179,7 @@ def attack_results(source: Source) -> list[AttackResult]:
             cost={key: row[key] for key in ("forwards", "backwards", "seconds")},
             atlas=atlas.get(row["attack"], ""),
             measures=measured.get((row["label"], row["norm"], row["eps"], ""), {}),
+            quadrant=aim_of(row["attack"], row["attacked"]),
         )
         for row in source.sql(query)
     ]
@@ -175,15 +188,22 @@ def attack_results(source: Source) -> list[AttackResult]:
 def robust_accuracies(source: Source, found: Iterable[AttackResult]) -> list[RobustAccuracy]:
     """Return the robust accuracies under all attacks of one norm and size together.
 
-    A sample counts as robust only if it withstands every one of these attacks.
+    A sample counts as robust only if it withstands every one of these attacks. Attacks that want to keep the prediction
+    are left out.
     """
+    against = [result for result in found if not keeps_prediction(result.attack)]
+    if not against:
+        return []
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in sorted({result.attack for result in against}))
     query = f"""
     SELECT norm, eps, count(*) FILTER (held) AS held, count(*) AS n
-    FROM (SELECT norm, eps, id, bool_and(held) AS held FROM ({SAMPLES}) GROUP BY norm, eps, id)
+    FROM (
+        SELECT norm, eps, id, bool_and(held) AS held FROM ({SAMPLES}) WHERE attack IN ({names}) GROUP BY norm, eps, id
+    )
     GROUP BY norm, eps ORDER BY norm, eps
     """
     worst: dict[tuple[str, float], AttackResult] = {}
-    for result in found:
+    for result in against:
         key = result.norm, result.eps
         if key not in worst or result.robust.value < worst[key].robust.value:
             worst[key] = result
@@ -197,7 +217,7 @@ def robust_accuracies(source: Source, found: Iterable[AttackResult]) -> list[Rob
 
 MAPS = f"""
 SELECT m.interpreter, m.label, m.norm, m.eps, id, any_value(m.attacked) AS attacked,
-       avg(m.map_l1) AS l1, avg(m.map_iou) AS iou,
+       any_value(m.attack) AS attack, avg(m.map_l1) AS l1, avg(m.map_iou) AS iou,
        bool_and(r.pred_clean = r.y) AS was_right, bool_and(m.success AND r.pred_clean = r.y) AS always_fooled,
        bool_or(m.success AND r.pred_clean = r.y AND m.map_iou >= {PLAUSIBLE_IOU} AND NOT isnan(m.map_iou)) AS plausible
 FROM maps AS m JOIN rows AS r USING (cell, label, seed, id, eps) GROUP BY m.interpreter, m.label, m.norm, m.eps, id
@@ -216,7 +236,8 @@ def map_shifts(source: Source) -> list[MapShift]:
     if not source.sql("SELECT 1 AS one FROM maps LIMIT 1"):
         return []
     query = f"""
-    SELECT interpreter, label, norm, eps, any_value(attacked) AS attacked, list(plausible) AS plausible
+    SELECT interpreter, label, norm, eps, any_value(attacked) AS attacked, any_value(attack) AS attack,
+           list(plausible) AS plausible
     FROM (SELECT * FROM ({MAPS}) WHERE was_right ORDER BY id)
     GROUP BY interpreter, label, norm, eps ORDER BY interpreter, norm, eps, label
     """
@@ -226,7 +247,8 @@ def map_shifts(source: Source) -> list[MapShift]:
         place = {key: row[key] for key in ("label", "norm", "eps", "interpreter", "attacked")}
         means = measured[row["label"], row["norm"], row["eps"], row["interpreter"]]
         l1, iou = means["map_l1"].value, means["map_iou"].value
-        shifts.append(MapShift(**place, l1=l1, iou=iou, plausible=rate(row["plausible"]), measures=means))
+        aim = aim_of(row["attack"], row["attacked"])
+        shifts.append(MapShift(**place, l1=l1, iou=iou, plausible=rate(row["plausible"]), measures=means, quadrant=aim))
     return shifts
 
 

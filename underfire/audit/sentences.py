@@ -44,7 +44,7 @@ def verdict(
         bound = "; this is an upper bound" if standing.level == "blind" else ""
         sentences.append(f"{change} under all attacks of {place} together ({spread}){bound}.")
     ranked = leading(gaps)
-    strongest = max((m for m in shifts if m.attacked == m.interpreter), key=lambda m: m.plausible.value, default=None)
+    strongest = max((m for m in shifts if m.forges), key=lambda m: m.plausible.value, default=None)
     if ranked:
         sentences.append(_forgery(ranked[0]))
         if len(ranked) > 1:

@@ -148,7 +148,7 @@ def _headline_of_nothing(found: Evidence) -> str:
     """Return the headline of a run whose figures say nothing about robustness; empty if they do."""
     clean, answers, worst = found.clean, found.answers, found.worst
     if clean is None or (worst is None and not found.robust and not found.refused):
-        return "The model has not been attacked yet"
+        return "No attack aims at the prediction" if found.attacks else "The model has not been attacked yet"
     right = round(clean.value * clean.n)
     if right == 0 or (answers and guessing(right, clean.n, answers.classes)):
         return f"Nothing can be said: right on {right} of {clean.n}" + (", no better than guessing" if right else "")

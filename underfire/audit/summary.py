@@ -16,6 +16,7 @@ from underfire.audit.detection import Detection, detections
 from underfire.audit.gaps import Gap, gaps
 from underfire.audit.gates import GateResult, judge
 from underfire.audit.methods import FALSE_POSITIVES
+from underfire.audit.quadrants import Quadrants, quadrants
 from underfire.audit.reading import (
     AttackResult,
     MapShift,
@@ -83,6 +84,7 @@ class Findings:
             without an attack is 100 % by definition; no gate on it has a value then.
         gap: the largest prediction-interpretation gap and what it means, in one line.
         gaps: the prediction-interpretation gap of every interpreter, the one in `gap` first.
+        quadrants: the quadrants of prediction and explanation into which the samples fall.
         transfers: the maps of every interpreter after every attack that is aimed at one.
         detections: how well each detector sees each attack.
     """
@@ -104,6 +106,7 @@ class Findings:
     gaps: tuple[Gap, ...] = ()
     transfers: tuple[Transfer, ...] = ()
     detections: tuple[Detection, ...] = ()
+    quadrants: tuple[Quadrants, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -146,6 +149,7 @@ def findings(ledger: Run) -> Findings:
         answered=answered,
         gap=gap_words.line(next(iter(apart), None), standing),
         gaps=tuple(apart),
+        quadrants=tuple(quadrants(ledger)),
         transfers=tuple(transfers(ledger, attacks)),
         detections=tuple(detections(ledger, ledger.spec.false_positive_rate or FALSE_POSITIVES)),
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from underfire.audit.gaps import keeps_map
+from underfire.audit.aims import MAP_KEPT, aim_of
 from underfire.audit.reading import AttackResult, Source, mean
 from underfire.records import Interval
 
@@ -91,4 +91,4 @@ def transfers(source: Source, attacks: Sequence[AttackResult]) -> list[Transfer]
 def _shown(row: Mapping[str, Any], outcomes: Mapping[tuple[str, str, float], AttackResult]) -> bool:
     """Return whether a row of the table `transfer` is of a plain attack, or of one that wants to keep a map."""
     outcome = outcomes.get((row["label"], row["norm"], row["eps"]))
-    return outcome is not None and (not row["source"] or keeps_map(outcome.attack))
+    return outcome is not None and aim_of(outcome.attack, row["source"]) in ("prediction changed", MAP_KEPT)

@@ -30,6 +30,10 @@ def print_summary(found: Findings) -> None:
         stated = 100 * found.detections[0].stated
         OUT.print(f"\nSuccessful attacks that a detector flags, at {stated:g} % false positives / AUROC", style="bold")
         OUT.print(_detections(found))
+    if found.quadrants:
+        least = found.quadrants[0].iou
+        OUT.print(f"\nQuadrants, in per cent; a map is kept with an IoU of at least {least}", style="bold")
+        OUT.print(_quadrants(found))
     failed = [check for check in found.checks if not check.passed]
     if found.checks:
         OUT.print(f"\nMasking checks: {len(found.checks) - len(failed)} of {len(found.checks)} passed")
@@ -95,6 +99,19 @@ def _detections(found: Findings) -> Table:
             cells.setdefault(d.label, {})[name] = f"{_percent(d.rate)} / {area}"
     for label, row in cells.items():
         table.add_row(label, *(row.get(name, "") for name in names))
+    return table
+
+
+def _quadrants(found: Findings) -> Table:
+    """Return the table of the quadrants of prediction and map, each attack at its largest size."""
+    from underfire.audit.aims import QUADRANTS
+    from underfire.audit.reading import largest
+
+    table = _table()
+    for column in ("map", "aims at", *QUADRANTS):
+        table.add_column(column, overflow="fold")
+    for q in largest(found.quadrants):
+        table.add_row(q.label, q.interpreter, q.aim, *(f"{100 * q.shares[name].value:.0f}" for name in QUADRANTS))
     return table
 
 

@@ -69,7 +69,7 @@ def capped(tone: str, standing: Standing) -> str:
 
 def worst_shift(found: Sequence[MapShift]) -> MapShift | None:
     """Return the result with the highest rate of plausible maps; if any is aimed at its interpreter, of these."""
-    aimed = [s for s in found if s.attacked == s.interpreter] or list(found)
+    aimed = [s for s in found if s.forges] or list(found)
     return max(aimed, key=lambda s: s.plausible.value, default=None)
 
 
@@ -140,13 +140,11 @@ def explanations(shift: MapShift | None, standing: Standing) -> Answer:
         return Answer(_SURVIVE, "none", "Not tested", detail=detail)
     rate = f"After {shift.label}, the {shift.interpreter} map stays plausible (IoU with the clean map at least "
     rate += f"{PLAUSIBLE_IOU}) while the class changes in {words.percent(shift.plausible.value)} of the images. "
-    if shift.attacked == shift.interpreter:
+    if shift.forges:
         reason = "No plain attack of the same norm and size fools the same images, so there is nothing to compare with."
     else:
         reason = "No attack was aimed at an explanation, so it may still be possible to forge one."
-    return Answer(
-        _SURVIVE, "none", "Not compared" if shift.attacked == shift.interpreter else "Not attacked", "", rate + reason
-    )
+    return Answer(_SURVIVE, "none", "Not compared" if shift.forges else "Not attacked", "", rate + reason)
 
 
 def belief(found: Findings) -> Answer:

@@ -12,6 +12,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from underfire import __version__
+from underfire.audit.aims import QUADRANTS
 from underfire.audit.detection import Detection
 from underfire.audit.gap_words import place
 from underfire.audit.reading import PLAUSIBLE_IOU, AttackResult, MapShift, Measured, largest
@@ -101,6 +102,8 @@ def render(ledger: Ledger) -> str:
                 for name in dict.fromkeys(s.interpreter for s in found.shifts)
             ],
             kept=PLAUSIBLE_IOU,
+            quadrants=largest(found.quadrants),
+            quadrant_names=QUADRANTS,
             map_columns=measures.columns(ledger.spec, "maps"),
             row_columns=measures.columns(ledger.spec, "rows"),
             checks=found.checks,

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from underfire.audit.aims import MAP_CHANGED
 from underfire.audit.blank_maps import say_blank
 from underfire.audit.comparison import Difference, leading
+from underfire.audit.quadrants import Quadrants, control_of
 from underfire.audit.reading import AttackResult, RobustAccuracy, largest
 from underfire.audit.standing import Bound, accuracy_tone, worst_accuracy
 from underfire.audit.summary import Findings
@@ -15,6 +17,7 @@ from underfire.records import Interval
 from underfire.report import words
 from underfire.report.answers import Answer, accuracy, belief, capped, explanations, forgery, gain_tone, worst_shift
 
+_HALF = 0.5  # the share of changed maps from which a finding is serious
 _RANK = {"bad": 0, "warn": 1, "good": 2, "none": 3}
 _SEVERITY = {"bad": "Serious", "warn": "Notable", "good": "Withstood", "none": "No verdict"}
 
@@ -70,7 +73,7 @@ def _headline(found: Findings, worst: RobustAccuracy | None, explanation: Answer
         "good": withstands.get(found.standing.level, ""),
         "none": "The model has not been attacked yet",
     }[tone]
-    aimed = any(shift.attacked == shift.interpreter for shift in found.shifts)
+    aimed = any(shift.forges for shift in found.shifts)
     second = {
         "bad": "its explanations can be forged",
         "warn": "its explanations can sometimes be forged",
@@ -155,11 +158,12 @@ def findings(found: Findings) -> list[Finding]:
             h.atlas,
         )
         for h in largest(found.attacks)
+        if h.quadrant not in (MAP_CHANGED, "both kept")
     ]
     atlas = {h.label: h.atlas for h in found.attacks}
     gaps = {(gap.label, gap.interpreter, gap.eps): gap for gap in leading(found.differences)}
     for s in found.shifts:
-        if s.attacked == s.interpreter:
+        if s.forges:
             gap = gaps.get((s.label, s.interpreter, s.eps))
             text = f"{s.label} changes the class and keeps the {s.interpreter} map at {words.threat(s.norm, s.eps)}"
             text += (
@@ -169,7 +173,21 @@ def findings(found: Findings) -> list[Finding]:
             )
             tone, rate = (gain_tone(gap), gap.plausible[0]) if gap else ("none", s.plausible)
             result.append(Finding(capped(tone, standing), text, rate, atlas.get(s.label, "")))
+    result += [_moved(q, found, atlas.get(q.label, "")) for q in largest(found.quadrants) if q.changes_map]
     return sorted(result, key=lambda f: (_RANK[f.tone], -f.rate.value))
+
+
+def _moved(q: Quadrants, found: Findings, atlas: str) -> Finding:
+    """Return the finding on an attack that wants to keep the prediction and to change the map, against noise."""
+    rate, control = q.shares[MAP_CHANGED], control_of(q, found.quadrants)
+    text = f"{q.label} keeps the class and changes the {q.interpreter} map at {words.threat(q.norm, q.eps)}"
+    if control is None:
+        return Finding("none", f"{text}; not compared with random noise", rate, atlas)
+    noise = control.shares[MAP_CHANGED]
+    tone = "good" if rate.low <= noise.high else "bad" if rate.value >= _HALF else "warn"
+    return Finding(
+        capped(tone, found.standing), f"{text}; {control.label} in {words.percent(noise.value)}", rate, atlas
+    )
 
 
 def _outcome(hit: AttackResult) -> str:
