@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from underfire.audit.aims import MAP_KEPT, aim_of, aims_at, keeps_prediction
+from underfire.audit.aims import MAP_KEPT, aim_of, keeps_prediction
 from underfire.catalog import cards
 from underfire.measures.statistics import bootstrap_mean, clopper_pearson, rate
 from underfire.records import Interval
@@ -121,8 +121,8 @@ class MapShift:
 
     @property
     def forges(self) -> bool:
-        """Whether the attack was aimed at this map, to keep it while the prediction changes."""
-        return aims_at(self.attacked, self.interpreter) and self.quadrant == MAP_KEPT
+        """Whether the attack was aimed at this map alone, to keep it while the prediction changes."""
+        return self.attacked == self.interpreter and self.quadrant == MAP_KEPT
 
 
 class _Sized(Protocol):
