@@ -162,3 +162,25 @@ class Blind(nn.Module):
 def blind() -> nn.Module:
     """A model without any gradient."""
     return Blind()
+
+
+class _Tokens(nn.Module):
+    """The linear model, and a little of what two blocks of attention over patches say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.embed, self.head = linear(), nn.Conv2d(1, 8, 2, 2), nn.Linear(8, 10)
+        self.norm = nn.LayerNorm(8)
+        self.blocks = nn.ModuleList(nn.MultiheadAttention(8, 2, batch_first=True) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.norm(self.embed(x).flatten(2).transpose(1, 2))
+        for block in self.blocks:
+            z = self.norm(z + block(z, z, z)[0])
+        return self.linear(x) + 0.01 * self.head(z.mean(1))
+
+
+def tokens() -> nn.Module:
+    """A transformer."""
+    return _Tokens()

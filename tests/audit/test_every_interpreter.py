@@ -18,10 +18,13 @@ pytestmark = pytest.mark.slow
 CARDS = list(uf.cards("interpreter"))
 MAPS = [card.name for card in CARDS if card.facts.gives == "map"]
 SHORT = {"steps": 2, "samples": 8, "superpixels": "grid"}
-# What must be trained has weights for the embedded network; the others explain one that is much smaller.
+TRAINED = [name for name in MAPS if uf.find("interpreter", name).fitted]
+TRANSFORMERS = [name for name in MAPS if uf.find("interpreter", name).facts.models == "transformer"]
+# What must be trained has weights for the embedded network; the others explain smaller ones.
 RUNS = [
-    ("zoo:cluttered_digits", "cluttered-digits:test", [name for name in MAPS if uf.find("interpreter", name).fitted]),
-    ("python:audit_networks:pooling", "digits:", [n for n in MAPS if not uf.find("interpreter", n).fitted]),
+    ("zoo:cluttered_digits", "cluttered-digits:test", TRAINED),
+    ("python:audit_networks:pooling", "digits:", [n for n in MAPS if n not in (*TRAINED, *TRANSFORMERS)]),
+    ("python:audit_networks:tokens", "digits:", TRANSFORMERS),
 ]
 
 

@@ -55,6 +55,7 @@ def refused(card, error):
         fits = card.name in ("score_cam", "mask") and "at most" in str(error)  # the answer hardly changes
     else:
         reasons = {"cam": "global average", "guided": "no rectifier", "deconvnet": "no rectifier"}
+        reasons["attention"] = "needs a transformer"
         fits = any(card.name.startswith(name) and reason in str(error) for name, reason in reasons.items())
     return None if fits and "\n" not in str(error) else f"refused: {error}"
 

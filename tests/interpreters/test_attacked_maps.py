@@ -12,6 +12,7 @@ SHOWN = {
     "lrp, epsilon": partial(uf.interpreters.lrp, composite="epsilon"),
     "lrp, gamma, exact": partial(uf.interpreters.lrp, composite="epsilon_gamma_box", double_backward="exact"),
     "deep_lift": partial(uf.interpreters.deep_lift),
+    "full_grad": partial(uf.interpreters.full_grad),
     "layer_cam": partial(uf.interpreters.layer_cam),
     "hires_cam": partial(uf.interpreters.hires_cam),
 }

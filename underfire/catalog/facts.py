@@ -84,6 +84,7 @@ class InterpreterFacts(Facts):
         second_order: whether its map is itself a gradient, so that its derivative is a second one.
         complete: whether its map sums to the change of the explained logit from a baseline to the image.
         per_pixel: whether it makes one forward pass for every pixel.
+        models: the only kind of model that it explains, such as `"transformer"`; empty for any classifier.
         detailed: a function `(model, x, y, **options)` that returns the map, and numbers `[B]` by name that say how
             good it is.
         unrolled: a class whose objects run the optimisation that makes the map, a few steps at a time, and carry a
@@ -96,6 +97,7 @@ class InterpreterFacts(Facts):
     second_order: bool = False
     complete: bool = False
     per_pixel: bool = False
+    models: str = ""
     detailed: Callable[..., tuple[Any, dict[str, Any]]] | None = None
     unrolled: Callable[..., Any] | None = None
 

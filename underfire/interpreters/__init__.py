@@ -5,10 +5,12 @@ differentiable, it carries a graph to `x` if `x` requires a gradient and gradien
 from data is a class, and is exported under its name in the catalogue too.
 """
 
+from underfire.interpreters.attention_rollout import attention_rollout
 from underfire.interpreters.cam import cam
 from underfire.interpreters.counterfactual import counterfactual
 from underfire.interpreters.deconvnet import deconvnet
 from underfire.interpreters.deep_lift import deep_lift
+from underfire.interpreters.full_grad import full_grad
 from underfire.interpreters.grad_cam import grad_cam
 from underfire.interpreters.grad_cam_pp import grad_cam_pp
 from underfire.interpreters.gradient import gradient
@@ -41,10 +43,12 @@ __all__ = [
     "NearestNeighbours",
     "Prototypes",
     "Surrogate",
+    "attention_rollout",
     "cam",
     "counterfactual",
     "deconvnet",
     "deep_lift",
+    "full_grad",
     "grad_cam",
     "grad_cam_pp",
     "gradient",

@@ -15,7 +15,7 @@ from underfire.data import Dataset
 from underfire.errors import DataError, InputError, NotFitted
 from underfire.model import Classifier
 from underfire.records import Batch
-from underfire.testing.models import SHAPES, toy_classifier
+from underfire.testing.models import SHAPES, toy_classifier, toy_transformer
 from underfire.testing.promises import check_promises, default_dtype, refused, require
 
 BATCH = 4
@@ -31,7 +31,8 @@ def check_interpreter(
 ) -> None:
     """Raise AssertionError if the interpreter breaks one of the promises of its family; the message names the promise.
 
-    The interpreter explains images of 9 x 12 pixels for a small convolutional network of four classes. Promises about
+    The interpreter explains images of 9 x 12 pixels for a small network of four classes, a transformer if its card says
+    that it explains no other, and otherwise a convolutional one. Promises about
     maps are not checked for interpreters that give something else.
 
     Args:
@@ -110,9 +111,9 @@ class _Smooth(nn.Module):
         return nn.functional.relu(nn.functional.softplus(z) + 1000) - 1000
 
 
-def setting(*, smooth: bool = False) -> tuple[Classifier, Tensor, Tensor]:
+def setting(subject: Subject, *, smooth: bool = False) -> tuple[Classifier, Tensor, Tensor]:
     """Return a small network, a batch of images and one class for each; `smooth` replaces ReLU by softplus."""
-    model = toy_classifier(dtype=_DTYPE)
+    model = (toy_transformer if subject.facts.models == "transformer" else toy_classifier)(dtype=_DTYPE)
     if smooth:
         for name, module in list(model.module.named_children()):
             if isinstance(module, nn.ReLU):
@@ -135,7 +136,7 @@ def map_shape_and_dtype(subject: Subject) -> None:
     """Check that a map is `[B, 1, h, w]`, no larger than the image, finite, of the dtype of `x`, without a graph."""
     if not subject.gives_map:
         return
-    model, x, y = setting()
+    model, x, y = setting(subject)
     m = subject.prepared(model)(model, x, y)
     require(isinstance(m, Tensor), f"the map must be a tensor, got {type(m).__name__}")
     require(m.dim() == 4 and m.shape[:2] == (BATCH, 1), f"a map must be [{BATCH}, 1, h, w], got {tuple(m.shape)}")
@@ -151,7 +152,7 @@ def batch_equals_singles(subject: Subject) -> None:
     """Check that an image has the same map alone as in a batch, and for any chunk."""
     if not subject.gives_map:
         return
-    model, x, y = setting()
+    model, x, y = setting(subject)
     interpret = subject.prepared(model)
     batch = interpret(model, x, y)
     singles = torch.cat([interpret(model, x[i : i + 1], y[i : i + 1]) for i in range(BATCH)])
@@ -166,7 +167,7 @@ def differentiable_as_the_card_says(subject: Subject) -> None:
     if not subject.gives_map:
         return
     for changes, tolerance in _double_backwards(subject):
-        model, x, y = setting(smooth=True)
+        model, x, y = setting(subject, smooth=True)
         x.requires_grad_()
         interpret = subject.prepared(model, **changes)
         m = interpret(model, x, y)
@@ -202,7 +203,7 @@ def _derivative_gap(interpret: Callable[..., Tensor], model: nn.Module, x: Tenso
 
 def model_left_as_found(subject: Subject) -> None:
     """Check that modes, hooks and gradients of the model, the images and the global random state are kept."""
-    model, x, y = setting()
+    model, x, y = setting(subject)
     model.train()
     before, random = x.clone(), torch.get_rng_state()
 
@@ -221,7 +222,7 @@ def model_left_as_found(subject: Subject) -> None:
 
 def deterministic(subject: Subject) -> None:
     """Check that two calls without a generator give the same explanation, whatever the global seed."""
-    model, x, y = setting()
+    model, x, y = setting(subject)
     first = subject.prepared(model)(model, x, y)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(12345)
@@ -231,7 +232,7 @@ def deterministic(subject: Subject) -> None:
 
 def same_in_every_default_dtype(subject: Subject) -> None:
     """Check that the explanation of float32 images does not depend on torch's default dtype."""
-    model, x, y = setting()
+    model, x, y = setting(subject)
     outside = subject.prepared(model.float())(model, x.float(), y)
     with default_dtype(torch.float64):
         inside = subject.prepared(model)(model, x.float(), y)
@@ -240,7 +241,7 @@ def same_in_every_default_dtype(subject: Subject) -> None:
 
 def same_in_inference_mode(subject: Subject) -> None:
     """Check that the explanation is the same inside `torch.inference_mode()`, and that of an object fitted inside."""
-    model, x, y = setting()
+    model, x, y = setting(subject)
     interpret = subject.prepared(model)
     outside = interpret(model, x, y)
     with torch.inference_mode():
@@ -250,14 +251,14 @@ def same_in_inference_mode(subject: Subject) -> None:
 
 def empty_batch(subject: Subject) -> None:
     """Check that an empty batch has an empty explanation."""
-    model, x, y = setting()
+    model, x, y = setting(subject)
     seen = subject.prepared(model)(model, x[:0], y[:0])
     require(len(seen) == 0, f"an empty batch gives {len(seen)} explanations")
 
 
 def bad_input(subject: Subject) -> None:
     """Check that wrong classes, a chunk of 0 and a call before `fit` each raise the right error."""
-    model, x, y = setting()
+    model, x, y = setting(subject)
     interpret = subject.prepared(model)
     wrong = y.clone()
     wrong[-1] = 9

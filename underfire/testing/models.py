@@ -74,3 +74,38 @@ def toy_classifier(
             parameter.copy_(weights * (2 / fan_in) ** 0.5)
     mean, std = (0.5, 0.25) if domain == "image" else (0.0, 1.0)
     return Classifier(body, mean=mean, std=std, domain=kind)
+
+
+class _Transformer(nn.Module):
+    """A vision transformer of two blocks, with patches of 3 x 3 pixels and a class token."""
+
+    def __init__(self, width: int = 8, classes: int = 4) -> None:
+        super().__init__()
+        channels, height, columns = SHAPES["image"]
+        self.embed, self.norm, self.head = (
+            nn.Conv2d(channels, width, 3, 3),
+            nn.LayerNorm(width),
+            nn.Linear(width, classes),
+        )
+        self.first = nn.Parameter(torch.zeros(1, 1, width))
+        self.places = nn.Parameter(torch.zeros(1, 1 + height // 3 * (columns // 3), width))
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, 2, 16, 0.0, "gelu", batch_first=True, norm_first=True) for _ in range(2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = torch.cat([self.first.expand(len(x), -1, -1), self.embed(x).flatten(2).transpose(1, 2)], 1) + self.places
+        for block in self.blocks:
+            z = block(z)
+        return self.head(self.norm(z)[:, 0])
+
+
+def toy_transformer(dtype: torch.dtype = torch.float32) -> Classifier:
+    """Return a small vision transformer with fixed weights, for images."""
+    body = _Transformer().to(dtype).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in body.named_parameters():
+            size = 0.05 if name in ("first", "places") or name.endswith("bias") else 0.5  # the image decides
+            parameter.copy_(size * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return Classifier(body, mean=0.5, std=0.25)

@@ -13,6 +13,7 @@ from tests.networks import build_network, rand
 from underfire.data import Dataset
 from underfire.measures.maps import map_l2
 from underfire.testing.interpreter import KnownImages
+from underfire.testing.models import toy_transformer
 
 #: Without max-pooling, the map of a deconvolution depends on the class alone, so that no attack can move it.
 FIXED = "deconvnet"
@@ -31,15 +32,26 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def attack(card: uf.Card) -> tuple[Tensor, Tensor, Tensor]:
     """Return which images both attacks fool, and the map losses of PGD and of ADV², `[B]` each."""
     model, x = build_network("relu"), rand(6, 3, 12, 12) if not card.facts.per_pixel else rand(6, 3, 6, 6)
+    longer = 1
+    if card.facts.models == "transformer":
+        model, x, longer = toy_transformer(), rand(6, 3, 9, 12), 3
     interpreter = card.with_options(**SETTINGS.get(card.name, {}))
     if card.fitted:
         interpreter.fit(model, Dataset("known images", KnownImages()), selector_steps=20, steps=3, batch_size=8)
     y, goal = model(x).detach().topk(2, dim=1).indices.unbind(1)
     benign = interpreter(model, x, y)
     options: dict[str, Any] = {"goal": goal, "eps": 0.15}
-    plain = uf.attacks.pgd(model, x, y, steps=20, step_size=0.015, random_start=False, keep="last", **options)
+    plain = uf.attacks.pgd(model, x, y, steps=20 * longer, step_size=0.015, random_start=False, keep="last", **options)
     both = uf.attacks.adv2(
-        model, x, y, interpreter=interpreter, steps=12, warm_steps=8, step_size=0.015, confidence=0.4, **options
+        model,
+        x,
+        y,
+        interpreter=interpreter,
+        steps=12 * longer,
+        warm_steps=8 * longer,
+        step_size=0.015,
+        confidence=0.4,
+        **options,
     )
     fooled = (model(both).argmax(1) == goal) & (model(plain).argmax(1) == goal)
     gaps = [map_l2(benign, interpreter(model, x_adv, goal)).square() for x_adv in (plain, both)]

@@ -12,7 +12,7 @@ from underfire.attribution.gradients import differentiable_input
 from underfire.attribution.scores import score
 from underfire.catalog import card
 from underfire.errors import Unsupported
-from underfire.hooks import bypass_cache, folded, is_compiled
+from underfire.hooks import bypass_cache, folded, is_compiled, twice_differentiable
 from underfire.interpreters.deep_lift.multipliers import Multipliers
 from underfire.interpreters.integrated_gradients import baselines, quadrature_error
 from underfire.validate import check_choice, require_finite
@@ -72,7 +72,8 @@ def deep_lift(
     starts = baselines(x, baseline)
     alike = isinstance(baseline, str) and baseline in ("black", "white")  # one pass serves all images
     with differentiable_input(model, x) as (point, attached), bypass_cache(model):
-        with folded(model, x) if neuron is None else nullcontext():
+        batch_norms = folded(model, x) if neuron is None else nullcontext()
+        with batch_norms, twice_differentiable() if attached else nullcontext():
             shown = [
                 contributions(model, point, y, start[:1] if alike else start, rule, neuron, attached)
                 for start in starts

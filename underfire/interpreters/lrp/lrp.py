@@ -12,7 +12,7 @@ from underfire.attribution.scores import score
 from underfire.catalog import card
 from underfire.domains import domain_of
 from underfire.errors import InputError, Unsupported, nearest
-from underfire.hooks import Entrance, bypass_cache, folded, secant_relu
+from underfire.hooks import Entrance, bypass_cache, folded, secant_relu, twice_differentiable
 from underfire.interpreters.lrp.propagation import Propagation
 from underfire.interpreters.lrp.rules import COMPOSITES, PIXEL_RULES, RULES, Rule, Settings
 from underfire.validate import at_least, require_finite
@@ -86,7 +86,9 @@ def lrp(
         entrance = Entrance(point, domain_of(model).box(x) if rules[0] not in RULES.values() else None)
         settings = Settings(epsilon, gamma, alpha, bias=bias, smooth=width is not None)
         block = Propagation(rules, settings, entrance, attached=attached)
-        with folded(model, x) if neuron is None else nullcontext(), secant_relu(width=width), block:
+        batch_norms = folded(model, x) if neuron is None else nullcontext()
+        twice = twice_differentiable() if attached else nullcontext()
+        with batch_norms, twice, secant_relu(width=width), block:
             total = require_finite(score(model, point, y, neuron), "the model's answer").sum()
             if not block.seen:
                 raise Unsupported(
