@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tests.networks import rand
 from underfire import find, models
 from underfire.cli import main
+from underfire.interpreters.rts import files as rts_files
 from underfire.interpreters.rts import training as rts_training
 
 COMMAND = (
@@ -36,6 +37,18 @@ def test_it_writes_weights_that_explain_uses(parsed: Parsed) -> None:
         *("--set", "weights=mine/w.safetensors"),
     )
     assert [0 <= row["map_min"] <= row["map_max"] <= 1 for row in rows] == [True, True]
+
+
+@pytest.mark.slow
+def test_aid_trains_rts_on_with_the_attack_in_the_loop(parsed: Parsed) -> None:
+    short = [f"--set={name}=1" for name in ("steps", "attack_steps", "warm_steps")]
+    found = parsed("train", "aid", *COMMAND[2:7], "4", "--set=batch_size=2", *short, "--out", "aid.safetensors")
+    assert found["images"] == 4
+    embedded = load_file(str(next(rts_files.EMBEDDED.glob("rts_cluttered*.safetensors"))))
+    trained = load_file("aid.safetensors")
+    assert trained.keys() == embedded.keys()
+    changed = {name for name, value in trained.items() if not torch.equal(value, embedded[name])}
+    assert "head.weight" in changed and "selector.embedding.weight" not in changed
 
 
 def test_interrupted_and_resumed_it_is_the_same(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:

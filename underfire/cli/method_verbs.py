@@ -149,7 +149,7 @@ def explain(
 
 @verbs.command()
 def train(
-    name: Annotated[str, typer.Argument(help="An interpreter that is trained, such as rts, or linear_head.")],
+    name: Annotated[str, typer.Argument(help="An interpreter that is trained, such as rts; aid or linear_head.")],
     model: Model,
     data: Annotated[str, typer.Option(help="Training images, as a data URI (cluttered-digits:train).")],
     out: Annotated[Path, typer.Option(help="The file to write, such as rts.safetensors.")],
@@ -167,7 +167,7 @@ def train(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train an interpreter for one classifier, or a new head (linear_head) of it, and write the weights to a file."""
+    """Train an interpreter for one classifier, harden RTS (aid), or fit a new head (linear_head); write the weights."""
     if name == "linear_head":
         from underfire.cli.head import train_head
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from underfire.model import Classifier
 
 _BATCH = 64  # test images in one batch
+_LEARN = {
+    "aid": ("rts", "distil")
+}  # names of a training that is not the fit of an interpreter: the method that it calls
 
 
 def train(
@@ -38,7 +41,7 @@ def train(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Fit the interpreter `name` to a model and its data and save it to `out`.
+    """Fit the interpreter `name` to a model and its data and save it to `out`; `aid` trains RTS on with ADV².
 
     The state of the training is stored in `OUT.checkpoint`; with `resume`, training continues from it.
 
@@ -50,11 +53,12 @@ def train(
 
     from underfire.audit.labels import open_data
 
-    entry = find("interpreter", name)
+    interpreter, verb = _LEARN.get(name, (name, "fit"))
+    entry = find("interpreter", interpreter)
     if not trainable(entry):
         choices = ", ".join(card.name for card in cards("interpreter") if trainable(card))
         raise Unsupported(f"{name} is not trained; choices: {choices}, linear_head")
-    made, fitted = _split(entry, settings)
+    made, fitted = _split(entry, verb, settings)
     if out.is_dir():
         raise InputError(f"--out must be a file, and {out} is a folder; use for example {out / f'{name}.safetensors'}")
     if out.exists() and not force:
@@ -85,8 +89,9 @@ def train(
             show(done)
 
         kept = {"progress": tell, "checkpoint": checkpoint, "generator": torch.Generator().manual_seed(seed)}
-        known = inspect.signature(method.fit).parameters  # type: ignore[attr-defined]
-        method.fit(model, images, **fitted, **{k: v for k, v in kept.items() if k in known})  # type: ignore[attr-defined]
+        learn = getattr(method, verb)
+        known = inspect.signature(learn).parameters
+        learn(model, images, **fitted, **{k: v for k, v in kept.items() if k in known})
     method.save(out)  # type: ignore[attr-defined]
     checkpoint.unlink(missing_ok=True)
     found = {"file": str(out), "bytes": out.stat().st_size, "images": len(images)}
@@ -104,13 +109,13 @@ def trainable(card: Card) -> bool:
     return card.fitted and hasattr(card.function, "save")
 
 
-def _split(card: Card, settings: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split the settings into options of the method and options of its `fit`.
+def _split(card: Card, verb: str, settings: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split the settings into options of the method and options of its `fit`, or of another `verb` that trains it.
 
     Raises:
         InputError: a setting is unknown or has the wrong type.
     """
-    fit = inspect.signature(card.function.fit).parameters  # type: ignore[attr-defined]
+    fit = inspect.signature(getattr(card.function, verb)).parameters
     numbers = {name: p for name, p in fit.items() if isinstance(p.default, (bool, int, float))}
     hints = {name: type(p.default) for name, p in numbers.items()}
     given = typed(card, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Callable
@@ -13,14 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from underfire.attribution.scores import class_score
-from underfire.catalog import card
+from underfire.catalog import card, find
 from underfire.errors import InputError, NotFitted
 from underfire.hooks import activations, frozen, layout_of
+from underfire.interpreters.rts import distillation
 from underfire.interpreters.rts import files as rts_files
 from underfire.interpreters.rts.loss import Terms, loss
 from underfire.interpreters.rts.network import WIDTH
-from underfire.interpreters.rts.training import Plan, check, train
-from underfire.validate import default_generator, require_finite
+from underfire.interpreters.rts.training import Plan, check, drawn_seed, train
+from underfire.model import as_classifier
+from underfire.validate import require_finite
 
 if TYPE_CHECKING:
     from underfire.data import Dataset
@@ -104,13 +107,66 @@ class RTS:
             InputError: a number is out of range, or the checkpoint is of another training. DataError: labels do not fit
                 the model. Unsupported: the model has no feature maps. ModelError: the model returns NaN.
         """
-        source = default_generator(generator, torch.device("cpu"))
-        seed = int(torch.randint(2**40, (1,), generator=source, device=source.device))
+        seed = drawn_seed(generator)
         self._terms = terms = Terms(smooth, area, area_power, destroy, destroy_power, noise)
         plan = Plan(selector_steps, selector_batch, steps, batch_size, width, terms, seed)
         check(plan)
         self._origin = "the fitted network"
         self._trained = train(model, data, plan, progress, None if checkpoint is None else Path(checkpoint))
+        return self
+
+    def distil(
+        self,
+        model: nn.Module,
+        data: Dataset,
+        *,
+        steps: int = 300,
+        batch_size: int = 32,
+        distance: float = 1.0,
+        rate: float = 1e-4,
+        eps: float = 0.031,
+        attack_steps: int = 20,
+        warm_steps: int = 10,
+        weight: float = 100.0,
+        generator: torch.Generator | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """Train on with ADV² in the loop, so that adversarial images get other maps (AID; see `distillation`).
+
+        Training begins with the weights that explain the model now. The paper states neither the number of steps, nor
+        their length, nor the settings of the attack; these are ours.
+
+        Args:
+            model: the classifier; it is not changed.
+            data: images with labels.
+            steps: number of pairs of a step on the objective of RTS and one on that of AID.
+            batch_size: images in a step.
+            distance: weight of the objective of AID.
+            rate: learning rate of Adam.
+            eps: largest perturbation of ADV², in L-infinity.
+            attack_steps: number of steps of ADV².
+            warm_steps: number of steps of its warm start.
+            weight: weight of its map loss.
+            generator: the source of all random numbers.
+            progress: called with the number of steps that are done, and of all steps.
+            checkpoint: a file for the state of the training; if it exists, training continues from it.
+
+        Raises:
+            NotFitted: there are no weights for the model. InputError: a number is out of range, or the checkpoint is of
+                another training. DataError: labels do not fit the model.
+        """
+        model = as_classifier(model)
+        seed = drawn_seed(generator)
+        plan = distillation.Plan(steps, batch_size, distance, rate, eps, attack_steps, warm_steps, weight, seed)
+        self._trained = copy.deepcopy(self._for(model))
+        self._origin = "the distilled network"
+        attack = find("attack", "adv2").with_options(
+            interpreter=self, eps=eps, steps=attack_steps, warm_steps=warm_steps, weight=weight
+        )
+        path = None if checkpoint is None else Path(checkpoint)
+        with torch.inference_mode(False), torch.enable_grad():
+            distillation.distil(model, data, self._trained, plan, self._terms, attack, progress, path)
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:

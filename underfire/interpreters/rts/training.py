@@ -7,7 +7,7 @@ constants are those of the authors' code.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +21,11 @@ from underfire.hooks import PyramidLevel, activations, feature_pyramid, frozen, 
 from underfire.interpreters.rts import files as rts_files
 from underfire.interpreters.rts.loss import Terms, loss
 from underfire.interpreters.rts.network import MaskingModel
+from underfire.validate import default_generator
 
 if TYPE_CHECKING:
     from underfire.data import Dataset
+    from underfire.records import Batch
 
 RATE, DECAY = 1e-3, 1e-4  # learning rate and weight decay of Adam
 SELECTOR_DROP = 4000  # steps after which the selector's learning rate is divided by ten, again and again
@@ -124,20 +126,7 @@ def train(
             report(done + _PASSES * step * plan.batch_size)
             generator = Generator().manual_seed((plan.seed * 1_000_003 + step) % 2**63)
             batch = data[torch.randint(len(data), (plan.batch_size,), generator=generator)].to(str(like.device))
-            # draw the classes and read the features
-            with torch.no_grad():
-                features = _features(model, batch.x, names, dtype)
-            y, present = _draw_classes(batch.y, classes, ABSENT, generator)
-            # forward and backward pass
-            with torch.enable_grad():
-                m = network(features, y)
-                each = loss(model, batch.x, y, m, present, plan.terms, generator)
-                if not bool(torch.isfinite(each).all()):
-                    bad = int((~torch.isfinite(each)).sum())
-                    raise ModelError(f"the loss is NaN or infinite for {bad} of {len(each)} images at step {step}")
-                adam.zero_grad()
-                each.mean().backward()
-            adam.step()
+            improve(model, trained, batch, plan.terms, adam, generator)
             # write a checkpoint
             if (step + 1) % EVERY == 0 or step + 1 == plan.steps:
                 _keep(checkpoint, network, adam, step + 1, facts)
@@ -147,9 +136,38 @@ def train(
     return trained
 
 
-def _features(model: nn.Module, x: Tensor, names: list[str], dtype: torch.dtype) -> list[Tensor]:
+def improve(
+    model: nn.Module,
+    trained: rts_files.Trained,
+    batch: Batch,
+    terms: Terms,
+    adam: torch.optim.Adam,
+    generator: Generator,
+) -> None:
+    """Take one step of the second phase: lower the objective of the masks of a batch.
+
+    Raises:
+        DataError: labels do not fit the model. ModelError: the objective is NaN or infinite.
+    """
+    network = trained.network
+    # draw the classes and read the features
+    with torch.no_grad():
+        features = features_of(model, batch.x, trained.layers, network.head.weight.dtype)
+    y, present = _draw_classes(batch.y, network.classes, ABSENT, generator)
+    # forward and backward pass
+    with torch.enable_grad():
+        each = loss(model, batch.x, y, network(features, y), present, terms, generator)
+        if not bool(torch.isfinite(each).all()):
+            bad = int((~torch.isfinite(each)).sum())
+            raise ModelError(f"the loss is NaN or infinite for {bad} of {len(each)} images")
+        adam.zero_grad()
+        each.mean().backward()
+    adam.step()
+
+
+def features_of(model: nn.Module, x: Tensor, names: Sequence[str], dtype: torch.dtype) -> list[Tensor]:
     """Return the outputs of the layers `names` for images `x`, in `dtype`."""
-    outputs = activations(model, x, names)[1]
+    outputs = activations(model, x, list(names))[1]
     return [layout_of(model, x, name).maps(outputs[name]).to(dtype) for name in names]
 
 
@@ -187,7 +205,7 @@ def _train_selector(
         for batch in data.batches(plan.batch_size):
             report(seen)
             with torch.no_grad():
-                (features,) = _features(model, batch.x.to(device), [layer], dtype)
+                (features,) = features_of(model, batch.x.to(device), [layer], dtype)
             yield features.mean((2, 3)), batch.y.to(device)
             seen += len(batch)
 
@@ -226,3 +244,9 @@ def check(plan: Plan) -> None:
     for name, value in asdict(plan.terms).items():
         if not value >= 0:
             raise InputError(f"{name} must be at least 0, got {value:g}")
+
+
+def drawn_seed(generator: Generator | None) -> int:
+    """Return the seed of a training, drawn from `generator`; if it is None, from a new one with seed 0."""
+    source = default_generator(generator, torch.device("cpu"))
+    return int(torch.randint(2**40, (1,), generator=source, device=source.device))
