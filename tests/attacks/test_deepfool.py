@@ -25,7 +25,7 @@ def test_flat_boundaries_are_met_exactly(two_boundaries, norm, goal):
 
 
 def test_a_step_counts_only_pixels_that_can_move(two_boundaries):
-    """One step is enough where the pixels in the way of the box already touch it."""
+    """The last step is enough where the pixels in the way of the box already touch it."""
     model, x, y = two_boundaries.model, two_boundaries.x.clone(), two_boundaries.y
     w = (model.module[1].weight[1] - model.module[1].weight[0]).detach().view(1, 4, 5)
     with torch.no_grad():

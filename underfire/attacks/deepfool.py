@@ -44,7 +44,9 @@ def deepfool(
     """Step to the nearest boundary of the linearised network until the class changes.
 
     The paper ignores the box. Here every iterate is clipped to it, and an entry at the border of the box that a step
-    would push out does not count in the distance to a class boundary. As in the authors' code, the iterates include the
+    would push out does not count in the distance to a class boundary. Without these entries a step of the paper goes
+    only a part of this distance; such short steps end nearer but can stop before the boundary, so that the part has a
+    lower bound that grows from 0 at the first step to 1 at the last. As in the authors' code, the iterates include the
     overshoot, so that the last one is the result.
 
     Args:
@@ -72,13 +74,14 @@ def deepfool(
         r = torch.zeros_like(x)
         x_adv = x.detach()
         rows = (~succeeded(logits, at.y, at.goal)).nonzero().squeeze(1)
-        for _ in range(steps):
+        for number in range(steps):
             if len(rows) == 0:
                 break
             at, classes, r, x_adv, current = at.take(rows), classes[rows], r[rows], x_adv[rows], logits[rows].argmax(1)
             # step to the nearest boundary, and overshoot
             start = x[at.index]
-            r = clip(start, start + r + _step(model, x_adv, classes, current, nearest.threat)) - start
+            least = (number + 1) / steps
+            r = clip(start, start + r + _step(model, x_adv, classes, current, nearest.threat, least)) - start
             x_adv = clip(start, start + (1 + overshoot) * r)
             # samples that succeed leave; a forward pass finds them before the many backward passes of the next step
             with torch.no_grad():
@@ -89,7 +92,7 @@ def deepfool(
     return nearest.x_adv
 
 
-def _step(model: nn.Module, x: Tensor, classes: Tensor, current: Tensor, threat: Threat) -> Tensor:
+def _step(model: nn.Module, x: Tensor, classes: Tensor, current: Tensor, threat: Threat, least: float) -> Tensor:
     """Return the step from `x` to the nearest class boundary of the linearised network, `[B, ...]`.
 
     Args:
@@ -98,19 +101,23 @@ def _step(model: nn.Module, x: Tensor, classes: Tensor, current: Tensor, threat:
         classes: the classes to reach, int64 `[B, k]`.
         current: the predicted classes, int64 `[B]`.
         threat: the norm in which the distance is measured, and the box.
+        least: the smallest part of the distance that a step goes.
     """
     logits, w = class_gradients(model, x, classes, against=current)
     f = (logits.gather(1, classes) - logits.gather(1, current[:, None])).abs()
     down, up = (room[:, None] for room in threat.room(x))
+    tiny, q = torch.finfo(w.dtype).tiny, 2 if threat.norm == "l2" else 1
+    # The distance is `|f| / |w|_q`, along the direction of length one in the p-norm in which w grows most
+    # (`1/p + 1/q = 1`), for the entries of w that can move.
+    whole = torch.linalg.vector_norm(w.flatten(2), ord=q, dim=2)
     w = torch.where(((w > 0) & (up <= 0)) | ((w < 0) & (down >= 0)), 0, w)
-    tiny = torch.finfo(w.dtype).tiny
-    # The step has length `|f| / |w|_q`, along the direction of length one in the p-norm in which w grows most
-    # (`1/p + 1/q = 1`).
-    slope = torch.linalg.vector_norm(w.flatten(2), ord=2 if threat.norm == "l2" else 1, dim=2)
+    slope = torch.linalg.vector_norm(w.flatten(2), ord=q, dim=2)
     distance = torch.where(slope > 0, f / slope.clamp_min(tiny), float("inf"))
     length, best = distance.min(1)
     length = torch.where(length.isfinite(), length + 1e-6, 0)  # the 1e-6 breaks a tie of two logits
     each = torch.arange(len(x), device=x.device)
-    w, slope = w[each, best], slope[each, best]
+    w, slope, whole = w[each, best], slope[each, best], whole[each, best]
+    # the paper's step, clipped, goes this part of the distance
+    length = length * (slope / whole.clamp_min(tiny)).pow(q).clamp_min(least)
     direction = w.sign() if threat.norm == "linf" else w / per_sample(slope.clamp_min(tiny), w)
     return per_sample(length, direction) * direction
