@@ -49,7 +49,7 @@ def steps() -> dict[str, Any]:
         "IG of 8 points": on(partial(integrated_gradients, steps=8)),
         "IG of 8 points, derivative at 2": on(partial(integrated_gradients, steps=8, derivative_steps=2)),
         "SmoothGrad of 8 copies": on(partial(smooth_grad, samples=8)),
-        "SmoothGrad of 8 copies, derivative at 2": on(partial(smooth_grad, samples=8, derivative_samples=2)),
+        "SmoothGrad of 8 copies, derivative at 4": on(partial(smooth_grad, samples=8, derivative_samples=4)),
     }
     seconds = in_turn(contestants, rounds=3)
     return {
@@ -98,7 +98,7 @@ def rows(found: dict[str, Any]) -> list[Row]:
         "GRAD": "≤ 3.5",
         "guided back-propagation": "≤ 4",
         "IG of 8 points, derivative at 2": "≤ 10",
-        "SmoothGrad of 8 copies, derivative at 2": "≤ 10",
+        "SmoothGrad of 8 copies, derivative at 4": "≤ 10",
     }
     return [
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY, resolve_chunk, sum_in_chunks
-from underfire.attribution.gradients import Sums, backward_to_input, drawn_points, mean_gradient, reduce_channels
+from underfire.attribution.gradients import (
+    LENGTH,
+    Sums,
+    backward_to_input,
+    drawn_points,
+    mean_gradient,
+    reduce_channels,
+)
 from underfire.attribution.scores import check_y
 from underfire.attribution.variants import Interpreter
 from underfire.catalog import Card, InterpreterFacts, card, facts_of, find
 from underfire.errors import InputError, Unsupported
-from underfire.hooks import bypass_cache
+from underfire.hooks import bypass_cache, folded, frozen
 from underfire.validate import default_generator, require_finite
+
+# The shift of a difference of gradients, as a share of the noise. The noise blurs all detail below its own size, so
+# that a longer shift is as right as a short one, and a few copies tell more of the mean curvature along it.
+_SHARE_OF_NOISE = 0.25
 
 
 @card(
@@ -132,7 +144,8 @@ def _mean_gradient(
             along = torch.cat([g, (g * draws[sample].flatten(1)).sum(1, keepdim=True)], 1)
             return weights[sample].unsqueeze(2) * along.unsqueeze(1)
 
-        return sum_in_chunks(gradients, len(chosen), chunk_size, x, sigma)
+        with frozen(model), nullcontext() if neuron is not None else folded(model, x):
+            return sum_in_chunks(gradients, len(chosen), chunk_size, x, sigma)
 
     def split(found: Tensor) -> Sums:
         return found[:, :size].view_as(x), found[:, size:].view_as(sigma)
@@ -147,7 +160,8 @@ def _mean_gradient(
     def again(x: Tensor, sigma: Tensor) -> Sums:
         return split(sums(x, sigma, of_few, few).squeeze(1))
 
-    return mean_gradient(first, again, lambda shift, x, sigma: [x + shift, sigma], x, sigma)
+    length = (_SHARE_OF_NOISE * sigma.detach()).clamp_min(LENGTH)
+    return mean_gradient(first, again, lambda shift, x, sigma: [x + shift, sigma], x, sigma, length=length)
 
 
 def _resolved(interpreter: str | Interpreter, options: dict[str, Any]) -> tuple[bool, Interpreter]:
