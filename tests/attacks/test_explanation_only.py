@@ -62,7 +62,7 @@ def test_the_result_is_the_best_corner_of_the_cube(quadratic, loss, make):
     sought = ((now > start) == (start < 0.5)) | (loss == "top_k")
     best = value(corners.flatten(0, 1)).view(-1, 3).where(sought, -torch.inf).amax(0)
     x_adv = explanation_only(
-        model, x, torch.ones(3).long(), interpreter=GRADIENT, loss=loss, eps=0.1, steps=40, output_weight=0
+        model, x, torch.ones(3).long(), interpreter=GRADIENT, objective=loss, eps=0.1, steps=40, output_weight=0
     )
     assert value(x_adv).tolist() == pytest.approx(best.tolist(), abs=1e-9)
 
@@ -107,7 +107,7 @@ def test_it_is_the_algorithm_of_ghorbani(loss):
     model = build_network("smooth", torch.float64)
     x = rand(3, 3, 8, 8, dtype=torch.float64)
     x_adv = explanation_only(
-        model, x, model(x).argmax(1), interpreter=GRADIENT, loss=loss, quantile=0.875, eps=0.1, steps=12,
+        model, x, model(x).argmax(1), interpreter=GRADIENT, objective=loss, quantile=0.875, eps=0.1, steps=12,
         step_size=0.02, output_weight=0,
     )  # fmt: skip
     wanted = torch.cat([slowly(model, one[None], loss, 0.1, 0.02, 12, 8) for one in x])
@@ -139,8 +139,8 @@ def test_it_is_the_descent_of_dombrowski():
         step = (first / (1 - 0.9**t)) / ((second / (1 - 0.999**t)).sqrt() + 1e-8)
         z = (z.detach() - 0.004 * step).clamp(0, 1)
     x_adv = explanation_only(
-        model, x, classes, interpreter=GRADIENT, loss="target_map", target=target, eps=1.0, steps=15, step_size=0.004,
-        move=adam(), output_weight=(1e6 / count) / (1e11 / pixels**2),
+        model, x, classes, interpreter=GRADIENT, objective="target_map", target=target, eps=1.0, steps=15,
+        step_size=0.004, move=adam(), output_weight=(1e6 / count) / (1e11 / pixels**2),
     )  # fmt: skip
     assert len(seen) > 2
     assert torch.allclose(x_adv, min(seen, key=lambda one: one[0])[1], atol=1e-6)
@@ -207,12 +207,12 @@ def test_noise_has_exactly_the_size_that_was_asked_for():
 @pytest.mark.parametrize(
     ("options", "error", "named"),
     [
-        ({"loss": "top"}, Unsupported, "top_k"),
-        ({"loss": "target_map"}, InputError, "needs target"),
+        ({"objective": "top"}, Unsupported, "top_k"),
+        ({"objective": "target_map"}, InputError, "needs target"),
         ({"target": torch.zeros(2, 1, 4, 4)}, InputError, "takes no target"),
-        ({"loss": "target_map", "target": torch.zeros(2, 1, 6, 6)}, InputError, "one value everywhere"),
-        ({"loss": "target_map", "target": torch.zeros(2, 1, 4, 4)}, InputError, "resize=True"),
-        ({"loss": "target_map", "target": torch.zeros(3, 1, 4, 4)}, InputError, r"\[2, 1, h, w\]"),
+        ({"objective": "target_map", "target": torch.zeros(2, 1, 6, 6)}, InputError, "one value everywhere"),
+        ({"objective": "target_map", "target": torch.zeros(2, 1, 4, 4)}, InputError, "resize=True"),
+        ({"objective": "target_map", "target": torch.zeros(3, 1, 4, 4)}, InputError, r"\[2, 1, h, w\]"),
         ({"interpreter": lambda model, x, y: x.detach().mean(1, keepdim=True)}, Unsupported, "not differentiable"),
         ({"output_weight": -1.0}, InputError, "output_weight"),
     ],

@@ -20,12 +20,12 @@ from underfire.measures.centre import centre_of_mass, importance
 from underfire.measures.maps import ranks, resize, top_count
 from underfire.validate import check_choice
 
-MapLoss = Literal["top_k", "mass_centre", "target_map"]
+MapObjective = Literal["top_k", "mass_centre", "target_map"]
 _AT_START = 1e-6  # a shift of the centre that counts as none, as a share of the side of the map
 
 
 def move_map(
-    loss: MapLoss,
+    name: MapObjective,
     interpreter: Interpreter | None,
     clean: Clean,
     *,
@@ -34,10 +34,10 @@ def move_map(
     quantile: float,
     generator: Generator,
 ) -> Objective:
-    """Return the objective that moves the explanation, by the name of its loss.
+    """Return the objective that moves the explanation, by its name.
 
     Args:
-        loss: `"top_k"`, `"mass_centre"` or `"target_map"`: see `leave_top`, `move_centre` and `imitate`.
+        name: `"top_k"`, `"mass_centre"` or `"target_map"`: see `leave_top`, `move_centre` and `imitate`.
         interpreter: `(model, x', classes) -> [B, 1, h, w]`; None reads the map that the model answers with.
         clean: the clean images with their maps.
         target: the maps to show instead, for `"target_map"` only; see `target_maps.target_maps`.
@@ -46,17 +46,17 @@ def move_map(
         generator: source of random targets.
 
     Raises:
-        Unsupported: there is no such loss. InputError: there is no target for `"target_map"`, or one for another loss,
+        Unsupported: there is no such objective. InputError: there is no target for `"target_map"`, or one for another,
             or it is wrong.
     """
-    check_choice(get_args(MapLoss), loss=loss)
-    if loss == "target_map":
+    check_choice(get_args(MapObjective), objective=name)
+    if name == "target_map":
         if target is None:
-            raise InputError("loss='target_map' needs target, the map that is shown instead, such as random_patch()")
+            raise InputError("objective='target_map' needs target, the map to show instead, such as random_patch()")
         return imitate(interpreter, target_maps(target, clean, resized=resized, generator=generator))
     if target is not None:
-        raise InputError(f"loss={loss!r} takes no target; use loss='target_map'")
-    return leave_top(interpreter, clean.maps, quantile) if loss == "top_k" else move_centre(interpreter, clean.maps)
+        raise InputError(f"objective={name!r} takes no target; use objective='target_map'")
+    return leave_top(interpreter, clean.maps, quantile) if name == "top_k" else move_centre(interpreter, clean.maps)
 
 
 def leave_top(interpreter: Interpreter | None, benign: Tensor, quantile: float = 0.9) -> Objective:

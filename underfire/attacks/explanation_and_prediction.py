@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.map_gradients import map_gradient
-from underfire.ascent.map_objectives import MapLoss, by_map, margin_up_to, move_map, remembered
+from underfire.ascent.map_objectives import MapObjective, by_map, margin_up_to, move_map, remembered
 from underfire.ascent.moves import Move, plain
 from underfire.ascent.objectives import Interpreter, margin
 from underfire.ascent.step_rules import StepSize, linear
@@ -37,7 +37,7 @@ def explanation_and_prediction(
     *,
     interpreter: Interpreter,
     goal: Tensor | None = None,
-    loss: MapLoss = "top_k",
+    objective: MapObjective = "top_k",
     target: Tensor | TargetMap | None = None,
     resize: bool = False,
     quantile: float = 0.9,
@@ -58,16 +58,16 @@ def explanation_and_prediction(
     An attack on the prediction alone runs first. Then the attack maximises the lead of the new class, as far as `lead`,
     plus `weight` times the change of the map. Of the iterates that fool the model it returns the one with the largest
     change of the map, and without any the one with the largest margin. The paper names this goal and gives no
-    algorithm; the losses are those of `explanation_only`.
+    algorithm; the objectives are those of `explanation_only`.
 
     Args:
         interpreter: `(model, x, classes) -> [B, 1, h, w]`, differentiable in `x`.
         goal: None is the likeliest class other than `y` after the first phase.
-        loss: see `explanation_only`.
-        target: the maps to show with `loss="target_map"`, `[B, 1, h, w]`, or a rule that makes them, such as
+        objective: see `explanation_only`.
+        target: the maps to show with `objective="target_map"`, `[B, 1, h, w]`, or a rule that makes them, such as
             `random_patch()` (see `ascent.target_maps`).
         resize: whether a target of another size than the interpreter's maps is resized, instead of being refused.
-        quantile: the top pixels of `loss="top_k"` are those above this quantile of the clean map.
+        quantile: the top pixels of `objective="top_k"` are those above this quantile of the clean map.
         steps: number of steps with both objectives.
         warm_steps: number of steps of the attack on the prediction alone; 0 leaves it out.
         step_size: None is a step that falls linearly from `eps / 4` to `eps / 80`; the first phase uses `eps / 8`.
@@ -102,11 +102,13 @@ def explanation_and_prediction(
         # prediction and explanation together
         clean = Clean(maps, predicted, goal)
         interpreter, usual = map_gradient(interpreter, steps)
-        aim = move_map(loss, interpreter, clean, target=target, resized=resize, quantile=quantile, generator=generator)
+        aim = move_map(
+            objective, interpreter, clean, target=target, resized=resize, quantile=quantile, generator=generator
+        )
         change, moved = remembered(aim)
-        objective = margin_up_to(lead) + weight * change
+        total = margin_up_to(lead) + weight * change
         both = Recipe(
-            objective,
+            total,
             threat,
             step_rule=linear(eps / 4, eps / 80) if step_size is None else step_size,
             estimate=estimate or usual,

@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.map_gradients import map_gradient
-from underfire.ascent.map_objectives import MapLoss, by_map, keep_output, move_map, remembered
+from underfire.ascent.map_objectives import MapObjective, by_map, keep_output, move_map, remembered
 from underfire.ascent.moves import Move, plain
 from underfire.ascent.objectives import Interpreter
 from underfire.ascent.step_rules import StepSize, linear
@@ -38,7 +38,7 @@ def explanation_only(
     *,
     interpreter: Interpreter,
     goal: Tensor | None = None,
-    loss: MapLoss = "top_k",
+    objective: MapObjective = "top_k",
     target: Tensor | TargetMap | None = None,
     resize: bool = False,
     quantile: float = 0.9,
@@ -60,12 +60,12 @@ def explanation_only(
 
     Args:
         interpreter: `(model, x, classes) -> [B, 1, h, w]`, differentiable in `x`.
-        loss: `"top_k"` takes importance away from the pixels that had most of it; `"mass_centre"` moves the centre of
+        objective: `"top_k"` takes importance away from the pixels that had most of it; `"mass_centre"` moves the centre of
             the importance (both by Ghorbani et al.); `"target_map"` shows the map `target` (Dombrowski et al.).
-        target: the maps to show with `loss="target_map"`, `[B, 1, h, w]`, or a rule that makes them, such as
+        target: the maps to show with `objective="target_map"`, `[B, 1, h, w]`, or a rule that makes them, such as
             `random_patch()` (see `ascent.target_maps`).
         resize: whether a target of another size than the interpreter's maps is resized, instead of being refused.
-        quantile: the top pixels of `loss="top_k"` are those above this quantile of the clean map; Ghorbani et al. take
+        quantile: the top pixels of `objective="top_k"` are those above this quantile of the clean map; Ghorbani et al. take
             1000 of 227 x 227 pixels on ImageNet and 100 of 32 x 32 on CIFAR-10.
         step_size: None is a step that falls linearly from `eps / 4` to `eps / 80`. (Ghorbani et al. take steps of
             1/255 all along.)
@@ -74,7 +74,7 @@ def explanation_only(
             place of rectifiers, if the map is itself a gradient.
         output_weight: weight of the change of the probabilities. None is 25 for `"target_map"`, the ratio of Dombrowski
             et al., whose weights 1e6 and 1e11 belong to means over 1000 classes and to maps of 224 x 224 pixels with
-            the sum 1. For the other losses it is 1: with 0, as in the paper, steps are lost to iterates of other
+            the sum 1. For the other objectives it is 1: with 0, as in the paper, steps are lost to iterates of other
             classes.
 
     Raises:
@@ -87,7 +87,7 @@ def explanation_only(
     at_least_one(steps=steps)
     threat = ball(norm, eps, mask, among=("linf", "l2")).in_domain(domain_of(model))
     threat.check(x)
-    weight = (25.0 if loss == "target_map" else 1.0) if output_weight is None else output_weight
+    weight = (25.0 if objective == "target_map" else 1.0) if output_weight is None else output_weight
     at_least(0, output_weight=weight)
     if len(x) == 0:
         return x.clone()
@@ -99,12 +99,14 @@ def explanation_only(
         predicted = logits.argmax(1)
         clean = Clean(interpreter(model, x.detach(), predicted).detach(), predicted, predicted)
         interpreter, usual = map_gradient(interpreter, steps)
-        aim = move_map(loss, interpreter, clean, target=target, resized=resize, quantile=quantile, generator=generator)
-        objective, change = remembered(aim)
+        aim = move_map(
+            objective, interpreter, clean, target=target, resized=resize, quantile=quantile, generator=generator
+        )
+        total, change = remembered(aim)
         if weight:
-            objective = objective + weight * keep_output(logits)
+            total = total + weight * keep_output(logits)
         recipe = Recipe(
-            objective,
+            total,
             threat,
             step_rule=linear(eps / 4, eps / 80) if step_size is None else step_size,
             estimate=estimate or usual,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.evolution import evolve
-from underfire.ascent.map_objectives import MapLoss, by_map, keep_output, move_map, remembered
+from underfire.ascent.map_objectives import MapObjective, by_map, keep_output, move_map, remembered
 from underfire.ascent.moves import Move
 from underfire.ascent.objectives import Interpreter
 from underfire.ascent.score_based import Aim
@@ -35,7 +35,7 @@ def explanation_only_black_box(
     *,
     interpreter: Interpreter | None = None,
     goal: Tensor | None = None,
-    loss: MapLoss = "top_k",
+    objective: MapObjective = "top_k",
     target: Tensor | TargetMap | None = None,
     resize: bool = False,
     quantile: float = 0.9,
@@ -57,17 +57,17 @@ def explanation_only_black_box(
     strategies estimate, from pairs of answers around the iterate, the gradient of the change of the map minus
     `output_weight` times the squared change of the probabilities. Of the iterates whose predicted class is that of the
     clean image, the attack returns the one with the largest change of the map; so the class is always kept. The
-    published algorithm shows a target map (`loss="target_map"`), and it also adapts the standard deviation of the
+    published algorithm shows a target map (`objective="target_map"`), and it also adapts the standard deviation of the
     directions; here it is constant.
 
     Args:
         interpreter: any function `(model, x, classes) -> [B, 1, h, w]`, differentiable or not; whatever it asks the
             model is a part of one query. None reads the map from the model's own answer, `(logits, map)`.
-        loss: see `explanation_only`.
-        target: the maps to show with `loss="target_map"`, `[B, 1, h, w]`, or a rule that makes them, such as
+        objective: see `explanation_only`.
+        target: the maps to show with `objective="target_map"`, `[B, 1, h, w]`, or a rule that makes them, such as
             `random_patch()` (see `ascent.target_maps`).
         resize: whether a target of another size than the interpreter's maps is resized, instead of being refused.
-        quantile: the top pixels of `loss="top_k"` are those above this quantile of the clean map.
+        quantile: the top pixels of `objective="top_k"` are those above this quantile of the clean map.
         samples: number of random directions per step; each is queried forwards and backwards.
         sigma: standard deviation of the entries of a direction.
         latin: whether directions are drawn from a Latin hypercube, as in AttaXAI, and not independently.
@@ -83,7 +83,7 @@ def explanation_only_black_box(
         raise Unsupported("explanation_only_black_box has no goal, it keeps the predicted class; use adv2_black_box")
     domain_of(model).require_images("explanation_only_black_box")
     check_inputs(model, x, y)
-    weight = (25.0 if loss == "target_map" else 1.0) if output_weight is None else output_weight
+    weight = (25.0 if objective == "target_map" else 1.0) if output_weight is None else output_weight
     at_least(0, output_weight=weight)
 
     draw = default_generator(generator, x.device)
@@ -93,11 +93,11 @@ def explanation_only_black_box(
         assert clean.maps is not None
         predicted = clean.logits.argmax(1)
         aimed = Clean(clean.maps, predicted, predicted)
-        aim = move_map(loss, None, aimed, target=target, resized=resize, quantile=quantile, generator=draw)
-        objective, change = remembered(aim)
+        aim = move_map(objective, None, aimed, target=target, resized=resize, quantile=quantile, generator=draw)
+        total, change = remembered(aim)
         if weight:
-            objective = objective + weight * keep_output(clean.logits)
-        return Aim(objective, predicted, by_map(change))
+            total = total + weight * keep_output(clean.logits)
+        return Aim(total, predicted, by_map(change))
 
     return evolve(
         model,
