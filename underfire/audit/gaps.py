@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from underfire.audit.aims import MAP_KEPT, aim_of
+from underfire.audit.aims import MAP_KEPT, aim_of, aims_at
 from underfire.audit.reading import Source
 from underfire.measures.gap import areas, gap_interval, likeness
 from underfire.records import Interval
@@ -61,14 +61,12 @@ def gaps(source: Source) -> list[Gap]:
     """Return the gap of every interpreter in every norm: those with an aimed attack first, the largest gap first."""
     if not source.sql("SELECT 1 AS one FROM maps LIMIT 1"):
         return []
-    query = """
-    SELECT DISTINCT interpreter, norm, attack, label, eps FROM maps
-    WHERE eps > 0 AND (attacked = interpreter OR list_contains(string_split(attacked, ', '), interpreter))
-    ORDER BY label, eps
-    """
+    query = (
+        "SELECT DISTINCT interpreter, norm, attack, attacked, label, eps FROM maps WHERE eps > 0 ORDER BY label, eps"
+    )
     aims: dict[tuple[str, str], list[tuple[str, float]]] = {}
     for row in source.sql(query):
-        if aim_of(row["attack"], row["interpreter"]) == MAP_KEPT:
+        if aims_at(row["attacked"], row["interpreter"]) and aim_of(row["attack"], row["attacked"]) == MAP_KEPT:
             aims.setdefault((row["interpreter"], row["norm"]), []).append((row["label"], row["eps"]))
     found = [
         _gap(interpreter, norm, list(rows), aims.get((interpreter, norm), []))
