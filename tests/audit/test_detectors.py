@@ -8,6 +8,7 @@ from underfire.audit.run import run
 from underfire.audit.spec import parse_spec
 from underfire.audit.summary import findings
 from underfire.audit.target import HELD_OUT, open_target
+from underfire.cli.summary import print_summary
 from underfire.errors import DataError, SpecError
 from underfire.measures.detection import auroc, detection_rate, threshold
 from underfire.report.export import to_json
@@ -65,7 +66,14 @@ def test_the_figures_follow_from_the_tables(ledger):
 def test_the_report_shows_them(ledger):
     page, found = render(ledger), findings(ledger).detections
     assert len(found) == 4 and 'id="detection"' in page and "AUROC" in page and "<h3>squeezing</h3>" in page
+    assert "that it sees least" in page
     assert len(to_json(ledger)["detections"]) == 4
+
+
+def test_the_summary_shows_them(ledger, capsys):
+    print_summary(findings(ledger))
+    shown = capsys.readouterr().out
+    assert "5 % false positives / AUROC" in shown and "squeezing" in shown
 
 
 def keys(content, kind):

@@ -194,10 +194,14 @@ def _maps(interpreter: str, found: Findings, columns: Sequence[measures.Column])
     }
 
 
-def _detections(found: Findings) -> list[tuple[str, list[Detection]]]:
-    """Return the results of every detector, each attack at its largest size."""
-    names = dict.fromkeys(d.detector for d in found.detections)
-    return [(name, largest(d for d in found.detections if d.detector == name)) for name in names]
+def _detections(found: Findings) -> list[tuple[str, list[Detection], Detection | None]]:
+    """Return the results of every detector, each attack at its largest size, and the one that it detects least."""
+    panels = []
+    for name in dict.fromkeys(d.detector for d in found.detections):
+        rows = largest(d for d in found.detections if d.detector == name)
+        known = [d for d in rows if d.rate.n]
+        panels.append((name, rows, min(known, key=lambda d: d.rate.value, default=None)))
+    return panels
 
 
 def _measured(shift: MapShift, column: measures.Column) -> tuple[Measured | None, Markup]:
