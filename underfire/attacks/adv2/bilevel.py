@@ -119,13 +119,11 @@ class _Chunk:
             self._search(per_sample(longest * beta, g) * -self._unit(g))
             # run the whole optimisation; finished images leave
             if (number + 1) % scheme.reset == 0 or number + 1 == plan.steps:
-                x_adv, maps, finished = self._reset(best)
-                rows = (~finished).nonzero().squeeze(1)
+                rows = (~self._reset(best)).nonzero().squeeze(1)
                 if len(rows) == 0:
                     return
-                if len(rows) < len(finished):
+                if len(rows) < len(self.x):
                     self._take(rows)
-                self.maps.restart(x_adv[rows], maps[rows])
 
     @torch.no_grad()
     def _search(self, step: Tensor) -> None:
@@ -142,8 +140,8 @@ class _Chunk:
         self.z = steps[number, rows[:count]]
 
     @torch.no_grad()
-    def _reset(self, best: Best) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the whole optimisation, and return images, maps and which images are finished, bool `[M]`."""
+    def _reset(self, best: Best) -> Tensor:
+        """Run the whole optimisation, give the images to `best`, and return which are finished, bool `[M]`."""
         plan, targets = self.plan, self.targets
         x_adv = self.threat.apply(self.x, self.z)
         near = (x_adv * LEVELS).round() / LEVELS
@@ -151,14 +149,13 @@ class _Chunk:
         logits, of_near = (in_parts(self.model, images, self.passes) for images in (x_adv, near))
         rounds = (self._confidence(of_near) >= plan.confidence) | (self._confidence(logits) < plan.confidence)
         x_adv, logits = (torch.where(per_sample(rounds, a), a, b) for a, b in ((near, x_adv), (of_near, logits)))
-        maps = plan.interpreter(self.model, x_adv, self.targets.goal)
         # compare by the map loss, above the wanted confidence
-        loss, step = self._map_loss(maps), targets.step(self.model, x_adv, logits, 1.0, self.z)
+        loss, step = self._map_loss(self.maps.restart(x_adv)), targets.step(self.model, x_adv, logits, 1.0, self.z)
         value = plan.prediction(step) - plan.weight(1.0) * loss
         value = value if plan.also is None else value + plan.also(step)
         success = succeeded(logits, targets.y, targets.goal)
         best.update(x_adv, success, plan.rank(step, value), targets.index)
-        return x_adv, maps, success & (self._confidence(logits) >= plan.confidence) & (loss <= plan.scheme.enough)
+        return success & (self._confidence(logits) >= plan.confidence) & (loss <= plan.scheme.enough)
 
     def _map_loss(self, maps: Tensor) -> Tensor:
         """Return the mean squared difference of maps and targets, `[M]`."""

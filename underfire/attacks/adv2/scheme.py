@@ -49,8 +49,8 @@ class Unrolled(Protocol):
     def unroll(self, x: Tensor, steps: int, ahead: int) -> list[Tensor]:
         """Take `steps + ahead` steps, and return the maps after each of the last `ahead`, with a graph to `x`."""
 
-    def restart(self, x: Tensor, maps: Tensor) -> None:
-        """Go on from the maps that the whole optimisation found for `x`."""
+    def restart(self, x: Tensor) -> Tensor:
+        """Run the whole optimisation for `x`, go on from the maps that it finds, and return them."""
 
     def take(self, rows: Tensor) -> None:
         """Keep the images at `rows`, int64 `[M]`."""

@@ -14,9 +14,8 @@ from underfire.catalog import card
 from underfire.errors import InputError, ModelError
 from underfire.hooks import folded, frozen
 from underfire.interpreters.mask.game import MaskGame, mask_game
-from underfire.interpreters.mask.steps import mask_step
+from underfire.interpreters.mask.steps import optimise, run_seed
 from underfire.interpreters.mask.unrolled import UnrolledMask
-from underfire.validate import default_generator, require_finite
 
 _LEAST = 1e-4  # probability that the whole image must change
 
@@ -103,9 +102,7 @@ def mask(
     if not 0 < step_size < float("inf"):
         raise InputError(f"step_size must be a positive length, such as 0.1, got {step_size:g}")
     check_double_backward(double_backward)
-    source = default_generator(generator, x.device)
-    seed = int(torch.randint(2**62, (), generator=source, device=source.device))  # every chunk begins with it
-
+    device, seed = run_seed(generator, x.device)
     with frozen(model), torch.no_grad():
         class_score(model(x[:1]).expand(len(x), -1), y)
     size = resolve_chunk(model, x, chunk, memory, gradients=True)
@@ -114,14 +111,9 @@ def mask(
     masks = []
     for current in games:
         # each chunk has its own game, with the same random numbers
-        source_of_chunk = torch.Generator(source.device).manual_seed(seed)
+        chance = torch.Generator(device).manual_seed(seed)
         with frozen(model), folded(model, x):
-            m, state = current.start(), None
-            for number in range(current.variant.steps if steps is None else steps):
-                m, state = mask_step(current, m, state, drawn=current.draw(source_of_chunk), step_size=step_size)
-                if number == 0:
-                    require_finite(m)  # fail at once, not after hundreds of steps
-        masks.append(require_finite(current.shown(m)))
+            masks.append(current.shown(optimise(current, steps, step_size, chance)))
     return torch.cat(masks)
 
 

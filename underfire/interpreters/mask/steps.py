@@ -15,8 +15,15 @@ from underfire.ascent.moves import Move, adam
 from underfire.attribution.gradients import check_double_backward, wide_shift
 from underfire.hooks import bypass_cache, capture_relu_rule, frozen, twice_differentiable, wide_relu
 from underfire.interpreters.mask.game import Drawn, MaskGame
+from underfire.validate import default_generator, require_finite
 
 ADAM = adam()
+
+
+def run_seed(generator: torch.Generator | None, device: torch.device) -> tuple[torch.device, int]:
+    """Return device and seed of the generator that a whole optimisation begins with, for every chunk of images."""
+    source = default_generator(generator, device)
+    return source.device, int(torch.randint(2**62, (), generator=source, device=source.device))
 
 
 def mask_step(
@@ -59,6 +66,20 @@ def mask_step(
         direction, state = move.update(g, state if state is not None else move.init(point.detach()))
         start = point if attached and m.requires_grad else point.detach()
         return (start - step_size * direction).clamp(0, 1), state
+
+
+def optimise(game: MaskGame, steps: int | None, step_size: float, generator: torch.Generator) -> Tensor:
+    """Return the masks after all steps of the optimiser, `[B, 1, h, w]`; None is the number of steps of the variant.
+
+    Raises:
+        ModelError: the model's gradient is NaN or infinite.
+    """
+    m, state = game.start(), None
+    for number in range(game.variant.steps if steps is None else steps):
+        m, state = mask_step(game, m, state, drawn=game.draw(generator), step_size=step_size)
+        if number == 0:
+            require_finite(m)  # fail at once, not after hundreds of steps
+    return require_finite(m)
 
 
 def _gradient(game: MaskGame, m: Tensor, drawn: Drawn | None, double_backward: str | None) -> Tensor:

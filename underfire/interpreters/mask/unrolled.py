@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from underfire.ascent.step import take
 from underfire.attribution.chunks import MEMORY, resolve_chunk
+from underfire.hooks import frozen
 from underfire.interpreters.mask.game import MaskGame, mask_game
-from underfire.interpreters.mask.steps import ADAM, mask_step
+from underfire.interpreters.mask.steps import ADAM, mask_step, optimise, run_seed
 
 _OF_GAME = ("variant", "game", "fill", "cells")
 _COUNT = 100  # steps that Adam counts after a restart, so that its averages are hardly corrected for their short past
@@ -27,8 +28,9 @@ class UnrolledMask:
         options: options of `mask`.
     """
 
-    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator, **options: Any) -> None:
+    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Generator, **options: Any) -> None:
         self.model, self.y, self.generator, self.options = model, y, generator, options
+        self.step_size = options.get("step_size", 0.1)
         self.game = self._play(x)
         self.m = self.game.start()
         self.memory: Any = ADAM.init(self.m)
@@ -58,7 +60,7 @@ class UnrolledMask:
                 self.m,
                 self.memory,
                 drawn=self.game.draw(self.generator),
-                step_size=self.options.get("step_size", 0.1),
+                step_size=self.step_size,
                 double_backward=self.options.get("double_backward", "finite_difference"),
             )
             self.m = m.detach()
@@ -67,15 +69,20 @@ class UnrolledMask:
         self.memory = tuple(part.detach() for part in self.memory)
         return maps
 
-    def restart(self, x: Tensor, maps: Tensor) -> None:
-        """Go on from these maps, which the whole optimisation found for `x`.
+    def restart(self, x: Tensor) -> Tensor:
+        """Run the whole optimisation for `x` from its beginning, go on from the maps that it finds, and return them.
 
-        The first average of Adam is halved, the second quartered, and its count of steps becomes 100, as in the
-        authors' code of ADV². The filling of each image is chosen anew.
+        They are the maps of `mask`. The filling of each image is chosen anew. For the steps that follow, the first
+        average of Adam is halved, the second quartered, and its count of steps becomes 100, as in the authors' code of
+        ADV².
         """
         self.game = self._play(x)
+        device, seed = run_seed(None, x.device)
+        with frozen(self.model):
+            self.m = optimise(self.game, self.options.get("steps"), self.step_size, Generator(device).manual_seed(seed))
         mean, square, count = self.memory
-        self.m, self.memory = self.game.shown(maps), (mean / 2, square / 4, torch.full_like(count, _COUNT))
+        self.memory = mean / 2, square / 4, torch.full_like(count, _COUNT)
+        return self.game.shown(self.m)
 
     def take(self, rows: Tensor) -> None:
         """Keep the images at `rows`, int64 `[M]`."""
