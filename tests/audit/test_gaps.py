@@ -35,7 +35,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
             {**quick, "label": "on CAM", "interpreter": "cam", "eps": EPS},
             {**quick, "label": "on IG", "interpreter": "integrated_gradients", "eps": EPS[1:], "goal": "random-target"},
         ],
-        "interpreters": ["gradient", "cam", {"name": "integrated_gradients", "steps": 32, "baseline": "white"}],
+        "interpreters": ["gradient", "cam", {"name": "integrated_gradients", "steps": 12, "baseline": "white", "derivative_steps": 2}],
         "measures": ["map_l2"],
         "masking": False,
         "gallery": 16,
@@ -164,7 +164,7 @@ def test_a_complete_map_has_its_bound(ledger: Ledger, found: Findings) -> None:
     rows = ledger.sql(query)
     assert {row["interpreter"] for row in rows} == {"integrated_gradients"}
     assert len(rows) == 16 * 8
-    assert all(row["least"] <= row["change"] + 1e-3 for row in rows)
+    assert all(row["least"] <= row["change"] + 5e-3 for row in rows)
     assert np.mean([row["least"] for row in rows]) > 0.01
     told = {s.interpreter for s in found.shifts if "map_change_bound" in s.measures}
     assert told == {"integrated_gradients"}
