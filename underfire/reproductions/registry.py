@@ -19,6 +19,7 @@ Progress = Callable[[int, int, str], None]  # parts done, parts in all, the curr
 
 _MODULES = {
     "adv2": "underfire.reproductions.adv2.claims",
+    "adv2-aid": "underfire.reproductions.adv2.aid",
     "adv2-cifar10": "underfire.reproductions.adv2.cifar10",
     "adv2-digits": "underfire.reproductions.adv2.digits",
     "adv2-ensemble": "underfire.reproductions.adv2.ensemble",
