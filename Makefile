@@ -16,7 +16,7 @@ SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 .DEFAULT_GOAL = help
 
 help: ## say what every target does
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP) ## make .venv with pinned packages; does nothing when it is up to date
 

@@ -95,7 +95,8 @@ class Estimates:
 
 def _label(cell: Cell) -> str:
     """Return the label of the method that a cell runs, or the title of the cell."""
-    return str(cell.about.get({"craft": "label", "explain": "interpreter"}.get(cell.kind, ""), cell.title))
+    key = {"craft": "label", "explain": "interpreter", "fit": "detector", "score": "detector"}.get(cell.kind, "")
+    return str(cell.about.get(key, cell.title))
 
 
 def _pace(target: Target) -> Passes:

@@ -56,9 +56,10 @@ def tried(
 ) -> tuple[Any, Passes]:
     """Return the result of a trial run, and the passes for one image of the whole run.
 
-    The passes grow linearly with each count and with the product of two counts. So further runs follow with one count,
-    and with two counts, larger by one than in the first; none if the trial has all counts as they are. A method that
-    stops early takes fewer passes.
+    The passes of an attack, which is tried with one step, grow linearly with each count and with the product of two
+    counts. So further runs follow with one count, and with two counts, larger by one than in the first; none if the
+    trial has all counts as they are. Those of another method, which is tried with its default counts, grow in
+    proportion to its steps and samples. A method that stops early takes fewer passes.
 
     Args:
         target: the model and the two images.
@@ -80,11 +81,13 @@ def tried(
         return result, (float(queries), 0.0)
     # counts that multiply all passes, and counts that are larger in the whole run
     numbers = {name: value for name in short if _is_number(value := value_of(entry, name)) and _is_number(short[name])}
-    factor = prod(numbers[name] / short[name] for name in numbers if name in _FACTORS or isinstance(short[name], float))
+    attack = isinstance(entry, AttackSpec)
+    factors = _FACTORS if attack else (*_FACTORS, "steps", "samples")
+    factor = prod(numbers[name] / short[name] for name in numbers if name in factors or isinstance(short[name], float))
     larger = {
         name: value - short[name]
         for name, value in numbers.items()
-        if name not in _FACTORS and isinstance(value, int) and value > short[name]
+        if attack and name not in factors and isinstance(value, int) and value > short[name]
     }
     if larger:
         _, first = counted(**short)  # once more: the first call of a method may look at the model

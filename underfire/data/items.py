@@ -90,7 +90,8 @@ def read_numbers(values: Any, dims: int, name: str) -> Tensor:
     if x.dim() != dims or x.dtype == torch.bool or x.is_complex():
         raise _wrong(name, f"{x.dtype} {tuple(x.shape)}")
     x = x.cpu()
-    if isinstance(values, np.ndarray) and x.dtype == torch.uint8 and x.shape[-1] in (1, 3, 4) and x.shape[-3] > 4:
+    last = x.shape[-1] in (1, 3, 4) and x.shape[-3] not in (1, 3)  # the channels
+    if isinstance(values, np.ndarray) and x.dtype == torch.uint8 and last:
         x = x.movedim(-1, -3)  # as Pillow and OpenCV store images
     if x.dtype == torch.uint8:
         return x.float() / 255
