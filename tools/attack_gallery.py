@@ -60,12 +60,16 @@ _SMALL = ("cifar", "digits")
 #: Settings that differ from the default: white-box attacks on photographs, other attacks on small images.
 SETTINGS: dict[str, Setting] = {
     "adv2": Setting(options={"interpreter": cam}),
+    "adv2_black_box": Setting(on=_SMALL, options={"interpreter": cam, "eps": 0.1, "queries": 3000}),
     "adversarial_patch": Setting(options={"eps": 0.15}),
     "adversarial_transformation": Setting(on=_SMALL, options={"eps": 0.1}),
     "autoattack": Setting(options={"queries": 1000}),
     "carlini_wagner": Setting(options={"steps": 100, "binary_search_steps": 4}),
     "decision_tree": Setting(on=("tree",)),
     "ead": Setting(options={"steps": 100, "binary_search_steps": 4}),
+    "explanation_and_prediction": Setting(options={"interpreter": cam}),
+    "explanation_only": Setting(options={"interpreter": cam}),
+    "explanation_only_black_box": Setting(on=_SMALL, options={"interpreter": cam, "eps": 0.1, "queries": 3000}),
     "fgvm": Setting(options={"eps": 5.0}),
     "fooling_images": Setting(on=_SMALL, options={"encoding": "cppn", "steps": 100, "population": 50}),
     "jsma": Setting(on=_SMALL),
@@ -218,7 +222,9 @@ def _draw(
         f"On {subject.name}, {f'with `{settings}`' if settings else 'with its defaults'}. Largest change "
         f"{255 * sizes['linf']:.3g}/255, L2 {sizes['l2']:.3g}, {share:.2%} of the values changed."
     )
-    if classes[1] == y:
+    if card.facts.keeps_prediction:
+        caption += " The attack does not aim at the prediction."
+    elif classes[1] == y:
         caption += " The attack failed."
     return ShownAttack(card, caption, alt)
 

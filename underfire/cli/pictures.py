@@ -191,7 +191,7 @@ def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | Non
             found = [{**a, **b} for a, b in zip(job.about(batch, logits), rows_of(measured), strict=True)]
             for i, (stem, row) in enumerate(zip(names, found, strict=True)):
                 row["class_adv"] = job.model.name_of(row["pred_adv"])
-                row["outcome"] = _outcome(row)
+                row["outcome"] = _outcome(row, aimed=not entry.card.facts.keeps_prediction)
                 row["file"] = f"{stem}.adversarial.png"
                 _draw_attack(staging, stem, row, batch.x[i], x_adv[i], interpreter, [m[i] for m in maps or ()])
             rows += found
@@ -202,12 +202,17 @@ def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | Non
     job.show(rows, {**who, **what})
 
 
-def _outcome(row: Row) -> str:
-    """Return the outcome in words; images that the model misclassified before are not counted as successes."""
+def _outcome(row: Row, *, aimed: bool) -> str:
+    """Return the outcome in words; images that the model misclassified before are not counted as successes.
+
+    Args:
+        row: the measurements of one image.
+        aimed: whether the attack aims at the prediction, and does not want to keep it.
+    """
     if "goal" not in row and row["label"] not in (None, row["pred"]):
         return "misclassified before"
     if not row["success"]:
-        return "not fooled"
+        return "not fooled" if aimed else "class kept"
     return "fooled" if row["success_saved"] else "fooled, not as PNG"
 
 
