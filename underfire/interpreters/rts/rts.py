@@ -122,8 +122,8 @@ class RTS:
         *,
         steps: int = 300,
         batch_size: int = 32,
-        distance: float = 1.0,
-        rate: float = 1e-4,
+        distance: float = 100.0,
+        rate: float = 3e-4,
         eps: float = 0.031,
         attack_steps: int = 20,
         warm_steps: int = 10,
@@ -142,7 +142,8 @@ class RTS:
             data: images with labels.
             steps: number of pairs of a step on the objective of RTS and one on that of AID.
             batch_size: images in a step.
-            distance: weight of the objective of AID.
+            distance: weight of the objective of AID; maps are sparse, so that the distance of two of them is some hundred
+                times smaller than the objective of RTS.
             rate: learning rate of Adam.
             eps: largest perturbation of ADV², in L-infinity.
             attack_steps: number of steps of ADV².
