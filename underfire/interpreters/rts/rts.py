@@ -142,8 +142,8 @@ class RTS:
             data: images with labels.
             steps: number of pairs of a step on the objective of RTS and one on that of AID.
             batch_size: images in a step.
-            distance: weight of the objective of AID; maps are sparse, so that the distance of two of them is some hundred
-                times smaller than the objective of RTS.
+            distance: weight of the objective of AID. Maps are sparse, so that the distance of two of them is some
+                hundred times smaller than the objective of RTS.
             rate: learning rate of Adam.
             eps: largest perturbation of ADV², in L-infinity.
             attack_steps: number of steps of ADV².
