@@ -35,7 +35,11 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
             {**quick, "label": "on CAM", "interpreter": "cam", "eps": EPS},
             {**quick, "label": "on IG", "interpreter": "integrated_gradients", "eps": EPS[1:], "goal": "random-target"},
         ],
-        "interpreters": ["gradient", "cam", {"name": "integrated_gradients", "steps": 12, "baseline": "white", "derivative_steps": 2}],
+        "interpreters": [
+            "gradient",
+            "cam",
+            {"name": "integrated_gradients", "steps": 12, "baseline": "white", "derivative_steps": 2},
+        ],
         "measures": ["map_l2"],
         "masking": False,
         "gallery": 16,
