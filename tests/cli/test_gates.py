@@ -77,6 +77,12 @@ def test_a_model_that_ends_the_program_is_no_success(
     assert not Path("run/report.html").exists()
 
 
+def test_a_bug_of_the_model_in_the_middle_of_an_audit_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert audit(model="python:victims:fails_later") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and "dictionary is empty" in said
+
+
 def test_a_bug_keeps_its_traceback_but_is_no_failed_gate(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

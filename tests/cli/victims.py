@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 from sklearn.datasets import load_digits
@@ -82,15 +83,19 @@ def table() -> uf.Classifier:
     return uf.Classifier(nn.Linear(3, 2), domain=Domain("table", 2))
 
 
-class Quits(NearestMean):
-    """The right model, which ends the program at its fifth answer."""
+class Ends(NearestMean):
+    """The right model, which calls a function at its fifth answer that never returns."""
 
     answers = 0
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        super().__init__()
+        self.end = end
 
     def forward(self, x: Tensor) -> Tensor:
         self.answers += 1
         if self.answers > 4:
-            quits()
+            self.end()
         return super().forward(x)
 
 
@@ -101,7 +106,12 @@ def quits() -> nn.Module:
 
 def quits_later() -> nn.Module:
     """A model that ends the program in the middle of an audit."""
-    return uf.Classifier(Quits())
+    return uf.Classifier(Ends(quits))
+
+
+def fails_later() -> nn.Module:
+    """A model with a bug that shows in the middle of an audit."""
+    return uf.Classifier(Ends({}.popitem))
 
 
 def wrong_order() -> nn.Module:

@@ -19,6 +19,7 @@ from underfire.audit.schema import AttackSpec, InterpreterSpec, MeasureSpec
 from underfire.audit.target import Target
 from underfire.audit.trials import Passes, Trials, tried, value_of
 from underfire.errors import UnderfireError
+from underfire.model import model_errors
 
 _TIMED = 32  # the largest number of images in the pass that is timed
 _PATIENCE = 1.0  # the seconds that such a pass may take
@@ -110,10 +111,10 @@ def _pace(target: Target) -> Passes:
     def taken(x: torch.Tensor, gradient: bool = True) -> float:
         start = time.perf_counter()
         z = x.clone().requires_grad_(gradient)
-        with torch.set_grad_enabled(gradient):
+        with model_errors(x), torch.set_grad_enabled(gradient):
             total = target.model(z).sum()
-        if gradient:
-            torch.autograd.grad(total, z)
+            if gradient:
+                torch.autograd.grad(total, z)
         if x.is_cuda:
             torch.cuda.synchronize(x.device)
         return (time.perf_counter() - start) / len(x)

@@ -18,9 +18,9 @@ from underfire.audit.methods import interpreter_of
 from underfire.audit.schema import AuditSpec
 from underfire.audit.values import fingerprint, module
 from underfire.data.dataset import check_sizes
-from underfire.errors import DataError, SpecError, Unsupported
+from underfire.errors import DataError, ModelError, SpecError, Unsupported
 from underfire.hooks import unwrap
-from underfire.model import Classifier
+from underfire.model import Classifier, model_errors
 from underfire.records import Batch
 from underfire.validate import check_device
 
@@ -126,14 +126,21 @@ class Target:
 
     @cached_property
     def has_gradient(self) -> bool:
-        """Return whether the model has a gradient with respect to the first images that is not zero."""
+        """Return whether the model has a gradient with respect to the first images that is not zero.
+
+        Raises:
+            ModelError: the model's own code raised an error that is not torch's.
+        """
         with torch.enable_grad():
             x = self.preview.first.x.to(self.spec.device).requires_grad_(True)
             try:
-                answer = self.model(x)
-                gradient = torch.autograd.grad(answer.sum(0)[0], x)[0] if answer.requires_grad else None
-            except RuntimeError:  # the answer depends on no image, or was computed where gradients are off
-                gradient = None
+                with model_errors(x):
+                    answer = self.model(x)
+                    gradient = torch.autograd.grad(answer.sum(0)[0], x)[0] if answer.requires_grad else None
+            except (RuntimeError, ModelError, Unsupported) as error:
+                if isinstance(error, ModelError) and not isinstance(error.__cause__, RuntimeError):
+                    raise
+                gradient = None  # the answer depends on no image, or was computed where gradients are off
         return gradient is not None and bool(gradient.any())
 
     def refusal(self, error: Exception) -> str:
