@@ -15,6 +15,7 @@ from underfire.ascent.parts import part, spelling
 from underfire.ascent.target_maps import Clean, TargetMap, benign, other_class, picture, random_patch, target_maps
 from underfire.audit.methods import values_of
 from underfire.audit.spec import parse_attack
+from underfire.cli.options import attack
 from underfire.errors import DataError, InputError, Unsupported
 from underfire.figures import save
 
@@ -121,3 +122,9 @@ def test_a_spec_names_a_picture(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=words):
             parse_attack({"name": "adv2", "interpreter": "cam", "target": wrong})
     assert isinstance(part("target", value="benign"), TargetMap)
+
+
+def test_the_command_line_names_a_target() -> None:
+    entry = attack("adv2", ("target=random_patch(largest=0.2)", "weight=[5, 10]"), interpreter="cam")
+    assert entry.options["target"] == "random_patch(shape='any', smallest=0.05, largest=0.2)"
+    assert values_of(entry)["weight"] == (5.0, 10.0)

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from underfire.attribution.scores import score
 from underfire.errors import InputError, Unsupported
-from underfire.hooks import bypass_cache, capture_relu_rule, frozen, twice_differentiable, wide_relu
+from underfire.hooks import bypass_cache, capture_relu_rule, frozen, hides_functions, twice_differentiable, wide_relu
 from underfire.validate import require_finite
 
 DOUBLE_BACKWARD = ("finite_difference", "smooth", "exact")
@@ -49,15 +49,18 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor, double_backward: str,
     * `"exact"`: by back-propagating twice. For a ReLU network it is zero almost everywhere, unless its activations are
       smoothed (`hooks.smooth_relu`).
     * `"smooth"`: by back-propagating twice, with the derivative of every ReLU's step replaced by that of a smooth and
-      wide step (`hooks.wide_relu`).
+      wide step (`hooks.wide_relu`). In a compiled network, whose rectifiers cannot be replaced, it is a finite
+      difference.
     * `"finite_difference"`: as `(g(x + d v) - g(x)) / d`, with the gradient `g` and a `d` that is large enough to cross
-      the kinks of the activations. This costs one more gradient, about half the time and memory of the others.
+      the kinks of the activations. This costs one more gradient, about half the time and memory of the others. On
+      photographs, as many steps of ADV² along `"smooth"` take away several times as much map loss; on small images the
+      two are about equal (`python -m benchmarks adv2-derivative`).
 
     Raises:
         ModelError: the gradient is NaN or infinite. Unsupported: `double_backward` is unknown.
     """
     check_double_backward(double_backward)
-    if double_backward == "smooth":
+    if double_backward == "smooth" and not hides_functions(model):
         with wide_relu(), bypass_cache(model):  # a pass that `shared_forward` remembers would not follow the rule
             return require_finite(backward_to_input(model, x, y, neuron, twice=True))
     exact = double_backward == "exact"

@@ -10,7 +10,7 @@ from underfire.hooks.finding import as_maps, last_spatial_layer, layout_of, pool
 from underfire.hooks.folding import folded
 from underfire.hooks.layouts import Layout
 from underfire.hooks.modified_gradients import ModifiedGradients
-from underfire.hooks.networks import channels_of, frozen, is_compiled, layer, readable_layers, unwrap
+from underfire.hooks.networks import channels_of, frozen, hides_functions, is_compiled, layer, readable_layers, unwrap
 from underfire.hooks.normalisation import Normalised, normalised
 from underfire.hooks.pyramid import PyramidLevel, feature_pyramid
 from underfire.hooks.reading import activations, bypass_cache, forward_from_layers, shared_forward, uncached
@@ -44,6 +44,7 @@ __all__ = [
     "forward_from_layers",
     "frozen",
     "guided_relu",
+    "hides_functions",
     "is_compiled",
     "last_spatial_layer",
     "layer",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from underfire.hooks.networks import frozen, is_compiled, remove_at_exit, unwrap
+from underfire.hooks.networks import frozen, hides_functions, remove_at_exit, unwrap
 from underfire.hooks.reading import uncached
 from underfire.hooks.rectifiers import name_of
 from underfire.hooks.tracing import noise_image
@@ -70,7 +70,7 @@ def folded(model: object, x: Tensor) -> Iterator[None]:
 
 def _can_fold(core: nn.Module, x: Tensor) -> bool:
     """Return whether the model has batch norms, and is neither compiled nor of half precision."""
-    if is_compiled(core) or any(hasattr(module, "_orig_mod") for module in core.modules()) or not len(x):
+    if hides_functions(core) or not len(x):
         return False
     return any(type(module) in _NORMS for module in core.modules())
 

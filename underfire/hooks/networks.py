@@ -117,6 +117,13 @@ def is_compiled(model: object) -> bool:
     return isinstance(model, nn.Module) and any(isinstance(m, torch.jit.ScriptModule) for m in model.modules())
 
 
+def hides_functions(model: object) -> bool:
+    """Return whether `torch.jit` or `torch.compile` compiled a part of the model, whose functions cannot be changed."""
+    return is_compiled(model) or (
+        isinstance(model, nn.Module) and any(hasattr(module, "_orig_mod") for module in model.modules())
+    )
+
+
 @contextmanager
 def remove_at_exit(handle: Any) -> Iterator[None]:
     """Remove a hook at the end of the block."""
