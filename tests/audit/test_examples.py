@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from underfire.audit.aims import QUADRANTS
 from underfire.audit.run import run
 from underfire.audit.spec import parse_spec, read_yaml
 from underfire.audit.templates import template
@@ -43,6 +44,12 @@ def test_the_spec_of_the_example_is_complete() -> None:
     assert spec.attacks[3].interpreter == spec.interpreters[1]
     assert set(spec.attacks[3].eps) <= set(spec.attacks[0].eps)
     assert (EXAMPLES / "audit.yaml").read_text() == template(), "`python docs/generate.py` writes the example again"
+
+
+def test_the_spec_of_the_quadrants_aims_at_each_of_them() -> None:
+    spec = parse_spec(read_yaml((EXAMPLES / "four_quadrants.yaml").read_text()))
+    assert {attack.card.facts.quadrant for attack in spec.attacks} == {"prediction changed", *QUADRANTS}
+    assert len({attack.eps[0] for attack in spec.attacks}) == 1  # so that noise of the same size is the control
 
 
 def test_the_spec_of_adv2_has_all_that_a_gap_and_a_transfer_matrix_need() -> None:

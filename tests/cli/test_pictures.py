@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import underfire as uf
-from underfire.cli import main
+from underfire.cli import main, pictures
 
 pytestmark = pytest.mark.slow  # one of the twenty heaviest files
 
@@ -139,3 +139,8 @@ def test_a_model_of_tables_is_refused(capsys: pytest.CaptureFixture[str], verb: 
     assert main([*verb, "digits:", "--model", "python:victims:table"]) == 2
     error = capsys.readouterr().err
     assert "'table'" in error and "images" in error and len(error.strip().splitlines()) == 1
+
+
+def test_an_attack_that_keeps_the_class_is_not_said_to_have_failed() -> None:
+    row = {"label": 0, "pred": 0, "success": False}
+    assert [pictures._outcome(row, aimed=aimed) for aimed in (True, False)] == ["not fooled", "class kept"]
