@@ -141,9 +141,8 @@ def test_few_points_are_drawn_equally_often_and_by_the_images():
         assert all(len(points.unique()) == few for points in draws)
 
 
-def test_the_derivative_of_smooth_grad_is_that_of_its_copies(network, case, monkeypatch):
+def test_the_derivative_of_smooth_grad_is_that_of_its_copies(network, case):
     """Of the image and of the noise, whose size follows the image: against the mean of single maps."""
-    monkeypatch.setattr(import_module("underfire.interpreters.smooth_grad"), "_SHARE_OF_NOISE", 0.0)  # the same shift
     model, x, y = network("smooth", torch.float64), *case[1:]
     draws = randn(3, 3, 10, 8).double()
     weights = randn(4, 1, 10, 8, seed=1, dtype=torch.float64)
@@ -158,12 +157,12 @@ def test_the_derivative_of_smooth_grad_is_that_of_its_copies(network, case, monk
         assert torch.allclose(slope, wanted, rtol=1e-6, atol=1e-9 * wanted.abs().max().item())
 
 
-def test_the_long_shift_of_smooth_grad_gives_the_exact_derivative_of_many_copies(network, case):
-    """Differences of gradients a quarter of the noise apart, against back-propagating twice."""
+def test_differences_at_half_of_many_copies_give_the_exact_derivative(network, case):
+    """Against back-propagating twice through all copies."""
     model, x, y = network("smooth", torch.float64), *case[1:]
     slopes = [
-        slope_of(smoothed, model, x, y, samples=64, absolute=False, double_backward=kind)[1].flatten(1)
-        for kind in ("finite_difference", "exact")
+        slope_of(smoothed, model, x, y, samples=64, absolute=False, **options)[1].flatten(1)
+        for options in ({"derivative_samples": 32}, {"double_backward": "exact"})
     ]
     assert bool((torch.cosine_similarity(*slopes) > 0.99).all())
     assert torch.allclose(slopes[0].norm(dim=1), slopes[1].norm(dim=1), rtol=0.1)

@@ -16,9 +16,6 @@ from underfire.hooks import bypass_cache, capture_relu_rule, frozen, hides_funct
 from underfire.validate import require_finite
 
 DOUBLE_BACKWARD = ("finite_difference", "smooth", "exact")
-#: The root mean square of the shift for a difference of gradients, about two and a half grey levels: large enough to
-#: cross the kinks of the activations, small against the `eps` of an attack.
-LENGTH = 1e-2
 
 
 @contextmanager
@@ -127,7 +124,6 @@ def mean_gradient(
     again: Callable[..., Sums],
     move: Callable[..., Sequence[Tensor]],
     *inputs: Tensor,
-    length: float | Tensor = LENGTH,
 ) -> Tensor:
     """Return the mean gradient over points that are affine in the inputs; its derivative is a difference of gradients.
 
@@ -138,20 +134,18 @@ def mean_gradient(
         again: maps the inputs to the sums of the gradients, each pulled back to the inputs.
         move: maps `(shift, *inputs)` to the inputs for which every point is shifted by `shift`.
         inputs: the first is differentiated, and so are the others.
-        length: of the shift, see `wide_shift`.
     """
-    ask = capture_relu_rule(first), capture_relu_rule(again)
-    return cast(Tensor, _MeanGradient.apply(*ask, move, length, *inputs))
+    return cast(Tensor, _MeanGradient.apply(capture_relu_rule(first), capture_relu_rule(again), move, *inputs))
 
 
 class _MeanGradient(torch.autograd.Function):
     """A mean of gradients whose derivative is a finite difference for which all points are shifted."""
 
     @staticmethod
-    def forward(ctx: Any, first: Any, again: Any, move: Any, length: float | Tensor, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, first: Any, again: Any, move: Any, *inputs: Tensor) -> Tensor:
         mean, sums = first(*inputs)
         ctx.save_for_backward(*inputs, *sums)
-        ctx.again, ctx.move, ctx.length = again, move, length
+        ctx.again, ctx.move = again, move
         return cast(Tensor, mean)
 
     @staticmethod
@@ -159,9 +153,9 @@ class _MeanGradient(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         half = len(ctx.saved_tensors) // 2
         inputs, before = ctx.saved_tensors[:half], ctx.saved_tensors[half:]
-        shift, d = wide_shift(grads[0], ctx.length)
+        shift, d = wide_shift(grads[0])
         after = ctx.again(*ctx.move(shift, *inputs))
-        return None, None, None, None, *((one - other) / d for one, other in zip(after, before, strict=True))
+        return None, None, None, *((one - other) / d for one, other in zip(after, before, strict=True))
 
 
 def drawn_points(total: int, few: int | None, x: Tensor) -> Tensor:
@@ -183,20 +177,18 @@ def drawn_points(total: int, few: int | None, x: Tensor) -> Tensor:
     return ((first + torch.arange(few) * total // few) % total).to(x.device)
 
 
-def wide_shift(v: Tensor, length: float | Tensor = LENGTH) -> tuple[Tensor, Tensor]:
+def wide_shift(v: Tensor) -> tuple[Tensor, Tensor]:
     """Return `d v` `[B, C, H, W]` and `d` `[B, 1, 1, 1]` for a difference of gradients along `v`.
 
-    Where `v` is zero, `d v` is zero and `d` is infinite. For half precision, `d` is float32, so that it does not
-    overflow.
-
-    Args:
-        length: the root mean square of `d v`, one number or one per image `[B, 1, 1, 1]`.
+    The root mean square of `d v` is 0.01, about two and a half grey levels: large enough to cross the kinks of the
+    activations, small against the `eps` of an attack. Where `v` is zero, `d v` is zero and `d` is infinite. For half
+    precision, `d` is float32, so that it does not overflow.
     """
     dtype = v.dtype
     v = v.float() if dtype in (torch.float16, torch.bfloat16) else v
     largest = v.abs().amax((1, 2, 3), keepdim=True)
     nonzero = largest > 0
     unit = v / torch.where(nonzero, largest, torch.ones_like(largest))  # the squares of a small v would underflow
-    size = unit.square().mean((1, 2, 3), keepdim=True).sqrt()
-    d = length / torch.where(nonzero, size, torch.ones_like(size))
+    length = unit.square().mean((1, 2, 3), keepdim=True).sqrt()
+    d = 1e-2 / torch.where(nonzero, length, torch.ones_like(length))
     return (d * unit).to(dtype), torch.where(nonzero, d / largest, torch.inf)

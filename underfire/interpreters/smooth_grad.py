@@ -11,24 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY, resolve_chunk, sum_in_chunks
-from underfire.attribution.gradients import (
-    LENGTH,
-    Sums,
-    backward_to_input,
-    drawn_points,
-    mean_gradient,
-    reduce_channels,
-)
+from underfire.attribution.gradients import Sums, backward_to_input, drawn_points, mean_gradient, reduce_channels
 from underfire.attribution.scores import check_y
 from underfire.attribution.variants import Interpreter
 from underfire.catalog import Card, InterpreterFacts, card, facts_of, find
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import bypass_cache, folded, frozen
 from underfire.validate import default_generator, require_finite
-
-# The shift of a difference of gradients, as a share of the noise. The noise blurs all detail below its own size, so
-# that a longer shift is as right as a short one, and a few copies tell more of the mean curvature along it.
-_SHARE_OF_NOISE = 0.25
 
 
 @card(
@@ -160,8 +149,7 @@ def _mean_gradient(
     def again(x: Tensor, sigma: Tensor) -> Sums:
         return split(sums(x, sigma, of_few, few).squeeze(1))
 
-    length = (_SHARE_OF_NOISE * sigma.detach()).clamp_min(LENGTH)
-    return mean_gradient(first, again, lambda shift, x, sigma: [x + shift, sigma], x, sigma, length=length)
+    return mean_gradient(first, again, lambda shift, x, sigma: [x + shift, sigma], x, sigma)
 
 
 def _resolved(interpreter: str | Interpreter, options: dict[str, Any]) -> tuple[bool, Interpreter]:
