@@ -11,7 +11,7 @@ import duckdb
 import pytest
 import torch
 
-from underfire.audit.aims import MAP_CHANGED, MAP_KEPT, QUADRANTS, aim_of, keeps_prediction
+from underfire.audit.aims import MAP_CHANGED, MAP_KEPT, QUADRANTS, aim_of, aims_at_prediction
 from underfire.audit.ledger import Ledger
 from underfire.audit.quadrants import Quadrants, control_of, quadrants
 from underfire.audit.run import run
@@ -90,7 +90,7 @@ def test_of_several_seeds_the_one_counts_that_reaches_the_aim() -> None:
 )
 def test_the_aim_is_that_of_the_card(attack: str, attacked: str, aim: str) -> None:
     assert aim_of(attack, attacked) == aim
-    assert keeps_prediction(attack) == (aim in (MAP_CHANGED, "both kept"))
+    assert aims_at_prediction(aim) == (aim not in (MAP_CHANGED, "both kept"))
 
 
 @pytest.fixture(scope="module")
@@ -170,8 +170,14 @@ def test_a_run_without_an_attack_on_the_prediction_has_no_verdict(tmp_path: Path
     spec = {
         "model": "python:audit_networks:pooling",
         "data": {"uri": "digits:", "n": 3, "seed": 0},
-        "attacks": [{"name": "random_noise", "eps": 0.1}],
+        "attacks": [
+            {"name": "random_noise", "eps": 0.1},
+            {"name": "explanation_only", "interpreter": "cam", "eps": 0.1},
+        ],
+        "interpreters": ["cam"],
         "masking": False,
     }
-    found = findings(run(parse_spec(spec), tmp_path / "run"))
+    ledger = run(parse_spec(spec), tmp_path / "run")
+    found = findings(ledger)
+    assert "No attack of this run aims at the prediction" in render(ledger)
     assert found.robust == () and found.standing.headline == "No attack aims at the prediction"

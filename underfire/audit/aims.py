@@ -34,6 +34,10 @@ def aims_at(attacked: str, interpreter: str) -> bool:
     return interpreter == attacked or interpreter in attacked.split(", ")
 
 
-def keeps_prediction(attack: str) -> bool:
-    """Return whether an attack wants the prediction to stay, so that its success says nothing about the accuracy."""
-    return _facts().get(attack, AttackFacts()).keeps_prediction
+def aims_at_prediction(quadrant: str) -> bool:
+    """Return whether an attack of this quadrant wants to change the prediction, so that its success tells of accuracy.
+
+    >>> aims_at_prediction("both changed"), aims_at_prediction("prediction kept, map changed")
+    (True, False)
+    """
+    return quadrant not in (MAP_CHANGED, "both kept")

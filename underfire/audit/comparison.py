@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from underfire.audit.aims import aims_at_prediction
 from underfire.audit.reading import MAPS, PLAUSIBLE_IOU, MapShift, Source
 from underfire.measures.statistics import paired_difference, rate
 from underfire.records import Interval
@@ -62,7 +63,7 @@ def differences(source: Source, found: Iterable[MapShift]) -> list[Difference]:
     key = ("norm", "eps", "interpreter")
     plain: dict[tuple[Any, ...], list[MapShift]] = {}
     for shift in found:
-        if not shift.attacked and shift.quadrant != "both kept":
+        if not shift.attacked and aims_at_prediction(shift.quadrant):
             plain.setdefault(tuple(getattr(shift, k) for k in key), []).append(shift)
     # pair every attack aimed at an interpreter with the plain attacks of the same norm, size and interpreter
     aimed = [shift for shift in found if shift.forges]

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from underfire.audit.aims import MAP_KEPT, aim_of, keeps_prediction
+from underfire.audit.aims import MAP_KEPT, aim_of, aims_at_prediction
 from underfire.catalog import cards
 from underfire.measures.statistics import bootstrap_mean, clopper_pearson, rate
 from underfire.records import Interval
@@ -191,14 +191,12 @@ def robust_accuracies(source: Source, found: Iterable[AttackResult]) -> list[Rob
     A sample counts as robust only if it withstands every one of these attacks. Attacks that want to keep the prediction
     are left out.
     """
-    against = [result for result in found if not keeps_prediction(result.attack)]
-    if not against:
-        return []
-    names = ", ".join("'" + name.replace("'", "''") + "'" for name in sorted({result.attack for result in against}))
+    against = [result for result in found if aims_at_prediction(result.quadrant)]
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in {result.attack for result in against})
     query = f"""
     SELECT norm, eps, count(*) FILTER (held) AS held, count(*) AS n
     FROM (
-        SELECT norm, eps, id, bool_and(held) AS held FROM ({SAMPLES}) WHERE attack IN ({names}) GROUP BY norm, eps, id
+        SELECT norm, eps, id, bool_and(held) AS held FROM ({SAMPLES}) WHERE attack IN ({names or "''"}) GROUP BY norm, eps, id
     )
     GROUP BY norm, eps ORDER BY norm, eps
     """

@@ -57,6 +57,7 @@ def _table() -> Table:
 
 def _attacks(found: Findings) -> Table:
     """Return the table of robust accuracies and success rates, each attack at its largest size."""
+    from underfire.audit.aims import aims_at_prediction
     from underfire.audit.reading import largest
     from underfire.audit.sizes import norm, size
 
@@ -65,7 +66,7 @@ def _attacks(found: Findings) -> Table:
         table.add_column(column, justify="right" if column == "eps" else "left")
     if found.clean is not None:
         table.add_row("none", "", "0", _percent(found.clean), "")
-    for result in largest(found.attacks):
+    for result in largest(hit for hit in found.attacks if aims_at_prediction(hit.quadrant)):
         sizes = result.label, norm(result.norm), size(result.norm, result.eps)
         table.add_row(*sizes, _percent(result.robust), _percent(result.success))
     return table

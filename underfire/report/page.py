@@ -12,7 +12,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from underfire import __version__
-from underfire.audit.aims import QUADRANTS
+from underfire.audit.aims import QUADRANTS, aims_at_prediction
 from underfire.audit.detection import Detection
 from underfire.audit.gap_words import place
 from underfire.audit.reading import PLAUSIBLE_IOU, AttackResult, MapShift, Measured, largest
@@ -71,6 +71,7 @@ def _engine() -> Environment:
 def render(ledger: Ledger) -> str:
     """Return the report page of a run as HTML text."""
     found, run = read(ledger), facts(ledger)
+    against = [hit for hit in found.attacks if aims_at_prediction(hit.quadrant)]
     samples = gallery.samples(ledger, found.attacks, run.labels)
     styles = {label: i % plots.STYLES for i, label in enumerate(dict.fromkeys(h.label for h in found.attacks))}
     columns = max((len(s.columns) for s in samples), default=0)
@@ -92,7 +93,7 @@ def render(ledger: Ledger) -> str:
             targets=targets,
             transfer_rows=transfer_rows,
             bounds=gaps.bounds(found.shifts),
-            panels=[_panel(norm, found, styles) for norm in _order(found.attacks)],
+            panels=[_panel(norm, against, found, styles) for norm in _order(against)],
             attacks=largest(found.attacks),
             samples=samples,
             columns=columns,
@@ -131,9 +132,9 @@ def html(ledger: Ledger, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _panel(norm: str, found: Findings, styles: Mapping[str, int]) -> dict[str, Any]:
+def _panel(norm: str, attacks: Sequence[AttackResult], found: Findings, styles: Mapping[str, int]) -> dict[str, Any]:
     """Return the values of the template for one norm: the robust accuracies of its attacks as a plot and a table."""
-    hits = [h for h in found.attacks if h.norm == norm]
+    hits = [h for h in attacks if h.norm == norm]
     labels = list(dict.fromkeys(h.label for h in hits))
     rates = {label: {h.eps: h.robust for h in hits if h.label == label} for label in labels}
     if len(labels) > 1:

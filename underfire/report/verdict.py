@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from underfire.audit.aims import MAP_CHANGED
+from underfire.audit.aims import MAP_CHANGED, aims_at_prediction
 from underfire.audit.blank_maps import say_blank
 from underfire.audit.comparison import Difference, leading
 from underfire.audit.quadrants import Quadrants, control_of
@@ -158,7 +158,7 @@ def findings(found: Findings) -> list[Finding]:
             h.atlas,
         )
         for h in largest(found.attacks)
-        if h.quadrant not in (MAP_CHANGED, "both kept")
+        if aims_at_prediction(h.quadrant)
     ]
     atlas = {h.label: h.atlas for h in found.attacks}
     gaps = {(gap.label, gap.interpreter, gap.eps): gap for gap in leading(found.differences)}
