@@ -192,11 +192,11 @@ def robust_accuracies(source: Source, found: Iterable[AttackResult]) -> list[Rob
     are left out.
     """
     against = [result for result in found if aims_at_prediction(result.quadrant)]
-    names = ", ".join("'" + name.replace("'", "''") + "'" for name in {result.attack for result in against})
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in {result.attack for result in against}) or "''"
     query = f"""
     SELECT norm, eps, count(*) FILTER (held) AS held, count(*) AS n
     FROM (
-        SELECT norm, eps, id, bool_and(held) AS held FROM ({SAMPLES}) WHERE attack IN ({names or "''"}) GROUP BY norm, eps, id
+        SELECT norm, eps, id, bool_and(held) AS held FROM ({SAMPLES}) WHERE attack IN ({names}) GROUP BY norm, eps, id
     )
     GROUP BY norm, eps ORDER BY norm, eps
     """
