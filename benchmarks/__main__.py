@@ -27,6 +27,7 @@ from benchmarks import (
     occlusion,
     one_pixel,
     pgd,
+    propagation,
     quality,
     rts,
     scale,
@@ -72,6 +73,8 @@ MEASURED = {
     "memory": Benchmark(memory.attacks, memory.rows, CIFAR),
     "score-cam": Benchmark(class_activation.score_cam_of_one_image, class_activation.rows_score_cam, IMAGENET),
     "grad-cam": Benchmark(class_activation.grad_cam_of_a_batch, class_activation.rows_grad_cam, IMAGENET),
+    "lrp-deep-lift": Benchmark(propagation.propagated, propagation.rows, ("MNIST",)),
+    "full-grad": Benchmark(propagation.weighed, propagation.rows, IMAGENET),
     "scale": Benchmark(scale.measure, scale.rows, CIFAR),
     "startup": Benchmark(startup.seconds, startup.rows),
 }

@@ -16,7 +16,18 @@ from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.objectives import Objective, cross_entropy, keep_map
 from underfire.ascent.threats import Linf
 from underfire.attacks import adv2
-from underfire.interpreters import RTS, cam, grad_cam, gradient, guided_backprop, integrated_gradients, smooth_grad
+from underfire.interpreters import (
+    RTS,
+    cam,
+    deep_lift,
+    full_grad,
+    grad_cam,
+    gradient,
+    guided_backprop,
+    integrated_gradients,
+    lrp,
+    smooth_grad,
+)
 
 STEPS, IMAGES = 3, 4
 
@@ -40,6 +51,9 @@ def steps() -> dict[str, Any]:
         "GRAD": on(gradient),
         "RTS": on(RTS().fit(model, photographs(2), selector_steps=0, steps=0)),
         "guided back-propagation": on(guided_backprop),
+        "LRP": on(lrp),
+        "DeepLIFT": on(deep_lift),
+        "FullGrad": on(full_grad),
         "IG of 8 points": on(partial(integrated_gradients, steps=8)),
         "IG of 8 points, derivative at 2": on(partial(integrated_gradients, steps=8, derivative_steps=2)),
         "SmoothGrad of 8 copies": on(partial(smooth_grad, samples=8)),

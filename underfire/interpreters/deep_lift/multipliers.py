@@ -34,6 +34,10 @@ _POOLS: dict[str, tuple[Callable[..., Any], int]] = {
 _WEIGHTED = ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 
 
+Entrywise = Callable[[Tensor], Tensor]
+"""A function of single entries."""
+
+
 class Multipliers(ModifiedGradients):
     """Let every operation inside the block pass back multipliers with respect to a reference.
 
@@ -66,7 +70,7 @@ class Multipliers(ModifiedGradients):
     def _treated(self, name: str, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         found = self._recogniser.find(func, args, kwargs)
         if found is not None:
-            return self._entrywise(_rectifies(found), found.z, exact=True)
+            return self._entrywise(_rectifies(found), found.z, _slope(found))
         z = tensors[0]
         if name in _ENTRYWISE and len(tensors) == 1:
             return self._entrywise(lambda t: func(*tree_map(lambda v: t if v is z else v, args), **kwargs), z)
@@ -97,7 +101,7 @@ class Multipliers(ModifiedGradients):
         return result
 
     def _reference(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Record the inputs of an operation; or return those that it has for the reference, shaped like the inputs."""
+        """Record the inputs of an operation; or return those that it has for the reference, which broadcast."""
         if self._remaining is None:
             self.recorded.append(inputs if self.attached else tuple(t.detach() for t in inputs))
             return inputs
@@ -109,7 +113,7 @@ class Multipliers(ModifiedGradients):
                 "deep_lift needs a network that runs the same operations for an image and its baseline"
             ) from None
 
-    def _entrywise(self, f: Callable[[Tensor], Tensor], z: Tensor, *, exact: bool = False) -> Tensor:
+    def _entrywise(self, f: Entrywise, z: Tensor, slope: Entrywise | None = None) -> Tensor:
         """Rescale: the slope of the secant from the reference."""
         value = f(z)
         (start,) = self._reference(z)
@@ -121,7 +125,7 @@ class Multipliers(ModifiedGradients):
                 factors = sums.multipliers(f, start)
             return self.instead(value, *zip(sums.parts, factors, strict=True))
         with self.factors():
-            factor = secant(f, z, start, value, tolerance=0.0 if exact else None)
+            factor = secant(f, z, start, value, slope)
         return self.instead(value, (z, factor))
 
     def _maximum(self, pool: tuple[Any, int], func: Any, args: Any, kwargs: Any, z: Tensor) -> Tensor:
@@ -133,8 +137,8 @@ class Multipliers(ModifiedGradients):
 
         def picks(t: Tensor) -> Callable[[Tensor], Tensor]:
             with torch.no_grad():
-                index = pool[0](t, *args[1:], **kwargs | {"return_indices": True})[1]
-            return lambda of: of.flatten(-pool[1]).gather(-1, index.flatten(-pool[1])).view_as(index)
+                index = pool[0](t, *args[1:], **kwargs | {"return_indices": True})[1].expand_as(value)
+            return lambda of: of.expand_as(z).flatten(-pool[1]).gather(-1, index.flatten(-pool[1])).view_as(index)
 
         return self._larger(value, z, start, picks(z), picks(start))
 
@@ -193,6 +197,7 @@ class Multipliers(ModifiedGradients):
         (start,) = self._reference(z)
         if self._remaining is None:
             return value
+        start = start.expand_as(z)
         places = z.detach().argmax(dim, keepdim=True), start.detach().argmax(dim, keepdim=True)
         top, before_top = (t.gather(dim, place) for t, place in zip((z, start), places, strict=True))
         here, there = (lambda of, place=place: of.gather(dim, place) for place in places)
@@ -235,8 +240,25 @@ def _rectifies(found: Rectifier) -> Callable[[Tensor], Tensor]:
     return f
 
 
+def _slope(found: Rectifier) -> Callable[[Tensor], Tensor]:
+    """Return the derivative of a rectifier as a function."""
+
+    def f(z: Tensor) -> Tensor:
+        step = (z > 0).to(z.dtype)
+        if found.cap is not None:
+            step = step - (z > found.cap).to(z.dtype)
+        return found.scale * (found.slope + (1 - found.slope) * step)
+
+    return f
+
+
 def _repeated(start: Tensor, like: Tensor) -> Tensor:
-    """Repeat what a single reference has for every image of the batch; images come first in the first dimension."""
+    """Repeat what a single reference has for every image of the batch, unless it broadcasts to all of them.
+
+    Images come first in the first dimension.
+    """
     if start.dim() == like.dim() and start.shape[0] not in (1, like.shape[0]):
         start = start.repeat(like.shape[0] // start.shape[0], *[1] * (start.dim() - 1))
-    return start.expand_as(like)
+    if torch.broadcast_shapes(start.shape, like.shape) != like.shape:
+        raise ValueError("another shape")
+    return start
