@@ -40,7 +40,7 @@ TARGETS: dict[str, TargetMap] = {
 }
 
 
-def draw(path: Path, *, steps: int = 80, seed: int = 0) -> dict[str, float]:
+def draw(path: Path, *, steps: int = 80, warm_steps: int = 20, seed: int = 0) -> dict[str, float]:
     """Write the picture, and return for each target the mean squared difference to the map that the image got."""
     model = models.load("zoo:cluttered_digits")
     batch = data.load("cluttered-digits:test", n=5, seed=seed)[:]
@@ -52,7 +52,7 @@ def draw(path: Path, *, steps: int = 80, seed: int = 0) -> dict[str, float]:
     for title, target in TARGETS.items():
         generator = torch.Generator().manual_seed(seed)
         wanted = target_maps(target, clean, resized=True, generator=generator)
-        options = {"eps": EPS, "steps": steps, "confidence": 0.5, "warm_steps": 20}
+        options = {"eps": EPS, "steps": steps, "confidence": 0.5, "warm_steps": warm_steps}
         x_adv = adv2(model, batch.x, batch.y, interpreter=grad_cam, goal=goal, target=wanted, **options)
         pair = normalise(wanted), normalise(grad_cam(model, x_adv, goal))
         found[title] = float((pair[0] - pair[1])[0].square().mean())

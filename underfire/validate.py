@@ -120,6 +120,11 @@ def checked_at_end() -> Iterator[None]:
             raise ModelError(f"{what} became NaN or infinite in a step")
 
 
+def deferred() -> bool:
+    """Return whether a block of `checked_at_end` is running, in which no check reads a number back."""
+    return _PENDING.get() is not None
+
+
 def require_finite(values: Tensor, what: str = "the model's gradient") -> Tensor:
     """Return `values` `[B, ...]` unchanged, or raise ModelError if a value is NaN or infinite.
 

@@ -42,9 +42,10 @@ def waits_of_a_step(small: Case, goal: torch.Tensor | None, **options: Any) -> i
     return counts[2] - counts[1]
 
 
-@pytest.mark.parametrize(
-    "name", ["cam", "grad_cam", "grad_cam_pp", "gradient", "gradient_input", "guided_backprop", "mask", "rts"]
-)
+NAMES = ("cam", "grad_cam", "grad_cam_pp", "gradient", "gradient_input", "guided_backprop", "integrated_gradients")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "mask", "rts", "smooth_grad"])
 def test_a_step_on_an_interpreter(small: Case, name: str) -> None:
     card = uf.find("interpreter", name)
     interpreter = card.with_options(**{"steps": 2} if name == "mask" else {})
