@@ -59,6 +59,7 @@ MEASURED = {
     "autoattack-trained": Benchmark(autoattack.trained, autoattack.rows_trained, CIFAR),
     "quality": Benchmark(quality.on_cifar10, quality.rows, CIFAR),
     "quality-mnist": Benchmark(quality.on_mnist, quality.rows, ("MNIST",)),
+    "quality-mnist-dense": Benchmark(quality.dense_on_mnist, quality.rows, ("MNIST",)),
     "small-batches": Benchmark(small_batches.against_peers, small_batches.rows, CIFAR),
     "beside": Benchmark(beside.measure, beside.rows),
     "st-adv": Benchmark(choices.st_adv, choices.rows_st_adv, (*CIFAR, "MNIST")),

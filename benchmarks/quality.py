@@ -41,9 +41,11 @@ Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 ORDERS = {"l2": 2.0, "linf": float("inf"), "l1": 1.0, "l0": 0.0}
 #: The number of sizes at which an attack of fixed size is run, between 0 and twice the first.
 ROUNDS = 10
-BOTH = ("carlini_wagner", "fmn", "ddn", "apgd", "sigma_zero")
+BOTH = ("carlini_wagner", "fmn", "ddn", "fab", "deepfool", "apgd", "sigma_zero")
 #: The attacks that are compared in L1 and L0 on MNIST.
 SPARSE = ("fmn", "sigma_zero", "apgd", "ead", "ead, abort_early", "alma")
+#: Those that are compared in L2 and L-infinity on MNIST, where half of the pixels lie at the border of the box.
+DENSE = ("ddn", "fab", "deepfool")
 
 
 @dataclass(frozen=True)
@@ -277,6 +279,12 @@ def on_mnist() -> dict[str, Any]:
         name: quality(name, 3, 128, budget, norms=("l1", "l0"), names=SPARSE)
         for name, budget in (("mnist_adv", 1000), ("mnist_trades", 200))
     }
+
+
+def dense_on_mnist() -> dict[str, Any]:
+    """Compare attacks with many changed pixels in L2 and L-infinity on a network that is not robust, and on two."""
+    networks = ("mnist_normal", "mnist_adv", "mnist_trades")
+    return {name: quality(name, 1, 16, 400, norms=("l2", "linf"), names=DENSE) for name in networks}
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
