@@ -57,7 +57,7 @@ def fresh(model, image, goal, count):
     return m
 
 
-def slow(model, clean, goal, target, *, eps, count, reset, of_mask, lengths, confidence):
+def slow(model, clean, goal, target, *, eps, count, reset, of_mask, lengths, confidence, fade):
     """Algorithm 1 for one image, `target` in masks (0 deletes): plain loops, one pass for every candidate."""
 
     def p(image):
@@ -72,7 +72,8 @@ def slow(model, clean, goal, target, *, eps, count, reset, of_mask, lengths, con
         z = model(point)[0]
         others = torch.cat([z[: goal[0]], z[goal[0] + 1 :]])
         (g,) = torch.autograd.grad(z[goal[0]] - others.max(), point)
-        x = (x + beta * g / g.norm()).clamp(clean - eps, clean + eps).clamp(0, 1)
+        length = beta * min((1 - p(x)) / (1 - confidence), 1) if fade else beta
+        x = (x + length * g / g.norm()).clamp(clean - eps, clean + eps).clamp(0, 1)
         # the follower
         for _ in range(4):
             m = adam.step(m, slope(model, x, goal, m)).detach()
@@ -105,18 +106,18 @@ def slow(model, clean, goal, target, *, eps, count, reset, of_mask, lengths, con
     return best[1]
 
 
-def test_it_is_the_slow_version_of_the_paper(case):
+@pytest.mark.parametrize("fade", [False, True])
+def test_it_is_the_slow_version_of_the_paper(case, fade):
     model, x, y, goal = case
     shown = partial(mask, steps=6, fill="variant", double_backward="exact", **GAME)
     target = shown(model, x, y)
-    x_adv = uf.attacks.adv2(
-        model, x, y, interpreter=shown, goal=goal, eps=0.2, steps=7, warm_steps=0, confidence=0.3,
-        scheme=Bilevel(reset=3, lengths=4),
-    )  # fmt: skip
+    options = {"eps": 0.2, "confidence": 0.3}
+    scheme = Bilevel(reset=3, lengths=4, fade=fade)
+    x_adv = uf.attacks.adv2(model, x, y, interpreter=shown, goal=goal, steps=7, warm_steps=0, scheme=scheme, **options)
     for i in range(2):
         one = slice(i, i + 1)
         expected = slow(
-            model, x[one], goal[one], 1 - target[one], eps=0.2, count=7, reset=3, of_mask=6, lengths=4, confidence=0.3
+            model, x[one], goal[one], 1 - target[one], count=7, reset=3, of_mask=6, lengths=4, fade=fade, **options
         )
         assert torch.allclose(x_adv[one], expected, atol=1e-9)
     assert not torch.equal(x_adv, x)

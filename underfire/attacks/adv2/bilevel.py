@@ -37,11 +37,11 @@ LEVELS = 255  # of an 8-bit image, above black
 def bilevel(plan: Plan) -> Tensor:
     """Lead the prediction to the goal and the map to the target, in turn, and return the images.
 
-    Each step on the image has two parts. The first raises the margin of the goal by a step of fixed length in L2. The
-    second lowers the map loss by the longest step that leaves the goal its confidence. (In the authors' code, the sum
-    of the margins of a batch must stay at 10 logits; here every image is searched by itself.) After every `reset`
-    steps, the image is rounded to 8 bits, unless that takes the confidence away, and the whole optimisation makes its
-    map. The image with the nearest map is returned.
+    Each step on the image has two parts. The first raises the margin of the goal, by a step that becomes shorter once
+    the goal has its confidence. The second lowers the map loss by the longest step that leaves the goal its confidence.
+    (In the authors' code, the sum of the margins of a batch must stay at 10 logits; here every image is searched by
+    itself.) After every `reset` steps, the image is rounded to 8 bits, unless that takes the confidence away, and the
+    whole optimisation makes its map. The image with the nearest map is returned.
 
     The smoothing of labels and the move have no effect, and the weight of the map loss only where images are compared,
     because each loss has its own step. The memory is that of one pass of as many images as the options `chunk` and
@@ -99,15 +99,18 @@ class _Chunk:
         plan, scheme = self.plan, self.plan.scheme
         aim = margin() if plan.also is None else margin() + plan.also
         for number in range(plan.steps):
-            beta = self._step_size(number)
+            beta, logits = self._step_size(number), list[Tensor]()
 
             # lead the prediction
-            def value(z: Tensor, progress: float = number / plan.steps) -> Tensor:
+            def value(z: Tensor, logits: list[Tensor] = logits, progress: float = number / plan.steps) -> Tensor:
                 x_adv = self.threat.apply(self.x, z)
-                return aim(self.targets.step(self.model, x_adv, self.model(x_adv), progress, z))
+                logits[:] = [self.model(x_adv)]
+                return aim(self.targets.step(self.model, x_adv, logits[0], progress, z))
 
             _, g = autograd(value, self.z)
-            self.z = self.threat.project(self.x, self.z + per_sample(beta, g) * self._unit(g))
+            lacking = (1 - self._confidence(logits[0].detach())) / max(1 - plan.confidence, 1e-6)
+            length = beta * lacking.clamp(0, 1) if scheme.fade else beta
+            self.z = self.threat.project(self.x, self.z + per_sample(length, g) * self._unit(g))
             # the map follows, and its next steps are differentiated
             z = self.z.detach().requires_grad_(True)
             with torch.enable_grad():
@@ -128,16 +131,16 @@ class _Chunk:
     @torch.no_grad()
     def _search(self, step: Tensor) -> None:
         """Take the longest of the steps `k / n * step` that leaves the goal its confidence, if one does."""
-        tried, count = len(self.lengths), len(step)
-        rows = torch.arange(count, device=step.device).repeat(tried)
-        z = (self.z + self.lengths.view(-1, *[1] * step.dim()) * step).flatten(0, 1)
-        x, threat = self.x[rows], self.threat.take(rows)
-        z = threat.project(x, z)
-        allowed = self._confidence(in_parts(self.model, threat.apply(x, z), self.passes), rows) >= self.plan.confidence
-        # the number of the longest allowed step; 0 is none
-        number = (allowed.view(tried, count) * torch.arange(1, tried + 1, device=step.device)[:, None]).amax(0)
-        steps = torch.cat([self.z[None], z.view(tried, *step.shape)])
-        self.z = steps[number, rows[:count]]
+        count, longest = len(step), self.z
+        # as many lengths at once as one pass takes, from short to long
+        for lengths in self.lengths.split(max(1, self.passes // count)):
+            rows = torch.arange(count, device=step.device).repeat(len(lengths))
+            x, threat = self.x[rows], self.threat.take(rows)
+            z = threat.project(x, (self.z + per_sample(lengths, step[None]) * step).flatten(0, 1))
+            p = self._confidence(in_parts(self.model, threat.apply(x, z), self.passes), rows)
+            for tried, allowed in zip(z.split(count), (p >= self.plan.confidence).split(count), strict=True):
+                longest = torch.where(per_sample(allowed, tried), tried, longest)
+        self.z = longest
 
     @torch.no_grad()
     def _reset(self, best: Best) -> Tensor:

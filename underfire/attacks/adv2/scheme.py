@@ -23,6 +23,8 @@ class Bilevel:
             authors bisect ten times, which takes ten passes, one after the other.
         longest: the longest such step, as a multiple of the step on the prediction.
         last: the same in the last tenth of the steps.
+        fade: whether the step on the prediction shrinks with the probability that the goal lacks, once it has its
+            confidence, as the gradient of the cross-entropy does. In the authors' code every step has the full length.
         enough: map loss after the whole optimisation at which an image is finished. The authors do not stop early.
     """
 
@@ -32,6 +34,7 @@ class Bilevel:
     lengths: int = 10
     longest: float = 1.6
     last: float = 0.8
+    fade: bool = True
     enough: float = 1e-4
 
     def __post_init__(self) -> None:
