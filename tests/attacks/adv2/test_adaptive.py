@@ -57,7 +57,7 @@ def squeezing(s, **more):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scheme", "evasion", "left"), [("paper", 5.0, 0.9), ("code", 1.0, 0.8), ("bpda", 10.0, 0.5)])
+@pytest.mark.parametrize(("scheme", "evasion", "left"), [("paper", 5.0, 0.9), ("code", 1.0, 0.8), ("bpda", 5.0, 0.8)])
 def test_feature_squeezing_sees_less_of_it(s, scheme, evasion, left):
     limits = (s.at.value,) * 3 if scheme == "code" else None
     x_adv = squeezing(s, scheme=scheme, evasion=evasion, thresholds=limits)
