@@ -65,8 +65,8 @@ def linear_head(
     Raises:
         ModelError: the network does not end in a linear layer. DataError: the data has too few images of a class.
     """
-    from sklearn.linear_model import LogisticRegressionCV
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -79,13 +79,14 @@ def linear_head(
             f"{dict(zip(present.tolist(), counts.tolist(), strict=True))}"
         )
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    regression = LogisticRegressionCV(Cs=_STRENGTHS, cv=split, class_weight="balanced", max_iter=2000)
-    procedure = make_pipeline(StandardScaler(), regression)
+    regression = LogisticRegression(class_weight="balanced", max_iter=2000)
+    strengths = {"logisticregression__C": np.logspace(-4, 4, _STRENGTHS)}
+    procedure = GridSearchCV(make_pipeline(StandardScaler(), regression), strengths, cv=split)
     # the accuracy on images that were left out
     right = cross_val_predict(procedure, features, y, cv=split) == y
     # the head, fitted to all images
     procedure.fit(features, y)
-    scaler, fitted = procedure[0], procedure[-1]
+    scaler, fitted = procedure.best_estimator_[0], procedure.best_estimator_[-1]
     coefficients, intercepts = fitted.coef_, fitted.intercept_
     if classes == 2:  # one row for both classes: the lead of the second
         coefficients, intercepts = (np.stack([-v / 2, v / 2]).squeeze(1) for v in (coefficients, intercepts))
