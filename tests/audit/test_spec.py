@@ -59,7 +59,7 @@ PGD = {"name": "pgd"}
         ({"attacks": [{**PGD, "goal": "random"}]}, "'attacks[0].goal' should be 'untargeted', 'random-target' or "),
         ({"attacks": [{"name": "illc", "goal": "random-target"}]}, "'attacks[0].goal': illc has no targeted mode"),
         ({"attacks": ["pgd", "pgd"]}, "'attacks[1].label': 'pgd linf' is taken by attacks[0]; give one another label"),
-        ({"attacks": ["adv2"]}, "'attacks[0].interpreter' is missing: adv2 is aimed at an explanation, one of cam, "),
+        ({"attacks": ["adv2"]}, "'attacks[0].interpreter' is missing: adv2 is aimed at an explanation, one of "),
         ({"attacks": [{**PGD, "interpreter": "cam"}]}, "'attacks[0].interpreter': pgd is not aimed at an explanation"),
         (
             {"attacks": [{"name": "adv2", "interpreter": "kam"}]},

@@ -78,6 +78,7 @@ BROKEN = {
     "deterministic": (global_noise, {}),
     "model_left_as_found": (leaves_evaluation_mode, {}),
     "goal_works_or_raises": (unchecked, {"goals": ("untargeted", "targeted")}),
+    "prediction_kept": (too_far, {"quadrant": "prediction kept, map changed"}),
     "saturated_model": (vanishing, {}),
     "batch_equals_singles": (mixes_samples, {"random": False}),
     "any_precision": (promotes, {}),
