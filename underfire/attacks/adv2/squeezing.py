@@ -75,9 +75,9 @@ def adv2_squeezing(
       space, 1,200 steps of 1/255 after them, and map weights (5, 10).
     * `bpda`: the cross-entropy of `p_ψ` against `p` for every squeezer whose distance is above `T`, with the gradient
       of the identity for bit depth. This form is ours. It needs no stage 1, and unlike that of the distance itself, its
-      gradient does not vanish where both predictions are confident. On 32 embedded
-      digits (L-infinity 0.1, 55 steps, three squeezers, 5 % false positives), it lowers the detection rate from 100 %
-      to 6 %, where `paper` lowers it to 16 % and `code` to 88 %.
+      gradient does not vanish where both predictions are confident. On 32 embedded digits (L-infinity 0.1, 55 steps,
+      three squeezers, 5 % false positives), it lowers the detection rate from 100 % to 6 %, `paper` to 16 %, and `code`
+      to 88 %.
 
     Stage 1 ascends by steps of one level among the squeezed images of the ball; it is left out where no bit depth is
     squeezed, and with `bpda`.
