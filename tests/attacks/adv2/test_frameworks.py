@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from tests.attacks.adv2.conftest import Case
 from underfire.ascent.flows import Flow, roughness
 from underfire.ascent.objectives import objective
 from underfire.ascent.parametric import Photometric
+from underfire.ascent.target_maps import Clean, TargetMap, other_class, picture, random_patch
 from underfire.ascent.threats import L2
 from underfire.attacks.adv2.framework import framework
 from underfire.errors import InputError, Unsupported
@@ -74,3 +76,38 @@ def test_the_usual_steps() -> None:
         framework("l1", 0.5, None, None, 0.0)
     with pytest.raises(InputError, match="flow_weight"):
         framework("flow", 0.5, None, None, -1.0)
+
+
+TARGETS = {"random_patch": random_patch(), "other_class": other_class(), "picture": picture(torch.eye(6))}
+
+
+@pytest.mark.parametrize("norm", ["linf", "flow"])
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_map_becomes_any_target_with_any_goal(small: Case, name: str, norm: str) -> None:
+    """The map loss lowers the distance to the target, whatever the target and the class that the image gets."""
+    model, x = small.model, small.x
+    y, goal = small.y, torch.tensor([0, 1, 2, 3, 0, 1])
+    seen: list[torch.Tensor] = []
+
+    def remembered(clean: Clean, generator: torch.Generator) -> torch.Tensor:
+        seen[:] = [TARGETS[name].make(varied(clean), generator)]
+        return seen[0]
+
+    def varied(clean: Clean) -> Clean:  # the small network predicts two classes only
+        return replace(clean, predicted=torch.arange(6) % 3, goal=torch.full((6,), 3))
+
+    gaps = []
+    for weight in (0.0, 100.0):
+        x_adv = adv2(
+            model,
+            x,
+            y,
+            goal=goal,
+            keep_class=True,
+            norm=norm,
+            eps=SIZES[norm],
+            weight=weight,
+            target=TargetMap(remembered),
+        )
+        gaps.append(float(map_l2(seen[0], cam(model, x_adv, goal)).mean()))
+    assert gaps[1] < 0.95 * gaps[0]
