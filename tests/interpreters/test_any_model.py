@@ -21,6 +21,9 @@ BLACK_BOX = {
     "integrated_gradients": {"steps": 3},
     "smooth_grad": {"samples": 2},
     "guided_backprop": {},
+    "lrp": {},
+    "deep_lift": {},
+    "full_grad": {},
 }
 
 
@@ -124,3 +127,35 @@ def test_score_cam_needs_no_gradient(model, x, layer):
     assert torch.equal(shown, uf.interpreters.score_cam(model, x, Y, layer=layer)) and bool(shown.any())
     with pytest.raises(Unsupported, match="no gradient"):
         uf.interpreters.grad_cam(without, x, Y, layer=inside)
+
+
+class Writing(nn.Module):
+    """A network that changes its tensors in place, or makes new ones."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        torch.manual_seed(0)
+        self.in_place, self.stem, self.body = in_place, nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.norm, self.head = nn.BatchNorm2d(4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        if self.in_place:
+            x -= 0.4
+            z = self.stem(x.div_(0.3)).relu_()
+            y = nn.functional.silu(self.norm(self.body(z)), inplace=True)
+            y += z
+            y *= 2
+        else:
+            z = self.stem((x - 0.4) / 0.3).relu()
+            y = 2 * (nn.functional.silu(self.norm(self.body(z))) + z)
+        return self.head(y.mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", ["lrp", "deep_lift", "full_grad"])
+def test_a_network_may_write_into_its_tensors(x, name):
+    maps, slopes = [], []
+    for in_place in (True, False):
+        point = x.double().requires_grad_()
+        maps.append(uf.find("interpreter", name)(uf.Classifier(Writing(in_place).double().eval()), point, Y))
+        slopes += torch.autograd.grad(maps[-1].square().sum(), point)
+    assert torch.allclose(*maps) and torch.allclose(*slopes) and bool(maps[0].any())

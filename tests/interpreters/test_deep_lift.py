@@ -191,8 +191,9 @@ def test_what_is_wrong_is_said():
         deep_lift(model, x, Y, rule="reveal")
     with pytest.raises(InputError, match="black"):
         deep_lift(model, x, Y, baseline="blck")
-    with pytest.raises(Unsupported, match="torch.jit"):
-        deep_lift(torch.jit.trace(Plain().eval(), x.float()), x.float(), Y)
+    for compiled in (torch.jit.trace(Plain().eval(), x.float()), torch.compile(Plain().eval())):
+        with pytest.raises(Unsupported, match="torch.compile and torch.jit"):
+            deep_lift(compiled, x.float(), Y)
 
     class Changing(nn.Module):
         def forward(self, x):

@@ -108,5 +108,6 @@ def test_what_is_wrong_is_said():
         full_grad(model, x, Y, rescale="image")
     with pytest.raises(Unsupported, match="smooth, exact"):
         full_grad(model, x, Y, double_backward="finite_difference")
-    with pytest.raises(Unsupported, match="torch.jit"):
-        full_grad(torch.jit.trace(Plain().eval(), x.float()), x.float(), Y)
+    for compiled in (torch.jit.trace(Plain().eval(), x.float()), torch.compile(Plain().eval())):
+        with pytest.raises(Unsupported, match="torch.compile and torch.jit"):
+            full_grad(compiled, x.float(), Y)

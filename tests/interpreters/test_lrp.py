@@ -303,5 +303,6 @@ def test_wrong_options_are_named():
     ):
         with pytest.raises(error, match=word):
             lrp(model, x, Y, **wrong)
-    with pytest.raises(Unsupported, match="torch.jit"):
-        lrp(torch.jit.trace(Plain().eval(), x.float()), x.float(), Y)
+    for compiled in (torch.jit.trace(Plain().eval(), x.float()), torch.compile(Plain().eval())):
+        with pytest.raises(Unsupported, match="torch.compile and torch.jit"):
+            lrp(compiled, x.float(), Y)

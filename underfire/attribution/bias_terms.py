@@ -13,7 +13,15 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from underfire.attribution.gradients import differentiable_input
 from underfire.attribution.scores import score
 from underfire.errors import Unsupported
-from underfire.hooks import Entrance, ModifiedGradients, bypass_cache, normalised, twice_differentiable, wide_relu
+from underfire.hooks import (
+    Entrance,
+    ModifiedGradients,
+    bypass_cache,
+    normalised,
+    twice_differentiable,
+    varies,
+    wide_relu,
+)
 from underfire.hooks.rectifiers import OTHERS, Recogniser
 from underfire.validate import require_finite
 
@@ -75,7 +83,7 @@ class BiasTerms(ModifiedGradients):
 
     def _noted(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         found = self._recogniser.find(func, args, kwargs)
-        tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t.requires_grad]
+        tensors = [t for t in (*args, *kwargs.values()) if varies(t)]
         if not tensors or (found is not None and found.cap is None):
             return func(*args, **kwargs)
         z = tensors[0]
@@ -136,10 +144,7 @@ def full_gradient(
         with twice, wide_relu() if smooth else nullcontext(), BiasTerms(entrance, attached=attached) as block:
             logit = require_finite(score(model, point, y, neuron), "the model's answer")
         if not block.seen:
-            raise Unsupported(
-                "full_grad needs layers that can be seen, and this model has none (compiled networks, such as those of "
-                "torch.jit, show none); use gradient_input"
-            )
+            raise Unsupported("full_grad needs layers that can be seen, and this model has none; use gradient_input")
         inputs = [(entered.x, get_gradient_edge(entered.x)) for entered in entrance.found]
         flat = [pair for term in ([pair] for pair in inputs) for pair in term] + [p for t in block.terms for p in t]
         found: tuple[Tensor | None, ...] = torch.autograd.grad(

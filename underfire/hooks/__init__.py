@@ -10,7 +10,17 @@ from underfire.hooks.finding import as_maps, last_spatial_layer, layout_of, pool
 from underfire.hooks.folding import folded
 from underfire.hooks.layouts import Layout
 from underfire.hooks.modified_gradients import ModifiedGradients
-from underfire.hooks.networks import channels_of, frozen, hides_functions, is_compiled, layer, readable_layers, unwrap
+from underfire.hooks.networks import (
+    channels_of,
+    frozen,
+    hides_functions,
+    is_compiled,
+    layer,
+    readable_layers,
+    refuse_compiled,
+    unwrap,
+    varies,
+)
 from underfire.hooks.normalisation import Normalised, normalised
 from underfire.hooks.pyramid import PyramidLevel, feature_pyramid
 from underfire.hooks.reading import activations, bypass_cache, forward_from_layers, shared_forward, uncached
@@ -53,6 +63,7 @@ __all__ = [
     "plain_relu",
     "pooled_head",
     "readable_layers",
+    "refuse_compiled",
     "secant_relu",
     "shared_forward",
     "smooth_relu",
@@ -61,5 +72,6 @@ __all__ = [
     "twice_differentiable",
     "uncached",
     "unwrap",
+    "varies",
     "wide_relu",
 ]

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from underfire.hooks.networks import varies
+
 # Functions of images and constants that treat every entry alone, and affinely.
 _ENTRYWISE = {"add", "sub", "rsub", "mul", "multiply", "div", "true_divide", "neg", "clone", "to", "contiguous"}
 _ENTRYWISE |= {"__rsub__", "__radd__", "__rmul__", "float", "double", "half", "bfloat16", "type"}
@@ -113,7 +115,7 @@ class Entrance:
 
     def _alone(self, known: dict[int, Entered], args: Any, kwargs: Any) -> Entered | None:
         """Return the images that a call reads, if it reads no other tensor with a gradient."""
-        wanted = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.requires_grad]
+        wanted = [t for t in tree_leaves((args, kwargs)) if varies(t)]
         return _known(known, wanted[0]) if len(wanted) == 1 else None
 
 

@@ -124,6 +124,20 @@ def hides_functions(model: object) -> bool:
     )
 
 
+def refuse_compiled(model: object, method: str) -> None:
+    """Raise Unsupported if `torch.compile` or `torch.jit` compiled a part of the model, whose calls cannot be seen."""
+    if hides_functions(model):
+        raise Unsupported(
+            f"{method} follows every operation of a network, which torch.compile and torch.jit hide; give the model "
+            "that it was compiled from, or use integrated_gradients"
+        )
+
+
+def varies(value: object) -> bool:
+    """Return whether a value in a pass may depend on the image: a tensor that has a gradient and is no weight."""
+    return isinstance(value, Tensor) and value.requires_grad and not isinstance(value, nn.Parameter)
+
+
 @contextmanager
 def remove_at_exit(handle: Any) -> Iterator[None]:
     """Remove a hook at the end of the block."""

@@ -9,7 +9,7 @@ from underfire.attribution.gradients import differentiable_input
 from underfire.attribution.scores import class_score
 from underfire.catalog import card
 from underfire.errors import InputError, Unsupported
-from underfire.hooks import bypass_cache, last_spatial_layer, layout_of
+from underfire.hooks import bypass_cache, last_spatial_layer, layout_of, refuse_compiled
 from underfire.hooks.attention_weights import AttentionWeights, fused_heads, rows_that_count
 from underfire.validate import check_choice, require_finite
 
@@ -53,6 +53,7 @@ def attention_rollout(
         InputError: an option is wrong. ModelError: the attention is NaN. Unsupported: the model is no transformer whose
             blocks all attend over the same tokens, or its tokens have no grid that can be found.
     """
+    refuse_compiled(model, "attention_rollout")
     check_choice(FUSIONS, fusion=fusion)
     if not (0 <= discard < 1 and 0 <= residual < 1):
         raise InputError(f"discard and residual must be at least 0 and below 1, got {discard} and {residual}")

@@ -11,6 +11,7 @@ from underfire.attribution.bias_terms import full_gradient
 from underfire.attribution.feature_maps import resized
 from underfire.attribution.gradients import check_double_backward
 from underfire.catalog import card
+from underfire.hooks import refuse_compiled
 from underfire.validate import check_choice, require_finite
 
 DOUBLE_BACKWARD = ("smooth", "exact")
@@ -60,6 +61,7 @@ def full_grad(
     Raises:
         ModelError: the map is NaN. Unsupported: an option is unknown, or the model has no layer that can be seen.
     """
+    refuse_compiled(model, "full_grad")
     check_double_backward(double_backward, DOUBLE_BACKWARD)
     check_choice(RESCALE, rescale=rescale)
     attached = torch.is_grad_enabled() and x.requires_grad

@@ -12,7 +12,7 @@ from underfire.attribution.gradients import differentiable_input
 from underfire.attribution.scores import score
 from underfire.catalog import card
 from underfire.errors import Unsupported
-from underfire.hooks import bypass_cache, folded, is_compiled, twice_differentiable
+from underfire.hooks import bypass_cache, folded, refuse_compiled, twice_differentiable
 from underfire.interpreters.deep_lift.multipliers import Multipliers
 from underfire.interpreters.integrated_gradients import baselines, quadrature_error
 from underfire.validate import check_choice, require_finite
@@ -68,6 +68,7 @@ def deep_lift(
         InputError: the baseline is wrong. ModelError: the map is NaN. Unsupported: the rule is unknown, or the model
             has no layer that can be seen.
     """
+    refuse_compiled(model, "deep_lift")
     check_choice(RULES, rule=rule)
     starts = baselines(x, baseline)
     alike = isinstance(baseline, str) and baseline in ("black", "white")  # one pass serves all images
@@ -98,10 +99,9 @@ def contributions(
         score(model, origin, y[: len(origin)], neuron)
     with Multipliers(reference, signs=signs, attached=attached) as block:
         total = require_finite(score(model, x, y, neuron), "the model's answer").sum()
-        if not block.seen or is_compiled(model):
+        if not block.seen:
             raise Unsupported(
-                "deep_lift needs layers that can be seen, and this model has none (compiled networks, such as those of "
-                "torch.jit, show none); use integrated_gradients"
+                "deep_lift needs layers that can be seen, and this model has none; use integrated_gradients"
             )
         (multiplier,) = torch.autograd.grad(total, x, create_graph=attached, retain_graph=attached)
     return (x - start) * multiplier

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from underfire.attribution.secants import secant
 from underfire.errors import Unsupported
-from underfire.hooks import ModifiedGradients, explicit_attention, normalised
+from underfire.hooks import ModifiedGradients, explicit_attention, normalised, varies
 from underfire.hooks.attention import PRIMITIVES
 from underfire.hooks.rectifiers import OTHERS, Recogniser, Rectifier
 from underfire.interpreters.deep_lift.signs import SignedSums
@@ -62,7 +62,7 @@ class Multipliers(ModifiedGradients):
 
     def call(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the result of a call that passes back multipliers."""
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.requires_grad]
+        tensors = [t for t in tree_leaves((args, kwargs)) if varies(t)]
         result = self._treated(name, func, args, kwargs, tensors) if tensors else func(*args, **kwargs)
         self._recogniser.note(func, args, result)
         return result
@@ -88,7 +88,7 @@ class Multipliers(ModifiedGradients):
         if name in _WEIGHTED:
             self.seen += 1
             result = func(*args, **kwargs)
-            if self._sums is not None and not args[1].requires_grad:
+            if self._sums is not None and not varies(args[1]):
                 (start,) = self._reference(args[0])
                 if self._remaining is not None:
                     self._sums.note(func, args, kwargs, result, self.instead(start))
@@ -171,7 +171,7 @@ class Multipliers(ModifiedGradients):
             put[1 - i] = self.instead(means[1 - i])
 
             def swap(value: Any, places: Any = places, put: list[Tensor] = put) -> Any:
-                return put[next(places)] if isinstance(value, Tensor) and value.requires_grad else value
+                return put[next(places)] if varies(value) else value
 
             moved, named = tree_map(swap, args), tree_map(swap, kwargs)
             branches.append((func(*moved, **named), 1.0))
@@ -182,7 +182,7 @@ class Multipliers(ModifiedGradients):
         value: Tensor = func(*args, **kwargs)
         a, b = args[0], args[1] if len(args) > 1 else kwargs["other"]
         a, b = (b, a) if name in _REVERSED else (a, b)
-        both = isinstance(a, Tensor) and a.requires_grad
+        both = varies(a)
         starts = self._reference(a, b) if both else (a, *self._reference(b))
         if self._remaining is None:
             return value

@@ -12,7 +12,7 @@ from underfire.attribution.scores import score
 from underfire.catalog import card
 from underfire.domains import domain_of
 from underfire.errors import InputError, Unsupported, nearest
-from underfire.hooks import Entrance, bypass_cache, folded, secant_relu, twice_differentiable
+from underfire.hooks import Entrance, bypass_cache, folded, refuse_compiled, secant_relu, twice_differentiable
 from underfire.interpreters.lrp.propagation import Propagation
 from underfire.interpreters.lrp.rules import COMPOSITES, PIXEL_RULES, RULES, Rule, Settings
 from underfire.validate import at_least, require_finite
@@ -75,6 +75,7 @@ def lrp(
         InputError: an option is wrong. ModelError: the map is NaN. Unsupported: the model has no layer that can be
             seen.
     """
+    refuse_compiled(model, "lrp")
     check_double_backward(double_backward, DOUBLE_BACKWARD)
     rules = chosen_rules(composite, pixels, convolutions, linear)
     at_least(0, gamma=gamma)
@@ -92,8 +93,8 @@ def lrp(
             total = require_finite(score(model, point, y, neuron), "the model's answer").sum()
             if not block.seen:
                 raise Unsupported(
-                    "lrp needs convolutions or linear layers that can be seen, and this model has none (compiled "
-                    "networks, such as those of torch.jit, show none); use gradient_input or integrated_gradients"
+                    "lrp needs convolutions or linear layers that can be seen, and this model has none; use "
+                    "gradient_input or integrated_gradients"
                 )
             inputs = [t for entered in entrance.found for t in (entered.x, *entered.beside)]
             passed: tuple[Tensor | None, ...] = torch.autograd.grad(

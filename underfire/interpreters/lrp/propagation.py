@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from underfire.attribution.secants import secant
-from underfire.hooks import Entrance, ModifiedGradients, explicit_attention, normalised, plain_relu
+from underfire.hooks import Entrance, ModifiedGradients, explicit_attention, normalised, plain_relu, varies
 from underfire.hooks.attention import PRIMITIVES
 from underfire.hooks.rectifiers import OTHERS
 from underfire.interpreters.lrp.rules import Layer, Rule, Settings
@@ -74,7 +74,7 @@ class Propagation(ModifiedGradients):
     def _treated(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name in _CONVOLUTIONS or name == "linear":
             return self._weighted(name, func, args, kwargs)
-        tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t.requires_grad]
+        tensors = [t for t in (*args, *kwargs.values()) if varies(t)]
         if not tensors:
             return func(*args, **kwargs)
         power = name in ("pow", "__pow__") and isinstance(args[1], int | float) and args[1] > 0
@@ -110,7 +110,7 @@ class Propagation(ModifiedGradients):
     def _weighted(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
         a, weight, bias = given.pop("input"), given.pop("weight"), given.pop("bias", None)
-        if not a.requires_grad or weight.requires_grad:
+        if not varies(a) or varies(weight):
             return func(*args, **kwargs)
 
         def apply(a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
