@@ -126,7 +126,7 @@ PHOTOGRAPHS = "folder:{root}/imagenet_sample?size=224"
 DIGITS = System(
     "cluttered_digits",
     "cluttered-digits:test",
-    100,
+    60,
     {
         "GRAD": Aim("gradient"),
         "CAM": Aim("cam"),
