@@ -13,6 +13,7 @@ import torch
 import underfire
 from benchmarks import (
     adv2,
+    adv2_mask,
     autoattack,
     beside,
     choices,
@@ -51,6 +52,8 @@ MEASURED = {
     "adv2-step": Benchmark(adv2.steps, adv2.rows, IMAGENET),
     "adv2-batch": Benchmark(adv2.batches, adv2.rows_batches, IMAGENET),
     "adv2-derivative": Benchmark(second_derivatives.measure, second_derivatives.rows, IMAGENET),
+    "adv2-mask-iteration": Benchmark(adv2_mask.iterations, adv2_mask.rows_iterations, IMAGENET),
+    "adv2-mask-digits": Benchmark(adv2_mask.digits, adv2_mask.rows_digits),
     "deepfool": Benchmark(minimum.deepfool, minimum.rows_deepfool, CIFAR),
     "carlini-wagner": Benchmark(minimum.carlini_wagner, minimum.rows_carlini_wagner, CIFAR),
     "jsma": Benchmark(jsma.against_torchattacks, jsma.rows_against_torchattacks, CIFAR),
