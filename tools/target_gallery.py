@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ def draw(path: Path, *, steps: int = 80, warm_steps: int = 20, seed: int = 0) ->
     for title, target in TARGETS.items():
         generator = torch.Generator().manual_seed(seed)
         wanted = target_maps(target, clean, resized=True, generator=generator)
-        options = {"eps": EPS, "steps": steps, "confidence": 0.5, "warm_steps": warm_steps}
+        options: dict[str, Any] = {"eps": EPS, "steps": steps, "confidence": 0.5, "warm_steps": warm_steps}
         x_adv = adv2(model, batch.x, batch.y, interpreter=grad_cam, goal=goal, target=wanted, **options)
         pair = normalise(wanted), normalise(grad_cam(model, x_adv, goal))
         found[title] = float((pair[0] - pair[1])[0].square().mean())
