@@ -10,6 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from underfire.audit.arrays import difference, restore
 from underfire.audit.goals import choose_goal
 from underfire.audit.graph import Cell
 from underfire.audit.methods import attack_of
+from underfire.audit.named_files import with_files
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AttackSpec, AuditSpec
 from underfire.audit.sizes import size
@@ -43,22 +45,22 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
     for entry in spec.attacks:
         card = entry.card
         random = card.facts.random or entry.goal == "random-target"
-        descending = sorted(entry.eps, reverse=True)
+        descending, aim = sorted(entry.eps, reverse=True), entry.interpreter
+        options = {
+            "attack": entry.model_dump(exclude={"label", "eps", "interpreter"}),
+            "interpreter": aim and aim.model_dump(exclude={"label"}),
+        }
+        options = with_files(options, entry, *filter(None, [aim]))
         for sizes in [descending] if card.facts.minimal else [[eps] for eps in entry.eps]:
             for seed in spec.seeds if random else spec.seeds[:1]:
                 for shard in clean:
-                    yield _cell(entry, sizes, seed, random, shard, target)
+                    own = {**options, "sizes": sizes, "seed": seed if random else 0}
+                    yield _cell(entry, own, seed, shard, target)
 
 
-def _cell(entry: AttackSpec, sizes: list[float], seed: int, random: bool, clean: Cell, target: Target) -> Cell:
-    """Return the cell of one attack at some sizes, for one seed and one shard."""
-    aim = entry.interpreter
-    options = {
-        "attack": entry.model_dump(exclude={"label", "eps", "interpreter"}),
-        "interpreter": aim and aim.model_dump(exclude={"label"}),
-        "sizes": sizes,
-        "seed": seed if random else 0,
-    }
+def _cell(entry: AttackSpec, options: dict[str, Any], seed: int, clean: Cell, target: Target) -> Cell:
+    """Return the cell of one attack, with its options, for one seed and one shard."""
+    sizes, aim = options["sizes"], entry.interpreter
     description = {
         "title": f"{entry.title} at eps {', '.join(size(str(entry.norm), eps) for eps in sizes)}",
         "clean": clean.key,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from underfire.audit.graph import Cell
 from underfire.audit.kinds.craft import adversarial
 from underfire.audit.methods import interpreter_of
+from underfire.audit.named_files import with_files
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AuditSpec, InterpreterSpec
 from underfire.audit.target import Target
@@ -19,7 +20,7 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
     """Yield a cell for every interpreter and shard, and a cell for every interpreter and craft cell."""
     size = max(1, target.preview.first.x[0, 0].numel() * 4)
     for entry in spec.interpreters:
-        options = {"interpreter": entry.model_dump(exclude={"label"})}
+        options = with_files({"interpreter": entry.model_dump(exclude={"label"})}, entry)
         for cell in before:
             if cell.kind == "clean":
                 needs, of = {"clean": cell}, "clean images"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from underfire.audit.graph import Cell
 from underfire.audit.methods import detector_of
+from underfire.audit.named_files import with_files
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AuditSpec, DetectorSpec
 from underfire.audit.target import Target
@@ -32,7 +33,7 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
     """
     for entry in spec.detectors:
         batch, digest = target.held_out
-        options = {"detector": entry.model_dump(exclude={"label"}), "held_out": digest}
+        options = with_files({"detector": entry.model_dump(exclude={"label"}), "held_out": digest}, entry)
         description = {"title": f"{entry.title}, fitted", "detector": entry.title}
         yield Cell("fit", options, {"clean": before[0]}, description, images=len(batch))
 

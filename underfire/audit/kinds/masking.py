@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from underfire.audit import masking
 from underfire.audit.graph import Cell
 from underfire.audit.methods import attack_of
+from underfire.audit.named_files import with_files
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AttackSpec, AuditSpec
 from underfire.audit.target import Target
@@ -25,7 +26,7 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
         sizes = sorted(eps for eps in entry.eps if eps > 0)
         eps = sizes[len(sizes) // 2]
         options = {"attack": entry.model_dump(exclude={"label", "eps"}), "eps": eps, "seed": spec.seeds[0]}
-        options["columns"] = schema.names
+        options = with_files({**options, "columns": schema.names}, entry, *filter(None, [entry.interpreter]))
         images = min(masking.IMAGES, len(target.data))
         description = {"title": "masking checks", "label": entry.title, "norm": entry.norm, "eps": eps}
         yield Cell("masking", options, {"clean": before[0]}, description, images=images)

@@ -1,0 +1,54 @@
+"""The files that the options of methods name, such as a picture as target or trained weights.
+
+Their content determines results, so that it belongs to the keys of cells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from underfire.ascent.parts import parse_call
+from underfire.audit.schema import AttackSpec, DetectorSpec, InterpreterSpec
+from underfire.errors import DataError, InputError
+
+
+def with_files(options: Mapping[str, Any], *entries: AttackSpec | InterpreterSpec | DetectorSpec) -> dict[str, Any]:
+    """Return the options of a cell, and under `files` a SHA-256 of each file that an option of the methods names.
+
+    A text that is the path of a file names it, also as an argument of a part, as in `picture("arrow.png")`. Without
+    such a file, the options stay as they are.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    found = {path: _digest(path) for entry in entries for path in _texts(entry.options) if os.path.isfile(path)}  # noqa: PTH113 (no error for a text that is no path)
+    return {**options, "files": found} if found else dict(options)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in plain values, and the texts among the arguments of parts that are written as calls."""
+    if isinstance(value, str):
+        yield value
+        if "(" in value:
+            try:
+                _, given, named = parse_call(value)
+            except InputError:  # a text of another kind
+                return
+            yield from _texts([given, named])
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _texts(part)
+    elif isinstance(value, Mapping):
+        yield from _texts(list(value.values()))
+
+
+def _digest(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {path!r}: {error.strerror or error}") from None
