@@ -123,11 +123,13 @@ def test_look_ahead_peeks_along_the_momentum():
     assert torch.allclose(move.peek(state, 0.1), 0.1 * 0.9 * state)
 
 
-def test_adam_is_torchs():
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_adam_is_torchs(amsgrad):
     z = torch.zeros(4, 3, 5, 5, dtype=torch.float64, requires_grad=True)
-    optimizer, move, mine = torch.optim.Adam([z], lr=0.1), moves.adam(), torch.zeros(4, 3, 5, 5, dtype=torch.float64)
+    optimizer, move = torch.optim.Adam([z], lr=0.1, amsgrad=amsgrad), moves.adam(amsgrad=amsgrad)
+    mine = torch.zeros(4, 3, 5, 5, dtype=torch.float64)
     state = move.init(mine)
-    for g in gradients():
+    for g in (g * 0.3**i for i, g in enumerate(gradients())):  # they shrink, so that the largest square is not the last
         z.grad = -g  # torch descends
         optimizer.step()
         d, state = move.update(g, state)

@@ -89,22 +89,32 @@ def conjugate() -> Move:
     return Move(lambda z: (torch.zeros_like(z), torch.zeros_like(z)), update)
 
 
-def adam(beta1: float = 0.9, beta2: float = 0.999, stability: float = 1e-8) -> Move:
+def adam(beta1: float = 0.9, beta2: float = 0.999, stability: float = 1e-8, amsgrad: bool = False) -> Move:
     """Use Adam's direction, whose entries are around 1 or -1; the threat does not change it.
 
     Every row counts its own steps, so that one row can restart while others go on.
 
-    Source: Kingma and Ba, Adam: A Method for Stochastic Optimization, ICLR 2015.
+    Args:
+        beta1: decay of the mean of the gradients.
+        beta2: decay of the mean of their squares.
+        stability: number that is added to the root of that mean.
+        amsgrad: whether the largest mean of the squares so far is used, instead of the last one (AMSGrad).
+
+    Source: Kingma and Ba, Adam: A Method for Stochastic Optimization, ICLR 2015; Reddi, Kale and Kumar, On the
+    Convergence of Adam and Beyond, ICLR 2018.
     """
 
     def init(z: Tensor) -> State:
-        return torch.zeros_like(z), torch.zeros_like(z), torch.zeros(len(z), dtype=torch.float64, device=z.device)
+        t = torch.zeros(len(z), dtype=torch.float64, device=z.device)
+        return torch.zeros_like(z), torch.zeros_like(z), t, *([torch.zeros_like(z)] if amsgrad else [])
 
     def update(g: Tensor, state: State) -> tuple[Tensor, State]:
-        mean, square, t = state
+        mean, square, t, *largest = state
         t = t + 1
         mean, square = mean.lerp(g, 1 - beta1), square.lerp(g * g, 1 - beta2)
+        largest = [top.maximum(square) for top in largest]
+        scale = largest[0] if largest else square
         first, second = (per_sample((1 - beta**t).to(g), g) for beta in (beta1, beta2))
-        return (mean / first) / ((square / second).sqrt_() + stability), (mean, square, t)
+        return (mean / first) / ((scale / second).sqrt_() + stability), (mean, square, t, *largest)
 
     return Move(init, update, steepest=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -22,15 +23,16 @@ def vocabulary() -> dict[str, str]:
 
 
 def arguments(function: Callable[..., Any]) -> dict[str, str]:
-    """Return the texts of the section `Args` of a docstring, by name.
+    """Return the texts of the section `Args` of a docstring, or of a dataclass `Attributes`, by name.
 
     >>> arguments(arguments)
     {}
     """
-    _, found, section = (inspect.getdoc(function) or "").partition("\nArgs:\n")
+    title = "Attributes" if is_dataclass(function) else "Args"
+    section = (inspect.getdoc(function) or "").partition(f"\n{title}:\n")[2]
     meanings: dict[str, str] = {}
     name = ""
-    for line in section.splitlines() if found else ():
+    for line in section.splitlines():
         if entry := _ENTRY.match(line):
             name = entry[1]
             meanings[name] = entry[2]

@@ -14,7 +14,9 @@ from typing import Any, Literal, get_type_hints
 from underfire.catalog.options import convert
 from underfire.errors import InputError, nearest
 
-Role = Literal["view", "smoothing", "estimator", "move", "step_rule", "objective", "threat", "schedule", "target"]
+Role = Literal[
+    "view", "smoothing", "estimator", "move", "step_rule", "objective", "threat", "schedule", "target", "scheme"
+]
 Table = Literal["rows", "maps", ""]
 Quadrant = Literal[
     "prediction changed", "prediction changed, map kept", "prediction kept, map changed", "both changed", "both kept"
@@ -179,7 +181,8 @@ class PartFacts(Facts):
     """Facts about a part of a recipe.
 
     Attributes:
-        role: the field of `Recipe` that it may fill; `"target"` is the target of an attack on explanations.
+        role: the field of `Recipe` that it may fill; `"target"` is the target of an attack on explanations, and
+            `"scheme"` the loop of one on an explanation that is optimised.
     """
 
     role: Role

@@ -79,7 +79,8 @@ def example(card: Card[Any]) -> str:
         chosen += " --interpreter grad_cam" if "interpreter" in card.options else ""
     role = getattr(card.facts, "role", "")
     if role:
-        chosen = "adv2 --interpreter cam" if role == "target" else "recipe"
+        aimed = {"target": "adv2 --interpreter cam", "scheme": "adv2 --interpreter mask"}
+        chosen = aimed.get(role, "recipe")
     fields = {"view": "views", "smoothing": "smooth", "estimator": "estimate", "schedule": "step_rule"}
     return EXAMPLES.get(card.kind, "").format(name=card.name, options=chosen, role=fields.get(role, role))
 

@@ -8,10 +8,12 @@ import torch
 import underfire as uf
 from tests.networks import build_network, rand, randn, seeded
 from underfire.ascent.flows import Flow
+from underfire.ascent.parts import part, spelling
 from underfire.ascent.regions import Patch
 from underfire.ascent.threats import L2, Linf
 from underfire.attacks.adv2.bilevel import TRAVEL, radius
 from underfire.attacks.adv2.scheme import Bilevel
+from underfire.catalog import find
 from underfire.errors import InputError, Unsupported
 from underfire.interpreters import mask, mask_game
 from underfire.interpreters.mask import steps
@@ -242,3 +244,24 @@ def test_what_cannot_be_is_said(case):
         uf.attacks.adv2(model, x, y, interpreter=partial(uf.interpreters.counterfactual), goal=goal)
     with pytest.raises(Unsupported, match="double_backward 'twice' is unknown"):
         mask(model, x, y, double_backward="twice")
+
+
+@pytest.mark.parametrize("written", ["bilevel(reset=2, fade=False)", {"name": "bilevel", "reset": 2, "fade": False}])
+def test_a_spec_writes_the_scheme_as_a_part(case, written):
+    attack = find("attack", "adv2")
+    assert attack.check({"interpreter": mask, "scheme": written})["scheme"] == Bilevel(reset=2, fade=False)
+    text = spelling("scheme", value=written)
+    assert part("scheme", value=text) == Bilevel(reset=2, fade=False)
+    model, x, y, goal = case
+    options = {"interpreter": partial(mask, steps=3, **GAME), "goal": goal, "eps": 0.2, "steps": 2, "warm_steps": 1}
+    by_name = uf.attacks.adv2(model, x, y, **attack.check({"scheme": written, **options}))
+    assert torch.equal(by_name, uf.attacks.adv2(model, x, y, scheme=Bilevel(reset=2, fade=False), **options))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [("bilevel(ahead=0)", "ahead"), ("bilevel(rest=2)", "reset"), ("x", "bilevel")]
+)
+def test_a_wrong_scheme_is_one_line(wrong, said):
+    with pytest.raises(InputError, match=said) as error:
+        find("attack", "adv2").check({"interpreter": mask, "scheme": wrong})
+    assert "scheme" in str(error.value) and "\n" not in str(error.value)

@@ -10,7 +10,9 @@ import torch
 
 import underfire as uf
 from tests.attacks.adv2.conftest import Case
+from tests.networks import seeded
 from underfire.ascent.flows import Flow, roughness
+from underfire.ascent.moves import adam
 from underfire.ascent.objectives import objective
 from underfire.ascent.parametric import Photometric
 from underfire.ascent.target_maps import Clean, TargetMap, other_class, picture, random_patch
@@ -51,6 +53,23 @@ def test_a_flow_moves_pixels_and_the_flow_loss_makes_it_smooth(small: Case) -> N
     assert (seen[0.5] < 0.7 * seen[0.0]).all()
 
 
+def test_the_random_start_of_a_flow_is_uniform_and_reproducible(small: Case) -> None:
+    """The start of the authors' code; without it nothing is drawn."""
+    base, x = framework("flow", 2.0, None, None, 5e-4, 0.1), small.x
+    z = base.start(x, seeded())
+    assert torch.equal(z, base.start(x, seeded())) and z.shape == (6, 2, 12, 12)
+    assert 0.09 < z.abs().max() <= 0.1 and z.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.05)
+    assert framework("flow", 0.03, None, None, 5e-4, 0.1).start(x, seeded()).abs().max() <= 0.03
+    assert not framework("flow", 2.0, None, None, 5e-4).start(x, seeded()).any()
+    # the attack begins there
+    seen: list[torch.Tensor] = []
+    watch = objective(lambda step: seen.append(step.z.detach()) or 0 * step.logits[:, 0])
+    options = {"norm": "flow", "eps": 2.0, "steps": 1, "move": adam(amsgrad=True), "flow_start": 0.1, "also": watch}
+    once = adv2(small.model, x, small.y, warm_steps=0, generator=seeded(), **options)
+    assert torch.equal(seen[0], z)
+    assert torch.equal(once, adv2(small.model, x, small.y, warm_steps=0, generator=seeded(), **options))
+
+
 def test_only_the_region_of_a_patch_changes(small: Case) -> None:
     mask = torch.zeros(1, 1, 12, 12)
     mask[..., 3:9, 4:10] = 1
@@ -76,6 +95,8 @@ def test_the_usual_steps() -> None:
         framework("l1", 0.5, None, None, 0.0)
     with pytest.raises(InputError, match="flow_weight"):
         framework("flow", 0.5, None, None, -1.0)
+    with pytest.raises(InputError, match="flow_start"):
+        framework("flow", 0.5, None, None, 0.0, -1.0)
 
 
 TARGETS = {"random_patch": random_patch(), "other_class": other_class(), "picture": picture(torch.eye(6))}

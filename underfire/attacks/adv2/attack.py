@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -58,6 +59,7 @@ def adv2(
     weight: Weights = 100.0,
     encoder_weight: float = 0.1,
     flow_weight: float = 5e-4,
+    flow_start: float = 0.0,
     also: Objective | None = None,
     smoothing: float = 0.01,
     confidence: float = 0.95,
@@ -93,8 +95,8 @@ def adv2(
             and a tenth of eps for L2 and flow fields; the warm start always uses the usual step. For an interpreter
             that optimises its map, it is the length in L2 of a step on the prediction, and None is such that all steps
             go as far as the authors' 1,000.
-        move: how gradients are used after the warm start; None is the plain gradient, as in the paper, and Adam for a
-            flow field, as in StAdv.
+        move: how gradients are used after the warm start, and on a flow field also in it; None is the plain gradient,
+            and Adam for a flow field, as in the paper. The authors' code has `adam(amsgrad=True)` for a flow field.
         weight: weight of the map loss; a pair changes linearly from the first number to the second over the steps, and
             phases `((length, weight), ...)` follow each other. The authors' code has 5 to 10 for CAM and RTS, with many
             more steps, and for GRAD 0.001, 0.004, 0.01 and 0.05 over 301, 201, 101 and 101 steps of a map of 56 x 56
@@ -103,6 +105,8 @@ def adv2(
         encoder_weight: weight of the encoder loss of an interpreter that is a network of its own, such as RTS: how
             little its encoder finds the goal.
         flow_weight: weight of the flow loss for `norm="flow"`, the paper's τ.
+        flow_start: largest random displacement of a pixel at the start of a flow field, in pixels, uniform; 0.1 in the
+            authors' code. 0 begins with the clean image and draws nothing.
         also: further terms of the objective, such as the hinge of a detector's score.
         smoothing: label smoothing of the prediction loss.
         confidence: probability of the goal above which iterates are compared by their maps alone.
@@ -120,7 +124,7 @@ def adv2(
         check_goal(y, goal)
     interpreter = _object(interpreter)
     loop = loop_of(interpreter, direct, bilevel)
-    base = framework(norm, eps, mask, threat, flow_weight)
+    base = framework(norm, eps, mask, threat, flow_weight, flow_start, move)
     threat = base.threat.in_domain(domain_of(model))
     threat.check(x)
     schedule, generator = weight_schedule(weight), default_generator(generator, x.device)
@@ -136,12 +140,12 @@ def adv2(
         predicted = logits.argmax(1)
         maps = interpreter(model, x.detach(), predicted)
         # the warm start: the prediction alone
-        z = threat.start(x)
+        z = replace(base, threat=threat).start(x, generator)
         if warm_steps:
             aim = margin() if goal is None else prediction
             aim = aim if base.terms is None else aim + base.terms
             first = Recipe(aim, threat, step_rule=base.step_size, move=base.move, keep="last")
-            z, logits = _climb(model, x, y, first, goal, warm_steps)
+            z, logits = _climb(model, x, y, first, goal, warm_steps, z)
         if goal is None:
             goal = logits.scatter(1, y[:, None], float("-inf")).argmax(1)
         # prediction and explanation together
@@ -171,15 +175,15 @@ def adv2(
 
 
 def _climb(
-    model: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, goal: Tensor | None, steps: int
+    model: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, goal: Tensor | None, steps: int, z: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Run a recipe, and return the last variable of its threat and the logits there."""
+    """Run a recipe from `z`, and return the last variable of its threat and the logits there."""
     last: list[Step] = []
 
     def watch(step: Step) -> None:
         last[:] = [step]
 
-    ascend(model, x, y, recipe, goal=goal, steps=steps, watch=watch)
+    ascend(model, x, y, recipe, goal=goal, steps=steps, z=z, watch=watch)
     return last[0].z, last[0].logits
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from underfire.ascent import moves
 from underfire.ascent.flows import Flow, roughness
@@ -27,15 +27,31 @@ class Framework:
         step_size: the usual step, in the units of the threat.
         move: how gradients are used.
         terms: what the attack adds to the objective; None is nothing.
+        spread: largest random displacement of a pixel at the start of a flow field, in pixels; 0 is no displacement.
     """
 
     threat: Threat
     step_size: float | Tensor
     move: Move
     terms: Objective | None
+    spread: float = 0.0
+
+    def start(self, x: Tensor, generator: Generator) -> Tensor:
+        """Return the variable of the threat at which the attack on `x` begins."""
+        if not (self.spread and isinstance(self.threat, Flow)):
+            return self.threat.start(x)
+        return self.threat.project(x, replace(self.threat, eps=self.spread).random_start(x, generator))
 
 
-def framework(norm: str, eps: float | Tensor, mask: Tensor | None, threat: Threat | None, flow: float) -> Framework:
+def framework(
+    norm: str,
+    eps: float | Tensor,
+    mask: Tensor | None,
+    threat: Threat | None,
+    flow: float,
+    spread: float = 0.0,
+    move: Move | None = None,
+) -> Framework:
     """Return the underlying attack of a norm, or of a threat that replaces norm, size and mask.
 
     A step is 1/255 for L-infinity, as in the paper, 10/255 for a patch, whose pixels change freely, and a tenth of eps
@@ -47,18 +63,21 @@ def framework(norm: str, eps: float | Tensor, mask: Tensor | None, threat: Threa
         mask: where the image may change.
         threat: the threat itself; None is that of the norm.
         flow: weight of the flow loss.
+        spread: largest random displacement at the start of a flow field, in pixels.
+        move: how the gradients of a flow field are used; None is Adam. Any other threat begins with the plain gradient.
 
     Raises:
-        InputError: the weight is negative. Unsupported: the norm is unknown.
+        InputError: the weight or the spread is negative. Unsupported: the norm is unknown.
     """
-    at_least(0, flow_weight=flow)
+    at_least(0, flow_weight=flow, flow_start=spread)
     if threat is None:
         kinds: dict[str, type[Threat]] = {"flow": Flow, "patch": Patch}
         threat = kinds[norm](eps, mask) if norm in kinds else ball(norm, eps, mask, among=NORMS)
     step_size = _STEPS.get(threat.norm, threat.eps / 10)
     if not isinstance(threat, Flow):
         return Framework(threat, step_size, moves.plain(), None)
-    return Framework(threat, step_size, moves.adam(), objective(lambda step: -flow * roughness(step.z)))
+    smooth = objective(lambda step: -flow * roughness(step.z))
+    return Framework(threat, step_size, moves.adam() if move is None else move, smooth, spread)
 
 
 def encoder_term(interpreter: Interpreter, weight: float) -> Objective | None:

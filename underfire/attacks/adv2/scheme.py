@@ -7,12 +7,17 @@ from typing import Protocol
 
 from torch import Tensor
 
+from underfire.ascent.parts import part, spelling
+from underfire.catalog import Converter, card, converters
 from underfire.validate import at_least, at_least_one
 
 
+@card("part", role="scheme", name="bilevel")
 @dataclass(frozen=True)
 class Bilevel:
-    """The constants of the bilevel scheme; the defaults are those of the authors' code, where nothing else is said.
+    """Move image and map in turn, as the bilevel scheme of ADV² does; these are its constants.
+
+    The defaults are those of the authors' code, where nothing else is said.
 
     Attributes:
         follow: steps on the map, for which the image is constant, before each step on the image.
@@ -40,6 +45,13 @@ class Bilevel:
     def __post_init__(self) -> None:
         at_least(0, follow=self.follow, longest=self.longest, last=self.last, enough=self.enough)
         at_least_one(ahead=self.ahead, reset=self.reset, lengths=self.lengths)
+
+
+converters[Bilevel] = Converter(
+    "the name of a scheme",
+    lambda value: part("scheme", value=value),
+    lambda value: spelling("scheme", value=value),
+)
 
 
 class Unrolled(Protocol):
