@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import underfire as uf
-from benchmarks.quality import NETWORKS
+from benchmarks.networks import NETWORKS
 from benchmarks.timing import Row
 from underfire.transforms.camera import camera
 

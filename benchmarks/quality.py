@@ -17,30 +17,19 @@ import statistics
 import sys
 import tempfile
 import time
-import types
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
 
-import underfire as uf
-from benchmarks.setting import correct, declare_missing_operators, mnist, zoo
+from benchmarks.budgets import LIBRARIES, ORDERS
+from benchmarks.networks import NETWORKS
 from benchmarks.timing import Row
-from underfire.ascent.nearest import Nearest
-from underfire.data import Dataset
 from underfire.measures import perturbation
 from underfire.measures.curves import optimality
-from underfire.model import Classifier
 
-Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
-ORDERS = {"l2": 2.0, "linf": float("inf"), "l1": 1.0, "l0": 0.0}
-#: The number of sizes at which an attack of fixed size is run, between 0 and twice the first.
-ROUNDS = 10
 BOTH = ("carlini_wagner", "fmn", "ddn", "fab", "deepfool", "apgd", "sigma_zero")
 #: The attacks that are compared in L1 and L0 on MNIST.
 SPARSE = ("fmn", "sigma_zero", "apgd", "ead", "ead, abort_early", "alma")
@@ -48,118 +37,20 @@ SPARSE = ("fmn", "sigma_zero", "apgd", "ead", "ead, abort_early", "alma")
 DENSE = ("ddn", "fab", "deepfool")
 
 
-@dataclass(frozen=True)
-class Network:
-    """A network of the benchmark.
+class Size(NamedTuple):
+    """The size of a comparison: independent runs, images in each, and propagations for each image."""
 
-    Attributes:
-        load: loads the classifier.
-        first: the first size at which attacks of fixed size are run, by norm: about the median size that is needed.
-        data: loads the test images; None is those of CIFAR-10.
-    """
-
-    load: Callable[[], Classifier]
-    first: dict[str, float]
-    data: Callable[[], Dataset] | None = None
-
-    def setting(self, n: int, run: int) -> tuple[Classifier, Tensor, Tensor]:
-        """Return the classifier, and the images and labels of a run."""
-        return correct(self.load(), n, first=run * n, images=None if self.data is None else self.data())
+    runs: int
+    images: int
+    propagations: int
 
 
-_BOOPATHY = "interpretability_aware"
-NETWORKS = {
-    "resnet20": Network(partial(zoo, "resnet20_cifar10"), {"l2": 0.5, "linf": 0.01, "l1": 5.0}),
-    "wresnet_adv": Network(partial(zoo, "cifar10_wresnet_adv", _BOOPATHY), {"l2": 0.7, "linf": 0.03, "l1": 12.0}),
-    "mnist_normal": Network(partial(zoo, "mnist_small_normal", _BOOPATHY), {"l2": 1.0, "linf": 0.1, "l1": 8.0}, mnist),
-    "mnist_adv": Network(partial(zoo, "mnist_small_adv", _BOOPATHY), {"l2": 2.0, "linf": 0.3, "l1": 12.0}, mnist),
-    "mnist_trades": Network(partial(zoo, "mnist_small_cnn", "trades"), {"l2": 2.0, "linf": 0.35, "l1": 12.0}, mnist),
-}
-
-
-def bisected(attack: Callable[..., Tensor], norm: str, first: float, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the nearest success of an attack of fixed size, by bisection of the size for every image separately."""
-    nearest = Nearest(x, norm)
-    low, eps = torch.zeros(len(x)), torch.full((len(x),), first)
-    high = 2 * eps
-    for _ in range(ROUNDS):
-        x_adv = attack(model, x, y, norm=norm, eps=eps)
-        with torch.no_grad():
-            success = model(x_adv).argmax(1) != y
-        nearest.update(x_adv, success)
-        low, high = torch.where(success, low, eps), torch.where(success, nearest.size.minimum(high), high)
-        eps = (low + high) / 2
-    return nearest.x_adv
-
-
-def ours(norm: str, budget: int, first: float | None) -> dict[str, Attack]:
-    """Return the attacks of underfire for a norm, with settings that spend the budget.
-
-    Args:
-        first: the first size of attacks of fixed size; None leaves them out.
-    """
-    attacks = {card.name: card for card in uf.cards("attack")}
-    passes = budget // 2 - 1  # steps of one forward and one backward pass; two forward passes before and after them
-    settings: dict[str, dict[str, Any]] = {
-        "fmn": {"steps": passes},
-        "ddn": {"steps": passes},
-        # without aborting early, which would not use most of the budget; the steps of a run were found by experiment
-        "carlini_wagner": {"steps": passes // {"l2": 9, "linf": 22, "l0": 30}.get(norm, 1), "abort_early": False},
-        "ead": {"steps": budget // 3 // 9, "rule": "L1", "abort_early": False},
-        "fab": {"steps": budget // 11 - 1},
-        "sigma_zero": {"steps": passes},
-        "deepfool": {"steps": 50},
-    }
-    found: dict[str, Attack] = {}
-    for name, options in settings.items():
-        if name in attacks and norm in attacks[name].facts.norms:
-            found[name] = partial(attacks[name].function, norm=norm, **options)
-    if norm == "l1":
-        found["ead, abort_early"] = partial(attacks["ead"].function, **settings["ead"] | {"abort_early": True})
-    if first is not None and norm in attacks["apgd"].facts.norms:
-        generator = torch.Generator().manual_seed(torch.initial_seed())
-        steps = budget // 2 // ROUNDS - 2
-        once = partial(attacks["apgd"].function, steps=steps, objective="dlr", keep="success", generator=generator)
-        found["apgd"] = partial(bisected, once, norm, first)
-    return found
-
-
-def theirs(norm: str, budget: int, first: float | None) -> dict[str, Attack]:
-    """Return the attacks of adv_lib for a norm, with settings that spend the budget; see `ours`."""
-    declare_missing_operators()
-    sys.modules.setdefault("visdom", types.ModuleType("visdom"))  # adv_lib imports it for plots
-    from adv_lib import attacks as adv
-    from adv_lib.attacks.auto_pgd import minimal_apgd
-
-    order, passes = ORDERS[norm], budget // 2
-    bounded = {"max_eps": first, "binary_search_steps": ROUNDS, "n_iter": passes // ROUNDS - 2}
-    everywhere: dict[str, Attack] = {
-        "fmn": partial(adv.fmn, norm=order, steps=passes),
-        "pdpgd": partial(adv.pdpgd, norm=order, num_steps=passes),
-    }
-    by_norm: dict[str, dict[str, Attack]] = {
-        "l2": {
-            "ddn": partial(adv.ddn, steps=passes, levels=None),
-            "carlini_wagner": partial(adv.carlini_wagner_l2, binary_search_steps=9, max_iterations=passes // 9),
-            "alma": partial(adv.alma, distance="l2", num_steps=passes, init_lr_distance=1),
-            "deepfool": partial(adv.df, norm=2, steps=50),
-            "superdeepfool": adv.sdf,
-        },
-        "linf": {
-            "carlini_wagner": partial(adv.carlini_wagner_linf, max_iterations=passes // 22),
-            "deepfool": partial(adv.df, norm=order, steps=50),
-        },
-        "l1": {"alma": partial(adv.alma, distance="l1", num_steps=passes, init_lr_distance=0.5)},
-        "l0": {"sigma_zero": partial(adv.sigma_zero, num_steps=passes), "vfga": partial(adv.vfga, targeted=False)},
-    }
-    found = everywhere | by_norm[norm]
-    if first is not None:
-        found["apgd"] = partial(minimal_apgd, norm=order, **bounded)
-        found["fab"] = partial(adv.fab, norm=order, n_iter=budget // 11 - 1)
-    return found
-
-
-LIBRARIES = {"underfire": ours, "adv_lib": theirs}
+#: The sizes of the tables. On CIFAR-10, three runs of 128 images with 2,000 propagations take ResNet-20 more than ten
+#: hours on two cores; this size is a twelfth of that, and the wide network, whose passes cost more, has a quarter of
+#: it. The passes of the small networks for MNIST cost little, and three runs show the spread.
+RESNET20, WRESNET = Size(1, 64, 1000), Size(1, 32, 500)
+MNIST = {"mnist_adv": Size(3, 128, 1000), "mnist_trades": Size(3, 128, 200)}
+MNIST_DENSE = Size(1, 16, 400)
 
 
 @dataclass(frozen=True)
@@ -270,21 +161,18 @@ def quality(
 
 def on_cifar10() -> dict[str, Any]:
     """Compare all attacks on a network that is not robust, and on one that was trained adversarially."""
-    return {"resnet20": quality("resnet20", 3, 128, 2000), "wresnet_adv": quality("wresnet_adv", 3, 128, 500)}
+    return {"resnet20": quality("resnet20", *RESNET20), "wresnet_adv": quality("wresnet_adv", *WRESNET)}
 
 
 def on_mnist() -> dict[str, Any]:
-    """Compare the attacks in L1 and L0 on a network that is not robust, and on two that are."""
-    return {
-        name: quality(name, 3, 128, budget, norms=("l1", "l0"), names=SPARSE)
-        for name, budget in (("mnist_adv", 1000), ("mnist_trades", 200))
-    }
+    """Compare the attacks in L1 and L0 on two networks that are robust."""
+    return {name: quality(name, *size, norms=("l1", "l0"), names=SPARSE) for name, size in MNIST.items()}
 
 
 def dense_on_mnist() -> dict[str, Any]:
     """Compare attacks with many changed pixels in L2 and L-infinity on a network that is not robust, and on two."""
     networks = ("mnist_normal", "mnist_adv", "mnist_trades")
-    return {name: quality(name, 1, 16, 400, norms=("l2", "linf"), names=DENSE) for name in networks}
+    return {name: quality(name, *MNIST_DENSE, norms=("l2", "linf"), names=DENSE) for name in networks}
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
