@@ -9,7 +9,7 @@ import torch
 
 import underfire as uf
 from underfire.audit.ledger import Ledger
-from underfire.audit.reading import map_shifts
+from underfire.audit.map_shifts import map_shifts
 from underfire.audit.run import run
 from underfire.audit.spec import parse_spec
 from underfire.errors import SpecError

@@ -11,7 +11,8 @@ import torch
 
 import underfire as uf
 from underfire.audit import binding
-from underfire.audit.reading import attack_results, map_shifts
+from underfire.audit.map_shifts import map_shifts
+from underfire.audit.reading import attack_results
 from underfire.audit.run import run
 from underfire.audit.schema import MeasureSpec
 from underfire.audit.spec import AuditSpec, parse_spec

@@ -13,7 +13,8 @@ from underfire.audit.comparison import Difference, leading
 from underfire.audit.graph import Cell
 from underfire.audit.kinds import KINDS
 from underfire.audit.ledger import Ledger, write_head
-from underfire.audit.reading import MapShift, largest
+from underfire.audit.map_shifts import MapShift
+from underfire.audit.reading import largest
 from underfire.audit.result import Result
 from underfire.audit.sentences import verdict
 from underfire.audit.spec import parse_spec

@@ -7,7 +7,8 @@ import math
 
 import pytest
 
-from underfire.audit.reading import AttackResult, MapShift
+from underfire.audit.map_shifts import MapShift
+from underfire.audit.reading import AttackResult
 from underfire.audit.standing import Standing
 from underfire.audit.summary import Findings
 from underfire.cli.gates import Gate, exit_code, lines, outcomes

@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 import pytest
 
 from underfire.audit.comparison import Difference
-from underfire.audit.reading import AttackResult, MapShift, RobustAccuracy
+from underfire.audit.map_shifts import MapShift
+from underfire.audit.reading import AttackResult, RobustAccuracy
 from underfire.audit.standing import Bound, Standing, worst_accuracy
 from underfire.audit.summary import Findings
 from underfire.records import Check, Interval

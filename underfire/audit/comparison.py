@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from underfire.audit.aims import aims_at_prediction
-from underfire.audit.reading import MAPS, PLAUSIBLE_IOU, MapShift, Source
+from underfire.audit.map_shifts import MAPS, PLAUSIBLE_IOU, MapShift
+from underfire.audit.reading import Source
 from underfire.measures.statistics import paired_difference, rate
 from underfire.records import Interval
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from underfire.audit.reading import AttackResult, MapShift, RobustAccuracy
+from underfire.audit.map_shifts import MapShift
+from underfire.audit.reading import AttackResult, RobustAccuracy
 from underfire.audit.schema import GateSpec
 from underfire.audit.sizes import norm, size
 from underfire.audit.standing import Standing

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from underfire.audit.aims import MAP_CHANGED, QUADRANTS, aim_of, aims_at
-from underfire.audit.reading import PLAUSIBLE_IOU, Source
+from underfire.audit.map_shifts import PLAUSIBLE_IOU
+from underfire.audit.reading import Source
 from underfire.measures.statistics import clopper_pearson
 from underfire.records import Interval
 
@@ -17,9 +18,10 @@ class Quadrants:
     """The quadrants into which one attack at one size moves the samples, for the maps of one interpreter.
 
     A prediction has changed if it is not that of the clean image, and a map if its IoU with the clean map is below
-    `underfire.audit.reading.PLAUSIBLE_IOU`. The samples are those that are classified correctly before the attack, with
-    a perturbation within the limits of the attack, and with maps that are not constant. With several seeds, a sample
-    counts in the quadrant that the attack aims at if any seed reaches it, and otherwise in that of the first seed.
+    `underfire.audit.map_shifts.PLAUSIBLE_IOU`. The samples are those that are classified correctly before the attack,
+    with a perturbation within the limits of the attack, and with maps that are not constant. With several seeds, a
+    sample counts in the quadrant that the attack aims at if any seed reaches it, and otherwise in that of the first
+    seed.
 
     Attributes:
         label: the label of the attack.

@@ -8,7 +8,8 @@ import numpy as np
 
 from underfire.audit.blank_maps import BlankMaps, say_blank
 from underfire.audit.comparison import Difference, leading
-from underfire.audit.reading import PLAUSIBLE_IOU, MapShift, RobustAccuracy
+from underfire.audit.map_shifts import PLAUSIBLE_IOU, MapShift
+from underfire.audit.reading import RobustAccuracy
 from underfire.audit.sizes import threat
 from underfire.audit.standing import Bound, Standing, worst_accuracy
 from underfire.records import Check, Interval

@@ -15,16 +15,15 @@ from underfire.audit.credibility import Refusal, answers, checks, rivals
 from underfire.audit.detection import Detection, detections
 from underfire.audit.gaps import Gap, gaps
 from underfire.audit.gates import GateResult, judge
+from underfire.audit.map_shifts import MapShift, map_shifts
 from underfire.audit.methods import FALSE_POSITIVES
 from underfire.audit.quadrants import Quadrants, quadrants
 from underfire.audit.reading import (
     AttackResult,
-    MapShift,
     RobustAccuracy,
     Source,
     attack_results,
     clean_accuracy,
-    map_shifts,
     robust_accuracies,
 )
 from underfire.audit.schema import AuditSpec

@@ -10,7 +10,7 @@ from rich.table import Table
 from underfire.cli.shared import OUT
 
 if TYPE_CHECKING:
-    from underfire.audit.reading import MapShift
+    from underfire.audit.map_shifts import MapShift
     from underfire.audit.summary import Findings
     from underfire.records import Interval
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from underfire.audit.comparison import PAIRS, Difference
-from underfire.audit.reading import PLAUSIBLE_IOU, MapShift, RobustAccuracy
+from underfire.audit.map_shifts import PLAUSIBLE_IOU, MapShift
+from underfire.audit.reading import RobustAccuracy
 from underfire.audit.standing import Standing, accuracy_tone
 from underfire.audit.summary import Findings
 from underfire.records import Interval

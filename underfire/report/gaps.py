@@ -12,7 +12,8 @@ from underfire.audit import gap_words
 from underfire.audit.binding import BOUND, CHANGE
 from underfire.audit.comparison import PAIRS
 from underfire.audit.gaps import Gap
-from underfire.audit.reading import MapShift, Measured, largest
+from underfire.audit.map_shifts import MapShift
+from underfire.audit.reading import Measured, largest
 from underfire.audit.standing import Standing
 from underfire.audit.summary import Findings
 from underfire.audit.transfer import Transfer

@@ -15,7 +15,8 @@ from underfire import __version__
 from underfire.audit.aims import QUADRANTS, aims_at_prediction
 from underfire.audit.detection import Detection
 from underfire.audit.gap_words import place
-from underfire.audit.reading import PLAUSIBLE_IOU, AttackResult, MapShift, Measured, largest
+from underfire.audit.map_shifts import PLAUSIBLE_IOU, MapShift
+from underfire.audit.reading import AttackResult, Measured, largest
 from underfire.audit.summary import Findings
 from underfire.audit.summary import findings as read
 from underfire.files import atomic_write
