@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from underfire.errors import DataError, InputError
 from underfire.measures.detection import auroc, detection_rate, threshold
+from underfire.measures.statistics import clopper_pearson
 
 
 def test_a_threshold_is_an_order_statistic_with_its_exact_interval():
@@ -43,7 +44,10 @@ def test_auroc_is_that_of_scikit_learn_and_its_interval_has_its_confidence():
 def test_edges_of_auroc():
     perfect = auroc([0, 1, 2], [3, 4, 5, 6])
     assert perfect.value == 1 and perfect.high == 1 and perfect.low == pytest.approx(0.025 ** (1 / 3))
-    assert auroc([3, 4], [1, 2]).value == 0 and auroc([1, 1], [1, 1]).value == 0.5
+    assert auroc([3, 4], [1, 2]).value == 0
+    equal = auroc([1] * 10, [1] * 12)  # no pair says anything, and few pairs leave much open
+    few = clopper_pearson(5, 10)
+    assert (equal.value, equal.low, equal.high) == (0.5, few.low, few.high)
     assert np.isnan(auroc([1.0], []).value)
 
 

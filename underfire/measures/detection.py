@@ -73,9 +73,9 @@ def auroc(clean: Tensor | ArrayLike, attacked: Tensor | ArrayLike, confidence: f
     """Return the area under the ROC curve, the positive class being attacked inputs, with DeLong's interval.
 
     It is the probability that an attacked input scores higher than a clean one; ties count half. The interval is that
-    of the logit of the area, so that it stays inside [0, 1]. If all pairs are ordered alike, the variance is zero, and
-    the interval is that of as many successes as the smaller of the two sets has inputs. `n` counts both sets; without
-    an input in one of them, the area is nan.
+    of the logit of the area, so that it stays inside [0, 1]. If all pairs are ordered alike or all scores are equal,
+    the estimated variance is zero, and the interval is that of the same share of the smaller of the two sets. `n`
+    counts both sets; without an input in one of them, the area is nan.
 
     Raises:
         DataError: a score is not finite.
@@ -96,10 +96,11 @@ def auroc(clean: Tensor | ArrayLike, attacked: Tensor | ArrayLike, confidence: f
     below = 1 - (joint[m:] - rankdata(negative)) / m
     area = float(above.mean())
     fewer = min(m, n)
-    if area in (0.0, 1.0) or fewer < 2:
+    variance = above.var(ddof=1) / m + below.var(ddof=1) / n if fewer > 1 else 0.0
+    if area in (0.0, 1.0) or variance == 0:
         bound = clopper_pearson(round(area * fewer), fewer, confidence)
-        return Interval(area, bound.low, bound.high, m + n)
-    error = np.sqrt(above.var(ddof=1) / m + below.var(ddof=1) / n) / (area * (1 - area))
+        return Interval(area, min(area, bound.low), max(area, bound.high), m + n)
+    error = np.sqrt(variance) / (area * (1 - area))
     low, high = expit(logit(area) + np.array([1, -1]) * ndtri(tail) * error)
     return Interval(area, float(low), float(high), m + n)
 
