@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from underfire.catalog import AttackFacts, DetectorFacts, InterpreterFacts, callers, number
 from underfire.domains import domain_of
-from underfire.errors import DataError
+from underfire.errors import DataError, InputError, shown, with_article
 from underfire.model import Classifier, as_classifier, model_errors, session
 from underfire.records import Batch
 from underfire.validate import check_goal, check_labels
@@ -40,6 +40,7 @@ def call_attack(method: Callable[..., Any], facts: AttackFacts, bound: inspect.B
     with torch.inference_mode(False), torch.enable_grad(), _running(model, bound, detach=True):
         x, y, goal = given["x"], given["y"], given.get("goal")
         check_labels(x, y, goal)
+        _check_interpreter(bound)
         if goal is not None and "kept" not in facts.goals:
             check_goal(y, goal)
         result = method(*bound.args, **bound.kwargs)
@@ -73,9 +74,12 @@ def call_fit(method: Callable[..., Any], _: InterpreterFacts, bound: inspect.Bou
     """
     given = bound.arguments
     model = given["model"] = as_classifier(given["model"])
-    for batch in (given.get("clean"), given.get("attacked")):
+    for name in ("clean", "attacked"):
+        batch = given.get(name)
         if isinstance(batch, Batch):
             model.domain.check(batch.x)
+        elif (name == "clean" and name in given) or batch is not None:
+            raise DataError(f"{name} must be a Batch, such as data[:64], got {with_article(type(batch).__name__)}")
     with torch.inference_mode(False), torch.enable_grad():
         return method(*bound.args, **bound.kwargs)
 
@@ -92,6 +96,18 @@ def call_score(method: Callable[..., Any], _: DetectorFacts, bound: inspect.Boun
 
 
 callers |= {"attack": call_attack, "interpreter": call_interpreter, "fit": call_fit, "score": call_score}
+
+
+def _check_interpreter(bound: inspect.BoundArguments) -> None:
+    """Raise InputError if the interpreter that an attack is aimed at cannot be called."""
+    found, parameter = bound.arguments.get("interpreter"), bound.signature.parameters.get("interpreter")
+    if parameter is None or callable(found) or found is parameter.default:
+        return
+    if found is not None or parameter.default is parameter.empty:
+        raise InputError(
+            "interpreter must be a function (model, x, y) -> map, such as underfire.interpreters.grad_cam, got "
+            f"{shown(found)}"
+        )
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def test_a_score_without_a_gradient_is_refused():
         evade(Blind(), 0.5)(step(rand(2, 3, 4, 4).requires_grad_()))
 
 
-@pytest.mark.parametrize(("threshold", "slack"), [(float("nan"), 0.0), (0.5, -1.0)])
+@pytest.mark.parametrize(("threshold", "slack"), [(float("nan"), 0.0), ("0.5", 0.0), (0.5, -1.0)])
 def test_bad_numbers(threshold, slack):
-    with pytest.raises(InputError, match="evade"):
+    with pytest.raises(InputError, match="evade|number"):
         evade(Brightness(), threshold, slack=slack)

@@ -81,6 +81,9 @@ def test_a_picture_is_a_file_or_an_array(tmp_path: Path) -> None:
         assert maps.shape == (3, 1, 6, 8) and torch.equal(maps[2, 0], arrow)
     with pytest.raises(InputError, match=r"\(3, 6, 8\)"):
         picture(rand(3, 6, 8))
+    for wrong in (None, [[1, 2], [3]], [["a"]]):
+        with pytest.raises(InputError, match="an array"):
+            picture(wrong)
     with pytest.raises(DataError, match="no image file"):
         picture(str(tmp_path / "none.png"))
     other = Clean(rand(3, 1, 3, 4), here.predicted, here.goal)

@@ -6,7 +6,7 @@ import torch
 import underfire as uf
 from tests.networks import build_network, rand
 from underfire.detectors import EnsembleInterpretation
-from underfire.errors import InputError
+from underfire.errors import DataError, InputError
 from underfire.measures.maps import map_l1
 
 
@@ -53,6 +53,18 @@ def test_functions_cannot_be_saved(tmp_path):
     detector = EnsembleInterpretation(interpreters=(red, green)).fit(build_network(), batch())
     with pytest.raises(InputError, match="function"):
         detector.save(tmp_path / "file")
+
+
+@pytest.mark.parametrize("wrong", ["gradient", 5, ("gradient", 5), (["gradient"], ["grad_cam"])])
+def test_interpreters_are_a_list_of_names_and_functions(wrong):
+    with pytest.raises(InputError):
+        EnsembleInterpretation(interpreters=wrong)
+
+
+@pytest.mark.parametrize("clean", [batch().x, None, [1]])
+def test_a_detector_learns_from_a_batch(clean):
+    with pytest.raises(DataError, match="Batch"):
+        EnsembleInterpretation().fit(build_network(), clean)
 
 
 @pytest.mark.parametrize("wrong", [(), ("gradient",), ("grad_camm",), ("prototypes",)])

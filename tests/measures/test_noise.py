@@ -51,3 +51,6 @@ def test_bad_input():
         noise_level(model, x, y, 0.3, largest=0.05, kind="uniform")
     with pytest.raises(Unsupported, match="kind"):
         noisy(x, 0.1, "pink")
+    for scale in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="scale"):
+            noisy(x, scale)

@@ -126,6 +126,9 @@ def test_an_unknown_squeezer_is_refused(name):
 
 
 def test_lists_of_squeezers_must_make_sense():
+    for wrong in (5, (5,), None, ["median_2", 3]):
+        with pytest.raises(InputError, match="names"):
+            squeezers(wrong)
     for names in ([], ["median_2", "median_2"]):
         with pytest.raises(InputError, match="none twice"):
             squeezers(names)

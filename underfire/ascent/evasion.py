@@ -11,6 +11,7 @@ from torch import Tensor
 from underfire.ascent.objectives import Objective, objective
 from underfire.ascent.step import Step
 from underfire.errors import InputError, Unsupported
+from underfire.validate import check_number
 
 
 class Scores(Protocol):
@@ -36,6 +37,7 @@ def evade(detector: Scores, threshold: float, *, slack: float = 0.0) -> Objectiv
 
     Source: Zhang et al., Interpretable Deep Learning under Fire, USENIX Security 2020, section 4.5, for any detector.
     """
+    check_number(threshold=threshold, slack=slack)
     if not math.isfinite(threshold) or not slack >= 0:
         raise InputError(f"evade needs a finite threshold and a slack of at least 0, got {threshold} and {slack}")
 

@@ -53,8 +53,8 @@ def evolve(
         perturbation, and with directions whose standard deviation stays as it is.
     """
     at_least_one(samples=samples, chunk=chunk)
-    if sigma <= 0:
-        raise InputError(f"sigma must be > 0, got {sigma}")
+    if not 0 < sigma < float("inf"):
+        raise InputError(f"sigma must be > 0 and finite, got {sigma}")
     threat = ball(norm, eps, among=("linf", "l2")).in_domain(domain_of(model))
     threat.check(x)
     with explained_answers(model, interpreter) as answer:

@@ -20,8 +20,9 @@ import torch
 from torch import Generator, Tensor
 
 from underfire.errors import InputError
+from underfire.errors import shown as worded
 from underfire.measures.maps import informative, resize
-from underfire.validate import check_choice
+from underfire.validate import check_choice, check_number
 
 Shape = Literal["any", "rectangle", "circle"]
 
@@ -69,6 +70,7 @@ def random_patch(shape: Shape = "any", smallest: float = 0.05, largest: float = 
         InputError: the shares are not in (0, 1), or the first is larger. Unsupported: the shape is unknown.
     """
     check_choice(("any", "rectangle", "circle"), shape=shape)
+    check_number(smallest=smallest, largest=largest)
     if not 0 < smallest <= largest < 1:
         raise InputError(f"0 < smallest <= largest < 1 must hold for a random patch, got {smallest} and {largest}")
 
@@ -135,7 +137,10 @@ def picture(file: str | Path | Any) -> TargetMap:
 
         shown = read_image(file, mode="L")[0]
     else:
-        shown = torch.as_tensor(file)
+        try:
+            shown = torch.as_tensor(file)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"a picture must be an image file or an array [h, w], got {worded(file)}") from None
         if shown.dim() != 2:
             raise InputError(f"a picture must be an image file or an array [h, w], got {tuple(shown.shape)}")
     return TargetMap(lambda clean, generator: shown.to(clean.maps).expand(len(clean.maps), 1, -1, -1))

@@ -55,8 +55,8 @@ def nes(
         OracleError: the model failed; the error's `found` holds the best images so far.
     """
     at_least_one(samples=samples)
-    if sigma <= 0:
-        raise InputError(f"sigma must be > 0, got {sigma}")
+    if not 0 < sigma < float("inf"):
+        raise InputError(f"sigma must be > 0 and finite, got {sigma}")
     return ascend_from_scores(
         model,
         x,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import combinations
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from underfire.catalog import InterpreterFacts, card, facts_of, find
+from underfire.attribution.named import named_interpreters
+from underfire.catalog import card
 from underfire.detectors.detector import Detector, in_chunks
 from underfire.errors import InputError, Unsupported
 from underfire.measures.maps import normalise, resize
@@ -42,10 +43,9 @@ class EnsembleInterpretation(Detector):
     least: ClassVar[int] = 2
 
     def __init__(self, *, interpreters: tuple[str | Callable[..., Tensor], ...] = ("gradient", "grad_cam")) -> None:
-        self.interpreters = interpreters
+        self.interpreters, self._methods = interpreters, named_interpreters(interpreters)
         if len(interpreters) < 2 or len(set(interpreters)) < len(interpreters):
             raise InputError(f"an ensemble needs two or more different interpreters, got {interpreters!r:.200}")
-        self._methods = [_method(entry) for entry in interpreters]
 
     def maps(self, model: Classifier, x: Tensor, y: Tensor) -> list[Tensor]:
         """Return the maps of class `y` of all interpreters on one grid, min-max normalised, `[B, 1, h, w]` each."""
@@ -67,13 +67,3 @@ class EnsembleInterpretation(Detector):
 
     def _score(self, model: Classifier, x: Tensor, logits: Tensor, learned: dict[str, Tensor]) -> Tensor:
         return ((self._distances(model, x, logits) - learned["mean"]) / learned["std"]).mean(1)
-
-
-def _method(entry: str | Callable[..., Tensor]) -> Callable[..., Any]:
-    """Return the interpreter of a name, or the function that is given."""
-    if not isinstance(entry, str):
-        return entry
-    method = find("interpreter", entry)
-    if facts_of(method, InterpreterFacts()).gives != "map":
-        raise InputError(f"{entry} gives {method.facts.gives}, and an ensemble compares maps")
-    return method.with_options()

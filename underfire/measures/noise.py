@@ -29,8 +29,13 @@ def noisy(x: Tensor, scale: float, kind: Kind = "normal", generator: Generator |
         scale: standard deviation of normal noise, or the largest value, either way, of uniform noise.
         kind: the distribution.
         generator: the source of the noise.
+
+    Raises:
+        InputError: the scale is negative or not finite. Unsupported: the distribution is unknown.
     """
     check_choice(("normal", "uniform"), kind=kind)
+    if not 0 <= scale < float("inf"):
+        raise InputError(f"the scale of noise must be at least 0 and finite, got {scale}")
     generator = default_generator(generator, x.device)
     draw = torch.randn if kind == "normal" else torch.rand
     noise = draw(x.shape, generator=generator, dtype=x.dtype, device=x.device)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from underfire.errors import InputError
+from underfire.errors import InputError, shown
 from underfire.records import Interval
 
 if TYPE_CHECKING:
@@ -25,10 +25,13 @@ def checked_level(confidence: float) -> float:
 
 
 def as_vector(values: Tensor | ArrayLike) -> NDArray[np.float64]:
-    """Return numbers `[n]` as float64, or raise InputError if they have another shape."""
+    """Return numbers `[n]` as float64, or raise InputError if they are none or have another shape."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().double().numpy()
-    vector = np.asarray(values, dtype=np.float64)
+    try:
+        vector = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"statistics need a list of numbers [n], got {shown(values)}") from None
     if vector.ndim != 1:
         raise InputError(f"statistics need a list of numbers [n], got the shape {vector.shape}")
     return vector

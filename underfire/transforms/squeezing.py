@@ -75,6 +75,8 @@ def squeezers(names: str | Sequence[str]) -> dict[str, Squeezer]:
     Raises:
         InputError: there is no such squeezer, none is given, or one is given twice.
     """
+    if not isinstance(names, (str, list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"squeezers must be names, such as ('bit_depth_5', 'median_2'), got {shown(names)}")
     listed = [names] if isinstance(names, str) else list(names)
     listed = list(JOINT[listed[0]]) if len(listed) == 1 and listed[0] in JOINT else listed
     if not listed or len(set(listed)) < len(listed):

@@ -110,5 +110,13 @@ def test_bad_options(s):
         squeezing(s, scheme="code", squeezers=("bit_depth_5",))
     with pytest.raises(Unsupported, match="scheme"):
         squeezing(s, scheme="bdpa")
-    with pytest.raises(InputError, match="at least one"):
-        uf.attacks.adv2_ensemble(s.model, s.x, s.y, interpreters=())
+    with pytest.raises(InputError, match="number"):
+        squeezing(s, thresholds=["a", 0.1, 0.2])
+    for wrong, error, words in (
+        ((), InputError, "at least one"),
+        ("gradient", InputError, "list"),
+        (("gradient", 3), InputError, "3"),
+        (("gradient", "mask"), Unsupported, "mask"),
+    ):
+        with pytest.raises(error, match=words):
+            uf.attacks.adv2_ensemble(s.model, s.x, s.y, interpreters=wrong)

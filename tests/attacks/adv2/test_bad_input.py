@@ -10,6 +10,7 @@ import torch
 import underfire as uf
 from tests.attacks.adv2.conftest import Case
 from tests.networks import rand
+from underfire.attacks.adv2.scheme import Bilevel
 from underfire.errors import InputError, NotFitted, UnderfireError, Unsupported
 
 cam = uf.interpreters.cam
@@ -33,6 +34,12 @@ HOLED = rand(6, 1, 6, 6).masked_fill(torch.eye(6).bool(), float("nan"))
         ({"interpreter": uf.find("interpreter", "rts")}, NotFitted, ["fit"]),
         ({"norm": "patch", "eps": 0.1, "mask": torch.ones(12, 12)}, InputError, ["covers 1 ", "eps"]),
         ({"norm": "l0"}, Unsupported, ["'l0'", "linf", "patch"]),
+        ({"interpreter": "cam"}, InputError, ["function", "'cam'"]),
+        ({"interpreter": None}, InputError, ["function", "None"]),
+        ({"confidence": float("nan")}, InputError, ["[0, 1]", "nan"]),
+        ({"confidence": 95.0}, InputError, ["[0, 1]", "95"]),
+        ({"tau": -1.0}, InputError, ["tau", "-1"]),
+        ({"scheme": {"follow": 8}}, InputError, ["Bilevel", "follow"]),
     ],
 )
 def test_one_line_says_what_is_wrong(
@@ -42,6 +49,13 @@ def test_one_line_says_what_is_wrong(
         uf.attacks.adv2(small.model, small.x, small.y, **{"interpreter": cam, "steps": 1, "warm_steps": 1, **options})
     assert "\n" not in str(caught.value)
     assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_the_constants_of_the_scheme_are_numbers() -> None:
+    constants: list[dict[str, Any]] = [{"follow": "4"}, {"ahead": 0}, {"longest": None}]
+    for wrong in constants:
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            Bilevel(**wrong)
 
 
 def test_a_goal_that_is_the_label_is_kept_only_when_asked(small: Case) -> None:

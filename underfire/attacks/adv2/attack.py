@@ -24,9 +24,9 @@ from underfire.attacks.adv2.scheme import Bilevel
 from underfire.attacks.adv2.weights import Weights, weight_schedule
 from underfire.catalog import Card, card
 from underfire.domains import check_inputs, domain_of
-from underfire.errors import InputError
+from underfire.errors import InputError, shown
 from underfire.hooks import frozen
-from underfire.validate import check_classes, check_goal, default_generator
+from underfire.validate import at_least, check_classes, check_goal, default_generator
 
 
 @card(
@@ -114,11 +114,16 @@ def adv2(
             derivative is taken exactly, and no smoothing otherwise; 0 never smooths.
         pool: side of the squares, in pixels of the map, over which both maps are averaged before they are compared.
         scheme: constants of the loop that attacks an interpreter that optimises its map, such as MASK (see
-            `attacks.adv2.bilevel`); None is those of the authors.
+            `attacks.adv2.scheme`); None is those of the authors.
     """
     domain_of(model).require_images("adv2")
     if steps < 1 or warm_steps < 0:
         raise InputError(f"steps must be at least 1 and warm_steps at least 0, got {steps} and {warm_steps}")
+    at_least(0, tau=0 if tau is None else tau)
+    if not 0 <= confidence <= 1:
+        raise InputError(f"confidence is a probability in [0, 1], got {confidence}")
+    if not isinstance(scheme, Bilevel | None):
+        raise InputError(f"scheme must be a Bilevel, such as Bilevel(follow=8), got {shown(scheme)}")
     check_inputs(model, x, y, goal)
     if goal is not None and not keep_class:
         check_goal(y, goal)

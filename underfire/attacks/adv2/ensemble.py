@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import reduce
 from operator import add
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -13,9 +12,10 @@ from torch import Generator, Tensor, nn
 from underfire.ascent.objectives import keep_map
 from underfire.attacks.adv2.attack import adv2
 from underfire.attacks.adv2.weights import Weights, weight_schedule
-from underfire.catalog import card, find
+from underfire.attribution.named import named_interpreters
+from underfire.catalog import card, card_behind
 from underfire.domains import domain_of
-from underfire.errors import InputError
+from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen
 
 
@@ -56,12 +56,17 @@ def adv2_ensemble(
         tau: width of the smoothing of ReLU's derivative, as for `adv2`; None follows from the first interpreter.
 
     Raises:
-        InputError: there is no interpreter, or one is unknown. Unsupported: one is not differentiable.
+        InputError: there is no interpreter, or one is unknown. Unsupported: one is not differentiable; the first may be
+            an optimisation, such as MASK.
     """
     domain_of(model).require_images("adv2_ensemble")
-    if not interpreters:
+    methods = named_interpreters(interpreters)
+    if not methods:
         raise InputError("adv2_ensemble needs at least one interpreter")
-    methods: list[Any] = [find("interpreter", m).with_options() if isinstance(m, str) else m for m in interpreters]
+    for method in methods[1:]:
+        known = card_behind(method)
+        if known is not None and not known.facts.differentiable:
+            raise Unsupported(f"{known.name} is not differentiable, so adv2_ensemble cannot attack it beside another")
     also = None
     if len(methods) > 1 and len(x):
         with frozen(model), torch.no_grad():

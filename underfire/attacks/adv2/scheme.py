@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from underfire.ascent.parts import part, spelling
 from underfire.catalog import Converter, card, converters
-from underfire.validate import at_least, at_least_one
+from underfire.validate import at_least, at_least_one, check_number
 
 
 @card("part", role="scheme", name="bilevel")
@@ -43,6 +43,7 @@ class Bilevel:
     enough: float = 1e-4
 
     def __post_init__(self) -> None:
+        check_number(**{name: value for name, value in asdict(self).items() if name != "fade"})
         at_least(0, follow=self.follow, longest=self.longest, last=self.last, enough=self.enough)
         at_least_one(ahead=self.ahead, reset=self.reset, lengths=self.lengths)
 

@@ -19,7 +19,7 @@ from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen
 from underfire.transforms.squeezing import Squeezer, bit_depth
 from underfire.transforms.squeezing import squeezers as named
-from underfire.validate import at_least, check_choice, check_classes, per_sample
+from underfire.validate import at_least, check_choice, check_classes, check_number, per_sample
 
 Scheme = Literal["paper", "code", "bpda"]
 CODE: dict[str, tuple[float, float]] = {
@@ -136,7 +136,8 @@ def _limits(scheme: str, names: list[str], thresholds: float | tuple[float, ...]
         if unknown:
             raise Unsupported(f"the authors' code has no threshold for {unknown[0]}; give thresholds, one a squeezer")
         return {name: CODE[name][1] if scheme == "code" else 0.0 for name in names}
-    listed = thresholds if isinstance(thresholds, tuple) else (thresholds,) * len(names)
+    listed = tuple(thresholds) if isinstance(thresholds, (tuple, list)) else (thresholds,) * len(names)
+    check_number(**{f"thresholds[{i}]": limit for i, limit in enumerate(listed)})
     if len(listed) != len(names) or not all(0 <= limit < 2 for limit in listed):
         raise InputError(f"thresholds must be one number in [0, 2) for each of {len(names)} squeezers, got {listed}")
     return dict(zip(names, listed, strict=True))
