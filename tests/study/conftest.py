@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from underfire import figures
+from underfire.study.attacked import CHOICES
 from underfire.study.design import Item, Study, choices_of, picture_name
 from underfire.study.store import AnswerStore
 
@@ -53,6 +54,28 @@ def made(tmp_path: Path) -> Callable[..., Study]:
             image = torch.rand(3, 8, 8, generator=draw)
             figures.save(image, study.folder / picture_name(i, "image"), at_least=64)
             figures.save(figures.heatmap(image[:1], image), study.folder / picture_name(i, "map"), at_least=64)
+        study.write(study.folder)
+        return study
+
+    return make
+
+
+@pytest.fixture
+def made_noticing(tmp_path: Path) -> Callable[..., Study]:
+    """Makes a study of noticing, of the maps alone, whose maps differ from the clean ones as told by condition."""
+
+    def make(ious: dict[str, float], n: int = 30, practice: int = 3) -> Study:
+        about = {"model": "toy", "interpreter": "gradient", "options": {}, "data": "nowhere", "eps": 0.1}
+        items = tuple(
+            Item(f"image {i}", 0, 0, 0.9, name, f"class {i}", iou)
+            for i in range(n + practice)
+            for name, iou in ious.items()
+        )
+        study = Study(tmp_path / "study", about, 0, CHOICES, items, practice, noticing=True, with_image=False)
+        (study.folder / "pictures").mkdir(parents=True)
+        for i in range(len(items)):
+            grey = torch.full((1, 2, 2), i / len(items))
+            figures.save(grey, study.folder / picture_name(i, "map"), at_least=4)
         study.write(study.folder)
         return study
 

@@ -129,6 +129,26 @@ def test_a_whole_study_by_keyboard(
     assert [results.why_excluded(a) for a in answers] == [""] * 6
 
 
+def test_a_study_of_noticing_shows_the_map_and_the_class(
+    made_noticing: Callable[..., Any], serve: Callable[..., Any], visit: Callable[..., Any]
+) -> None:
+    server = serve(made_noticing({"clean": 1.0, "pgd": 0.3, "adv2": 0.8}, n=3, practice=1))
+    study, page = server.study, visit(server.url)
+    join(page, "Ada")
+    for number, trial in enumerate(study.plan(0)):
+        if trial.before:
+            go_on(page)
+        assert wait_for_images(page, "Practice" if trial.practice else f"Image {number} of 3") == 1
+        page.get_by_text(f"The program says: {study.items[trial.item].shown_class}", exact=True).wait_for()
+        page.keyboard.press("1")
+        if trial.practice:
+            attacked = study.items[trial.item].condition != "clean"
+            told = "Yes, the right answer is: attacked" if attacked else "No, the right answer is: not attacked"
+            page.get_by_text(told).wait_for()
+    page.get_by_role("heading", name="Thank you").wait_for()
+    assert [a.answer for a in server.store.answers()] == [1] * 4
+
+
 def test_it_goes_on_where_it_stopped(
     made: Callable[..., Any], serve: Callable[..., Any], visit: Callable[..., Any]
 ) -> None:

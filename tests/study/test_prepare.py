@@ -143,7 +143,9 @@ def test_image_files_have_no_labels(
     code, _, said = study(*ask, "--out", "b")
     assert code == 0, said
     assert {item.label for item in read_study(Path("b")).items} == {None}
-    monkeypatch.setattr("underfire.cli.study._StudyImages.batches", None)  # the fault is said before any image is read
+    monkeypatch.setattr(
+        "underfire.cli.study_images.StudyImages.batches", None
+    )  # the fault is said before any image is read
     code, _, said = study(*ask, "--mistakes", "0.5", "--out", "c")
     assert code == 2 and "--mistakes needs labels" in said and not Path("c").exists()
 

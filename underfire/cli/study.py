@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,14 +12,16 @@ from underfire.cli import shared
 from underfire.cli.flags import MOST, BatchSize, Device, Force, Images, Json, Model, Output, Quiet, Seed, Settings, Size
 from underfire.cli.group import Group
 from underfire.cli.shared import ERR, OUT, atomic_write_all, print_json
+from underfire.cli.study_images import StudyImages
 from underfire.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
-    from underfire.cli.images import ImageInput
-    from underfire.model import Classifier
-    from underfire.records import Batch, Interval
-    from underfire.study.results import Difference, StudyResults
+    from underfire.audit.schema import InterpreterSpec
+    from underfire.study.design import Study
+    from underfire.study.noticing import NoticingResults
+    from underfire.study.results import StudyResults
 
+_CLASSES = 10
 _POOL = 5  # without --from, the images are chosen from this multiple of their number
 
 verbs = typer.Typer(
@@ -42,7 +44,7 @@ def prepare(
         int, typer.Option("--n", max=MOST, help="Images that count; half of them are shown with explanations.")
     ] = 40,
     practice: Annotated[int, typer.Option(max=MOST, help="Further images for practice, half before each part.")] = 8,
-    classes: Annotated[int, typer.Option(help="The most classes that an annotator chooses from, 2 to 10.")] = 10,
+    classes: Annotated[int, typer.Option(help="The most classes that an annotator chooses from, 2 to 10.")] = _CLASSES,
     mistakes: Annotated[
         float | None, typer.Option(help="Share of images that the model gets wrong; default: not controlled.")
     ] = None,
@@ -50,6 +52,13 @@ def prepare(
         int | None,
         typer.Option("--from", min=4, max=MOST, help="Images to choose from; default: 5 times as many as needed."),
     ] = None,
+    noticing: Annotated[
+        float | None,
+        typer.Option(help="Ask instead whether an input is attacked, by PGD or ADV² of this size in L-infinity."),
+    ] = None,
+    with_image: Annotated[
+        bool, typer.Option("--with-image", help="With --noticing, show the input too, and not its map alone.")
+    ] = False,
     size: Size = None,
     batch_size: BatchSize = 16,
     seed: Seed = 0,
@@ -60,19 +69,33 @@ def prepare(
     """Choose images, explain the model's predictions, and write a study to serve."""
     from underfire.cli import options
     from underfire.study import prepare as parts
+    from underfire.study.attacked import CHOICES
+    from underfire.study.design import Study
 
     entry = options.interpreter(interpreter, tuple(settings or ()))
-    parts.check_numbers(n, practice, classes, mistakes)
+    if noticing is not None:
+        _check_noticing(n, practice, classes, mistakes)
+    elif with_image:
+        raise InputError("--with-image needs --noticing; other studies show the image always")
+    else:
+        parts.check_numbers(n, practice, classes, mistakes)
     _check_folder(out, force)
-    source = _StudyImages(images, shared.open_model(model, output, device), size, batch_size, seed, quiet)
+    source = StudyImages(images, shared.open_model(model, output, device), size, batch_size, seed, quiet)
     source.draw(pool, _POOL * (n + practice))
     if mistakes is not None and not source.labelled:
         raise InputError("--mistakes needs labels, which image files do not have; use a data URI, as in folder:PATH")
+    about = {"model": model, "interpreter": interpreter, "options": dict(entry.options), "data": images}
+    if noticing is not None:
+        study = Study(out, {**about, "eps": noticing}, seed, CHOICES, (), practice, True, with_image)
+        _write_noticing(source, entry, noticing, study, n, force=force)
+        if not quiet:
+            ERR.print(f"{n} images and {practice} for practice, each clean, under PGD and under ADV²")
+            ERR.print(f"Next: underfire study serve {out}")
+        return
     explain = source.explainer(entry)
     # classify the images, and choose those of the study
     items = parts.predict_items(source.model, source.batches("classifying"), labelled=source.labelled)
     places = parts.choose_items(items, n=n, practice=practice, classes=classes, mistakes=mistakes, seed=seed)
-    about = {"model": model, "interpreter": interpreter, "options": dict(entry.options), "data": images}
     chosen = [items[i] for i in places]
     # explain them, and write the study
     study = parts.make_study(chosen, source.model, folder=out, about=about, seed=seed, practice=practice)
@@ -144,17 +167,20 @@ def report(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Report information transfer rate and trust, without and with explanations, as a table, JSON and a page."""
+    """Report what a study found, as a table, JSON and a page."""
+    from underfire.cli import study_tables
+    from underfire.study import noticing, results
     from underfire.study.design import read_study
     from underfire.study.page import render
-    from underfire.study.results import evaluate
     from underfire.study.store import FILE, AnswerStore
 
     study = read_study(folder)
     if not (folder / FILE).exists():
         raise InputError(f"the study has no answers yet; serve it with: underfire study serve {folder}")
     store = AnswerStore(folder)
+    found: StudyResults | NoticingResults
     try:
+        evaluate = noticing.evaluate if study.noticing else results.evaluate
         found = evaluate(study, store.annotators(), store.answers())
     finally:
         store.close()
@@ -166,67 +192,51 @@ def report(
     if as_json:
         print_json(found)
     elif not quiet:
-        _show(found)
+        study_tables.show(found)
         ERR.print(f"results page: {page}")
 
 
-class _StudyImages:
-    """The model and the images, which are read twice: to classify all of them, and to explain the chosen ones."""
+def _check_noticing(n: int, practice: int, classes: int, mistakes: float | None) -> None:
+    """Raise InputError if an option has no meaning with `--noticing`, or a number is out of range."""
+    from underfire.study.attacked import check_counts
 
-    n: int | None = None
-    labelled = False
+    if mistakes is not None or classes != _CLASSES:
+        option = "--classes" if mistakes is None else "--mistakes"
+        raise InputError(f"{option} has no meaning with --noticing, whose answers are attacked and not attacked")
+    check_counts(n, practice)
 
-    def __init__(
-        self, images: str, model: Classifier, size: int | None, batch_size: int, seed: int, quiet: bool
-    ) -> None:
-        from underfire.domains import domain_of
 
-        self.images, self.model, self.size, self.batch_size = images, model, size, batch_size
-        self.seed, self.quiet = seed, quiet
-        domain_of(self.model).require_images("study prepare")
+def _write_noticing(
+    source: StudyImages, entry: InterpreterSpec, eps: float, study: Study, n: int, *, force: bool
+) -> None:
+    """Attack images until `n` and those for practice are fooled, draw their versions, and write the study."""
+    from dataclasses import replace
 
-    def draw(self, pool: int | None, enough: int) -> None:
-        """Set the number of images that are classified to `pool`; if it is None, to `enough`, but at most to all."""
-        from underfire import data
+    import torch
 
-        found = self._open()  # raises if the images cannot be read
-        count = len(data.load(self.images)) if found.labelled else len(found.stems)
-        self.n, self.labelled = min(enough, count) if pool is None else pool, found.labelled
+    from underfire.audit.methods import attack_of
+    from underfire.cli import options
+    from underfire.study import attacked, prepare
+    from underfire.study.design import CONDITIONS
 
-    def batches(self, what: str) -> Iterator[Batch]:
-        """Yield all images in batches on the device, under a progress bar."""
-        from underfire.cli.progress import progress
-        from underfire.domains import check_inputs
-
-        source, done = self._open(), 0
-        with progress(what, len(source.stems), unit="images", quiet=self.quiet) as show:
-            for batch in source.batches:
-                check_inputs(self.model, batch.x, batch.y.clamp_min(0))  # -1 means no label
-                yield batch.to(str(self.model.mean.device))
-                done += len(batch)
-                show(done)
-
-    def explainer(self, entry: Any) -> Any:
-        """Return a function `(x, y) -> map` that explains images for classes."""
-        from underfire.audit.methods import interpreter_of
-        from underfire.catalog import find
-
-        find("interpreter", entry.name).check_domain(self.model.domain.name)
-        interpret = interpreter_of(entry)
-        return lambda x, y: interpret(self.model, x, y)
-
-    def _open(self) -> ImageInput:
-        """Open the images, from the beginning."""
-        from underfire.cli.images import open_images
-
-        return open_images(
-            self.images,
-            n=self.n,
-            size=self.size,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            model=self.model,
+    flags = {"norm": "linf", "eps": eps}
+    plain = options.attack("pgd", (), **flags)
+    keeping = options.attack("adv2", (), **flags, interpreter={"name": entry.name, **entry.options})
+    generator = torch.Generator(source.model.mean.device).manual_seed(study.seed)
+    attacks = [partial(attack_of(attack, eps), generator=generator) for attack in (plain, keeping)]
+    count, explain = n + study.practice, source.explainer(entry)
+    names = prepare.files(n * len(CONDITIONS), study.practice * len(CONDITIONS))
+    with atomic_write_all(study.folder, names, force=force) as staging:
+        items = attacked.draw_versions(
+            source.model,
+            source.batches("attacking"),
+            explain,
+            (attacks[0], attacks[1]),
+            count=count,
+            with_image=study.with_image,
+            folder=staging,
         )
+        replace(study, items=tuple(items)).write(staging)
 
 
 def _check_folder(folder: Path, force: bool) -> None:
@@ -237,59 +247,3 @@ def _check_folder(folder: Path, force: bool) -> None:
         raise InputError(f"{folder / store.FILE} has the answers of another study; choose another folder with --out")
     if (folder / design.FILE).exists() and not force:
         raise InputError(f"{folder / design.FILE} exists already; pass --force to overwrite, or another path")
-
-
-def _show(found: StudyResults) -> None:
-    """Print the results of a study as tables."""
-    from rich.table import Table
-
-    from underfire.study.results import headline
-
-    title, numbers = headline(found)
-    OUT.print(f"{title}. {numbers}\n")
-    a, b = found.pooled["without"], found.pooled["with"]
-    table = Table("", "without", "with", "difference", box=None, header_style="dim", pad_edge=False)
-    table.add_row("bits/s", a.why_rate or _format(a.rate), b.why_rate or _format(b.rate), _format_gain(found.rate))
-    table.add_row("trust", a.why_trust or _format(a.trust), b.why_trust or _format(b.trust), _format_gain(found.trust))
-    table.add_row("agree with the model", _format(a.agreement, ".0%"), _format(b.agreement, ".0%"))
-    table.add_row("seconds (median)", f"{a.seconds:.2f}", f"{b.seconds:.2f}")
-    table.add_row("answers", str(a.n), str(b.n))
-    OUT.print(table)
-    if found.people:
-        OUT.print()
-        people = Table(
-            "annotator",
-            "answered",
-            "first block",
-            "agreement",
-            "seconds",
-            "bits/s",
-            box=None,
-            header_style="dim",
-            pad_edge=False,
-        )
-        for person in found.people:
-            before, after = person.figures["without"], person.figures["with"]
-            people.add_row(
-                person.name,
-                f"{person.answered}/{person.of}",
-                "with" if person.explained_first else "without",
-                f"{before.agreement.value:.0%} → {after.agreement.value:.0%}",
-                f"{before.seconds:.2f} → {after.seconds:.2f}",
-                f"{before.rate.value:.2f} → {after.rate.value:.2f}",
-            )
-        OUT.print(people)
-    for reason, count in found.left_out.items():
-        OUT.print(f"left out: {count} ({reason})")
-    for note in found.notes:
-        OUT.print(f"note: {note}")
-
-
-def _format_gain(difference: Difference) -> str:
-    return difference.why or _format(difference.value, "+.2f")
-
-
-def _format(interval: Interval, form: str = ".2f") -> str:
-    if interval.low != interval.low:  # nan: no interval
-        return f"{interval.value:{form}}"
-    return f"{interval.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"

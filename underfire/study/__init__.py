@@ -2,9 +2,10 @@
 
 `design` assigns images to annotators, `prepare` draws the pictures, `app` serves them and measures times, `store` keeps
 the answers, `results` computes information transfer rates and trust coefficients, `page` renders those, and `simulate`
-answers in place of people.
+answers in place of people. A second kind of study measures how often people notice attacked inputs: `attacked` makes
+those, and `noticing` computes the results.
 """
 
-from underfire.study import design, prepare, results, simulate, store
+from underfire.study import attacked, design, noticing, prepare, results, simulate, store
 
-__all__ = ["design", "prepare", "results", "simulate", "store"]
+__all__ = ["attacked", "design", "noticing", "prepare", "results", "simulate", "store"]

@@ -1,7 +1,7 @@
 """Serve a study: its pages, and a small JSON interface that hands out trials and takes answers.
 
-The secret token in the link identifies an annotator. The server sends the model's decision only after a practice trial,
-and only the pictures of the current trial: the image, and the explanation if that trial shows one.
+The secret token in the link identifies an annotator. The server sends the right answer only after a practice trial, and
+only the pictures of the current trial: the image, and the explanation if that trial shows one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from underfire.errors import InputError, MissingExtra, shown
+from underfire.study import words
 from underfire.study.design import Study, Trial
 from underfire.study.requests import Refused, as_json, endpoint_of, read_json
 from underfire.study.store import Annotator, Answer, AnswerStore, NameTaken
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 _STATIC = {"study.js": "text/javascript", "study.css": "text/css"}
-_TASK = "Say which class the program chooses, even where you would choose another. Be quick, but be right."
-_TITLES = {False: "images only", True: "images with explanations"}
-_DESCRIPTIONS = {
-    False: "You will see one image at a time.",
-    True: "Beside each image you will see it again, with colours where it was important for the program's decision.",
-}
 
 
 def is_loopback(host: str) -> bool:
@@ -101,7 +96,8 @@ class _Handlers:
         annotator = self.store.find(request.path_params["token"])
         if annotator is None:
             return self._page("unknown.html", status=404)
-        return self._page("trials.html", annotator=annotator)
+        question, right = words.QUESTIONS[self.study.noticing], words.RIGHT_ANSWER[self.study.noticing]
+        return self._page("trials.html", annotator=annotator, question=question, right=right)
 
     async def static(self, request: Request) -> Response:
         """Return the style sheet or the script."""
@@ -122,8 +118,8 @@ class _Handlers:
         due = self.store.done(annotator)
         if number != str(due) or due >= len(plan) or kind not in ("image", "map"):
             raise Refused(404, "this picture does not belong to the current trial")
-        if kind == "map" and not plan[due].explained:
-            raise Refused(404, "this trial has no explanation")
+        if kind not in self.study.kinds(plan[due]):
+            raise Refused(404, f"this trial shows no {kind}")
         return FileResponse(self.study.picture(plan[due].item, kind), media_type="image/png")
 
     # --- the interface -----------------------------------------------------------------------------------------------
@@ -149,7 +145,7 @@ class _Handlers:
     async def answer(self, request: Request) -> Response:
         """Take `{"trial", "answer", "seconds", "hidden"}`, store the answer, and return the next trial.
 
-        After a practice trial the response also contains the model's decision.
+        After a practice trial the response also contains the right answer, as `"decision"`.
         """
         received = self.clock()
         annotator, content = self._who(request), await read_json(request)
@@ -173,7 +169,7 @@ class _Handlers:
             raise Refused(400, str(error)) from None
         if not stored:
             raise Refused(409, "the trial has an answer already", next=self._due(annotator))
-        decision = self.study.items[trial.item].prediction
+        decision = self.study.right(trial.item)
         feedback = {"decision": self.study.name_of(decision), "right": answer == decision} if trial.practice else {}
         return as_json({**feedback, "next": self._due(annotator)})
 
@@ -183,6 +179,7 @@ class _Handlers:
         if number >= len(plan):
             return {"done": True, "trial": number, "total": len(plan)}
         trial = plan[number]
+        kinds = self.study.kinds(trial)
         self.sent[annotator.number, number] = self.clock()
         where = f"/picture/{annotator.token}/{number}"
         counted = sum(not t.practice for t in plan[: number + 1])
@@ -192,24 +189,12 @@ class _Handlers:
             "total": len(plan),
             "count": "Practice" if trial.practice else f"Image {counted} of {self.study.shown}",
             "explained": trial.explained,
-            "before": self._before(trial, plan),
-            "image": f"{where}/image",
-            "map": f"{where}/map" if trial.explained else None,
+            "before": words.notice(self.study, trial, plan),
+            "description": words.description(self.study, trial),
+            "class": self.study.items[trial.item].shown_class,
+            "image": f"{where}/image" if "image" in kinds else None,
+            "map": f"{where}/map" if "map" in kinds else None,
         }
-
-    def _before(self, trial: Trial, plan: tuple[Trial, ...]) -> dict[str, Any] | None:
-        """Return title and paragraphs of the notice that precedes a trial, or None."""
-        title, description = _TITLES[trial.explained], _DESCRIPTIONS[trial.explained]
-        part = "First part" if trial.explained == plan[0].explained else "Second part"
-        if trial.before == "practice" or (trial.before == "block" and not self.study.practice):
-            practice = ["You begin with practice: after each answer you see what the program chose."]
-            return {"title": f"{part}: {title}", "text": [description, _TASK, *(practice if trial.practice else [])]}
-        if trial.before == "block":
-            text = ["From now on your answers count, and the program's choice is not shown."]
-            return {"title": "Practice is over", "text": text}
-        if trial.before == "break":
-            return {"title": "Have a break", "text": ["Rest as long as you like: no time is measured now."]}
-        return None
 
     def _plan(self, annotator: Annotator) -> tuple[Trial, ...]:
         """Return the trials of an annotator, planned once."""
@@ -227,5 +212,5 @@ class _Handlers:
     def _page(self, name: str, status: int = 200, **values: Any) -> Response:
         from starlette.responses import HTMLResponse
 
-        page = self.pages.get_template(name).render(choices=self.study.choices, **values)
+        page = self.pages.get_template(name).render(study=self.study, choices=self.study.choices, **values)
         return HTMLResponse(page, status_code=status)

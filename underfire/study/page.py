@@ -10,27 +10,31 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from underfire.records import Interval
+from underfire.study import noticing
+from underfire.study.noticing import NoticingResults
 from underfire.study.results import CORRECTION, FASTEST, SLOWEST, StudyResults, headline
 
 _WIDTH, _HEIGHT, _LEFT, _TOP = 420, 260, 56, 16  # of the chart, in its own pixels
 _X = {"without": 0.24, "with": 0.76}  # where each condition stands, as a share of the width
 
 
-def render(found: StudyResults) -> str:
+def render(found: StudyResults | NoticingResults) -> str:
     """Return the page as HTML text."""
+    if isinstance(found, NoticingResults):
+        return _fill("noticing.html", found, verdict=noticing.headline(found), names=noticing.NAMES)
+    return _fill("results.html", found, verdict=headline(found), chart=_chart(found), correction=CORRECTION)
+
+
+def _fill(template: str, found: StudyResults | NoticingResults, **values: Any) -> str:
+    """Return a template of results as HTML text."""
     engine = Environment(
         loader=PackageLoader("underfire.study"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     engine.filters.update(span=_span, number=_number, percent=_percent)
-    style = files("underfire.study").joinpath("templates", "study.css").read_text(encoding="utf-8")
-    return engine.get_template("results.html").render(
-        found=found,
-        verdict=headline(found),
-        chart=_chart(found),
-        correction=CORRECTION,
-        fastest=FASTEST,
-        slowest=SLOWEST,
-        style=Markup(style),
+    templates = files("underfire.study").joinpath("templates")
+    style = "".join(templates.joinpath(name).read_text(encoding="utf-8") for name in ("study.css", "results.css"))
+    return engine.get_template(template).render(
+        found=found, fastest=FASTEST, slowest=SLOWEST, style=Markup(style), **values
     )
 
 

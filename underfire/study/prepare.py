@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from underfire.records import Batch
 
 _MORE = "; choose from more images with --from, if there are more"
-_SIDE = 320  # pixels; a smaller image is enlarged by a whole factor
+SIDE = 320
+"""Pixels that a side of a picture has at least; a smaller image is enlarged by a whole factor."""
 
 
 def predict_items(model: Classifier, batches: Iterable[Batch], *, labelled: bool) -> list[Item]:
@@ -104,8 +105,8 @@ def write(
             items = [wanted[start + i] for i in here]
             predicted = torch.tensor([study.items[i].prediction for i in items], device=x.device)
             for i, image, m in zip(items, x, explain(x, predicted).detach(), strict=True):
-                figures.save(image, folder / picture_name(i, "image"), at_least=_SIDE)
-                figures.save(figures.heatmap(m, image), folder / picture_name(i, "map"), at_least=_SIDE)
+                figures.save(image, folder / picture_name(i, "image"), at_least=SIDE)
+                figures.save(figures.heatmap(m, image), folder / picture_name(i, "map"), at_least=SIDE)
         start += len(batch)
     study.write(folder)
 

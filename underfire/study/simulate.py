@@ -7,6 +7,8 @@ at distance a. An answer takes T = t0 + (a / 2v) (1 - e^(-va)) / (1 + e^(-va)) o
 
 This module makes two simplifications: with more than two classes, a wrong answer is any other class with equal
 probability; and the decision time is drawn from a gamma distribution with that mean, independent of the answer.
+
+In a study of noticing, an annotator compares the map with the map of the clean image by their intersection over union.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Protocol
 
 from underfire.study.store import Answer
 
@@ -26,6 +29,13 @@ if TYPE_CHECKING:
 
 Send = Callable[[str, str, dict[str, Any] | None], bytes]
 _SHAPE = 4.0  # the shape of the gamma distribution, whose standard deviation is then half its mean
+
+
+class Mind(Protocol):
+    """Anything that answers like an annotator."""
+
+    def decide(self, item: Item, explained: bool, classes: Sequence[int], draw: random.Random) -> tuple[int, float]:
+        """Return an answer and its time in seconds."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,31 @@ class SimulatedAnnotator:
         return self.helped if explained else self.drift
 
 
+@dataclass(frozen=True)
+class NoticingAnnotator:
+    """An annotator who calls an input attacked if its map differs too much from the map of the clean image.
+
+    Attributes:
+        threshold: the intersection over union below which the input is called attacked.
+        noise: the standard deviation of the normal error with which the intersection over union is perceived.
+        seconds: the mean time of an answer.
+    """
+
+    threshold: float = 0.5
+    noise: float = 0.2
+    seconds: float = 2.0
+
+    def decide(self, item: Item, explained: bool, classes: Sequence[int], draw: random.Random) -> tuple[int, float]:
+        """Return an answer, 1 for attacked, and its time in seconds."""
+        attacked = draw.gauss(item.iou, self.noise) < self.threshold
+        return int(attacked), draw.gammavariate(_SHAPE, self.seconds / _SHAPE)
+
+    def share(self, study: Study, condition: str) -> float:
+        """Return the share of a condition that the annotator calls attacked, for infinitely many answers."""
+        ious = [item.iou for item in study.items[: 3 * study.shown] if item.condition == condition]
+        return sum(NormalDist(iou, self.noise).cdf(self.threshold) for iou in ious) / len(ious)
+
+
 def truth(person: SimulatedAnnotator, study: Study, explained: bool) -> tuple[float, float]:
     """Return the information transfer rate, bits per second, and the trust coefficient for infinitely many answers."""
     classes, items = sorted(study.classes), study.items[: study.shown]
@@ -89,7 +124,7 @@ def truth(person: SimulatedAnnotator, study: Study, explained: bool) -> tuple[fl
     return model_bits / person.seconds(explained), trust
 
 
-def answer_all(person: SimulatedAnnotator, study: Study, store: AnswerStore, name: str, seed: int = 0) -> Annotator:
+def answer_all(person: Mind, study: Study, store: AnswerStore, name: str, seed: int = 0) -> Annotator:
     """Answer all trials of a study and write the answers to the store."""
     annotator, draw, classes = store.join(name), random.Random(f"{seed}/{name}"), sorted(study.classes)
     answers = []
@@ -102,7 +137,7 @@ def answer_all(person: SimulatedAnnotator, study: Study, store: AnswerStore, nam
 
 
 def take_part(
-    person: SimulatedAnnotator,
+    person: Mind,
     study: Study,
     send: Send,
     wait: Callable[[float], None],
@@ -126,14 +161,14 @@ def take_part(
     """
     if token is None:
         token = str(json.loads(send("POST", "/api/join", {"name": name}))["token"])
-    known = {study.picture(i, "image").read_bytes(): item for i, item in enumerate(study.items)}
+    kind = "image" if study.with_image else "map"
+    known = {study.picture(i, kind).read_bytes(): item for i, item in enumerate(study.items)}
     draw, classes = random.Random(f"{seed}/{name}"), sorted(study.classes)
     due = json.loads(send("GET", f"/api/{token}/next", None))
     while not due["done"] and trials != 0:
         # look at the pictures, as the page does
-        item = known[send("GET", due["image"], None)]
-        if due["map"]:
-            send("GET", due["map"], None)
+        seen = {k: send("GET", due[k], None) for k in ("image", "map") if due[k]}
+        item = known[seen[kind]]
         # answer after the time that the decision takes
         answer, seconds = person.decide(item, due["explained"], classes, draw)
         wait(seconds)

@@ -134,20 +134,21 @@ function clear() {
   cross.className = "cross";
   cross.textContent = "+";
   find("stage").replaceChildren(cross);
-  find("told").textContent = "";
+  find("told").textContent = find("class").textContent = "";
   for (const button of document.querySelectorAll(".choice")) button.classList.remove("given");
   show("trial");
   return sleep(CROSS);
 }
 
-async function trial(pictures) {
+async function trial(pictures, name) {
   find("stage").replaceChildren(...pictures);
+  find("class").textContent = name ? `The program says: ${name}` : "";
   return answer(await painted());
 }
 
-// Show the program's decision after a practice trial.
+// Show the right answer after a practice trial.
 async function tell(decision, right) {
-  find("told").textContent = right ? `Yes, the program says: ${decision}` : `No, the program says: ${decision}`;
+  find("told").textContent = `${right ? "Yes" : "No"}, ${document.body.dataset.right}: ${decision}`;
   find("told").className = right ? "told right" : "told wrong";
   await sleep(1600);
 }
@@ -162,7 +163,7 @@ async function trials() {
     const images = load(next).catch(() => null);
     find("count").textContent = next.count;
     find("progress").style.width = `${(100 * next.trial) / next.total}%`;
-    const back = { title: "Welcome back", text: ["You go on where you left off.", next.explained ? "Beside each image you see what mattered for the program's decision." : "You see images only, without explanations."] };
+    const back = { title: "Welcome back", text: ["You go on where you left off.", next.description] };
     const before = next.before || (first ? back : null);
     first = false;
     if (before) await pause(before);
@@ -173,7 +174,7 @@ async function trials() {
       next = await ask(place + "/next");
       continue;
     }
-    const given = await trial(pictures);
+    const given = await trial(pictures, next.class);
     const reply = await ask(place + "/answer", { trial: next.trial, ...given });
     if (reply.decision) await tell(reply.decision, reply.right);
     next = reply.next || reply; // the server refuses an answer that comes twice, and sends the current trial
