@@ -124,3 +124,17 @@ def test_no_image_at_all(small: Small) -> None:
 
 def test_few_images_are_not_held_against_a_model(small: Small) -> None:
     preflight(open_target(small(data={"uri": "digits:", "n": 2})))
+
+
+def test_a_target_from_another_image_is_tried_on_images_of_one_class(small: Small) -> None:
+    aimed = {"name": "adv2", "interpreter": "gradient_input", "target": "other_class", "eps": 0.1, "steps": 2}
+    target = open_target(small(attacks=[aimed], data={"uri": "digits:", "n": 40, "seed": 26}))
+    assert len(set(target.preview.first.y.tolist())) == 1
+    preflight(target)
+
+
+def test_a_detector_that_cannot_be_saved_is_refused(small: Small) -> None:
+    maps = [lambda model, x, y: x, lambda model, x, y: x.square()]
+    detector = {"name": "ensemble_interpretation", "interpreters": maps}
+    with pytest.raises(SpecError, match=r"detectors\[0\]"):
+        preflight(open_target(small(detectors=[detector])))

@@ -64,3 +64,5 @@ def test_a_stated_size_and_a_shared_perturbation_do_not_follow_the_speed(
     shared = small(**plain, attacks=[{"name": "uap", "eps": 0.1, "steps": 2}])
     assert run(shared, tmp_path / "shared").spec.shard_size == 64
     assert Ledger(tmp_path / "shared").missing == 0
+    other = {"name": "adv2", "interpreter": "gradient_input", "target": "other_class", "eps": 0.1, "steps": 1}
+    assert run(small(**plain, attacks=[other]), tmp_path / "other").spec.shard_size == 64

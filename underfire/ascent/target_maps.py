@@ -48,9 +48,11 @@ class TargetMap:
 
     Attributes:
         make: `(clean, generator) -> maps [B, 1, h, w]`.
+        of_batch: whether the target of an image depends on the other images of the batch.
     """
 
     make: Callable[[Clean, Generator], Tensor]
+    of_batch: bool = False
 
 
 def benign() -> TargetMap:
@@ -115,12 +117,13 @@ def other_class() -> TargetMap:
         wrong = wrong | (clean.predicted == clean.goal[:, None])
         if bool(wrong.all(1).any()):
             raise InputError(
-                "target other_class needs an image of a third class in the batch for every image; give a larger batch"
+                "target other_class needs an image of a third class in the batch for every image; give a larger batch, "
+                "and a model of three or more classes"
             )
         draw = torch.rand(wrong.shape, generator=generator, device=wrong.device)
         return clean.maps[draw.masked_fill(wrong, -1).argmax(1)]
 
-    return TargetMap(make)
+    return TargetMap(make, of_batch=True)
 
 
 def picture(file: str | Path | Any) -> TargetMap:

@@ -155,6 +155,11 @@ def values_of(entry: AttackSpec | InterpreterSpec | DetectorSpec | MeasureSpec) 
     return dict(method.check(unwrap(entry.options), elsewhere=list(method.options)))
 
 
+def of_batch(entry: AttackSpec) -> bool:
+    """Return whether the target map of an image depends on the other images of its cell."""
+    return bool(getattr(values_of(entry).get("target"), "of_batch", False))
+
+
 # --- entries ---------------------------------------------------------------------------------------------------------
 
 

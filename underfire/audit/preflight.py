@@ -6,13 +6,16 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from underfire.ascent.target_maps import benign
 from underfire.audit.labels import check_swapped
-from underfire.audit.methods import FALSE_POSITIVES, attack_of, detector_of, interpreter_of
+from underfire.audit.methods import FALSE_POSITIVES, attack_of, detector_of, interpreter_of, of_batch
 from underfire.audit.normalisation import check_normalisation
 from underfire.audit.schema import AttackSpec, DetectorSpec, InterpreterSpec, key_path
 from underfire.audit.target import Target
@@ -117,6 +120,8 @@ def _try_detectors(target: Target) -> dict[str, Passes]:
     for i, entry in enumerate(spec.detectors):
         with _translated(target, key_path("detectors", i), entry):
             detector = detector_of(entry).fit(target.model, batch)
+            with TemporaryDirectory() as folder:  # an option may be one that no file can hold
+                detector.save(Path(folder) / "detector")
             _, found[entry.title] = tried(target, entry, partial(detector.score, target.model, batch.x), {})
     return found
 
@@ -142,6 +147,8 @@ def try_attack(target: Target, entry: AttackSpec, eps: float) -> Passes:
     batch = target.preview.first.to(target.spec.device)
     goal = None if entry.goal == "untargeted" else (batch.y + 1) % target.preview.logits.shape[1]
     attack = attack_of(entry, eps)
+    if of_batch(entry):  # two images may have no image of a third class between them
+        attack = partial(attack, target=benign())
 
     def run(**short: Any) -> Tensor:
         generator = torch.Generator(target.spec.device).manual_seed(0)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from underfire.audit.costs import Cost, Estimates
 from underfire.audit.kinds import clean
 from underfire.audit.ledger import read_head
+from underfire.audit.methods import of_batch
 from underfire.audit.plan import plan
 from underfire.audit.schema import LARGEST_SHARD, AuditSpec
 from underfire.audit.store import Store
@@ -22,8 +23,8 @@ def with_shard_size(spec: AuditSpec, target: Target, estimates: Estimates, store
 
     It is that of the results which the store has for the same model and data, so that a run that continues keeps them.
     Without such results, it follows the measured speed of the model: the largest of 64, 32, 16, ... with which no cell
-    takes more than `MINUTE`. A perturbation that all images of a cell share depends on their number, and not only its
-    random numbers; a spec with such an attack gets 64.
+    takes more than `MINUTE`. A perturbation that all images of a cell share, and a target map from another image of the
+    cell, depend on their number, and not only on random numbers; a spec with such an attack gets 64.
 
     Args:
         spec: a complete spec.
@@ -40,7 +41,7 @@ def with_shard_size(spec: AuditSpec, target: Target, estimates: Estimates, store
         if any(cell.key in keys for cell in clean.cells(sized, target, ())):
             return sized
     size = LARGEST_SHARD
-    if not any(entry.card.facts.universal for entry in spec.attacks):
+    if not any(entry.card.facts.universal or of_batch(entry) for entry in spec.attacks):
         size = fitting(size, len(target.data), estimates.costs(plan(spec, target)))
     return spec.model_copy(update={"shard_size": size})
 
