@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from underfire.audit.comparing import compare
+from underfire.audit.gaps import gaps
 from underfire.audit.ledger import Ledger
 from underfire.audit.run import run
 from underfire.audit.spec import AuditSpec
@@ -30,10 +31,12 @@ def made(folder: Path, name: str, spec: AuditSpec) -> Ledger:
 def test_a_run_does_not_differ_from_itself(small: Callable[..., AuditSpec], folder: Path) -> None:
     ledger = made(folder, "same", small(attacks=BOTH, gallery=0))
     changes = compare(ledger, ledger)
-    assert len(changes) == 1 + 3 + 2 + 3 + 3 * 3  # clean, robust, worst, success, three measures of maps that are known
+    # clean, robust, worst, success, three measures of maps that are known, and the gap
+    assert len(changes) == 1 + 3 + 2 + 3 + 3 * 3 + 1
     assert [change.figure for change in changes if change.significant] == []
     assert all(change.difference and change.difference.value == 0 for change in changes)
-    assert {change.p for change in changes} == {1.0}
+    assert {change.p for change in changes[:-1]} == {1.0} and changes[-1].p is None
+    assert changes[-1].figure == "interpretation gap of gradient at L∞ eps 0.02 to 0.1"
 
 
 def test_a_stronger_attack_on_the_same_images_is_a_paired_difference(
@@ -86,3 +89,23 @@ def test_other_images_are_compared_by_their_intervals(small: Callable[..., Audit
     clean = changes[0]
     assert clean.before and clean.after and clean.difference and not clean.significant
     assert clean.difference.low == pytest.approx(clean.after.low - clean.before.high)
+
+
+def test_the_gap_of_both_runs_with_a_paired_bootstrap(small: Callable[..., AuditSpec], folder: Path) -> None:
+    quick = {"eps": [0.1, 0.2], "label": "a"}
+    network = {"model": "python:audit_networks:pooling", "interpreters": ["cam"], "gallery": 0}
+    data = {"data": {"uri": "digits:", "n": 24, "seed": 1}, **network}
+    first = made(folder, "pgd", small(attacks=[{"name": "pgd", "steps": 4, **quick}], **data))
+    second = made(folder, "fgsm", small(attacks=[{"name": "fgsm", **quick}], **data))
+    (change,) = (change for change in compare(first, second) if change.figure.startswith("interpretation gap"))
+    a, b = (gaps(run)[0].value for run in (first, second))
+    assert (change.before, change.after, change.p) == (a, b, None)
+    assert change.difference and change.difference.value == pytest.approx(b.value - a.value)
+    assert change.difference.low < change.difference.value < change.difference.high
+    assert change.difference.high - change.difference.low < (b.high - a.low) - (b.low - a.high)  # it is paired
+    # over other images, the interval follows from the two intervals
+    elsewhere = {**data, "data": {"uri": "digits:train", "n": 24, "seed": 1}}
+    other = made(folder, "other", small(attacks=[{"name": "fgsm", **quick}], **elsewhere))
+    (change,) = (change for change in compare(first, other) if change.figure.startswith("interpretation gap"))
+    c = gaps(other)[0].value
+    assert change.difference and change.difference.low == pytest.approx(c.low - a.high)

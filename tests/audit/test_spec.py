@@ -110,6 +110,11 @@ PGD = {"name": "pgd"}
             {"gates": [{"measure": "clean_accuracy", "at_least": 0.5, "eps": 1}]},
             "'gates[0].eps' has no meaning for clean_accuracy; leave it out",
         ),
+        ({"gates": [{"measure": "clean_accuracy"}]}, "'gates[0].at_least' is missing; the gate needs it"),
+        (
+            {"gates": [{"measure": "interpretation_gap", "at_least": 0.5, "norm": "linf", "interpreter": "gradient"}]},
+            "'gates[0].at_least' has no meaning for interpretation_gap; leave it out",
+        ),
         (
             {"gates": [{"measure": "robust_accuracy", "at_least": 0.5, "attack": "pdg", "eps": 0.1}]},
             "'gates[0].attack': no attack has the label 'pdg'; ",

@@ -26,11 +26,22 @@ def test_init_writes_a_spec_that_loads_and_has_every_key(shown: Shown) -> None:
     assert spec.model.uri == "zoo:cluttered_digits" and len(spec.attacks) == 4
     text = Path("audit.yaml").read_text()
     named = {key for part in ("", "model", "data", "gates") for key in PARTS[part].model_fields if f"{key}:" in text}
-    assert {"gates", "mean", "std", "labels", "device", "executor", "keep_gb", "measures", "at_least"} <= named
+    assert {
+        "gates",
+        "mean",
+        "std",
+        "labels",
+        "device",
+        "executor",
+        "keep_gb",
+        "measures",
+        "at_least",
+        "at_most",
+    } <= named
     # the keys that are comments are right, too
     whole = text.replace("\n  # ", "\n  ").replace("\n# gates", "\ngates").replace("\n#  ", "\n ")
     Path("whole.yaml").write_text(whole)
-    assert len(load_spec("whole.yaml").gates) == 3 and load_spec("whole.yaml").model.labels == ["cat", "dog"]
+    assert len(load_spec("whole.yaml").gates) == 4 and load_spec("whole.yaml").model.labels == ["cat", "dog"]
 
 
 @pytest.mark.parametrize("uri", ["timm:resnet18", "a b.safetensors?arch=x", "python:m:f", "C: # x", "folder:ü?size=8"])

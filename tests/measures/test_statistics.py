@@ -55,6 +55,8 @@ def test_a_rate_counts():
         (lambda: statistics.bootstrap_ratio([1.0, 2.0], [1.0]), "one length, got 2 and 1"),
         (lambda: statistics.bootstrap_ratio([1.0, 2.0], [1.0, 0.0]), "positive"),
         (lambda: statistics.paired_difference([1.0, 2.0], [1.0]), "one length, got 2 and 1"),
+        (lambda: statistics.ratio_difference(([1.0], [1.0]), ([1.0, 2.0], [1.0, 1.0])), "one length"),
+        (lambda: statistics.ratio_difference(([1.0], [1.0]), ([1.0], [-1.0])), "negative"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):
@@ -150,3 +152,23 @@ def test_a_ratio_of_sums_is_scipys():
     assert (
         math.isnan(statistics.bootstrap_ratio([], []).value) and statistics.bootstrap_ratio([1.0], [2.0]).value == 0.5
     )
+
+
+def test_a_difference_of_ratios_is_scipys() -> None:
+    parts, wholes, others, others_wholes = (rand(30, dtype=torch.float64, seed=i).numpy() + 0.1 for i in range(4))
+
+    def apart(a, b, c, d, axis=-1):
+        return a.sum(axis) / b.sum(axis) - c.sum(axis) / d.sum(axis)
+
+    columns = (parts, wholes, others, others_wholes)
+    expected = bootstrap(columns, apart, paired=True, vectorized=True, rng=np.random.default_rng(1)).confidence_interval
+    found = statistics.ratio_difference(columns[:2], columns[2:])
+    assert found.value == pytest.approx(apart(*columns)) and found.n == 30
+    assert (found.low, found.high) == (pytest.approx(expected.low, abs=0.03), pytest.approx(expected.high, abs=0.03))
+    # a sample without a whole counts in neither
+    more = [[*column, 0.0] for column in columns]
+    assert statistics.ratio_difference(tuple(more[:2]), tuple(more[2:])) == found
+    same = statistics.ratio_difference(columns[:2], columns[:2])
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+    assert math.isnan(statistics.ratio_difference(([1.0], [1.0]), ([0.0], [0.0])).value)
+    assert math.isnan(statistics.ratio_difference(([1.0], [1.0]), ([0.5], [1.0])).low)

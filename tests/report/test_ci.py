@@ -26,6 +26,7 @@ LEVELS = {
     "none": ("none", "informational"),
 }
 UNKNOWN = GateResult("map iou", None, 0.5, False, "unknown")
+GAP = GateResult("interpretation gap L∞ cam", 0.7, None, False, "missed", at_most=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,8 @@ def test_gates_are_test_cases(ledger: Ledger) -> None:
     outcomes = cases(text)
     assert list(outcomes.values()) == [[], [], ["failure"], ["error"]]
     assert "<pgd> is at least 0.5" in list(outcomes)[2]
+    assert cases(junit(ledger, found, [GAP]))["interpretation gap L∞ cam is at most 0.5"] == ["failure"]
+    assert "needs at most 0.5" in sarif(ledger, found, [GAP])
     suite = ElementTree.fromstring(text)[0]
     assert [suite.get(key) for key in ("tests", "failures", "errors")] == ["4", "1", "1"]
 

@@ -153,13 +153,13 @@ def test_gates_say_held_missed_or_no_result(page: Callable[..., Page]) -> None:
     ]
     text = page(gates=gates, missing=2).text  # without the checks and the last size of PGD in L2
     assert "0 of 3 gates held" in text
-    assert re.search(r"Not sure Clean accuracy estimate 0\.95 0\.9", text)
-    assert re.search(r"Missed Robust accuracy pgd linf eps 8/255 estimate 0\.02 0\.3", text)
-    assert re.search(r"No result Worst accuracy L2 eps 1 estimate – 0\.1", text)
+    assert re.search(r"Not sure Clean accuracy estimate 0\.95 at least 0\.9", text)
+    assert re.search(r"Missed Robust accuracy pgd linf eps 8/255 estimate 0\.02 at least 0\.3", text)
+    assert re.search(r"No result Worst accuracy L2 eps 1 estimate – at least 0\.1", text)
     confident = {"measure": "clean_accuracy", "at_least": 0.9, "confident": True}
     text = page(gates=[gates[0], confident], checks=()).text
-    assert re.search(r"Held Clean accuracy estimate 0\.95 0\.9", text)
-    assert re.search(r"Missed Clean accuracy lower end of the 95.% interval 0\.88\d 0\.9", text)
+    assert re.search(r"Held Clean accuracy estimate 0\.95 at least 0\.9", text)
+    assert re.search(r"Missed Clean accuracy lower end of the 95.% interval 0\.88\d at least 0\.9", text)
 
 
 @pytest.mark.parametrize(("missing", "words"), [(3, "9 of 54 cells are missing"), (1, "1 of 54 cells is missing")])

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from underfire.audit.gaps import Curves, curves
 from underfire.audit.reading import SAMPLES, Source
-from underfire.measures.statistics import bootstrap_mean, paired_difference, rate
+from underfire.audit.sizes import size, threat
+from underfire.measures.gap import gap_interval
+from underfire.measures.statistics import bootstrap_mean, paired_difference, rate, ratio_difference
 from underfire.records import Interval
 
 SIGNIFICANCE = 0.05
@@ -28,9 +31,10 @@ class Change:
         before: the figure in the first run; None if the run does not have it.
         after: the figure in the second run; None if the run does not have it.
         difference: the second minus the first, with its interval; None if a run does not have the figure. Over the same
-            images it is the mean of the paired differences, and otherwise its interval follows from the two intervals.
+            images it is the mean of the paired differences, or for a gap a paired bootstrap, and otherwise its interval
+            follows from the two intervals.
         p: the p-value of the exact sign test over the images in which the runs differ (McNemar's test for a rate); None
-            if the images are not the same.
+            if the images are not the same, and for a gap, which is a ratio of sums and no mean.
     """
 
     figure: str
@@ -46,17 +50,57 @@ class Change:
             return True
         if self.p is not None:
             return self.p < SIGNIFICANCE
-        return not self.difference.low <= 0 <= self.difference.high
+        return self.difference.low > 0 or self.difference.high < 0
 
 
 def compare(first: Source, second: Source) -> list[Change]:
-    """Return every figure of two runs, each with its change: accuracies, success rates, and means of the measures."""
+    """Return every figure of two runs, each with its change.
+
+    They are accuracies, success rates, means of the measures, and prediction-interpretation gaps.
+    """
     labels = [{row["id"]: row["y"] for row in run.sql("SELECT id, y FROM clean")} for run in (first, second)]
     same = labels[0] == labels[1]
     figures = [dict(_figures(run)) for run in (first, second)]
     names = list(dict.fromkeys([*figures[0], *figures[1]]))
     changes = (_change(_name(key), key[0] != "mean", *(f.get(key) for f in figures), same=same) for key in names)
-    return [change for change in changes if change.before or change.after]
+    gaps = _gap_changes(first, second, same=same)
+    return [change for change in (*changes, *gaps) if change.before or change.after]
+
+
+def _gap_changes(first: Source, second: Source, *, same: bool) -> Iterator[Change]:
+    """Yield the change of every prediction-interpretation gap; gaps over other sizes are other figures."""
+    runs = [{(c.interpreter, c.norm, c.sizes): c for c in curves(run)} for run in (first, second)]
+    for interpreter, norm, sizes in dict.fromkeys([*runs[0], *runs[1]]):
+        pair = [run.get((interpreter, norm, sizes)) for run in runs]
+        a, b = (None if c is None else gap_interval(*c.areas()) for c in pair)
+        a, b = (None if i is None or not i.n else i for i in (a, b))
+        until = f" to {size(norm, sizes[-1])}" if len(sizes) > 1 else ""
+        name = f"interpretation gap of {interpreter} at {threat(norm, sizes[0])}{until}"
+        difference = _apart(a, b)
+        if same and difference is not None:
+            after, before = _by_image(pair[1], pair[0])
+            difference = ratio_difference(after, before)
+        yield Change(name, a, b, difference, None)
+
+
+def _by_image(*runs: Curves | None) -> Iterator[tuple[list[float], list[float]]]:
+    """Yield for every run both areas of every image of all runs; 0 where an image has none, or an unknown one."""
+    known: list[dict[str, tuple[float, float]]] = []
+    for run in runs:
+        kept, won = (area.tolist() for area in run.areas()) if run else ([], [])
+        found = zip(run.ids if run else (), kept, won, strict=True)
+        known.append({name: (k, w) for name, k, w in found if not np.isnan(k)})
+    names = sorted({name for areas in known for name in areas})
+    for areas in known:
+        pairs = [areas.get(name, (0.0, 0.0)) for name in names]
+        yield [kept for kept, _ in pairs], [won for _, won in pairs]
+
+
+def _apart(a: Interval | None, b: Interval | None) -> Interval | None:
+    """Return `b - a` with the interval that follows from the two intervals; None if one is missing."""
+    if a is None or b is None:
+        return None
+    return Interval(b.value - a.value, b.low - a.high, b.high - a.low, min(a.n, b.n))
 
 
 def _change(name: str, is_rate: bool, before: Values | None, after: Values | None, *, same: bool) -> Change:
@@ -72,7 +116,7 @@ def _change(name: str, is_rate: bool, before: Values | None, after: Values | Non
             return Change(
                 name, a, b, paired_difference(pairs[:, 1], pairs[:, 0]), _sign_test(pairs[:, 1] - pairs[:, 0])
             )
-    return Change(name, a, b, Interval(b.value - a.value, b.low - a.high, b.high - a.low, min(a.n, b.n)), None)
+    return Change(name, a, b, _apart(a, b), None)
 
 
 def _interval(values: Mapping[str, float], is_rate: bool) -> Interval | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from underfire.audit.aims import MAP_KEPT, aim_of, aims_at
 from underfire.audit.reading import Source
@@ -44,6 +45,35 @@ class Gap:
     kept: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Curves:
+    """The results of every image over the sizes, from which the gap of one interpreter in one norm is computed.
+
+    Attributes:
+        interpreter: the interpreter.
+        norm: the norm of the sizes.
+        sizes: the sizes, ascending.
+        aimed: the labels of the attacks that were aimed at this map.
+        ids: the names of the images that were classified correctly before, `[B]`.
+        won: whether an attack of at most this size changed the class, 0 or 1, `[K, B]`.
+        iou: the largest IoU of the maps of these attacks with the clean map, `[K, B]`; nan where it is unknown.
+        plain: the same for plain attacks alone, `[K, B]`.
+    """
+
+    interpreter: str
+    norm: str
+    sizes: tuple[float, ...]
+    aimed: tuple[str, ...]
+    ids: tuple[str, ...]
+    won: Tensor
+    iou: Tensor
+    plain: Tensor
+
+    def areas(self, *, plain: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the area of success times likeness, with `plain` of plain attacks, and that of success, `[B]` each."""
+        return areas(self.won > 0, self.plain if plain else self.iou, torch.tensor(self.sizes, dtype=torch.float64))
+
+
 _IMAGES = """
 SELECT interpreter, norm, eps, id, bool_or(changed) AS fooled,
        max(iou) FILTER (changed AND NOT isnan(iou)) AS best,
@@ -59,6 +89,12 @@ GROUP BY interpreter, norm, eps, id ORDER BY interpreter, norm, eps, id
 
 def gaps(source: Source) -> list[Gap]:
     """Return the gap of every interpreter in every norm: those with an aimed attack first, the largest gap first."""
+    found = map(_gap, curves(source))
+    return sorted(found, key=lambda gap: (not gap.aimed, -np.nan_to_num(gap.value.value)))
+
+
+def curves(source: Source) -> list[Curves]:
+    """Return the curves of every interpreter in every norm."""
     if not source.sql("SELECT 1 AS one FROM maps LIMIT 1"):
         return []
     query = (
@@ -68,19 +104,18 @@ def gaps(source: Source) -> list[Gap]:
     for row in source.sql(query):
         if aims_at(row["attacked"], row["interpreter"]) and aim_of(row["attack"], row["attacked"]) == MAP_KEPT:
             aims.setdefault((row["interpreter"], row["norm"]), []).append((row["label"], row["eps"]))
-    found = [
-        _gap(interpreter, norm, list(rows), aims.get((interpreter, norm), []))
+    return [
+        _curves(interpreter, norm, list(rows), aims.get((interpreter, norm), []))
         for (interpreter, norm), rows in _grouped(source)
     ]
-    return sorted(found, key=lambda gap: (not gap.aimed, -np.nan_to_num(gap.value.value)))
 
 
 def _grouped(source: Source) -> Iterator[tuple[tuple[str, str], Iterator[Mapping[str, Any]]]]:
     return groupby(source.sql(_IMAGES), key=lambda row: (row["interpreter"], row["norm"]))
 
 
-def _gap(interpreter: str, norm: str, rows: list[Mapping[str, Any]], aims: list[tuple[str, float]]) -> Gap:
-    """Return the gap of one interpreter in one norm.
+def _curves(interpreter: str, norm: str, rows: list[Mapping[str, Any]], aims: list[tuple[str, float]]) -> Curves:
+    """Return the curves of one interpreter in one norm.
 
     Args:
         interpreter: the interpreter.
@@ -99,22 +134,20 @@ def _gap(interpreter: str, norm: str, rows: list[Mapping[str, Any]], aims: list[
     plain = _table([[_kept(row["plain"]) for row in line] for line in found])
     at = [every.index(eps) for eps in sizes]
     won, iou, other = (t.cummax(0).values[at] for t in (fooled, best, plain))
-    # the gap, and its curve over the sizes
-    eps = torch.tensor(sizes, dtype=torch.float64)
-    kept, wins = areas(won > 0, iou, eps)
+    aimed = tuple(dict.fromkeys(label for label, _ in aims))
+    return Curves(interpreter, norm, tuple(sizes), aimed, tuple(ids), won, iou, other)
+
+
+def _gap(found: Curves) -> Gap:
+    """Return the gap of one interpreter in one norm, and its curve over the sizes."""
+    kept, wins = found.areas()
+    usual, _ = found.areas(plain=True)
     known = ~kept.isnan()
-    usual, _ = areas(won[:, known] > 0, other[:, known], eps)
-    means = [likeness(iou[k][known & (won[k] > 0)]).mean().item() for k in range(len(sizes))]
-    return Gap(
-        interpreter,
-        norm,
-        tuple(sizes),
-        tuple(dict.fromkeys(label for label, _ in aims)),
-        gap_interval(kept, wins),
-        gap_interval(usual, wins[known]),
-        tuple(won[:, known].mean(1).tolist()),
-        tuple(means),
-    )
+    value, plain = gap_interval(kept, wins), gap_interval(usual[known], wins[known])
+    fooled = tuple(found.won[:, known].mean(1).tolist())
+    pairs = zip(found.iou, found.won, strict=True)
+    means = tuple(likeness(iou[known & (won > 0)]).mean().item() for iou, won in pairs)
+    return Gap(found.interpreter, found.norm, found.sizes, found.aimed, value, plain, fooled, means)
 
 
 def _kept(iou: float | None, *, unknown: bool = False) -> float:

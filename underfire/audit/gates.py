@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from underfire.audit.gaps import Gap
 from underfire.audit.map_shifts import MapShift
 from underfire.audit.reading import AttackResult, RobustAccuracy
 from underfire.audit.schema import GateSpec
@@ -24,17 +25,20 @@ class GateResult:
     Attributes:
         name: what the gate compares, in words.
         value: the number that was compared; None if the run has no result for it.
-        at_least: the limit.
-        confident: whether `value` is the lower end of the 95 % interval; otherwise it is the estimate itself.
-        state: `"held"`; `"missed"`: the value is under the limit; `"unknown"`: there is no value; `"unsure"`: the value
-            is not under the limit, but the run is not finished or cannot be believed.
+        at_least: the lowest value that holds; None if the gate has `at_most`.
+        confident: whether `value` is an end of the 95 % interval, the lower one for `at_least` and the upper one for
+            `at_most`; otherwise it is the estimate itself.
+        state: `"held"`; `"missed"`: the value is beyond the limit; `"unknown"`: there is no value; `"unsure"`: the
+            value is within the limit, but the run is not finished or cannot be believed.
+        at_most: the highest value that holds; None if the gate has `at_least`.
     """
 
     name: str
     value: float | None
-    at_least: float
+    at_least: float | None
     confident: bool
     state: State
+    at_most: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -44,16 +48,32 @@ class GateResult:
     @property
     def compared(self) -> str:
         """Return in words which number was compared."""
-        return "lower end of the 95 % interval" if self.confident else "estimate"
+        end = "lower" if self.at_most is None else "upper"
+        return f"{end} end of the 95 % interval" if self.confident else "estimate"
+
+    @property
+    def limit(self) -> str:
+        """Return the limit in words, such as `at least 0.5`."""
+        return f"at least {self.at_least:g}" if self.at_most is None else f"at most {self.at_most:g}"
 
 
-def decide(name: str, rate: Interval | None, at_least: float, *, confident: bool, sound: bool) -> GateResult:
+def decide(
+    name: str,
+    rate: Interval | None,
+    at_least: float | None,
+    *,
+    confident: bool,
+    sound: bool,
+    at_most: float | None = None,
+) -> GateResult:
     """Return the outcome of a gate on a figure; `sound` says whether the run is finished and can be believed."""
-    value = None if rate is None else rate.low if confident else rate.value
+    end = None if rate is None else rate.low if at_most is None else rate.high
+    value = end if confident or rate is None else rate.value
     if value is None or math.isnan(value):
-        return GateResult(name, None, at_least, confident, "unknown")
-    state: State = "missed" if value < at_least else "held" if sound else "unsure"
-    return GateResult(name, value, at_least, confident, state)
+        return GateResult(name, None, at_least, confident, "unknown", at_most)
+    missed = (at_least is not None and value < at_least) or (at_most is not None and value > at_most)
+    state: State = "missed" if missed else "held" if sound else "unsure"
+    return GateResult(name, value, at_least, confident, state, at_most)
 
 
 def sound(standing: Standing) -> bool:
@@ -68,8 +88,9 @@ def judge(
     attacks: Sequence[AttackResult],
     robust: Sequence[RobustAccuracy],
     shifts: Sequence[MapShift],
+    gaps: Sequence[Gap],
 ) -> GateResult:
-    """Return the outcome of a gate of the spec."""
+    """Return the outcome of a gate of the spec; a gap has no value before an attack was aimed at the map."""
     rates: list[Interval] = {
         "clean_accuracy": [clean] if clean else [],
         "robust_accuracy": [a.robust for a in attacks if (a.label, a.eps) == (gate.attack, gate.eps)],
@@ -77,10 +98,13 @@ def judge(
         "map_iou": [
             s.iou for s in shifts if (s.label, s.eps, s.interpreter) == (gate.attack, gate.eps, gate.interpreter)
         ],
+        "interpretation_gap": [
+            g.value for g in gaps if g.aimed and (g.norm, g.interpreter) == (gate.norm, gate.interpreter)
+        ],
     }[gate.measure]
     known = gate.norm or next((a.norm for a in attacks if a.label == gate.attack), "")
     place = None if gate.eps is None else f"eps {size(known, gate.eps)}"
     parts = [gate.attack, gate.norm and norm(gate.norm), place, gate.interpreter]
     name = " ".join([gate.measure.replace("_", " "), *filter(None, parts)])
     rate = rates[0] if rates else None
-    return decide(name, rate, gate.at_least, confident=gate.confident, sound=sound(standing))
+    return decide(name, rate, gate.at_least, at_most=gate.at_most, confident=gate.confident, sound=sound(standing))

@@ -237,7 +237,7 @@ def _aim(
 
 def _gate(path: str, gate: GateSpec, spec: AuditSpec) -> None:
     """Raise SpecError if a gate lacks a key, has a key too many, or names something that is not in the spec."""
-    for key in ("attack", "norm", "eps", "interpreter"):
+    for key in ("at_least", "at_most", "attack", "norm", "eps", "interpreter"):
         value, needed = getattr(gate, key), key in NEEDS[gate.measure]
         if (value is not None) != needed:
             what = "is missing; the gate needs it" if needed else f"has no meaning for {gate.measure}; leave it out"

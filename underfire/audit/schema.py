@@ -175,24 +175,27 @@ class AttackSpec(_Method):
     interpreter: Annotated[InterpreterSpec, BeforeValidator(_short("name"))] | None = None
 
 
-GateMeasure = Literal["clean_accuracy", "robust_accuracy", "worst_accuracy", "map_iou"]
+GateMeasure = Literal["clean_accuracy", "robust_accuracy", "worst_accuracy", "map_iou", "interpretation_gap"]
 NEEDS: dict[GateMeasure, tuple[str, ...]] = {
-    "clean_accuracy": (),
-    "robust_accuracy": ("attack", "eps"),
-    "worst_accuracy": ("norm", "eps"),
-    "map_iou": ("attack", "eps", "interpreter"),
+    "clean_accuracy": ("at_least",),
+    "robust_accuracy": ("at_least", "attack", "eps"),
+    "worst_accuracy": ("at_least", "norm", "eps"),
+    "map_iou": ("at_least", "attack", "eps", "interpreter"),
+    "interpretation_gap": ("at_most", "norm", "interpreter"),
 }
-"""The keys that a gate must have beside `measure` and `at_least`, by measure."""
+"""The keys that a gate must have beside `measure`, by measure; a gap is the better the lower it is."""
 
 
 class GateSpec(_Strict):
-    """A figure of the audit that must be at least `at_least`; `attack` and `interpreter` are labels of the spec.
+    """A figure of the audit that must be at least `at_least`, or for a gap at most `at_most`.
 
-    With `confident`, the lower end of its 95 % interval must be at least `at_least`, not only the estimate.
+    `attack` and `interpreter` are labels of the spec. With `confident`, the end of the 95 % interval that is nearer to
+    the limit must keep it, not only the estimate.
     """
 
     measure: GateMeasure
-    at_least: Share
+    at_least: Share | None = None
+    at_most: Share | None = None
     attack: str | None = None
     norm: str | None = None
     eps: Size | None = None

@@ -139,7 +139,7 @@ def findings(ledger: Run) -> Findings:
         shifts=tuple(shifts),
         differences=tuple(compared),
         checks=tuple(masking),
-        gates=tuple(judge(gate, standing, known, attacks, robust, shifts) for gate in ledger.spec.gates),
+        gates=tuple(judge(gate, standing, known, attacks, robust, shifts, apart) for gate in ledger.spec.gates),
         missing=ledger.missing,
         verdict=verdict(standing, clean, robust, shifts, compared, masking, blank=blank, answered=answered),
         refused=ledger.refusals,

@@ -48,7 +48,7 @@ def compare(before: str, after: str, every: bool, as_json: bool) -> int:
         OUT.print(table)
         OUT.print()
     changed = sum(change.significant for change in changes)
-    test = f"exact sign test over the images, p < {SIGNIFICANCE}"
+    test = f"exact sign test over the images, p < {SIGNIFICANCE}; a gap by the interval of its difference"
     if all(change.p is None for change in changes):
         test = "the two runs have different images; their intervals were compared"
     OUT.print(f"{changed} of {len(changes)} figures changed ({test})", soft_wrap=True)

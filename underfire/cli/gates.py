@@ -110,9 +110,8 @@ def lines(results: Sequence[GateResult], standing: Standing) -> list[str]:
         means = "no gate holds" if results else "not finished, or not to be believed"
         told += [f"{means}: {reason}" for reason in [standing.headline, *standing.reasons] if reason]
     for result in results:
-        limit = f"at least {result.at_least:g}"
         if result.state == "unknown":
-            told.append(f"gate failed: {result.name} is unknown, not {limit}")
+            told.append(f"gate failed: {result.name} is unknown, not {result.limit}")
         elif result.state == "missed":
-            told.append(f"gate failed: {result.name} is {result.value:.4g} ({result.compared}), not {limit}")
+            told.append(f"gate failed: {result.name} is {result.value:.4g} ({result.compared}), not {result.limit}")
     return told

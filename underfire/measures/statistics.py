@@ -1,4 +1,4 @@
-"""Confidence intervals: exact ones for rates, and the bootstrap or Student's t for means and paired differences."""
+"""Confidence intervals: exact ones for rates, and the bootstrap or Student's t for means, ratios and differences."""
 
 from __future__ import annotations
 
@@ -165,6 +165,54 @@ def bootstrap_ratio(
         return Interval(ratio, ratio, ratio, n)
     means = _resampled_means(pairs, resamples, seed)
     return Interval(ratio, *_bca(ratio, means[:, 0] / means[:, 1], influence, level), n)
+
+
+def ratio_difference(
+    first: tuple[Tensor | ArrayLike, Tensor | ArrayLike],
+    second: tuple[Tensor | ArrayLike, Tensor | ArrayLike],
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Return the first minus the second of two ratios of sums over the same samples, with its BCa bootstrap interval.
+
+    A resample draws whole samples, each with its parts and wholes `[n]` of both ratios. A sample may lack one ratio:
+    its part and whole are 0 there. `n` counts the samples that have a whole in either. Without a whole in one of the
+    ratios the difference is nan, and the interval of a single sample is nan.
+
+    Args:
+        first: the parts and the wholes of the first ratio.
+        second: those of the second.
+        confidence: the confidence in (0, 1).
+        resamples: number of resamples.
+        seed: seed of the resamples.
+
+    Raises:
+        InputError: the lengths differ, a value is not finite, a whole is negative, `resamples` is below 100, or the
+            confidence is not in (0, 1).
+    """
+    _check_resamples(resamples)
+    level, columns = checked_level(confidence), [as_vector(values) for values in (*first, *second)]
+    if len({len(column) for column in columns}) > 1:
+        raise InputError(f"all parts and wholes must have one length, got {[len(column) for column in columns]}")
+    rows = np.stack(columns, 1)
+    if not np.isfinite(rows).all() or (rows[:, 1::2] < 0).any():
+        raise InputError("a difference of ratios needs finite parts, and wholes that are not negative")
+    rows = rows[(rows[:, 1::2] > 0).any(1)]
+    n, sums = len(rows), rows.sum(0)
+    if (sums[1::2] == 0).any():
+        return Interval(float("nan"), float("nan"), float("nan"), n)
+    ratios = sums[::2] / sums[1::2]
+    difference = float(ratios[0] - ratios[1])
+    if n < 2:
+        return Interval(difference, float("nan"), float("nan"), n)
+    influence = ((rows[:, ::2] - ratios * rows[:, 1::2]) / sums[1::2] * n) @ np.array([1.0, -1.0])
+    if np.abs(influence).max() <= 1e-12:
+        return Interval(difference, difference, difference, n)
+    means = _resampled_means(rows, resamples, seed)
+    means = means[(means[:, 1::2] > 0).all(1)]  # in a resample without a whole there is no ratio
+    drawn = means[:, 0] / means[:, 1] - means[:, 2] / means[:, 3]
+    return Interval(difference, *_bca(difference, drawn, influence, level), n)
 
 
 def student_mean(values: Tensor | ArrayLike, confidence: float = 0.95) -> Interval:

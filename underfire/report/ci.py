@@ -35,7 +35,7 @@ def junit(ledger: Ledger, found: Findings, gates: Sequence[GateResult]) -> str:
     for gate in gates:
         value = "unknown" if gate.value is None else f"{gate.value:.4g} ({gate.compared})"
         said = "" if gate.passed else "failure" if gate.state == "missed" else "error"
-        cases.append(("gates", f"{gate.name} is at least {gate.at_least:g}", said, f"{gate.name} is {value}"))
+        cases.append(("gates", f"{gate.name} is {gate.limit}", said, f"{gate.name} is {value}"))
     counts = {word: str(sum(case[2] == word for case in cases)) for word in ("failure", "error")}
     root = ElementTree.Element("testsuites", name="underfire")
     suite = ElementTree.SubElement(
@@ -86,7 +86,7 @@ def sarif(ledger: Ledger, found: Findings, gates: Sequence[GateResult]) -> str:
         add("masking-check", "none" if check.passed else "warning", f"{check.name}: {check.detail}")
     for gate in gates:
         value = "unknown" if gate.value is None else f"{gate.value:.4g}"
-        text = f"{gate.name} is {value}; the gate needs at least {gate.at_least:g}"
+        text = f"{gate.name} is {value}; the gate needs {gate.limit}"
         add("gate", "none" if gate.passed else "error", text)
     if found.standing.headline:
         add("standing", "error", " ".join((f"{found.standing.headline}.", *found.standing.reasons)))
