@@ -11,7 +11,7 @@ from torch import nn
 from tests.networks import build_network, rand
 from underfire import data, models
 from underfire.cli import main
-from underfire.errors import DataError, ModelError
+from underfire.errors import DataError, InputError, ModelError
 from underfire.model import Classifier
 from underfire.models.heads import last_linear, with_classes
 from underfire.training import linear_head
@@ -81,7 +81,7 @@ def test_two_classes_get_two_logits(folder):
 
 def test_bad_input(folder):
     images = data.load(f"folder:{folder / 'photos'}")
-    with pytest.raises(DataError, match="20 images"):
+    with pytest.raises(DataError, match="22 images"):
         linear_head(build_network(), images, folds=20)
     with pytest.raises(ModelError, match="Conv2d"):
         linear_head(Classifier(nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten())), images, folds=3)
@@ -123,3 +123,20 @@ def test_the_command_writes_weights_and_class_names(folder, capsys):
     assert "--force" in capsys.readouterr().err
     assert main([*command, "--set", "epochs=3", "--force"]) == 2
     assert "folds" in capsys.readouterr().err
+
+
+def test_a_network_in_training_mode_is_read_in_evaluation_mode_and_stays_as_it_is(folder):
+    images = data.load(f"folder:{folder / 'photos'}")
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    model = Classifier(body.train())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    linear_head(model, images, folds=2)
+    assert model.module.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("folds", "error"), [(1, InputError), (0, InputError), (11, DataError), (13, DataError)])
+def test_every_part_of_the_inner_folds_needs_every_class(folder, folds, error):
+    """Of twelve images, a part of one of 11 folds has two, which leaves 10."""
+    with pytest.raises(error, match="fold"):
+        linear_head(build_network(), data.load(f"folder:{folder / 'photos'}"), folds=folds)

@@ -6,6 +6,7 @@ Source: Alain and Bengio, Understanding intermediate layers using linear classif
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,10 +16,12 @@ from torch import Tensor
 
 from underfire.data import Dataset
 from underfire.errors import DataError
+from underfire.hooks import frozen
 from underfire.measures.statistics import rate
 from underfire.model import Classifier
 from underfire.models.heads import last_linear, with_classes
 from underfire.records import Interval
+from underfire.validate import at_least
 
 _BATCH = 16  # images in one pass
 _STRENGTHS = 10  # numbers of the inverse regularisation, from 1e-4 to 1e4, that are compared
@@ -57,25 +60,29 @@ def linear_head(
 
     Args:
         model: the network; it is not changed.
-        data: images of at least two classes, with at least `folds` images of each.
+        data: images of at least two classes, with so many of each that all but one of `folds` parts still have `folds`
+            of them: 7 for 5 folds.
         folds: number of parts of the cross-validation, at least 2.
         seed: the seed of the split.
         progress: called with the number of images that have passed the network, and of all images.
 
     Raises:
         ModelError: the network does not end in a linear layer. DataError: the data has too few images of a class.
+        InputError: there are fewer than two folds.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    at_least(2, folds=folds)
     features, y = _features(model, data, progress)
     present, counts = np.unique(y, return_counts=True)
     classes = len(data.labels) if data.labels else int(y.max()) + 1
-    if len(present) < max(2, classes) or counts.min() < max(2, folds):
+    needed = next(count for count in range(folds, 2 * folds + 1) if count - math.ceil(count / folds) >= folds)
+    if len(present) < max(2, classes) or counts.min() < needed:
         raise DataError(
-            f"a head needs at least {max(2, folds)} images of each of 2 or more classes, the data has "
+            f"a head needs at least {needed} images of each of 2 or more classes for {folds} folds, the data has "
             f"{dict(zip(present.tolist(), counts.tolist(), strict=True))}"
         )
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
@@ -117,7 +124,7 @@ def _features(
     labels: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].detach().cpu().double()))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), frozen(model):
             for batch in data.batches(_BATCH):
                 model(batch.x.to(head.weight.device))
                 labels.append(batch.y)

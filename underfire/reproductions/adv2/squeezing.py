@@ -119,8 +119,3 @@ def _found(ledger: Ledger, attack: str) -> dict[str, Any]:
         rates[" + ".join(names)] = detection_rate(suspicious, threshold(usual, RATE))
     found = outcome(ledger, attack) | {"detection": rates}
     return found if attack == "PGD" else found | {"maps": shift(ledger, ("PGD", attack), "CAM")}
-
-
-def _largest(scores: dict[str, dict[str, float]], names: tuple[str, ...]) -> list[float]:
-    """Return the largest of some scores of every image, of `scores` by detector and image."""
-    return [max(scores[name][image] for name in names) for image in scores[names[0]]]
