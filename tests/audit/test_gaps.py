@@ -178,10 +178,12 @@ def test_an_attack_on_several_maps_is_no_plain_attack(content: Callable[..., Any
     both = {"name": "adv2_ensemble", "label": "both", "interpreters": ["gradient", "cam"], "steps": 2, "warm_steps": 2}
     attacks = [{**both, "eps": 0.2}, {"name": "pgd", "label": "PGD", "eps": 0.2, "steps": 2}]
     network = {"model": "python:audit_networks:pooling", "data": {"uri": "digits:", "n": 6, "seed": 1}}
-    spec = parse_spec(content(attacks=attacks, interpreters=["cam", "grad_cam"], gallery=0, **network))
+    spec = parse_spec(
+        content(attacks=attacks, interpreters=[{"name": "cam", "label": "CAM"}, "grad_cam"], gallery=0, **network)
+    )
     found = findings(run(spec, tmp_path / "run"))
-    assert {gap.interpreter: gap.aimed for gap in found.gaps} == {"cam": ("both",), "grad_cam": ()}
-    assert {(t.label, t.source) for t in found.transfers} == {("PGD", ""), ("both", "gradient, cam")}
+    assert {gap.interpreter: gap.aimed for gap in found.gaps} == {"CAM": ("both",), "grad_cam": ()}
+    assert {(t.label, t.source) for t in found.transfers} == {("PGD", ""), ("both", "gradient, CAM")}
     assert not found.differences
 
 

@@ -69,18 +69,19 @@ def _cell(entry: AttackSpec, options: dict[str, Any], seed: int, clean: Cell, ta
         "norm": entry.norm,
         "seed": seed,
         "targeted": entry.goal != "untargeted",
-        "attacked": aim.title if aim else ", ".join(_several(entry)),
+        "attacked": aim.title if aim else ", ".join(_several(entry, target.spec)),
         "params": json.dumps(entry.options, default=as_text),
     }
     kept = clean.images * target.preview.first.x[0].numel() * 4
     return Cell("craft", options, {"clean": clean}, description, images=clean.images, kept_bytes=kept)
 
 
-def _several(entry: AttackSpec) -> list[str]:
-    """Return the names of the interpreters of an attack that is aimed at several maps; empty for any other."""
+def _several(entry: AttackSpec, spec: AuditSpec) -> list[str]:
+    """Return the interpreters of an attack that is aimed at several maps, by their labels; empty for any other."""
     option = entry.card.options.get("interpreters")
     given = entry.options.get("interpreters", option.default) if option else ()
-    return [name if isinstance(name, str) else "a function" for name in given]
+    labels = {one.name: one.title for one in reversed(spec.interpreters) if not one.options}
+    return [labels.get(name, name) if isinstance(name, str) else "a function" for name in given]
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:
