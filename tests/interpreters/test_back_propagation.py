@@ -223,6 +223,7 @@ def test_nodes(quadrature):
     ("options", "message"),
     [
         ({"baseline": "grey"}, "unknown baseline 'grey'"),
+        ({"baseline": 0.5}, "tensor of images, got 0.5"),
         ({"baseline": torch.zeros(2, 2)}, r"baseline \(2, 2\) does not fit images \(4, 3, 10, 8\)"),
         ({"quadrature": "simpson"}, "unknown quadrature 'simpson'"),
         ({"steps": 0}, "steps must be at least 1, got 0"),

@@ -243,6 +243,7 @@ def test_what_is_wrong_is_said(case, name):
         ("4", Unsupported, r"'4' gives \(8, 1, 1\)"),
         ((), InputError, "one name or several different ones"),
         (("1", "1"), InputError, "several different ones"),
+        (5, InputError, "several different ones"),
     ]:
         with pytest.raises(error, match=message):
             method(name, layer=layer)(model, x, y)

@@ -33,8 +33,8 @@ def layouts_of(
     """
     if layer is None:
         layer = last_spatial_layer(model, x, grid)
-    names = (layer,) if isinstance(layer, str) else tuple(layer)
-    if not names or len(set(names)) < len(names):
+    names = tuple(layer) if isinstance(layer, (tuple, list)) else (layer,)
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise InputError(f"layer must be one name or several different ones, got {names}")
     return {name: layout_of(model, x, name, grid) for name in names}
 

@@ -20,7 +20,7 @@ from underfire.attribution.gradients import (
 )
 from underfire.attribution.scores import check_y, score
 from underfire.catalog import card
-from underfire.errors import InputError, nearest
+from underfire.errors import InputError, nearest, shown
 from underfire.hooks import bypass_cache, folded, frozen
 from underfire.measures.explanation import gap
 from underfire.validate import per_sample, require_finite
@@ -142,6 +142,8 @@ def baselines(x: Tensor, baseline: str | Tensor) -> Tensor:
         if not BASELINES.keys() >= set(names):
             raise InputError(f"unknown baseline {baseline!r}; {nearest(baseline, (*BASELINES, 'many'))}")
         return torch.stack([fill_image(x, BASELINES[name]) for name in names])
+    if not isinstance(baseline, Tensor):
+        raise InputError(f"a baseline is a name, such as 'black', or a tensor of images, got {shown(baseline)}")
     try:
         images = baseline.to(x) if baseline.dim() == 5 else baseline.to(x).unsqueeze(0)
         return images.expand(len(images), *x.shape)

@@ -232,7 +232,7 @@ CLAIMS = (
     ),
     Claim(
         "Observation 8, first half",
-        "GRAD resists most, because its maps are tied to the gradient that the attack uses.",
+        "Interpreters see distinct aspects of a network; GRAD, made of the gradient that attacks use, resists most.",
         "the lowest IoU of all interpreters is that of GRAD",
         _MAIN,
         _grad_resists,
