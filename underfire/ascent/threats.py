@@ -97,7 +97,7 @@ class L2(Threat):
         u = (limit / whole.sum(1, keepdim=True).clamp_min(tiny)).clamp_max(1)
         for _ in range(100):
             free = (u * whole <= clipped).to(x.dtype)
-            held = total - _dot(free, clipped)
+            held = _dot(1 - free, clipped)  # not the total without the free entries, whose rounding is no zero
             grown = ((limit - held) / _dot(free, whole).clamp_min(tiny)).clamp(max=1).maximum(u)
             if torch.equal(grown, u):  # exact equality: no sample depends on the rest of the batch
                 break
