@@ -30,7 +30,7 @@ def print_summary(found: Findings) -> None:
         stated = 100 * found.detections[0].stated
         OUT.print(f"\nSuccessful attacks that a detector flags, at {stated:g} % false positives / AUROC", style="bold")
         OUT.print(_detections(found))
-    if found.quadrants:
+    if any(q.aim != "prediction changed" for q in found.quadrants):  # an attack on explanations
         least = found.quadrants[0].iou
         OUT.print(f"\nQuadrants, in per cent; a map is kept with an IoU of at least {least}", style="bold")
         OUT.print(_quadrants(found))
