@@ -7,6 +7,8 @@ from underfire.audit.named_files import with_files
 from underfire.audit.plan import plan
 from underfire.audit.schema import AttackSpec
 from underfire.audit.target import open_target
+from underfire.audit.values import fingerprint
+from underfire.interpreters import RTS
 
 
 def keys(cells):
@@ -44,3 +46,12 @@ def test_other_weights_at_the_same_path_make_the_maps_anew(small, tmp_path):
 def test_options_without_files_stay_as_they_are():
     entry = AttackSpec(name="pgd", move="momentum(0.9)", views=["(", "x" * 5000, "nul\0"], steps=3)
     assert with_files({"a": 1}, entry) == {"a": 1}
+
+
+def test_an_object_that_names_a_file_has_another_fingerprint_after_a_change(tmp_path):
+    file = tmp_path / "rts.safetensors"
+    marks = []
+    for content in (b"one", b"one", b"two"):
+        file.write_bytes(content)
+        marks.append(fingerprint(RTS(weights=str(file))))
+    assert marks[0] == marks[1] != marks[2]

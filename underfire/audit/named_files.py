@@ -5,15 +5,13 @@ Their content determines results, so that it belongs to the keys of cells.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from underfire.ascent.parts import parse_call
 from underfire.audit.schema import AttackSpec, DetectorSpec, InterpreterSpec
-from underfire.errors import DataError, InputError
+from underfire.audit.values import file_digests
+from underfire.errors import InputError
 
 
 def with_files(options: Mapping[str, Any], *entries: AttackSpec | InterpreterSpec | DetectorSpec) -> dict[str, Any]:
@@ -25,7 +23,7 @@ def with_files(options: Mapping[str, Any], *entries: AttackSpec | InterpreterSpe
     Raises:
         DataError: a file cannot be read.
     """
-    found = {path: _digest(path) for entry in entries for path in _texts(entry.options) if os.path.isfile(path)}  # noqa: PTH113 (no error for a text that is no path)
+    found = file_digests(text for entry in entries for text in _texts(entry.options))
     return {**options, "files": found} if found else dict(options)
 
 
@@ -44,11 +42,3 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
     elif isinstance(value, Mapping):
         yield from _texts(list(value.values()))
-
-
-def _digest(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {path!r}: {error.strerror or error}") from None

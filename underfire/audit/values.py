@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import os
 import uuid
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from functools import partial
+from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from underfire.errors import DataError
 from underfire.models.programs import compiled_parts
 
 Plain = bool | int | float | complex | str | bytes | None
@@ -160,7 +163,25 @@ def _object(value: Any, inner: Describe) -> str:
         return f"{_class(kind)} {inner({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})}"
     if kind.__module__.partition(".")[0] in ("builtins", "torch", "numpy") or not hasattr(value, "__dict__"):
         return uuid.uuid4().hex
-    return f"{_class(kind)} {inner(vars(value))}"
+    files = file_digests(text for text in vars(value).values() if isinstance(text, str))
+    return f"{_class(kind)} {inner(vars(value))}{f' {files}' if files else ''}"
+
+
+def file_digests(texts: Iterable[str]) -> dict[str, str]:
+    """Return a SHA-256 of the content of every text that is the path of a file.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    found = {}
+    for text in texts:
+        if os.path.isfile(text):  # noqa: PTH113 (no error for a text that cannot be a path)
+            try:
+                with Path(text).open("rb") as file:
+                    found[text] = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise DataError(f"cannot read {text!r}: {error.strerror or error}") from None
+    return found
 
 
 def _function(function: FunctionType, inner: Describe) -> str:
