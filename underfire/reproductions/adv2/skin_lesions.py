@@ -39,7 +39,7 @@ the attacked classifier knows these images; its accuracy on images it has not se
 def run(setting: Setting) -> Outcome:
     """Fit the head, audit the classifier, and compare the maps with the masks of the experts."""
     uri, head = _classifier(setting)
-    system = replace(SKIN, uri=uri)
+    system = replace(SKIN, uri=uri).at(setting)
     ledger = audited(system, setting)
     results: dict[str, Any] = {"head": head, "PGD": outcome(ledger, "PGD")}
     rows: list[list[str]] = []

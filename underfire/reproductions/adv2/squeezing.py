@@ -113,9 +113,12 @@ def _found(ledger: Ledger, attack: str) -> dict[str, Any]:
     rates = {}
     for names in combinations():
         # the score of a joint detector is the largest of its squeezers
-        usual, suspicious = (
-            [max(table[name][i] for name in names) for i in table[names[0]]] for table in (held, attacked)
-        )
+        usual, suspicious = (_largest(table, names) for table in (held, attacked))
         rates[" + ".join(names)] = detection_rate(suspicious, threshold(usual, RATE))
     found = outcome(ledger, attack) | {"detection": rates}
     return found if attack == "PGD" else found | {"maps": shift(ledger, ("PGD", attack), "CAM")}
+
+
+def _largest(scores: dict[str, dict[str, float]], names: tuple[str, ...]) -> list[float]:
+    """Return the largest of some scores of every image, of `scores` by detector and image."""
+    return [max(scores[name][image] for name in names) for image in scores[names[0]]]

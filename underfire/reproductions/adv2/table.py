@@ -36,6 +36,7 @@ def compare(systems: Mapping[str, System], setting: Setting, *, title: str, note
     rows: list[list[str]] = []
     results: dict[str, Any] = {}
     said: list[str] = []
+    systems = {name: system.at(setting) for name, system in systems.items()}
     for name, system in systems.items():
         ledger = audited(system, setting)
         results[name] = _results(system, ledger)

@@ -36,7 +36,7 @@ def towards(rule: TargetMap, setting: Setting, *, title: str, source: str, notes
     """Attack every system towards the maps that a rule makes, and measure how near the maps come."""
     rows: list[list[str]] = []
     results: dict[str, Any] = {}
-    chosen = {"cluttered digits": DIGITS} if setting.quick else SYSTEMS
+    chosen = {name: one.at(setting) for name, one in list(SYSTEMS.items())[: 1 if setting.quick else None]}
     for name, system in chosen.items():
         results[name] = _system(name, system, rule, setting)
         for label, found in results[name].items():

@@ -21,7 +21,8 @@ def run(setting: Setting) -> Outcome:
     """Read the distances from the audits of `adv2-digits` and `adv2-cifar10`, which are run if they are missing."""
     columns: tuple[str, ...] = ()
     rows, results, notes = [], {}, [_HOW]
-    for name, system in SYSTEMS.items():
+    systems = {name: system.at(setting) for name, system in SYSTEMS.items()}
+    for name, system in systems.items():
         results[name] = matrix(system, setting)
         columns = ("network", "attack", *system.aims)
         rows += [
@@ -31,7 +32,7 @@ def run(setting: Setting) -> Outcome:
     return Outcome(
         title="ADV² against one interpreter, seen by another",
         source=f"{SOURCE}, Table 9 and Observation 7",
-        spec={name: system.spec(setting) | {"model": system.network} for name, system in SYSTEMS.items()},
+        spec={name: system.spec(setting) | {"model": system.network} for name, system in systems.items()},
         columns=columns,
         rows=rows,
         notes=notes,
