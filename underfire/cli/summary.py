@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -11,6 +12,7 @@ from underfire.cli.shared import OUT
 
 if TYPE_CHECKING:
     from underfire.audit.map_shifts import MapShift
+    from underfire.audit.quadrants import Quadrants
     from underfire.audit.summary import Findings
     from underfire.records import Interval
 
@@ -30,10 +32,10 @@ def print_summary(found: Findings) -> None:
         stated = 100 * found.detections[0].stated
         OUT.print(f"\nSuccessful attacks that a detector flags, at {stated:g} % false positives / AUROC", style="bold")
         OUT.print(_detections(found))
-    if any(q.aim != "prediction changed" for q in found.quadrants):  # an attack on explanations
-        least = found.quadrants[0].iou
-        OUT.print(f"\nQuadrants, in per cent; a map is kept with an IoU of at least {least}", style="bold")
-        OUT.print(_quadrants(found))
+    aimed = [q for q in found.quadrants if q.attacked == q.interpreter]  # the page has the other maps, too
+    if aimed:
+        OUT.print(f"\nQuadrants, in per cent; a map is kept with an IoU of at least {aimed[0].iou}", style="bold")
+        OUT.print(_quadrants(aimed))
     failed = [check for check in found.checks if not check.passed]
     if found.checks:
         OUT.print(f"\nMasking checks: {len(found.checks) - len(failed)} of {len(found.checks)} passed")
@@ -103,15 +105,15 @@ def _detections(found: Findings) -> Table:
     return table
 
 
-def _quadrants(found: Findings) -> Table:
-    """Return the table of the quadrants of prediction and map, each attack at its largest size."""
+def _quadrants(aimed: Sequence[Quadrants]) -> Table:
+    """Return the table of the quadrants of prediction and map, each attack on a map at its largest size."""
     from underfire.audit.aims import QUADRANTS
     from underfire.audit.reading import largest
 
     table = _table()
     for column in ("map", "aims at", *QUADRANTS):
         table.add_column(column, overflow="fold")
-    for q in largest(found.quadrants):
+    for q in largest(aimed):
         table.add_row(q.label, q.interpreter, q.aim, *(f"{100 * q.shares[name].value:.0f}" for name in QUADRANTS))
     return table
 
