@@ -15,7 +15,7 @@ from underfire.validate import check_number
 
 
 class Scores(Protocol):
-    """What `evade` needs of a detector: a score of every input, `[B]`, higher for a suspicious one."""
+    """A detector as `evade` needs it, with a score of every input, `[B]`, higher for a suspicious one."""
 
     def score(self, model: Any, x: Tensor, /) -> Tensor:
         """Return the scores of inputs `x`."""

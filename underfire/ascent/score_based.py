@@ -23,7 +23,7 @@ from underfire.validate import default_generator, per_sample
 
 @dataclass(frozen=True)
 class Aim:
-    """What an attack maximises and reaches.
+    """The objective that an attack maximises, and what counts as its success.
 
     Attributes:
         objective: the function that the attack maximises.

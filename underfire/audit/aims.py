@@ -1,4 +1,4 @@
-"""What the attacks of a run aim at: the quadrant of prediction and explanation on the card of each."""
+"""Read what the attacks of a run aim at: the quadrant of prediction and explanation on the card of each."""
 
 from __future__ import annotations
 

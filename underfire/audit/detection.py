@@ -1,4 +1,4 @@
-"""How well the detectors of an audit see its attacks, from the tables of the ledger."""
+"""Summarise how well the detectors of an audit see its attacks, from the tables of the ledger."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from underfire.records import Interval
 
 @dataclass(frozen=True)
 class Gap:
-    """How far the attacks of a run drive the prediction and the maps of one interpreter apart, in one norm.
+    """The gap between the prediction and the maps of one interpreter under the attacks of a run, in one norm.
 
     For every image that is classified correctly before, and at every size, the most successful attack counts: the one
     that changes the class and keeps most of the map. A stronger attack can only make the gap larger.

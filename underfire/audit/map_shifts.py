@@ -47,7 +47,7 @@ class MapShift:
 
     @property
     def forges(self) -> bool:
-        """Whether the attack was aimed at this map alone, to keep it while the prediction changes."""
+        """Return whether the attack was aimed at this map alone, to keep it while the prediction changes."""
         return self.attacked == self.interpreter and self.quadrant == MAP_KEPT
 
 

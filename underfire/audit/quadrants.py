@@ -50,7 +50,7 @@ class Quadrants:
 
     @property
     def changes_map(self) -> bool:
-        """Whether the attack was aimed at this map, to change it and to keep the prediction."""
+        """Return whether the attack was aimed at this map, to change it and to keep the prediction."""
         return aims_at(self.attacked, self.interpreter) and self.aim == MAP_CHANGED
 
 

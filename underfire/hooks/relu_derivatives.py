@@ -1,4 +1,4 @@
-"""How a rectifier passes back a gradient: the rules, and the smooth steps that they put in place of the unit step."""
+"""Define how a rectifier passes back a gradient, and the smooth steps that replace the unit step."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Setting:
 
     @property
     def quick(self) -> bool:
-        """Whether only a small part is run."""
+        """Return whether only a small part is run."""
         return self.scale == "quick"
 
 
