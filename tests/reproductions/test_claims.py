@@ -5,6 +5,7 @@ import json
 import pytest
 
 from underfire import reproductions
+from underfire.errors import DataError
 from underfire.reproductions.adv2 import claims
 
 
@@ -34,10 +35,12 @@ def test_the_main_claims(judge, results, holds):
 def test_what_detectors_say():
     def found(*rates):
         names = ("PGD", "ADV² on CAM", "ADV² on CAM, adaptive, as published")
-        return {"n": {k: {"detection": {"bits": {"value": v}}} for k, v in zip(names, rates, strict=True)}}
+        medians = ("median_2", "median_3")
+        rows = {k: {m: {"value": v} for m in medians} for k, v in zip(names, rates, strict=True)}
+        return {"n": {k: {"detection": row} for k, row in rows.items()}}
 
-    assert claims._as_detectable(found(0.9, 0.88, 0.1))[0]
-    assert not claims._as_detectable(found(0.9, 0.6, 0.1))[0]
+    assert claims._as_detectable(found(0.9, 0.885, 0.1))[0]
+    assert not claims._as_detectable(found(0.9, 0.87, 0.1))[0]
     assert claims._evades(found(0.9, 0.8, 0.1))[0]
     assert not claims._evades(found(0.9, 0.8, 0.7))[0]
 
@@ -72,3 +75,9 @@ def test_the_page_reads_the_experiments_beside_it(tmp_path):
     assert verdicts["Observation 1"] == "holds"
     assert verdicts["Observation 2"] == "holds in part"
     assert verdicts["Observation 3"] == "not measured"
+
+
+def test_results_of_another_version_are_one_line(tmp_path):
+    (tmp_path / "adv2-digits.json").write_text('{"scale": "default", "results": {"n": {"ADV² on CAM": 1}}}')
+    with pytest.raises(DataError, match="adv2-digits"):
+        reproductions.run("adv2", data_root=tmp_path, out=tmp_path)
