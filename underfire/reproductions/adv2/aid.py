@@ -89,7 +89,7 @@ def _under_attack(model: Classifier, method: RTS, batch: Batch, setting: Setting
     """Return how often ADV² succeeds, and the distance of the maps of its successes from the clean maps."""
     goal = choose_goal("random-target", model.predict(batch.x), batch, setting.seed)
     assert goal is not None  # the goal is a class
-    steps, warm = (6, 2) if setting.quick else (DIGITS.steps, DIGITS.warm_steps)
+    steps, warm = DIGITS.effort(setting)
     attack: Any = partial(adv2, interpreter=method, eps=EPS, steps=steps, warm_steps=warm)
     parts = torch.arange(len(batch)).split(DIGITS.shard)
     x_adv = torch.cat([attack(model, batch.x[p], batch.y[p], goal=goal[p]) for p in parts])

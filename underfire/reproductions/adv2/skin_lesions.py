@@ -13,20 +13,14 @@ from underfire import data, models
 from underfire.audit.ledger import Ledger
 from underfire.measures.statistics import bootstrap_mean, paired_difference
 from underfire.reproductions.adv2.findings import audited, outcome, shift
-from underfire.reproductions.adv2.system import GRAD, Aim, System
+from underfire.reproductions.adv2.system import LARGE, System
 from underfire.reproductions.adv2.table import SOURCE, show
 from underfire.reproductions.registry import Outcome, Setting
 from underfire.training import linear_head
 
 NETWORK = "efficientnet_lite0_imagenet"
 FOLDER = "folder:{root}/skin_lesions/isic2017?size=224&masks={root}/skin_lesions/isic2017_masks"
-SKIN = System(
-    NETWORK,
-    FOLDER,
-    98,
-    {"GRAD": GRAD, "CAM": Aim("cam"), "MASK": Aim("mask"), "Grad-CAM": Aim("grad_cam")},
-    measures=("mass_inside",),
-)
+SKIN = System(NETWORK, FOLDER, 98, LARGE, measures=("mass_inside",))
 
 _HOW = """The mass on the lesion is the share of a map's sum inside the mask that an expert drew. Only images that the
 classifier gets right count. Brackets are 95 % intervals: Clopper-Pearson for success, BCa bootstrap for means."""

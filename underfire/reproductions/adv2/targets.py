@@ -68,9 +68,8 @@ def _system(name: str, system: System, rule: TargetMap, setting: Setting) -> dic
     logits = model.predict(batch.x, chunk=system.shard)
     goal = choose_goal("random-target", logits, batch, setting.seed)
     assert goal is not None  # the goal is a class
-    steps, warm = (6, 2) if setting.quick else (system.steps, system.warm_steps)
     parts = torch.arange(len(batch)).split(system.shard)
-    plain = partial(pgd, eps=EPS, steps=steps + warm, step_size=1 / 255, random_start=False, keep="last")
+    plain = partial(pgd, eps=EPS, steps=sum(system.effort(setting)), step_size=1 / 255, random_start=False, keep="last")
     x_pgd = torch.cat([plain(model, batch.x[p], batch.y[p], goal=goal[p]) for p in parts])
     found: dict[str, Any] = {}
     for number, (label, aim) in enumerate(system.aims.items()):
@@ -83,7 +82,8 @@ def _system(name: str, system: System, rule: TargetMap, setting: Setting) -> dic
 
         benign = maps(batch.x, batch.y)
         target = target_maps(rule, Clean(benign, batch.y, goal), resized=False, generator=generator)
-        attack: Any = partial(adv2, interpreter=interpreter, eps=EPS, steps=steps, warm_steps=warm, **aim.attack)
+        steps, warm = system.effort(setting, aim)
+        attack: Any = partial(adv2, interpreter=interpreter, eps=EPS, steps=steps, warm_steps=warm)
         x_adv = torch.cat([attack(model, batch.x[p], batch.y[p], goal=goal[p], target=target[p]) for p in parts])
         found[label] = _figures(model, goal, target, {"PGD": x_pgd, "ADV²": x_adv}, maps)
     return found
