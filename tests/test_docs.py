@@ -14,7 +14,7 @@ from torch import Tensor
 
 import underfire
 from underfire import cards
-from underfire.audit import masking, spec
+from underfire.audit import masking, probes, spec
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -96,7 +96,7 @@ def test_every_key_of_a_spec_is_explained() -> None:
 
 def test_every_masking_check_is_explained(relu_model: underfire.Classifier, images: Tensor) -> None:
     y = relu_model.predict(images).argmax(1)
-    budget = masking.Budget("linf", 0.1, steps=2)
+    budget = probes.Budget("linf", 0.1, steps=2)
     found = masking.checks(relu_model, images[:1], y[:1], attack=underfire.attacks.pgd, budget=budget)
     page = (ROOT / "docs" / "believing.md").read_text()
     assert [check.name for check in found if f"| `{check.name}` |" not in page] == []

@@ -78,7 +78,7 @@ def test_values_beside_the_state_of_a_model_are_in_its_keys(small: Small) -> Non
         ({"gallery": 0}, {}),
         ({"batch_size": 7}, {}),
         ({"attacks": [{**ATTACK, "label": "other"}]}, {}),
-        ({"masking": True}, {"masking": 1}),
+        ({"masking": True}, {"probe": 11, "masking": 1}),
         ({"gates": [{"measure": "clean_accuracy", "at_least": 0.5}]}, {}),
         ({"keep_gb": 0}, {}),
         ({"model": {"uri": "python:audit_networks:linear", "labels": list("abcdefghij")}}, {}),
@@ -161,8 +161,8 @@ def test_another_model_or_other_data_change_everything(small: Small, change: dic
 def test_the_plan_has_a_cell_for_every_attack_size_seed_and_shard(small: Small) -> None:
     attacks = [{"name": "pgd", "eps": [0.1, 0.2]}, {"name": "fgsm", "eps": 0.1}]
     cells = plan(small(attacks=attacks, seeds=[3, 4], shard_size=25, masking=True, interpreters=[], measures=[]))
-    kinds = Counter(cell.kind for cell in cells)
-    assert kinds == {"clean": 3, "craft": 2 * 2 * 3 + 3, "gallery": 2 * 2 + 1, "masking": 1}  # fgsm is not random
+    kinds = Counter(cell.kind for cell in cells)  # fgsm is not random, and the checks have 50 images
+    assert kinds == {"clean": 3, "craft": 2 * 2 * 3 + 3, "gallery": 2 * 2 + 1, "probe": 11 * 2, "masking": 1}
     assert sum(cell.images for cell in cells if cell.kind == "clean") == 60
     assert len({cell.key for cell in cells}) == len(cells)
 

@@ -13,8 +13,9 @@ from torch import nn
 
 from underfire import data
 from underfire.attacks.pgd import pgd
-from underfire.audit import masking
-from underfire.audit.masking import Budget, chance, checks
+from underfire.audit import masking, probes
+from underfire.audit.masking import chance, checks, judge
+from underfire.audit.probes import Budget, diameter, probe
 from underfire.audit.run import run
 from underfire.audit.spec import AuditSpec
 from underfire.errors import Unsupported
@@ -146,7 +147,7 @@ def test_an_audit_runs_them_on_its_own_attack(small: Small, tmp_path: object) ->
 def test_a_recipe_is_checked_itself(small: Small) -> None:
     assert masking.subject(small(attacks=["recipe"])).name == "recipe"
     given: dict[str, object] = {}
-    masking.with_step_size(lambda **options: given.update(options), {"step_rule"})(step_size=0.1, steps=2)  # type: ignore[arg-type, return-value]
+    probes.with_step_size(lambda **options: given.update(options), {"step_rule"})(step_size=0.1, steps=2)  # type: ignore[arg-type, return-value]
     assert given == {"step_rule": 0.1, "steps": 2}
 
 
@@ -172,3 +173,27 @@ def test_an_attack_that_refuses_a_model_without_gradient_fools_none() -> None:
     rival = found["beats_black_box"]
     assert (rival.rival, rival.images) == ("NES", _right())
     assert rival.hits is not None and rival.value == pytest.approx(rival.hits / _right())
+
+
+def test_runs_on_parts_of_the_images_give_the_checks_of_all() -> None:
+    """A plain attack without random numbers does not depend on the parts; every run is a cell of its own."""
+    batch, model = data.load("digits:", n=24, seed=1)[:], Classifier(audit_networks.linear().eval())
+    budget = Budget("linf", 0.1, 8)
+
+    def attack(model: nn.Module, x: torch.Tensor, y: torch.Tensor, **options: object) -> torch.Tensor:
+        return pgd(model, x, y, random_start=False, **{**options, "estimate": None})  # type: ignore[arg-type]
+
+    names = probes.names(budget)
+    assert len(names) == len(set(names)) == 11
+
+    def answers(name: str) -> torch.Tensor:
+        parts = (slice(0, None, 2), slice(1, None, 2))
+        return torch.cat([probe(name, model, batch.x[p], batch.y[p], attack=attack, budget=budget) for p in parts])
+
+    quiet = [name for name in names if name not in (probes.NOISE, "restarts")]
+    whole = {name: probe(name, model, batch.x, batch.y, attack=attack, budget=budget) for name in names}
+    parts = whole | {name: answers(name) for name in quiet}
+    assert [int(parts[name].sum()) for name in names] == [int(whole[name].sum()) for name in names]
+    assert judge(whole, budget, diameter(model, batch.x, "linf", 0.1)) == checks(
+        model, batch.x, batch.y, attack=attack, budget=budget
+    )

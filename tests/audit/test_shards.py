@@ -10,6 +10,7 @@ import pytest
 from underfire.audit import costs
 from underfire.audit.costs import Cost
 from underfire.audit.ledger import Ledger
+from underfire.audit.plan import plan
 from underfire.audit.run import Event, run
 from underfire.audit.shards import MINUTE, fitting
 from underfire.audit.spec import AuditSpec
@@ -23,7 +24,7 @@ def _slow(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 
 def test_cells_are_halved_until_they_take_a_minute() -> None:
-    found = [Cost("craft", "pgd", "pgd", 2, 100, 20, 500.0, 320.0), Cost("masking", "", "", 1, 50, 900, 9e9, 9e9)]
+    found = [Cost("craft", "pgd", "pgd", 2, 100, 20, 500.0, 320.0, 5.0)]
     assert fitting(64, 100, found) == 8  # 5 seconds an image
     assert fitting(64, 10, found) == 64  # all images take 50 seconds
     assert fitting(64, 100, []) == 64
@@ -66,3 +67,28 @@ def test_a_stated_size_and_a_shared_perturbation_do_not_follow_the_speed(
     assert Ledger(tmp_path / "shared").missing == 0
     other = {"name": "adv2", "interpreter": "gradient_input", "target": "other_class", "eps": 0.1, "steps": 1}
     assert run(small(**plain, attacks=[other]), tmp_path / "other").spec.shard_size == 64
+
+
+def test_masking_checks_are_cut_too_and_keep_their_parts(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run with 5 restarts of PGD of ten steps makes some 105 passes: 10 seconds an image, so 4 a cell and not 8."""
+    spec, folder = (
+        small(interpreters=[], gallery=0, masking=True, data={"uri": "digits:", "n": 16, "seed": 1}),
+        tmp_path,
+    )
+    _slow(monkeypatch, 0.1)
+    first = run(spec, folder / "run")
+    assert (first.spec.shard_size, first.spec.masking_shard_size) == (16, 4)
+    runs = [cell for cell in first.cells if cell["kind"] == "probe"]
+    assert len(runs) == 11 * 4 and sum(cell["images"] for cell in runs) == 11 * 16
+    assert len(first.sql("SELECT name FROM checks")) == 8 and first.missing == 0
+    # a run that continues keeps the parts, also without its head
+    _slow(monkeypatch, 1e-6)
+    (folder / "run" / "ledger.json").write_text("{")
+    events: list[Event] = []
+    run(spec, folder / "run", progress=events.append)
+    assert [(event.of_cells, event.skipped) for event in events] == [(0, len(first.cells))]
+    # a stated size is that of the parts, and `shard_size` bounds them
+    assert len([c for c in plan(small(masking=True, masking_shard_size=30)) if c.kind == "probe"]) == 11 * 2
+    assert len([c for c in plan(small(masking=True, shard_size=10)) if c.kind == "probe"]) == 11 * 5

@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
+from underfire.audit import probes
 from underfire.audit.binding import asks, parameters
 from underfire.audit.graph import Cell
-from underfire.audit.masking import NES_PASSES, passes_of_checks
+from underfire.audit.kinds.probe import budget_of
 from underfire.audit.methods import interpreter_of, values_of
 from underfire.audit.preflight import try_attack
 from underfire.audit.schema import AttackSpec, InterpreterSpec, MeasureSpec
 from underfire.audit.target import Target
-from underfire.audit.trials import Passes, Trials, tried, value_of
+from underfire.audit.trials import Passes, Trials, tried
 from underfire.errors import UnderfireError
 from underfire.model import model_errors
 
@@ -38,6 +39,7 @@ class Cost:
         passes: forward and backward passes for each of these images.
         seconds: the time that they take in this process.
         longest: the time that the longest of them takes, in seconds.
+        slowest: the time for an image of the slowest of them, in seconds.
     """
 
     kind: str
@@ -48,6 +50,7 @@ class Cost:
     passes: float
     seconds: float
     longest: float
+    slowest: float
 
 
 class Estimates:
@@ -73,10 +76,11 @@ class Estimates:
         for (kind, title), members in groups.items():
             passes = [self._passes(cell) for cell in members]
             images = sum(cell.images for cell in members)
-            times = [self._seconds(each) * cell.images for each, cell in zip(passes, members, strict=True)]
+            each_image = [self._seconds(each) for each in passes]
+            times = [seconds * cell.images for seconds, cell in zip(each_image, members, strict=True)]
             total = sum(sum(each) * cell.images for each, cell in zip(passes, members, strict=True))
-            passed = images, total / max(1, images)
-            found.append(Cost(kind, title, _label(members[0]), len(members), *passed, sum(times), max(times)))
+            passed, timed = (images, total / max(1, images)), (sum(times), max(times), max(each_image))
+            found.append(Cost(kind, title, _label(members[0]), len(members), *passed, *timed))
         return found
 
     def _seconds(self, passes: Passes) -> float:
@@ -88,7 +92,7 @@ class Estimates:
 
     def _passes(self, cell: Cell) -> Passes:
         """Return the passes of a cell for one image; cells of the same method and measures share a trial."""
-        what = f"{cell.kind} {_label(cell)} {cell.options.get('measures')} {_explained(cell)}"
+        what = f"{cell.kind} {_label(cell)} {cell.options.get('measures')} {cell.options.get('run')} {_explained(cell)}"
         if what not in self._counted:
             self._counted[what] = _passes(self._target, cell, self._trials) if cell.images else (0.0, 0.0)
         return self._counted[what]
@@ -145,19 +149,19 @@ def _passes(target: Target, cell: Cell, trials: Trials) -> Passes:
     if cell.kind in ("fit", "score"):
         return trials.detectors.get(cell.about["detector"], (0.0, 0.0))
     try:
-        return _of_checks(target, cell, trials) if cell.kind == "masking" else _of_measures(target, cell)
+        return _of_run(target, cell, trials) if cell.kind == "probe" else _of_measures(target, cell)
     except (UnderfireError, RuntimeError):  # the cell itself will say why
         return 0.0, 0.0
 
 
-def _of_checks(target: Target, cell: Cell, trials: Trials) -> Passes:
-    """Return the passes of the masking checks for one image."""
+def _of_run(target: Target, cell: Cell, trials: Trials) -> Passes:
+    """Return the passes of a run of the masking checks for one image."""
+    name, eps = cell.options["run"], cell.options["eps"]
     entry = AttackSpec.model_validate(cell.options["attack"])
-    known = trials.attacks.get(cell.about["label"])
-    forwards, backwards = known or try_attack(target, entry, cell.options["eps"])
-    steps = value_of(entry, "steps")
-    times = passes_of_checks(steps) / steps
-    return forwards * times + NES_PASSES, backwards * times
+    plain, whole = probes.passes(name), (0.0, 0.0)
+    if times := probes.length(name, budget_of(entry, eps, cell.options["seed"])):
+        whole = trials.attacks.get(cell.about["label"]) or try_attack(target, entry, eps)
+    return plain[0] + times * whole[0], plain[1] + times * whole[1]
 
 
 def _of_measures(target: Target, cell: Cell) -> Passes:

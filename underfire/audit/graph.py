@@ -116,7 +116,7 @@ class Schedule:
             room -= cell.kept_bytes if fits else 0
         self._ready = waiting
         self._running |= {cell.key: cell for cell in started}
-        return sorted(started, key=lambda cell: cell.kind != "masking")
+        return sorted(started, key=lambda cell: cell.kind != "probe")
 
     def finish(self, cell: Cell) -> None:
         """Mark a running cell as done; the cells that waited for it alone can be started."""

@@ -2,31 +2,23 @@
 
 The checks follow Carlini et al., On Evaluating Adversarial Robustness, 2019, section 4, and Athalye et al., Obfuscated
 Gradients Give a False Sense of Security, ICML 2018, section 3.1. All attacks run on the same images, which the model
-classifies correctly. Two attacks are compared by a sign test over the images that only one of them fools.
+classifies correctly (`underfire.audit.probes`). Two attacks are compared by a sign test over the images that only one
+of them fools.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
-import torch
-from torch import Generator, Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
 
-from underfire.ascent.step import succeeded
-from underfire.ascent.threats import ball
+from underfire.audit.probes import CROSS_ENTROPY, MARGIN, NOISES, RESTARTS, Budget, diameter, names, probe
+from underfire.audit.probes import NOISE as NOISE_RUN
 from underfire.audit.schema import AttackSpec, AuditSpec
 from underfire.catalog import find
-from underfire.domains import domain_of
-from underfire.errors import Unsupported
-from underfire.gradients.estimators import nes
-from underfire.hooks import frozen
-from underfire.measures.prediction import margin
 from underfire.records import Check
 
 IMAGES = 50
@@ -38,23 +30,9 @@ BLIND = frozenset({"gradients", "more_steps", "larger_eps", "unbounded_eps", "be
 NOISE, NES = "random noise", "NES"
 """The names of the attacks without a gradient that the checks run."""
 
-NES_PASSES = 10 * 2 * 20 + 20
-"""The forward passes for one image of the check with NES, and of the random noise."""
-
 _SIGNIFICANCE = 0.05  # significance level of the sign test
 _DEAD = 0.05  # largest share of images without a gradient
-_RESTARTS, _GAIN = 5, 0.1  # number of restarts, and the largest share of images that only they may fool
-_NOISES = 20  # number of draws of random noise
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The budget of the attack that is checked: its size in its norm, its steps, and the seed of its random numbers."""
-
-    norm: str
-    eps: float
-    steps: int
-    seed: int = 0
+_GAIN = 0.1  # largest share of images that only restarts may fool
 
 
 def subject(spec: AuditSpec) -> AttackSpec:
@@ -75,17 +53,6 @@ def subject(spec: AuditSpec) -> AttackSpec:
     return AttackSpec(name="pgd", label=f"pgd {known[0]}", norm=known[0], eps=known[1])
 
 
-def with_step_size(attack: Callable[..., Tensor], options: Container[str]) -> Callable[..., Tensor]:
-    """Return the attack with an option `step_size`; an attack that has only `step_rule` gets the value as that."""
-    if "step_size" in options:
-        return attack
-
-    def renamed(*inputs: Any, **given: Any) -> Tensor:
-        return attack(*inputs, **{"step_rule" if key == "step_size" else key: value for key, value in given.items()})
-
-    return renamed
-
-
 def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tensor], budget: Budget) -> list[Check]:
     """Run all masking checks of one attack on one model, on the images that the model classifies correctly.
 
@@ -93,73 +60,55 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, *, attack: Callable[..., Tens
         model: maps images `[B, C, H, W]` in `[0, 1]` to logits `[B, K]`.
         x: clean images.
         y: labels, int64 `[B]`.
-        attack: `(model, x, y, *, eps, steps, step_size, restarts, estimate, keep, generator) -> x'`, such as
-            `attacks.pgd`.
+        attack: the attack, as in `probe`.
         budget: the budget of the attack in the audit.
 
     Returns:
-        The results of the checks; an empty list if the model classifies no image correctly. Where no image has a
-        gradient and the attack refuses the model for it, the attack counts as fooling none.
+        The results of the checks; an empty list if the model classifies no image correctly.
     """
-    norm, eps, steps = budget.norm, budget.eps, budget.steps
-    right = ~_wrong(model, x, y)
-    x, y = x[right], y[right]
-    if len(x) == 0:
+    found = {name: probe(name, model, x, y, attack=attack, budget=budget) for name in names(budget)}
+    return judge(found, budget, diameter(model, x, budget.norm, budget.eps))
+
+
+def judge(found: Mapping[str, Tensor], budget: Budget, largest: float) -> list[Check]:
+    """Return the results of the checks, from the answers of the runs that they compare.
+
+    Args:
+        found: the answers of all runs for the same images, bool `[B]`, by name (`probe`).
+        budget: the budget of the attack in the audit.
+        largest: the size at which the attack has no bound (`diameter`).
+
+    Returns:
+        The results of the checks; an empty list if there is no image.
+    """
+    norm, eps, white = budget.norm, budget.eps, found["own"]
+    if len(white) == 0:
         return []
-
-    dead, flat = _gradients(model, x, y)
-
-    def fooled(**options: Any) -> Tensor:
-        """Return which images the attack fools, bool `[B]`, with `options` in place of its own budget."""
-        generator = torch.Generator(x.device).manual_seed(budget.seed)
-        given = {"eps": eps, "steps": steps, "restarts": 1, "keep": "success", "generator": generator} | options
-        try:
-            return _wrong(model, attack(model, x, y, **given), y)
-        except Unsupported:
-            if dead < 1:
-                raise
-            return torch.zeros(len(x), dtype=torch.bool, device=x.device)
-
-    # attacks that need no gradient
-    black = fooled(steps=10, step_size=None, estimate=nes(samples=20, sigma=max(_per_entry(x, norm, eps) / 2, 1e-3)))
-    noise = _noise(model, x, y, budget)
-    # the attack with its own budget
-    white = fooled()
-    # the attack with fewer steps, other sizes and no bound
-    diameter = _diameter(model, x, norm, eps)
-    quarter = max(1, steps // 4)
-    steps_taken = {n: fooled(steps=n) for n in (1, quarter) if n < steps} | {steps: white}
-    sizes = {eps / 2: fooled(eps=eps / 2), eps: white, min(2 * eps, diameter): fooled(eps=min(2 * eps, diameter))}
-    unbounded = fooled(eps=diameter, steps=max(steps, 40), step_size=None)
-    # the attack with restarts
-    restarted = fooled(restarts=_RESTARTS)
+    steps = {int(name.removeprefix("steps ")): hits for name, hits in found.items() if name.startswith("steps ")}
+    sizes = {eps / 2: found["half"], eps: white, min(2 * eps, largest): found["twice"]}
+    unbounded, restarted = found["unbounded"], found["restarts"]
     gain = _share(restarted) - _share(white)
     return [
-        *_check_gradients(dead, flat, _count(x)),
-        _never_weaker("more_steps", steps_taken, "{} steps"),
+        *_check_gradients(1 - _share(found[MARGIN]), 1 - _share(found[CROSS_ENTROPY]), _count(white)),
+        _never_weaker("more_steps", dict(sorted(steps.items())) | {budget.steps: white}, "{} steps"),
         _never_weaker("larger_eps", sizes, f"{norm} {{:.4g}}"),
         Check(
             "unbounded_eps",
             bool(unbounded.all()),
             _share(unbounded),
             1.0,
-            f"Without a bound, the attack fools {_share(unbounded):.0%} of {_count(x)}; it must reach 100%.",
+            f"Without a bound, the attack fools {_share(unbounded):.0%} of {_count(white)}; it must reach 100%.",
         ),
-        *_rivals(white, noise, black),
+        *_rivals(white, found[NOISE_RUN], found["nes"]),
         Check(
             "restarts",
             gain <= _GAIN,
             gain,
             _GAIN,
-            f"{_RESTARTS} random restarts fool {_share(restarted):.0%} of {_count(x)} and one start {_share(white):.0%}"
-            f"; a gain of more than {_GAIN:.0%} means that one start is not enough.",
+            f"{RESTARTS} random restarts fool {_share(restarted):.0%} of {_count(white)} and one start "
+            f"{_share(white):.0%}; a gain of more than {_GAIN:.0%} means that one start is not enough.",
         ),
     ]
-
-
-def passes_of_checks(steps: int) -> int:
-    """Return how many steps all checks of an attack with `steps` steps make together, at most."""
-    return steps * (3 + _RESTARTS) + max(1, steps // 4) + 1 + max(steps, 40)
 
 
 def chance(lost: int, won: int) -> int:
@@ -199,7 +148,7 @@ def _rivals(white: Tensor, noise: Tensor, black: Tensor) -> list[Check]:
     """Check that the attack fools no fewer images than two attacks that need no gradient."""
     estimated = "an attack that only estimates the gradient from outputs (NES)"
     return [
-        _beats("beats_noise", white, noise, f"{_NOISES} draws of random noise of the same size", NOISE),
+        _beats("beats_noise", white, noise, f"{NOISES} draws of random noise of the same size", NOISE),
         _beats("beats_black_box", white, black, estimated, NES),
     ]
 
@@ -216,46 +165,6 @@ def _compare(weak: Tensor, strong: Tensor) -> tuple[float, float]:
     """Return the share of images by which the weaker attack leads, and the largest lead that chance explains."""
     lost, won = int((weak & ~strong).sum()), int((strong & ~weak).sum())
     return (lost - won) / len(weak), max(0, chance(lost, won)) / len(weak)
-
-
-def _gradients(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Return the share of images whose gradient is zero or not finite, of the margin and of the cross-entropy."""
-    shares = []
-    for loss in (margin, partial(cross_entropy, reduction="none")):
-        with frozen(model), torch.enable_grad():
-            z = x.detach().clone().requires_grad_(True)
-            value = loss(model(z), y).sum()
-            g = torch.autograd.grad(value, z, allow_unused=True)[0] if value.requires_grad else None
-        steepest = torch.zeros(len(x)) if g is None else g.flatten(1).abs().amax(1)  # amax of a NaN is NaN
-        shares.append(1 - _share((steepest > 0) & steepest.isfinite()))
-    return shares[0], shares[1]
-
-
-@torch.no_grad()
-def _noise(model: nn.Module, x: Tensor, y: Tensor, budget: Budget) -> Tensor:
-    """Return which images at least one draw of random noise fools, bool `[B]`."""
-    generator: Generator = torch.Generator(x.device).manual_seed(budget.seed)
-    threat = ball(budget.norm, budget.eps).in_domain(domain_of(model))
-    draws = [_wrong(model, threat.random_start(x, generator), y) for _ in range(_NOISES)]
-    return torch.stack(draws).any(0)
-
-
-@torch.no_grad()
-def _wrong(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return which images the model classifies wrongly, bool `[B]`."""
-    with frozen(model):
-        return succeeded(model(x), y, None)
-
-
-def _diameter(model: nn.Module, x: Tensor, norm: str, eps: float) -> float:
-    """Return the size at which the ball contains every input of the model."""
-    largest = ball(norm, 0.0).in_domain(domain_of(model)).largest(x)
-    return largest if math.isfinite(largest) else 1000 * eps
-
-
-def _per_entry(x: Tensor, norm: str, eps: float) -> float:
-    """Return the change of each entry of an image if all entries change equally within a size of `eps`."""
-    return eps / ball(norm, 0.0).largest(x)
 
 
 def _count(images: Tensor) -> str:

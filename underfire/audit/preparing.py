@@ -11,7 +11,7 @@ from underfire.audit.plan import plan
 from underfire.audit.preflight import preflight
 from underfire.audit.result import arrays_key
 from underfire.audit.schema import AuditSpec
-from underfire.audit.shards import with_shard_size
+from underfire.audit.shards import with_shard_sizes
 from underfire.audit.store import Store
 from underfire.audit.target import Target, open_target
 
@@ -21,7 +21,7 @@ class Prepared:
     """An audit that is ready to run.
 
     Attributes:
-        spec: its complete spec, with a `shard_size`.
+        spec: its complete spec, with a `shard_size` and a `masking_shard_size`.
         target: its model and its data.
         cells: its plan.
         estimates: estimates of what its cells cost.
@@ -50,5 +50,5 @@ def prepare(spec: AuditSpec, store: Store, target: Target | None = None) -> Prep
     """
     target = target or open_target(spec)
     estimates = Estimates(target, preflight(target))
-    spec = with_shard_size(spec, target, estimates, store)
+    spec = with_shard_sizes(spec, target, estimates, store)
     return Prepared(spec, target, plan(spec, target), estimates)

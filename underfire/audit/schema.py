@@ -216,6 +216,7 @@ class AuditSpec(_Strict):
 
     Attributes:
         shard_size: the number of images in a cell; None, which the spec of a run never has, leaves it to the run.
+        masking_shard_size: the same for the masking checks; no more than `shard_size`.
         held_out: clean images that detectors are fitted to and their thresholds chosen from; None takes images of the
             data that the audit does not attack.
         false_positive_rate: the share of clean images that a detector may flag; None, which a complete spec with
@@ -238,6 +239,7 @@ class AuditSpec(_Strict):
     gallery: Annotated[Count, Field(ge=0)] = 8
     batch_size: Annotated[Count, Field(ge=1)] = 64
     shard_size: Annotated[Count, Field(ge=1)] | None = None
+    masking_shard_size: Annotated[Count, Field(ge=1)] | None = None
     keep_gb: Size = 4.0
     device: Text = "cpu"
     executor: Annotated[str, Field(pattern=r"^(auto|in-process|processes|ray|ray://[^\s/]+:\d+)$")] = "auto"

@@ -29,7 +29,7 @@ def show_plan(spec: AuditSpec, out: str, as_json: bool) -> None:
     found = prepared.estimates.costs(left.values())
     finished, seconds = len({cell.key for cell in prepared.cells}) - len(left), sum(cost.seconds for cost in found)
     chosen = prepared.spec.shard_size or 1
-    advised = fitting(chosen, len(prepared.target.data), found)
+    advised = fitting(chosen, len(prepared.target.data), [cost for cost in found if cost.kind != "probe"])
     if as_json:
         document = {"cells": len(left), "finished": finished, "seconds": seconds, "shard_size": advised}
         print_json({**document, "costs": found})
@@ -42,7 +42,7 @@ def show_plan(spec: AuditSpec, out: str, as_json: bool) -> None:
     if finished:
         OUT.print(f"{finished} cells are finished already in {out}", soft_wrap=True)
     if advised < chosen:
-        longest = max(cost.longest for cost in found)
+        longest = max(cost.longest for cost in found if cost.kind != "probe")
         ERR.print(
             f"the longest cell takes about {clock(longest)}, which a killed run may lose; with shard_size: {advised}, "
             "a cell takes a minute"
@@ -63,5 +63,5 @@ def _table(found: list[Cost]) -> Table:
             table.add_row(str(cost.cells), cost.title, f"{cost.images}", f"{cost.passes:.3g}", f"{cost.seconds:.2g}")
     rest = sum(cost.cells for cost in found if not cost.images)
     if rest:
-        table.add_row(str(rest), "measures and galleries of these results")
+        table.add_row(str(rest), "cells that only read these results")
     return table

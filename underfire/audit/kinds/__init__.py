@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from underfire.audit.kinds import clean, craft, explain, fit, gallery, masking, measure, score
+from underfire.audit.kinds import clean, craft, explain, fit, gallery, masking, measure, probe, score
 
 KINDS: dict[str, ModuleType] = {
     "clean": clean,
@@ -25,6 +25,7 @@ KINDS: dict[str, ModuleType] = {
     "score": score,
     "measure": measure,
     "gallery": gallery,
+    "probe": probe,
     "masking": masking,
 }
 """The kinds by name, each after the kinds whose cells it needs."""
