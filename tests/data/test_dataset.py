@@ -70,6 +70,15 @@ def test_a_subset_is_decided_by_its_seed_and_grows_at_its_end() -> None:
     assert small != numbers(dataset.subset(5, seed=8)[:])
 
 
+def test_the_rest_of_a_subset_is_what_it_did_not_draw() -> None:
+    dataset = Dataset("numbers:", Numbers())
+    drawn, left = numbers(dataset.subset(5, seed=7)[:]), numbers(dataset.rest(5, seed=7)[:])
+    assert len(left) == 15
+    assert sorted(drawn + left) == list(range(20))
+    with pytest.raises(DataError, match="left"):
+        dataset.rest(20)
+
+
 def test_a_subset_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
     Dataset("numbers:", Numbers()).subset(5, seed=7)

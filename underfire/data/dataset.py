@@ -118,6 +118,16 @@ class Dataset:
         """
         return self._select(draw(self.name, len(self), n, seed), f"n={n} seed={seed}")
 
+    def rest(self, n: int, seed: int = 0) -> Dataset:
+        """Return the images that `subset(n, seed)` does not draw, in random order.
+
+        Raises:
+            DataError: `n` is not from 1 to the number of images less one.
+        """
+        if not 1 <= n < len(self):
+            raise DataError(f"{self.name}: n must be from 1 to {len(self) - 1}, so that images are left, got {n}")
+        return self._select(draw(self.name, len(self), len(self), seed)[n:], f"rest of n={n} seed={seed}")
+
     def shard(self, index: int, of: int) -> Dataset:
         """Return part `index` of `of` parts; every image is in exactly one part.
 

@@ -152,8 +152,9 @@ def run(
         root, out, work or Path("runs", "reproductions"), scale, seed, device, progress or Setting.progress
     )
     outcome: Outcome = module.run(setting)
-    # the spec names the data as anyone can find it, not where it is on this machine
-    told = json.dumps(dict(outcome.spec), ensure_ascii=False, default=str).replace(str(root), "$UNDERFIRE_DATA")
+    # the spec names files as anyone can find them, not where they are on this machine
+    told = json.dumps(dict(outcome.spec), ensure_ascii=False, default=str)
+    told = told.replace(str(root), "$UNDERFIRE_DATA").replace(str(setting.work), "WORK")
     outcome = replace(outcome, spec=json.loads(told))
     out.mkdir(parents=True, exist_ok=True)
     page = out / f"{name}.md"

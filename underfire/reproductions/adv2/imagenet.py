@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from underfire.reproductions.adv2.masking_models import note, with_rts
 from underfire.reproductions.adv2.system import EFFICIENTNET, MOBILENET
 from underfire.reproductions.adv2.table import compare
 from underfire.reproductions.registry import Outcome, Setting
@@ -13,9 +14,10 @@ gradient map that is attacked is averaged over squares of 4 pixels."""
 
 def run(setting: Setting) -> Outcome:
     """Audit MobileNet v1 and EfficientNet-lite0 on the same photographs."""
+    systems = {"MobileNet v1": MOBILENET, "EfficientNet-lite0": EFFICIENTNET}
     return compare(
-        {"MobileNet v1": MOBILENET, "EfficientNet-lite0": EFFICIENTNET},
+        {name: with_rts(system, setting) for name, system in systems.items()},
         setting,
         title="ADV² on ImageNet photographs: the class changes, the explanation stays",
-        notes=[_WHY],
+        notes=[_WHY, note(setting.scale)],
     )

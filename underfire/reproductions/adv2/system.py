@@ -81,7 +81,6 @@ class System:
 
     def spec(self, setting: Setting) -> dict[str, Any]:
         """Return the audit of the attack alone, of ADV² on each interpreter, and of all interpreters after each."""
-        n = {"quick": 3, "default": self.images, "full": FULL_IMAGES}[setting.scale]
         base = self.framework
         common = {"eps": base.eps, "goal": "random-target"}
         attacks: list[dict[str, Any]] = [
@@ -97,7 +96,7 @@ class System:
             interpreters += [{"name": aim.name, "label": other, **form} for other, form in aim.measured.items()]
         return {
             "model": self.model(setting),
-            "data": {"uri": self.data.format(root=setting.root), "n": n, "seed": setting.seed},
+            "data": {"uri": self.data.format(root=setting.root), "n": self.n(setting), "seed": setting.seed},
             "attacks": attacks,
             "interpreters": interpreters,
             "measures": ["map_l1", "map_l2", "map_iou", *self.measures],
@@ -109,6 +108,10 @@ class System:
             "keep_gb": 20,
             "device": setting.device,
         }
+
+    def n(self, setting: Setting) -> int:
+        """Return the number of images of a run."""
+        return {"quick": 3, "default": self.images, "full": FULL_IMAGES}[setting.scale]
 
     def effort(self, setting: Setting, aim: Aim | None = None) -> tuple[int, int]:
         """Return the steps of ADV² on an interpreter, or in general, with both losses and of its warm start."""
