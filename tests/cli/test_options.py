@@ -51,6 +51,7 @@ def test_a_wrong_attack_is_named(settings: list[str], flags: dict[str, object], 
 
 def test_a_wrong_interpreter_is_named() -> None:
     assert options.interpreter("grad_cam", ["layer=4"]).options == {"layer": "4"}
+    assert options.interpreter("grad_cam", ["layer=['a, b', c]"]).options["layer"] == ["a, b", "c"]
     assert options.interpreter("grad_cam", ["layer=[2, '4']", "grid=[3, 4]"]).options == {
         "layer": ["2", "4"],
         "grid": [3, 4],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from functools import cache
 
 from underfire.catalog import AttackFacts, cards
@@ -23,15 +25,48 @@ def aim_of(attack: str, attacked: str) -> str:
 
     Args:
         attack: the name of the attack.
-        attacked: the interpreter that it is aimed at; empty if there is none.
+        attacked: what it is aimed at, as `joined` returns it; empty if it is aimed at no map.
     """
     quadrant = _facts().get(attack, AttackFacts()).quadrant
     return MAP_KEPT if attacked and quadrant == "prediction changed" else quadrant
 
 
+_LABEL = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s,"][^,]*))')
+
+
+def joined(labels: Iterable[str]) -> str:
+    """Return the labels of interpreters as one text, from which `aims_at` reads them again.
+
+    A label that contains a comma or a quotation mark, or that begins or ends with a space, stands in quotation marks.
+
+    >>> joined(["cam", "cup, mug"])
+    'cam, "cup, mug"'
+    """
+    plain = re.compile(r'[^\s,"]([^,"]*[^\s,"])?')
+    return ", ".join(
+        label if plain.fullmatch(label) else '"{}"'.format(label.replace('"', '""')) for label in labels if label
+    )
+
+
+def _aims(attacked: str) -> list[str]:
+    found = _LABEL.finditer(attacked)
+    labels = (m[2].strip() if m[1] is None else m[1].replace('""', '"') for m in found)
+    return [label for label in labels if label]
+
+
 def aims_at(attacked: str, interpreter: str) -> bool:
-    """Return whether an interpreter is the one that an attack is aimed at, or one of several with commas between."""
-    return interpreter == attacked or interpreter in attacked.split(", ")
+    """Return whether an interpreter is the one, or one of those, that an attack is aimed at.
+
+    Args:
+        attacked: what the attack is aimed at, as `joined` returns it.
+        interpreter: the label of the interpreter.
+    """
+    return interpreter in _aims(attacked)
+
+
+def aims_only_at(attacked: str, interpreter: str) -> bool:
+    """Return whether an interpreter is the only one that an attack is aimed at."""
+    return _aims(attacked) == [interpreter]
 
 
 def aims_at_prediction(quadrant: str) -> bool:

@@ -65,7 +65,7 @@ class Estimates:
 
     def __init__(self, target: Target, trials: Trials) -> None:
         self._target, self._trials = target, trials
-        self._counted: dict[str, Passes] = {}
+        self._counted: dict[tuple[str, ...], Passes] = {}
 
     def costs(self, cells: Iterable[Cell]) -> list[Cost]:
         """Return the costs of cells, grouped by kind and title in the order of the plan."""
@@ -92,7 +92,8 @@ class Estimates:
 
     def _passes(self, cell: Cell) -> Passes:
         """Return the passes of a cell for one image; cells of the same method and measures share a trial."""
-        what = f"{cell.kind} {_label(cell)} {cell.options.get('measures')} {cell.options.get('run')} {_explained(cell)}"
+        method = (cell.options.get("measures"), cell.options.get("run"), _explained(cell))
+        what = (cell.kind, _label(cell), repr(method))
         if what not in self._counted:
             self._counted[what] = _passes(self._target, cell, self._trials) if cell.images else (0.0, 0.0)
         return self._counted[what]

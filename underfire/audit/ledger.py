@@ -123,8 +123,9 @@ class Ledger:
             # A cell whose images or maps could not be made is not a refusal of its own.
             if role and not any(key in reasons for key in cell.get("needs", {}).values()):
                 about = cell["about"]
-                key = {"attack": "label", "interpreter": "interpreter", "detector": "detector"}.get(role, "title")
-                groups.setdefault((role, str(about.get(key, role)).partition(" of ")[0]), []).append(cell["key"])
+                title = str(about.get("title", role)).partition(" of ")[0]
+                name = about.get("label" if role == "attack" else role, title)
+                groups.setdefault((role, str(name)), []).append(cell["key"])
         found = []
         for (role, name), keys in groups.items():
             told = [reasons[key].decode() for key in keys if key in reasons]

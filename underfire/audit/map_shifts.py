@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from underfire.audit.aims import MAP_KEPT, aim_of
+from underfire.audit.aims import MAP_KEPT, aim_of, aims_only_at
 from underfire.audit.reading import Measured, Source, measure_means
 from underfire.measures.statistics import rate
 from underfire.records import Interval
@@ -25,7 +25,7 @@ class MapShift:
     All values are over the samples that are classified correctly before the attack.
 
     Attributes:
-        attacked: the interpreter that the attack was aimed at; empty if none.
+        attacked: the interpreters that the attack was aimed at (`aims.joined`); empty if none.
         l1: mean L1 distance per pixel between the min-max normalised clean and adversarial maps.
         iou: mean IoU of the largest pixels of the two maps.
         plausible: share of the samples whose class changed while their map stayed plausible (see `PLAUSIBLE_IOU`).
@@ -48,7 +48,12 @@ class MapShift:
     @property
     def forges(self) -> bool:
         """Return whether the attack was aimed at this map alone, to keep it while the prediction changes."""
-        return self.attacked == self.interpreter and self.quadrant == MAP_KEPT
+        return self.aimed_here and self.quadrant == MAP_KEPT
+
+    @property
+    def aimed_here(self) -> bool:
+        """Return whether the attack was aimed at this map alone."""
+        return aims_only_at(self.attacked, self.interpreter)
 
 
 MAPS = f"""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from underfire.audit.aims import MAP_CHANGED, QUADRANTS, aim_of, aims_at
+from underfire.audit.aims import MAP_CHANGED, QUADRANTS, aim_of, aims_at, aims_only_at
 from underfire.audit.map_shifts import PLAUSIBLE_IOU
 from underfire.audit.reading import Source
 from underfire.measures.statistics import clopper_pearson
@@ -28,7 +28,7 @@ class Quadrants:
         norm: its norm.
         eps: its size.
         interpreter: the interpreter whose maps are compared.
-        attacked: the interpreter that the attack was aimed at; empty if none.
+        attacked: the interpreters that the attack was aimed at (`aims.joined`); empty if none.
         aim: the quadrant that the attack aims at; `"prediction changed"` if it is not aimed at a map.
         shares: the share of the samples in each of `QUADRANTS`, with its Clopper-Pearson interval.
         iou: the smallest IoU at which a map counts as kept.
@@ -47,6 +47,11 @@ class Quadrants:
     def reached(self) -> Interval | None:
         """The share of the samples in the quadrant that the attack aims at; None if it is not aimed at this map."""
         return self.shares.get(self.aim) if aims_at(self.attacked, self.interpreter) else None
+
+    @property
+    def aimed_here(self) -> bool:
+        """Return whether the attack was aimed at this map alone."""
+        return aims_only_at(self.attacked, self.interpreter)
 
     @property
     def changes_map(self) -> bool:

@@ -25,7 +25,7 @@ class Transfer:
         label: the label of the attack.
         norm: the norm of the attack.
         eps: the size of the attack.
-        source: the interpreter that the attack is aimed at; empty for a plain attack.
+        source: the interpreters that the attack is aimed at (`aims.joined`); empty for a plain attack.
         target: the interpreter whose maps are compared with the clean ones.
         success: share of the images classified correctly before that the attack fools.
         confidence: mean probability of the reached class over the fooled images; nan if there is none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _FLAGS = ("goal", "interpreter", "label", "name")  # these are not options of a method
 _TEXTS = (str, str | None)
 _SEVERAL_TEXTS = (str | tuple[str, ...], str | tuple[str, ...] | None)
+_PART = re.compile(r"""\s*("[^"]*"|'[^']*'|[^,]+)""")  # a text of a list, in quotation marks if it has a comma
 
 
 def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
         hint = hints.get(name)
         if hint in (*_TEXTS, *_SEVERAL_TEXTS) and text != "null":
             several = hint in _SEVERAL_TEXTS and text.startswith("[") and text.endswith("]")
-            given[name] = [part.strip(" '\"") for part in text[1:-1].split(",")] if several else text
+            given[name] = [part.strip(" '\"") for part in _PART.findall(text[1:-1])] if several else text
             continue
         try:
             given[name] = read_yaml(text)

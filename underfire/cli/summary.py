@@ -32,7 +32,7 @@ def print_summary(found: Findings) -> None:
         stated = 100 * found.detections[0].stated
         OUT.print(f"\nSuccessful attacks that a detector flags, at {stated:g} % false positives / AUROC", style="bold")
         OUT.print(_detections(found))
-    aimed = [q for q in found.quadrants if q.attacked == q.interpreter]  # the page has the other maps, too
+    aimed = [q for q in found.quadrants if q.aimed_here]  # the page has the other maps, too
     if aimed:
         OUT.print(f"\nQuadrants, in per cent; a map is kept with an IoU of at least {aimed[0].iou}", style="bold")
         OUT.print(_quadrants(aimed))
@@ -122,4 +122,4 @@ def _distances(shift: MapShift | None) -> str:
     if shift is None:
         return ""
     text = " / ".join("unknown" if math.isnan(mean.value) else f"{mean.value:.2f}" for mean in (shift.l1, shift.iou))
-    return f"{text} *" if shift.attacked == shift.interpreter else text
+    return f"{text} *" if shift.aimed_here else text

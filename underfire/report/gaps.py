@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from underfire.audit import gap_words
+from underfire.audit.aims import aims_only_at
 from underfire.audit.binding import BOUND, CHANGE
 from underfire.audit.comparison import PAIRS
 from underfire.audit.gaps import Gap
@@ -114,10 +115,10 @@ def _cell(shown: Transfer | None, plain: dict[tuple[str, float, str], float]) ->
 
 def against_plain(found: Sequence[Transfer]) -> list[tuple[str, list[Transfer]]]:
     """Return for every attacked interpreter the attacks aimed at it and the plain attacks of the same norm and size."""
-    sources = list(dict.fromkeys(t.source for t in found if t.source))
+    names = dict.fromkeys(t.target for t in found if aims_only_at(t.source, t.target))
     blocks = []
-    for name in sources:
-        aimed = [t for t in found if t.source == t.target == name]
+    for name in names:
+        aimed = [t for t in found if aims_only_at(t.source, name) and t.target == name]
         places = {(t.norm, t.eps) for t in aimed}
         plain = [t for t in found if not t.source and t.target == name and (t.norm, t.eps) in places]
         blocks.append((name, plain + aimed))

@@ -184,7 +184,7 @@ def _order(hits: Sequence[AttackResult]) -> list[str]:
 def _maps(interpreter: str, found: Findings, columns: Sequence[measures.Column]) -> dict[str, Any]:
     """Return the values of the template for one interpreter: every attack at its largest size, and the differences."""
     shifts = largest(s for s in found.shifts if s.interpreter == interpreter)
-    shifts.sort(key=lambda s: (s.attacked != interpreter, s.norm != "linf", s.label))
+    shifts.sort(key=lambda s: (not s.aimed_here, s.norm != "linf", s.label))
     top = {s.label: s.eps for s in shifts}
     # A measure that is unknown for every attack, for example because the data has no masks, gets no column.
     known = [c for c in columns if any(c.label in s.measures and s.measures[c.label].value.n for s in shifts)]

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from underfire.audit.aims import joined
 from underfire.audit.arrays import difference, restore
 from underfire.audit.goals import choose_goal
 from underfire.audit.graph import Cell
@@ -69,7 +70,7 @@ def _cell(entry: AttackSpec, options: dict[str, Any], seed: int, clean: Cell, ta
         "norm": entry.norm,
         "seed": seed,
         "targeted": entry.goal != "untargeted",
-        "attacked": aim.title if aim else ", ".join(_several(entry, target.spec)),
+        "attacked": joined([aim.title] if aim else _several(entry, target.spec)),
         "params": json.dumps(entry.options, default=as_text),
     }
     kept = clean.images * target.preview.first.x[0].numel() * 4

@@ -49,7 +49,7 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
                 options = {"measures": [entry.model_dump(exclude={"label"}) for entry in entries]}
                 names = ", ".join(entry.title for entry in entries)
                 description = {"title": f"{names} of {craft.title}", "craft": craft.key, "interpreter": title}
-                description |= {name: craft.about[name] for name in ("label", "seed")}
+                description |= {"measure": names, **{name: craft.about[name] for name in ("label", "seed")}}
                 busy = any(asks(find("measure", entry.name)) for entry in entries)
                 yield Cell("measure", options, needs, description, images=craft.images if busy else 0)
 
