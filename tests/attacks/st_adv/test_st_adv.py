@@ -49,6 +49,18 @@ def test_the_smoothest_flow_is_found(ramp):
     assert (smooth - ramp)[..., :-1].std() <= (rough - ramp)[..., :-1].std()
 
 
+@pytest.mark.parametrize("keep", ["success", "best"])
+def test_a_success_has_the_confidence_if_one_is_found(ramp, keep):
+    """Half a pixel is a lead of 0; a lead of 1 needs a quarter of a pixel more."""
+    model, y = Classifier(Brightness()), torch.tensor([0])
+    options = {"keep": keep, "confidence": 1.0, "steps": 60}
+    logits = model(uf.attacks.st_adv(model, ramp, y, eps=1.0, **options))[0]
+    assert logits[1] - logits[0] >= 1
+    # without the room for it, the nearest iterate is a success with a smaller lead
+    logits = model(uf.attacks.st_adv(model, ramp, y, eps=0.6, **options))[0]
+    assert 0 < logits[1] - logits[0] < 1
+
+
 @pytest.mark.parametrize("targeted", [False, True])
 def test_adam_as_the_paper_writes_it(network, targeted):
     model = network("smooth", torch.float64)

@@ -59,13 +59,15 @@ def st_adv(
             the images of four networks, L-BFGS 0.94, 0.02, 1.00 and 0.35 (`python -m benchmarks st-adv`). Where both
             succeed, L-BFGS may find the smaller change.
         weight: weight of the flow loss, the paper's tau.
-        confidence: lead of the wrong class, in logits, above which only the flow loss is minimised.
+        confidence: lead of the wrong class, in logits, that a success must have; above it, only the flow loss is
+            minimised.
         keep: `"success"` ends the search for a sample at its first success; `"best"` goes on to the smoothest success,
             as in the paper.
         mask: which pixels may be displaced.
 
     Returns:
-        The warped images, shaped like `x`: a success if there is one, else the iterate with the smallest hinge loss.
+        The warped images, shaped like `x`: a success with the confidence if there is one, else the iterate with the
+        smallest hinge loss.
     """
     domain_of(model).require_images("st_adv")
     at_least_one(steps=steps)
@@ -101,8 +103,9 @@ def st_adv(
                 loss = weight * rough - near
                 (gradient,) = torch.autograd.grad(loss.sum(), f)
             # remember the smoothest success, or the iterate nearest to one
-            success = succeeded(logits, targets.y, targets.goal)
-            score = torch.where(success, -rough, near).detach()
+            near = near.detach()
+            success = succeeded(logits, targets.y, targets.goal) & (near >= 0)
+            score = torch.where(success, -rough.detach(), near)
             best.update(f.detach(), success, score, targets.index)
             # let the solver choose the next flow
             search.tell(loss.detach(), torch.nan_to_num(gradient, 0.0, 0.0, 0.0))
