@@ -50,7 +50,8 @@ def spec(system: System, setting: Setting) -> dict[str, Any]:
     aims = {label: system.aims.get(label, Aim(name)) for label, name in ENSEMBLE.items()}
     base = replace(system, aims=aims).spec(setting)
     names = [aim.name for aim in aims.values()]
-    common = {key: base["attacks"][-1][key] for key in ("eps", "goal", "steps", "warm_steps")}
+    common = {key: base["attacks"][-1][key] for key in ("eps", "goal")}
+    common["steps"], common["warm_steps"] = system.effort(setting)  # as many as the interpreter that needs most
     everything = {**common, "name": "adv2_ensemble", "label": "ADV² on all", "interpreters": names}
     detector = {"name": "ensemble_interpretation", "label": "disagreement", "interpreters": names}
     return base | {
