@@ -1,6 +1,7 @@
 """The experiments on ADV² run whole on a small part, and compute what they have in common once."""
 
 import json
+import math
 
 import pytest
 
@@ -20,6 +21,7 @@ def test_a_quick_run_leaves_a_marked_table_and_its_numbers(tmp_path):
     assert "MASK" not in text  # a quick run leaves it out
     for name in set(system.DIGITS.aims) - {"MASK"}:
         assert f"ADV² on {name}" in text
+    assert text.count("wanted ≥ 0.5") == text.count("wanted ≥ 1.4") == len(system.DIGITS.aims) - 1
     document = json.loads((tmp_path / "new" / "adv2-digits.json").read_text())
     assert document["scale"] == "quick"
     assert document["results"]["cluttered digits"]["CAM"]["map_l1"]["PGD"]["n"] == 3
@@ -44,11 +46,16 @@ def test_the_specs_of_defences_and_other_frameworks_are_valid(tmp_path):
     setting = Setting(tmp_path, tmp_path, tmp_path)
     warped = parse_spec(stadv._warped(system.CIFAR10, 32).spec(setting))
     assert {(entry.norm, *entry.eps) for entry in warped.attacks} == {("flow", 0.8)}
+    alone = warped.attacks[0].options
+    assert alone["weight"] == 5e-4  # the τ of ADV²
+    assert 1 / (1 + math.exp(-alone["confidence"])) == pytest.approx(0.95, abs=0.005)  # and its confidence
     squeezed = parse_spec(squeezing.spec(system.DIGITS, setting))
     assert [entry.title for entry in squeezed.attacks] == list(squeezing.ATTACKS)
     assert len(squeezed.detectors) == 11
     joint = parse_spec(ensemble.spec(system.CIFAR10, setting))
     assert joint.attacks[-1].name == "adv2_ensemble"
+    efforts = [entry.options["steps"] for entry in joint.attacks[1:]]
+    assert efforts[-1] == max(efforts)  # the adaptive attack is not the one with the fewest steps
     assert all(parse_spec(robust.spec(family, "adv", setting)).attacks[0].eps for family in robust.FAMILIES)
 
 

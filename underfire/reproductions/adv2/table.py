@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from underfire.audit.ledger import Ledger
+from underfire.audit.map_shifts import PLAUSIBLE_IOU
 from underfire.records import Interval
 from underfire.reproductions.adv2.findings import audited, outcome, ratio, shift
 from underfire.reproductions.adv2.system import System
@@ -24,6 +25,8 @@ PUBLISHED = {
 }
 WANTED = {"CAM": 0.15, "Grad-CAM": 0.15, "MASK": 0.4, "RTS": 0.4, "GRAD": 1.0, "GRAD, every pixel": 1.0}
 """The largest ratio of the mean map L1 after ADV² to that after PGD that an interpreter should have."""
+GAIN = 1.4
+"""The ratio of the mean IoU after ADV² to that after PGD; the paper has more for every interpreter."""
 
 HOW = """Only photographs or images that the network classifies correctly count. Brackets are 95 % intervals:
 Clopper-Pearson for success, BCa bootstrap for means. Confidence is that of the successes in the goal, one random other
@@ -81,19 +84,25 @@ def _rows(name: str, system: System, found: Mapping[str, Any]) -> list[list[str]
 
 
 def _sentences(system: System, found: Mapping[str, Any]) -> list[str]:
-    """Return a sentence on every interpreter: how much nearer its maps are, and whether that reaches the aim."""
+    """Return a sentence on every interpreter: how near its maps stay, and whether that reaches the aims."""
     said, alone = [], system.framework.label
     for label, aim in system.aims.items():
         pair = alone, f"ADV² on {label}"
         for form in (label, *aim.measured):
             l1, iou, limit = ratio(found[form], "map_l1", pair), ratio(found[form], "map_iou", pair), WANTED[form]
             difference = found[form]["map_l1"]["difference"]
-            reached = l1 <= limit and difference.high < 0
+            kept = found[form]["map_iou"][pair[1]]
             said.append(
-                f"{form}: map L1 {l1:.2f} of that under {alone} (wanted ≤ {limit:g}, "
-                f"{'reached' if reached else 'missed'}; paired difference {show(difference)}), IoU {iou:.2f} times."
+                f"{form}: map L1 {l1:.2f} of that under {alone} (wanted ≤ {limit:g} and lower, "
+                f"{_reached(l1 <= limit and difference.high < 0)}; paired difference {show(difference)}); IoU "
+                f"{show(kept)} (wanted ≥ {PLAUSIBLE_IOU:g}, {_reached(kept.value >= PLAUSIBLE_IOU)}), {iou:.2f} times "
+                f"that under {alone} (wanted ≥ {GAIN:g}, {_reached(iou >= GAIN)})."
             )
     return said
+
+
+def _reached(reached: bool) -> str:
+    return "reached" if reached else "missed"
 
 
 def _outcome(found: Mapping[str, Interval]) -> list[str]:
