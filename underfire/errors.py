@@ -152,7 +152,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     "did you mean 'pgd'? Choices: fgsm, pgd"
     """
     names = sorted(choices)
-    close = difflib.get_close_matches(word[:100], names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(word)[:100], names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}Choices: {', '.join(names) or '(none)'}"
 

@@ -12,12 +12,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from underfire.errors import DiskFull, InputError
+from underfire.errors import DiskFull, InputError, shown
 
 STAGING = ".part-"
 """The beginning of the names of temporary files and folders."""
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file or folder as a Path.
+
+    Raises:
+        InputError: it is neither a text nor a path, has no name, or contains the character of code 0.
+    """
+    try:
+        found = Path(path)
+    except TypeError:
+        raise InputError(f"a path must be a text or a pathlib.Path, got {shown(path)}") from None
+    if not found.name or "\0" in str(found):
+        raise InputError(f"{shown(str(path))} names no file or folder")
+    return found
 
 
 def is_full(error: BaseException) -> bool:

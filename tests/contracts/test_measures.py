@@ -83,7 +83,8 @@ def arguments_left_as_found(m: Tensor) -> Tensor:
 )
 def test_a_broken_promise_is_named(measure, monkeypatch):
     monkeypatch.setattr("underfire.catalog.registry._CARDS", {})
-    uf.card("measure", paper="Example, A Paper, 2026", higher_is_better=True, table="maps", limits=(0.0, 1.0))(measure)
+    card = uf.card("measure", paper="Example, A Paper, 2026", higher_is_better=True, table="maps", limits=(0.0, 1.0))
+    measure = card(measure)
     with pytest.raises(AssertionError, match=f"breaks the promise '{measure.__name__}'"):
         check_measure(measure, promises=[measure.__name__])
 

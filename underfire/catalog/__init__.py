@@ -5,6 +5,7 @@ methods; a plugin adds its own modules to that group. The choices of the command
 the columns of a report and the contract tests are all generated from the cards.
 """
 
+from underfire.catalog.calls import callers
 from underfire.catalog.facts import (
     FACTS,
     KINDS,
@@ -20,7 +21,7 @@ from underfire.catalog.facts import (
     TrainingFacts,
 )
 from underfire.catalog.options import Converter, converters, number, spell
-from underfire.catalog.registry import Card, callers, card, card_behind, card_of, cards, facts_of, find
+from underfire.catalog.registry import Card, card, card_behind, card_of, cards, facts_of, find
 
 __all__ = [
     "FACTS",

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, partial, wraps
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, Literal, get_args, get_type_hints, overload
@@ -14,6 +14,7 @@ from typing import TypeVar as _PlainTypeVar
 
 from typing_extensions import TypeVar
 
+from underfire.catalog.calls import with_checks
 from underfire.catalog.facts import (
     KINDS,
     AttackFacts,
@@ -159,16 +160,12 @@ def _short(signature: inspect.Signature) -> str:
 
 _FAMILIES = ("attacks", "detectors", "interpreters", "measures")  # the packages with the methods of underfire
 _CARDS: dict[tuple[str, str], Card] = {}
-#: By kind, and under `fit` and `score` for these methods of a class, a function `(method, facts, arguments) -> result`
-#: that checks and converts the arguments of a method, and then calls it. `underfire.checked_calls`, which the first
-#: call of a method imports, fills it.
-callers: dict[str, Callable[[Callable[..., Any], Any, inspect.BoundArguments], Any]] = {}
 
 
 def card(kind: str, *, paper: str = "", name: str | None = None, **facts: Any) -> Callable[[_Method], _Method]:
     """Put the decorated method in the catalogue under its own name, or under `name`.
 
-    The arguments of an attack, an interpreter and a detector are checked and converted in every call, see
+    The arguments of an attack, an interpreter, a detector and a measure are checked and converted in every call, see
     `checked_calls`.
 
     Args:
@@ -192,7 +189,7 @@ def card(kind: str, *, paper: str = "", name: str | None = None, **facts: Any) -
         if (old.__module__, old.__qualname__) != (method.__module__, method.__qualname__):
             raise InputError(f"two {kind}s are named {key[1]!r}: {old.__module__} and {method.__module__}")
         stated = facts_for(*key, facts)
-        method = _with_checks(kind, method, stated)
+        method = with_checks(kind, method, stated)
         _CARDS[key] = Card(*key, method, paper, stated)
         return method
 
@@ -203,27 +200,6 @@ def _nearest_kind(word: str) -> str:
     """Return the end of a message about an unknown kind; a role, such as `"view"`, is the role of a part."""
     role = word.strip().lower().replace("-", "_").removesuffix("s")
     return f"its methods are of kind 'part', with role {role!r}" if role in get_args(Role) else nearest(word, KINDS)
-
-
-def _with_checks(kind: str, method: Any, facts: Facts) -> Any:
-    """Return the method with its calls made by `callers[kind]`; of a class, its methods that get a model."""
-    if inspect.isclass(method):
-        for name, caller in (("__call__", kind), ("fit", "fit"), ("score", "score")):
-            found = next((vars(base)[name] for base in method.__mro__ if name in vars(base)), None)
-            if found is not None:
-                setattr(method, name, _with_checks(caller, found, facts))
-        return method
-    if kind not in ("attack", "interpreter", "fit", "score"):
-        return method
-    signature = inspect.signature(method)
-
-    @wraps(method)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        if kind not in callers:  # no method of underfire is imported yet, only one of the caller's own
-            import_module("underfire.checked_calls")
-        return callers[kind](method, facts, signature.bind(*args, **kwargs))
-
-    return checked
 
 
 @cache
@@ -275,9 +251,9 @@ def find(kind: str, name: str) -> Card[Any]:
         InputError: there is no such kind or name; the message suggests the nearest one.
     """
     known = {c.name: c for c in cards(kind)}
-    if name not in known:
+    if str(name) not in known:
         raise InputError(f"unknown {kind} {shown(name)}; {nearest(name, known)}")
-    return known[name]
+    return known[str(name)]
 
 
 def facts_of(method: Callable[..., Any], default: _Facts) -> _Facts:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from underfire.data.dataset import stack, unreadable
 from underfire.errors import DataError, nearest
+from underfire.files import as_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 #: Endings of image files of other kinds: such a file is named in an error, never passed over.
@@ -87,7 +88,7 @@ def read_image(
     Raises:
         DataError: the file is missing, empty, truncated, no image of a kind that is read, or too large.
     """
-    return read_file(Path(path), Reading(size, mode, max_pixels))
+    return read_file(as_path(path), Reading(size, mode, max_pixels))
 
 
 def read_file(file: Path, reading: Reading) -> Tensor:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from underfire.data import arrays, cluttered, digits, folders, hubs, idx, pairs, parquet
 from underfire.data.dataset import Dataset, Source
 from underfire.data.images import MAX_BYTES, MAX_PIXELS, Reading
-from underfire.errors import DataError, nearest
+from underfire.errors import DataError, nearest, shown
 
 Options = dict[str, str]
 _READING = ("size", "mode", "max_pixels")  # of sources that decode images
@@ -124,6 +124,8 @@ def load(uri: str, *, n: int | None = None, seed: int = 0, channels: int | None 
             larger than the data set.
         MissingExtra: the scheme needs a package that is not installed.
     """
+    if not isinstance(uri, str):
+        raise DataError(f"data is named by a text such as 'folder:images', got {shown(uri)}")
     name, colon, rest = uri.partition(":")
     if not colon or name not in SCHEMES:
         raise DataError(f"unknown data {uri[:200]!r}; {nearest(name[:40] + ':', (scheme + ':' for scheme in SCHEMES))}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from underfire.catalog import card_of, find
 from underfire.domains import domain_of
 from underfire.errors import DataError, InputError, ModelError, NotFitted, UnderfireError, shown
-from underfire.files import atomic_write
+from underfire.files import as_path, atomic_write
 from underfire.hooks import frozen
 from underfire.model import Classifier
 from underfire.records import Batch
@@ -85,7 +84,8 @@ class Detector:
         """Write the fitted detector as a safetensors file, with its name and its options in the metadata.
 
         Raises:
-            NotFitted: `fit` has not been called. InputError: an option is a function, which no file can hold.
+            NotFitted: `fit` has not been called. InputError: an option is a function, which no file can hold, or
+                the path is none.
         """
         learned, options = self._fitted(), self._options()
         try:
@@ -93,7 +93,7 @@ class Detector:
         except TypeError:
             raise InputError(f"{self._name} with a function among its options cannot be saved; use names") from None
         tensors = {name: value.detach().cpu().contiguous() for name, value in learned.items()}
-        with atomic_write(Path(path)) as part:
+        with atomic_write(as_path(path)) as part:
             save_file(tensors, part, metadata=facts)
 
     @classmethod
@@ -140,7 +140,7 @@ def load(path: str | os.PathLike[str]) -> Detector:
     Raises:
         InputError: there is no such file, or it is damaged, or of a detector that the catalogue does not have.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise InputError(f"there is no file {str(path)!r} of a detector")
     try:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from underfire.errors import InputError
 from underfire.figures.overlay import rgb
+from underfire.files import as_path
 
 
 def save_patch(patch: Tensor, mask: Tensor, path: str | Path, *, width: float = 50.0, at_least: int = 600) -> None:
@@ -26,7 +27,7 @@ def save_patch(patch: Tensor, mask: Tensor, path: str | Path, *, width: float = 
     """
     from PIL.Image import fromarray
 
-    path = Path(path)
+    path = as_path(path)
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path.name}: the folder {path.parent} does not exist")
     if not width > 0:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from underfire.errors import InputError
 from underfire.figures.overlay import colour_bar, rgb, to_image
+from underfire.files import as_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -145,7 +146,7 @@ def save_small(figure: Figure, path: str | Path, *, max_bytes: int = 60_000) -> 
 
 def _in_a_folder(path: str | Path) -> Path:
     """Return a path; raise InputError if its folder does not exist."""
-    path = Path(path)
+    path = as_path(path)
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path.name}: the folder {path.parent} does not exist")
     return path

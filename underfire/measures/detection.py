@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from underfire.errors import DataError, InputError
-from underfire.measures.statistics import as_vector, checked_level, clopper_pearson, rate
+from underfire.errors import DataError, InputError, shown
+from underfire.measures.statistics import as_vector, checked_level, clopper_pearson, is_number, rate
 from underfire.records import Interval
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def threshold(clean: Tensor | ArrayLike, false_positive_rate: float = 0.05, conf
     from scipy.special import betaincinv
 
     tail = (1 - checked_level(confidence)) / 2
-    if not 0 < false_positive_rate < 1:
-        raise InputError(f"the false-positive rate must be in (0, 1), such as 0.05, got {false_positive_rate}")
+    if not (is_number(false_positive_rate) and 0 < false_positive_rate < 1):
+        raise InputError(f"the false-positive rate must be in (0, 1), such as 0.05, got {shown(false_positive_rate)}")
     scores = np.sort(_finite(clean))
     n = len(scores)
     k = int(np.ceil((n + 1) * (1 - false_positive_rate) - 1e-9))
@@ -65,7 +65,13 @@ def threshold(clean: Tensor | ArrayLike, false_positive_rate: float = 0.05, conf
 
 
 def detection_rate(attacked: Tensor | ArrayLike, at: Threshold, confidence: float = 0.95) -> Interval:
-    """Return the share of attacked inputs that a threshold flags, with its Clopper-Pearson interval."""
+    """Return the share of attacked inputs that a threshold flags, with its Clopper-Pearson interval.
+
+    Raises:
+        InputError: `at` is no `Threshold`. DataError: a score is not finite.
+    """
+    if not isinstance(at, Threshold):
+        raise InputError(f"at must be a Threshold, as threshold(clean) returns it, got {shown(at)}")
     return rate(at.flags(attacked), confidence)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,10 +17,15 @@ if TYPE_CHECKING:
 _DRAWS = 1 << 22  # numbers drawn at a time: 64 MB
 
 
+def is_number(value: object) -> bool:
+    """Return whether a value is one number."""
+    return isinstance(value, (int, float, np.number))
+
+
 def checked_level(confidence: float) -> float:
     """Return the confidence, or raise InputError unless it is in (0, 1)."""
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence must lie between 0 and 1, such as 0.95, got {confidence}")
+    if not (is_number(confidence) and 0 < confidence < 1):
+        raise InputError(f"confidence must lie between 0 and 1, such as 0.95, got {shown(confidence)}")
     return float(confidence)
 
 
@@ -49,8 +54,8 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:
     from scipy.special import betaincinv
 
     tail = (1 - checked_level(confidence)) / 2
-    if not 0 <= k <= n:
-        raise InputError(f"a rate needs 0 <= k <= n, got k = {k} of n = {n}")
+    if not (is_number(k) and is_number(n) and 0 <= k <= n):
+        raise InputError(f"a rate needs counts 0 <= k <= n, got k = {shown(k)} of n = {shown(n)}")
     low = float(betaincinv(k, n - k + 1, tail)) if k > 0 else 0.0
     high = float(betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
     return Interval(k / n if n else float("nan"), low, high, int(n))
@@ -192,7 +197,10 @@ def ratio_difference(
             confidence is not in (0, 1).
     """
     _check_resamples(resamples)
-    level, columns = checked_level(confidence), [as_vector(values) for values in (*first, *second)]
+    pairs: list[Any] = [first, second]
+    if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+        raise InputError("a ratio needs its parts and its wholes, a pair of lists of numbers")
+    level, columns = checked_level(confidence), [as_vector(values) for pair in pairs for values in pair]
     if len({len(column) for column in columns}) > 1:
         raise InputError(f"all parts and wholes must have one length, got {[len(column) for column in columns]}")
     rows = np.stack(columns, 1)

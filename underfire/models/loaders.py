@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.classes import printable
-from underfire.errors import ModelError, nearest
+from underfire.errors import ModelError, nearest, shown
 from underfire.model import Classifier
 from underfire.models import programs
 from underfire.models.checkpoints import SUFFIXES
@@ -21,7 +21,7 @@ from underfire.models.schemes import FILES, SCHEMES, Scheme
 
 
 def load(
-    uri: str,
+    uri: str | Path,
     *,
     device: str | torch.device = "cpu",
     mean: float | Sequence[float] | None = None,
@@ -100,8 +100,12 @@ def content_of(value: Any) -> bytes:
     return f"{value.dtype} {tuple(value.shape)}\n".encode() + numbers
 
 
-def _scheme_of(uri: str) -> tuple[Scheme, str]:
+def _scheme_of(uri: str | Path) -> tuple[Scheme, str]:
     """Return the scheme of a URI and what follows it; a file without a scheme is known by the end of its name."""
+    if isinstance(uri, Path):
+        uri = str(uri)
+    if not isinstance(uri, str):
+        raise ModelError(f"a model is named by a text such as 'zoo:cluttered_digits' or a path, got {shown(uri)}")
     name, colon, rest = uri.partition(":")
     if colon and name in SCHEMES:
         return SCHEMES[name], rest

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from underfire import __version__
 from underfire.audit import summary
 from underfire.audit.ledger import TABLES
-from underfire.files import atomic_write
+from underfire.files import as_path, atomic_write
 from underfire.report import verdict
 from underfire.report.facts import facts
 
@@ -67,7 +67,7 @@ def to_csv(ledger: Ledger, path: str | os.PathLike[str]) -> list[Path]:
     """
     from pyarrow.csv import write_csv
 
-    path = Path(path)
+    path = as_path(path)
     places = {"rows": path} if path.suffix == ".csv" else {name: path / f"{name}.csv" for name in TABLES}
     for name, place in places.items():
         with atomic_write(place) as part:

@@ -19,7 +19,7 @@ from underfire.audit.map_shifts import PLAUSIBLE_IOU, MapShift
 from underfire.audit.reading import AttackResult, Measured, largest
 from underfire.audit.summary import Findings
 from underfire.audit.summary import findings as read
-from underfire.files import atomic_write
+from underfire.files import as_path, atomic_write
 from underfire.records import Interval
 from underfire.report import answers, gallery, gaps, measures, plots, verdict, words
 from underfire.report.facts import facts
@@ -126,7 +126,7 @@ def html(ledger: Ledger, path: str | os.PathLike[str]) -> Path:
         LedgerError: the run folder is damaged.
         InputError: the file cannot be written.
     """
-    path = Path(path)
+    path = as_path(path)
     text = render(ledger)
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")

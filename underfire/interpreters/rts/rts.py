@@ -6,7 +6,6 @@ import copy
 import math
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 from underfire.attribution.scores import class_score
 from underfire.catalog import card, find
 from underfire.errors import InputError, NotFitted
+from underfire.files import as_path
 from underfire.hooks import activations, frozen, layout_of
 from underfire.interpreters.rts import distillation
 from underfire.interpreters.rts import files as rts_files
@@ -112,7 +112,7 @@ class RTS:
         plan = Plan(selector_steps, selector_batch, steps, batch_size, width, terms, seed)
         check(plan)
         self._origin = "the fitted network"
-        self._trained = train(model, data, plan, progress, None if checkpoint is None else Path(checkpoint))
+        self._trained = train(model, data, plan, progress, None if checkpoint is None else as_path(checkpoint))
         return self
 
     def distil(
@@ -165,7 +165,7 @@ class RTS:
         attack = find("attack", "adv2").with_options(
             interpreter=self, eps=eps, steps=attack_steps, warm_steps=warm_steps, weight=weight
         )
-        path = None if checkpoint is None else Path(checkpoint)
+        path = None if checkpoint is None else as_path(checkpoint)
         with torch.inference_mode(False), torch.enable_grad():
             distillation.distil(model, data, self._trained, plan, self._terms, attack, progress, path)
         return self
@@ -178,7 +178,7 @@ class RTS:
         """
         if self._trained is None:
             raise NotFitted("rts has nothing to save; call fit(model, data) first")
-        rts_files.save(self._trained, Path(path))
+        rts_files.save(self._trained, as_path(path))
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the mask of the evidence for class `y`, by one pass through the classifier and the decoder.
@@ -234,7 +234,7 @@ class RTS:
     def _for(self, model: nn.Module) -> rts_files.Trained:
         """Return the masking model for this classifier: from the file, from `fit`, or from the package."""
         if self.weights is not None and self._trained is None:
-            self._trained, self._origin = rts_files.load(Path(self.weights)), f"the file {self.weights}"
+            self._trained, self._origin = rts_files.load(as_path(self.weights)), f"the file {self.weights}"
         if self._trained is not None:
             rts_files.check_classifier(self._trained, model, self._origin)
             return self._trained

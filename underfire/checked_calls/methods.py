@@ -1,4 +1,4 @@
-"""Check and convert the arguments of every method of the catalogue, in one place, whatever model and images a user has.
+"""Check and convert the arguments of attacks, interpreters and detectors, whatever model and images a user has.
 
 Any module or function becomes a `Classifier`, whose answers are read and checked on every pass. The caller's gradient
 mode does not matter: an attack runs with gradients enabled, and an interpreter leaves inference mode.
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from underfire.catalog import AttackFacts, DetectorFacts, InterpreterFacts, callers, number
+from underfire.catalog import AttackFacts, DetectorFacts, InterpreterFacts, number
 from underfire.domains import domain_of
 from underfire.errors import DataError, InputError, shown, with_article
 from underfire.model import Classifier, as_classifier, model_errors, session
@@ -93,9 +93,6 @@ def call_score(method: Callable[..., Any], _: DetectorFacts, bound: inspect.Boun
     """
     bound.arguments["model"] = as_classifier(bound.arguments["model"])
     return call_interpreter(method, InterpreterFacts(), bound)
-
-
-callers |= {"attack": call_attack, "interpreter": call_interpreter, "fit": call_fit, "score": call_score}
 
 
 def _check_interpreter(bound: inspect.BoundArguments) -> None:
