@@ -12,12 +12,12 @@ from torch import Tensor, nn
 import underfire as uf
 from benchmarks.setting import cifar_resnet20, correct, declare_missing_operators, zoo
 from benchmarks.timing import Row, in_turn, one_unit
-from underfire import models
+from underfire.model import Classifier
 
 EPS = 8 / 255
 
 
-def adversarially_trained(n: int) -> tuple[models.Classifier, Tensor, Tensor]:
+def adversarially_trained(n: int) -> tuple[Classifier, Tensor, Tensor]:
     """Return the adversarially trained `WResnet` and `n` CIFAR-10 test images that it classifies correctly."""
     return correct(zoo("cifar10_wresnet_adv", "interpretability_aware"), n)
 
@@ -48,7 +48,7 @@ def trained(n: int = 40) -> dict[str, Any]:
     return _compare(*adversarially_trained(n))
 
 
-def _compare(model: models.Classifier, x: Tensor, y: Tensor) -> dict[str, Any]:
+def _compare(model: Classifier, x: Tensor, y: Tensor) -> dict[str, Any]:
     """Run each library once; measure passes, seconds, and the robust accuracy of the returned images."""
 
     unit = one_unit(model, x, y)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import underfire as uf
 from benchmarks.setting import declare_missing_operators
 from underfire.ascent.nearest import Nearest
+from underfire.domains import domain_of
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 ORDERS = {"l2": 2.0, "linf": float("inf"), "l1": 1.0, "l0": 0.0}
@@ -23,7 +24,7 @@ ROUNDS = 10
 
 def bisected(attack: Callable[..., Tensor], norm: str, first: float, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the nearest success of an attack of fixed size, by bisection of the size for every image separately."""
-    nearest = Nearest(x, norm)
+    nearest = Nearest(x, norm, domain=domain_of(model))
     low, eps = torch.zeros(len(x)), torch.full((len(x),), first)
     high = 2 * eps
     for _ in range(ROUNDS):

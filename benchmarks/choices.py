@@ -53,7 +53,8 @@ def universal(n: int = 64) -> Measured:
     found: Measured = {"images": n, "networks": {}}
     for network, eps in (("mnist_normal", 0.15), ("mnist_adv", 0.3), ("resnet20", 10 / 255)):
         model, x, y = NETWORKS[network].setting(n, 0)
-        rows = found["networks"][network] = {"eps": eps}
+        rows: dict[str, Any] = {"eps": eps}
+        found["networks"][network] = rows
         for solver in ("deepfool", "sgd"):
             x_adv, cost = _timed(model, partial(uf.attacks.uap, model, x, y, eps=eps, solver=solver), n)
             rows[solver] = {"fooled": _fooled(model, x_adv, y), **cost}

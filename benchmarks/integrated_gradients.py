@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def measure() -> dict[str, Any]:
     def run(name: str) -> None:
         found[name] = VARIANTS[name](model, x, y, *arguments[name])
 
-    seconds = in_turn({name: lambda name=name: run(name) for name in VARIANTS}, rounds=7)
+    seconds = in_turn({name: partial(run, name) for name in VARIANTS}, rounds=7)
     passes = {}
     for name in VARIANTS:
         with model.counting() as count:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ def against_bare_loop() -> dict[str, Any]:
     """Measure the time and the memory of the same forty steps."""
     model, x, y = cifar_resnet20(256)
     same = float((bare(model, x[:64], y[:64]) - ours(model, x[:64], y[:64])).abs().max())
-    seconds = in_turn({name: lambda f=f: f(model, x, y) for name, f in VARIANTS.items()}, rounds=3)
+    seconds = in_turn({name: partial(f, model, x, y) for name, f in VARIANTS.items()}, rounds=3)
     memory = {name: in_own_process("benchmarks.pgd", name) for name in VARIANTS}
     return {
         "largest difference of the two results (64 images)": same,

@@ -41,7 +41,7 @@ def propagated() -> dict[str, Any]:
         zoo("mnist_small_cnn", "trades"), DIGITS, images=mnist()
     )  # of layers that Captum's LRP has rules for
     body = unwrap(model)
-    contestants = {
+    contestants: dict[str, Callable[[], Any]] = {
         PASSES: one_unit(model, x, y),
         "LRP, ε": partial(lrp, model, x, y, composite="epsilon"),
         "LRP, ε, of Captum": _captums("LRP", body, x, y),

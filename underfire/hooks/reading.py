@@ -122,14 +122,14 @@ def read(
     twice = x.requires_grad and torch.is_grad_enabled()
     hard_sigmoids = memo is None or memo.hard_sigmoids
     with ExitStack() as stack:
-        sigmoids = stack.enter_context(twice_differentiable(hard_sigmoids)) if twice else None
+        seen = stack.enter_context(twice_differentiable(hard_sigmoids)) if twice else None
         outputs = stack.enter_context(_reading(model, names, begin)) if names else {}
         logits = forward(x)
     missing = [name for name in names if name not in outputs]
     if missing:
         raise ModelError(f"layer {missing[0]!r} took no part in the forward pass")
     if memo is not None:
-        memo.hard_sigmoids = hard_sigmoids if sigmoids is None else sigmoids.found
+        memo.hard_sigmoids = hard_sigmoids if seen is None else seen.hard_sigmoids
         memo.x, memo.key, memo.logits, memo.outputs = x, (version(x), torch.is_grad_enabled()), logits, outputs
     return logits, outputs
 

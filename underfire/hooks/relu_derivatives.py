@@ -53,31 +53,47 @@ class ReluRule:
             return F.leaky_relu(z, slope)
         return z.clamp_min(0) if cap is None else z.clamp(0, cap)
 
-    def step(self, z: Tensor, at: float = 0.0) -> Tensor:
-        """Return the step from 0 to 1 where z passes `at`, shaped like z."""
+    def step(self, z: Tensor, cap: float | None) -> Tensor:
+        """Return what the rectifier multiplies a gradient by, shaped like z: a step up at zero, and down at the cap."""
+        end = None if self.secant else cap
+        if self.width is not None and self.tau is None and self.beta is None and torch.is_grad_enabled():
+            step = cast(Tensor, _WideStep.apply(z, end, self.width))
+        else:
+            step = self._rise(z) if end is None else self._rise(z) - self._rise(z - end)
+        return step * (cap / z.clamp_min(cap)) if cap is not None and self.secant else step
+
+    def _rise(self, z: Tensor) -> Tensor:
+        """Return the step up at zero."""
         if self.beta is not None:
-            return torch.sigmoid(self.beta * (z - at))
-        if self.tau is not None:
-            return _step(z - at, self.tau)
-        if self.width is None or not torch.is_grad_enabled():
-            return (z > at).to(z.dtype)
-        return cast(Tensor, _WideStep.apply(z, at, self.width))
+            return torch.sigmoid(self.beta * z)
+        return _step(z, self.tau) if self.tau is not None else (z > 0).to(z.dtype)
 
 
 class _WideStep(torch.autograd.Function):
-    """The unit step of z, with the derivative of a smooth step that is `width` root mean squares of z wide."""
+    """The step of z up at zero and down at a cap, with the derivative of a smooth step.
+
+    The smooth step is `width` root mean squares of z wide.
+    """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, at: float, width: float) -> Tensor:
+    def forward(ctx: Any, z: Tensor, cap: float | None, width: float) -> Tensor:
         ctx.save_for_backward(z)
-        ctx.at, ctx.width = at, width
-        return (z > at).to(z.dtype)
+        ctx.cap, ctx.width = cap, width
+        return (z > 0 if cap is None else (z > 0) & (z <= cap)).to(z.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (z,) = ctx.saved_tensors
         wide = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
-        size = per_sample(wide.detach().square().flatten(1).mean(1), z)
+        size = torch.linalg.vector_norm(wide.detach().flatten(1), dim=1).square() / max(wide[:1].numel(), 1)
+        s = per_sample(ctx.width**2 * size + 1e-12, z)
         # u / sqrt(u² + s) / 2 has the derivative s / sqrt(u² + s)³ / 2
-        s = ctx.width**2 * size + 1e-12
-        return grads[0] * (0.5 * s * ((wide - ctx.at).square() + s).rsqrt().pow(3)).to(z.dtype), None, None
+        slope = _cubed(wide, s)
+        if ctx.cap is not None:
+            slope = slope - _cubed(wide - ctx.cap, s)
+        return grads[0] * (slope * (0.5 * s)).to(z.dtype), None, None
+
+
+def _cubed(u: Tensor, s: Tensor) -> Tensor:
+    """Return 1 / sqrt(u² + s)³, in few passes over the memory."""
+    return torch.addcmul(s, u, u).rsqrt_().pow(3)

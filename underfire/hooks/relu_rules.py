@@ -63,11 +63,7 @@ class _Rectifier(torch.autograd.Function):
         passed = grads[0].clamp_min(0) if rule.positive else grads[0]
         if rule.masked:
             (z,) = ctx.saved_tensors
-            step = rule.step(z)
-            if ctx.cap is not None and rule.secant:
-                step = step * (ctx.cap / z.clamp_min(ctx.cap))
-            elif ctx.cap is not None:
-                step = step - rule.step(z, ctx.cap)
+            step = rule.step(z, ctx.cap)
             if isinstance(ctx.slope, Tensor) or ctx.slope:
                 step = ctx.slope + (1 - ctx.slope) * step
             passed = passed * step
