@@ -56,6 +56,8 @@ def test_the_spec_of_adv2_has_all_that_a_gap_and_a_transfer_matrix_need() -> Non
     spec = parse_spec(read_yaml((EXAMPLES / "adv2.yaml").read_text()))
     plain, *aimed = spec.attacks
     assert [attack.interpreter for attack in aimed if attack.interpreter] == spec.interpreters
+    kinds = {interpreter.card.facts.family for interpreter in spec.interpreters}
+    assert kinds == {"back-propagation", "representation", "model-guided", "perturbation"}  # those of the paper
     assert len(plain.eps) > 1 and all(attack.eps == plain.eps for attack in aimed)
     assert {"map_l1", "map_l2", "map_iou"} <= {measure.name for measure in spec.measures}
     assert spec.gallery and spec.detectors and spec.masking
