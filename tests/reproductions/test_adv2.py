@@ -7,7 +7,7 @@ import pytest
 
 from underfire import reproductions
 from underfire.audit.spec import parse_spec
-from underfire.reproductions.adv2 import ensemble, robust, squeezing, stadv, system
+from underfire.reproductions.adv2 import ensemble, robust, skin_lesions, squeezing, stadv, system
 from underfire.reproductions.registry import Setting
 
 
@@ -40,6 +40,11 @@ def test_the_specs_are_valid(tmp_path, name):
     spec = parse_spec(one.spec(Setting(tmp_path, tmp_path, tmp_path)))
     assert [entry.title for entry in spec.attacks] == ["PGD", *(f"ADV² on {label}" for label in one.aims)]
     assert parse_spec(one.spec(Setting(tmp_path, tmp_path, tmp_path, "full"))).data.n == 1000
+
+
+def test_no_run_asks_for_more_lesions_than_there_are(tmp_path):
+    full = Setting(tmp_path, tmp_path, tmp_path, "full")
+    assert skin_lesions.SKIN.n(full) == skin_lesions.SKIN.n(Setting(tmp_path, tmp_path, tmp_path)) == 98
 
 
 def test_the_specs_of_defences_and_other_frameworks_are_valid(tmp_path):

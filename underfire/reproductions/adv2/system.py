@@ -59,6 +59,7 @@ class System:
         network: the architecture of the zoo.
         data: the URI of the images; `{root}` is the folder of real data.
         images: number of images of a run of usual size.
+        full: number of images of a run of the published size.
         aims: the interpreters under attack, by their labels.
         steps: steps of ADV² with both losses.
         warm_steps: steps of its warm start; the attack on the prediction alone takes all these steps together.
@@ -78,6 +79,7 @@ class System:
     measures: tuple[str, ...] = ()
     uri: str = ""
     framework: Framework = PGD
+    full: int = FULL_IMAGES
 
     def spec(self, setting: Setting) -> dict[str, Any]:
         """Return the audit of the attack alone, of ADV² on each interpreter, and of all interpreters after each."""
@@ -111,7 +113,7 @@ class System:
 
     def n(self, setting: Setting) -> int:
         """Return the number of images of a run."""
-        return {"quick": 3, "default": self.images, "full": FULL_IMAGES}[setting.scale]
+        return {"quick": 3, "default": self.images, "full": self.full}[setting.scale]
 
     def effort(self, setting: Setting, aim: Aim | None = None) -> tuple[int, int]:
         """Return the steps of ADV² on an interpreter, or in general, with both losses and of its warm start."""
