@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from underfire import data, models
@@ -35,7 +36,7 @@ def run(setting: Setting) -> Outcome:
     uri, head = _classifier(setting)
     system = replace(SKIN, uri=uri).at(setting)
     ledger = audited(system, setting)
-    results: dict[str, Any] = {"head": head, "PGD": outcome(ledger, "PGD")}
+    results: dict[str, Any] = {"head": head, "PGD": outcome(ledger, "PGD"), "lesion": _lesion(setting)}
     rows: list[list[str]] = []
     for label, aim in system.aims.items():
         attack = f"ADV² on {label}"
@@ -75,13 +76,20 @@ def run(setting: Setting) -> Outcome:
 
 
 def _about(results: dict[str, Any]) -> str:
-    """Return a sentence on PGD, and one on the classifier."""
+    """Return a sentence on PGD, one on chance, and one on the classifier."""
     success, head = results["PGD"]["success"], results["head"]
     return (
-        f"PGD succeeds on {show(success)} of n = {success.n} images. The cross-validated accuracy of the head is "
-        f"{head['accuracy']}, that of balanced classes {head['balanced accuracy']:.3f}; the largest class is "
-        f"{head['majority']:.3f} of the images."
+        f"PGD succeeds on {show(success)} of n = {success.n} images. A map that knows nothing has "
+        f"{results['lesion']:.3f} of its mass on the lesion, the mean share of the image. The cross-validated "
+        f"accuracy of the head is {head['accuracy']}, that of balanced classes {head['balanced accuracy']:.3f}; "
+        f"the largest class is {head['majority']:.3f} of the images."
     )
+
+
+def _lesion(setting: Setting) -> float:
+    """Return the mean share of the images that the lesions cover."""
+    masks = [batch.mask for batch in data.load(FOLDER.format(root=setting.root)).batches(50)]
+    return float(torch.cat([mask.float().mean((1, 2, 3)) for mask in masks if mask is not None]).mean())
 
 
 def _classifier(setting: Setting) -> tuple[str, dict[str, Any]]:
