@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from underfire.ascent.loop import Recipe, ascend
 from underfire.ascent.moves import Move
-from underfire.ascent.objectives import Interpreter, Objective, cross_entropy, margin
+from underfire.ascent.objectives import Interpreter, Objective, margin
 from underfire.ascent.step import Step
 from underfire.ascent.step_rules import StepSize
 from underfire.ascent.target_maps import Clean, TargetMap, target_maps
@@ -21,6 +21,7 @@ from underfire.attacks.adv2.direct import direct
 from underfire.attacks.adv2.framework import encoder_term, framework
 from underfire.attacks.adv2.plan import Plan, loop_of
 from underfire.attacks.adv2.scheme import Bilevel
+from underfire.attacks.adv2.smoothing import Smoothing, smoothed_cross_entropy
 from underfire.attacks.adv2.weights import Weights, weight_schedule
 from underfire.catalog import Card, card
 from underfire.domains import check_inputs, domain_of
@@ -61,7 +62,7 @@ def adv2(
     flow_weight: float = 5e-4,
     flow_start: float = 0.0,
     also: Objective | None = None,
-    smoothing: float = 0.01,
+    smoothing: Smoothing = 0.01,
     confidence: float = 0.95,
     tau: float | None = None,
     pool: int = 1,
@@ -108,7 +109,8 @@ def adv2(
         flow_start: largest random displacement of a pixel at the start of a flow field, in pixels, uniform; 0.1 in the
             authors' code. 0 begins with the clean image and draws nothing.
         also: further terms of the objective, such as the hinge of a detector's score.
-        smoothing: label smoothing of the prediction loss.
+        smoothing: label smoothing of the prediction loss; a pair, `(0.05, 0.01)` in the paper, draws it in every step
+            between 0 and a number that falls linearly from the first to the second.
         confidence: probability of the goal above which iterates are compared by their maps alone.
         tau: width of the smoothing of ReLU's derivative; None is 1e-4 if the interpreter is itself a gradient whose
             derivative is taken exactly, and no smoothing otherwise; 0 never smooths.
@@ -135,7 +137,7 @@ def adv2(
     schedule, generator = weight_schedule(weight), default_generator(generator, x.device)
     if len(x) == 0:
         return x.clone()
-    prediction = cross_entropy(smoothing)
+    prediction = smoothed_cross_entropy(smoothing, len(x), max(steps, warm_steps), generator)
     terms = [base.terms, encoder_term(interpreter, encoder_weight), also]
     more = [term for term in terms if term is not None]
     with frozen(model):
