@@ -46,9 +46,9 @@ class Size(NamedTuple):
 
 
 #: The sizes of the tables. On CIFAR-10, three runs of 128 images with 2,000 propagations take ResNet-20 more than ten
-#: hours on two cores; this size is a twelfth of that, and the wide network, whose passes cost more, has a quarter of
-#: it. The passes of the small networks for MNIST cost little, and three runs show the spread.
-RESNET20, WRESNET = Size(1, 64, 1000), Size(1, 32, 500)
+#: hours on two cores; this size is a 24th of that, and the wide network, whose passes cost more, has a fifth of it.
+#: The passes of the small networks for MNIST cost little, and three runs show the spread.
+RESNET20, WRESNET = Size(1, 32, 1000), Size(1, 16, 400)
 MNIST = {"mnist_adv": Size(3, 128, 1000), "mnist_trades": Size(3, 128, 200)}
 MNIST_DENSE = Size(1, 16, 400)
 
