@@ -124,7 +124,7 @@ def write_table() -> None:
         "",
         "The contestants of a benchmark take turns in one process. A ratio is computed in every round; the table shows",
         "its median (smallest to largest). A forward+backward unit is one forward and one backward pass of the whole",
-        "batch with frozen weights. A peer is another library.",
+        "batch with frozen weights. A peer is another library. Of one thread, the processor's seconds count.",
         "",
         "| measurement | value | target | images |",
         "| --- | --- | --- | --- |",

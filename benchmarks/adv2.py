@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -59,7 +58,7 @@ def steps() -> dict[str, Any]:
         "SmoothGrad of 8 copies": on(partial(smooth_grad, samples=8)),
         "SmoothGrad of 8 copies, derivative at 4": on(partial(smooth_grad, samples=8, derivative_samples=4)),
     }
-    seconds = in_turn(contestants, rounds=2, clock=time.process_time)
+    seconds = in_turn(contestants, rounds=2)
     return {
         "images": IMAGES,
         "steps": STEPS,
@@ -102,15 +101,16 @@ def batches() -> dict[str, Any]:
         **{f"adv2, {n}": attack(n) for n in (1, 16)},
         **{f"bare passes, {n}": one_unit(model, x[:n], y[:n]) for n in (1, 16)},
     }
-    threads = torch.get_num_threads()
-    # other programs do not lengthen the processor's time, which of several threads is a sum
-    clock = time.process_time if threads == 1 else time.perf_counter
-    seconds = in_turn(contestants, rounds=5, clock=clock)
+    seconds = in_turn(contestants, rounds=5)
     shares = {
         what: ratio([value / 16 for value in seconds[f"{what}, 16"]], seconds[f"{what}, 1"])
         for what in ("adv2", "bare passes")
     }
-    return {"threads": threads, "seconds": seconds, "time per image, batch of 16 over one image": shares}
+    return {
+        "threads": torch.get_num_threads(),
+        "seconds": seconds,
+        "time per image, batch of 16 over one image": shares,
+    }
 
 
 def rows_batches(found: dict[str, Any]) -> list[Row]:

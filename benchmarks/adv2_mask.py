@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import Any
 
@@ -44,9 +43,7 @@ def iterations() -> dict[str, Any]:
         for what, run, count in (("ADV²", attack, ITERATIONS), ("PGD", plain, PGD_STEPS))
         for more in (0, count)
     }
-    # other programs do not lengthen the processor's time, which of several threads is a sum
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    seconds = in_turn(contestants, rounds=2, clock=clock)
+    seconds = in_turn(contestants, rounds=2)
 
     def one(what: str, n: int, count: int) -> list[float]:
         ends = zip(seconds[f"{what}, {n}, {count}"], seconds[f"{what}, {n}, 0"], strict=True)

@@ -8,7 +8,6 @@ divides height times width, which 3 x 224 does not, so the benchmark disables th
 from __future__ import annotations
 
 import contextlib
-import time
 import warnings
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.setting import declare_missing_operators, mobilenet
-from benchmarks.timing import Row, in_turn, ratio, spread
+from benchmarks.timing import Row, clock, in_turn, ratio, spread
 from underfire.attribution.chunks import image_chunk
 from underfire.interpreters import grad_cam
 from underfire.measures.deletion_insertion import deletion_curve, insertion_curve
@@ -38,7 +37,7 @@ class Stopping(nn.Module):
         self.times: list[float] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        self.times.append(time.perf_counter())
+        self.times.append(clock())
         if len(self.times) > self.limit:
             raise _EnoughError
         return self.model(x)
@@ -59,7 +58,7 @@ def quantus_curve(model: nn.Module, x: Tensor, y: Tensor, m: Tensor, features: i
 
 def quantus_default_seconds(model: nn.Module, x: Tensor, y: Tensor, m: Tensor, steps: int = BEGUN) -> float:
     """Return the seconds of the default run of Quantus on the batch, extrapolated from its first steps."""
-    stopping, start = Stopping(model, steps).eval(), time.perf_counter()
+    stopping, start = Stopping(model, steps).eval(), clock()
     with contextlib.suppress(_EnoughError):
         quantus_curve(stopping, x, y, m, features=1)
     pace = (stopping.times[-1] - stopping.times[0]) / (len(stopping.times) - 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 import underfire as uf
 from benchmarks.memory import highest, in_own_process
 from benchmarks.setting import mobilenet
-from benchmarks.timing import Row, in_turn, ratio, spread
+from benchmarks.timing import Row, clock, in_turn, ratio, spread
 from underfire.hooks import frozen
 
 STEPS, IMAGES, CHUNKS = 50, 4, (4, 8, 12, 16)
@@ -51,9 +50,9 @@ def seconds_by_chunk(run: Callable[..., Any], model: nn.Module, x: Tensor, y: Te
     found = dict.fromkeys(CHUNKS, float("inf"))
     for _ in range(2):
         for chunk in CHUNKS:
-            start = time.perf_counter()
+            start = clock()
             run(model, x[:1], y[:1], chunk)
-            found[chunk] = min(found[chunk], time.perf_counter() - start)
+            found[chunk] = min(found[chunk], clock() - start)
     return found
 
 

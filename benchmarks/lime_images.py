@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import statistics
-import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import asdict
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.setting import cifar_resnet20, mobilenet
-from benchmarks.timing import Row, ratio, spread
+from benchmarks.timing import Row, clock, ratio, spread
 from underfire.attribution.superpixels import segment
 from underfire.interpreters import lime_fit
 from underfire.interpreters.lime.regression import LimeFit, ask_samples, draw_plan, r_squared
@@ -57,10 +56,10 @@ class _Package:
         self.explainer, self.model, self.x, self.y, self.pieces = LimeImageExplainer, model, x, y, pieces
 
     def __call__(self, samples: int, seed: int) -> Timed:
-        start = time.perf_counter()
+        start = clock()
         with redirect_stderr(io.StringIO()):  # its progress bar
             found = self.explain(samples, seed)
-        return found, time.perf_counter() - start
+        return found, clock() - start
 
     def explain(self, samples: int, seed: int) -> dict[str, LimeFit]:
         found: dict[str, list[tuple[Tensor, float, float]]] = {quantity: [] for quantity in QUANTITIES}
@@ -104,9 +103,9 @@ def _compare(
     model: nn.Module, x: Tensor, y: Tensor, superpixels: str, *, seeds: int, samples: int = 1000
 ) -> dict[str, Any]:
     y = model(x).argmax(1) if superpixels == "quickshift" else y  # of photographs, the prediction is explained
-    start = time.perf_counter()
+    start = clock()
     pieces = segment(x, superpixels)
-    cutting = time.perf_counter() - start
+    cutting = clock() - start
     package = _Package(model, x, y, pieces)
 
     recorded = _Recorded(model)
@@ -120,11 +119,11 @@ def _compare(
         for quantity in QUANTITIES:
             recorded.repeats = quantity != QUANTITIES[0]
             chance = torch.Generator().manual_seed(seed)
-            start = time.perf_counter()
+            start = clock()
             fits[quantity] = lime_fit(
                 recorded, x, y, superpixels=pieces, samples=number, output=quantity, generator=chance
             )
-            seconds.append(time.perf_counter() - start)
+            seconds.append(clock() - start)
         return fits, seconds[0]
 
     contestants: dict[str, Callable[[int], Timed]] = {

@@ -135,8 +135,11 @@ def quality(
 ) -> dict[str, Any]:
     """Run the attacks called `names`, or all, and compare them.
 
-    Results are written to `folder`, if one is given, and not computed again.
+    Results are written to `folder`, or to the folder that the environment variable `QUALITY` names, and not computed
+    again.
     """
+    if folder is None and "QUALITY" in os.environ:
+        folder = Path(os.environ["QUALITY"])
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
             return quality(network, runs, n, budget, Path(temporary), norms, names)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 import types
 from collections.abc import Callable
 from typing import Any
@@ -68,7 +67,7 @@ def against_peers() -> dict[str, Any]:
                     torch.autograd.grad(nn.functional.cross_entropy(model(point), y, reduction="sum"), point)
 
         for attack, contestants in _contestants(model, x, y).items():
-            seconds = in_turn({"unit": unit, **contestants}, rounds=rounds, clock=time.process_time)
+            seconds = in_turn({"unit": unit, **contestants}, rounds=rounds)
             peers = [name for name in contestants if not name.startswith("underfire")]
             fastest = min(peers, key=lambda name: statistics.median(seconds[name]))
             one = [taken / 5 for taken in seconds.pop("unit")]

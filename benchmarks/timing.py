@@ -43,20 +43,25 @@ def one_unit(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
     return unit
 
 
+def clock() -> float:
+    """Return the seconds of the processor, which other programs do not lengthen; of several threads, those of the wall.
+
+    The processor's seconds of several threads are a sum.
+    """
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def in_turn(
-    contestants: Mapping[str, Callable[[], object]],
-    *,
-    rounds: int = 5,
-    clock: Callable[[], float] = time.perf_counter,
+    contestants: Mapping[str, Callable[[], object]], *, rounds: int = 5, now: Callable[[], float] = clock
 ) -> dict[str, list[float]]:
-    """Return the seconds of every contestant in every round, by `clock`; a first round is not counted."""
+    """Return the seconds of every contestant in every round, by the clock `now`; a first round is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):
         for name, contestant in contestants.items():
-            start = clock()
+            start = now()
             contestant()
             if turn:
-                seconds[name].append(clock() - start)
+                seconds[name].append(now() - start)
     return seconds
 
 
