@@ -78,3 +78,18 @@ def test_weights_that_learn_keep_their_derivatives() -> None:
     with twice_differentiable():
         layer(rand(1, 2, 3, 3).requires_grad_()).sum().backward()
     assert layer.weight.grad is not None
+
+
+def test_a_network_that_casts_its_layers_keeps_its_derivatives() -> None:
+    layer = nn.Conv2d(2, 2, 3).requires_grad_(False)
+    x = rand(1, 2, 4, 4).requires_grad_()
+
+    def second() -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            z = layer(x)
+        (g,) = torch.autograd.grad(z.float().square().sum(), x, create_graph=True)
+        return torch.autograd.grad(g.sum(), x)[0]
+
+    wanted = second()
+    with twice_differentiable():
+        assert torch.equal(second(), wanted)

@@ -40,7 +40,7 @@ def convolve(function: Callable[..., Any], name: str, args: tuple[Any, ...], kwa
     given = dict(zip(names, args, strict=False)) | kwargs
     z, weight, bias = given["input"], given["weight"], given.get("bias")
     dimensions, padding = DIMENSIONS[name], given.get("padding", 0)
-    if isinstance(padding, str) or z.dim() != dimensions + 2 or not _frozen(z, weight, bias):
+    if isinstance(padding, str) or z.dim() != dimensions + 2 or z.dtype != weight.dtype or not _frozen(z, weight, bias):
         return None
     settings = Settings(
         _each(given.get("stride", 1), dimensions),
@@ -68,16 +68,17 @@ def normalise(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     weight, bias = given.get("weight"), given.get("bias")
     if given.get("training", False) or mean is None or variance is None or not _frozen(z, mean, variance, weight, bias):
         return None
-    scale = (variance.double() + given.get("eps", 1e-5)).rsqrt()
-    scale = (scale if weight is None else scale * weight.double()).to(z.dtype)
+    scale = (variance + given.get("eps", 1e-5)).rsqrt()
+    scale = (scale if weight is None else scale * weight).to(z.dtype)
     result: Tensor = _Affine.apply(z, scale.view(-1, *[1] * (z.dim() - 2)), lambda: function(*args, **kwargs))
     return result
 
 
 def _frozen(z: Tensor, *weights: Tensor | None) -> bool:
     """Return whether a derivative by the input is wanted, and none by the weights."""
-    plain = all(w is None or type(w) in (Tensor, torch.nn.Parameter) for w in weights)
-    return z.requires_grad and plain and not any(w is not None and w.requires_grad for w in weights)
+    if not z.requires_grad or torch.is_autocast_enabled(z.device.type):  # autocast changes the dtypes of a call
+        return False
+    return all(w is None or (type(w) in (Tensor, torch.nn.Parameter) and not w.requires_grad) for w in weights)
 
 
 def _each(value: int | tuple[int, ...], dimensions: int) -> list[int]:
