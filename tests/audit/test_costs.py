@@ -11,7 +11,7 @@ from underfire.audit.costs import Estimates
 from underfire.audit.kinds import KINDS
 from underfire.audit.methods import attack_of
 from underfire.audit.plan import plan
-from underfire.audit.preflight import preflight
+from underfire.audit.preflight import preflight, try_attack
 from underfire.audit.result import Inputs
 from underfire.audit.spec import AuditSpec
 from underfire.audit.store import Store
@@ -73,3 +73,44 @@ def test_a_thousand_million_restarts_are_tried_with_two_and_counted(small: Calla
     trials = preflight(open_target(small(attacks=attacks, interpreters=interpreters)))
     assert trials.attacks["long"][0] > 1e8 * trials.attacks["short"][0] > 0
     assert trials.interpreters["smooth_grad"] == pytest.approx((1e9, 1e9), rel=0.1)
+
+
+AIMED: list[dict[str, Any]] = [
+    # two whole optimisations of 30 steps after the first 6 and 4 steps on the image; no image is finished early
+    {"name": "adv2", "interpreter": {"name": "mask", "steps": 30}, "steps": 10, "warm_steps": 5}
+    | {"scheme": "bilevel(reset=6, follow=2, ahead=3, lengths=5, enough=0)"},
+    {"name": "adv2", "interpreter": {"name": "lime", "samples": 60, "superpixels": "grid", "segments": 9}, "steps": 12},
+    {"name": "adv2", "interpreter": {"name": "rise", "samples": 70}, "steps": 9, "warm_steps": 3},
+    {"name": "adv2", "interpreter": {"name": "integrated_gradients", "steps": 21}, "steps": 9, "warm_steps": 3},
+]
+
+
+@pytest.mark.parametrize("attack", AIMED, ids=lambda attack: str(attack["interpreter"]["name"]))
+def test_passes_of_the_maps_of_an_attack_are_counted_in_a_short_trial(
+    small: Callable[..., AuditSpec], attack: dict[str, Any]
+) -> None:
+    target = open_target(small(attacks=[{**attack, "eps": 0.3, "confidence": 0.0}], interpreters=[]))
+    (entry,), batch = target.spec.attacks, target.preview.first
+    forwards, backwards = try_attack(target, entry, 0.3)
+    with target.model.counting() as count:
+        attack_of(entry, 0.3)(target.model, batch.x, batch.y)
+    assert forwards == pytest.approx(count.forwards / 2, rel=0.1)
+    assert backwards == pytest.approx(count.backwards / 2, rel=0.1)
+
+
+def test_a_map_is_a_part_of_every_query(small: Callable[..., AuditSpec]) -> None:
+    attack = {"name": "adv2_black_box", "interpreter": {"name": "mask", "steps": 9}, "queries": 60, "eps": 0.1}
+    target = open_target(small(attacks=[attack], interpreters=[]))
+    (entry,), batch = target.spec.attacks, target.preview.first
+    forwards, backwards = try_attack(target, entry, 0.1)
+    with target.model.counting() as count:
+        attack_of(entry, 0.1)(target.model, batch.x, batch.y)
+    assert (forwards, backwards) == pytest.approx((count.forwards / 2, count.backwards / 2), rel=0.1)
+
+
+def test_the_cost_of_an_attack_on_a_slow_map_is_known_without_making_it(small: Callable[..., AuditSpec]) -> None:
+    lime = {"name": "lime", "superpixels": "grid", "segments": 9}
+    target = open_target(small(attacks=[{"name": "adv2", "interpreter": lime, "eps": 0.1}], interpreters=[]))
+    with target.model.counting() as trial:
+        forwards, backwards = try_attack(target, target.spec.attacks[0], 0.1)
+    assert forwards > 200 * 500 and backwards > 200 * 500 > 100 * trial.forwards

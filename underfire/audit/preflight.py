@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from underfire.ascent.target_maps import benign
+from underfire.attacks.adv2.scheme import Bilevel
 from underfire.audit.labels import check_swapped
-from underfire.audit.methods import FALSE_POSITIVES, attack_of, detector_of, interpreter_of, of_batch
+from underfire.audit.methods import FALSE_POSITIVES, attack_of, detector_of, interpreter_of, of_batch, values_of
 from underfire.audit.normalisation import check_normalisation
 from underfire.audit.schema import AttackSpec, DetectorSpec, InterpreterSpec, key_path
 from underfire.audit.target import Target
-from underfire.audit.trials import Passes, Trials, tried
+from underfire.audit.trials import Passes, Trials, inner_counts, passes_of_map, tried, value_of
 from underfire.classes import listing
 from underfire.domains import domain_of
 from underfire.errors import DataError, InputError, ModelError, SpecError, UnderfireError
@@ -100,7 +101,8 @@ def _explainer(target: Target, entry: InterpreterSpec, batch: Batch) -> Callable
     """Return a function that explains a batch by an interpreter, some of whose options it takes."""
 
     def run(**short: Any) -> Tensor:
-        chosen = interpreter_of(entry.model_copy(update=short)) if short else target.interpreters[entry.title]
+        chosen = interpreter_of(entry.model_copy(update=short)) if short else target.interpreters.get(entry.title)
+        chosen = chosen or interpreter_of(entry)
         return chosen(target.model, batch.x, batch.y)
 
     return run
@@ -141,24 +143,53 @@ def _try_attacks(target: Target) -> dict[str, Passes]:
 def try_attack(target: Target, entry: AttackSpec, eps: float) -> Passes:
     """Try one attack at one size, and return its passes for one image.
 
+    An interpreter that the attack is aimed at has few samples and steps in the trial, because the attack makes its map
+    again and again.
+
     Raises:
         InputError: its images have another shape than those that it gets.
     """
-    batch = target.preview.first.to(target.spec.device)
+    batch, aim = target.preview.first.to(target.spec.device), entry.interpreter
     goal = None if entry.goal == "untargeted" else (batch.y + 1) % target.preview.logits.shape[1]
-    attack = attack_of(entry, eps)
-    if of_batch(entry):  # two images may have no image of a third class between them
-        attack = partial(attack, target=benign())
 
     def run(**short: Any) -> Tensor:
+        own = {name.removeprefix(_INNER): value for name, value in short.items() if name.startswith(_INNER)}
+        changed = entry.model_copy(update={"interpreter": aim.model_copy(update=own)}) if aim and own else entry
+        attack = attack_of(changed, eps)
+        if of_batch(entry):  # two images may have no image of a third class between them
+            attack = partial(attack, target=benign())
+        outer = {name: value for name, value in short.items() if not name.startswith(_INNER)}
         generator = torch.Generator(target.spec.device).manual_seed(0)
-        x_adv: Tensor = attack(target.model, batch.x, batch.y, goal=goal, generator=generator, **short)
+        x_adv: Tensor = attack(target.model, batch.x, batch.y, goal=goal, generator=generator, **outer)
         return x_adv
 
-    x_adv, passes = tried(target, entry, run)
+    inner = {f"{_INNER}{name}": value for name, value in inner_counts(aim).items()} if aim else {}
+    x_adv, passes = tried(target, entry, run, inner=inner)
     if x_adv.shape != batch.x.shape:
         raise InputError(f"its images have the shape {tuple(x_adv.shape)}, not {tuple(batch.x.shape)}")
+    if aim and (times := _further_maps(entry, aim)):
+        of_map = passes_of_map(target, aim, _explainer(target, aim, batch))
+        passes = passes[0] + times * of_map[0], passes[1] + times * of_map[1]
     return passes
+
+
+_INNER = "interpreter."
+"""The beginning of the names of the options of an interpreter among those of an attack."""
+
+
+def _further_maps(entry: AttackSpec, aim: InterpreterSpec) -> float:
+    """Return the number of maps that an attack makes for one image and that its trial does not show.
+
+    They are those of all queries of an attack that asks for maps, and those of the whole optimisations that `adv2` runs
+    after every `reset` steps on the image, beyond the one of the trial.
+    """
+    queries = value_of(entry, "queries")
+    if isinstance(queries, int) and queries > 0:
+        return queries
+    scheme = values_of(entry).get("scheme") or Bilevel()
+    steps = value_of(entry, "steps")
+    unrolled = aim.card.facts.unrolled is not None and "scheme" in entry.card.options
+    return scheme.resets(steps) - 1 if unrolled and scheme.reset > 1 else 0
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """Measures: pure functions that quantify a perturbation, the success of an attack, and the quality of an explanation.
 
 Every measure of the catalogue is available here by the name on its card, such as `underfire.measures.map_iou`. Measures
-are batched, run on the device of their tensors, and return one value `[B]` per sample unless they say otherwise.
-Float types narrower than float32 are widened first. `higher_is_better` on a card is meant for those who rely on the
-model: if an attack needs a *larger* perturbation, that is better. The values of a measure stay inside the `limits` on
-its card. A list or a NumPy array stands for a tensor; what cannot is named in an InputError. Some measures call a model or an interpreter: `model(x)` returns logits, `interpreter(model, x, y)` a map.
+are batched, run on the device of their tensors, and return one value `[B]` per sample unless they say otherwise. A list
+or a NumPy array stands for a tensor; anything else is an InputError. Float types narrower than float32 are widened
+first. `higher_is_better` on a card is meant for those who rely on the model: if an attack needs a *larger*
+perturbation, that is better. The values of a measure stay inside the `limits` on its card. Some measures call a model
+or an interpreter: `model(x)` returns logits, `interpreter(model, x, y)` a map.
 """
 
 from underfire.measures.agreement import map_kendall, map_rank_correlation, map_top_overlap

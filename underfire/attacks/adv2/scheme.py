@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -42,6 +43,10 @@ class Bilevel:
     fade: bool = True
     enough: float = 1e-4
 
+    def resets(self, steps: int) -> int:
+        """Return how many times an attack of so many steps on the image runs the whole optimisation, at most."""
+        return math.ceil(steps / self.reset)
+
     def __post_init__(self) -> None:
         check_number(**{name: value for name, value in asdict(self).items() if name != "fade"})
         at_least(0, follow=self.follow, longest=self.longest, last=self.last, enough=self.enough)
@@ -61,6 +66,10 @@ class Unrolled(Protocol):
     It is made by `(model, x, y, *, generator, **options)` with the options of the interpreter, and begins at the first
     maps of `x`. The generator is on the CPU.
     """
+
+    @staticmethod
+    def steps(**options: Any) -> int:
+        """Return the number of steps of the whole optimisation, from the options of the interpreter."""
 
     def unroll(self, x: Tensor, steps: int, ahead: int) -> list[Tensor]:
         """Take `steps + ahead` steps, and return the maps after each of the last `ahead`, with a graph to `x`."""

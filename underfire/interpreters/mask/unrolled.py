@@ -12,6 +12,7 @@ from underfire.attribution.chunks import MEMORY, resolve_chunk
 from underfire.hooks import frozen
 from underfire.interpreters.mask.game import MaskGame, mask_game
 from underfire.interpreters.mask.steps import ADAM, mask_step, optimise, run_seed
+from underfire.interpreters.mask.variants import VARIANTS
 
 _OF_GAME = ("variant", "game", "fill", "cells")
 _COUNT = 100  # steps that Adam counts after a restart, so that its averages are hardly corrected for their short past
@@ -34,6 +35,11 @@ class UnrolledMask:
         self.game = self._play(x)
         self.m = self.game.start()
         self.memory: Any = ADAM.init(self.m)
+
+    @staticmethod
+    def steps(*, variant: str = "fong", steps: int | None = None, **_: Any) -> int:
+        """Return the number of steps of the whole optimisation, from the options of `mask`."""
+        return VARIANTS[variant].steps if steps is None else steps
 
     @staticmethod
     def chunk(model: nn.Module, x: Tensor, *, ahead: int, **options: Any) -> int:
