@@ -7,18 +7,17 @@ import os
 from collections.abc import Callable
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from underfire.data.digits import scans
 from underfire.domains import Domain
 from underfire.model import Classifier
 
 
 def head() -> nn.Linear:
     """The nearest class mean, which is linear in the image: about 90 % right, and attacks on it have a closed form."""
-    pixels, classes = load_digits(return_X_y=True)
-    x, y = torch.as_tensor(pixels, dtype=torch.float32) / 16, torch.as_tensor(classes)
-    means = torch.stack([x[y == k].mean(0) for k in range(10)])
+    x, y = scans()
+    means = torch.stack([x[y == k].flatten(1).mean(0) for k in range(10)])
     layer = nn.Linear(64, 10)
     with torch.no_grad():
         layer.weight.copy_(means)
@@ -116,15 +115,14 @@ def pooling() -> nn.Module:
     network = nn.Sequential(
         convolutions[0], nn.ReLU(), convolutions[1], nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last
     )
-    pixels, classes = load_digits(return_X_y=True)
-    x = torch.as_tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16
+    x, y = scans()
     with torch.no_grad():
         for layer in convolutions:
             layer.weight.copy_(torch.randn(layer.weight.shape, generator=random) * (2 / layer.weight[0].numel()) ** 0.5)
             assert layer.bias is not None
             layer.bias.zero_()
         features = network[:-1](x)
-        wanted = nn.functional.one_hot(torch.as_tensor(classes), 10) * 2.0 - 1
+        wanted = nn.functional.one_hot(y, 10) * 2.0 - 1
         solution = torch.linalg.lstsq(torch.cat([features, torch.ones(len(x), 1)], 1), wanted).solution
         last.weight.copy_(solution[:-1].T)
         last.bias.copy_(solution[-1])

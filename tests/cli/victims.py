@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import underfire as uf
+from underfire.data.digits import scans
 from underfire.domains import Domain
 
 
@@ -20,9 +20,8 @@ class NearestMean(nn.Module):
 
     def __init__(self, sign: float = 1.0) -> None:
         super().__init__()
-        digits = load_digits()
-        x, y = torch.tensor(digits.images, dtype=torch.float32).flatten(1) / 16, torch.tensor(digits.target)
-        means = torch.stack([x[y == k].mean(0) for k in range(10)])
+        x, y = scans()
+        means = torch.stack([x[y == k].flatten(1).mean(0) for k in range(10)])
         self.linear = nn.Linear(64, 10)
         self.linear.weight.data = 2 * sign * means
         self.linear.bias.data = -sign * means.square().sum(1)

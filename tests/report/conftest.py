@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -26,6 +25,7 @@ from underfire.audit.ledger import Ledger, write_head
 from underfire.audit.result import Result
 from underfire.audit.schema import MEASURES
 from underfire.audit.store import Store
+from underfire.data.digits import scans
 
 CHECKS: tuple[tuple[str, bool, float, float, str], ...] = (
     ("more_steps", True, 0.0, 0.02, "80 steps fool no fewer images than 40."),
@@ -64,17 +64,15 @@ LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 def images(count: int, side: int = 64) -> tuple[Tensor, Tensor, Tensor]:
     """Handwritten digits at random places of a canvas: images, classes and where the digit lies."""
-    digits, found = load_digits(return_X_y=True)
+    digits, found = scans()
     random = torch.Generator().manual_seed(3)
     x, where = torch.zeros(count, 1, side, side), torch.zeros(count, 1, side, side)
     for i in range(count):
-        digit = interpolate(
-            torch.as_tensor(digits[i], dtype=torch.float32).view(1, 1, 8, 8) / 16, scale_factor=3.0, mode="bilinear"
-        )
+        digit = interpolate(digits[i : i + 1], scale_factor=3.0, mode="bilinear")
         top, left = torch.randint(0, side - 24, (2,), generator=random).tolist()
         x[i, :, top : top + 24, left : left + 24] = digit[0]
         where[i, :, top : top + 24, left : left + 24] = 1
-    return x, torch.as_tensor(found[:count]).long(), where
+    return x, found[:count], where
 
 
 @pytest.fixture(scope="module")
