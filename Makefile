@@ -9,10 +9,12 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constra
 # One file to a worker, in the order of tests/conftest.py. One thread in each: the tensors of tests are small, and a pool of
 # threads crawls on cores that others use too.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Compiled modules are kept, whatever the environment says: without them, each process of the tests compiles all of them.
+unexport PYTHONDONTWRITEBYTECODE
 # Targets that run side by side print one after the other, where this make can do that.
 SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: help setup audit test quick lint format types unit docs bench chaos vulnerabilities constraints clean
+.PHONY: help setup audit test quick lint format types unit coverage docs bench chaos vulnerabilities constraints clean
 .DEFAULT_GOAL = help
 
 help: ## say what every target does
@@ -32,11 +34,11 @@ $(STAMP): pyproject.toml constraints.txt
 audit: $(STAMP) ## attack the embedded digit classifier and write a report to runs/default
 	$(BIN)/underfire audit --out runs/default
 
-test: $(STAMP) ## everything that must pass: lint, types, docs, tests with coverage
+test: $(STAMP) ## everything that must pass: lint, types, docs, tests
 	@$(MAKE) --no-print-directory --jobs 3 $(SYNC) lint types docs
 	@$(MAKE) --no-print-directory unit
 
-quick: $(STAMP) ## the tests without the heaviest, without a browser and without coverage: a minute
+quick: $(STAMP) ## the tests without those that take 0.3 s or more, and without a browser: a minute
 	$(PYTEST) -m 'not slow and not browser'
 
 lint: $(STAMP) ## check style and formatting
@@ -51,8 +53,11 @@ format: $(STAMP) ## mend style and formatting where a tool can
 types: $(STAMP) ## check types
 	$(BIN)/mypy
 
-unit: $(STAMP) ## run the tests and doctests, with coverage
-	$(PYTEST) --cov --cov-report=term --durations=20
+unit: $(STAMP) ## run the tests and doctests
+	$(PYTEST) --durations=20
+
+coverage: $(STAMP) ## run the tests and doctests and count the lines that they reach, at least 90 %; takes half as long again
+	$(PYTEST) --cov --cov-report=term
 
 docs: $(STAMP) ## build the documentation into site/, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
