@@ -110,6 +110,7 @@ def test_the_spec_of_the_quickstart_is_valid(tmp_path: Path) -> None:
     assert spec.load_spec(tmp_path / "audit.yaml").measures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.name)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

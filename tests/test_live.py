@@ -46,6 +46,7 @@ def robust(found: Results) -> list[float]:
     return [attack.robust.value for attack in found.findings.attacks]
 
 
+@pytest.mark.slow
 def test_objects_give_the_numbers_of_the_spec(results: Results, tmp_path: Path) -> None:
     spec = parse_spec(
         {
@@ -61,6 +62,7 @@ def test_objects_give_the_numbers_of_the_spec(results: Results, tmp_path: Path) 
     assert results.frame().pred_adv.tolist() == wanted.frame().pred_adv.tolist()
 
 
+@pytest.mark.slow
 def test_a_result_is_a_frame_and_a_page(results: Results, tmp_path: Path) -> None:
     frame = results.frame()
     assert len(frame) == N and {"id", "y", "pred_clean", "success", "linf"} <= set(frame.columns)
@@ -192,6 +194,7 @@ def test_methods_are_names_mappings_partials_and_functions(model: nn.Module, bat
     assert "full_step" in found.report(Path(found.ledger.path) / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_finished_cells_of_objects_are_used_again(batch: uf.Batch, tmp_path: Path) -> None:
     def cells(network: nn.Module, data: Any, attack: Any) -> int:
         seen: list[int] = []

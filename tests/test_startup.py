@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = {"sklearn", "plotly", "gradio", "matplotlib", "pandas", "duckdb", "pyarrow", "ray", "torchvision"}
 
 
@@ -20,6 +22,7 @@ def test_bare_import_is_light() -> None:
     assert not loaded_by("import underfire") & (HEAVY | {"torch", "numpy"})
 
 
+@pytest.mark.slow
 def test_the_classifier_and_the_catalogue_stay_light() -> None:
     assert not loaded_by("import underfire as uf; uf.Classifier; list(uf.cards())") & HEAVY
 

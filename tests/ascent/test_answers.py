@@ -165,6 +165,7 @@ def digits():
     return model, batch.x[known], batch.y[known]
 
 
+@pytest.mark.slow
 def test_it_fools_the_digits_with_maps_nearer_to_the_clean_ones_than_nes(digits):
     """A mean L1 of 0.20 against 0.25 was measured, and 0.13 against PGD's 0.32 on the cluttered digits."""
     model, x, y = digits
@@ -178,6 +179,7 @@ def test_it_fools_the_digits_with_maps_nearer_to_the_clean_ones_than_nes(digits)
     assert l1[1] < 0.9 * l1[0]
 
 
+@pytest.mark.slow
 def test_it_moves_the_maps_of_the_digits_and_keeps_their_classes(digits):
     """Half of the top pixels are left, of maps that noise of this size changes by changing the class."""
     model, x, y = digits

@@ -1,6 +1,7 @@
 """L-BFGS in a box against closed forms, SciPy, and itself on single samples."""
 
 import numpy as np
+import pytest
 import torch
 from scipy.optimize import minimize
 
@@ -31,6 +32,7 @@ def start(*shape):
     return randn(*shape, dtype=torch.float64)
 
 
+@pytest.mark.slow
 def test_the_minimum_of_rosenbrocks_function():
     solver, _ = minimum(rosenbrock, start(4, 2, 3))
     assert solver.value.max() < 1e-10

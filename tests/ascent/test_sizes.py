@@ -49,6 +49,7 @@ def test_a_table_has_its_own_scale() -> None:
     ball("linf", 1e9).in_domain(Domain("table", 2, low=-math.inf, high=math.inf)).check(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pgd", "bim", "rand_fgsm", "fgsm", "apgd", "nes", "uap"])
 def test_every_attack_on_a_table_uses_the_box_of_the_table(name: str) -> None:
     model = uf.Classifier(torch.nn.Linear(2, 3), domain=Domain("table", 2, low=0.0, high=100.0))

@@ -121,6 +121,7 @@ def slow_l1(model, x, y, eps, steps):
     return best_of(seen)
 
 
+@pytest.mark.slow
 def test_apgd_l1(case):
     model, x, y = case
     fast = uf.attacks.apgd(model, x, y, norm="l1", eps=3.0, steps=40, random_start=False)
@@ -149,6 +150,7 @@ def test_a_saturated_model_is_climbed_like_its_calm_twin(case):
     assert lead[1] - lead[0] > 0.9 * (lead[2] - lead[0])
 
 
+@pytest.mark.slow
 def test_candidates_are_gone_for_one_by_one(case):
     """Without retirement, the result is the best over the classes, each a targeted run of the logits ratio."""
     model, x, y = case
@@ -202,6 +204,7 @@ def test_what_has_succeeded_costs_nothing_more(case):
     assert count.backwards == 6 * steps  # the last iterate needs none
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "order", "eps"), [("linf", float("inf"), 0.02), ("l2", 2, 0.12), ("l1", 1, 1.0)])
 def test_as_strong_as_adv_lib(network, monkeypatch, norm, order, eps):
     pytest.importorskip("benchmarks.setting").declare_missing_operators()

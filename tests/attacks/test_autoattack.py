@@ -14,6 +14,7 @@ from underfire.errors import Unsupported
 DUAL = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", DUAL)
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_a_linear_model_is_robust_exactly_where_the_boundary_is_farther_than_eps(norm, classes):

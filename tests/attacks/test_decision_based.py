@@ -34,6 +34,7 @@ def run(name: str, oracle: uf.Oracle, x: Tensor, **options: object) -> Tensor:
     return getattr(uf.attacks, name)(oracle, x, side(x), generator=generator, **options)
 
 
+@pytest.mark.slow
 @every_attack
 @pytest.mark.parametrize("queries", [1, 2, 3, 20, 21, 300])
 def test_the_budget_is_never_exceeded(x: Tensor, name: str, queries: int) -> None:
@@ -47,6 +48,7 @@ def test_the_budget_is_never_exceeded(x: Tensor, name: str, queries: int) -> Non
     assert oracle.queries <= queries + 56
 
 
+@pytest.mark.slow
 @every_attack
 def test_a_goal_is_reached_from_a_given_start(x: Tensor, name: str) -> None:
     starts = x + 0.3 * WEIGHT.view(3, 4, 4) / WEIGHT.abs().max()

@@ -87,6 +87,7 @@ def test_only_those_still_inside_pay(relu_model, images):
     assert batch.backwards == sum(backwards for _, backwards in singles)
 
 
+@pytest.mark.slow
 def test_agrees_with_foolbox(network, images):
     foolbox = pytest.importorskip("foolbox")
     model, x = network(), images

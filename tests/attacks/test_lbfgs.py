@@ -42,6 +42,7 @@ def test_the_minima_are_those_of_scipy(network, images):
         assert float(total(found)[i].detach()) <= theirs.fun * (1 + 1e-4)
 
 
+@pytest.mark.slow
 def test_two_classes_are_met_exactly(two_boundaries):
     model, x, y = two_boundaries.model, two_boundaries.x, two_boundaries.y
     with torch.no_grad():

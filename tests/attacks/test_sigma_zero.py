@@ -63,6 +63,7 @@ def test_it_is_the_papers_algorithm(network, images):
         assert torch.allclose(x_adv[i], best, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_it_reaches_what_adv_lib_reaches(network, images, monkeypatch):
     monkeypatch.setitem(sys.modules, "visdom", types.ModuleType("visdom"))
     pytest.importorskip("benchmarks.setting").declare_missing_operators()

@@ -29,6 +29,7 @@ def sound(model: uf.Classifier, x: Tensor, y: Tensor) -> Tensor:
     return x
 
 
+@pytest.mark.slow
 def test_blank_maps_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = uf.Classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)))
     x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))

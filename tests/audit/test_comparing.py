@@ -13,6 +13,8 @@ from underfire.audit.ledger import Ledger
 from underfire.audit.run import run
 from underfire.audit.spec import AuditSpec
 
+pytestmark = pytest.mark.slow
+
 BOTH = [
     {"name": "pgd", "eps": [0.02, 0.1], "steps": 5, "label": "pgd"},
     {"name": "fgsm", "eps": 0.1, "label": "fgsm"},

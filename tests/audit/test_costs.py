@@ -26,6 +26,7 @@ ATTACKS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 def test_passes_are_those_of_the_run(small: Callable[..., AuditSpec]) -> None:
     spec = small(
         attacks=ATTACKS,

@@ -20,6 +20,7 @@ def default() -> AuditSpec:
     return load_spec(Path(str(files("underfire.audit") / "default.yaml")))
 
 
+@pytest.mark.slow
 def test_it_passes_its_own_preflight(default: AuditSpec) -> None:
     target = open_target(default)
     preflight(target)

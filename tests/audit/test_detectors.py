@@ -63,6 +63,7 @@ def test_the_figures_follow_from_the_tables(ledger):
     assert chosen.expected.value <= 0.05 and chosen.detector == "squeezing"
 
 
+@pytest.mark.slow
 def test_the_report_shows_them(ledger):
     page, found = render(ledger), findings(ledger).detections
     assert len(found) == 4 and 'id="detection"' in page and "AUROC" in page and "<h3>squeezing</h3>" in page
@@ -81,6 +82,7 @@ def keys(content, kind):
     return {cell.key for cell in plan(spec, open_target(spec)) if cell.kind == kind}
 
 
+@pytest.mark.slow
 def test_a_detector_attacks_nothing_again_and_a_rate_computes_nothing_again(content):
     plain, one = content(), content(detectors=[SQUEEZING])
     assert keys(plain, "craft") == keys(one, "craft")

@@ -18,6 +18,7 @@ from underfire.audit.run import run
 from underfire.audit.spec import parse_spec
 from underfire.audit.summary import Findings, findings
 
+pytestmark = pytest.mark.slow
 EPS = [0.04, 0.1, 0.2]
 MAPS = ["gradient", "cam", "integrated_gradients"]
 Images = dict[str, dict[str, Any]]

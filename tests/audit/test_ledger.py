@@ -65,6 +65,7 @@ def test_the_gallery_is_what_the_rows_say(ledger: Ledger) -> None:
             assert row["pred_adv"] == int(model(kept["x_adv"][i : i + 1]).argmax())
 
 
+@pytest.mark.slow
 def test_it_is_written_to_and_read_from_any_filesystem(ledger: Ledger, small: Small) -> None:
     there = run(small(batch_size=2), "memory://bucket/run")
     query = "SELECT id, eps, pred_adv, linf FROM rows ORDER BY ALL"
@@ -74,6 +75,7 @@ def test_it_is_written_to_and_read_from_any_filesystem(ledger: Ledger, small: Sm
     assert torch.equal(there.gallery(key)["x_adv"], ledger.gallery(key)["x_adv"])
 
 
+@pytest.mark.slow
 def test_the_same_question_has_the_same_answer_to_the_last_digit(ledger: Ledger) -> None:
     means = "SELECT label, id, avg(seconds) AS seconds, avg(conf_adv) AS conf FROM rows GROUP BY label, id"
     query = f"SELECT label, avg(seconds), avg(conf) FROM ({means}) GROUP BY label ORDER BY label"

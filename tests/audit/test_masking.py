@@ -129,6 +129,7 @@ def test_luck_is_what_a_fair_coin_allows() -> None:
             assert (2 * lost - n > chance(lost, n - lost)) == (p_value <= 0.05)
 
 
+@pytest.mark.slow
 def test_an_audit_runs_them_on_its_own_attack(small: Small, tmp_path: object) -> None:
     attacks = [{"name": "fgsm", "eps": 0.3}, {"name": "pgd", "norm": "l2", "eps": [0.1, 0.5, 1.0], "steps": 8}]
     spec = small(attacks=attacks, masking=True)

@@ -117,6 +117,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_a_run_says_what_was_aimed_at_and_what_was_reached(ledger: Ledger) -> None:
     found = findings(ledger)
     by_label = {q.label.split()[0]: q for q in found.quadrants}
@@ -132,6 +133,7 @@ def test_a_run_says_what_was_aimed_at_and_what_was_reached(ledger: Ledger) -> No
     assert all("explanation_only" not in r.worst and "noise" not in r.worst for r in found.robust)
 
 
+@pytest.mark.slow
 def test_the_page_and_the_json_show_them(ledger: Ledger) -> None:
     page, content = render(ledger), to_json(ledger)
     assert "The four quadrants" in page
@@ -166,6 +168,7 @@ def test_a_map_is_changed_if_noise_of_the_size_changes_fewer(
     assert (control_of(many[0], many) is None) == (noise is None)
 
 
+@pytest.mark.slow
 def test_a_run_without_an_attack_on_the_prediction_has_no_verdict(tmp_path: Path) -> None:
     spec = {
         "model": "python:audit_networks:pooling",

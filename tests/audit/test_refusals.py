@@ -16,6 +16,8 @@ from underfire.audit.spec import AuditSpec
 from underfire.audit.summary import findings
 from underfire.errors import Unsupported
 
+pytestmark = pytest.mark.slow
+
 Small = Callable[..., AuditSpec]
 SQUARE = {"name": "square", "eps": 0.2, "queries": 30}
 

@@ -15,6 +15,8 @@ from underfire.audit.run import Event, run
 from underfire.audit.shards import MINUTE, fitting
 from underfire.audit.spec import AuditSpec
 
+pytestmark = pytest.mark.slow
+
 Small = Callable[..., AuditSpec]
 
 

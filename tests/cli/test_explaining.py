@@ -57,6 +57,7 @@ def test_of_a_changed_image_the_goal_is_the_class_it_gets(parsed: Parsed) -> Non
         assert row["pred"] == goal or (row["pred_changed"] == goal and row["l2"] > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings"), [("prototypes", ("count=3",)), ("nearest_neighbours", ("k=4",))])
 def test_examples_are_shown_beside_the_image(parsed: Parsed, name: str, settings: tuple[str, ...]) -> None:
     flags = [part for setting in settings for part in ("--set", setting)]

@@ -52,6 +52,7 @@ def test_the_model_is_opened_with_the_output(
     assert f"python:victims:two_answers was opened with {value!r}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_answer_of_a_tuple_is_read(parsed: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     command = ("attack", "fgsm", "digits:test", *MODEL, "--eps", "0.01", "--n", 2)
     assert main([*map(str, command)]) == 2
@@ -61,6 +62,7 @@ def test_the_answer_of_a_tuple_is_read(parsed: Callable[..., Any], capsys: pytes
     assert found == wanted
 
 
+@pytest.mark.slow
 def test_the_output_replaces_that_of_a_spec(shown: Callable[..., str]) -> None:
     shown("audit", *VERBS["audit"], "--output", 1, "--n", 40, "--attack", "fgsm", "--out", "run", "--quiet")
     assert Ledger("run").spec.model.output == 1

@@ -31,6 +31,7 @@ def _few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_row_for_each_interpreter_and_a_column_for_each_class(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(part) for part in (*ALL, "--json")]) == 0
     shown = capsys.readouterr()

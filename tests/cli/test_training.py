@@ -51,6 +51,7 @@ def test_aid_trains_rts_on_with_the_attack_in_the_loop(parsed: Parsed) -> None:
     assert "head.weight" in changed and "selector.embedding.weight" not in changed
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_it_is_the_same(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rts_training, "EVERY", 1)
     shown(*COMMAND, "--quiet", "--out", "whole.safetensors")

@@ -22,7 +22,7 @@ FITS: dict[str, dict] = {"rts": {"selector_steps": 20, "steps": 3, "batch_size":
 
 
 @pytest.mark.parametrize("promise", PROMISES)
-@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SETTINGS | FITS)) for n in CARDS])
 def test_every_promise_is_kept(name, promise):
     check_interpreter(CARDS[name], options=SETTINGS.get(name), fit_options=FITS.get(name), promises=[promise])
 
@@ -110,6 +110,7 @@ def x():
     return rand(4, 3, 9, 12, dtype=torch.float64)
 
 
+@pytest.mark.slow
 @giving("images")
 def test_images_stay_in_the_box_and_change_the_answer(model, x, name):
     y = model(x).argmax(1).detach()

@@ -27,6 +27,7 @@ def test_digits_are_scikit_learns() -> None:
     assert batch.y.tolist() == bunch.target[scans].tolist()
 
 
+@pytest.mark.slow
 def test_the_default_is_the_test_split() -> None:
     dataset = data.load("cluttered-digits:")
     assert len(dataset) == 2000 and dataset.labels == tuple("0123456789")
@@ -89,6 +90,7 @@ def test_digits_are_everywhere_on_the_canvas() -> None:
     assert bool(((middle - 32).abs() < 2).all())  # 500 draws with a deviation of about 9 pixels: 5 standard errors
 
 
+@pytest.mark.slow
 def test_classes_are_balanced() -> None:
     counts = data.load("cluttered-digits:")[:].y.bincount(minlength=10)
     assert int(counts.min()) > 150 and int(counts.max()) < 250

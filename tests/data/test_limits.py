@@ -31,6 +31,7 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [7_000, 10_000, 20_000])
 def test_images_of_too_many_pixels(folder: Path, side: int) -> None:
     Image.new("1", (side, side)).save(folder / "a" / "bomb.png")
@@ -78,6 +79,7 @@ def test_a_file_that_is_too_large(folder: Path) -> None:
         data.load(f"folder:{folder}")[:]
 
 
+@pytest.mark.slow
 def test_idx_files_that_unpack_to_more_than_they_state(tmp_path: Path) -> None:
     images, labels = tmp_path / "t10k-images-idx3-ubyte.gz", tmp_path / "t10k-labels-idx1-ubyte.gz"
     labels.write_bytes(gzip.compress(idx(np.zeros(2, dtype=np.uint8))))

@@ -42,6 +42,7 @@ def test_drawing_opens_no_window_and_keeps_no_state():
         assert "matplotlib.pyplot" not in sys.modules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_a_figure_is_saved_by_its_ending(tmp_path, ending):
     path = tmp_path / f"sheet.{ending}"
@@ -100,6 +101,7 @@ def test_the_legend_has_the_colours_of_the_maps():
         assert colour_bar(one).shape == (3, 1, 256)
 
 
+@pytest.mark.slow
 def test_pictures_for_the_web_stay_small(tmp_path):
     noise = rand(3, 224, 224)
     figure = figures.sheet([[noise] * 3, [noise] * 3], column_titles=["a", "b", "c"])

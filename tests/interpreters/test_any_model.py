@@ -61,6 +61,7 @@ def test_a_plain_function_has_no_layers(model, x, name):
         uf.find("interpreter", name)(lambda images: model(images), x, Y)
 
 
+@pytest.mark.slow
 def test_a_plain_function_gets_counterfactuals(model, x):
     y = model(x).argmax(1)
     assert torch.equal(uf.interpreters.counterfactual(model.forward, x, y), uf.interpreters.counterfactual(model, x, y))

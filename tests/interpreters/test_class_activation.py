@@ -47,6 +47,7 @@ def tail_with_kinks(network):
 # --- the papers ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_grad_cam_pp_has_the_papers_weights(network, case):
     """α from the true second and third derivatives of exp(S), one place after another."""
     _, x, y = case

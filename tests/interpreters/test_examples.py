@@ -58,6 +58,7 @@ def discrepancy(K, S):
     )
 
 
+@pytest.mark.slow
 def test_prototypes_are_chosen_as_the_paper_says(points):
     gamma = median_gamma(points)
     K = slow_kernel(points, gamma)

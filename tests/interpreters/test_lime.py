@@ -64,6 +64,7 @@ def test_weights_and_r2_are_those_of_scikit_learn(case, output):
         assert np.isclose(fit.r2[i], ridge.score(z.numpy(), answers, sample_weight=kernel))
 
 
+@pytest.mark.slow
 def test_the_lime_package_finds_the_same(case):
     """On the same superpixels with many samples: both estimate one regression, each with its own draws."""
     package = pytest.importorskip("lime.lime_image")
@@ -134,6 +135,7 @@ def test_a_block_is_an_orthogonal_array_of_strength_three():
         assert torch.equal(torch.bincount(4 * plan[:, i] + 2 * plan[:, j] + plan[:, k]), torch.full((8,), 4))
 
 
+@pytest.mark.slow
 def test_each_sample_of_a_plan_is_a_fair_coin():
     draws = [coalitions(4, 5, "orthogonal", torch.Generator().manual_seed(s))[2] for s in range(4000)]
     worth = 2 ** torch.arange(5)

@@ -289,6 +289,7 @@ def test_the_smooth_derivative_is_not_zero_where_the_exact_one_is_small():
     assert not torch.allclose(slopes["smooth"], slopes["exact"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_wrong_options_are_named():
     model, x = build(Plain), x_of()

@@ -116,6 +116,7 @@ def test_rise_says_what_is_out_of_range(case, options):
         uf.interpreters.rise(*case, **options)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_said(case):
     model, x, y = case
     explain = uf.interpreters.occlusion

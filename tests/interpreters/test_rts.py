@@ -193,6 +193,7 @@ def test_training_resumes_to_the_same_weights(squares, tmp_path, monkeypatch):
     assert not torch.equal(first["head.weight"], other._trained.network.state_dict()["head.weight"])
 
 
+@pytest.mark.slow
 def test_what_was_learned_is_saved_and_read(squares, tmp_path):
     model, batch = colours(), squares[:5]
     with pytest.raises(NotFitted, match="nothing to save"):
@@ -257,6 +258,7 @@ def test_it_costs_one_pass_of_the_classifier(squares):
     assert (count.forwards, count.backwards) == (4, 0)
 
 
+@pytest.mark.slow
 def test_the_weights_in_the_package_point_at_the_digit():
     model = uf.models.load("zoo:cluttered_digits")
     batch = uf.data.load("cluttered-digits:test", n=64)[:]
@@ -268,6 +270,7 @@ def test_the_weights_in_the_package_point_at_the_digit():
     assert wrong.mean() < 0.2 * m.mean()
 
 
+@pytest.mark.slow
 def test_the_weights_in_the_package_keep_what_the_classifier_needs(data_root):
     """CIFAR-10: with the mask the class stays likely, with its complement it does not."""
     model = uf.models.load(f"{data_root / 'weights' / 'resnet56_cifar10.safetensors'}?arch=resnet56_cifar10")

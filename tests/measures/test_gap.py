@@ -77,6 +77,7 @@ def test_systems_whose_gap_is_known(interpreter, known):
     assert (found.low, found.high, found.n) == (pytest.approx(known, abs=1e-6), pytest.approx(known, abs=1e-6), 12)
 
 
+@pytest.mark.slow
 def test_unrelated_maps_have_no_gap_and_their_likeness_is_that_of_chance():
     m, n = rand(400, 1, 30, 30).split(200)
     share = 2 * map_iou(m, n) / (1 + map_iou(m, n))

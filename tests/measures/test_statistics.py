@@ -22,6 +22,7 @@ def test_textbook_intervals(k, n, low, high):
     assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 400), st.data(), st.sampled_from([0.9, 0.95, 0.99]))
 def test_intervals_are_scipys(n, data, confidence):
@@ -117,6 +118,7 @@ def test_pairing_finds_what_the_spread_between_samples_hides():
     assert (mirrored.value, mirrored.low) == (pytest.approx(-found.value), pytest.approx(-found.high, abs=0.01))
 
 
+@pytest.mark.slow
 def test_many_values_are_drawn_in_parts():
     values = rand(100_000)
     found = statistics.bootstrap_mean(values, resamples=200)

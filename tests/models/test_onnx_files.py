@@ -87,6 +87,7 @@ NODES = [
 MAXIMUM = [CONV, helper.make_node("GlobalMaxPool", ["a"], ["c"]), helper.make_node("Flatten", ["c"], ["d"]), GEMM]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("nodes", "opset"), [(GELU, 20), (SPLIT, 18), (SPLIT, 19), (NODES, 13), (NODES, 20), (MAXIMUM, 18), (MAXIMUM, 11)]
 )

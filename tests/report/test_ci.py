@@ -17,6 +17,8 @@ from underfire.audit.summary import findings
 from underfire.report import junit, sarif
 from underfire.report.verdict import findings as sentences
 
+pytestmark = pytest.mark.slow
+
 HELD = GateResult("clean accuracy", 0.9, 0.5, False, "held")
 MISSED = GateResult("robust \x0baccuracy <pgd>", 0.1, 0.5, True, "missed")
 LEVELS = {

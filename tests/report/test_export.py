@@ -14,6 +14,8 @@ from underfire import report
 from underfire.audit.ledger import TABLES, Ledger
 from underfire.report.export import _without_formulas
 
+pytestmark = pytest.mark.slow
+
 Synthetic = Callable[..., Ledger]
 
 

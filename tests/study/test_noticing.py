@@ -119,6 +119,7 @@ def test_answers_of_another_study_are_refused(study: Study) -> None:
         read_study(study.folder)
 
 
+@pytest.mark.slow
 def test_the_page_shows_map_and_class_and_tells_after_practice_only(
     study: Study, serve: Callable[..., Any], clock: Any
 ) -> None:
@@ -163,6 +164,7 @@ def test_prepare_simulate_report(
     assert json.loads(capsys.readouterr().out)["noticed"]["adv2"]["n"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "says"),
     [

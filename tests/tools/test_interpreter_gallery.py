@@ -7,6 +7,7 @@ from underfire.catalog import Card, InterpreterFacts, find
 from underfire.errors import InputError, Unsupported
 
 
+@pytest.mark.slow
 def test_the_page_shows_every_sheet_and_strip(tmp_path):
     place = gallery.write(tmp_path, names=["gradient", "cam"])
     text = place.read_text()
@@ -28,6 +29,7 @@ def test_what_cannot_be_shown_says_why():
     assert shown.words == ["Not on a digit: it wants a transformer."]
 
 
+@pytest.mark.slow
 def test_photographs_are_cut_square_and_explained(data_root):
     there = gallery.subjects(data_root, 0)
     assert [subject.title.split(",")[0] for subject in there[1:]] == ["espresso", "Egyptian cat"]

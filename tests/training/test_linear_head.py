@@ -30,6 +30,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_head_is_a_regression_on_the_features(folder):
     model, images = build_network(classes=7), data.load(f"folder:{folder / 'photos'}")
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -70,6 +71,7 @@ def test_the_head_is_a_regression_on_the_features(folder):
     assert made.module[0].weight.equal(model.module[0].weight)
 
 
+@pytest.mark.slow
 def test_two_classes_get_two_logits(folder):
     import shutil
 
@@ -108,6 +110,7 @@ def test_a_network_of_the_zoo_takes_another_number_of_classes(tmp_path):
         models.load(f"{uri}&num_classes=three")
 
 
+@pytest.mark.slow
 def test_the_command_writes_weights_and_class_names(folder, capsys):
     from safetensors.torch import save_file
 
@@ -125,6 +128,7 @@ def test_the_command_writes_weights_and_class_names(folder, capsys):
     assert "folds" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_network_in_training_mode_is_read_in_evaluation_mode_and_stays_as_it_is(folder):
     images = data.load(f"folder:{folder / 'photos'}")
     body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))

@@ -46,6 +46,7 @@ def test_fools_the_class_and_keeps_the_map_better_than_pgd(case, name, left):
     assert gaps[1].mean() < left * gaps[0].mean()
 
 
+@pytest.mark.slow
 def test_shows_a_given_map(case):
     model, x, y, goal = case
     target = torch.zeros(12, 1, 6, 6)
@@ -127,6 +128,7 @@ def test_smoothing_the_activations_does_not_change_predictions_and_ends(case):
     assert uf.interpreters.gradient(model, x, y).requires_grad is False
 
 
+@pytest.mark.slow
 def test_the_weight_may_grow(case):
     """With next to no weight on the map the classifier is all; with a growing one the map comes back."""
     model, x, y, goal = case

@@ -108,6 +108,7 @@ def slow(model, clean, goal, target, *, eps, count, reset, of_mask, lengths, con
     return best[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fade", [False, True])
 def test_it_is_the_slow_version_of_the_paper(case, fade):
     model, x, y, goal = case
@@ -169,6 +170,7 @@ def test_a_restart_goes_on_from_the_maps_of_the_whole_optimisation(case):
     assert (unrolled.memory[2] == 100).all()
 
 
+@pytest.mark.slow
 def test_an_image_is_attacked_alike_alone_and_in_chunks(case):
     model, x, y, goal = case
     options = {"goal": goal, "eps": 0.2, "steps": 4, "warm_steps": 2, "confidence": 0.3, "scheme": Bilevel(reset=2)}
@@ -179,6 +181,7 @@ def test_an_image_is_attacked_alike_alone_and_in_chunks(case):
     assert torch.allclose(whole, parts, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_finished_images_cost_nothing_more(case):
     model, x, y, goal = case
     shown, forwards = partial(mask, steps=3, **GAME), []
@@ -192,6 +195,7 @@ def test_finished_images_cost_nothing_more(case):
     assert forwards[0] < 0.7 * forwards[1]
 
 
+@pytest.mark.slow
 def test_the_map_stays_nearer_than_under_pgd(case):
     model, x, y, goal = case
     shown, options = partial(mask, variant="adv2_v2", steps=20), {"goal": goal, "eps": 4.0, "norm": "l2"}

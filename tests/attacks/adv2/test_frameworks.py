@@ -26,6 +26,7 @@ adv2 = partial(uf.attacks.adv2, interpreter=cam, steps=30, warm_steps=20, confid
 SIZES = {"linf": 0.15, "l2": 2.0, "flow": 2.0, "patch": 0.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", SIZES)
 def test_it_fools_the_class_and_the_map_follows(small: Case, norm: str) -> None:
     """With the map loss, the map of the fooled images is nearer to the clean one than without it."""
@@ -41,6 +42,7 @@ def test_it_fools_the_class_and_the_map_follows(small: Case, norm: str) -> None:
     assert gaps[1] < 0.8 * gaps[0]
 
 
+@pytest.mark.slow
 def test_a_flow_moves_pixels_and_the_flow_loss_makes_it_smooth(small: Case) -> None:
     seen: dict[float, torch.Tensor] = {}
     for weight in (0.0, 0.5):
@@ -70,6 +72,7 @@ def test_the_random_start_of_a_flow_is_uniform_and_reproducible(small: Case) -> 
     assert torch.equal(once, adv2(small.model, x, small.y, warm_steps=0, generator=seeded(), **options))
 
 
+@pytest.mark.slow
 def test_only_the_region_of_a_patch_changes(small: Case) -> None:
     mask = torch.zeros(1, 1, 12, 12)
     mask[..., 3:9, 4:10] = 1
@@ -102,6 +105,7 @@ def test_the_usual_steps() -> None:
 TARGETS = {"random_patch": random_patch(), "other_class": other_class(), "picture": picture(torch.eye(6))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "flow"])
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_map_becomes_any_target_with_any_goal(small: Case, name: str, norm: str) -> None:

@@ -45,6 +45,7 @@ def waits_of_a_step(small: Case, goal: torch.Tensor | None, **options: Any) -> i
 NAMES = ("cam", "grad_cam", "grad_cam_pp", "gradient", "gradient_input", "guided_backprop", "integrated_gradients")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*NAMES, "mask", "rts", "smooth_grad"])
 def test_a_step_on_an_interpreter(small: Case, name: str) -> None:
     card = uf.find("interpreter", name)

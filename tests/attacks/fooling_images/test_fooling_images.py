@@ -156,6 +156,7 @@ def test_gradient_ascent_settles_at_the_optimum_of_log_odds_and_penalty():
     assert (x_adv.flatten(1) - wanted).square().mean(1).sqrt().max() < 0.02
 
 
+@pytest.mark.slow
 def test_evolution_fools_a_network_of_digits(data_root):
     """The paper reports a median confidence of 99.99 % for the ten digits, by networks after a few generations."""
     path = data_root / "weights" / "interpretability_aware" / "mnist_small_normal.safetensors"

@@ -103,6 +103,7 @@ def test_samples_leave_when_they_succeed(relu_model: Classifier, images: Tensor)
     assert (changed <= 60).all()
 
 
+@pytest.mark.slow
 def test_more_candidates_never_need_more_entries(relu_model: Classifier, images: Tensor) -> None:
     y = relu_model(images).argmax(1)
     one, all_ = (jsma(relu_model, images, y, eps=60, candidates=n) for n in (1, 3))

@@ -39,6 +39,7 @@ def test_it_succeeds_if_and_only_if_the_bound_allows(ramp, solver):
     assert torch.allclose((short - ramp)[..., 3:9], torch.tensor(0.49 * SLOPE, dtype=torch.float64), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_smoothest_flow_is_found(ramp):
     """All pixels by the same half a pixel to the right: no two neighbours differ."""
     model, y = Classifier(Brightness()), torch.tensor([0])

@@ -90,6 +90,7 @@ def test_new_images_follow_the_sign_of_the_jacobian_and_the_period():
         known = torch.cat((known, new))
 
 
+@pytest.mark.slow
 def test_a_linear_oracle_is_recovered():
     oracle, _ = linear()
     f = train_substitute(oracle, images(60), architecture="lr", steps=6, epochs=20, generator=seeded())
