@@ -19,6 +19,7 @@ from underfire.model import Classifier
 
 ROOT = Path(__file__).resolve().parents[1]
 Network = Callable[..., Classifier]
+WEIGHTS = {"slow": 10, "browser": 200}  # how many other tests take as long as one with this mark
 
 # The same examples on every machine, and no deadline: how long one takes says nothing on a busy one.
 settings.register_profile("repository", deadline=None, derandomize=True, database=None)
@@ -34,11 +35,12 @@ def _lacking(config: pytest.Config) -> Counter[str]:
     return skips.count_needs(str(report.longrepr) for report in reporter.stats.get("skipped", []))
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first: a worker has one file at a time, and at the end none should wait."""
     weights: Counter[Path] = Counter()
     for item in items:
-        weights[item.path] += 30 if item.get_closest_marker("slow") else 1
+        weights[item.path] += max((WEIGHTS.get(mark.name, 1) for mark in item.iter_markers()), default=1)
     items.sort(key=lambda item: -weights[item.path])
 
 
