@@ -110,7 +110,7 @@ def test_counts_of_a_rate_are_numbers() -> None:
 PATHS = [5, None, object(), [1], b"x", 1.5, "", "/", "a\0b", torch.ones(2)]
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: type(path).__name__)
 def test_a_path_that_is_none_is_one_line(path: Any) -> None:
     detector = detectors.FeatureSqueezing(squeezers="mnist")
     detector.learned, detector.classes = {"scale": torch.ones(1)}, 3
@@ -125,7 +125,7 @@ def test_a_path_that_is_none_is_one_line(path: Any) -> None:
         one_line(lambda call=call: call(path))  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("wrong", [5, None, object(), [1], b"x", 1.5], ids=repr)
+@pytest.mark.parametrize("wrong", [5, None, object(), [1], b"x", 1.5], ids=lambda wrong: type(wrong).__name__)
 def test_a_name_that_is_no_text_is_one_line(wrong: Any) -> None:
     for call in (uf.models.load, uf.data.load, lambda name: uf.catalog.find("attack", name)):
         one_line(lambda call=call: call(wrong))  # type: ignore[misc]
