@@ -23,7 +23,7 @@ TRAININGS = {
 #: The networks, their images, how many of them, and the sizes at which they are attacked.
 FAMILIES: dict[str, dict[str, Any]] = {
     "mnist_small": {"data": "mnist:{root}/mnist", "n": 100, "eps": [0.1, 0.2, 0.3]},
-    "cifar10_wresnet": {"data": "parquet:{root}/cifar10-test.parquet", "n": 24, "eps": ["4/255", "8/255", "12/255"]},
+    "cifar10_wresnet": {"data": "parquet:{root}/cifar10-test.parquet", "n": 16, "eps": ["4/255", "8/255", "12/255"]},
 }
 MAPS = {"GRAD": "gradient", "CAM": "cam", "Grad-CAM": "grad_cam"}
 STEPS, WARM_STEPS = 60, 20
