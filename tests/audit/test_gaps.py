@@ -13,6 +13,7 @@ from torch import Tensor
 
 import underfire as uf
 from underfire.audit.binding import bounded
+from underfire.audit.kinds.craft import _several
 from underfire.audit.ledger import Ledger
 from underfire.audit.run import run
 from underfire.audit.spec import parse_spec
@@ -186,6 +187,23 @@ def test_an_attack_on_several_maps_is_no_plain_attack(content: Callable[..., Any
     assert {gap.interpreter: gap.aimed for gap in found.gaps} == {"CAM": ("both",), "grad_cam": ()}
     assert {(t.label, t.source) for t in found.transfers} == {("PGD", ""), ("both", "gradient, CAM")}
     assert not found.differences
+
+
+def test_lists_of_interpreters_name_those_of_the_spec_with_their_options(content: Callable[..., Any]) -> None:
+    attack = {"name": "adv2_ensemble", "eps": 0.2, "norm": "patch", "interpreters": ["GRAD", "cam", "rts"]}
+    detector = {"name": "ensemble_interpretation", "interpreters": ["GRAD", {"name": "gradient", "pool": 2}]}
+    spec = parse_spec(
+        content(
+            attacks=[attack],
+            interpreters=[{"name": "gradient", "label": "GRAD", "pool": 4}, "cam", "grad_cam"],
+            detectors=[detector],
+            data={"uri": "digits:", "n": 6},
+        )
+    )
+    pooled = {"name": "gradient", "pool": 4}
+    assert spec.attacks[0].options["interpreters"] == [pooled, "cam", "rts"]
+    assert spec.detectors[0].options["interpreters"] == [pooled, {"name": "gradient", "pool": 2}]
+    assert _several(spec.attacks[0], spec) == ["GRAD", "cam", "rts"]
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def complete(spec: AuditSpec) -> AuditSpec:
     _distinct("attacks", [entry.title for entry in attacks])
     measures = [_measure(entry, key_path("measures", i)) for i, entry in enumerate(spec.measures)]
     _distinct("measures", [entry.title.lower() for entry in measures])  # columns of tables, whose case SQL ignores
-    detectors = [complete_detector(entry, key_path("detectors", i)) for i, entry in enumerate(spec.detectors)]
+    detectors = [complete_detector(entry, known, key_path("detectors", i)) for i, entry in enumerate(spec.detectors)]
     _distinct("detectors", [entry.title for entry in detectors])
     if detectors and spec.held_out is None and spec.data.n is None:
         raise SpecError("'held_out' is missing: detectors learn from images that are not attacked, and 'n' leaves none")
@@ -78,8 +78,8 @@ def complete_interpreter(entry: InterpreterSpec, path: str, *, maps_only: bool =
     return InterpreterSpec(name=entry.name, label=entry.title, **entry.own, **options)
 
 
-def complete_detector(entry: DetectorSpec, path: str) -> DetectorSpec:
-    """Return a detector with its default label and checked options.
+def complete_detector(entry: DetectorSpec, known: Mapping[str, InterpreterSpec], path: str) -> DetectorSpec:
+    """Return a detector with its default label and checked options; see `complete_attack` for the arguments.
 
     Raises:
         SpecError: the detector is unknown, has a wrong option, needs attacked images to learn from, or cannot be saved.
@@ -88,7 +88,7 @@ def complete_detector(entry: DetectorSpec, path: str) -> DetectorSpec:
     if method.facts.supervised or not hasattr(method.function, "save"):
         lack = "learns from attacked images" if method.facts.supervised else "has no save and load"
         raise SpecError(f"{key_path(path, 'name')!r}: {entry.name} {lack}, so that an audit cannot run it")
-    options = _options(path, method, entry.options, ("label",))
+    options = _options(path, method, _several(entry.options, known), ("label",))
     try:
         method.with_options(**method.check(unwrap(options)))
     except InputError as error:
@@ -101,7 +101,8 @@ def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], pat
 
     Args:
         entry: the attack.
-        known: the interpreters of the spec by label, to which `entry.interpreter` may refer.
+        known: the interpreters of the spec by label, to which `entry.interpreter` and an option `interpreters` may
+            refer.
         path: the key of the entry in the spec, for error messages.
 
     Raises:
@@ -109,7 +110,7 @@ def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], pat
     """
     method = _card(key_path(path, "name"), entry)
     fields = [name for name in _ENTRY_KEYS if name in ("label", "goal") or name in method.options]
-    options = _options(path, method, entry.options, fields)
+    options = _options(path, method, _several(entry.options, known), fields)
     norms = method.facts.norms
     norm = entry.norm or (_default(method, "norm") or norms[0])
     if norm not in norms:
@@ -226,13 +227,33 @@ def _aim(
         choices = ", ".join(usable_here)
         raise SpecError(f"{path!r} is missing: {method.name} is aimed at an explanation, one of {choices}")
     if not entry.options and not entry.label:
-        named = [other for other in known.values() if other.name == entry.name]
-        entry = known.get(entry.name) or (named[0] if len(named) == 1 else entry)
+        entry = _named(entry.name, known) or entry
     entry = complete_interpreter(entry, path)
     if not (asks or entry.card.facts.steerable):
         reason = f"{entry.name} is not differentiable, so {method.name} cannot attack it"
         raise SpecError(f"{path!r}: {reason}; use adv2_black_box, or one of {', '.join(usable_here)}")
     return entry
+
+
+def _named(name: str, known: Mapping[str, InterpreterSpec]) -> InterpreterSpec | None:
+    """Return the interpreter of the spec with this label, or the only one with this name; None if there is none."""
+    named = [entry for entry in known.values() if entry.name == name]
+    return known.get(name) or (named[0] if len(named) == 1 else None)
+
+
+def _several(options: Mapping[str, Any], known: Mapping[str, InterpreterSpec]) -> dict[str, Any]:
+    """Return options in whose list `interpreters` those of the spec stand with their options."""
+    given = options.get("interpreters")
+    if not isinstance(given, (list, tuple)):
+        return dict(options)
+    found = [(one, _named(one, known) if isinstance(one, str) else None) for one in given]
+    full = [one if entry is None or entry.own else _written(entry) for one, entry in found]
+    return {**options, "interpreters": full}
+
+
+def _written(entry: InterpreterSpec) -> Any:
+    """Return an interpreter as an entry of a list: its name, or with options a mapping."""
+    return {"name": entry.name, **entry.options} if entry.options else entry.name
 
 
 def _gate(path: str, gate: GateSpec, spec: AuditSpec) -> None:

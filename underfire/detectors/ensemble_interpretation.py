@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import combinations
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,8 +33,8 @@ class EnsembleInterpretation(Detector):
     normalised.
 
     Args:
-        interpreters: two or more interpreters: names of the catalogue, or functions `(model, x, y) -> map`. The score
-            has a gradient only if all of them are differentiable.
+        interpreters: two or more interpreters: names of the catalogue, mappings of a `name` and options, or functions
+            `(model, x, y) -> map`. The score has a gradient only if all of them are differentiable.
 
     Raises:
         InputError: there are fewer than two, one is unknown or given twice, or it gives no maps.
@@ -42,9 +42,11 @@ class EnsembleInterpretation(Detector):
 
     least: ClassVar[int] = 2
 
-    def __init__(self, *, interpreters: tuple[str | Callable[..., Tensor], ...] = ("gradient", "grad_cam")) -> None:
+    def __init__(
+        self, *, interpreters: tuple[str | Mapping[str, Any] | Callable[..., Tensor], ...] = ("gradient", "grad_cam")
+    ) -> None:
         self.interpreters, self._methods = interpreters, named_interpreters(interpreters)
-        if len(interpreters) < 2 or len(set(interpreters)) < len(interpreters):
+        if len(interpreters) < 2 or any(one == other for one, other in combinations(interpreters, 2)):
             raise InputError(f"an ensemble needs two or more different interpreters, got {interpreters!r:.200}")
 
     def maps(self, model: Classifier, x: Tensor, y: Tensor) -> list[Tensor]:

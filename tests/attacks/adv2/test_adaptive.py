@@ -117,6 +117,8 @@ def test_bad_options(s):
         ("gradient", InputError, "list"),
         (("gradient", 3), InputError, "3"),
         (("gradient", "mask"), Unsupported, "mask"),
+        (({"name": "gradient", "poll": 4},), InputError, "pool"),
+        (({"pool": 4},), InputError, "name"),
     ):
         with pytest.raises(error, match=words):
             uf.attacks.adv2_ensemble(s.model, s.x, s.y, interpreters=wrong)

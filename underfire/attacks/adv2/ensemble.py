@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from operator import add
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.objectives import keep_map
 from underfire.attacks.adv2.attack import adv2
+from underfire.attacks.adv2.framework import NORMS, encoder_term
 from underfire.attacks.adv2.weights import Weights, weight_schedule
 from underfire.attribution.named import named_interpreters
 from underfire.catalog import card, card_behind
@@ -23,7 +25,7 @@ from underfire.hooks import frozen
     "attack",
     paper="Zhang, Wang, Shen, Ji, Luo and Wang, Interpretable Deep Learning under Fire, USENIX Security 2020",
     knowledge="white-box",
-    norms=("linf", "l2"),
+    norms=NORMS,
     goals=("untargeted", "targeted"),
     random=False,
     atlas="AML.T0043.000",
@@ -34,13 +36,14 @@ def adv2_ensemble(
     x: Tensor,
     y: Tensor,
     *,
-    interpreters: tuple[str | Callable[..., Tensor], ...] = ("gradient", "grad_cam"),
+    interpreters: tuple[str | Mapping[str, Any] | Callable[..., Tensor], ...] = ("gradient", "grad_cam"),
     goal: Tensor | None = None,
     norm: str = "linf",
     eps: float | Tensor = 0.031,
     steps: int = 200,
     warm_steps: int = 50,
     weight: Weights = 100.0,
+    encoder_weight: float = 0.1,
     confidence: float = 0.95,
     tau: float | None = None,
     generator: Generator | None = None,
@@ -50,7 +53,8 @@ def adv2_ensemble(
     It is the adaptive attack on the detector `ensemble_interpretation`, which the paper names and leaves open.
 
     Args:
-        interpreters: names of differentiable interpreters, or functions `(model, x, y) -> map`.
+        interpreters: names of differentiable interpreters, mappings of a `name` and options, or functions `(model, x,
+            y) -> map`.
         weight: weight of each map loss.
         goal: as for `adv2`, as are all options that are not named here.
         tau: width of the smoothing of ReLU's derivative, as for `adv2`; None follows from the first interpreter.
@@ -73,7 +77,8 @@ def adv2_ensemble(
             shown = model(x).argmax(1)
             benign = [method(model, x, shown) for method in methods[1:]]
         terms = [weight_schedule(weight) * keep_map(*pair) for pair in zip(methods[1:], benign, strict=True)]
-        also = reduce(add, terms)
+        encoders = (encoder_term(method, encoder_weight) for method in methods[1:])
+        also = reduce(add, [*terms, *(term for term in encoders if term is not None)])
     return adv2(
         model,
         x,
@@ -85,6 +90,7 @@ def adv2_ensemble(
         steps=steps,
         warm_steps=warm_steps,
         weight=weight,
+        encoder_weight=encoder_weight,
         also=also,
         confidence=confidence,
         tau=tau,

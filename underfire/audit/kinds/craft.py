@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -81,8 +81,16 @@ def _several(entry: AttackSpec, spec: AuditSpec) -> list[str]:
     """Return the interpreters of an attack that is aimed at several maps, by their labels; empty for any other."""
     option = entry.card.options.get("interpreters")
     given = entry.options.get("interpreters", option.default) if option else ()
-    labels = {one.name: one.title for one in reversed(spec.interpreters) if not one.options}
-    return [labels.get(name, name) if isinstance(name, str) else "a function" for name in given]
+    return [_label(one, spec) for one in given]
+
+
+def _label(given: Any, spec: AuditSpec) -> str:
+    """Return the label of the interpreter that an entry of a list names."""
+    if not isinstance(given, (str, Mapping)):
+        return "a function"
+    options = {} if isinstance(given, str) else dict(given)
+    name = options.pop("name", given)
+    return next((one.title for one in spec.interpreters if (one.name, one.options) == (name, options)), str(name))
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:
