@@ -6,7 +6,9 @@ import math
 import pytest
 
 from underfire import reproductions
+from underfire.audit.gaps import Gap
 from underfire.audit.spec import parse_spec
+from underfire.records import Interval
 from underfire.reproductions.adv2 import ensemble, robust, skin_lesions, squeezing, stadv, system
 from underfire.reproductions.registry import Setting
 
@@ -62,6 +64,19 @@ def test_the_specs_of_defences_and_other_frameworks_are_valid(tmp_path):
     efforts = [entry.options["steps"] for entry in joint.attacks[1:]]
     assert efforts[-1] == max(efforts)  # the adaptive attack is not the one with the fewest steps
     assert all(parse_spec(robust.spec(family, "adv", setting)).attacks[0].eps for family in robust.FAMILIES)
+
+
+def test_the_table_of_gaps_has_an_answer():
+    def gap(low, high):
+        return Gap(
+            "CAM", "linf", (0.1,), (), Interval((low + high) / 2, low, high, 9), Interval(0, 0, 0, 9), (1.0,), (1.0,)
+        )
+
+    usual, less, more, like = gap(0.4, 0.6), gap(0.1, 0.39), gap(0.61, 0.9), gap(0.5, 0.7)
+    results = {"f_normal": dict.fromkeys(robust.MAPS, usual), "f_adv": {"GRAD": less, "CAM": more, "Grad-CAM": like}}
+    said = robust._answer("f", results)
+    adversarial = robust.TRAININGS["adv"]
+    assert f"GRAD: smaller with {adversarial}. CAM: larger with {adversarial}. Grad-CAM: no training differs." in said
 
 
 def test_a_joint_detector_takes_the_largest_score():

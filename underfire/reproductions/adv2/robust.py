@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from underfire.audit.gaps import Gap, gaps
@@ -55,7 +56,7 @@ def run(setting: Setting) -> Outcome:
         spec={family: spec(family, "TRAINING", setting) | {"model": f"{family}_TRAINING"} for family in families},
         columns=("network", "training", "fooled", *(f"gap of {label}" for label in MAPS)),
         rows=rows,
-        notes=[_HOW],
+        notes=[_HOW, *(_answer(family, results) for family in families)],
         results=results,
     )
 
@@ -88,6 +89,21 @@ def spec(family: str, training: str, setting: Setting) -> dict[str, Any]:
         "shard_size": 50,
         "device": setting.device,
     }
+
+
+def _answer(family: str, results: Mapping[str, Mapping[str, Gap]]) -> str:
+    """Return which trainings have a smaller or a larger gap than the usual one, by intervals that do not overlap."""
+    usual, said = results[f"{family}_normal"], []
+    for label in MAPS:
+        base, places = usual[label].value, dict[str, list[str]](smaller=[], larger=[])
+        for training, name in TRAININGS.items():
+            if training != "normal" and (found := results.get(f"{family}_{training}")):
+                gap = found[label].value
+                if gap.high < base.low or gap.low > base.high:
+                    places["smaller" if gap.high < base.low else "larger"].append(name)
+        told = (f"{where} with {', '.join(names)}" for where, names in places.items() if names)
+        said.append(f"{label}: " + ("; ".join(told) or "no training differs"))
+    return f"{family}, the gap against that of the usual training, by intervals that do not overlap. {'. '.join(said)}."
 
 
 def _cell(gap: Gap) -> str:
