@@ -13,6 +13,7 @@ from tests.networks import rand
 from underfire.data import Dataset
 from underfire.errors import DataError, InputError, ModelError, NotFitted, Unsupported
 from underfire.hooks import activations, feature_pyramid, frozen
+from underfire.interpreters.rts import files
 from underfire.interpreters.rts import training as rts_training
 from underfire.interpreters.rts.loss import Terms, background, blend, loss, objective
 from underfire.interpreters.rts.network import ClassSelector, MaskingModel
@@ -198,11 +199,16 @@ def test_what_was_learned_is_saved_and_read(squares, tmp_path):
     model, batch = colours(), squares[:5]
     with pytest.raises(NotFitted, match="nothing to save"):
         RTS().save(tmp_path / "none.safetensors")
-    fitted = RTS().fit(model, squares, steps=3, **SHORT)
+    fitted = RTS().fit(model, squares, steps=3, noise=0.01, area=6.0, **SHORT)
     shown, path = fitted(model, batch.x, batch.y), tmp_path / "rts.safetensors"
     fitted.save(path)
     read = RTS(weights=str(path))
     assert torch.equal(read(model, batch.x, batch.y), shown)
+    # the file has the terms of the objective, so that training goes on with the same
+    terms = files.load(path).terms
+    assert (terms.noise, terms.area, terms.destroy) == (0.01, 6.0, 5.0)
+    values = [one.loss(model, batch.x, batch.y, generator=torch.Generator().manual_seed(1)) for one in (fitted, read)]
+    assert torch.equal(*values)
     wide = read(model.double(), batch.x.double(), batch.y)  # the same classifier, and the same fingerprint
     assert wide.dtype == torch.float64 and torch.allclose(wide, shown.double(), atol=1e-4)
     model.float()

@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,6 +20,7 @@ from underfire import models
 from underfire.errors import InputError, ModelError
 from underfire.files import atomic_write
 from underfire.hooks import unwrap
+from underfire.interpreters.rts.loss import Terms
 from underfire.interpreters.rts.network import MaskingModel
 from underfire.model import Classifier
 
@@ -36,11 +37,13 @@ class Trained:
         network: the masking model.
         layers: names of the layers of the classifier that it reads, the coarsest first.
         fingerprint: the fingerprint of the classifier.
+        terms: the weights of the objective that it was trained with.
     """
 
     network: MaskingModel
     layers: tuple[str, ...]
     fingerprint: str
+    terms: Terms
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -79,7 +82,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def save(trained: Trained, path: Path) -> None:
-    """Write a masking model in float32; the metadata hold its classifier's fingerprint and the sizes of its layers."""
+    """Write a masking model in float32; the metadata hold the fingerprint, the sizes of the layers and the terms."""
     network = trained.network
     shape = {
         "layers": list(trained.layers),
@@ -88,6 +91,7 @@ def save(trained: Trained, path: Path) -> None:
         "width": network.width,
     }
     facts = {"interpreter": "rts", "fingerprint": trained.fingerprint, "shape": json.dumps(shape)}
+    facts["terms"] = json.dumps(asdict(trained.terms))
     state = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
     write(path, {key: value.float() for key, value in state.items()}, facts)
 
@@ -110,7 +114,8 @@ def load(path: Path) -> Trained:
         missing = network.load_state_dict(state, strict=False).missing_keys
         if wrong := [key for key in missing if not key.endswith("num_batches_tracked")]:
             raise KeyError(wrong[0])
-        done = Trained(network.requires_grad_(False).eval(), tuple(shape["layers"]), facts["fingerprint"])
+        terms = Terms(**json.loads(facts.get("terms", "{}")))
+        done = Trained(network.requires_grad_(False).eval(), tuple(shape["layers"]), facts["fingerprint"], terms)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{str(path)!r} is damaged: {error}".splitlines()[0]) from error
     return done

@@ -60,7 +60,6 @@ class RTS:
         self.weights, self.threshold = weights, threshold
         self._trained: rts_files.Trained | None = None
         self._origin = "the fitted network"
-        self._terms = Terms()
         self._embedded: dict[str, rts_files.Trained] = {}
 
     def fit(
@@ -108,7 +107,7 @@ class RTS:
                 the model. Unsupported: the model has no feature maps. ModelError: the model returns NaN.
         """
         seed = drawn_seed(generator)
-        self._terms = terms = Terms(smooth, area, area_power, destroy, destroy_power, noise)
+        terms = Terms(smooth, area, area_power, destroy, destroy_power, noise)
         plan = Plan(selector_steps, selector_batch, steps, batch_size, width, terms, seed)
         check(plan)
         self._origin = "the fitted network"
@@ -134,8 +133,9 @@ class RTS:
     ) -> Self:
         """Train on with ADV² in the loop, so that adversarial images get other maps (AID; see `distillation`).
 
-        Training begins with the weights that explain the model now. The paper states neither the number of steps, nor
-        their length, nor the settings of the attack; these are ours.
+        Training begins with the weights that explain the model now, and has the objective that they were trained with,
+        which their file holds. The paper states neither the number of steps, nor their length, nor the settings of the
+        attack; these are ours.
 
         Args:
             model: the classifier; it is not changed.
@@ -167,7 +167,7 @@ class RTS:
         )
         path = None if checkpoint is None else as_path(checkpoint)
         with torch.inference_mode(False), torch.enable_grad():
-            distillation.distil(model, data, self._trained, plan, self._terms, attack, progress, path)
+            distillation.distil(model, data, self._trained, plan, self._trained.terms, attack, progress, path)
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -224,12 +224,13 @@ class RTS:
         """Return the training objective of the masks of images, `[B]`; lower is better.
 
         Args:
-            terms: the weights of the objective; None is those of the last `fit`, or else the defaults.
+            terms: the weights of the objective; None is those that the masking model was trained with.
             generator: draws noise and backgrounds, on the CPU.
         """
         m = self(model, x, y)
+        terms = terms or self._for(model).terms
         with frozen(model):
-            return loss(model, x, y, m, torch.ones_like(y, dtype=torch.bool), terms or self._terms, generator)
+            return loss(model, x, y, m, torch.ones_like(y, dtype=torch.bool), terms, generator)
 
     def _for(self, model: nn.Module) -> rts_files.Trained:
         """Return the masking model for this classifier: from the file, from `fit`, or from the package."""

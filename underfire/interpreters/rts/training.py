@@ -96,7 +96,7 @@ def train(
             torch.set_default_dtype(usual)
     network.to(like.device, dtype)
     names = [s.layer for s in chosen]
-    trained = rts_files.Trained(network, tuple(names), rts_files.fingerprint(model))
+    trained = rts_files.Trained(network, tuple(names), rts_files.fingerprint(model), plan.terms)
     decoder = [p for name, p in network.named_parameters() if not name.startswith("selector.")]
     adam = torch.optim.Adam(decoder, RATE, weight_decay=DECAY)
     settings = {key: value for key, value in asdict(plan).items() if key != "steps"}  # more steps may be added later
