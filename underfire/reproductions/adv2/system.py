@@ -151,7 +151,7 @@ PHOTOGRAPHS = replace(MASK, options={"steps": 150})
 GRAD = Aim("gradient", {"pool": 4}, measured={"GRAD, every pixel": {}})
 PHOTOGRAPHS = "folder:{root}/imagenet_sample?size=224"
 _SMALL = {"GRAD": Aim("gradient"), "CAM": CAM, "MASK": MASK, "RTS": RTS, "Grad-CAM": GRAD_CAM}
-# Steps on the digits cost so little that only those on MASK are fewer than in the paper.
+# Steps on the digits cost so little that only MASK gets fewer than all of them.
 _SMALLEST = {label: replace(aim, effort=(100, 50) if label == "MASK" else None) for label, aim in _SMALL.items()}
 LARGE = {"GRAD": GRAD, "CAM": CAM, "MASK": MASK_OF_PHOTOGRAPHS, "Grad-CAM": GRAD_CAM}
 
