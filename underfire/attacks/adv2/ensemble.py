@@ -57,6 +57,7 @@ def adv2_ensemble(
             y) -> map`.
         weight: weight of each map loss.
         goal: as for `adv2`, as are all options that are not named here.
+        encoder_weight: weight of the encoder loss of each interpreter that is a network of its own, such as RTS.
         tau: width of the smoothing of ReLU's derivative, as for `adv2`; None follows from the first interpreter.
 
     Raises:
