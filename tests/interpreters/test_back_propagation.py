@@ -43,6 +43,20 @@ def plain(model, x, y):
     return torch.autograd.grad(model(x).gather(1, y[:, None]).sum(), x)[0]
 
 
+@pytest.mark.parametrize("double_backward", ["finite_difference", "exact", "smooth"])
+def test_the_gradient_of_the_probability_is_equation_5_of_adv2(case, double_backward):
+    model, x, y = case
+    options = {"output": "probability", "double_backward": double_backward}
+    expected = plain(lambda z: model(z).softmax(1), x, y).abs().amax(1, keepdim=True)
+    assert torch.allclose(gradient(model, x, y, **options), expected, atol=1e-12)
+    assert not torch.allclose(gradient(model, x, y), expected, rtol=1e-2)
+    z = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(gradient(model, z, y, **options).sum(), z)
+    assert slope.abs().sum() > 0  # the curvature of the softmax remains, even where that of ReLUs is zero
+    with pytest.raises(Unsupported, match="output"):
+        gradient(model, x, y, output="odds")
+
+
 # --- integrated gradients --------------------------------------------------------------------------------------------
 
 

@@ -37,7 +37,9 @@ def check_double_backward(double_backward: str, choices: Sequence[str] = DOUBLE_
         raise Unsupported(f"double_backward {double_backward!r} is unknown; choices: {', '.join(choices)}")
 
 
-def input_gradient(model: nn.Module, x: Tensor, y: Tensor, double_backward: str, neuron: str | None = None) -> Tensor:
+def input_gradient(
+    model: nn.Module, x: Tensor, y: Tensor, double_backward: str, neuron: str | None = None, output: str = "logit"
+) -> Tensor:
     """Return the gradient of the `score`, `[B, C, H, W]`; it carries a graph where `x` requires a gradient.
 
     The derivative of the gradient along a vector `v` is a Hessian-vector product. `double_backward` says how it is
@@ -59,28 +61,28 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor, double_backward: str,
     check_double_backward(double_backward)
     if double_backward == "smooth" and not hides_functions(model):
         with wide_relu(), bypass_cache(model):  # a pass that `shared_forward` remembers would not follow the rule
-            return require_finite(backward_to_input(model, x, y, neuron, twice=True))
+            return require_finite(backward_to_input(model, x, y, neuron, output, twice=True))
     exact = double_backward == "exact"
-    gradient = require_finite(backward_to_input(model, x, y, neuron, twice=exact))
+    gradient = require_finite(backward_to_input(model, x, y, neuron, output, twice=exact))
     if exact or not (torch.is_grad_enabled() and x.requires_grad):
         return gradient
 
     def gradient_at(point: Tensor) -> Tensor:
         with bypass_cache(model):
-            return backward_to_input(model, point.detach(), y, neuron)
+            return backward_to_input(model, point.detach(), y, neuron, output)
 
     return cast(Tensor, _FiniteDifference.apply(x, gradient, capture_relu_rule(gradient_at)))
 
 
 def backward_to_input(
-    model: nn.Module, x: Tensor, y: Tensor, neuron: str | None = None, *, twice: bool = False
+    model: nn.Module, x: Tensor, y: Tensor, neuron: str | None = None, output: str = "logit", *, twice: bool = False
 ) -> Tensor:
     """Back-propagate the `score` to the image and return the result, `[B, C, H, W]`, not checked for NaN.
 
     Under a ReLU rule (`hooks.guided_relu`, `hooks.deconv_relu`), the result is not a gradient.
 
     Args:
-        neuron: see `score`.
+        neuron, output: see `score`.
         twice: whether the result carries a graph, if `x` requires a gradient.
 
     Raises:
@@ -88,7 +90,7 @@ def backward_to_input(
     """
     fused = twice_differentiable() if twice and torch.is_grad_enabled() and x.requires_grad else nullcontext()
     with differentiable_input(model, x) as (point, attached), fused:
-        total = require_finite(score(model, point, y, neuron), "the model's answer").sum()
+        total = require_finite(score(model, point, y, neuron, output), "the model's answer").sum()
         # Keep the graph where other calls may share this forward pass (see `hooks.shared_forward`).
         (gradient,) = torch.autograd.grad(total, point, create_graph=twice and attached, retain_graph=attached)
         # Where the result does not depend on the image, its derivative is zero rather than missing.

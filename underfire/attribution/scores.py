@@ -40,20 +40,22 @@ def class_score(logits: Tensor, y: Tensor) -> Tensor:
     return logits.gather(1, y[:, None]).squeeze(1)
 
 
-def score(model: nn.Module, x: Tensor, y: Tensor, neuron: str | None = None) -> Tensor:
-    """Return the number that is explained, `[B]`: the logit of class `y`, or the activation of an inner neuron.
+def score(model: nn.Module, x: Tensor, y: Tensor, neuron: str | None = None, output: str = "logit") -> Tensor:
+    """Return the number that is explained, `[B]`: the output for class `y`, or the activation of an inner neuron.
 
     Args:
         neuron: None explains the class. `"LAYER:UNIT"` is the mean of channel UNIT over space if the layer has feature
             maps (see `hooks.layout_of`), or the unit itself if its output is `[B, D]`. `"LAYER:UNIT,ROW,COLUMN"` is one
-            place of a feature map. With a neuron, `y` is checked but has no effect.
+            place of a feature map. With a neuron, `y` is checked but has no effect, nor has `output`.
+        output: `"logit"` or `"probability"`.
 
     Raises:
         InputError: the neuron is malformed or outside the layer. ModelError: there is no such layer, or a row and a
             column are given but its output is `[B, D]`. Unsupported: its output is neither feature maps nor `[B, D]`.
     """
     if neuron is None:
-        return class_score(model(x), y)
+        logits = model(x)
+        return class_score(logits.softmax(1) if output == "probability" else logits, y)
     # parse LAYER:UNIT or LAYER:UNIT,ROW,COLUMN
     name, colon, numbers = neuron.rpartition(":")
     place = tuple(int(part) for part in numbers.split(",") if part.strip().isdecimal())
@@ -62,12 +64,14 @@ def score(model: nn.Module, x: Tensor, y: Tensor, neuron: str | None = None) -> 
     # read the layer
     logits, outputs = activations(model, x, [name])
     class_score(logits, y)
-    output = as_maps(model, x, name, outputs[name])
-    if len(place) == 3 and output.dim() == 2:
-        raise ModelError(f"neuron {neuron!r}: layer {name!r} gives {tuple(output.shape)}, without rows and columns")
-    if any(i >= n for i, n in zip(place, output.shape[1:], strict=False)):
-        raise InputError(f"neuron {neuron!r} is outside layer {name!r}, which gives {tuple(output.shape[1:])} an image")
-    chosen = output[:, place[0]]
+    activation = as_maps(model, x, name, outputs[name])
+    if len(place) == 3 and activation.dim() == 2:
+        raise ModelError(f"neuron {neuron!r}: layer {name!r} gives {tuple(activation.shape)}, without rows and columns")
+    if any(i >= n for i, n in zip(place, activation.shape[1:], strict=False)):
+        raise InputError(
+            f"neuron {neuron!r} is outside layer {name!r}, which gives {tuple(activation.shape[1:])} an image"
+        )
+    chosen = activation[:, place[0]]
     if len(place) == 3:
         return chosen[:, place[1], place[2]]
     return chosen.mean((1, 2)) if chosen.dim() == 3 else chosen
