@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from underfire.audit.gaps import Gap
 from underfire.audit.map_shifts import MapShift
-from underfire.audit.reading import AttackResult, RobustAccuracy
+from underfire.audit.reading import AttackResult, RobustAccuracy, largest
 from underfire.audit.schema import GateSpec
 from underfire.audit.sizes import norm, size
 from underfire.audit.standing import Standing
@@ -89,22 +89,49 @@ def judge(
     robust: Sequence[RobustAccuracy],
     shifts: Sequence[MapShift],
     gaps: Sequence[Gap],
+    *,
+    name: str = "",
 ) -> GateResult:
-    """Return the outcome of a gate of the spec; a gap has no value before an attack was aimed at the map."""
+    """Return the outcome of a gate; a gap has no value before an attack was aimed at the map.
+
+    A gate of the command line may leave out keys: without a size, each attack counts at its largest, or for all attacks
+    together at every size. Of several figures that fit, the worst is compared.
+
+    Args:
+        gate: the gate.
+        standing: how far the figures of the run can be used.
+        clean: the accuracy on clean images.
+        attacks: the results of the attacks.
+        robust: the accuracies under all attacks of one norm and size together.
+        shifts: the effect of the attacks on the maps.
+        gaps: the prediction-interpretation gaps.
+        name: the name of the gate in messages; without one, it is made from the keys.
+    """
+
+    def fits(entry: Any, *keys: str) -> bool:
+        return all(getattr(gate, key) in (None, getattr(entry, _FIELDS.get(key, key))) for key in keys)
+
+    hits, moved = (list(attacks), list(shifts)) if gate.eps is not None else (largest(attacks), largest(shifts))
     rates: list[Interval] = {
         "clean_accuracy": [clean] if clean else [],
-        "robust_accuracy": [a.robust for a in attacks if (a.label, a.eps) == (gate.attack, gate.eps)],
-        "worst_accuracy": [r.robust for r in robust if (r.norm, r.eps) == (gate.norm, gate.eps)],
-        "map_iou": [
-            s.iou for s in shifts if (s.label, s.eps, s.interpreter) == (gate.attack, gate.eps, gate.interpreter)
-        ],
-        "interpretation_gap": [
-            g.value for g in gaps if g.aimed and (g.norm, g.interpreter) == (gate.norm, gate.interpreter)
-        ],
+        "robust_accuracy": [a.robust for a in hits if fits(a, "attack", "eps")],
+        "worst_accuracy": [r.robust for r in robust if fits(r, "norm", "eps")],
+        "map_iou": [s.iou for s in moved if fits(s, "attack", "eps", "interpreter")],
+        "interpretation_gap": [g.value for g in gaps if g.aimed and fits(g, "norm", "interpreter")],
     }[gate.measure]
+    known = [rate for rate in rates if not math.isnan(rate.value)]
+    worst = min if gate.at_most is None else max
+    rate = worst(known, key=lambda rate: rate.value, default=None)
+    name = name or _name(gate, attacks)
+    return decide(name, rate, gate.at_least, at_most=gate.at_most, confident=gate.confident, sound=sound(standing))
+
+
+_FIELDS = {"attack": "label"}  # the field of a result that a key of a gate selects, where it has another name
+
+
+def _name(gate: GateSpec, attacks: Sequence[AttackResult]) -> str:
+    """Return the name of a gate of a spec, in words."""
     known = gate.norm or next((a.norm for a in attacks if a.label == gate.attack), "")
     place = None if gate.eps is None else f"eps {size(known, gate.eps)}"
     parts = [gate.attack, gate.norm and norm(gate.norm), place, gate.interpreter]
-    name = " ".join([gate.measure.replace("_", " "), *filter(None, parts)])
-    rate = rates[0] if rates else None
-    return decide(name, rate, gate.at_least, at_most=gate.at_most, confident=gate.confident, sound=sound(standing))
+    return " ".join([gate.measure.replace("_", " "), *filter(None, parts)])

@@ -16,6 +16,7 @@ from underfire.cli.flags import (
     Confident,
     DataOfSpec,
     Device,
+    FailOver,
     FailUnder,
     Force,
     Json,
@@ -88,6 +89,7 @@ def audit(
     seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Replace the seeds of the spec.")] = None,
     device: Device = None,
     fail_under: FailUnder = None,
+    fail_over: FailOver = None,
     confident: Confident = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Compute nothing; print the plan and an estimate of its cost.")
@@ -104,7 +106,8 @@ def audit(
 
     methods = tuple(attack or ()), tuple(interpreter or ())
     choice = Choice(spec, model, data, n, *methods, seed, device, executor, output)
-    _exit(go(choice, out, workers, tuple(fail_under or ()), confident, dry_run, quiet, as_json))
+    limits = tuple(fail_under or ()), tuple(fail_over or ())
+    _exit(go(choice, out, workers, limits, confident, dry_run, quiet, as_json))
 
 
 @app.command()
@@ -134,6 +137,7 @@ def report(
         bool, typer.Option("--clean", help="Delete the results that the spec of the run does not use.")
     ] = False,
     fail_under: FailUnder = None,
+    fail_over: FailOver = None,
     confident: Confident = False,
     quiet: Quiet = False,
 ) -> None:
@@ -143,7 +147,8 @@ def report(
     if json_path is not None and not as_json:
         raise typer.BadParameter(f"unexpected argument {str(json_path)!r}; a path must follow --json")
     extra = {"junit": junit, "sarif": sarif}
-    _exit(go(run, html, as_json, json_path, csv, extra, clean, tuple(fail_under or ()), confident, quiet))
+    limits = tuple(fail_under or ()), tuple(fail_over or ())
+    _exit(go(run, html, as_json, json_path, csv, extra, clean, limits, confident, quiet))
 
 
 @app.command()

@@ -20,10 +20,21 @@ FailUnder = Annotated[
         "finished or cannot be believed; may be repeated.",
     ),
 ]
+FailOver = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-over",
+        metavar="NAME=VALUE",
+        help="The same for a figure that is the better the lower it is: exit with 1 if it is higher than VALUE, as in "
+        "interpretation_gap=0.5.",
+    ),
+]
 Confident = Annotated[
     bool,
     typer.Option(
-        "--confident", help="Compare --fail-under with the lower ends of the 95 % intervals, not with the estimates."
+        "--confident",
+        help="Compare with the ends of the 95 % intervals, not with the estimates: --fail-under with the lower ones, "
+        "--fail-over with the upper ones.",
     ),
 ]
 _IMAGES = typer.Argument(help="An image, a folder of images, or a data URI (cluttered-digits:test).")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from underfire.cli.choosing import Choice
 from underfire.cli.codes import HELD
-from underfire.cli.gates import Gate, exit_code, known_names, lines, outcomes, parse
+from underfire.cli.gates import Gate, Limits, exit_code, lines, outcomes, parse
 from underfire.cli.planning import show_plan
 from underfire.cli.progress import progress
 from underfire.cli.shared import ERR, OUT, RESULTS, atomic_write_all, device, print_json, to_json
@@ -24,7 +24,7 @@ def audit(
     choice: Choice,
     out: str | None,
     workers: int | None,
-    fail_under: tuple[str, ...],
+    limits: Limits,
     confident: bool,
     dry_run: bool,
     quiet: bool,
@@ -44,7 +44,7 @@ def audit(
     if workers is None:
         torch.set_num_threads(1)  # as in workers: torch's thread pool is slow on cores that other programs use, too
     spec = choice.spec(quiet)
-    gates = [parse(text, known_names(spec)) for text in fail_under]
+    gates = parse(limits, spec)
     name = choice.name
     out = out or str(Path("runs") / name)
     if dry_run:
@@ -154,7 +154,7 @@ def report(
     csv: Path | None,
     for_ci: Mapping[str, Path | None],
     clean: bool,
-    fail_under: tuple[str, ...],
+    limits: Limits,
     confident: bool,
     quiet: bool,
 ) -> int:
@@ -171,7 +171,7 @@ def report(
     from underfire.audit.summary import findings
 
     ledger = Ledger(run)
-    gates = [parse(text, known_names(ledger.spec)) for text in fail_under]
+    gates = parse(limits, ledger.spec)
     if clean:
         found = delete_stale(ledger)
         ERR.print(f"deleted {len(found.keys)} results of other plans ({found.bytes / 1e6:.1f} MB)")
