@@ -8,6 +8,8 @@ from underfire import reproductions
 from underfire.errors import DataError
 from underfire.reproductions.adv2 import comparisons
 from underfire.reproductions.adv2.claim_list import CLAIMS
+from underfire.reproductions.adv2.system import DIGITS
+from underfire.reproductions.registry import Setting
 
 
 def figure(value, spread=0.01):
@@ -113,7 +115,9 @@ def test_the_gap_its_trainings_and_the_medical_case():
     assert failing(comparisons.stays_on_lesion, skin) == {"mass on the lesion"}
 
 
-def test_the_page_reads_the_experiments_beside_it(tmp_path):
+def test_the_page_reads_the_experiments_beside_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("UNDERFIRE_DATA", raising=False)
+
     def write(name, scale, results):
         (tmp_path / f"{name}.json").write_text(json.dumps({"scale": scale, "results": results}))
 
@@ -121,7 +125,7 @@ def test_the_page_reads_the_experiments_beside_it(tmp_path):
     write("adv2-digits", "default", {"network": compared()["network"] | gradient})
     write("adv2-cifar10", "default", {"network": compared(l1=0.5)["network"] | gradient})
     write("adv2-imagenet", "quick", compared(0.1, 0.1, 2.0, 0.1))
-    page = reproductions.run("adv2", data_root=tmp_path, out=tmp_path).read_text()
+    page = reproductions.run("adv2", out=tmp_path).read_text()  # without a folder of data
     rows = {row[0]: row for row in (line.strip("| ").split(" | ") for line in page.splitlines() if line[:2] == "| ")}
     head = rows["claim"]
     at = {name: dict(zip(head, row, strict=False)) for name, row in rows.items()}
@@ -135,7 +139,14 @@ def test_the_page_reads_the_experiments_beside_it(tmp_path):
     assert {claim.name for claim in CLAIMS} < set(rows)
 
 
+def test_only_experiments_on_real_data_ask_for_its_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("UNDERFIRE_DATA", raising=False)
+    with pytest.raises(DataError, match="adv2-cifar10 needs .* --data"):
+        reproductions.run("adv2-cifar10", out=tmp_path)
+    assert DIGITS.spec(Setting(None, tmp_path, tmp_path))["data"]["uri"] == DIGITS.data
+
+
 def test_results_of_another_version_are_one_line(tmp_path):
     (tmp_path / "adv2-digits.json").write_text('{"scale": "default", "results": {"n": {"ADV² on CAM": 1}}}')
     with pytest.raises(DataError, match="adv2-digits"):
-        reproductions.run("adv2", data_root=tmp_path, out=tmp_path)
+        reproductions.run("adv2", out=tmp_path)

@@ -43,7 +43,7 @@ class Setting:
     """What an experiment is run with.
 
     Attributes:
-        root: the folder of real data and weights.
+        data_root: the folder of real data and weights; None if there is none.
         out: the folder that the results are written to, where those of other experiments may be.
         work: a folder for what experiments need again when they are continued or repeated.
         scale: how much is run: a part that checks that the experiment runs, the usual size, or the published one.
@@ -52,13 +52,27 @@ class Setting:
         progress: called with the parts done, the parts in all, and the current part.
     """
 
-    root: Path
+    data_root: Path | None
     out: Path
     work: Path
     scale: Literal["quick", "default", "full"] = "default"
     seed: int = 0
     device: str = "cpu"
     progress: Progress = lambda done, total, what: None
+
+    @property
+    def root(self) -> Path:
+        """The folder of real data and weights.
+
+        Raises:
+            DataError: there is none.
+        """
+        if self.data_root is None or not self.data_root.is_dir():
+            raise DataError(
+                f"needs the folder of real data and weights, got {self.data_root or 'none'}; give --data or set "
+                "UNDERFIRE_DATA"
+            )
+        return self.data_root
 
     @property
     def quick(self) -> bool:
@@ -123,7 +137,8 @@ def run(
 
     Args:
         name: one of `names()`.
-        data_root: the folder of real data and weights; None is `$UNDERFIRE_DATA`.
+        data_root: the folder of real data and weights; None is `$UNDERFIRE_DATA`. An experiment whose module has
+            `NEEDS_DATA = False` runs without it.
         out: the folder to write into; it is created if missing.
         seed: the seed of everything random.
         device: the device of the networks.
@@ -142,19 +157,22 @@ def run(
     if quick and full:
         raise InputError("an experiment is run quick or full, not both")
     root = data_root or (Path(os.environ["UNDERFIRE_DATA"]) if os.environ.get("UNDERFIRE_DATA") else None)
-    if root is None or not root.is_dir():
-        raise DataError(
-            f"{name} needs the folder of real data and weights, got {root or 'none'}; give --data or set UNDERFIRE_DATA"
-        )
     start = time.monotonic()
     scale: Literal["quick", "default", "full"] = "quick" if quick else "full" if full else "default"
     setting = Setting(
         root, out, work or Path("runs", "reproductions"), scale, seed, device, progress or Setting.progress
     )
+    if getattr(module, "NEEDS_DATA", True):
+        try:
+            _ = setting.root
+        except DataError as error:
+            raise DataError(f"{name} {error}") from None
     outcome: Outcome = module.run(setting)
     # the spec names files as anyone can find them, not where they are on this machine
     told = json.dumps(dict(outcome.spec), ensure_ascii=False, default=str)
-    told = told.replace(str(root), "$UNDERFIRE_DATA").replace(str(setting.work), "WORK")
+    places = {str(root): "$UNDERFIRE_DATA"} if root else {}
+    for place, word in {**places, str(setting.work): "WORK"}.items():
+        told = told.replace(place, word)
     outcome = replace(outcome, spec=json.loads(told))
     out.mkdir(parents=True, exist_ok=True)
     page = out / f"{name}.md"

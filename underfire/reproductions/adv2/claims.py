@@ -14,6 +14,7 @@ from underfire.reproductions.adv2.comparisons import Comparison, Results
 from underfire.reproductions.adv2.table import SOURCE
 from underfire.reproductions.registry import Outcome, Setting
 
+NEEDS_DATA = False  # it reads the results of other experiments only
 _HOW = """A claim *holds* if every comparison holds, in every experiment that measured it, and *holds in part* if some
 do. Of each experiment and each kind of figure, the table shows the least favourable comparison, with its 95 % interval;
 the page of the experiment has all. A limit is compared with the estimate, as in the paper; where the table says *lower*

@@ -6,6 +6,8 @@ from underfire.reproductions.adv2.system import DIGITS
 from underfire.reproductions.adv2.table import compare
 from underfire.reproductions.registry import Outcome, Setting
 
+NEEDS_DATA = False  # the network and the images come with the package
+
 
 def run(setting: Setting) -> Outcome:
     """Audit the embedded network; the masking model of RTS comes with the package."""

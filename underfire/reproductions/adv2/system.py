@@ -98,7 +98,7 @@ class System:
             interpreters += [{"name": aim.name, "label": other, **form} for other, form in aim.measured.items()]
         return {
             "model": self.model(setting),
-            "data": {"uri": self.data.format(root=setting.root), "n": self.n(setting), "seed": setting.seed},
+            "data": {"uri": self.images_of(setting), "n": self.n(setting), "seed": setting.seed},
             "attacks": attacks,
             "interpreters": interpreters,
             "measures": ["map_l1", "map_l2", "map_iou", *self.measures],
@@ -128,11 +128,15 @@ class System:
         kept = {label: aim for label, aim in self.aims.items() if not (setting.quick and aim.name == "mask")}
         return replace(self, aims=kept)
 
+    def images_of(self, setting: Setting) -> str:
+        """Return the URI of the images."""
+        return self.data.format(root=setting.root) if "{root}" in self.data else self.data
+
     def model(self, setting: Setting) -> str:
         """Return the URI of the network."""
-        embedded = self.network == "cluttered_digits"
-        weights = f"{setting.root}/weights/{self.network}.safetensors"
-        return self.uri or ("zoo:cluttered_digits" if embedded else f"{weights}?arch={self.network}")
+        if self.uri or self.network == "cluttered_digits":
+            return self.uri or "zoo:cluttered_digits"
+        return f"{setting.root}/weights/{self.network}.safetensors?arch={self.network}"
 
 
 # What a run of usual size saves: maps of CAM, Grad-CAM and RTS come near theirs in half of the steps; a step on MASK

@@ -117,7 +117,7 @@ def _iou(target: Tensor, maps: Tensor) -> Tensor:
 
 def correct(model: Classifier, system: System, n: int, setting: Setting) -> Batch:
     """Return the first `n` images of a random order that the model classifies correctly."""
-    source = data.load(system.data.format(root=setting.root))
+    source = data.load(system.images_of(setting))
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(setting.seed))
     kept: list[int] = []
     for rows in order.split(50):
