@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from underfire.cli import shared
-from underfire.cli.flags import MOST, BatchSize, Device, Force, Images, Json, Model, Output, Quiet, Seed, Settings, Size
+from underfire.cli.flags import MOST, BatchSize, Device, Force, Json, Output, Quiet, Seed, Settings, Size
 from underfire.cli.group import Group
 from underfire.cli.shared import ERR, OUT, atomic_write_all, print_json
 from underfire.cli.study_images import StudyImages
@@ -34,9 +34,21 @@ Folder = Annotated[Path, typer.Argument(help="The folder of a prepared study.")]
 
 @verbs.command()
 def prepare(
-    images: Images,
-    model: Model,
-    interpreter: Annotated[str, typer.Option(help="An interpreter of `underfire list interpreters`.")],
+    images: Annotated[
+        str,
+        typer.Argument(
+            help="An image, a folder of images, a data URI (cluttered-digits:test), or the folder of an audit run, of "
+            "which images, maps and attacks are taken."
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="zoo:NAME, PATH.safetensors?arch=NAME, python:package.module:factory ...; not for a run."),
+    ] = None,
+    interpreter: Annotated[
+        str | None,
+        typer.Option(help="An interpreter of `underfire list interpreters`, or of the run by its label."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder of the study.")] = Path("underfire-study"),
     output: Output = None,
     settings: Settings = None,
@@ -53,8 +65,11 @@ def prepare(
         typer.Option("--from", min=4, max=MOST, help="Images to choose from; default: 5 times as many as needed."),
     ] = None,
     noticing: Annotated[
-        float | None,
-        typer.Option(help="Ask instead whether an input is attacked, by PGD or ADV² of this size in L-infinity."),
+        str | None,
+        typer.Option(
+            metavar="EPS",
+            help="Ask instead whether an input is attacked, by PGD or ADV² of this size in L-infinity, such as 8/255.",
+        ),
     ] = None,
     with_image: Annotated[
         bool, typer.Option("--with-image", help="With --noticing, show the input too, and not its map alone.")
@@ -68,29 +83,43 @@ def prepare(
 ) -> None:
     """Choose images, explain the model's predictions, and write a study to serve."""
     from underfire.cli import options
+    from underfire.cli.study_runs import choose, notice, refuse, size_of
     from underfire.study import prepare as parts
     from underfire.study.attacked import CHOICES
     from underfire.study.design import Study
+    from underfire.study.from_run import is_run
 
-    entry = options.interpreter(interpreter, tuple(settings or ()))
-    if noticing is not None:
+    eps = None if noticing is None else size_of(noticing)
+    if eps is not None:
         _check_noticing(n, practice, classes, mistakes)
     elif with_image:
         raise InputError("--with-image needs --noticing; other studies show the image always")
     else:
         parts.check_numbers(n, practice, classes, mistakes)
     _check_folder(out, force)
+    if is_run(images):
+        given = {"--model": model, "--output": output, "--set": settings, "--from": pool, "--size": size}
+        refuse({**given, "--device": device})
+        same: dict[str, Any] = {"n": n, "practice": practice, "seed": seed, "force": force}
+        if eps is not None:
+            notice(images, interpreter, out, eps=eps, with_image=with_image, **same)
+            _say_noticing(out, n, practice, quiet)
+            return
+        study, labelled = choose(images, interpreter, out, classes=classes, mistakes=mistakes, **same)
+        _say(study, n, practice, labelled, quiet)
+        return
+    if model is None or interpreter is None:
+        raise InputError(f"{'--model' if model is None else '--interpreter'} is missing; only an audit run has its own")
+    entry = options.interpreter(interpreter, tuple(settings or ()))
     source = StudyImages(images, shared.open_model(model, output, device), size, batch_size, seed, quiet)
     source.draw(pool, _POOL * (n + practice))
     if mistakes is not None and not source.labelled:
         raise InputError("--mistakes needs labels, which image files do not have; use a data URI, as in folder:PATH")
     about = {"model": model, "interpreter": interpreter, "options": dict(entry.options), "data": images}
-    if noticing is not None:
-        study = Study(out, {**about, "eps": noticing}, seed, CHOICES, (), practice, True, with_image)
-        _write_noticing(source, entry, noticing, study, n, force=force)
-        if not quiet:
-            ERR.print(f"{n} images and {practice} for practice, each clean, under PGD and under ADV²")
-            ERR.print(f"Next: underfire study serve {out}")
+    if eps is not None:
+        study = Study(out, {**about, "eps": eps}, seed, CHOICES, (), practice, True, with_image)
+        _write_noticing(source, entry, eps, study, n, force=force)
+        _say_noticing(out, n, practice, quiet)
         return
     explain = source.explainer(entry)
     # classify the images, and choose those of the study
@@ -98,14 +127,28 @@ def prepare(
     places = parts.choose_items(items, n=n, practice=practice, classes=classes, mistakes=mistakes, seed=seed)
     chosen = [items[i] for i in places]
     # explain them, and write the study
-    study = parts.make_study(chosen, source.model, folder=out, about=about, seed=seed, practice=practice)
+    study = parts.make_study(chosen, source.model.name_of, folder=out, about=about, seed=seed, practice=practice)
     with atomic_write_all(out, parts.files(n, practice), force=force) as staging:
-        parts.write(study, places, source.batches("explaining"), explain, staging)
+        maps = lambda batch, rows, y: explain(batch.x[rows], y)  # noqa: E731
+        parts.write(study, places, source.batches("explaining"), maps, staging)
+    _say(study, n, practice, source.labelled, quiet)
+
+
+def _say(study: Study, n: int, practice: int, labelled: bool, quiet: bool) -> None:
+    """Say what was prepared, and what comes next."""
+    if quiet:
+        return
+    wrong = sum(item.wrong for item in study.items[:n])
+    names = ", ".join(choice.name for choice in study.choices)
+    known = f"; the model gets {wrong} wrong" if labelled else "; labels unknown, so no trust coefficient"
+    ERR.print(f"{n} images and {practice} for practice{known}. Classes: {names}")
+    ERR.print(f"Next: underfire study serve {study.folder}")
+
+
+def _say_noticing(out: Path, n: int, practice: int, quiet: bool) -> None:
+    """Say what was prepared, and what comes next."""
     if not quiet:
-        wrong = sum(item.wrong for item in study.items[:n])
-        names = ", ".join(choice.name for choice in study.choices)
-        known = f"; the model gets {wrong} wrong" if source.labelled else "; labels unknown, so no trust coefficient"
-        ERR.print(f"{n} images and {practice} for practice{known}. Classes: {names}")
+        ERR.print(f"{n} images and {practice} for practice, each clean, under PGD and under ADV²")
         ERR.print(f"Next: underfire study serve {out}")
 
 
@@ -227,14 +270,16 @@ def _write_noticing(
     count, explain = n + study.practice, source.explainer(entry)
     names = prepare.files(n * len(CONDITIONS), study.practice * len(CONDITIONS))
     with atomic_write_all(study.folder, names, force=force) as staging:
-        items = attacked.draw_versions(
-            source.model,
-            source.batches("attacking"),
-            explain,
-            (attacks[0], attacks[1]),
+        versions = attacked.attack_versions(
+            source.model, source.batches("attacking"), explain, (attacks[0], attacks[1])
+        )
+        items = attacked.draw(
+            versions,
+            source.model.name_of,
             count=count,
             with_image=study.with_image,
             folder=staging,
+            advice="choose from more images with --from, or a larger size with --noticing",
         )
         replace(study, items=tuple(items)).write(staging)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,70 +30,106 @@ def check_counts(n: int, practice: int) -> None:
         raise InputError(f"--noticing needs --n of at least {len(CONDITIONS)} and --practice of at least 0")
 
 
-def draw_versions(
-    model: Classifier,
-    batches: Iterable[Batch],
-    explain: Callable[[Tensor, Tensor], Tensor],
-    attacks: tuple[Callable[..., Tensor], Callable[..., Tensor]],
-    *,
-    count: int,
-    with_image: bool,
-    folder: Path,
-) -> list[Item]:
-    """Draw the three versions of the first `count` images that both attacks fool, and return an item for each.
+@dataclass(frozen=True)
+class Versions:
+    """Images in the three versions of a study of noticing.
 
-    ADV² aims at the class that PGD reached, so that both versions show the same predicted class. Images that the model
-    gets wrong before the attack are left out.
+    Attributes:
+        ids: the names of the images.
+        labels: their labels, int64 `[B]`; -1 where there is none.
+        images: the images `[B, C, H, W]` by condition.
+        logits: the logits `[B, K]` by condition.
+        maps: the maps `[B, 1, h, w]` of the predicted classes by condition.
+    """
+
+    ids: Sequence[str]
+    labels: Tensor
+    images: Mapping[str, Tensor]
+    logits: Mapping[str, Tensor]
+    maps: Mapping[str, Tensor]
+
+    def usable(self) -> list[int]:
+        """Return which images are classified correctly before, and as the same wrong class after both attacks."""
+        clean, pgd, adv2 = (self.logits[name].argmax(1) for name in CONDITIONS)
+        right = (self.labels == clean) | (self.labels < 0)
+        return (right & (pgd != clean) & (adv2 == pgd)).nonzero()[:, 0].tolist()
+
+
+def draw(
+    found: Iterable[Versions], name_of: Callable[[int], str], *, count: int, with_image: bool, folder: Path, advice: str
+) -> list[Item]:
+    """Draw the three versions of the first `count` usable images, and return an item for each.
 
     Args:
-        model: the classifier.
-        batches: the images to choose from.
-        explain: returns the maps `[B, 1, h, w]` of images and classes.
-        attacks: PGD and ADV², each `(model, x, y, goal=...) -> x'`.
+        found: images in their versions.
+        name_of: returns the name of a class.
         count: the number of images.
         with_image: whether the map is drawn over its input; otherwise it is drawn on black.
         folder: the folder of the study, into whose `pictures` the pictures are written.
+        advice: what a user can do about too few images, for the message.
 
     Raises:
         DataError: there are too few such images.
     """
     items: list[Item] = []
     (folder / "pictures").mkdir()
-    for batch in batches:
-        # classify, and attack what is classified correctly
-        x, predicted = batch.x, model.predict(batch.x).argmax(1)
-        keep = ((batch.y == predicted) | (batch.y < 0)).nonzero()[:, 0]
-        names = [batch.ids[i] for i in keep.tolist()]
-        x, predicted = x[keep], predicted[keep]
-        pgd, adv2 = attacks
-        x_pgd = pgd(model, x, predicted, goal=None) if len(x) else x
-        goal = model.predict(x_pgd).argmax(1) if len(x) else predicted
-        fooled = (goal != predicted).nonzero()[:, 0]
-        if not len(fooled):
-            continue
-        names, labels = [names[i] for i in fooled.tolist()], batch.y[keep][fooled].tolist()
-        x, x_pgd, predicted, goal = x[fooled], x_pgd[fooled], predicted[fooled], goal[fooled]
-        x_adv = adv2(model, x, predicted, goal=goal)
-        # explain every version for its predicted class
-        versions = dict(zip(CONDITIONS, (x, x_pgd, x_adv), strict=True))
-        logits = {name: model.predict(v) for name, v in versions.items()}
-        classes = {name: v.argmax(1) for name, v in logits.items()}
-        maps = {name: explain(v, classes[name]).detach() for name, v in versions.items()}
-        ious = {name: map_iou(maps[name], maps["clean"]).tolist() for name in CONDITIONS}
-        sure = {name: confidence(logits[name], classes[name]).tolist() for name in CONDITIONS}
-        # draw the versions of the images that both attacks fool
-        for i in (classes["adv2"] == goal).nonzero()[:, 0].tolist():
-            for name, version in versions.items():
-                at, k = len(items), int(classes[name][i])
-                below = version[i] if with_image else version[i].new_zeros(version[i].shape)
-                figures.save(version[i], folder / picture_name(at, "image"), at_least=SIDE)
-                figures.save(figures.heatmap(maps[name][i], below), folder / picture_name(at, "map"), at_least=SIDE)
-                label = labels[i] if labels[i] >= 0 else None
-                items.append(Item(names[i], label, k, sure[name][i], name, model.name_of(k), ious[name][i]))
+    for some in found:
+        classes = {name: logits.argmax(1) for name, logits in some.logits.items()}
+        ious = {name: map_iou(some.maps[name], some.maps["clean"]).tolist() for name in CONDITIONS}
+        sure = {name: confidence(some.logits[name], classes[name]).tolist() for name in CONDITIONS}
+        for i in some.usable():
+            for name in CONDITIONS:
+                version, at, k = some.images[name][i], len(items), int(classes[name][i])
+                below = version if with_image else version.new_zeros(version.shape)
+                figures.save(version, folder / picture_name(at, "image"), at_least=SIDE)
+                figures.save(
+                    figures.heatmap(some.maps[name][i], below), folder / picture_name(at, "map"), at_least=SIDE
+                )
+                label = int(some.labels[i])
+                shown = None if label < 0 else label
+                items.append(Item(some.ids[i], shown, k, sure[name][i], name, name_of(k), ious[name][i]))
             if len(items) == count * len(CONDITIONS):
                 return items
-    found = len(items) // len(CONDITIONS)
+    number = len(items) // len(CONDITIONS)
     raise DataError(
-        f"--n and --practice ask for {count} images that PGD and ADV² both fool, and there are {found}; "
-        "choose from more images with --from, or a larger size with --noticing"
+        f"--n and --practice ask for {count} images that PGD and ADV² both fool, with the same class, and there are "
+        f"{number}; {advice}"
     )
+
+
+def attack_versions(
+    model: Classifier,
+    batches: Iterable[Batch],
+    explain: Callable[[Tensor, Tensor], Tensor],
+    attacks: tuple[Callable[..., Tensor], Callable[..., Tensor]],
+) -> Iterator[Versions]:
+    """Yield the versions of the images that PGD fools; ADV² aims at the class that PGD reached.
+
+    Images that the model gets wrong before the attack are left out.
+
+    Args:
+        model: the classifier.
+        batches: the images to choose from.
+        explain: returns the maps `[B, 1, h, w]` of images and classes.
+        attacks: PGD and ADV², each `(model, x, y, goal=...) -> x'`.
+    """
+    pgd, adv2 = attacks
+    for batch in batches:
+        # classify, and attack what is classified correctly
+        predicted = model.predict(batch.x).argmax(1)
+        keep = ((batch.y == predicted) | (batch.y < 0)).nonzero()[:, 0]
+        if not len(keep):
+            continue
+        x_pgd = pgd(model, batch.x[keep], predicted[keep], goal=None)
+        goal = model.predict(x_pgd).argmax(1)
+        fooled = (goal != predicted[keep]).nonzero()[:, 0]
+        if not len(fooled):
+            continue
+        rows, x_pgd, goal = keep[fooled], x_pgd[fooled], goal[fooled]
+        x = batch.x[rows]
+        x_adv = adv2(model, x, predicted[rows], goal=goal)
+        # explain every version for its predicted class
+        images = dict(zip(CONDITIONS, (x, x_pgd, x_adv), strict=True))
+        logits = {name: model.predict(version) for name, version in images.items()}
+        maps = {name: explain(version, logits[name].argmax(1)).detach() for name, version in images.items()}
+        yield Versions([batch.ids[i] for i in rows.tolist()], batch.y[rows], images, logits, maps)

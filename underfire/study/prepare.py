@@ -81,7 +81,7 @@ def write(
     study: Study,
     places: Sequence[int],
     batches: Iterable[Batch],
-    explain: Callable[[Tensor, Tensor], Tensor],
+    maps: Callable[[Batch, list[int], Tensor], Tensor],
     folder: Path,
 ) -> None:
     """Draw the chosen images and their explanations, and write the study.
@@ -90,7 +90,7 @@ def write(
         study: the study with the chosen images.
         places: the index of each item among the images of `batches`.
         batches: the same images in the same order as in `predict_items`.
-        explain: returns the maps `[B, 1, h, w]` of images and classes.
+        maps: `(batch, rows, classes)` returns the maps `[M, 1, h, w]` of some images of a batch.
         folder: the folder to write into.
     """
     import torch
@@ -104,7 +104,7 @@ def write(
             x = batch.x[here]
             items = [wanted[start + i] for i in here]
             predicted = torch.tensor([study.items[i].prediction for i in items], device=x.device)
-            for i, image, m in zip(items, x, explain(x, predicted).detach(), strict=True):
+            for i, image, m in zip(items, x, maps(batch, here, predicted).detach(), strict=True):
                 figures.save(image, folder / picture_name(i, "image"), at_least=SIDE)
                 figures.save(figures.heatmap(m, image), folder / picture_name(i, "map"), at_least=SIDE)
         start += len(batch)
@@ -112,10 +112,16 @@ def write(
 
 
 def make_study(
-    items: Sequence[Item], model: Classifier, *, folder: Path, about: dict[str, Any], seed: int, practice: int
+    items: Sequence[Item],
+    name_of: Callable[[int], str],
+    *,
+    folder: Path,
+    about: dict[str, Any],
+    seed: int,
+    practice: int,
 ) -> Study:
     """Return the study of the chosen images, the last `practice` of them for practice."""
-    names = {item.prediction: model.name_of(item.prediction) for item in items}
+    names = {item.prediction: name_of(item.prediction) for item in items}
     return Study(folder, about, seed, choices_of(names), tuple(items), practice)
 
 
