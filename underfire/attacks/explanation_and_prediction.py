@@ -17,7 +17,7 @@ from underfire.catalog import card
 from underfire.domains import check_inputs, domain_of
 from underfire.gradients.estimators import Estimator
 from underfire.hooks import frozen
-from underfire.validate import at_least, at_least_one, check_classes, default_generator
+from underfire.validate import at_least, at_least_one, check_classes, checked_at_end, default_generator
 
 
 @card(
@@ -115,4 +115,5 @@ def explanation_and_prediction(
             move=move or plain(),
             rank=by_map(moved),
         )
-        return ascend(model, x, y, both, goal=goal, steps=steps, z=z, generator=generator)
+        with checked_at_end():
+            return ascend(model, x, y, both, goal=goal, steps=steps, z=z, generator=generator)

@@ -18,7 +18,7 @@ from underfire.domains import check_inputs, domain_of
 from underfire.errors import Unsupported
 from underfire.gradients.estimators import Estimator
 from underfire.hooks import frozen
-from underfire.validate import at_least, at_least_one, check_classes, default_generator
+from underfire.validate import at_least, at_least_one, check_classes, checked_at_end, default_generator
 
 
 @card(
@@ -114,4 +114,5 @@ def explanation_only(
             rank=by_map(change),
         )
         # the clean image is the first iterate, and a success is an iterate that keeps the predicted class
-        return ascend(model, x, y, recipe, goal=predicted, steps=steps, generator=generator)
+        with checked_at_end():
+            return ascend(model, x, y, recipe, goal=predicted, steps=steps, generator=generator)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,12 +34,16 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def waits_of_a_step(small: Case, goal: torch.Tensor | None, **options: Any) -> int:
+def waits_of_a_step(
+    small: Case, goal: torch.Tensor | None, attack: Callable[..., torch.Tensor] = uf.attacks.adv2, **options: Any
+) -> int:
     """Return how often a run of six steps waits more than one of five."""
     counts = []
     for steps in (5, 5, 6):  # the first run finds out what the model is like
         with Waits() as seen:
-            uf.attacks.adv2(small.model, small.x, small.y, goal=goal, warm_steps=steps, steps=steps, **options)
+            if "warm_steps" in inspect.signature(attack).parameters:
+                options["warm_steps"] = steps
+            attack(small.model, small.x, small.y, goal=goal, steps=steps, **options)
         counts.append(seen.count)
     return counts[2] - counts[1]
 
@@ -58,6 +64,17 @@ def test_a_step_on_an_interpreter(small: Case, name: str) -> None:
 @pytest.mark.parametrize(("norm", "eps"), [("flow", 1.0), ("patch", 0.2)])
 def test_a_step_on_a_threat(small: Case, norm: str, eps: float) -> None:
     assert waits_of_a_step(small, None, interpreter=uf.interpreters.cam, norm=norm, eps=eps) == 0
+
+
+@pytest.mark.parametrize("name", ["adv2_squeezing", "explanation_and_prediction", "explanation_only"])
+def test_a_step_of_its_relatives(small: Case, name: str) -> None:
+    goal = None if name == "explanation_only" else small.goal
+    assert waits_of_a_step(small, goal, getattr(uf.attacks, name), interpreter=uf.interpreters.cam, eps=0.1) == 0
+
+
+def test_a_step_on_several_interpreters(small: Case) -> None:
+    several = ("cam", "gradient")
+    assert waits_of_a_step(small, small.goal, uf.attacks.adv2_ensemble, interpreters=several, eps=0.1) == 0
 
 
 def test_a_wait_is_seen(small: Case) -> None:

@@ -106,7 +106,7 @@ CLAIMS = (
         "IoU of GRAD ≤ that of every other interpreter",
         _MAIN,
         comparisons.grad_resists,
-        "Here MASK gets fewer steps than GRAD.",
+        "Here the networks are smaller, and every interpreter has its own number of steps.",
     ),
     Claim(
         "Observation 8, second half",
