@@ -18,7 +18,7 @@ from benchmarks.setting import cifar_resnet20, mobilenet
 from benchmarks.timing import Row, clock, ratio, spread
 from underfire.attribution.superpixels import segment
 from underfire.interpreters import lime_fit
-from underfire.interpreters.lime.regression import LimeFit, ask_samples, draw_plan, r_squared
+from underfire.interpreters.lime.regression import LimeFit, draw_plan, evaluate_samples, r_squared
 from underfire.measures.statistics import paired_difference
 
 PACKAGE = "lime package"
@@ -163,7 +163,7 @@ def _held_out(recorded: _Recorded, x: Tensor, y: Tensor, pieces: Tensor) -> dict
     recorded.answers.clear()
     for quantity in QUANTITIES:
         recorded.repeats = quantity != QUANTITIES[0]
-        fresh[quantity] = coalitions, ask_samples(recorded, x, y, pieces, coalitions, output=quantity)
+        fresh[quantity] = coalitions, evaluate_samples(recorded, x, y, pieces, coalitions, output=quantity)
     return fresh
 
 

@@ -9,7 +9,7 @@
     │   └── Unsupported     a mode that a method does not support, or does not support for this model
     ├── OracleError         a model failed on a query during an attack; the error carries the result so far
     ├── LedgerError         a run folder cannot be used: it is in use, damaged, or written by a newer version
-    ├── DiskFull            no space is left for a file; what was complete before is kept
+    ├── DiskFull            no space is left for a file; files that were complete before are kept
     └── MissingExtra        (also an ImportError) an optional dependency is not installed
 
 A message is one line that states the wrong value and the valid ones. The command line prints that line and exits with
@@ -69,7 +69,7 @@ class LedgerError(UnderfireError):
 
 
 class DiskFull(UnderfireError):
-    """No space is left for a file; what was complete before is kept."""
+    """No space is left for a file; files that were complete before are kept."""
 
 
 class MissingExtra(UnderfireError, ImportError):
@@ -90,11 +90,11 @@ class MissingExtra(UnderfireError, ImportError):
 
 
 class ModelNotice(UserWarning):
-    """A model was opened, but not in the usual way; the message says what it cannot do."""
+    """A model was opened in an unusual way; the message names the limits of the opened model."""
 
 
 def shown(value: Any, length: int = 200) -> str:
-    """Return `repr(value)` for an error message, cut to about `length` characters; it takes no time for large values.
+    """Return `repr(value)` for an error message, cut to about `length` characters, without writing out large values.
 
     >>> shown("pgd"), shown([1, 2.5, {"a": None}])
     ("'pgd'", "[1, 2.5, {'a': None}]")
@@ -107,14 +107,14 @@ def shown(value: Any, length: int = 200) -> str:
 
 
 class _Short(reprlib.Repr):
-    """Representations that are cut before they are made, in all levels together."""
+    """Write representations of values, and stop after a number of values, counted over all nested levels."""
 
     def __init__(self, length: int) -> None:
         super().__init__()
         self.maxstring = self.maxlong = self.maxother = length
         self.maxlevel = 4
         self.maxdict = self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdeque = 8
-        self._left = 4 * length  # values
+        self._left = 4 * length  # the number of values that may still be written
 
     def repr1(self, x: Any, level: int) -> str:
         """Return the representation of a value, or `...` after many values."""

@@ -74,8 +74,8 @@ def audit(
         interpreters: one interpreter or several; None takes none, or with `attacks=None` usual ones that the model
             supports.
         mean: the normalisation of a module or of a URI, as in `Classifier`; a `Classifier` has its own.
-        std: likewise.
-        labels: names of the classes, likewise.
+        std: the normalisation, like `mean`.
+        labels: names of the classes of a module or of a URI; a `Classifier` has its own.
         classes: names of the classes of the data in the order of their labels, or a mapping from names in the data to
             others; classes are compared with those of the model by name.
         n: number of images, drawn at random by `seed`; None takes all.
@@ -250,7 +250,7 @@ def _entry(kind: str, given: Any, domain: Domain) -> dict[str, Any]:
 
 
 def _own_attack(function: Callable[..., Any], options: dict[str, Any], domain: Domain) -> dict[str, Any]:
-    """Return a function of the caller as an entry of a spec; options that are no key of an entry are bound to it."""
+    """Return a function of the caller as an entry of a spec; options that are not keys of an entry are bound to it."""
     parameters = inspect.signature(function).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     accepted = {key for key in ("goal", "norm", "eps", "generator") if takes_all or key in parameters}

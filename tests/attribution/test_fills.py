@@ -1,11 +1,11 @@
-"""What replaces removed pixels, and how a model is asked about variants."""
+"""Fills of removed pixels, and the evaluation of a model on variants of images."""
 
 import pytest
 import torch
 
 from tests.networks import build_network, rand
 from underfire.attribution.fills import fill_image
-from underfire.attribution.variants import ask_variants, class_answers, class_output
+from underfire.attribution.variants import class_output, class_scores, evaluate_variants
 from underfire.errors import InputError, ModelError, Unsupported
 
 
@@ -43,9 +43,9 @@ def test_every_variant_of_every_image_is_asked_about(chunk):
         return x[image] * scale[variant].view(-1, 1, 1, 1)
 
     logits = torch.stack([model(s * x)[torch.arange(3), y] for s in scale], 1)
-    answers = ask_variants(model, x, y, 4, make, class_output("logit"), chunk=chunk)
+    answers = evaluate_variants(model, x, y, 4, make, class_output("logit"), chunk=chunk)
     assert torch.allclose(answers, logits)
-    logit, probability = class_answers(model, x, y, 4, make, chunk)
+    logit, probability = class_scores(model, x, y, 4, make, chunk)
     wanted = torch.stack([model(s * x).softmax(1)[torch.arange(3), y] for s in scale], 1)
     assert torch.allclose(logit, logits) and torch.allclose(probability, wanted) and not logit.requires_grad
 
@@ -56,9 +56,9 @@ def test_a_model_may_be_any_callable_and_must_give_logits():
     def make(image, variant):
         return x[image]
 
-    logit, _ = class_answers(lambda images: images.flatten(1)[:, :2], x, y, 2, make)
+    logit, _ = class_scores(lambda images: images.flatten(1)[:, :2], x, y, 2, make)
     assert torch.equal(logit, x.flatten(1)[torch.arange(2), y][:, None].expand(2, 2))
     with pytest.raises(ModelError, match="logits"):
-        class_answers(lambda images: images, x, y, 2, make)
+        class_scores(lambda images: images, x, y, 2, make)
     with pytest.raises(ModelError, match="NaN .* 2 of 2"):
-        class_answers(lambda images: images.flatten(1) * float("nan"), x, y, 2, make)
+        class_scores(lambda images: images.flatten(1) * float("nan"), x, y, 2, make)

@@ -109,7 +109,7 @@ def test_an_answer_that_hardly_changes_is_said(model, x, name, options):
 
 
 def test_score_cam_weighs_features_and_not_the_maps_of_classes(x):
-    """In SqueezeNet, the last layer with space has one channel for each class."""
+    """In SqueezeNet, the last spatial layer has one channel for each class."""
     torch.manual_seed(0)
     body = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     model = uf.Classifier(nn.Sequential(*body).eval())

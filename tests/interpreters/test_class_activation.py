@@ -240,7 +240,7 @@ def test_what_is_wrong_is_said(case, name):
     model, x, y = case
     for layer, error, message in [
         ("9", ModelError, "no layer '9'"),
-        ("6", Unsupported, r"layer with space, .*; '6' gives \(4,\)"),
+        ("6", Unsupported, r"spatial layer, .*; '6' gives \(4,\)"),
         ("4", Unsupported, r"'4' gives \(8, 1, 1\)"),
         ((), InputError, "one name or several different ones"),
         (("1", "1"), InputError, "several different ones"),

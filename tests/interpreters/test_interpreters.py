@@ -70,7 +70,7 @@ def test_what_a_model_cannot_give_is_said(case):
     model, x, y = case
     with pytest.raises(ModelError, match="no layer '9'"):
         uf.interpreters.grad_cam(model, x, y, layer="9")
-    with pytest.raises(Unsupported, match=r"layer with space.*'6' .*\(4,\)"):
+    with pytest.raises(Unsupported, match=r"spatial layer.*'6' .*\(4,\)"):
         uf.interpreters.grad_cam(model, x, y, layer="6")
     flat = uf.Classifier(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 48, 4)).double())
     with pytest.raises(Unsupported, match="global average pooling"):

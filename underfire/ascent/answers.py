@@ -1,4 +1,4 @@
-"""Read a black box that explains its answers: an image in, logits and the map of the predicted class out."""
+"""Query a black box for the logits of an image and the map of its predicted class."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def explained_answers(model: nn.Module, interpreter: Interpreter | None) -> Iter
     Args:
         model: maps images to logits; without an interpreter, the module or function inside it answers with a tuple, a
             mapping or an object that holds logits and a map, as a service with explanations does.
-        interpreter: `(model, x, classes) -> [B, 1, h, w]`, asked for the predicted class; None reads the model's map.
+        interpreter: `(model, x, classes) -> [B, 1, h, w]`, called for the predicted class; None reads the model's map.
 
     Raises:
         InputError: on a call, there is no interpreter, and the model answers without a map. ModelError: on a call, the
@@ -42,7 +42,7 @@ def explained_answers(model: nn.Module, interpreter: Interpreter | None) -> Iter
             raise ModelError(f"an explanation must be one map per image, [{len(x)}, 1, h, w], got {tuple(shown.shape)}")
         return logits.detach(), shown.detach().to(x.dtype)
 
-    # the hook sees what the module itself answers, of which a classifier passes on the logits alone
+    # the hook sees the whole output of the module; a classifier returns only its logits
     handle = unwrap(model).register_forward_hook(keep)
     try:
         yield answer
@@ -51,7 +51,7 @@ def explained_answers(model: nn.Module, interpreter: Interpreter | None) -> Iter
 
 
 def _map_in(answer: Any, count: int) -> Tensor:
-    """Return the map `[count, 1, h, w]` in what a module answered: the only entry with rows and columns."""
+    """Return the map `[count, 1, h, w]` in the output of a module: the only entry with rows and columns."""
     if isinstance(answer, Mapping):
         entries = list(answer.values())
     elif isinstance(answer, (tuple, list)):

@@ -15,7 +15,7 @@ from underfire.validate import default_generator, per_sample
 
 
 def find_starts(
-    ask: Queries, x: Tensor, nearest: Nearest, starts: Tensor | None, draws: int, generator: Generator | None
+    query: Queries, x: Tensor, nearest: Nearest, starts: Tensor | None, draws: int, generator: Generator | None
 ) -> None:
     """Find a start for as many samples as possible, an input that already is a success, and record it in `nearest`.
 
@@ -35,12 +35,12 @@ def find_starts(
 
     def attempt(candidates: Tensor, index: Tensor) -> Tensor:
         candidates = nearest.threat.clip(x[index], candidates)
-        logits = ask(candidates, index)
-        nearest.update(candidates, ask.reached(logits, index), index)
+        logits = query(candidates, index)
+        nearest.update(candidates, query.reached(logits, index), index)
         return logits
 
     def lost() -> Tensor:
-        return (~nearest.found & (ask.left > 0)).nonzero().squeeze(1)
+        return (~nearest.found & (query.left > 0)).nonzero().squeeze(1)
 
     predicted = attempt(x, torch.arange(len(x), device=x.device)).argmax(1)
     if starts is not None and len(index := lost()):
@@ -49,7 +49,7 @@ def find_starts(
     def from_batch() -> None:
         if len(index := lost()) == 0:
             return
-        right = predicted != ask.y[index, None] if ask.goal is None else predicted == ask.goal[index, None]
+        right = predicted != query.y[index, None] if query.goal is None else predicted == query.goal[index, None]
         far = torch.cdist(x[index].flatten(1), x.flatten(1)).masked_fill(~right, float("inf"))
         distance, row = far.min(1)
         attempt(x[row[distance.isfinite()]], index[distance.isfinite()])
@@ -67,7 +67,7 @@ def find_starts(
                 noise = (colour[:, 1:] + colour[:, :1] * (noise - 0.5)).clamp(0, 1)
             attempt(low + (high - low) * noise, index)
 
-    for source in (from_noise, from_batch) if ask.goal is None else (from_batch, from_noise):
+    for source in (from_noise, from_batch) if query.goal is None else (from_batch, from_noise):
         source()
 
 
@@ -87,7 +87,7 @@ def blend(x: Tensor, z: Tensor, share: Tensor, norm: str) -> Tensor:
     return torch.minimum(torch.maximum(z, x - share * far), x + share * far)
 
 
-def approach(ask: Queries, x: Tensor, z: Tensor, index: Tensor, norm: str, threshold: float) -> Tensor:
+def approach(query: Queries, x: Tensor, z: Tensor, index: Tensor, norm: str, threshold: float) -> Tensor:
     """Bisect from successes `z` towards their images `x`, and return the last success of each.
 
     A sample stops when its interval is shorter than the share `threshold` of the whole line, or its queries are spent.
@@ -102,9 +102,9 @@ def approach(ask: Queries, x: Tensor, z: Tensor, index: Tensor, norm: str, thres
     low, high = x.new_zeros(len(x)), x.new_ones(len(x))
     threshold = max(threshold, 2 * torch.finfo(x.dtype).eps)
     while True:
-        rows = ((high - low > threshold) & (ask.left[index] > 0)).nonzero().squeeze(1)
+        rows = ((high - low > threshold) & (query.left[index] > 0)).nonzero().squeeze(1)
         if len(rows) == 0:
             return blend(x, z, high, norm).where(per_sample(high < 1, z), z)
         middle = (low[rows] + high[rows]) / 2
-        reached = ask.reached(ask(blend(x[rows], z[rows], middle, norm), index[rows]), index[rows])
+        reached = query.reached(query(blend(x[rows], z[rows], middle, norm), index[rows]), index[rows])
         low[rows], high[rows] = torch.where(reached, low[rows], middle), torch.where(reached, middle, high[rows])

@@ -1,4 +1,4 @@
-"""The evolution strategy of attacks on a black box that explains its answers."""
+"""The evolution strategy of attacks on a black box that returns logits and maps."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def evolve(
     chunk: int,
     generator: Generator | None,
 ) -> Tensor:
-    """Estimate gradients from pairs of explained answers, and return the best iterate of every sample.
+    """Estimate gradients from pairs of queries that return logits and maps; return the best iterate of every sample.
 
     The steps fall linearly to a tenth of their first length. `attacks.adv2_black_box` explains the other arguments.
 
     Args:
-        begin: a function from the first step, which holds the answers to the clean images, to the aim of the attack.
+        begin: a function from the first step, which has the output for the clean images, to the aim of the attack.
 
     Raises:
         InputError: an argument is out of its range. OracleError: the model failed; the error's `found` holds the best

@@ -35,8 +35,8 @@ class Flow(Threat):
     def random_start(self, x: Tensor, generator: Generator | None = None) -> Tensor:
         """Draw every displacement uniformly between -eps and eps."""
         z = self.start(x)
-        share = torch.rand(z.shape, generator=generator, dtype=x.dtype, device=x.device)
-        return self.project(x, (2 * share - 1) * self._radius(x))
+        uniform = torch.rand(z.shape, generator=generator, dtype=x.dtype, device=x.device)
+        return self.project(x, (2 * uniform - 1) * self._radius(x))
 
     def apply(self, x: Tensor, z: Tensor) -> Tensor:
         """Return the warped image."""
@@ -59,19 +59,20 @@ class Flow(Threat):
 
 
 def warp(x: Tensor, flow: Tensor) -> Tensor:
-    """Return the images `[B, C, H, W]` read at `(row, column) + flow`, interpolated; border pixels repeat outside.
+    """Return images whose pixel at `(row, column)` is the pixel of `x` at `(row, column) + flow`, `[B, C, H, W]`.
 
-    The interpolation is bilinear. Where the flow is zero, the pixel keeps its exact value.
+    The interpolation is bilinear, and the border pixels are repeated outside the image. If the displacement of a pixel
+    is zero, the pixel keeps its exact value.
     """
     height, width = x.shape[2:]
     rows, columns = (torch.arange(n, dtype=x.dtype, device=x.device) for n in (height, width))
     v, u = rows[:, None] + flow[:, 0], columns + flow[:, 1]
     grid = torch.stack([2 * u / max(width - 1, 1) - 1, 2 * v / max(height - 1, 1) - 1], dim=-1)
-    seen = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True).clamp(0, 1)
-    # Interpolation rounds even a pixel that stays: restore its exact value, and keep its gradient with respect to the
-    # flow.
-    still = (flow == 0).all(1, keepdim=True)
-    return torch.where(still, x + (seen - seen.detach()), seen)
+    warped = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True).clamp(0, 1)
+    # Interpolation rounds even a pixel that is not displaced: restore its exact value, and keep its gradient with
+    # respect to the flow.
+    fixed = (flow == 0).all(1, keepdim=True)
+    return torch.where(fixed, x + (warped - warped.detach()), warped)
 
 
 def roughness(flow: Tensor, smoothing: float = 1e-3) -> Tensor:

@@ -136,7 +136,7 @@ def ascend(
                 start = run.threat.take(rows).random_start(x[rows], generator)
             else:
                 start = run.threat.take(rows).start(x[rows])
-            run.climb(start, rows)
+            run.ascend(start, rows)
     return run.best.x_adv
 
 
@@ -161,7 +161,7 @@ class _Run:
         self.best = Best(x)
         self.forget: Callable[[], None] = lambda: None
 
-    def climb(self, z: Tensor, rows: Tensor) -> None:
+    def ascend(self, z: Tensor, rows: Tensor) -> None:
         """Take all steps of one run from `z`, for the samples of the batch at `rows`."""
         move, rule, estimate = self.recipe.move, self.rule, self.recipe.estimate
         x, threat, targets = self.x[rows], self.threat.take(rows), self.targets.take(rows)
@@ -181,7 +181,7 @@ class _Run:
                 if step is None or offset is not None:  # the pass has not evaluated z itself
                     step, value = self._evaluate(threat.apply(x, z), z, targets, progress)
                 # keep the best; successes leave the batch if keep="success"
-                stays = self._remember(step, value)
+                stays = self._keep_best(step, value)
                 if stays is not None:
                     if len(stays) == 0:
                         return
@@ -205,7 +205,7 @@ class _Run:
             if move.steepest:
                 direction = threat.steepest(direction, x, z)
             z, rule_state = rule.update(position, z, direction, rule_state)
-            # free what the next pass does not need, so that its tensors take this memory
+            # free tensors that the next pass does not need, so that it can use their memory
             del step, value, g, direction, point
         x_adv = threat.apply(x, z)
         if self.recipe.keep == "last":
@@ -213,31 +213,31 @@ class _Run:
         if self.evaluates:
             self.forget()
             step, value = self._evaluate(x_adv, z, targets, 1.0)
-            self._remember(step, value)
+            self._keep_best(step, value)
 
     def _gradient(
         self, position: Position, z: Tensor, targets: Targets, state: State
     ) -> tuple[Step | None, Tensor, Tensor, State]:
         """Return the step at `z`, its objective, the gradient, and the estimator's new memory.
 
-        Where no iterate is evaluated, and with views, which do not show the image itself, the step is None. With views
-        the objective is the mean over them.
+        The step is None if no iterate is evaluated, and with views, which do not show the image itself. With views, the
+        objective is the mean over the views.
         """
         view, plain = self.recipe.views, self.recipe.views is views.identity
         seen: list[tuple[Step, Tensor]] = []
 
         def loss(z: Tensor, x: Tensor = position.x, threat: Threat = position.threat) -> Tensor:
-            asked = targets
-            if len(z) > len(x):  # an estimator asks about several copies of the batch at once
+            all_targets = targets
+            if len(z) > len(x):  # an estimator evaluates several copies of the batch at once
                 rows = torch.arange(len(x), device=x.device).repeat(len(z) // len(x))
-                x, threat, asked = x[rows], threat.take(rows), targets.take(rows)
+                x, threat, all_targets = x[rows], threat.take(rows), targets.take(rows)
 
             def value(version: Tensor) -> Tensor:
                 self.forget()  # a view may show the same tensor twice, and the model may be random
                 logits = self.model(version)
                 if position.step == 0:
-                    check_classes(logits, asked.y, asked.goal)
-                step = asked.step(self.model, version, logits, position.step / self.steps, z)
+                    check_classes(logits, all_targets.y, all_targets.goal)
+                step = all_targets.step(self.model, version, logits, position.step / self.steps, z)
                 parts = self.recipe.objective.parts(step)
                 if plain and self.evaluates:
                     final = self._final([part.detach() for part in parts])
@@ -259,12 +259,12 @@ class _Run:
 
     @torch.no_grad()
     def _evaluate(self, x_adv: Tensor, z: Tensor, targets: Targets, progress: float) -> tuple[Step, Tensor]:
-        """Return the step at `z`, which stands for `x_adv`, and its objective."""
+        """Return the step at `z`, the variable of `x_adv`, and its objective."""
         step = targets.step(self.model, x_adv, self.model(x_adv), progress, z)
         return step, self._final([part.detach() for part in self.recipe.objective.parts(step)])
 
-    def _remember(self, step: Step, value: Tensor) -> Tensor | None:
-        """Keep the images that are better than before, and return the rows that go on; None means all rows."""
+    def _keep_best(self, step: Step, value: Tensor) -> Tensor | None:
+        """Keep the images that are better than before, and return the rows that continue; None means all rows."""
         if self.watch is not None:
             self.watch(step)
         if self.recipe.keep == "last":

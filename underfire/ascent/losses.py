@@ -22,7 +22,7 @@ def as_objective(given: Objective | Callable[..., Tensor]) -> Objective:
             goal small.
 
     Raises:
-        InputError: `given` is no function, or on a call, it does not return one value per sample.
+        InputError: `given` is not a function, or on a call, it does not return one value per sample.
     """
     if isinstance(given, Objective):
         return given

@@ -130,7 +130,7 @@ def keep_output(logits: Tensor) -> Objective:
 
 
 def margin_up_to(lead: float) -> Objective:
-    """Maximise the margin up to `lead`, in logits; beyond it, the prediction asks for nothing."""
+    """Maximise the margin up to `lead`, in logits; beyond it, the prediction adds no gradient."""
     base = margin()
     return objective(lambda step: base(step).clamp(max=lead), logits_only=True)
 
@@ -144,7 +144,7 @@ def once_reached(likeness: Objective, weight: float, lead: float) -> Objective:
     Args:
         likeness: the map term, in [-1, 0].
         weight: its weight.
-        lead: the margin, in logits, beyond which the prediction asks for nothing.
+        lead: the margin, in logits, beyond which the prediction adds no gradient.
     """
     base = margin()
 

@@ -25,7 +25,7 @@ class Move:
         init: returns the memory for the variable `z`.
         update: maps a gradient and the memory to a direction and the new memory.
         peek: maps the memory and the size of the next step to the offset from `z` at which the next gradient is taken;
-            None is no offset.
+            None means no offset.
         steepest: whether the threat replaces the direction by its steepest one; Adam's is used unchanged.
     """
 

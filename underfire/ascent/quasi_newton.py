@@ -18,7 +18,7 @@ class QuasiNewton:
 
     Args:
         z: where to start, `[B, ...]`.
-        low: smallest allowed values, broadcastable to `z`; None is no bound.
+        low: smallest allowed values, broadcastable to `z`; None means no bound.
         high: largest allowed values.
         step_size: largest change of an entry in the first trial, before the curvature is known; a number or one
             per sample `[B]`.

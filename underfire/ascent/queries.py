@@ -28,7 +28,7 @@ class Queries:
         limit: the budget: how many queries each sample may cost, one number or one per sample `[B]`.
         goal: classes to reach, int64 `[B]`, or None.
         chunk: how many images go through the model at once, which bounds the memory.
-        answer: what a query returns, a function from images to logits and further tensors; None is the model's logits.
+        answer: a function from images to the result of a query, logits and further tensors; None is the model's logits.
 
     Attributes:
         used: queries spent so far, int64 `[B]`.
@@ -70,16 +70,18 @@ class Queries:
         """Return the logits `[M, K]` of inputs `[M, ...]`, each a query of the sample that `index` `[M]` names.
 
         Raises:
-            OracleError: the model failed. All images of the call count as queries, and all its answers are lost.
+            OracleError: the model failed. All images of the call count as queries, and all results of the call are
+                lost.
         """
         return self.answers(x, index)[0]
 
     @torch.no_grad()
     def answers(self, x: Tensor, index: Tensor) -> tuple[Tensor, ...]:
-        """Return the whole answers to inputs `[M, ...]`: the logits `[M, K]`, and what else the model answers with.
+        """Return the complete results of queries with inputs `[M, ...]`: the logits `[M, K]` and any further tensors.
 
         Raises:
-            OracleError: the model failed. All images of the call count as queries, and all its answers are lost.
+            OracleError: the model failed. All images of the call count as queries, and all results of the call are
+                lost.
         """
         cost = torch.bincount(index, minlength=len(self.used))
         if bool((self.used + cost > self.limit).any()):
@@ -113,7 +115,7 @@ class Queries:
         return torch.cat([self(make(rows), index[rows]) for rows in parts])
 
     def reached(self, logits: Tensor, index: Tensor) -> Tensor:
-        """Return whether each of the `M` answers is a success for its sample, bool `[M]`."""
+        """Return whether each of the logits `[M, K]` is a success for its sample, bool `[M]`."""
         return succeeded(logits, self.y[index], None if self.goal is None else self.goal[index])
 
 

@@ -58,12 +58,12 @@ def ascend_from_scores(
 ) -> Tensor:
     """Maximise an objective along estimated gradients, until a sample succeeds or its queries are spent.
 
-    An iterate costs one query, and its gradient `2 * pairs` more. The queries left at the end pay for an estimate from
-    fewer pairs. Probes that leave the box are clipped, so the slope of an entry at the border of the box is estimated
-    at half its value.
+    An iterate costs one query, and its gradient costs `2 * pairs` queries. If fewer queries are left at the end, the
+    last estimate uses fewer pairs. Probes that leave the box are clipped, so the slope of an entry at the border of the
+    box is estimated at half its value.
 
     Args:
-        model: maps `x` to logits `[B, K]`; only its answers are used.
+        model: maps `x` to logits `[B, K]`; its gradients are not used.
         x: clean inputs.
         y: labels, int64 `[B]`.
         threat: what may change; its variable must be the input itself.
@@ -74,9 +74,9 @@ def ascend_from_scores(
         goal: classes to reach, int64 `[B]`; None leaves class `y`.
         steps: largest number of steps; None is as many as the queries allow.
         move: turns the estimated gradient into a direction; None is `moves.plain()`.
-        begin: a function from the first step, which holds the answers to the clean inputs, to the aim of the attack;
+        begin: a function from the first step, which has the output for the clean inputs, to the aim of the attack;
             None is the margin and `goal`.
-        keep: `"success"` stops at a sample's first success; `"best"` goes on until its queries are spent.
+        keep: `"success"` stops at a sample's first success; `"best"` continues until its queries are spent.
         answer: what a query returns: a function from inputs to logits, or to logits and maps (see `Step.maps`); None is
             the model's logits.
         last_step: the share of its first length that a step has when the queries are spent; in between it is linear.
@@ -89,21 +89,21 @@ def ascend_from_scores(
     domain, generator = domain_of(model), default_generator(generator, x.device)
     threat = threat.in_domain(domain)
     threat.check(x)
-    ask = Queries(model, x, y, queries, goal=goal, chunk=chunk, answer=answer)
+    query = Queries(model, x, y, queries, goal=goal, chunk=chunk, answer=answer)
     best = Best(x)
     step_sizes, most_pairs = (torch.as_tensor(v, device=x.device).expand(len(x)) for v in (step_size, pairs))
     aim, move = Aim(margin(), goal), move or moves.plain()
 
-    def query(points: Tensor, asked: Targets) -> Step:
+    def evaluate(points: Tensor, targets: Targets) -> Step:
         """Return the step at some points, each of which costs its sample a query."""
-        logits, *maps = ask.answers(points, asked.index)
-        return replace(asked.step(model, points, logits), maps=maps[0] if maps else None)
+        logits, *maps = query.answers(points, targets.index)
+        return replace(targets.step(model, points, logits), maps=maps[0] if maps else None)
 
     targets = Targets(y, goal, torch.arange(len(x), device=x.device))
     z, state, step = x.detach().clone(), move.init(x), 0
     with frozen(model), attach_partial_result(lambda: best.x_adv), torch.no_grad():
         while len(targets.index):
-            here = query(z, targets)
+            here = evaluate(z, targets)
             if begin is not None and step == 0:
                 aim = begin(here)
                 targets, here = replace(targets, goal=aim.goal), replace(here, goal=aim.goal)
@@ -111,31 +111,33 @@ def ascend_from_scores(
             # keep the first success, or the best iterate
             reached = succeeded(here.logits, targets.y, targets.goal)
             best.update(z, reached, aim.rank(here, value), targets.index)
-            # the other rows go on; a step costs at least two probes, and a query for the new iterate
-            goes_on = ask.left[targets.index] >= 3
+            # the other rows continue; a step costs at least two probes, and a query for the new iterate
+            continues = query.left[targets.index] >= 3
             if keep == "success":
-                goes_on &= ~reached
-            if step == steps or not bool(goes_on.any()):
+                continues &= ~reached
+            if step == steps or not bool(continues.any()):
                 break
-            rows = goes_on.nonzero().squeeze(1)
+            rows = continues.nonzero().squeeze(1)
             targets, z, threat, state = targets.take(rows), z[rows], threat.take(rows), take(state, rows)
             # estimate the gradient, together for all rows that can pay for the same number of pairs
             g = torch.empty_like(z)
-            count = torch.minimum(most_pairs[targets.index], (ask.left[targets.index] - 1) // 2)
+            count = torch.minimum(most_pairs[targets.index], (query.left[targets.index] - 1) // 2)
             for number in count.unique().tolist():
-                some = (count == number).nonzero().squeeze(1)
-                those = targets.take(some)
+                group = (count == number).nonzero().squeeze(1)
+                group_targets = targets.take(group)
 
-                def loss(points: Tensor, those: Targets = those, aim: Aim = aim) -> Tensor:
-                    rows = torch.arange(len(those.index), device=x.device).repeat(len(points) // len(those.y))
-                    return aim.objective(query(domain.clip(points), those.take(rows)))
+                def loss(points: Tensor, group_targets: Targets = group_targets, aim: Aim = aim) -> Tensor:
+                    rows = torch.arange(len(group_targets.index), device=x.device).repeat(
+                        len(points) // len(group_targets.y)
+                    )
+                    return aim.objective(evaluate(domain.clip(points), group_targets.take(rows)))
 
-                g[some] = slopes(loss, z[some], probes, number, generator, chunk=chunk)
+                g[group] = slopes(loss, z[group], probes, number, generator, chunk=chunk)
             # step and project
             direction, state = move.update(torch.nan_to_num_(g, 0.0, 0.0, 0.0), state)
             if move.steepest:
                 direction = threat.steepest(direction, x[targets.index], z)
-            spent = (ask.used / ask.limit)[targets.index]
+            spent = (query.used / query.limit)[targets.index]
             length = per_sample((step_sizes[targets.index] * (1 - (1 - last_step) * spent)).to(z), z)
             z = threat.project(x[targets.index], z + length * direction)
             step += 1

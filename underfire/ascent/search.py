@@ -31,7 +31,7 @@ def worst_of(
     keep: Keep = "success",
     chunk: int = 256,
 ) -> Tensor:
-    """Return every image after its worst change among the candidates: a success, or else the largest margin.
+    """Return every image under its worst candidate parameters: a success if there is one, else the largest margin.
 
     Args:
         model: maps images `[B, C, H, W]` to logits `[B, K]`.
@@ -47,33 +47,34 @@ def worst_of(
     count = candidates.shape[1]
     objective = margin()
     candidates = candidates.expand(len(x), -1, -1)
-    best, index, done = Best(x), torch.arange(len(x), device=x.device), 0
+    best, index, tried = Best(x), torch.arange(len(x), device=x.device), 0
     with torch.no_grad():
-        while done < count and len(index):
-            width = min(max(1, chunk // len(index)), count - done)
-            found = []
+        while tried < count and len(index):
+            width = min(max(1, chunk // len(index)), count - tried)
+            successes = []
             for rows in index.split(chunk):
+                # evaluate the next `width` candidates of each image
                 owner = rows.repeat_interleave(width)
-                z = candidates[rows, done : done + width].flatten(0, 1)
+                z = candidates[rows, tried : tried + width].flatten(0, 1)
                 x_adv = threat.take(owner).apply(x[owner], z)
                 logits = model(x_adv)
                 targets = Targets(y[owner], None if goal is None else goal[owner], owner)
-                if done == 0:
+                if tried == 0:
                     check_classes(logits, targets.y, targets.goal)
                 value = objective(targets.step(model, x_adv, logits)).to(x.dtype).view(len(rows), width)
                 value = value.nan_to_num(nan=float("-inf"))
                 success = succeeded(logits, targets.y, targets.goal).view(len(rows), width)
-                # take the first success if one is enough, and the largest margin otherwise
+                # choose the first success if one is enough, and the largest margin otherwise
                 rank = torch.where(success, float("inf"), value) if keep == "success" else value
-                choice = rank.argmax(1)
-                chosen = choice + width * torch.arange(len(rows), device=x.device)
-                value, hit = value.flatten()[chosen], success.flatten()[chosen]
+                chosen = rank.argmax(1) + width * torch.arange(len(rows), device=x.device)
+                value, success = value.flatten()[chosen], success.flatten()[chosen]
                 # keep the best
-                best.update(x_adv[chosen], hit, value, rows)
-                found.append(hit)
-            done += width
+                best.update(x_adv[chosen], success, value, rows)
+                successes.append(success)
+            tried += width
+            # images with a success leave the batch
             if keep == "success":
-                index = index[~torch.cat(found)]
+                index = index[~torch.cat(successes)]
     return best.x_adv
 
 
@@ -115,12 +116,12 @@ def search_parameters(
     with frozen(model):
         if search == "gradient":
             start = threat.random_start(x, generator) if random_start else threat.start(x)
-            return _climb(model, x, y, threat, start, goal, steps, step_size, restarts, keep, generator)
+            return _follow_gradient(model, x, y, threat, start, goal, steps, step_size, restarts, keep, generator)
         candidates = threat.grid(x, points) if search == "grid" else threat.draws(x, samples, generator)
         return worst_of(model, x, y, threat, candidates, goal=goal, keep=keep, chunk=chunk)
 
 
-def _climb(
+def _follow_gradient(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -137,24 +138,27 @@ def _climb(
     objective = margin()
     best, index = Best(x), torch.arange(len(x), device=x.device)
     for z in threat.switched(start):
+        # gradient ascent
         targets = Targets(y[index], None if goal is None else goal[index], index)
-        rest = threat.take(index)
+        remaining = threat.take(index)
         x_adv = ascend(
             model,
             x[index],
             targets.y,
-            Recipe(objective, rest, step_rule=torch.as_tensor(rest.eps) * step_size, keep=keep),
+            Recipe(objective, remaining, step_rule=torch.as_tensor(remaining.eps) * step_size, keep=keep),
             goal=targets.goal,
             steps=steps,
             restarts=restarts,
             z=z[index],
             generator=generator,
         )
+        # keep the best
         with torch.no_grad():
             logits = model(x_adv)
             value = objective(targets.step(model, x_adv, logits)).to(x.dtype)
         success = succeeded(logits, targets.y, targets.goal)
         best.update(x_adv, success, value, index)
+        # images with a success leave the batch
         if keep == "success":
             index = index[~success]
         if len(index) == 0:

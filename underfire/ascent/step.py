@@ -67,7 +67,7 @@ class Step:
 def succeeded(logits: Tensor, y: Tensor, goal: Tensor | None) -> Tensor:
     """Return whether each row has left class `y`, or reached its goal, bool `[B]`.
 
-    A row with a logit that is NaN or infinite is no success.
+    A row with a logit that is NaN or infinite is not a success.
     """
     predicted, finite = logits.argmax(1), logits.isfinite().all(1)
     note_finite(finite)
@@ -120,7 +120,7 @@ class Best:
         """
         score, found = score.to(self.score.dtype), self.found[index]
         better = (success & ~found) | ((success == found) & (score > self.score[index]))
-        # Rows that are no better are written too, unchanged: choosing the others would wait for the device.
+        # Rows that are not better are written too, unchanged: selecting the other rows would wait for the device.
         for best, new in ((self.x_adv, x_adv), (self.score, score), (self.found, success)):
             best.index_copy_(0, index, torch.where(per_sample(better, best), new.to(best.dtype), best[index]))
         return better

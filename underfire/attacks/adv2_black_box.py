@@ -71,7 +71,7 @@ def adv2_black_box(
         step_size: length of the first step; the steps fall linearly to a tenth of it. None is `eps / 5`.
         move: how estimated gradients are used; None is the plain gradient. (AttaXAI uses `adam`.)
         weight: weight of the map loss.
-        lead: the margin, in logits, beyond which the prediction asks for nothing.
+        lead: the margin, in logits, beyond which the prediction adds no gradient.
 
     Raises:
         OracleError: the model failed; the error's `found` holds the best images so far.

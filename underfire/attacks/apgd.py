@@ -62,26 +62,27 @@ def apgd(
 ) -> Tensor:
     """Run PGD with momentum, and halve the step size of each sample when its progress stalls.
 
-    After each halving the sample goes on from its best iterate. Under L1 this is APGD-L1: each step moves only the
+    After each halving the sample continues from its best iterate. Under L1 this is APGD-L1: each step moves only the
     entries with the largest gradients, as many as the sparsity of the best iterate suggests, and the ball shrinks from
     `3 eps` over `2 eps` to `eps`. The paper halves the step size if the number of rising steps is `<` a share, the
     authors' code if it is `<=`; this follows the code. Each projection is onto the intersection of ball and box, not
     onto one after the other.
 
     Args:
-        objective: `"ce"`, the log-odds (see `log_odds`), which grows with the cross-entropy, so that comparisons of
-            values and normalised gradients are the same, but whose gradient does not vanish on a confident model;
-            `"dlr"`, the difference of logits ratio (the margin if there are too few classes for it); or an Objective.
+        objective: `"ce"` maximises the log-odds (see `log_odds`). They grow with the cross-entropy, so comparisons of
+            values and normalised gradients are the same, but their gradient does not vanish on a confident model.
+            `"dlr"` maximises the difference of logits ratio, or the margin if there are too few classes for this ratio.
+            An Objective is maximised itself.
         candidates: number of the likeliest other classes to attack as targets, one at a time (APGD-T is `"dlr"` with
             9); any misclassification is a success. With 0 the attack has no target and only leaves class `y`.
-        restarts: number of runs, each with all candidates; those after the first begin at random, and the best result
-            counts.
+        restarts: number of runs, each with all candidates. The runs after the first start at random. The result is the
+            best of all runs.
         momentum: weight of the new step, the paper's alpha; the previous step has weight `1 - momentum`.
         rho: the step size halves unless more than this share of the steps between two checkpoints raise the objective.
 
     Returns:
-        The perturbed images, shaped like `x`: of each sample a success if there is one, and the one of the largest
-        objective if there are several.
+        The perturbed images, shaped like `x`: for each sample a success if there is one; of several successes, the one
+        with the largest objective.
 
     Raises:
         Unsupported: both a goal and candidates are given.
@@ -103,7 +104,7 @@ def apgd(
         return x.clone()
     x = x.detach()
     threat = replace(threat, eps=torch.as_tensor(eps).to(x).expand(len(x)))
-    run = _Run(model, x, y, goal, _named(objective), threat, steps, keep == "success", momentum, rho)
+    run = _Run(model, x, y, goal, _objective(objective), threat, steps, keep == "success", momentum, rho)
     with frozen(model):
         classes = goal[:, None] if goal is not None else None
         if classes is None and candidates:
@@ -114,12 +115,12 @@ def apgd(
             at_random = random_start or restart > 0
             columns = y[:, None] if classes is None else classes
             for index, tried in class_by_class(columns, chunk or len(x), run.done):
-                run.climb(Targets(y[index], None if classes is None else tried, index), at_random, generator)
+                run.ascend(Targets(y[index], None if classes is None else tried, index), at_random, generator)
     return run.best.x_adv
 
 
-def _named(objective: Objective | Loss) -> Objective:
-    """Return the objective of this name, or that of a function."""
+def _objective(objective: Objective | Loss) -> Objective:
+    """Return the objective that a name or a function stands for."""
     if callable(objective):
         return as_objective(objective)
     if objective not in get_args(Loss):
@@ -160,8 +161,8 @@ class _Run:
         """Return which samples need no more runs, bool `[B]`."""
         return self.best.found & self.retire
 
-    def climb(self, targets: Targets, at_random: bool, generator: Generator | None) -> None:
-        """Run the attack once for some rows; a row is a sample and the class that it is driven to."""
+    def ascend(self, targets: Targets, at_random: bool, generator: Generator | None) -> None:
+        """Run the attack once for some rows; a row is a sample with one class to reach."""
         x, threat = self.x[targets.index], self.threat.take(targets.index)
         if self.threat.norm != "l1":
             start = threat.random_start(x, generator) if at_random else threat.start(x)
@@ -171,25 +172,26 @@ class _Run:
         if at_random:  # far outside the ball, because the L1 projection of such a point is sparse
             z = x + torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         for factor, steps in _shrinking(self.steps):
-            ahead = replace(threat, eps=factor * torch.as_tensor(threat.eps))
-            z = ahead.project(x, z)
-            z = self._phase(targets, x, ahead, z, steps, final=factor == 1)
+            ball_now = replace(threat, eps=factor * torch.as_tensor(threat.eps))
+            z = ball_now.project(x, z)
+            z = self._phase(targets, x, ball_now, z, steps, final=factor == 1)
 
     def _phase(self, targets: Targets, x: Tensor, threat: Threat, z: Tensor, steps: int, final: bool = True) -> Tensor:
         """Run some steps in one ball and return the best iterates; only the final phase records successes."""
         rule, judge = self.rule, self.rule.judge
         assert judge is not None
-        pace = rule.init(Position(threat, x, targets.index, 0, steps), z)
-        logits, value, g = self._look(z, targets)
-        top, best, best_g = value, z, g
+        pace = rule.init(Position(threat, x, targets.index, 0, steps), z)  # the state of the step rule
+        logits, value, g = self._evaluate(z, targets)
+        best_value, best, best_g = value, z, g
         for step in range(steps + 1):
             # keep the best; successes may leave the batch
             if final:
-                stays = self._remember(z, logits, value, targets)
+                stays = self._record_successes(z, logits, value, targets)
                 if stays is not None:
                     if len(stays) == 0:
                         return z[:0]
-                    x, z, value, g, top, best, best_g, pace = take((x, z, value, g, top, best, best_g, pace), stays)
+                    x, z, value, g, pace = take((x, z, value, g, pace), stays)
+                    best_value, best, best_g = take((best_value, best, best_g), stays)
                     targets, threat = targets.take(stays), threat.take(stays)
             if step == steps:
                 break
@@ -198,19 +200,19 @@ class _Run:
             z, pace = rule.update(Position(threat, x, targets.index, step, steps), z, direction, pace)
             # forward and backward pass
             before = value
-            logits, value, g = self._look(z, targets, gradient=step + 1 < steps)
-            higher = value > top
-            top, best, best_g = choose(higher, (value, z, g), (top, best, best_g))
+            logits, value, g = self._evaluate(z, targets, gradient=step + 1 < steps)
+            higher = value > best_value
+            best_value, best, best_g = choose(higher, (value, z, g), (best_value, best, best_g))
             # rows whose step size is halved go back to their best iterate
             position = Position(threat, x, targets.index, step + 1, steps)
-            pace, back = judge(position, Progress(value > before, top, best), pace)
+            pace, back = judge(position, Progress(value > before, best_value, best), pace)
             if back is not None and step + 1 < steps:
                 z, g = choose(back, (best, best_g), (z, g))
         if final:
-            self._keep(best, top, targets.index, torch.zeros_like(top, dtype=torch.bool))
+            self._keep(best, best_value, targets.index, torch.zeros_like(best_value, dtype=torch.bool))
         return best
 
-    def _look(self, z: Tensor, targets: Targets, gradient: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    def _evaluate(self, z: Tensor, targets: Targets, gradient: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits and objective at `z`, and the objective's gradient (zeros if `gradient` is False)."""
         seen: list[Tensor] = []
 
@@ -229,8 +231,8 @@ class _Run:
                 value, g = loss(z), torch.zeros_like(z)
         return seen[0], value.detach(), torch.nan_to_num_(g, 0.0, 0.0, 0.0)
 
-    def _remember(self, z: Tensor, logits: Tensor, value: Tensor, targets: Targets) -> Tensor | None:
-        """Record the successes; with `keep="success"` return the rows that go on, or None if all do."""
+    def _record_successes(self, z: Tensor, logits: Tensor, value: Tensor, targets: Targets) -> Tensor | None:
+        """Record the successes; with `keep="success"`, return the rows that continue, or None if all continue."""
         goal = None if self.goal is None else self.goal[targets.index]
         success = succeeded(logits, targets.y, goal)
         if not bool(success.any()):

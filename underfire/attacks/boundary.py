@@ -72,7 +72,7 @@ def boundary(
     at_least_one(draws=draws)
     if sideways <= 0 or inwards <= 0 or factor <= 1:
         raise InputError(f"sideways and inwards must be > 0 and factor > 1, got {sideways}, {inwards} and {factor}")
-    ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
+    query = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
     nearest = Nearest(x, norm, among=("l2",), domain=domain_of(model))
     within(nearest, eps)  # raises at once if eps is out of range
@@ -80,23 +80,23 @@ def boundary(
     step = 0
     with frozen(model), attach_partial_result(lambda: within(nearest, eps)), torch.no_grad():
         # start on the boundary
-        find_starts(ask, x, nearest, starts, draws, generator)
+        find_starts(query, x, nearest, starts, draws, generator)
         index = nearest.found.nonzero().squeeze(1)
-        z = approach(ask, x[index], nearest.x_adv[index], index, "l2", 1e-3)
+        z = approach(query, x[index], nearest.x_adv[index], index, "l2", 1e-3)
         nearest.update(z, torch.ones_like(index, dtype=torch.bool), index)
         while True:
             # samples go on while they have queries, and while their inward steps are not vanishing
-            live = nearest.found & (nearest.size > 0) & (ask.left > 0) & (inward.value > 1e-7)
+            live = nearest.found & (nearest.size > 0) & (query.left > 0) & (inward.value > 1e-7)
             index = live.nonzero().squeeze(1)
             if len(index) == 0:
                 break
             sphere, proposal = propose(
                 x[index], nearest.x_adv[index], side.value[index], inward.value[index], nearest.threat, generator
             )
-            # ask about the proposals, and in every fifth step about their points on the sphere too
-            rows = (ask.left[index] > 1).nonzero().squeeze(1) if step % 5 == 0 else index[:0]
-            asked = torch.cat([index, index[rows]])
-            reached = ask.reached(ask(torch.cat([proposal, sphere[rows]]), asked), asked)
+            # query the proposals, and in every fifth step their points on the sphere too
+            rows = (query.left[index] > 1).nonzero().squeeze(1) if step % 5 == 0 else index[:0]
+            queried = torch.cat([index, index[rows]])
+            reached = query.reached(query(torch.cat([proposal, sphere[rows]]), queried), queried)
             success, aside = reached.split([len(index), len(rows)])
             # accept the successes, and adapt the step sizes
             nearest.update(proposal, success, index)

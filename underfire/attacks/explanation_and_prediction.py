@@ -74,7 +74,7 @@ def explanation_and_prediction(
         move: how gradients are used in the second phase; None is the plain gradient.
         estimate: see `explanation_only`.
         weight: weight of the change of the map.
-        lead: the margin, in logits, beyond which the prediction asks for nothing.
+        lead: the margin, in logits, beyond which the prediction adds no gradient.
     """
     domain_of(model).require_images("explanation_and_prediction")
     check_inputs(model, x, y, goal)

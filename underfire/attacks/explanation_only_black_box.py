@@ -51,27 +51,27 @@ def explanation_only_black_box(
     chunk: int = 128,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Change the explanation while the predicted class stays as it is, from answers alone.
+    """Change the explanation and keep the predicted class, by queries alone.
 
-    A query is one answer: the logits of an image, and the map of the class that is predicted for it. Natural evolution
-    strategies estimate, from pairs of answers around the iterate, the gradient of the change of the map minus
-    `output_weight` times the squared change of the probabilities. Of the iterates whose predicted class is that of the
-    clean image, the attack returns the one with the largest change of the map; so the class is always kept. The
-    published algorithm shows a target map (`objective="target_map"`), and it also adapts the standard deviation of the
-    directions; here it is constant.
+    A query returns the logits of an image and the map of its predicted class. Natural evolution strategies maximise
+    the change of the map minus `output_weight` times the squared change of the probabilities; they estimate the
+    gradient from pairs of queries around the iterate. The attack considers only iterates with the predicted class of
+    the clean image, and returns the one with the largest change of the map. The published algorithm shows a target map
+    (`objective="target_map"`) and adapts the standard deviation of the directions; here this deviation is constant.
 
     Args:
-        interpreter: any function `(model, x, classes) -> [B, 1, h, w]`, differentiable or not; whatever it asks the
-            model is a part of one query. None reads the map from the model's own answer, `(logits, map)`.
+        interpreter: any function `(model, x, classes) -> [B, 1, h, w]`, differentiable or not; its calls of the model
+            are part of the query. None reads the map from the output of the model, `(logits, map)`.
         objective: see `explanation_only`.
         target: the maps to show with `objective="target_map"`, `[B, 1, h, w]`, or a rule that makes them, such as
             `random_patch()` (see `ascent.target_maps`).
-        resize: whether a target of another size than the interpreter's maps is resized, instead of being refused.
-        quantile: the top pixels of `objective="top_k"` are those above this quantile of the clean map.
-        samples: number of random directions per step; each is queried forwards and backwards.
+        resize: whether to resize a target map whose size is not that of the interpreter's maps; if False, such a target
+            raises an error.
+        quantile: the top pixels of `objective="top_k"` are the pixels above this quantile of the clean map.
+        samples: number of random directions per step; each costs two queries, one on either side of the iterate.
         sigma: standard deviation of the entries of a direction.
-        latin: whether directions are drawn from a Latin hypercube, as in AttaXAI, and not independently.
-        step_size: length of the first step; the steps fall linearly to a tenth of it. None is `eps / 5`.
+        latin: whether to draw the directions from a Latin hypercube, as AttaXAI does, instead of independently.
+        step_size: length of the first step; the lengths fall linearly to a tenth of it. None is `eps / 5`.
         move: how estimated gradients are used; None is the plain gradient. (AttaXAI uses `adam`.)
         output_weight: see `explanation_only`.
 
@@ -89,7 +89,7 @@ def explanation_only_black_box(
     draw = default_generator(generator, x.device)
 
     def begin(clean: Step) -> Aim:
-        """Return the aim, given the answers to the clean images: a success is an iterate that keeps their class."""
+        """Return the aim for the queried clean images; a success is an iterate that keeps their predicted class."""
         assert clean.maps is not None
         predicted = clean.logits.argmax(1)
         aimed = Clean(clean.maps, predicted, predicted)

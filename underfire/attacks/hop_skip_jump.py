@@ -66,7 +66,7 @@ def hop_skip_jump(
     """
     generator = default_generator(generator, x.device)
     at_least_one(draws=draws, first_samples=first_samples, most_samples=most_samples)
-    ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
+    query = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
     nearest = Nearest(x, norm, among=("l2", "linf"), domain=domain_of(model))
     within(nearest, eps)  # raises at once if eps is out of range
@@ -75,53 +75,53 @@ def hop_skip_jump(
     # Queries that a step needs after its estimate: a few halvings of its length, and a bisection.
     reserve = math.ceil(-math.log2(max(theta, torch.finfo(x.dtype).eps))) + 4
     with frozen(model), attach_partial_result(lambda: within(nearest, eps)), torch.no_grad():
-        find_starts(ask, x, nearest, starts, draws, generator)
+        find_starts(query, x, nearest, starts, draws, generator)
         z, far = nearest.x_adv.clone(), nearest.size.clone()
         index = (nearest.found & (nearest.size > 0)).nonzero().squeeze(1)
         t = 0
         while len(index):
             # bisect to the boundary
-            z[index] = approach(ask, x[index], z[index], index, norm, theta)
+            z[index] = approach(query, x[index], z[index], index, norm, theta)
             nearest.update(z[index], torch.ones_like(index, dtype=torch.bool), index)
             t += 1
             # number of directions; samples without enough queries leave
             wanted = min(round(first_samples * math.sqrt(t)), most_samples)
-            count = (ask.left - reserve).clamp(max=wanted)
+            count = (query.left - reserve).clamp(max=wanted)
             index = index[(count[index] >= min(wanted, 10)) & (nearest.size[index] > 0)]
             if len(index) == 0:
                 break
             # estimate the normal; `far` is the distance before the bisection, as in the paper
             delta = (math.sqrt(d) if norm == "l2" else d) * theta * far[index]
-            v = normal(ask, z[index], index, delta, count[index], nearest.threat, generator)
+            v = normal(query, z[index], index, delta, count[index], nearest.threat, generator)
             v = unit(v, 2) if norm == "l2" else v.sign()
             # step along the normal
             length = nearest.threat.size(x[index], z[index]) / math.sqrt(t)
-            z[index] = jump(ask, z[index], index, v, length, nearest.threat)
+            z[index] = jump(query, z[index], index, v, length, nearest.threat)
             far[index] = nearest.threat.size(x[index], z[index])
     return within(nearest, eps)
 
 
 def normal(
-    ask: Queries, z: Tensor, index: Tensor, delta: Tensor, count: Tensor, threat: Threat, generator: Generator | None
+    query: Queries, z: Tensor, index: Tensor, delta: Tensor, count: Tensor, threat: Threat, generator: Generator | None
 ) -> Tensor:
     """Return an estimate of the boundary's normal at `z`, `[M, ...]`: `sum (phi - mean phi) u` over directions `u`.
 
     `phi` is 1 where the point `z + delta u` is a success, and -1 elsewhere.
 
     Args:
-        ask: the model, which counts its queries.
+        query: the model, which counts its queries.
         z: points `[M, ...]`.
         index: the samples that they belong to.
         delta: length of the directions, `[M]`.
-        count: number of directions of each point, `[M]`; all are asked as one batch, in chunks.
+        count: number of directions of each point, `[M]`; all are queried as one batch, in chunks.
         threat: the threat whose box and norm are used: `"l2"` draws from a normal distribution, `"linf"` from a cube,
             as the authors' code does.
         generator: source of the directions.
     """
     owner = torch.arange(len(z), device=z.device).repeat_interleave(count)
     total, weighed, hits = torch.zeros_like(z), torch.zeros_like(z), z.new_zeros(len(z))
-    for rows in owner.split(ask.chunk):
-        # draw directions, and ask for the decisions at their ends
+    for rows in owner.split(query.chunk):
+        # draw directions, and query the decisions at their ends
         shape, here = (len(rows), *z.shape[1:]), per_sample(delta[rows], z)
         if threat.norm == "l2":
             u = torch.randn(shape, generator=generator, device=z.device, dtype=z.dtype)
@@ -129,7 +129,7 @@ def normal(
             u = 2 * torch.rand(shape, generator=generator, device=z.device, dtype=z.dtype) - 1
         points = threat.clip(z[rows], z[rows] + here * unit(u, 2))
         u = (points - z[rows]) / here  # the direction after clipping and rounding
-        phi = 2 * ask.reached(ask(points, index[rows]), index[rows]).to(z.dtype) - 1
+        phi = 2 * query.reached(query(points, index[rows]), index[rows]).to(z.dtype) - 1
         # add them up for each point; by products, because `index_add_` sums in another order every time on a GPU
         some = slice(int(rows[0]), int(rows[-1]) + 1)
         own = (rows == torch.arange(some.start, some.stop, device=z.device)[:, None]).to(z.dtype)
@@ -141,15 +141,15 @@ def normal(
     return torch.where(mean.abs() == 1, mean * total, weighed - mean * total)
 
 
-def jump(ask: Queries, z: Tensor, index: Tensor, v: Tensor, length: Tensor, threat: Threat) -> Tensor:
+def jump(query: Queries, z: Tensor, index: Tensor, v: Tensor, length: Tensor, threat: Threat) -> Tensor:
     """Return the farthest success among `z + length v`, `z + length v / 2`, ...; `z` itself if there is none."""
     found, rows = z.clone(), torch.arange(len(index), device=z.device)
     for halving in range(30):
-        rows = rows[ask.left[index[rows]] > 0]
+        rows = rows[query.left[index[rows]] > 0]
         if len(rows) == 0:
             break
         points = threat.clip(z[rows], z[rows] + per_sample(length[rows] / 2**halving, v) * v[rows])
-        reached = ask.reached(ask(points, index[rows]), index[rows])
+        reached = query.reached(query(points, index[rows]), index[rows])
         found[rows[reached]] = points[reached]
         rows = rows[~reached]
     return found

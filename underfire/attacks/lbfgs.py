@@ -47,8 +47,8 @@ def lbfgs(
 ) -> Tensor:
     """Minimise `|r|^2 + c * cross-entropy of the goal` in the box by L-BFGS, with the smallest `c` that succeeds.
 
-    Here `r` is the perturbation. The paper writes `c |r| + loss` and asks for the smallest `c`, which would give the
-    largest perturbation; here `c` is the weight of the loss, as the paper intends. For each sample separately, `c`
+    Here `r` is the perturbation. The paper writes `c |r| + loss` and searches for the smallest `c`, which would give
+    the largest perturbation; here `c` is the weight of the loss, as the paper intends. For each sample separately, `c`
     grows tenfold until the first success and is bisected from there. The nearest success is returned, whether or not it
     is a minimiser. With more than two classes it is somewhat farther than the nearest point, because cross-entropy also
     moves away from the other classes.
@@ -106,7 +106,7 @@ def minimise(
     search, rows = QuasiNewton(x, *nearest.threat.bounds(x), step_size=0.01), torch.arange(len(x), device=x.device)
     for _ in range(steps):
         trial, before, clean = search.trial, search.value, x[rows]
-        # evaluate the trial points; the loss always has a goal, but a success is what `targets` asks for
+        # evaluate the trial points; the loss always has a goal, but `targets` decides whether a point is a success
         logits, value, slope = value_and_grad(model, loss, trial, Targets(targets.y[rows], goal[rows], rows))
         success = succeeded(logits, targets.take(rows).y, targets.take(rows).goal)
         nearest.update(trial, success, targets.index[rows])

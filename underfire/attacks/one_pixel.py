@@ -70,7 +70,7 @@ def one_pixel(
         raise InputError(f"population must be at least 4, got {population}")
     check_choice(("pixels",), norm=norm)
     check_choice(("random", "best"), base=base)
-    ask = Queries(model, x, y, population * (steps + 1), goal=goal, chunk=chunk)
+    query = Queries(model, x, y, population * (steps + 1), goal=goal, chunk=chunk)
     L0(eps).check(x)
     pixels = torch.as_tensor(eps, device=x.device).floor().expand(len(x)).clamp(max=x[:1, 0].numel()).to(torch.int64)
     best = x.detach().clone()
@@ -81,10 +81,10 @@ def one_pixel(
         """Return fitness and success of each candidate, `[L, population]`, for one query each."""
         owner = index.repeat_interleave(population)
         flat = genes.flatten(0, 1)
-        logits = ask.each(lambda rows: paint(x[owner[rows]], flat[rows], pixels[owner[rows]]), owner)
+        logits = query.each(lambda rows: paint(x[owner[rows]], flat[rows], pixels[owner[rows]]), owner)
         candidates = Targets(y[owner], None if goal is None else goal[owner], owner)
         fitness = log_odds()(candidates.step(model, x, logits)).to(x.dtype).nan_to_num(nan=float("-inf"))
-        reached = ask.reached(logits, owner)
+        reached = query.reached(logits, owner)
         return fitness.view(-1, population), reached.view(-1, population)
 
     with frozen(model), attach_partial_result(lambda: best), torch.no_grad():

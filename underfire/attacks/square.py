@@ -70,7 +70,7 @@ def square(
         raise InputError(f"share must be in (0, 1], got {share}")
     threat = ball(norm, eps, among=("linf", "l2", "l1")).in_domain(domain_of(model))
     threat.check(x)
-    asked = Queries(model, x, y, queries, goal=goal, chunk=chunk)
+    query = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
     if len(x) == 0:
         return x.clone()
@@ -85,19 +85,19 @@ def square(
         z = first(clean, within, generator)
         while True:
             # evaluate the proposals, and keep those that help
-            logits = asked(z, index).to(x.dtype)
-            reached = asked.reached(logits, index)
+            logits = query(z, index).to(x.dtype)
+            reached = query.reached(logits, index)
             value = objective(targets.step(model, z, logits)).detach()
             better = (value > score[index]) | reached
             best[index[better]], score[index[better]] = z[better], value[better]
             # samples that succeeded or have no queries left leave the batch
-            stays = (~reached & (asked.left[index] > 0)).nonzero().squeeze(1)
+            stays = (~reached & (query.left[index] > 0)).nonzero().squeeze(1)
             if len(stays) == 0:
                 break
             if len(stays) < len(index):
                 clean, within, targets, index = clean[stays], within.take(stays), targets.take(stays), index[stays]
             # propose the next squares
-            side = _side(share, asked.used[index] - 1, asked.limit[index], x.shape[2], x.shape[3])
+            side = _side(share, query.used[index] - 1, query.limit[index], x.shape[2], x.shape[3])
             z = again(clean, best[index], within, side, generator)
     return best
 

@@ -45,5 +45,5 @@ def step_ll(
         Unsupported: a goal is given.
     """
     if goal is not None:
-        raise Unsupported("step_ll chooses its own goal, the least likely class; use fgsm for a goal of yours")
+        raise Unsupported("step_ll chooses the goal itself, the least likely class; use fgsm to choose another goal")
     return fgsm(model, x, y, goal=least_likely(model, x, y), norm=norm, eps=eps, objective=objective, mask=mask)

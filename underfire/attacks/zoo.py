@@ -91,7 +91,7 @@ def zoo(
     check_choice(("adam", "newton"), solver=solver)
     if step <= 0 or step_size <= 0 or c <= 0:
         raise InputError(f"step, step_size and c must be > 0, got {step}, {step_size} and {c}")
-    ask = Queries(model, x, y, queries, goal=goal, chunk=chunk)
+    query = Queries(model, x, y, queries, goal=goal, chunk=chunk)
     x = x.detach()
     nearest = Nearest(x, norm, eps, among=("l2",), domain=domain_of(model))
     if sides or importance:
@@ -102,9 +102,9 @@ def zoo(
 
     def see(x_adv: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Return by how much the margin falls short of `confidence`, and whether the attack has succeeded, `[M]`."""
-        logits = ask(x_adv, targets.index)
+        logits = query(x_adv, targets.index)
         short = confidence - lead(targets.step(model, x_adv, logits)).to(x.dtype)
-        success = ask.reached(logits, targets.index) & (short <= 0)
+        success = query.reached(logits, targets.index) & (short <= 0)
         nearest.update(x_adv, success, targets.index)
         return short, success
 
@@ -115,7 +115,7 @@ def zoo(
         first = everyone.take((~nearest.found).nonzero().squeeze(1))
         for search in range(binary_search_steps):
             # each run may spend an equal share of the queries that are left
-            until = ask.used + ask.left // (binary_search_steps - search)
+            until = query.used + query.left // (binary_search_steps - search)
             targets, reached = first, torch.zeros_like(nearest.found)
             short = clean[targets.index]
             run = _Run(x[targets.index], shapes[0], solver, step_size, step, importance, nearest.threat, generator)
@@ -123,7 +123,7 @@ def zoo(
             while True:
                 # rows that cannot pay for one more step leave the run
                 cost = 2 * min(coordinates, run.z[:1].numel()) + 1
-                rows = (ask.used[targets.index] + cost <= until[targets.index]).nonzero().squeeze(1)
+                rows = (query.used[targets.index] + cost <= until[targets.index]).nonzero().squeeze(1)
                 if len(rows) == 0:
                     break
                 if len(rows) < len(targets.index):
@@ -131,12 +131,12 @@ def zoo(
                     run.take(rows)
                 # move to the next size when its share of the longest run begins
                 if taken == 0:
-                    length = int((until - ask.used)[targets.index].max()) // cost
+                    length = int((until - query.used)[targets.index].max()) // cost
                 elif (stage := taken * len(shapes) // max(length, 1)) < len(shapes):
                     run.enlarge(shapes[stage])
                 # take a step, and evaluate the new images
                 run.descend(
-                    ask, targets, short, weights.c[targets.index], confidence, min(coordinates, run.z[:1].numel())
+                    query, targets, short, weights.c[targets.index], confidence, min(coordinates, run.z[:1].numel())
                 )
                 short, success = see(run.image(run.z, run.x), targets)
                 reached[targets.index] |= success
@@ -201,12 +201,14 @@ class _Run:
             key = key.clamp_min(torch.finfo(key.dtype).tiny).log() / share.clamp_min(torch.finfo(key.dtype).tiny)
         return key.topk(count, dim=1).indices  # the largest u^(1/p) are a draw with weights p
 
-    def descend(self, ask: Queries, targets: Targets, short: Tensor, c: Tensor, confidence: float, count: int) -> None:
+    def descend(
+        self, query: Queries, targets: Targets, short: Tensor, c: Tensor, confidence: float, count: int
+    ) -> None:
         """Estimate slope and curvature of `count` random coordinates, and take one step along them."""
         chosen = self.choose(count)
         g, curvature = torch.zeros_like(chosen, dtype=self.z.dtype), torch.zeros_like(chosen, dtype=self.z.dtype)
         h, lead, pairs = self.step, margin(), torch.arange(chosen.numel(), device=chosen.device)
-        for some in pairs.split(max(1, ask.chunk // 2)):
+        for some in pairs.split(max(1, query.chunk // 2)):
             # the two points of each difference, and the present image
             rows = some // count
             x = self.x[rows]
@@ -214,7 +216,7 @@ class _Run:
             offset = offset.scatter_(1, chosen.flatten()[some, None], h).view_as(self.z[rows])
             ahead, middle, behind = (self.image(self.z[rows] + sign * offset, x) for sign in (1, 0, -1))
             both, twice = torch.cat([ahead, behind]), targets.take(torch.cat([rows, rows]))
-            value = confidence - lead(twice.step(ask.model, both, ask(both, twice.index))).to(self.z.dtype)
+            value = confidence - lead(twice.step(query.model, both, query(both, twice.index))).to(self.z.dtype)
             rise, fall = value.clamp_min(0).chunk(2)
             # the distance term; rounding would hide its small differences, so a² - b² is computed as `(a - b) (a + b)`
             up, down = (((a - b) * (a + b - 2 * x)).flatten(1).sum(1) for a, b in ((ahead, middle), (middle, behind)))

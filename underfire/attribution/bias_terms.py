@@ -142,7 +142,7 @@ def full_gradient(
         entrance = Entrance(point)
         twice = twice_differentiable() if attached else nullcontext()
         with twice, wide_relu() if smooth else nullcontext(), BiasTerms(entrance, attached=attached) as block:
-            logit = require_finite(score(model, point, y, neuron), "the model's answer")
+            logit = require_finite(score(model, point, y, neuron), "the model's output")
         if not block.seen:
             raise Unsupported("full_grad needs layers that can be seen, and this model has none; use gradient_input")
         inputs = [(entered.x, get_gradient_edge(entered.x)) for entered in entrance.found]

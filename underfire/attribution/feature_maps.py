@@ -24,7 +24,7 @@ def layouts_of(
 
     Args:
         x: images; only their size, type and device matter.
-        layer: one name or several; None is the last layer with space (see `hooks.last_spatial_layer`).
+        layer: one name or several; None is the last spatial layer (see `hooks.last_spatial_layer`).
         grid: rows and columns of a transformer's tokens; None finds them.
 
     Raises:

@@ -32,7 +32,7 @@ def pooled_features(model: nn.Module, x: Tensor, layer: str) -> tuple[Tensor, Te
     logits, outputs = activations(model, x, [layer])
     output = outputs[layer]
     if output.dim() not in (2, 3, 4) or len(output) != len(x):
-        raise Unsupported(f"layer {layer!r} gives {tuple(output.shape)} for {len(x)} images, which are no features")
+        raise Unsupported(f"layer {layer!r} gives {tuple(output.shape)} for {len(x)} images, which are not features")
     output = output.to(torch.promote_types(output.dtype, torch.float32))
     if output.dim() == 3:
         return logits, output.mean(1)
@@ -99,7 +99,7 @@ def _rows(place: Tensor, index: Tensor) -> Iterator[tuple[list[int], list[int]]]
 
 
 def read_known_images(model: nn.Module, data: Dataset, layer: str | None, memory: float = MEMORY) -> Known:
-    """Read the features of all images of `data` from `layer`; None is the last layer with space.
+    """Read the features of all images of `data` from `layer`; None is the last spatial layer.
 
     Raises:
         DataError: there are no images. ModelError: there is no such layer, or features are not finite.

@@ -52,8 +52,8 @@ def input_gradient(
       difference.
     * `"finite_difference"`: as `(g(x + d v) - g(x)) / d`, with the gradient `g` and a `d` that is large enough to cross
       the kinks of the activations. This costs one more gradient, about half the time and memory of the others. On
-      photographs, as many steps of ADV² along `"smooth"` take away several times as much map loss; on small images the
-      two are about equal (`python -m benchmarks adv2-derivative`).
+      photographs, ADV² with `"smooth"` reduces the map loss several times as much in the same number of steps; on small
+      images, the two reduce it about equally (`python -m benchmarks adv2-derivative`).
 
     Raises:
         ModelError: the gradient is NaN or infinite. Unsupported: `double_backward` is unknown.
@@ -90,7 +90,7 @@ def backward_to_input(
     """
     fused = twice_differentiable() if twice and torch.is_grad_enabled() and x.requires_grad else nullcontext()
     with differentiable_input(model, x) as (point, attached), fused:
-        total = require_finite(score(model, point, y, neuron, output), "the model's answer").sum()
+        total = require_finite(score(model, point, y, neuron, output), "the model's output").sum()
         # Keep the graph where other calls may share this forward pass (see `hooks.shared_forward`).
         (gradient,) = torch.autograd.grad(total, point, create_graph=twice and attached, retain_graph=attached)
         # Where the result does not depend on the image, its derivative is zero rather than missing.
@@ -129,19 +129,19 @@ def mean_gradient(
 ) -> Tensor:
     """Return the mean gradient over points that are affine in the inputs; its derivative is a difference of gradients.
 
-    The gradients at all points are summed before the difference is taken, so that no point is asked a third time.
+    The gradients at all points are summed before the difference is taken, so no gradient is computed a third time.
 
     Args:
         first: maps the inputs to the mean, `[B, C, H, W]`, and to what `again` returns for the same inputs.
         again: maps the inputs to the sums of the gradients, each pulled back to the inputs.
         move: maps `(shift, *inputs)` to the inputs for which every point is shifted by `shift`.
-        inputs: the first is differentiated, and so are the others.
+        inputs: the tensors with respect to which the mean can be differentiated.
     """
     return cast(Tensor, _MeanGradient.apply(capture_relu_rule(first), capture_relu_rule(again), move, *inputs))
 
 
 class _MeanGradient(torch.autograd.Function):
-    """A mean of gradients whose derivative is a finite difference for which all points are shifted."""
+    """A mean of gradients whose derivative is a finite difference: all points are shifted by the same vector."""
 
     @staticmethod
     def forward(ctx: Any, first: Any, again: Any, move: Any, *inputs: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ def named_interpreters(entries: Sequence[Entry]) -> list[Callable[..., Any]]:
     """Return the interpreters of a list of names, mappings and functions; a name has the default options.
 
     Raises:
-        InputError: it is no list, an entry is of another type, or an interpreter is unknown, has no such option or
+        InputError: it is not a list, an entry is of another type, or an interpreter is unknown, has no such option or
             gives no maps.
     """
     if not isinstance(entries, (list, tuple)):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY, fast_memory, resolve_chunk
 from underfire.attribution.fills import fill_image
-from underfire.attribution.variants import Read, ask_variants, class_output, require_finite_answers
+from underfire.attribution.variants import Read, class_output, evaluate_variants, require_finite_outputs
 from underfire.hooks import folded, frozen
 from underfire.incremental import IncrementalForward, Intervals, NotReusable
 
@@ -57,12 +57,12 @@ def score_drops(
             c = (column >= left[rectangle, None]) & (column < right[rectangle, None])
             return torch.where((r[:, :, None] & c[:, None, :])[:, None], fill_with[image], x[image])
 
-        answers = ask_variants(model, x, y, len(top), make, read, chunk=size)
-    return answers[:, :1] - answers[:, 1:]
+        outputs = evaluate_variants(model, x, y, len(top), make, read, chunk=size)
+    return outputs[:, :1] - outputs[:, 1:]
 
 
 def _with_empty(edges: Edges, device: torch.device) -> Edges:
-    """Return the edges, preceded by those of an empty rectangle."""
+    """Return the edges with the edges of an empty rectangle before them."""
     first, last = (torch.cat([e.new_zeros(1), e]).to(device) for e in edges)
     return first, last
 
@@ -81,7 +81,7 @@ def _incremental_drops(
     """Return the drops `[B, P]` by passes that compute only the activations that a rectangle can have changed.
 
     Args:
-        size: how many variants go at once in the first chunk.
+        size: number of variants in the first chunk.
         room: bytes that an operation may read and write; later chunks are sized by it. None keeps `size`.
     """
     rectangles = len(rows[0])
@@ -92,9 +92,10 @@ def _incremental_drops(
         known = IncrementalForward(model, x[images])
         read(known.logits[:1].expand(len(x), -1), y)  # check the classes of all images
         whole = read(known.logits, y[images])
-        # begin with the rectangles in the middle: they change most activations, and so tell how many fit into `room`
+        # begin with the rectangles in the middle: they change most activations, and show how many variants fit into
+        # `room`
         middle = len(whole) * rectangles // 2
-        answers, index = [], torch.arange(len(whole) * rectangles).roll(-middle)
+        outputs, index = [], torch.arange(len(whole) * rectangles).roll(-middle)
         while len(index):
             # forward pass of the next chunk
             part, index = index[:size], index[size:]
@@ -104,14 +105,14 @@ def _incremental_drops(
                 for (first, last), side in ((rows, x.shape[2]), (columns, x.shape[3]))
             )
             logits = known(_patches(x[images], fill_with[images], image, r, c), image, r, c)
-            answers.append(read(logits, y[images][image.to(y.device)]))
-            # rectangles take less memory than whole images, so more of them go at once
+            outputs.append(read(logits, y[images][image.to(y.device)]))
+            # rectangles take less memory than whole images, so a chunk can have more of them
             if room is not None:
                 needed = max(needed, known.needed)
                 size = _even(max(len(index), 1), max(int(room // needed), 1))
-        drops.append(whole[:, None] - torch.cat(answers).roll(middle).view(len(whole), rectangles))
+        drops.append(whole[:, None] - torch.cat(outputs).roll(middle).view(len(whole), rectangles))
         done = images.stop
-    return require_finite_answers(torch.cat(drops))
+    return require_finite_outputs(torch.cat(drops))
 
 
 def _even(total: int, most: int) -> int:

@@ -1,4 +1,4 @@
-"""Ask a model about many variants of every image, in as few passes as the memory allows.
+"""Evaluate a model on many variants of every image, in as few passes as the memory allows.
 
 Perturbation interpreters and the measures of explanations share this engine. A variant is the image with something
 removed, hidden or added.
@@ -23,9 +23,9 @@ Model = Callable[[Tensor], Tensor]
 Interpreter = Callable[[Any, Tensor, Tensor], Tensor]
 """A callable `(model, x, y) -> [B, 1, h, w]` that returns maps."""
 Read = Callable[[Tensor, Tensor], Tensor]
-"""A callable `(logits [n, K], y [n]) -> [n, ...]` that returns what is kept of the logits of each variant."""
+"""A callable `(logits [n, K], y [n]) -> [n, ...]` that returns the values to keep of each variant."""
 
-_MANY = 16  # variants from which the pass that finds foldable batch norms is worth its time
+_MANY = 16  # from this number of variants on, folding batch norms saves more time than the pass that finds them takes
 OUTPUTS = ("logit", "probability")
 
 
@@ -48,7 +48,7 @@ def logit_and_probability(logits: Tensor, y: Tensor) -> Tensor:
     return torch.stack([class_score(logits, y), class_score(logits.softmax(1), y)], 1)
 
 
-def ask_variants(
+def evaluate_variants(
     model: Model,
     x: Tensor,
     y: Tensor,
@@ -59,7 +59,7 @@ def ask_variants(
     chunk: int | None = None,
     memory: float = MEMORY,
 ) -> Tensor:
-    """Return what `read` keeps of the logits for `count` variants of every image, `[B, count, ...]`.
+    """Return the values that `read` keeps for `count` variants of every image, `[B, count, ...]`.
 
     All variants of all images form one batch, which goes through the model chunk by chunk. The result carries a graph
     to `x` if gradients are enabled and `x` requires one; the passes are then repeated in the backward pass. Without
@@ -76,54 +76,54 @@ def ask_variants(
     """
     attached = torch.is_grad_enabled() and x.requires_grad
     chunk = resolve_chunk(model, x, chunk, memory, gradients=attached)
-    ask, images = fast_layout(model), max(len(x), 1)
+    forward, images = fast_layout(model), max(len(x), 1)
 
-    def ask_chunk(index: Tensor) -> Tensor:
+    def evaluate_chunk(index: Tensor) -> Tensor:
         index = index.to(x.device)
         image, variant = index % images, index // images
         batch = make(image, variant)
         with frozen(model):  # also when this pass is repeated in the backward pass
-            logits = ask(batch)
+            logits = forward(batch)
         if logits.dim() != 2 or len(logits) != len(batch):
             raise ModelError(f"the model must give logits [{len(batch)}, K], got {tuple(logits.shape)}")
         class_score(logits[:1].expand(len(x), -1), y)  # check the classes of all images, not only of this chunk
         return read(logits, y[image])
 
     with nullcontext() if attached or count < _MANY else folded(model, x):
-        answers = in_chunks(ask_chunk, len(x) * count, chunk, attached=attached)
-    return require_finite_answers(answers.unflatten(0, (count, len(x))).transpose(0, 1))
+        outputs = in_chunks(evaluate_chunk, len(x) * count, chunk, attached=attached)
+    return require_finite_outputs(outputs.unflatten(0, (count, len(x))).transpose(0, 1))
 
 
 @torch.no_grad()
-def class_answers(
+def class_scores(
     model: Model, x: Tensor, y: Tensor, count: int, make: Callable[[Tensor, Tensor], Tensor], chunk: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the logit and the probability of class `y` for all variants, each `[B, count]`, without a graph.
 
     If `chunk` is None, `image_chunk` decides, so that no image goes through the model only to measure its memory.
-    Arguments and errors are those of `ask_variants`.
+    Arguments and errors are those of `evaluate_variants`.
     """
     chunk = image_chunk(x, chunk)
-    answers = ask_variants(model, x, y.to(x.device), count, make, logit_and_probability, chunk=chunk)
-    answers = answers.to(torch.promote_types(x.dtype, torch.float32))  # the model may compute in another type
-    return answers[..., 0], answers[..., 1]
+    outputs = evaluate_variants(model, x, y.to(x.device), count, make, logit_and_probability, chunk=chunk)
+    outputs = outputs.to(torch.promote_types(x.dtype, torch.float32))  # the model may compute in another type
+    return outputs[..., 0], outputs[..., 1]
 
 
-def require_finite_answers(answers: Tensor) -> Tensor:
-    """Return the answers `[B, count, ...]`, or raise ModelError if one is NaN or infinite."""
-    bad = int((~torch.isfinite(answers)).flatten(1).any(1).sum())
+def require_finite_outputs(outputs: Tensor) -> Tensor:
+    """Return the outputs `[B, count, ...]`; raise ModelError if one is NaN or infinite."""
+    bad = int((~torch.isfinite(outputs)).flatten(1).any(1).sum())
     if bad:
         raise ModelError(
-            f"the model returns NaN or infinite logits for {bad} of {len(answers)} images, or variants of them"
+            f"the model returns NaN or infinite logits for {bad} of {len(outputs)} images, or variants of them"
         )
-    return answers
+    return outputs
 
 
 def fast_layout(model: Model) -> Model:
     """Return a function that passes images to the model channels last, which is faster, if the model can take them."""
     layouts = [torch.contiguous_format, torch.channels_last]
 
-    def ask(images: Tensor) -> Tensor:
+    def forward(images: Tensor) -> Tensor:
         try:
             return model(images.contiguous(memory_format=layouts[-1]))
         except RuntimeError as error:
@@ -132,4 +132,4 @@ def fast_layout(model: Model) -> Model:
             layouts.pop()  # the network calls `view` on an activation, which needs contiguous channels first
             return model(images.contiguous())
 
-    return ask
+    return forward

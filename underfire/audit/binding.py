@@ -32,7 +32,7 @@ RESERVED = (*VERDICT, "map_l2", CHANGE, BOUND)
 
 _FILLS: dict[str, str | float] = {"black": "black", "white": 1.0, "mean": "mean", "blur": "blur"}
 _BOTH_SIDES = {"x_adv", "logits_adv", "n"}  # only a comparison has one of these
-_ASKS = {"model", "interpreter"}
+_MODEL_ARGUMENTS = {"model", "interpreter"}
 
 
 def parameters(card: Card[Any]) -> tuple[str, ...]:
@@ -47,9 +47,9 @@ def compares(card: Card[Any]) -> bool:
     return bool(_BOTH_SIDES & set(parameters(card)))
 
 
-def asks(card: Card[Any]) -> bool:
+def calls_model(card: Card[Any]) -> bool:
     """Return whether a measure calls the model or an interpreter, and so takes time."""
-    return bool(_ASKS & set(parameters(card)))
+    return bool(_MODEL_ARGUMENTS & set(parameters(card)))
 
 
 def usable(table: str = "") -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from underfire.audit import probes
-from underfire.audit.binding import asks, parameters
+from underfire.audit.binding import calls_model, parameters
 from underfire.audit.graph import Cell
 from underfire.audit.kinds.probe import budget_of
 from underfire.audit.methods import interpreter_of, values_of
@@ -108,7 +108,7 @@ def _label(cell: Cell) -> str:
 def _pace(target: Target) -> Passes:
     """Return the seconds of a forward and of a backward pass for one image, in batches.
 
-    A model without gradient, whose answers may cost money, is not asked again: the preview has timed it.
+    A model without gradient is not called again, because each call may cost money: the preview has timed it.
     """
     if not target.has_gradient:
         return target.preview.seconds, 0.0
@@ -172,7 +172,7 @@ def _of_measures(target: Target, cell: Cell) -> Passes:
     for stated in cell.options["measures"]:
         entry = MeasureSpec.model_validate(stated)
         names = parameters(entry.card)
-        if not asks(entry.card) or ("mask" in names and batch.mask is None):
+        if not calls_model(entry.card) or ("mask" in names and batch.mask is None):
             continue
         # arguments that stand for what the cell will have: random maps, and the clean images as attacked ones
         m = torch.rand(len(batch), 1, *batch.x.shape[2:], generator=torch.Generator().manual_seed(0)).to(batch.x)

@@ -17,7 +17,7 @@ class Detection:
     seeds, the success with the lowest score counts, which is the worst for the detector.
 
     Attributes:
-        stated: the false-positive rate that was asked for.
+        stated: the requested false-positive rate.
         expected: the false-positive rate of the threshold, from the held-out clean images that it was chosen from.
         measured: the share of the audit's own clean images, classified correctly, that the threshold flags.
         rate: the share of the successful attacks that it flags.

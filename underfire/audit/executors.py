@@ -41,8 +41,8 @@ class Executor(ABC):
         Args:
             work: computes a cell and returns it.
             ready: returns the cells that can be started now and that it has not returned before, the longest first. It
-                is called at the beginning, and again after each yielded cell, because others may have waited for that
-                one. The iterator ends when no cell is running and `ready` returns none.
+                is called at the beginning and after each yielded cell, because other cells may need that cell. The
+                iterator ends when no cell is running and `ready` returns no cells.
 
         Raises:
             UnderfireError: `work` raised it, or a worker died.
@@ -59,7 +59,7 @@ class Executor(ABC):
 
 
 class WorkerTime:
-    """A clock of the time in which workers computed and of the time that they had, from its creation on.
+    """Measure the time in which workers computed and the time that was available to them, since the creation.
 
     Attributes:
         busy: seconds that workers spent on finished cells; the executor adds to it.
@@ -173,10 +173,12 @@ class AutoExecutor(Executor):
 
     def map(self, work: Callable[[Cell], Cell], ready: Ready[Cell]) -> Iterator[Cell]:
         """Call `work` on every cell, here or in worker processes."""
+        # in this process, at first and while there is nothing to share
         queue = deque(ready())
         while queue and (time.monotonic() - self._started < _PATIENCE or min(len(queue), cores()) == 1):
             yield work(queue.popleft())
             queue.extend(ready())
+        # in worker processes, with the remaining cells as the first that are ready
         if queue:
             self._processes = LocalProcesses(cores())
             first = iter([list(queue)])

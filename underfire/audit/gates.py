@@ -67,8 +67,10 @@ def decide(
     at_most: float | None = None,
 ) -> GateResult:
     """Return the outcome of a gate on a figure; `sound` says whether the run is finished and can be believed."""
-    end = None if rate is None else rate.low if at_most is None else rate.high
-    value = end if confident or rate is None else rate.value
+    value = None
+    if rate is not None:
+        cautious = rate.low if at_most is None else rate.high
+        value = cautious if confident else rate.value
     if value is None or math.isnan(value):
         return GateResult(name, None, at_least, confident, "unknown", at_most)
     missed = (at_least is not None and value < at_least) or (at_most is not None and value > at_most)
@@ -92,10 +94,10 @@ def judge(
     *,
     name: str = "",
 ) -> GateResult:
-    """Return the outcome of a gate; a gap has no value before an attack was aimed at the map.
+    """Return the outcome of a gate; a gap has a value only if an attack of the run aimed at the map.
 
-    A gate of the command line may leave out keys: without a size, each attack counts at its largest, or for all attacks
-    together at every size. Of several figures that fit, the worst is compared.
+    A gate of the command line may leave out keys: without a size, each attack counts at its
+    largest size, and all attacks together count at every size. The worst of all figures that fit is compared.
 
     Args:
         gate: the gate.
@@ -131,7 +133,7 @@ _FIELDS = {"attack": "label"}  # the field of a result that a key of a gate sele
 
 def _name(gate: GateSpec, attacks: Sequence[AttackResult]) -> str:
     """Return the name of a gate of a spec, in words."""
-    known = gate.norm or next((a.norm for a in attacks if a.label == gate.attack), "")
-    place = None if gate.eps is None else f"eps {size(known, gate.eps)}"
-    parts = [gate.attack, gate.norm and norm(gate.norm), place, gate.interpreter]
+    unit = gate.norm or next((a.norm for a in attacks if a.label == gate.attack), "")
+    eps = None if gate.eps is None else f"eps {size(unit, gate.eps)}"
+    parts = [gate.attack, gate.norm and norm(gate.norm), eps, gate.interpreter]
     return " ".join([gate.measure.replace("_", " "), *filter(None, parts)])

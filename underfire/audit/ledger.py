@@ -120,7 +120,7 @@ class Ledger:
         groups: dict[tuple[str, str], list[str]] = {}
         for cell in self.about["cells"]:
             role = _METHODS.get(cell["kind"])
-            # A cell whose images or maps could not be made is not a refusal of its own.
+            # A cell is not counted as a refusal if a cell that it needs was refused.
             if role and not any(key in reasons for key in cell.get("needs", {}).values()):
                 about = cell["about"]
                 title = str(about.get("title", role)).partition(" of ")[0]
@@ -128,9 +128,9 @@ class Ledger:
                 groups.setdefault((role, str(name)), []).append(cell["key"])
         found = []
         for (role, name), keys in groups.items():
-            told = [reasons[key].decode() for key in keys if key in reasons]
-            if told:
-                found.append(Refusal(role, name, told[0], len(told), len(keys)))
+            refused = [reasons[key].decode() for key in keys if key in reasons]
+            if refused:
+                found.append(Refusal(role, name, refused[0], len(refused), len(keys)))
         return tuple(found)
 
     def sql(self, query: str) -> list[dict[str, Any]]:

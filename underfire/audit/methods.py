@@ -219,9 +219,11 @@ def _aim(
         if entry is not None:
             raise SpecError(f"{path!r}: {method.name} is not aimed at an explanation; adv2 is")
         return None
-    asks = method.facts.knowledge == "black-box"  # such an attack asks for maps, and needs no gradient of them
+    queries_only = method.facts.knowledge == "black-box"  # such an attack needs no gradients of maps
     usable_here = [
-        card.name for card in cards("interpreter") if card.facts.gives == "map" and (asks or card.facts.steerable)
+        card.name
+        for card in cards("interpreter")
+        if card.facts.gives == "map" and (queries_only or card.facts.steerable)
     ]
     if entry is None:
         choices = ", ".join(usable_here)
@@ -229,7 +231,7 @@ def _aim(
     if not entry.options and not entry.label:
         entry = _named(entry.name, known) or entry
     entry = complete_interpreter(entry, path)
-    if not (asks or entry.card.facts.steerable):
+    if not (queries_only or entry.card.facts.steerable):
         reason = f"{entry.name} is not differentiable, so {method.name} cannot attack it"
         raise SpecError(f"{path!r}: {reason}; use adv2_black_box, or one of {', '.join(usable_here)}")
     return entry

@@ -1,6 +1,6 @@
-"""The files that the options of methods name, such as a picture as target or trained weights.
+"""Find the files that the options of methods name, such as trained weights or the picture of a target map.
 
-Their content determines results, so that it belongs to the keys of cells.
+The results depend on the content of these files, so the keys of cells depend on it too.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from underfire.errors import InputError
 def with_files(options: Mapping[str, Any], *entries: AttackSpec | InterpreterSpec | DetectorSpec) -> dict[str, Any]:
     """Return the options of a cell, and under `files` a SHA-256 of each file that an option of the methods names.
 
-    A text that is the path of a file names it, also as an argument of a part, as in `picture("arrow.png")`. Without
-    such a file, the options stay as they are.
+    An option names a file if it is a text that is the path of the file. The arguments of a part count too, as in
+    `picture("arrow.png")`. If no option names a file, there is no entry `files`.
 
     Raises:
         DataError: a file cannot be read.

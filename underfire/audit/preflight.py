@@ -38,7 +38,7 @@ def preflight(target: Target) -> Trials:
         ModelError: the logits have a wrong shape or are not finite, two classes are swapped, or the model is no better
             than guessing.
         SpecError: a method, with the options of the spec, does not work on this model. A method that needs a gradient
-            is no error on a model without one: its cells will state that they could not be run.
+            does not fail on a model without one: its cells will state that they could not be run.
     """
     preview = target.preview
     if preview.logits.shape[1] < 2:

@@ -1,6 +1,6 @@
 """Decide how far the figures of a run can be used: not at all, not to be believed, in part, or for a verdict.
 
-The page, the command line, the gates and the results for programs all ask `assess`, so that they cannot disagree.
+The page, the command line, the gates and the results for programs all call `assess`, so that they cannot disagree.
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ def _warning(failed: Sequence[Check], checks: Sequence[Check]) -> str:
     """Return one sentence that names the failed checks."""
     names = ", ".join(check.name for check in failed)
     verb = "warns" if len(failed) == 1 else "warn"
-    told = f"{len(failed)} of {len(checks)} masking checks {verb} ({names})"
-    return f"{told}: the model may be weaker than these numbers say."
+    failure = f"{len(failed)} of {len(checks)} masking checks {verb} ({names})"
+    return f"{failure}: the model may be weaker than these numbers say."
 
 
 def _bound(found: Evidence) -> Bound | None:

@@ -48,7 +48,7 @@ def call_attack(method: Callable[..., Any], facts: AttackFacts, bound: inspect.B
 
 
 def call_interpreter(method: Callable[..., Any], facts: InterpreterFacts, bound: inspect.BoundArguments) -> Any:
-    """Call an interpreter with checked arguments; a plain function stays the model, for methods that only ask it.
+    """Call an interpreter with checked arguments; a plain function stays the model, for methods that only call it.
 
     Raises:
         DataError: the images are wrong. ModelError: the model is wrong, or raises an error. Unsupported: the model has
@@ -170,7 +170,7 @@ def _convert(given: dict[str, Any], domain: Any, detach: bool) -> None:
                 value = torch.as_tensor(value, device=x.device)
             except (TypeError, ValueError, RuntimeError):
                 kind = type(value).__name__
-                raise DataError(f"{name} must be int64 classes [{len(x)}], got a {kind} that is no tensor") from None
+                raise DataError(f"{name} must be int64 classes [{len(x)}], got a {kind}, not a tensor") from None
             value = value.long() if value.numel() == 0 else value
         value = value.repeat(len(x)) if value.dim() == 0 else value
         given[name] = value.long() if value.dtype in _WHOLE else value

@@ -1,4 +1,4 @@
-"""The spec of `underfire audit` from a file and from options of the command line; `underfire init` writes one."""
+"""Build the spec of `underfire audit` from a file and the options of the command line, and write template specs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMAGES = 100
 
 @dataclass(frozen=True)
 class Choice:
-    """What the command line says about an audit; None and empty tuples stand for options that are not given.
+    """The options of the command line for an audit; an option that is not given is None or an empty tuple.
 
     Attributes:
         path: the file of the spec.
@@ -30,7 +30,7 @@ class Choice:
         interpreters: names of the interpreters.
         seed: the seed of everything random.
         device: where to compute.
-        executor: what computes the cells.
+        executor: the name of the executor that computes the cells.
         output: how the logits of the model are read.
     """
 
@@ -47,16 +47,16 @@ class Choice:
 
     @property
     def name(self) -> str:
-        """The name of the run: that of the file or of the model, or `default`."""
+        """The name of the run: the name of the file or of the model, or `default`."""
         if self.path is not None or self.model is None:
             return self.path.stem if self.path else "default"
         return re.sub(r"[^\w.-]+", "-", self.model.partition("?")[0]).strip("-.") or "model"
 
     def spec(self, quiet: bool) -> AuditSpec:
-        """Return the spec.
+        """Return the spec of the file, or the default spec without a file, changed by the given options.
 
-        Without a file, the audit of `model` and `data` has the methods of the template of `underfire init`, except
-        interpreters that the model does not support.
+        For `model` and `data` without a file, it is the template of `underfire init` without the methods that the model
+        does not support.
 
         Raises:
             InputError: an option is wrong, or of `model` and `data` only one is given without a file.

@@ -30,7 +30,7 @@ class ExplainedBatch:
         logits: the logits of the model, `[B, K]`.
         wanted: the class of `--goal` for each image, int64 `[B]`, or None.
         stems: the file names without suffix.
-        rows: the results of each image; functions add to them.
+        rows: the results of each image; the functions that write an explanation add to them.
         staging: the folder to write into.
         measures: measures of the maps.
         npy: whether to write the maps themselves.
@@ -77,41 +77,49 @@ def explain(
     """
     import torch
 
-    methods = [prepare(job, name, _of(name, names, settings), reference, reference_n) for name in names]
+    # check the options
+    methods = [prepare(job, name, _settings_of(name, names, settings), reference, reference_n) for name in names]
     kinds = {method.gives for method in methods}
     if kinds != {"map"} and (len(methods) > 1 or measures or npy):
         other = next(method for method in methods if method.gives != "map")
         raise InputError(f"{other.card.name} gives {other.gives}; several names, --measure and --npy need maps")
-    show, endings, columns = _WRITERS[methods[0].gives]
+    write, endings, columns = _WRITERS[methods[0].gives]
     endings = (*endings, "{name}.npy") if npy else endings
-    asked = _measures(measures)
+    specs = _measures(measures)
     files = [f"{stem}.{end.format(name=name)}" for stem in job.source.stems for name in names for end in endings]
+    # explain the images batch by batch
     rows: list[Row] = []
     with atomic_write_all(job.out, [*files, "results.json"], force=job.force) as staging:
         for batch, logits, stems in job.batches(", ".join(names), sum(method.passes for method in methods)):
             wanted = None if goal is None else torch.full_like(batch.y, class_of(job.model, logits.shape[1], goal))
             for method in methods:
                 about = [{"interpreter": method.card.name, **row} for row in job.about(batch, logits)]
-                part = ExplainedBatch(batch, logits, wanted, stems, about, staging, asked, npy)
-                show(job, method, part)
+                part = ExplainedBatch(batch, logits, wanted, stems, about, staging, specs, npy)
+                write(job, method, part)
                 rows += part.rows
         (staging / "results.json").write_text(to_json(rows) + "\n", encoding="utf-8")
+    # print the table, and what a reader of it must know
     several = {"interpreter": "interpreter"} if len(methods) > 1 else {}
-    job.show(rows, {**several, **columns, **{entry.title: entry.title for entry in asked}})
-    lost = sum(row.get("won") is False for row in rows)
-    if lost and not job.quiet:
-        ERR.print(f"of {lost} of {len(rows)} maps, the region does not decide the class (see conf deleted, conf kept)")
+    job.show(rows, {**several, **columns, **{entry.title: entry.title for entry in specs}})
+    undecided = sum(row.get("won") is False for row in rows)
+    if undecided and not job.quiet:
+        ERR.print(
+            f"in {undecided} of {len(rows)} maps, the region does not decide the class (see conf deleted, conf kept)"
+        )
     if methods[0].gives == "rules" and not job.quiet:
         ERR.print(f"tree and network agree on {methods[0].call.fidelity} of the held-out images", end="")
         ERR.print(f"; a constant answer agrees on {methods[0].call.constant.value:.3f}")
 
 
-def _of(name: str, names: tuple[str, ...], settings: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the settings of one of several interpreters: those that it has, and those that none has."""
-    known = {other: find("interpreter", other).options for other in names}
+def _settings_of(name: str, names: tuple[str, ...], settings: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the settings for one of several interpreters, without the options that only other interpreters have.
+
+    Options that no interpreter has are kept, so that the check of the options refuses them.
+    """
+    options = {other: find("interpreter", other).options for other in names}
     keys = [setting.partition("=")[0] for setting in settings]
-    unknown = [key for key in keys if not any(key in found for found in known.values())]
-    chosen = {*known[name], *unknown}  # the check of the options refuses those that none has
+    unknown = [key for key in keys if not any(key in known for known in options.values())]
+    chosen = {*options[name], *unknown}
     return tuple(setting for setting, key in zip(settings, keys, strict=True) if key in chosen)
 
 
@@ -131,14 +139,14 @@ def _measures(names: tuple[str, ...]) -> tuple[MeasureSpec, ...]:
     return tuple(MeasureSpec(name=name) for name in names)
 
 
-def _explained(job: Job, part: ExplainedBatch, y: Tensor) -> None:
+def _add_explained_classes(job: Job, part: ExplainedBatch, y: Tensor) -> None:
     """Add the explained classes `y` to the rows."""
     for row, k in zip(part.rows, y.tolist(), strict=True):
         row |= {"explained": k, "explained_class": job.model.name_of(k)}
 
 
-def _show_maps(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
-    """Write the maps of a batch over their images, and add their figures to the rows."""
+def _write_maps(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
+    """Write the maps of a batch over their images, and add the figures of the maps to the rows."""
     import numpy as np
 
     from underfire import figures
@@ -152,7 +160,7 @@ def _show_maps(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> N
     if part.batch.mask is not None:
         measured["mass_inside"] = mass_inside(maps, part.batch.mask)
     measured |= figures_of_maps | _measured(job, method, part, maps)
-    _explained(job, part, k)
+    _add_explained_classes(job, part, k)
     for i, (stem, row, more) in enumerate(zip(part.stems, part.rows, rows_of(measured), strict=True)):
         row |= {**more, "file": f"{stem}.{method.card.name}.png"}
         figures.save(figures.heatmap(maps[i], part.batch.x[i]), part.staging / row["file"], at_least=224)
@@ -161,7 +169,7 @@ def _show_maps(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> N
 
 
 def _measured(job: Job, method: PreparedInterpreter, part: ExplainedBatch, maps: Tensor) -> dict[str, Tensor]:
-    """Return the measures of the maps `[B, 1, h, w]`, `[B]` each, by name."""
+    """Return the values of the measures of the maps `[B, 1, h, w]`, `[B]` each, by the title of the measure."""
     from underfire.audit.binding import bind
 
     x, y, mask = part.batch.x, part.classes, part.batch.mask
@@ -174,35 +182,37 @@ def _measured(job: Job, method: PreparedInterpreter, part: ExplainedBatch, maps:
     return {entry.title: bind(entry)({**values, "interpreter": interpreter}) for entry in part.measures}
 
 
-def _show_images(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
+def _write_images(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
     """Write the changed images of a batch beside the originals, and add their outcomes to the rows."""
     import torch
 
     from underfire import figures
     from underfire.measures import perturbation, prediction
 
+    # change the images that do not have the wanted class already
     x, wanted, pred = part.batch.x, part.wanted, part.logits.argmax(1)
     every = torch.arange(len(x), device=x.device)
-    rest = every if wanted is None else every[pred != wanted]  # the other images have the wanted class already
+    rest = every if wanted is None else every[pred != wanted]
     more: dict[str, Any] = {} if wanted is None else {"goal": wanted[rest]}
     if method.images is not None:
         more["known"] = method.images.to(x)
     changed = x.clone()
     if len(rest):
         changed[rest] = method(job, x[rest], pred[rest], **more).detach()
-    answers, saved = job.model.predict(changed), job.model.predict((changed * 255).round() / 255).argmax(1)
-    became = answers.argmax(1)
-    there = became != pred if wanted is None else became == wanted
+    # predict the changed images, as they are and as they will be saved
+    logits, saved = job.model.predict(changed), job.model.predict((changed * 255).round() / 255).argmax(1)
+    pred_changed = logits.argmax(1)
     measured = {
-        "pred_changed": became,
-        "conf_changed": prediction.confidence(answers, became),
-        "success": there,
+        "pred_changed": pred_changed,
+        "conf_changed": prediction.confidence(logits, pred_changed),
+        "success": pred_changed != pred if wanted is None else pred_changed == wanted,
         "success_saved": saved != pred if wanted is None else saved == wanted,
         "in_box": perturbation.in_box(changed, domain=job.model.domain),
         **perturbation.sizes(x, changed),
         "pixels": perturbation.l0_pixels(x, changed),
     }
-    _explained(job, part, pred)
+    _add_explained_classes(job, part, pred)
+    # write the pictures
     for i, (stem, row, found) in enumerate(zip(part.stems, part.rows, rows_of(measured), strict=True)):
         row |= {**found, "class_changed": job.model.name_of(found["pred_changed"])}
         row["outcome"] = _outcome(row, None if wanted is None else int(wanted[i]))
@@ -219,7 +229,7 @@ def _show_images(job: Job, method: PreparedInterpreter, part: ExplainedBatch) ->
 
 
 def _outcome(row: Row, wanted: int | None) -> str:
-    """Return the outcome for a changed image in words."""
+    """Return the outcome for one image in words."""
     if wanted == row["pred"]:
         return "no change needed"
     if not row["success"]:
@@ -227,51 +237,51 @@ def _outcome(row: Row, wanted: int | None) -> str:
     return "changed" if row["success_saved"] else "changed, not as PNG"
 
 
-def _show_examples(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
+def _write_examples(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
     """Write the known images that explain each image of a batch, and add them to the rows."""
     from underfire import figures
 
     k = part.classes
     found = method(job, part.batch.x, k)
     labels = None if method.known is None else method.known.labels
-    _explained(job, part, k)
+    _add_explained_classes(job, part, k)
     for i, (stem, row) in enumerate(zip(part.stems, part.rows, strict=True)):
         panels, titles = [part.batch.x[i]], [f"image: {row['class']} ({row['conf']:.0%})"]
         row["examples"] = []
         for j, note in enumerate(found.notes[i]):
             if not note:
                 continue
-            y, far = int(found.y[i, j]), float(found.distance[i, j])
-            kind = labels[y] if labels is not None else str(y)
-            row["examples"].append({"note": note, "id": found.ids[i][j], "class": kind, "distance": far})
+            y, distance = int(found.y[i, j]), float(found.distance[i, j])
+            label = labels[y] if labels is not None else str(y)
+            row["examples"].append({"note": note, "id": found.ids[i][j], "class": label, "distance": distance})
             panels.append(found.x[i, j])
-            titles.append(f"{note}: {kind} (at {far:.2g})")
+            titles.append(f"{note}: {label} (at {distance:.2g})")
         row["file"] = f"{stem}.{method.card.name}.png"
         figures.save(figures.sheet([panels], column_titles=titles), part.staging / row["file"])
 
 
-def _show_rules(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
+def _write_rules(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> None:
     """Write the rules that explain each image of a batch, and add them to the rows."""
     k = part.classes
-    _explained(job, part, k)
+    _add_explained_classes(job, part, k)
     for stem, row, rules in zip(part.stems, part.rows, method(job, part.batch.x, k), strict=True):
         row |= {"rules": rules, "fidelity": method.call.fidelity, "file": f"{stem}.{method.card.name}.txt"}
         text = "\n".join([*rules, "", f"The whole tree (fidelity {method.call.fidelity}):", "", method.call.text])
         (part.staging / row["file"]).write_text(text, encoding="utf-8")
 
 
-_WHO = {"id": "image", "class": "prediction", "conf": "conf"}
+_IMAGE = {"id": "image", "class": "prediction", "conf": "conf"}
 _DETAILS = {"completeness_gap": "gap", "r2": "R²", "p_deleted": "conf deleted", "p_kept": "conf kept"}
-_EXPLAINED = {**_WHO, "explained_class": "explained"}
+_EXPLAINED = {**_IMAGE, "explained_class": "explained"}
 _Writer = Callable[[Job, PreparedInterpreter, ExplainedBatch], None]
 # For each kind of explanation: the function that writes it, the files of an image, and the columns of the table.
 _WRITERS: dict[str, tuple[_Writer, tuple[str, ...], dict[str, str]]] = {
-    "map": (_show_maps, ("{name}.png",), {**_EXPLAINED, "mass_inside": "in evidence", **_DETAILS}),
+    "map": (_write_maps, ("{name}.png",), {**_EXPLAINED, "mass_inside": "in evidence", **_DETAILS}),
     "images": (
-        _show_images,
+        _write_images,
         ("{name}.png", "sheet.png"),
-        {**_WHO, "outcome": "outcome", "class_changed": "became", "conf_changed": "conf", "pixels": "pixels changed"},
+        {**_IMAGE, "outcome": "outcome", "class_changed": "became", "conf_changed": "conf", "pixels": "pixels changed"},
     ),
-    "examples": (_show_examples, ("{name}.png",), {**_EXPLAINED, "examples": "examples"}),
-    "rules": (_show_rules, ("{name}.txt",), {**_EXPLAINED, "rules": "rules"}),
+    "examples": (_write_examples, ("{name}.png",), {**_EXPLAINED, "examples": "examples"}),
+    "rules": (_write_rules, ("{name}.txt",), {**_EXPLAINED, "rules": "rules"}),
 }

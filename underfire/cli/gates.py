@@ -142,13 +142,14 @@ def lines(results: Sequence[GateResult], standing: Standing) -> list[str]:
     """Return one line for each gate that does not hold, and before them why the run cannot be used."""
     from underfire.audit.gates import sound
 
-    told = []
+    messages = []
     if not sound(standing):
         means = "no gate holds" if results else "not finished, or not to be believed"
-        told += [f"{means}: {reason}" for reason in [standing.headline, *standing.reasons] if reason]
+        messages += [f"{means}: {reason}" for reason in [standing.headline, *standing.reasons] if reason]
     for result in results:
         if result.state == "unknown":
-            told.append(f"gate failed: {result.name} is unknown, not {result.limit}")
+            messages.append(f"gate failed: {result.name} is unknown, not {result.limit}")
         elif result.state == "missed":
-            told.append(f"gate failed: {result.name} is {result.value:.4g} ({result.compared}), not {result.limit}")
-    return told
+            value = f"{result.value:.4g} ({result.compared})"
+            messages.append(f"gate failed: {result.name} is {value}, not {result.limit}")
+    return messages

@@ -25,7 +25,7 @@ class PreparedInterpreter:
 
     Attributes:
         card: its card in the catalogue.
-        call: returns the explanation of `(model, x, y)`; where the card has `detailed`, with figures about the map.
+        call: maps `(model, x, y)` to the explanation; if the card has `detailed`, to the map and figures about it.
         known: the images of `--reference`, or None.
         passes: the approximate number of passes per image, for the progress bar.
     """
@@ -75,8 +75,10 @@ def prepare(
     call = interpreter_of(entry)
     if card.facts.detailed is not None:
         call = partial(card.facts.detailed, **values_of(entry))
-    values = {n: p.default for n, p in card.options.items()} | entry.options
-    passes = prod(max(v, 1) for n in ("steps", "binary_search_steps", "samples") if isinstance(v := values.get(n), int))
+    # each of these options multiplies the number of passes
+    values = {option: parameter.default for option, parameter in card.options.items()} | entry.options
+    counts = [values.get(option) for option in ("steps", "binary_search_steps", "samples")]
+    passes = prod(max(count, 1) for count in counts if isinstance(count, int))
     if reference is None:
         return PreparedInterpreter(card, call, None, passes)
     if not card.fitted and "known" not in card.options:

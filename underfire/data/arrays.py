@@ -31,7 +31,7 @@ class Arrays:
         path: the archive.
         split: `"test"` or `"train"`, for archives with arrays such as `x_test`.
         image: the name of the array of images; None looks for `images`, `x` and the like.
-        label: the name of the array of labels, likewise.
+        label: the name of the array of labels; None looks for `labels`, `y` and the like.
         max_bytes: the largest size of an array.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Define what a data set is: a source of images, and a selection of them in a fixed order."""
+"""Define data sets: a source of images, and a selection of its images in a fixed order."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _ADVICE = "name the data's classes by `classes` under `data` (a list, or a mappi
 class Source(Protocol):
     """The interface of a source of images, which decodes no image before `read`.
 
-    A source may also have `notes`, what a reader of the results must know about the data, as sentences; and
-    `labelled`, which is False if all its labels are -1 because they are not known.
+    A source may also have `notes`, sentences about the data that a reader of the results must know, and `labelled`,
+    which is False if the labels are not known; they are all -1 then.
     """
 
     labels: tuple[str, ...] | None
@@ -48,14 +48,14 @@ class Dataset:
 
     Args:
         name: the URI of the data.
-        source: where images are read by their index.
-        index: the images of the source that are selected, int64 `[n]`; None selects all.
-        selections: descriptions of the selections made so far, for the fingerprint.
+        source: reads images by their index.
+        index: the selected images of the source, int64 `[n]`; None selects all.
+        selections: descriptions of the selections so far, for the fingerprint.
 
     Attributes:
         labels: names of the classes; None if they are not known.
-        labelled: whether the labels of the images are known; without them, `answered_by` must be called first.
-        notes: what a reader of results on the data must know, as sentences.
+        labelled: whether the labels of the images are known; if not, `answered_by` must be called before indexing.
+        notes: sentences about the data that a reader of the results must know.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Dataset:
         return batch if self._order is None else replace(batch, y=self._order[batch.y])
 
     def __getitems__(self, index: list[int]) -> list[tuple[Tensor, Tensor]]:
-        """Return the images at `index` as pairs of an image `[C, H, W]` and its label, as torch's DataLoader asks."""
+        """Return the images at `index` as pairs `(image [C, H, W], label)`, for torch's DataLoader."""
         return list(zip(*self[index], strict=True))
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
@@ -145,8 +145,8 @@ class Dataset:
     def named(self, names: Sequence[str] | Mapping[str, str]) -> Dataset:
         """Return the data with other class names.
 
-        A list names the classes in the order of their labels: classes that have names already are put in that order. A
-        mapping gives some of the classes another name.
+        A list states the names in the order of the class numbers. If the classes already have names, they are
+        renumbered in the order of the list. A mapping gives some of the classes another name.
 
         Raises:
             DataError: a class of the data is not in the list, or the data has no class of a name in the mapping.
@@ -159,10 +159,10 @@ class Dataset:
         return self._with(labels=tuple(names.get(name, name) for name in self.labels or ()))
 
     def ordered_as(self, names: Sequence[str] | None) -> Dataset:
-        """Return the data with the labels of a model whose classes have these names.
+        """Return the data with its classes in the order of a model whose classes have these names.
 
         Classes are compared by their names, as in `underfire.classes.match`. If the data or the model has no names,
-        the order counts, and `notes` says so.
+        the classes keep their order, and `notes` says so.
 
         Raises:
             DataError: both have names, and a class of the data is not one of the model's.
@@ -185,7 +185,7 @@ class Dataset:
 
     @property
     def answered(self) -> bool:
-        """Return whether the labels are the answers of a model, because the images have none."""
+        """Return whether the labels are the predictions of a model, because the images have no labels."""
         return self._answer is not None
 
     def answered_by(self, answer: Callable[[Tensor], Tensor]) -> Dataset:
@@ -197,7 +197,7 @@ class Dataset:
         return self._with(notes=(*self.notes, *notes))
 
     def check(self) -> None:
-        """Read every image once, and raise DataError if images cannot be read or differ in size, naming all."""
+        """Read every image once; raise a DataError that names all images that cannot be read, or the sizes found."""
         failures, sizes = self._failures()
         if failures:
             skip = "unreadable=skip in the URI leaves them out"
@@ -218,7 +218,7 @@ class Dataset:
         return chosen._with(notes=(*self.notes, f"{lost}: {_listed(list(failures.values()), most=3)}."))
 
     def _failures(self) -> tuple[dict[int, str], Counter[tuple[int, int]]]:
-        """Return why images cannot be read, by their place, and the heights and widths of the others."""
+        """Return why images cannot be read, by position, and how many of the others have each (height, width)."""
         failures: dict[int, str] = {}
         sizes: Counter[tuple[int, int]] = Counter()
         for i, place in enumerate(self._index.tolist()):
@@ -287,7 +287,7 @@ def stack(images: Sequence[Tensor], ids: Sequence[str]) -> Tensor:
 
 
 def unreadable(failures: Sequence[str], of: int) -> str:
-    """Return one line about all of `of` images that cannot be read."""
+    """Return one line that says how many of `of` images cannot be read, and why."""
     count = f"{len(failures)} of {of} images cannot be read: " if len(failures) > 1 else ""
     return f"{count}{_listed(failures, most=20)}"
 

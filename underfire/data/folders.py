@@ -30,8 +30,8 @@ class ImageFiles:
         labels: names of the classes, or None.
         reading: how images become tensors.
         notes: what a reader of the results must know, as sentences.
-        masks: a folder with a mask of the evidence for every image, under the name of the image and with any ending;
-            None if there are no masks.
+        masks: a folder that has a mask of the evidence for every image; a mask has the name of its image, with any
+            suffix. None if there are no masks.
 
     Raises:
         DataError: an image has no mask.
@@ -61,14 +61,14 @@ class ImageFiles:
         x = gather(ids, lambda i: read_file(self._root / ids[i], self._reading), self._reading)
         mask = None
         if self._masks:
-            # A mask is scaled and cropped as its image, so that the two stay aligned.
+            # Scale and crop each mask like its image, so that both stay aligned.
             grey = replace(self._reading, mode="L")
             mask = gather(ids, lambda i: read_file(self._masks[ids[i]], grey), grey) > 0.5
         return Batch(x, torch.tensor([label for _, label in chosen], dtype=torch.int64), ids, mask)
 
 
 def _masks(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Return the mask of every image: the file in `folder` with its name, apart from folders and the ending.
+    """Return the mask file of every image, by the name of the image; both names agree without folders and suffixes.
 
     Raises:
         DataError: there is no such folder; an image has no mask, or several.
@@ -87,10 +87,10 @@ def _masks(folder: Path, names: Sequence[str]) -> dict[str, Path]:
 
 
 def image_files(folder: Path) -> list[str]:
-    """Return the image files in a folder and its subfolders, by their sorted names relative to it.
+    """Return the names of the image files in a folder and its subfolders, relative to the folder and sorted.
 
-    Files of kinds that are not read, such as `.avif`, are among them, so that they can be named. Hidden files and
-    folders (their names begin with a dot) and the folder `__MACOSX` are no images. Links to folders are followed.
+    Files of formats that cannot be read, such as `.avif`, are included, so that an error can name them. Hidden files
+    and folders (whose names begin with a dot) and the folder `__MACOSX` are left out. Links to folders are followed.
 
     Raises:
         DataError: a folder cannot be listed.
@@ -122,17 +122,17 @@ def _hidden(name: str) -> bool:
 
 
 def open_folder(folder: Path, reading: Reading, nearest_folder: bool = False, masks: Path | None = None) -> ImageFiles:
-    """Open a folder with one folder of images for each class; the classes are the folders, sorted by name.
+    """Open a folder with one subfolder of images for each class; the classes are the subfolders, sorted by name.
 
-    If there is a `classes.json` beside them (see `underfire.classes.read_classes`), the classes are those of that file
-    in its order, even classes without a folder: a sample of ImageNet then keeps the numbers of 1,000 classes. Images in
-    the folder itself, without any class folder, have no labels.
+    If the folder contains a `classes.json` (see `underfire.classes.read_classes`), this file lists the classes in their
+    order, including classes without a subfolder: a sample of ImageNet then keeps the numbers of the 1,000 classes. If
+    the folder contains images but no subfolders, the images have no labels.
 
     Args:
         folder: the folder.
         reading: how images become tensors.
-        nearest_folder: whether the class of an image is the folder that it lies in; otherwise it is the first folder on
-            the way to it, whatever is below.
+        nearest_folder: whether the class of an image is the innermost folder that contains it; otherwise the class is
+            the subfolder of `folder` that contains it, at any depth.
         masks: the folder of masks of the evidence, or None; see `ImageFiles`.
 
     Raises:
@@ -162,7 +162,7 @@ def open_folder(folder: Path, reading: Reading, nearest_folder: bool = False, ma
     rank = {key: i for i, key in enumerate(keys)}
     if unknown := next((name for name in owner if name not in rank), None):
         raise DataError(f"folder {unknown!r} in {str(folder)!r} is not among the classes of its {_LISTED}")
-    # what a reader would not expect
+    # notes on anything that a reader would not expect
     notes = []
     if loose:
         notes.append(f"{len(loose)} images beside the class folders belong to no class and are left out.")
@@ -182,13 +182,14 @@ def _class_folders(folder: Path) -> set[str]:
 
 
 def open_csv(file: Path, reading: Reading, image: str | None = None, label: str | None = None) -> ImageFiles:
-    """Open a table of comma-separated values with a column of paths, relative to the table, and one of labels.
+    """Open a table of comma-separated values with a column of paths, relative to the table, and a column of labels.
 
-    The first line names the columns, unless it is a row itself: then the first column holds the paths and the second
-    the labels. Labels are class numbers or names; names are sorted, unless a `classes.json` beside the table has them.
+    The first line names the columns. If it begins with the path of a file instead, it is a row: the first column then
+    holds the paths and the second the labels. Labels are class numbers or class names. Names are numbered in sorted
+    order, or as a `classes.json` in the folder of the table lists them.
 
     Raises:
-        DataError: the file cannot be read, has no such columns, a row of another length, or no row at all.
+        DataError: the file cannot be read, a column is missing, rows differ in length, or there is no row.
     """
     header, rows = _read_csv(file)
     source = repr(str(file))

@@ -79,7 +79,7 @@ def read_numbers(values: Any, dims: int, name: str) -> Tensor:
     """Return one image (`dims` 3) or several (4) that are numbers: bytes, which are divided by 255, or in `[0, 1]`.
 
     Raises:
-        DataError: they are no tensor and no array of `dims` dimensions; of one image, the channel may be left out.
+        DataError: they are neither a tensor nor an array of `dims` dimensions; one image may leave out the channel.
     """
     try:
         x = values.detach() if isinstance(values, Tensor) else torch.as_tensor(values)

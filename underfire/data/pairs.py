@@ -28,7 +28,7 @@ class Pairs:
         reading: how Pillow images become tensors.
 
     Raises:
-        DataError: the first item is no pair and no image.
+        DataError: the first item is neither a pair nor an image.
     """
 
     def __init__(self, items: Any, labels: Sequence[str] | None, kind: str, reading: Reading = AS_IT_IS) -> None:

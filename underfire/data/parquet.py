@@ -33,7 +33,7 @@ class ParquetImages:
         path: the file.
         reading: how images become tensors.
         image: the column of the images; None looks for `image`, `img` and the like.
-        label: the column of the labels, likewise.
+        label: the column of the labels; None looks for `label`, `labels` and the like.
         max_bytes: the largest size in memory of a row group, and of the labels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The base of detectors: what is checked before `fit` and `score`, and files of fitted detectors."""
+"""The base class of detectors: the checks before `fit` and `score`, and files of fitted detectors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Detector:
     classes: int = 0
 
     def fit(self, model: Classifier, clean: Batch, attacked: Batch | None = None) -> Self:
-        """Learn from clean inputs what is usual; the threshold is chosen later, from other clean inputs.
+        """Learn the statistics of clean inputs; the threshold is chosen later, from other clean inputs.
 
         Args:
             model: the classifier; it is not changed.
@@ -46,8 +46,8 @@ class Detector:
             attacked: not used; only a supervised detector learns from attacked inputs.
 
         Raises:
-            DataError: the inputs are not those of the model, or too few. ModelError: a number that the model gives is
-                not finite.
+            DataError: the inputs do not fit the model, or are too few. ModelError: a learned number is not finite,
+                because the model returned NaN or infinity.
         """
         domain_of(model).require_images(self._name)
         if len(clean) < self.least:
@@ -56,7 +56,7 @@ class Detector:
             classes = model(clean.x[:1]).shape[1]
             learned = self._learn(model, clean.x)
         if not all(bool(torch.isfinite(value).all()) for value in learned.values()):
-            raise ModelError(f"{self._name} learned a number that is not finite; the model's answers may be NaN")
+            raise ModelError(f"{self._name} learned a number that is not finite; the model's output may be NaN")
         self.learned, self.classes = learned, classes
         return self
 
@@ -152,7 +152,7 @@ def load(path: str | os.PathLike[str]) -> Detector:
         detector.learned, detector.classes = tensors, int(facts["classes"])
     except KeyError as error:
         raise InputError(
-            f"{str(path)!r} is no file of a detector: its metadata has no {shown(error.args[0])}"
+            f"{str(path)!r} is not a file of a detector: its metadata has no {shown(error.args[0])}"
         ) from None
     except (SafetensorError, ValueError, UnderfireError) as error:
         raise InputError(f"{str(path)!r} cannot be read as a detector: {error}".splitlines()[0]) from None
@@ -162,5 +162,5 @@ def load(path: str | os.PathLike[str]) -> Detector:
 
 
 def in_chunks(x: Tensor) -> tuple[Tensor, ...]:
-    """Return the inputs in parts of the size at which detectors learn."""
+    """Split inputs into parts that a detector can pass to the model at once while it learns."""
     return x.split(_CHUNK)

@@ -69,7 +69,7 @@ def _attend(
 
 
 def _of_heads(given: dict[str, Any], primitive: Primitive) -> tuple[Tensor, Tensor | None]:
-    """Return what `multi_head_attention_forward` returns: `[L, B, D]`, and the weights if they are asked for."""
+    """Return the result of `multi_head_attention_forward`: `[L, B, D]`, and the weights if `need_weights` is true."""
     inputs, heads = [given[which] for which in ("query", "key", "value")], given["num_heads"]
     separate = [given.get(f"{which}_proj_weight") for which in "qkv"]
     matrices = separate if given.get("use_separate_proj_weight") else given["in_proj_weight"].chunk(3)

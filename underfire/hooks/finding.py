@@ -46,9 +46,9 @@ def layout_of(model: nn.Module, x: Tensor, name: str, grid: Grid | None = None) 
 
 
 def as_maps(model: nn.Module, x: Tensor, name: str, output: Tensor) -> Tensor:
-    """Convert the output of the layer `name` for `x` to `[B, C, h, w]`; an output without space stays as it is.
+    """Convert the output of the layer `name` for `x` to `[B, C, h, w]`, or return it unchanged if it is not spatial.
 
-    An output without space is `[B, D]` or `[B, C, 1, 1]`.
+    An output that is not spatial is `[B, D]` or `[B, C, 1, 1]`.
 
     Raises:
         Unsupported: it has no known layout, or tokens of no grid that can be found.
@@ -58,7 +58,7 @@ def as_maps(model: nn.Module, x: Tensor, name: str, output: Tensor) -> Tensor:
 
 
 def last_spatial_layer(model: nn.Module, x: Tensor, grid: Grid | None = None) -> str:
-    """Return the name of the last layer whose output has space: more than one row or column, or tokens of a grid.
+    """Return the name of the last spatial layer: its output has several rows or columns, or the tokens of a grid.
 
     Adaptive pooling, which only resamples (AlexNet, VGG), does not count, nor do maps that each belong to one class
     (SqueezeNet). If the network applies a function such as ReLU to that layer, the result is named `LAYER+relu`. For a
@@ -77,7 +77,7 @@ def last_spatial_layer(model: nn.Module, x: Tensor, grid: Grid | None = None) ->
 
 
 def spatial_layers(model: nn.Module, x: Tensor, grid: Grid | None = None) -> list[tuple[str, int, Layout]]:
-    """Return the name, the number of channels and the layout of all layers with space, in order of execution.
+    """Return the name, the number of channels and the layout of all spatial layers, in order of execution.
 
     Single linear layers that return tokens, and maps that each belong to one class, are left out.
 
@@ -108,11 +108,11 @@ def _channels(trace: Trace, name: str, layout: Layout) -> int:
 
 
 def _last(model: nn.Module, x: Tensor, grid: Grid | None) -> str:
-    """Return the name of the last layer with space (see `last_spatial_layer`)."""
+    """Return the name of the last spatial layer (see `last_spatial_layer`)."""
     layouts = {name: layout for name, _, layout in spatial_layers(model, x, grid)}
     if not layouts:
         raise Unsupported(
-            "the model has no layer whose output has space, [B, C, h, w] or a transformer's tokens; choose an "
+            "the model has no spatial layer, whose output is [B, C, h, w] or a transformer's tokens; choose an "
             "interpreter that reads no layer, such as gradient"
         )
     # the last of them, or for a transformer the last on which the logits depend

@@ -120,7 +120,7 @@ class Trace:
     def narrows(self, name: str) -> bool:
         """Return whether a layer lies in a block before the block reduces the size of the feature maps that enter it.
 
-        Such a layer is no whole set of feature maps: other paths go past it.
+        Such a layer does not carry all features: other paths bypass it.
         """
         grid, parts = self._sides(self.outputs[name][1]), name.split(".")
         for end in range(1, len(parts)):
@@ -180,7 +180,7 @@ def layout_in(trace: Trace, model: nn.Module, name: str, grid: Grid | None) -> L
         raise _no_grid(name, shape[1], grid, trace.image)
     each = tuple(shape[1:])
     raise Unsupported(
-        f"a map needs a layer with space, whose output is [B, C, h, w], [B, h, w, C] or tokens [B, N, D]; "
+        f"a map needs a spatial layer, whose output is [B, C, h, w], [B, h, w, C] or tokens [B, N, D]; "
         f"{name!r} gives {each} for each image"
     )
 

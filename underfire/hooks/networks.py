@@ -134,7 +134,7 @@ def refuse_compiled(model: object, method: str) -> None:
 
 
 def varies(value: object) -> bool:
-    """Return whether a value in a pass may depend on the image: a tensor that has a gradient and is no weight."""
+    """Return whether a value in a pass may depend on the image: a tensor that has a gradient and is not a weight."""
     return isinstance(value, Tensor) and value.requires_grad and not isinstance(value, nn.Parameter)
 
 

@@ -24,20 +24,21 @@ class PyramidLevel(NamedTuple):
 
 
 def feature_pyramid(model: nn.Module, x: Tensor) -> list[PyramidLevel]:
-    """Return the last layer of every spatial size, the finest first, found in one pass of a noise image.
+    """Return the last layer of every spatial size, the largest size first; one pass of a noise image finds them.
 
-    Feature maps may be channels last or tokens (see `layout_of`). A module that is used several times counts at its
-    last use, and a layer inside a block that then reduces the size gives way to what enters the block. No layer counts
-    that comes after `last_spatial_layer`.
+    Feature maps may be channels last or tokens (see `layout_of`). The order is that of the last use of each module.
+    A layer inside a block that reduces the size after this layer is taken only if no earlier layer has its size. Layers
+    after `last_spatial_layer` are left out.
 
     Raises:
-        Unsupported: no layer has space, or tokens have no grid that can be found.
+        Unsupported: no layer has spatial dimensions, or the grid of the tokens cannot be found.
     """
     last, trace = last_spatial_layer(model, x), traced(model, x)
-    found: dict[tuple[int, int], PyramidLevel] = {}
+    levels: dict[tuple[int, int], PyramidLevel] = {}
     for name, channels, layout in spatial_layers(model, x):
-        if name == last or layout.grid not in found or not trace.narrows(name):
-            found[layout.grid] = PyramidLevel(name, channels, layout.grid)
+        # a later layer replaces an earlier one of the same size
+        if name == last or layout.grid not in levels or not trace.narrows(name):
+            levels[layout.grid] = PyramidLevel(name, channels, layout.grid)
         if name == last:
             break
-    return sorted(found.values(), key=lambda level: -level.size[0] * level.size[1])
+    return sorted(levels.values(), key=lambda level: -level.size[0] * level.size[1])

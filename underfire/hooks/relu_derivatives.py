@@ -41,7 +41,7 @@ class ReluRule:
     secant: bool = False
 
     def value(self, z: Tensor, slope: float | Tensor, cap: float | None) -> Tensor:
-        """Return what the rectifier answers; without `beta`, exactly what torch computes."""
+        """Return the output of the rectifier; without `beta`, it is exactly the output of torch."""
         if self.beta is not None:
             risen = (
                 F.softplus(z, self.beta) if cap is None else F.softplus(z, self.beta) - F.softplus(z - cap, self.beta)

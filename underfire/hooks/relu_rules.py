@@ -170,8 +170,8 @@ def smooth_relu(tau: float = 1e-4) -> Iterator[None]:
 def softplus_relu(beta: float) -> Iterator[None]:
     """Replace every rectifier in the block by the softplus log(1 + exp(beta z)) / beta, forward and backward.
 
-    The network of the block has derivatives of every order; its answers differ from those of the network outside the
-    more, the smaller `beta` is. Passes with gradients disabled are not changed. The rule covers rectifiers in every
+    The network of the block has derivatives of every order; its outputs differ from the outputs of the network outside
+    the more, the smaller `beta` is. Passes with gradients disabled are not changed. The rule covers rectifiers in every
     form, as that of `smooth_relu`.
 
     Source: Dombrowski et al., Explanations Can Be Manipulated and Geometry is to Blame, NeurIPS 2019, section 3.

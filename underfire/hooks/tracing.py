@@ -36,7 +36,7 @@ def trace_layers(model: nn.Module, x: Tensor) -> Trace:
             hook = module.register_forward_hook(lambda *seen, name=name: recorder.note(name, *seen))
             stack.enter_context(remove_at_exit(hook))
         logits = uncached(model)(noise_image(x).requires_grad_() * 1)
-    # what does not depend on the image, such as a table of positions, is no feature map
+    # a tensor that does not depend on the image, such as a table of positions, is not a feature map
     if logits.requires_grad:
         trace.order = [name for name in trace.order if name not in constant]
     trace.logits = logits.detach()

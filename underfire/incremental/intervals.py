@@ -1,4 +1,4 @@
-"""Find the rows or columns of an activation that a change of the image can reach, exactly, one axis at a time."""
+"""Compute exactly which rows or columns of an activation a change of the image can reach, one axis at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Window:
-    """Describe how an axis is read: output `o` reads `o * stride - padding + dilation * j` for `j < kernel_size`."""
+    """The window of an operation on one axis: output `o` reads the inputs `o * stride - padding + dilation * j`.
+
+    Here `j` runs from 0 to `kernel_size - 1`.
+    """
 
     kernel_size: int = 1
     stride: int = 1
@@ -18,7 +21,7 @@ class Window:
     dilation: int = 1
 
     def needed(self, size: int) -> int:
-        """Return how many places `size` neighbouring outputs read, counted from the first to the last."""
+        """Return the number of places from the first to the last that `size` neighbouring outputs read."""
         return (size - 1) * self.stride + self.dilation * (self.kernel_size - 1) + 1
 
 

@@ -34,7 +34,7 @@ def attention_rollout(
     residual: float = 0.5,
     grid: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Multiply the attention of all blocks of a transformer, so that the answer attends to the patches of the image.
+    """Multiply the attention of all blocks of a transformer, so that the output attends to the patches of the image.
 
     `A_l` is the attention of block l with its heads fused, `Â_l = r I + (1 - r) A_l` with every row divided by its sum,
     and the rollout `Â_L ⋯ Â_1`. The map is the row of what the classifier reads: the class token, the mean of the
@@ -50,8 +50,8 @@ def attention_rollout(
         The map, `[B, 1, h, w]`, one value for each patch, in shares of the attention.
 
     Raises:
-        InputError: an option is wrong. ModelError: the attention is NaN. Unsupported: the model is no transformer whose
-            blocks all attend over the same tokens, or its tokens have no grid that can be found.
+        InputError: an option is wrong. ModelError: the attention is NaN. Unsupported: the model is not a transformer
+            whose blocks all attend over the same tokens, or its tokens have no grid that can be found.
     """
     refuse_compiled(model, "attention_rollout")
     check_choice(FUSIONS, fusion=fusion)
@@ -80,7 +80,7 @@ def same_tokens(found: list[Tensor], images: int, tokens: int | None) -> list[Te
     Args:
         found: weights of attention.
         images: B.
-        tokens: N, or None if the last layer with space has no tokens.
+        tokens: N, or None if the last spatial layer has no tokens.
 
     Raises:
         Unsupported: there are none, or other weights.

@@ -47,7 +47,8 @@ def full_grad(
 
     The logit is the sum of the image times its gradient and of every bias times its gradient, at each place. The map is
     `ψ(x ∇f) + Σ ψ(b ∇_b f)` over layers and channels, with `ψ` the absolute value, rescaled to 0 … 1 and resized to the
-    image (equation 3 of the paper). Terms without space, such as those of the last linear layer, are not shown.
+    image (equation 3 of the paper). Terms without spatial dimensions, such as the terms of the last linear layer, are
+    not shown.
 
     Args:
         rescale: what is rescaled together: `"layer"`, all channels of a layer (the authors' code), or `"channel"`, each

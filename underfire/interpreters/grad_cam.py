@@ -27,7 +27,7 @@ def grad_cam(
 
     Args:
         layer: one layer or several; the maps of several are each divided by their largest value, resized to the largest
-            grid and averaged. None is the last layer with space; for a transformer, the last on whose patch tokens the
+            grid and averaged. None is the last spatial layer; for a transformer, the last on whose patch tokens the
             logits depend.
 
     Returns:

@@ -36,7 +36,7 @@ def layer_cam(
     Args:
         layer: one layer or several. Each map `M` of several becomes `tanh(2 M / max M)` (equation 9), is resized to the
             largest grid, and the largest value at each place counts; the paper scales the early layers alone so. None
-            is the last layer with space (see `grad_cam`).
+            is the last spatial layer (see `grad_cam`).
 
     Returns:
         The map, `[B, 1, h, w]`, at the size of the layer's output, never negative; for a single layer in logits.

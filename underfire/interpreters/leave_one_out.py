@@ -45,7 +45,7 @@ def leave_one_out(
         The map, `[B, 1, H, W]`, in probability or logits.
 
     Raises:
-        InputError: the fill is outside the box. Unsupported: the fill is unknown. ModelError: an answer is NaN.
+        InputError: the fill is outside the box. Unsupported: the fill is unknown. ModelError: an output is NaN.
     """
     h, w = x.shape[2:]
     i, j = torch.arange(h).repeat_interleave(w), torch.arange(w).repeat(h)

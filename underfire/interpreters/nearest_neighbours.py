@@ -32,7 +32,7 @@ class NearestNeighbours:
 
     Args:
         k: how many known images are shown.
-        layer: the layer whose output, averaged over space, is compared; None is the last layer with space.
+        layer: the layer whose output, averaged over space, is compared; None is the last spatial layer.
         cosine: compare by one minus the cosine instead of the Euclidean distance.
         same_class: show only known images whose label is the class that is explained.
         memory: MiB for the outputs of the layers while the known images are read.

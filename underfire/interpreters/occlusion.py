@@ -48,7 +48,7 @@ def occlusion(
 
     Raises:
         InputError: patch and stride do not fit each other or the image, or the fill is outside the box. Unsupported:
-            the fill is unknown. ModelError: an answer is NaN.
+            the fill is unknown. ModelError: an output is NaN.
     """
     shorter = min(x.shape[2:])
     side = patch if patch is not None else max(shorter // 7, 1)

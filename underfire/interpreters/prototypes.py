@@ -44,7 +44,7 @@ class Prototypes:
         per_class: choose and show for each class by itself, by the labels of the data; if False, over all classes.
         bandwidth: `m` of the kernel `exp(-gamma |a - b|²)` with `gamma = 1 / (2 m²)`; None is the median distance of
             known images.
-        layer: the layer whose output, averaged over space, is the feature space; None is the last layer with space.
+        layer: the layer whose output, averaged over space, is the feature space; None is the last spatial layer.
         memory: MiB for the outputs of the layers, or for the entries of the kernel that are computed at once.
 
     Attributes:
@@ -171,7 +171,7 @@ def choose_criticisms(features: Tensor, closeness: Tensor, chosen: Tensor, count
         features: `[N, D]`.
         closeness: their `mean_kernel`, `[N]`.
         chosen: indices of the prototypes.
-        count: size of C; all images that are no prototypes, if there are fewer.
+        count: size of C; if fewer images are not prototypes, all of these.
         gamma: of the kernel.
     """
     witness = (closeness - kernel(features, features[chosen], gamma).mean(1)).abs()

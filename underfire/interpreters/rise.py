@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.attribution.chunks import MEMORY
-from underfire.attribution.variants import ask_variants, class_output
+from underfire.attribution.variants import class_output, evaluate_variants
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.validate import default_generator
@@ -51,7 +51,7 @@ def rise(
         The map, `[B, 1, H, W]`: the mean of the output over masks that show the pixel.
 
     Raises:
-        InputError: an option is out of range. ModelError: an answer is NaN.
+        InputError: an option is out of range. ModelError: an output is NaN.
     """
     if samples < 1 or cells < 1:
         raise InputError(f"samples and cells must be at least 1, got {samples} and {cells}")
@@ -71,7 +71,7 @@ def rise(
 
     with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
         # forward passes
-        f = ask_variants(model, x, y, samples, make, class_output(output), chunk=chunk, memory=memory)
+        f = evaluate_variants(model, x, y, samples, make, class_output(output), chunk=chunk, memory=memory)
         # sum the coarse grids of all masks that are cropped at the same place, then enlarge the sums, which is linear
         empty, place = f.new_zeros(cell[0] * cell[1], cells * cells), i * cell[1] + j
         rows, columns = (enlarge.permute(1, 0, 2).flatten(1) for enlarge in (down, across))

@@ -102,7 +102,7 @@ def _require_change(scores: Tensor, softmax: bool) -> None:
     least = _LEAST if softmax else 1e-5 * float(scores.abs().max())
     if scores.shape[1] > 1 and change <= least:
         raise ModelError(
-            f"the model's answer hardly changes when a channel masks the image, by at most {change:.1g} logits, so "
+            f"the model's output hardly changes when a channel masks the image, by at most {change:.1g} logits, so "
             "that score_cam has nothing to weigh the channels by; grad_cam reads gradients instead"
         )
 

@@ -87,7 +87,7 @@ def smooth_grad(
             heat = explain(model, x[image] + sigma[image] * draws[sample], y[image])
         return (heat.square() if squared else heat) / samples
 
-    # the mean of gradients is differentiated as a whole, without asking every copy a third time
+    # the mean of gradients is differentiated as a whole, without a third gradient of every copy
     plain = interpreter == "gradient" and double_backward in (None, "finite_difference") and not squared
     if derivative_samples is not None and not plain:
         raise Unsupported("derivative_samples needs the method 'gradient', finite differences, and no squares")

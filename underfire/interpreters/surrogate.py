@@ -36,15 +36,15 @@ _COLOURS = {1: ("brightness",), 3: ("red", "green", "blue")}
     second_order=False,
 )
 class Surrogate:
-    """Explain a network, in words, by a small decision tree that predicts its answers; measure how often both agree.
+    """Explain a network in words by a small decision tree that imitates it; measure how often both agree.
 
-    The tree is that of scikit-learn. It is grown on known images and the network's answers to them; in the paper, the
-    tree also asks for new images. Fidelity is measured on known images that are held out.
+    The tree is the `DecisionTreeClassifier` of scikit-learn. It is fitted to the network's predictions for known
+    images; in the paper, the tree also queries new images. Fidelity is measured on known images that are held out.
 
     Args:
         features: what the questions of the tree are about: `"layer"`, the channels of a layer, averaged over space; or
             `"parts"`, the mean colours of parts of the image.
-        layer: the layer for `"layer"`; None is the last layer with space.
+        layer: the layer for `"layer"`; None is the last spatial layer.
         parts: the image is cut into this many rows and columns of parts, for `"parts"`.
         depth: the largest number of questions on one path.
         held_out: the share of the known images that is held out to measure fidelity.
@@ -53,7 +53,7 @@ class Surrogate:
 
     Attributes:
         fidelity: how often tree and network agree on held-out images, with a confidence interval.
-        constant: the same for a tree that always gives the network's most frequent answer.
+        constant: the same for a tree that always predicts the network's most frequent class.
         tree: the fitted `DecisionTreeClassifier`.
         text: the whole tree in words.
     """
@@ -98,14 +98,14 @@ class Surrogate:
             raise DataError(f"{data.name}: of {len(data)} images, {held} would be held out; give more images")
         # split the known images
         order = torch.randperm(len(data), generator=default_generator(self.generator, torch.device("cpu")))
-        asked = _array(known.features if self.features == "layer" else self._read(data))
+        values = _array(known.features if self.features == "layer" else self._read(data))
         answers = known.answers.cpu().numpy()
         kept, grown = order[:held].numpy(), order[held:].numpy()
         # grow the tree
-        tree = DecisionTreeClassifier(max_depth=self.depth, random_state=0).fit(asked[grown], answers[grown])
+        tree = DecisionTreeClassifier(max_depth=self.depth, random_state=0).fit(values[grown], answers[grown])
         self.tree, self._known = tree, known
         # measure its fidelity
-        self.fidelity = rate(tree.predict(asked[kept]) == answers[kept])
+        self.fidelity = rate(tree.predict(values[kept]) == answers[kept])
         values, counts = known.answers.cpu()[order[held:]].unique(return_counts=True)
         self.constant = rate(answers[kept] == int(values[counts.argmax()]))
         self._names = self._feature_names(known, data)
@@ -127,14 +127,14 @@ class Surrogate:
         class_score(logits, y)
         if not len(x):
             return []
-        asked = _array(features if self.features == "layer" else _means(x, self.parts))
-        paths, leaves, inner = self.tree.decision_path(asked), self.tree.apply(asked), self.tree.tree_
+        values = _array(features if self.features == "layer" else _means(x, self.parts))
+        paths, leaves, inner = self.tree.decision_path(values), self.tree.apply(values), self.tree.tree_
         rules = []
         for i, (leaf, answer) in enumerate(zip(leaves.tolist(), logits.argmax(1).tolist(), strict=True)):
             nodes = paths.indices[paths.indptr[i] : paths.indptr[i + 1]]
             lines = []
             for node in sorted(set(nodes.tolist()) - {leaf}):  # in the order of the path: children have larger numbers
-                value, threshold = asked[i, inner.feature[node]], inner.threshold[node]
+                value, threshold = values[i, inner.feature[node]], inner.threshold[node]
                 how = "at most" if value <= threshold else "above"
                 lines.append(f"{self._names[inner.feature[node]]} is {value:.3g}, {how} {threshold:.3g}")
             rules.append([*lines, self._answer(model, leaf, answer, int(y[i]))])

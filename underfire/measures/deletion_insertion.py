@@ -14,7 +14,7 @@ from torch import Tensor
 from underfire.attribution.variants import Model
 from underfire.catalog import card
 from underfire.measures.maps import informative
-from underfire.measures.removal import Answers, Variant, answers, counts, pixel_order
+from underfire.measures.removal import Variant, VariantScores, counts, pixel_order, score_variants
 
 _PAPER = "Petsiuk, Das and Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018"
 
@@ -29,7 +29,7 @@ def insertion_variants(pixels: int, steps: int, fill: str) -> list[Variant]:
     return [Variant(fill, k, keep=True) for k in counts(pixels, steps)]
 
 
-def curve(found: Answers, variants: Sequence[Variant], m: Tensor) -> Tensor:
+def curve(found: VariantScores, variants: Sequence[Variant], m: Tensor) -> Tensor:
     """Return the probabilities along `variants`, `[B, steps + 1]`; nan where the map is constant or not finite."""
     points = torch.stack([found[variant][1] for variant in variants], 1)
     return torch.where(informative(m)[:, None].to(points.device), points, torch.nan)
@@ -59,7 +59,7 @@ def deletion_curve(
     """
     orders = pixel_order(m, x)
     variants = deletion_variants(orders.shape[2], steps, fill)
-    return curve(answers(model, x, y, orders, variants, chunk), variants, m)
+    return curve(score_variants(model, x, y, orders, variants, chunk), variants, m)
 
 
 def insertion_curve(
@@ -72,7 +72,7 @@ def insertion_curve(
     """
     orders = pixel_order(m, x)
     variants = insertion_variants(orders.shape[2], steps, fill)
-    return curve(answers(model, x, y, orders, variants, chunk), variants, m)
+    return curve(score_variants(model, x, y, orders, variants, chunk), variants, m)
 
 
 @card("measure", paper=_PAPER, table="maps", higher_is_better=False, limits=(0.0, 1.0))

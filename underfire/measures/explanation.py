@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from underfire.attribution.fills import FILLS, fill_image
-from underfire.attribution.variants import Interpreter, Model, class_answers
+from underfire.attribution.variants import Interpreter, Model, class_scores
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures import deletion_insertion as curves
@@ -24,7 +24,7 @@ from underfire.measures.arrays import as_map, ratio
 from underfire.measures.deletion_insertion import deletion, deletion_curve, insertion, insertion_curve
 from underfire.measures.fidelities import fidelity, fidelity_over_chance, removal
 from underfire.measures.maps import informative
-from underfire.measures.removal import Variant, answers, pixel_order
+from underfire.measures.removal import Variant, pixel_order, score_variants
 from underfire.measures.score_changes import infidelity
 from underfire.measures.sensitivity import sensitivity_max
 
@@ -93,7 +93,7 @@ def completeness_gap(
         raise InputError(f"the baseline must be {wanted}, or one for each image, got {tuple(baseline.shape)}")
     empty = (fill_image(x, baseline) if isinstance(baseline, str) else baseline.to(x)).expand_as(x)
     both = torch.stack([x, empty])
-    logit, _ = class_answers(model, x, y, 2, lambda image, variant: both[variant, image], chunk)
+    logit, _ = class_scores(model, x, y, 2, lambda image, variant: both[variant, image], chunk)
     return gap(m, logit[:, 0], logit[:, 1])
 
 
@@ -171,8 +171,8 @@ def faithfulness(
     out, back = curves.deletion_variants(pixels, steps, "black"), curves.insertion_variants(pixels, steps, "blur")
     removed = removals.removal_variants(pixels, shares, fills, len(orders))
     whole, empty = Variant("", 0), Variant("black", pixels)
-    # ask the model about all of them, once
-    found = answers(model, x, y, orders, [*out, *back, *removed, whole, empty], chunk)
+    # evaluate all variants at once
+    found = score_variants(model, x, y, orders, [*out, *back, *removed, whole, empty], chunk)
     table = removals.drops(found, removed, m, shares, fills)
     values = {
         "deletion": curves.area(curves.curve(found, out, m), out),

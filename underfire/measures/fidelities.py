@@ -18,7 +18,7 @@ from underfire.attribution.variants import Model
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures.maps import informative
-from underfire.measures.removal import Answers, Variant, answers, pixel_order
+from underfire.measures.removal import Variant, VariantScores, pixel_order, score_variants
 from underfire.validate import default_generator
 
 _PAPER = (
@@ -75,7 +75,7 @@ def control_orders(
 
 
 def removal_variants(pixels: int, shares: Sequence[float], fills: Sequence[str], orders: int) -> list[Variant]:
-    """Return the variants to ask about: the whole image, then every share with every fill, for every order.
+    """Return the variants to evaluate: the whole image, then every share with every fill, for every order.
 
     Raises:
         InputError: a share is not in (0, 1], or there are no shares or no fills.
@@ -88,9 +88,9 @@ def removal_variants(pixels: int, shares: Sequence[float], fills: Sequence[str],
 
 
 def drops(
-    found: Answers, variants: Sequence[Variant], m: Tensor, shares: Sequence[float], fills: Sequence[str]
+    found: VariantScores, variants: Sequence[Variant], m: Tensor, shares: Sequence[float], fills: Sequence[str]
 ) -> Removal:
-    """Return the drops of probability from the model's answers `found` to `removal_variants`."""
+    """Return the drops of probability from the scores `found` of `removal_variants`."""
     said = torch.stack([found[variant][1] for variant in variants[1:]], 1)
     fell = (found[variants[0]][1][:, None] - said).unflatten(1, (-1, len(shares), len(fills)))
     known = informative(m)[:, None, None].to(fell.device)
@@ -126,7 +126,7 @@ def removal(
     order = pixel_order(m, x)
     orders = torch.cat([order, control_orders(order, (x.shape[2], x.shape[3]), control, samples, generator)])
     variants = removal_variants(orders.shape[2], shares, fills, len(orders))
-    return drops(answers(model, x, y, orders, variants, chunk), variants, m, shares, fills)
+    return drops(score_variants(model, x, y, orders, variants, chunk), variants, m, shares, fills)
 
 
 @card("measure", paper=_PAPER, table="maps", higher_is_better=True, limits=(-1.0, 1.0))
@@ -146,7 +146,7 @@ def fidelity(
     """
     order = pixel_order(m, x)
     variants = removal_variants(order.shape[2], shares, fills, 1)
-    return drops(answers(model, x, y, order, variants, chunk), variants, m, shares, fills).drop.mean((1, 2))
+    return drops(score_variants(model, x, y, order, variants, chunk), variants, m, shares, fills).drop.mean((1, 2))
 
 
 @card("measure", paper=_PAPER, table="maps", higher_is_better=True, limits=(-2.0, 2.0))

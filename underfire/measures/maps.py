@@ -44,7 +44,8 @@ def one_grid(m: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
 
 def _gap(m: Tensor, n: Tensor) -> Tensor:
     """Return the difference of the normalised maps at every pixel, `[B, h·w]`."""
-    m, n = one_grid(normalise(m), normalise(n))  # before resizing too, which adds rounding errors to a constant map
+    # Normalise before resizing as well: resizing adds rounding errors to a constant map.
+    m, n = one_grid(normalise(m), normalise(n))
     return (normalise(m) - normalise(n)).flatten(1)
 
 
@@ -62,7 +63,7 @@ def map_l2(m: Tensor, n: Tensor) -> Tensor:
 
 
 def ranks(m: Tensor) -> Tensor:
-    """Return the rank of every pixel in its map, int64 `[B, h·w]`: 0 is the largest, ties go by reading order."""
+    """Return the rank of every pixel in its map, int64 `[B, h·w]`; the largest has rank 0, ties keep reading order."""
     order = as_map(m).flatten(1).sort(dim=1, descending=True, stable=True).indices
     places = torch.arange(order.shape[1], device=m.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)

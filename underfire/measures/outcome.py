@@ -1,4 +1,4 @@
-"""The outcome of an attack, measured only on the images that it returned, never on what it reports itself."""
+"""Measure the outcome of an attack from the returned images alone; nothing that the attack reports is used."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def attack_outcome(
     logits: Tensor | None = None,
     domain: Domain = IMAGES,
 ) -> dict[str, Tensor]:
-    """Return what an attack achieved on each sample, each value `[B]`, by name.
+    """Return the outcome of an attack on each sample, each value `[B]`, by name.
 
     `pred_adv` and `conf_adv` are the predicted class of `x_adv` and its probability. `success` is True if the
     prediction is wrong (or is the goal), the sample lies inside the box, and the perturbation within `eps`; `in_box`
     and `within_eps` are the last two conditions alone. `linf`, `l2`, `l1` and `l0` are the sizes of the perturbation.
 
     Args:
-        model: maps samples to logits `[B, K]`; it is asked once, unless `logits` are given.
+        model: maps samples to logits `[B, K]`; it is called once, unless `logits` are given.
         x: clean samples.
         x_adv: what the attack returned.
         y: labels, int64 `[B]`.

@@ -30,8 +30,8 @@ def _checked(logits: Tensor, y: Tensor) -> Tensor:
 def success(logits_adv: Tensor, y: Tensor, goal: Tensor | None = None) -> Tensor:
     """Return whether the attack worked, bool `[B]`: the prediction is not `y`, or it is `goal` if one is given.
 
-    A row with a logit that is NaN or infinite is no success. The attack success rate is `statistics.rate` of this over
-    the samples that the clean model classifies correctly.
+    A row with a logit that is NaN or infinite is not a success. The attack success rate is `statistics.rate` of this
+    over the samples that the clean model classifies correctly.
     """
     wanted = _checked(logits_adv, y if goal is None else goal)[:, 0]
     prediction = logits_adv.argmax(1)

@@ -1,7 +1,7 @@
-"""Regions of a map at several thresholds, and the choice of a threshold on other images than those of the test.
+"""Compute regions of a map at several thresholds, and choose a threshold on images that are not used for the test.
 
-The three rules and their sweeps are those of Fong and Vedaldi, Interpretable Explanations of Black Boxes by Meaningful
-Perturbation, ICCV 2017, section 5.4, which Dabkowski and Gal, Real Time Image Saliency, NIPS 2017, follow.
+Source of the three rules and their sweeps: Fong and Vedaldi, Interpretable Explanations of Black Boxes by Meaningful
+Perturbation, ICCV 2017, section 5.4. Dabkowski and Gal, Real Time Image Saliency, NIPS 2017, use the same rules.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ def thresholds_of(rule: str) -> tuple[float, ...]:
 def regions(m: Tensor, rule: str, alphas: Sequence[float] | None = None) -> Tensor:
     """Return the region of each map at every threshold `alpha`, bool `[B, T, h, w]`; maps are scaled to [0, 1] first.
 
-    The rule `"value"` takes the pixels of at least `alpha`; `"mean"` those of at least `alpha` times the mean of the
-    map; and `"energy"` as few of the largest pixels as hold the share `alpha` of the map's sum, but at least one, and
-    all pixels that equal the smallest of them.
+    The rule `"value"` takes the pixels of at least `alpha`. The rule `"mean"` takes the pixels of at least `alpha`
+    times the mean of the map. The rule `"energy"` takes the smallest number of largest pixels whose sum is the share
+    `alpha` of the sum of the map: at least one pixel, and all pixels that equal the smallest one taken.
 
     Args:
         m: maps `[B, 1, h, w]`.
         rule: `"value"`, `"mean"` or `"energy"`.
-        alphas: the thresholds; None is those of `thresholds_of(rule)`.
+        alphas: the thresholds; None is `thresholds_of(rule)`.
     """
-    tried = thresholds_of(rule) if alphas is None else alphas
+    thresholds = thresholds_of(rule) if alphas is None else alphas
     scaled = normalise(as_map(m)).flatten(1)
-    limits = scaled.new_tensor(tried).expand(len(m), -1)
+    limits = scaled.new_tensor(thresholds).expand(len(m), -1)
     if rule == "mean":
         limits = limits * scaled.mean(1, keepdim=True)
     elif rule == "energy":
         values = scaled.sort(dim=1, descending=True).values
-        held = values.cumsum(1)
-        # The tolerance prevents that rounding in the sum adds all the smallest pixels.
-        last = torch.searchsorted(held, limits * held[:, -1:] * (1 - 1e-6))
+        sums = values.cumsum(1)
+        # The tolerance keeps rounding errors of the sum from adding all of the smallest pixels.
+        last = torch.searchsorted(sums, limits * sums[:, -1:] * (1 - 1e-6))
         limits = values.gather(1, last.clamp_max(values.shape[1] - 1))
     return (scaled[:, None] >= limits[..., None]).unflatten(2, m.shape[2:])
 
@@ -62,8 +62,8 @@ def regions(m: Tensor, rule: str, alphas: Sequence[float] | None = None) -> Tens
 def choose_on_other_half(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return each image's score at the threshold that is best, on average, for the *other* half of the images.
 
-    The halves are the images at even and at odd indices. Every image is tested, and none helps to choose its own
-    threshold.
+    The halves are the images at even and at odd indices. So every image is tested, at a threshold that was chosen
+    without this image.
 
     Args:
         scores: scores by image and threshold, `[B, T]`; higher is better, nan where undefined.

@@ -1,4 +1,4 @@
-"""Replace the most relevant pixels of images, or all others, and ask the model about these variants.
+"""Replace the most relevant pixels of images, or all others, and evaluate the model on these variants.
 
 Several measures may need the same variant of an image; it goes through the model once.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from underfire.attribution.fills import fill_image
-from underfire.attribution.variants import Model, class_answers
+from underfire.attribution.variants import Model, class_scores
 from underfire.errors import InputError
 from underfire.measures.arrays import as_map, check_images
 from underfire.measures.maps import ranks, resize
@@ -20,11 +20,11 @@ from underfire.measures.maps import ranks, resize
 
 @dataclass(frozen=True)
 class Variant:
-    """One variant of every image: its `k` most relevant pixels, or all but those, are replaced.
+    """One variant of every image: its `k` most relevant pixels, or all other pixels, are replaced.
 
     Attributes:
-        fill: what replaces the pixels; empty where none is replaced.
-        k: how many of the most relevant pixels.
+        fill: the content of the replaced pixels; empty if no pixel is replaced.
+        k: the number of most relevant pixels.
         keep: whether these pixels stay and the others are replaced.
         order: index of the order that ranks the pixels; 0 is that of the map.
     """
@@ -35,13 +35,13 @@ class Variant:
     order: int = 0
 
     def plain(self, pixels: int) -> Variant:
-        """Return the variant itself, or one common name for all variants that replace no pixel, or every pixel."""
+        """Return the variant, or a common form of all variants that replace no pixel, or that replace every pixel."""
         if self.k == (pixels if self.keep else 0):
             return Variant("", 0)
         return Variant(self.fill, pixels) if self.k == (0 if self.keep else pixels) else self
 
 
-Answers = Mapping[Variant, tuple[Tensor, Tensor]]
+VariantScores = Mapping[Variant, tuple[Tensor, Tensor]]
 """The logit and the probability of the class, `[B]` each, by variant."""
 
 
@@ -68,32 +68,35 @@ def pixel_order(m: Tensor, x: Tensor) -> Tensor:
     return ranks(resize(as_map(m), (x.shape[2], x.shape[3])))[None]
 
 
-def answers(
+def score_variants(
     model: Model, x: Tensor, y: Tensor, orders: Tensor, variants: Iterable[Variant], chunk: int | None = None
-) -> Answers:
-    """Return the model's answers to every variant of every image; equal variants go through the model once.
+) -> VariantScores:
+    """Return the scores of every variant of every image; equal variants go through the model once.
 
     Args:
         orders: ranks of the pixels, int64 `[orders, B, H·W]` (see `pixel_order`).
-        variants: the variants to ask about.
+        variants: the variants to evaluate.
 
     Raises:
         InputError: a fill is unknown, or the shapes do not fit. ModelError: the model returns NaN.
     """
     check_images(x, y)
+    # the different variants, and what each of them replaces
     pixels, wanted = orders.shape[2], list(variants)
-    asked = list(dict.fromkeys(variant.plain(pixels) for variant in wanted))
-    names = list(dict.fromkeys(variant.fill for variant in asked if variant.fill))
+    distinct = list(dict.fromkeys(variant.plain(pixels) for variant in wanted))
+    names = list(dict.fromkeys(variant.fill for variant in distinct if variant.fill))
     fills = torch.stack([fill_image(x, name) for name in names]) if names else x[None]
-    place = torch.tensor([names.index(variant.fill) if variant.fill else 0 for variant in asked], device=x.device)
-    k, order = (torch.tensor([getattr(variant, word) for variant in asked], device=x.device) for word in ("k", "order"))
-    keep = torch.tensor([variant.keep for variant in asked], device=x.device)
+    place = torch.tensor([names.index(variant.fill) if variant.fill else 0 for variant in distinct], device=x.device)
+    k, order = (
+        torch.tensor([getattr(variant, word) for variant in distinct], device=x.device) for word in ("k", "order")
+    )
+    keep = torch.tensor([variant.keep for variant in distinct], device=x.device)
 
     def show(image: Tensor, variant: Tensor) -> Tensor:
         # A pixel is replaced if its rank is below k, so that no variant depends on another one.
-        gone = (orders[order[variant], image] < k[variant, None]) ^ keep[variant, None]
-        return torch.where(gone.view(-1, 1, *x.shape[2:]), fills[place[variant], image], x[image])
+        replaced = (orders[order[variant], image] < k[variant, None]) ^ keep[variant, None]
+        return torch.where(replaced.view(-1, 1, *x.shape[2:]), fills[place[variant], image], x[image])
 
-    logit, probability = class_answers(model, x, y, len(asked), show, chunk)
-    found = {variant: (logit[:, i], probability[:, i]) for i, variant in enumerate(asked)}
+    logit, probability = class_scores(model, x, y, len(distinct), show, chunk)
+    found = {variant: (logit[:, i], probability[:, i]) for i, variant in enumerate(distinct)}
     return {variant: found[variant.plain(pixels)] for variant in wanted}

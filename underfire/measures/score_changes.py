@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from underfire.attribution.fills import fill_image
-from underfire.attribution.variants import Model, class_answers
+from underfire.attribution.variants import Model, class_scores
 from underfire.catalog import card
 from underfire.errors import InputError
 from underfire.measures.arrays import as_map, ratio, wide
@@ -103,7 +103,7 @@ def infidelity(
         return torch.where(changes[variant] > 0, empty[image], x[image])
 
     # measure how far the score falls at every change
-    logit, chance = class_answers(model, x, y, len(changes), show, chunk)
+    logit, chance = class_scores(model, x, y, len(changes), show, chunk)
     f = chance if probability else logit
     fell = f[:, :1] - f[:, 1:]
     # compare with the fall that the map predicts

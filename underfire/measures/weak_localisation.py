@@ -83,7 +83,7 @@ def localise(
     Args:
         m: maps `[B, 1, h, w]`.
         boxes: the box of the object `[B, 4]`, or several boxes `[B, n, 4]`, of which the one with the largest
-            intersection over union counts; a box of zeros is no box.
+            intersection over union counts; a box of zeros means that there is no box.
         rule: how a region is taken from a map: `"value"`, `"mean"` or `"energy"` (see `regions.regions`).
         size: H and W of the images, in whose pixels the boxes are given; None is the size of the maps.
         least: the smallest intersection over union at which a box is right.

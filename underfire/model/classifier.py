@@ -106,7 +106,7 @@ class Classifier(nn.Module):
             x: inputs `[B, ...]`.
             session: the session that watches this use of the model; None if there is none.
         """
-        # normalise, cast and ask; the module gets a tensor of its own, since it may write into it
+        # normalise, cast and call the module on a copy, because the module may write into its input
         if max(len(self.mean), len(self.std)) not in (1, x.shape[1]):
             raise ModelError(
                 f"mean and std have {max(len(self.mean), len(self.std))} channels but the inputs {x.shape[1]}"

@@ -177,7 +177,7 @@ def from_sklearn(
         module = _linear(parts)
     else:
         raise ModelError(
-            f"{type(estimator).__name__} is no linear model, support vector machine (linear, rbf), decision tree or "
+            f"{type(estimator).__name__} is not a linear model, support vector machine (linear, rbf), decision tree or "
             f"nearest-neighbour classifier; use as_oracle(estimator)"
         )
     names = tuple(map(str, classes.tolist())) if labels is None else labels

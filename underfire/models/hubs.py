@@ -24,10 +24,10 @@ class LoadedModel:
     Attributes:
         module: the network.
         mean: subtracted from images, a number or one per channel; None if the source should state it and does not.
-        std: divides images after that, likewise.
-        labels: class names; None where the source has none.
+        std: the divisor of images after that, a number or one per channel; None as for `mean`.
+        labels: class names; None if the source states no names.
         domain: the kind of input.
-        output: how the logits are read from the answer, see `Classifier`.
+        output: how the logits are read from the output of the network, see `Classifier`.
     """
 
     module: nn.Module
@@ -70,7 +70,7 @@ def torchvision(name: str, options: Options) -> LoadedModel:
     module = quietly(f"torchvision:{name}", lambda: models.get_model(name, weights=weights, **given))
     preset = published.transforms()
     if not hasattr(preset, "mean"):
-        raise ModelError(f"torchvision:{name} is no classifier of images")
+        raise ModelError(f"torchvision:{name} is not an image classifier")
     return LoadedModel(module, preset.mean, preset.std, weights.meta.get("categories") if weights else None)
 
 
@@ -88,7 +88,7 @@ def hugging_face(name: str, options: Options) -> LoadedModel:
     if found["missing_keys"]:  # transformers makes them random, and only warns
         first, count = sorted(found["missing_keys"])[0], len(found["missing_keys"])
         raise ModelError(
-            f"hf:{name} is no trained classifier of images: {count} parameters are missing ({first!r}, ...)"
+            f"hf:{name} is not a trained image classifier: {count} parameters are missing ({first!r}, ...)"
         )
     names = module.config.id2label
     labels = [names[i] for i in range(len(names))]

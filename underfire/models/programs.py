@@ -16,13 +16,13 @@ from underfire.errors import ModelError
 from underfire.models.checkpoints import check_size
 
 SUFFIXES = (".pt2", ".torchscript")
-"""The ends of the names of programs, beside those of files of weights."""
+"""The suffixes of the names of program files."""
 
 _OPENS_FILES = re.compile(rb"\b(save|from_file|load_tensor)\b")  # operators of TorchScript that open a file by name
 
 
 def kind_of(path: Path) -> str | None:
-    """Return `torchscript` or `pt2` if a file is such a program, else None; nothing is unpacked."""
+    """Return `"torchscript"` or `"pt2"` if the file is such a program, else None; nothing is unpacked."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.partition("/")[2] for name in archive.namelist()]
@@ -55,7 +55,7 @@ def torchscript(path: Path) -> nn.Module:
         if isinstance(error, ModelError):
             raise
         reason = str(error).strip().splitlines() or ["it is damaged"]
-        raise ModelError(f"{str(path)!r} is no TorchScript network that can be opened: {reason[0]}") from error
+        raise ModelError(f"{str(path)!r} cannot be opened as a TorchScript network: {reason[0]}") from error
     return module
 
 
@@ -70,19 +70,21 @@ def exported(path: Path) -> nn.Module:
         program: Any = torch.export.load(path)
         module, size = Exported(program.module()), _batch_of(program)
     except Exception as error:  # the reader raises errors of many kinds
-        raise ModelError(f"{str(path)!r} is no whole file of torch.export: {error}".splitlines()[0]) from error
+        raise ModelError(
+            f"{str(path)!r} cannot be opened as a file of torch.export: {error}".splitlines()[0]
+        ) from error
     return module if size is None else FixedBatch(module, size)
 
 
 class Exported(nn.Module):
-    """A network of `torch.export`, which has one mode; its own `train` and `eval` raise errors and are not called."""
+    """A network of `torch.export`. It has only one mode: `train` and `eval` of the exported module raise errors."""
 
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
         self.program = program
 
     def forward(self, x: Tensor) -> Any:
-        """Return what the program returns for images `[B, C, H, W]`."""
+        """Return the output of the program for images `[B, C, H, W]`."""
         return self.program(x)
 
     def train(self, mode: bool = True) -> Exported:
@@ -92,7 +94,7 @@ class Exported(nn.Module):
 
 
 class FixedBatch(nn.Module):
-    """A network that takes batches of one size, given any number of images.
+    """Pass any number of images to a network that takes batches of one size only.
 
     Args:
         network: the network.
@@ -104,7 +106,7 @@ class FixedBatch(nn.Module):
         self.network, self.size = network, size
 
     def forward(self, x: Tensor) -> Any:
-        """Return what the network returns for images `[B, C, H, W]`."""
+        """Return the output of the network for images `[B, C, H, W]`."""
         return in_parts(self.network, x, self.size)
 
 

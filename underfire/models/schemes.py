@@ -139,7 +139,7 @@ SCHEMES: dict[str, Scheme] = {
     ),
     "timm": Scheme(hubs.timm, "timm:NAME", "a model of timm; `?pretrained=false` leaves the weights random", None),
     "torchvision": Scheme(
-        hubs.torchvision, "torchvision:NAME", "a model of torchvision; `?pretrained=false` likewise", None
+        hubs.torchvision, "torchvision:NAME", "a model of torchvision; `?pretrained=false` as for timm", None
     ),
     "hf": Scheme(
         hubs.hugging_face,

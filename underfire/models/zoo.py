@@ -36,8 +36,8 @@ class Entry:
 
     Attributes:
         build: returns the network with random weights.
-        mean: what is subtracted from images in `[0, 1]`, one value per channel or one for all.
-        std: what images are divided by after that, likewise.
+        mean: the value that is subtracted from images in `[0, 1]`, one per channel or one for all.
+        std: the divisor of images after that, one value per channel or one for all.
         labels: class names; None if a file of the data has them (ImageNet).
     """
 

@@ -80,11 +80,11 @@ def accuracy(found: Findings, worst: RobustAccuracy | None) -> Answer:
     if found.answered:
         question = "How often does the model keep its answer under attack?"
     if standing.level == "nothing":
-        told = "Nothing can be said" if found.clean and (worst or found.refused) else "Not tested"
+        headline = "Nothing can be said" if found.clean and (worst or found.refused) else "Not tested"
         detail = "No attack has a result yet."
         if found.clean:
             detail = f"Without an attack: right on {round(found.clean.value * found.clean.n)} of {found.clean.n}."
-        return Answer(question, "none", told, detail=detail)
+        return Answer(question, "none", headline, detail=detail)
     if worst is None:
         return Answer(question, "none", "Not tested", detail="No attack has a result yet.")
     if standing.level == "blind":

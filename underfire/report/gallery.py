@@ -82,7 +82,7 @@ def samples(ledger: Ledger, results: Sequence[AttackResult], labels: Sequence[st
 
 
 def _chosen(results: Sequence[AttackResult], aims: Mapping[str, str]) -> list[AttackResult]:
-    """Return the strongest plain attack and attacks aimed at an interpreter; without the latter, the strongest ones."""
+    """Return the strongest plain attack and the attacks aimed at an interpreter; if there are none, the strongest."""
     ranked = sorted(largest(results), key=lambda h: (h.robust.value, -np.nan_to_num(h.confidence)))
     plain, aimed = ([h for h in ranked if bool(aims.get(h.label)) is which] for which in (False, True))
     return (plain[:1] + aimed if aimed else plain)[:COLUMNS]

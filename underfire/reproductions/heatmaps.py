@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 
 def heatmaps(matrices: Mapping[str, Sequence[Sequence[float]]], rows: Sequence[str], columns: Sequence[str]) -> str:
-    """Return an SVG of matrices side by side, each cell with its rate in per cent; the text is deterministic."""
+    """Return an SVG of the matrices side by side, with the rate of each cell in per cent; the SVG is deterministic."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -19,19 +19,19 @@ def heatmaps(matrices: Mapping[str, Sequence[Sequence[float]]], rows: Sequence[s
         for axes, (title, rates) in zip(
             figure.subplots(1, len(matrices), squeeze=False)[0], matrices.items(), strict=True
         ):
+            # the cells
             axes.pcolormesh(rates, cmap="Greys", vmin=0, vmax=1, edgecolors="white", linewidth=1)
             axes.invert_yaxis()
+            # title, names of rows and columns
             axes.set_title(title)
             axes.set_xticks([i + 0.5 for i in range(len(columns))], columns)
             axes.set_yticks([i + 0.5 for i in range(len(rows))], rows)
             axes.tick_params(length=0)
+            # the rate in each cell
             for i, row in enumerate(rates):
                 for j, rate in enumerate(row):
-                    axes.text(j + 0.5, i + 0.5, f"{100 * rate:.0f}", ha="center", va="center", color=_ink(rate))
+                    colour = "white" if rate > 0.55 else "black"
+                    axes.text(j + 0.5, i + 0.5, f"{100 * rate:.0f}", ha="center", va="center", color=colour)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=False)
     return text.getvalue()
-
-
-def _ink(rate: float) -> str:
-    return "white" if rate > 0.55 else "black"

@@ -33,7 +33,7 @@ CAMERA = {
     "quality": 85,
 }
 
-#: Table 3 of the paper, in per cent: destruction by top-1 (average case, prefiltered case), then by top-5 likewise.
+#: Table 3 of the paper, in per cent: destruction by top-1 (average case, prefiltered case), then by top-5 (both cases).
 PUBLISHED = {
     ("fgsm", 16): (12.5, 5.1, 40.0, 39.4),
     ("fgsm", 8): (33.3, 14.6, 40.0, 70.8),

@@ -169,11 +169,11 @@ def run(
             raise DataError(f"{name} {error}") from None
     outcome: Outcome = module.run(setting)
     # the spec names files as anyone can find them, not where they are on this machine
-    told = json.dumps(dict(outcome.spec), ensure_ascii=False, default=str)
+    text = json.dumps(dict(outcome.spec), ensure_ascii=False, default=str)
     places = {str(root): "$UNDERFIRE_DATA"} if root else {}
     for place, word in {**places, str(setting.work): "WORK"}.items():
-        told = told.replace(place, word)
-    outcome = replace(outcome, spec=json.loads(told))
+        text = text.replace(place, word)
+    outcome = replace(outcome, spec=json.loads(text))
     out.mkdir(parents=True, exist_ok=True)
     page = out / f"{name}.md"
     for picture, svg in outcome.pictures.items():
@@ -220,7 +220,7 @@ def _as_json(name: str, outcome: Outcome, scale: str, seconds: float) -> str:
 def _as_markdown(name: str, outcome: Outcome, scale: str) -> str:
     lines = [f"# {outcome.title}", "", f"Source of the published numbers: {outcome.source}.", ""]
     if scale == "quick":
-        lines += ["**A quick run on a small part of the data: these numbers are no reproduction.**", ""]
+        lines += ["**A quick run on a small part of the data: these numbers do not reproduce the experiment.**", ""]
     lines.append(table(outcome.columns, outcome.rows))
     for note in outcome.notes:
         lines += ["", note]

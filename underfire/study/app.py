@@ -113,7 +113,7 @@ class _Handlers:
         """Return the image of the current trial or its explanation."""
         from starlette.responses import FileResponse
 
-        annotator, kind = self._who(request), request.path_params["kind"]
+        annotator, kind = self._annotator(request), request.path_params["kind"]
         number, plan = request.path_params["trial"], self._plan(annotator)
         due = self.store.done(annotator)
         if number != str(due) or due >= len(plan) or kind not in ("image", "map"):
@@ -140,7 +140,7 @@ class _Handlers:
 
     async def next(self, request: Request) -> Response:
         """Return the current trial."""
-        return as_json(self._due(self._who(request)))
+        return as_json(self._current(self._annotator(request)))
 
     async def answer(self, request: Request) -> Response:
         """Take `{"trial", "answer", "seconds", "hidden"}`, store the answer, and return the next trial.
@@ -148,11 +148,11 @@ class _Handlers:
         After a practice trial the response also contains the right answer, as `"decision"`.
         """
         received = self.clock()
-        annotator, content = self._who(request), await read_json(request)
+        annotator, content = self._annotator(request), await read_json(request)
         number, answer, seconds, hidden = (content.get(k) for k in ("trial", "answer", "seconds", "hidden"))
         plan, due = self._plan(annotator), self.store.done(annotator)
         if number != due or due >= len(plan):
-            raise Refused(409, f"the current trial is {due}, not {shown(number)}", next=self._due(annotator))
+            raise Refused(409, f"the current trial is {due}, not {shown(number)}", next=self._current(annotator))
         if type(answer) is not int or answer not in self.study.classes:
             raise Refused(
                 400, f"the answer must be one of the classes {sorted(self.study.classes)}, got {shown(answer)}"
@@ -168,13 +168,13 @@ class _Handlers:
         except InputError as error:
             raise Refused(400, str(error)) from None
         if not stored:
-            raise Refused(409, "the trial has an answer already", next=self._due(annotator))
+            raise Refused(409, "the trial has an answer already", next=self._current(annotator))
         decision = self.study.right(trial.item)
         feedback = {"decision": self.study.name_of(decision), "right": answer == decision} if trial.practice else {}
-        return as_json({**feedback, "next": self._due(annotator)})
+        return as_json({**feedback, "next": self._current(annotator)})
 
-    def _due(self, annotator: Annotator) -> dict[str, Any]:
-        """Return what the page needs for the current trial, and start the clock of that trial."""
+    def _current(self, annotator: Annotator) -> dict[str, Any]:
+        """Return the current trial for the page, and start the clock of that trial."""
         plan, number = self._plan(annotator), self.store.done(annotator)
         if number >= len(plan):
             return {"done": True, "trial": number, "total": len(plan)}
@@ -202,7 +202,7 @@ class _Handlers:
             self.plans[annotator.number] = self.study.plan(annotator.number)
         return self.plans[annotator.number]
 
-    def _who(self, request: Request) -> Annotator:
+    def _annotator(self, request: Request) -> Annotator:
         """Return the annotator whose token is in the path of the request; refuse unknown tokens."""
         annotator = self.store.find(request.path_params["token"])
         if annotator is None:

@@ -119,7 +119,7 @@ def evaluate(study: Study, annotators: Sequence[Annotator], answers: Iterable[An
         raise InputError(
             "the answers belong to another study: one has an image or a class that this study does not have"
         )
-    # leave out answers that are no decisions
+    # leave out answers that are not decisions
     excluded = [why_excluded(a) for a in given]
     good = [a for a, reason in zip(given, excluded, strict=True) if not reason]
     people = tuple(_person(study, person, given, good) for person in annotators)

@@ -174,7 +174,7 @@ class AnswerStore:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turn an error of the database, or a value that is no number, into StoreError."""
+        """Turn an error of the database, or a value that is not a number, into StoreError."""
         try:
             yield
         except UnderfireError:

@@ -264,7 +264,7 @@ def bad_input(subject: Subject) -> None:
     wrong[-1] = 9
     with refused(DataError, "class 9 is outside", "a class outside the model"):
         interpret(model, x, wrong)
-    with refused(DataError, "int64", "classes that are no integers"):
+    with refused(DataError, "int64", "classes that are not integers"):
         interpret(model, x, y.double())
     for what, words, images in (
         ("a NumPy array", "torch.Tensor", x.numpy()),

@@ -1,4 +1,4 @@
-"""Fit a linear head to the features of a frozen network, which makes a classifier from few images (linear probing).
+"""Train a classifier from few images: fit a linear head to the features of a frozen network (linear probing).
 
 Source: Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016.
 """
@@ -24,18 +24,18 @@ from underfire.records import Interval
 from underfire.validate import at_least
 
 _BATCH = 16  # images in one pass
-_STRENGTHS = 10  # numbers of the inverse regularisation, from 1e-4 to 1e4, that are compared
+_STRENGTHS = 10  # how many values of the inverse regularisation are compared, from 1e-4 to 1e4
 
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A network with a new head, and how good the head is on images that it was not fitted to.
+    """A network with a new head, and the accuracy of the head on images that it was not fitted to.
 
     Attributes:
         classifier: the frozen network with the head for the classes of the data.
         accuracy: the cross-validated accuracy, with its 95 % interval.
         balanced_accuracy: the mean of the cross-validated accuracies of the classes.
-        majority: the share of the most frequent class, which is the accuracy without any feature.
+        majority: the share of the most frequent class: the accuracy of always predicting this class.
     """
 
     classifier: Classifier
@@ -54,17 +54,18 @@ def linear_head(
 ) -> LinearHead:
     """Replace the head of a network by a logistic regression on its features, and return the new classifier.
 
-    The features are what the last linear layer reads. They are standardised, which the new head undoes in its weights.
-    Classes count equally. The strength of the regularisation is chosen by cross-validation inside the training images,
-    so that the cross-validated accuracy is that of the whole procedure on images that it has not seen.
+    The features are the inputs of the last linear layer. The regression reads standardised features; the weights of the
+    new head include the standardisation. All classes have the same weight. An inner cross-validation chooses the
+    strength of the regularisation from the training images alone, so that the outer cross-validation measures the
+    accuracy of the whole procedure on new images.
 
     Args:
         model: the network; it is not changed.
-        data: images of at least two classes, with so many of each that all but one of `folds` parts still have `folds`
-            of them: 7 for 5 folds.
+        data: images of at least two classes. Each class needs enough images that `folds - 1` of its `folds` parts
+            together have at least `folds` images: 7 images for 5 folds.
         folds: number of parts of the cross-validation, at least 2.
         seed: the seed of the split.
-        progress: called with the number of images that have passed the network, and of all images.
+        progress: a function of the number of images that have passed the network and of the number of all images.
 
     Raises:
         ModelError: the network does not end in a linear layer. DataError: the data has too few images of a class.
@@ -79,6 +80,7 @@ def linear_head(
     features, y = _features(model, data, progress)
     present, counts = np.unique(y, return_counts=True)
     classes = len(data.labels) if data.labels else int(y.max()) + 1
+    # without the largest of its parts, a class must still have an image for every inner part
     needed = next(count for count in range(folds, 2 * folds + 1) if count - math.ceil(count / folds) >= folds)
     if len(present) < max(2, classes) or counts.min() < needed:
         raise DataError(
@@ -95,34 +97,37 @@ def linear_head(
     procedure.fit(features, y)
     scaler, fitted = procedure.best_estimator_[0], procedure.best_estimator_[-1]
     coefficients, intercepts = fitted.coef_, fitted.intercept_
-    if classes == 2:  # one row for both classes: the lead of the second
+    if classes == 2:  # scikit-learn has one row: the logit of the second class minus that of the first
         coefficients, intercepts = (np.stack([-v / 2, v / 2]).squeeze(1) for v in (coefficients, intercepts))
     weight = coefficients / scaler.scale_
     bias = intercepts - weight @ scaler.mean_
-    network = with_classes(copy.deepcopy(model.module), classes)
-    _, head = last_linear(network)
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weight))
-        head.bias.copy_(torch.from_numpy(bias))
-    made = Classifier(
-        network.eval(), mean=model.mean.flatten().tolist(), std=model.std.flatten().tolist(), labels=data.labels
-    )
     return LinearHead(
-        made.to(head.weight.device),
+        _with_head(model, weight, bias, data.labels),
         rate(right),
         float(np.mean([right[y == k].mean() for k in present])),
         float(counts.max() / counts.sum()),
     )
 
 
+def _with_head(model: Classifier, weight: np.ndarray, bias: np.ndarray, labels: tuple[str, ...] | None) -> Classifier:
+    """Return a copy of the classifier whose last linear layer has these weights `[K, D]` and biases `[K]`."""
+    network = with_classes(copy.deepcopy(model.module), len(bias))
+    _, head = last_linear(network)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(weight))
+        head.bias.copy_(torch.from_numpy(bias))
+    mean, std = model.mean.flatten().tolist(), model.std.flatten().tolist()
+    return Classifier(network.eval(), mean=mean, std=std, labels=labels).to(head.weight.device)
+
+
 def _features(
     model: Classifier, data: Dataset, progress: Callable[[int, int], None] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the last linear layer reads, `[n, D]`, and the labels `[n]`."""
+    """Return the inputs of the last linear layer for all images, `[n, D]`, and the labels `[n]`."""
     _, head = last_linear(model.module)
-    read: list[Tensor] = []
+    features: list[Tensor] = []
     labels: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].detach().cpu().double()))
+    handle = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].detach().cpu().double()))
     try:
         with torch.no_grad(), frozen(model):
             for batch in data.batches(_BATCH):
@@ -132,4 +137,4 @@ def _features(
                     progress(sum(map(len, labels)), len(data))
     finally:
         handle.remove()
-    return torch.cat(read).numpy(), torch.cat(labels).numpy()
+    return torch.cat(features).numpy(), torch.cat(labels).numpy()

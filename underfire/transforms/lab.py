@@ -1,6 +1,7 @@
 """Convert images between linear RGB and CIE L*a*b* in eight bits, as OpenCV scales it (white point D65).
 
-OpenCV's scale of L* has 296 where 116 · 255 / 100 = 295.8 would be right, one way only, and so has this one.
+To L*, OpenCV multiplies by 296 instead of the exact 116 · 255 / 100 = 295.8; from L*, it uses the exact factor. This
+module does the same.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ def to_lab(x: Tensor) -> Tensor:
     """Return levels of L* (0 to 255), a* and b* (both shifted by 128) of linear RGB `[B, 3, H, W]` in `[0, 1]`."""
     matrix = x.new_tensor(_XYZ) / x.new_tensor(_WHITE)[:, None]
     xyz = torch.einsum("ij,bjhw->bihw", matrix, x)
-    # the cube root has an infinite slope at zero, where the line is taken
+    # near zero, where the slope of the cube root is infinite, the curve is a line
     f = torch.where(xyz > _DARK, xyz.clamp_min(_DARK) ** (1 / 3), _SLOPE * xyz + _SHIFT)
     fx, fy, fz = f.unbind(1)
     return torch.stack([296 * fy - 40.8, 500 * (fx - fy) + 128, 200 * (fy - fz) + 128], 1).clamp(0, 255)
 
 
 def from_lab(lab: Tensor) -> Tensor:
-    """Return linear RGB in `[0, 1]` from levels of L*, a* and b* as `to_lab` returns them."""
+    """Return linear RGB `[B, 3, H, W]` in `[0, 1]` from levels of L*, a* and b* in the scale of `to_lab`."""
     lightness, a, b = lab[:, 0] * 100 / 255, lab[:, 1] - 128, lab[:, 2] - 128
     bright = lightness > _GREY * _DARK
     fy = torch.where(bright, (lightness + 16) / 116, _SLOPE * lightness / _GREY + _SHIFT)

@@ -152,7 +152,7 @@ def adv2(
             aim = margin() if goal is None else prediction
             aim = aim if base.terms is None else aim + base.terms
             first = Recipe(aim, threat, step_rule=base.step_size, move=base.move, keep="last")
-            z, logits = _climb(model, x, y, first, goal, warm_steps, z)
+            z, logits = _run_recipe(model, x, y, first, goal, warm_steps, z)
         if goal is None:
             goal = logits.scatter(1, y[:, None], float("-inf")).argmax(1)
         # prediction and explanation together
@@ -181,7 +181,7 @@ def adv2(
         return loop(plan)
 
 
-def _climb(
+def _run_recipe(
     model: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, goal: Tensor | None, steps: int, z: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Run a recipe from `z`, and return the last variable of its threat and the logits there."""

@@ -58,7 +58,7 @@ def bilevel(plan: Plan) -> Tensor:
             chance = Generator().manual_seed(seed)
             x_adv = plan.threat.take(index).apply(plan.x[index], plan.z[index])
             maps = unrolled(plan.model, x_adv, plan.goal[index], generator=chance, **options)
-            _Chunk(plan, index, maps).climb(best)
+            _Chunk(plan, index, maps).ascend(best)
     return best.x_adv
 
 
@@ -94,7 +94,7 @@ class _Chunk:
         inside = ((target >= 0) & (target <= 1)).flatten(1).all(1)
         self.target = torch.where(per_sample(inside, target), target, normalise(target))
 
-    def climb(self, best: Best) -> None:
+    def ascend(self, best: Best) -> None:
         """Take all steps, and give the images to `best` after every reset."""
         plan, scheme = self.plan, self.plan.scheme
         aim = margin() if plan.also is None else margin() + plan.also

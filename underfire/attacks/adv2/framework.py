@@ -27,7 +27,7 @@ class Framework:
         step_size: the usual step, in the units of the threat.
         move: how gradients are used.
         terms: what the attack adds to the objective; None is nothing.
-        spread: largest random displacement of a pixel at the start of a flow field, in pixels; 0 is no displacement.
+        spread: largest random displacement of a pixel at the start of a flow field, in pixels; 0 means no displacement.
     """
 
     threat: Threat

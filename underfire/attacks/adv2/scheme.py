@@ -1,4 +1,4 @@
-"""The constants of the bilevel scheme of ADV², and what it asks of an interpreter."""
+"""The constants of the bilevel scheme of ADV², and the interface that an interpreter needs for it."""
 
 from __future__ import annotations
 

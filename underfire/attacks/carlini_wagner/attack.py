@@ -49,16 +49,16 @@ def carlini_wagner(
 ) -> Tensor:
     """Minimise `distance + c * f` by Adam over `w`, where `x'` is `tanh(w)` scaled to the box.
 
-    L2: a binary search over `c`. L-infinity: only the change beyond a limit `tau` counts as distance; `tau` falls by at
-    least a tenth when a run meets it, and `c` doubles when a run does not. L0: the L2 attack on fewer and fewer
-    entries. The last two start each run from the end of the run before. Each sample searches independently, and leaves
-    the batch when its search ends.
+    L2: a binary search over `c`. L-infinity: only the part of a change beyond a limit `tau` adds to the distance;
+    `tau` falls by at least a tenth after a run that keeps the limit, and `c` doubles after a run that does not. L0: the
+    L2 attack on fewer and fewer entries. For L-infinity and L0, each run starts from the result of the previous run.
+    Each sample has its own search, and leaves the batch when the search ends.
 
-    Where the paper leaves a choice open, this follows the authors' code, with these differences. Box: it is the middle
-    99 % of the range of tanh, so that black and white pixels can move. L-infinity: `tau` may fall to 1e-4 instead of
-    one grey level, and Adam's step size is never larger than `tau`. L0: it counts entries instead of pixels, and
-    freezes more of them at once if there are many. L-infinity and L0: a run is given up when its loss stalls, and after
-    a failure the next run continues from there.
+    If the paper leaves a choice open, this attack follows the authors' code, with these differences. Box: it is the
+    middle 99 % of the range of tanh, so that black and white pixels can move. L-infinity: `tau` may fall to 1e-4
+    instead of one grey level, and Adam's step size is never larger than `tau`. L0: the attack counts entries instead of
+    pixels, and freezes more entries at once if there are many. L-infinity and L0: a run ends when its loss stalls; if
+    it failed, the next run continues from its last iterate.
 
     Args:
         steps: largest number of steps of one run; None is 10,000 for L2 and 1,000 for the other norms.
@@ -78,10 +78,10 @@ def carlini_wagner(
     at_least_one(steps=steps, binary_search_steps=binary_search_steps)
     if not (step_size > 0 and c > 0 and confidence >= 0):
         raise InputError(f"step_size and c must be > 0 and confidence >= 0, got {step_size}, {c} and {confidence}")
-    aim = carlini(function, confidence) if objective is None else as_objective(objective)
+    objective = carlini(function, confidence) if objective is None else as_objective(objective)
     nearest = Nearest(x, norm, eps, among=("l2", "linf", "l0"), domain=domain_of(model))
     with frozen(model):
-        logits, at = evaluate_clean(model, x, y, goal, nearest)
+        logits, targets = evaluate_clean(model, x, y, goal, nearest)
         clean = x.detach()
         search: Search
         if norm == "l2":
@@ -90,6 +90,7 @@ def carlini_wagner(
             search = LinfSearch(clean, c, step_size, nearest.threat)
         else:
             search = L0Search(clean, c, step_size, nearest.threat, model)
-        at = at.take((~succeeded(logits, at.y, at.goal)).nonzero().squeeze(1))
-        descend(model, at, aim, search, nearest, steps=steps, confidence=confidence, abort_early=abort_early)
+        # samples that are successes without a change need no search
+        targets = targets.take((~succeeded(logits, targets.y, targets.goal)).nonzero().squeeze(1))
+        descend(model, targets, objective, search, nearest, steps=steps, confidence=confidence, abort_early=abort_early)
     return nearest.x_adv

@@ -16,8 +16,8 @@ from underfire.ascent.threats import Threat
 from underfire.domains import Domain
 from underfire.validate import per_sample
 
-#: The share of the range of tanh that is the box. If the box were the whole range, black and white pixels would lie at
-#: infinity; even if they were pulled in a little, as is usual, the slope there would be so small that hundreds of steps
+#: The share of the range of tanh that is the box. With the whole range, black and white pixels would lie at infinity.
+#: With the usual share, just below one, the slope of tanh at these pixels would be so small that hundreds of steps
 #: could not move them.
 SHARE = 0.99
 
@@ -37,7 +37,7 @@ class Search:
         self.c, self.step_size = x.new_full((len(x),), c), x.new_full((len(x),), step_size)
 
     def shown(self, x_adv: Tensor, index: Tensor) -> Tensor:
-        """Return the inputs `x_adv` of the samples at `index`, with entries that may not change set to clean values."""
+        """Return `x_adv` of the samples at `index` with clean values in the entries that may not change."""
         return x_adv if self.threat.domain.unit_box else self.threat.clip(self.x[index], x_adv)
 
     def distance(self, shift: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,11 +45,11 @@ class Search:
         return shift.square().flatten(1).sum(1), 2 * shift
 
     def solved(self, success: Tensor, far: Tensor, index: Tensor) -> Tensor:
-        """Return which runs have reached their aim, bool `[M]`."""
+        """Return which runs have found what they search for, bool `[M]`; `far` is the distance of each, `[M]`."""
         return torch.zeros_like(success)
 
     def conclude(self, x_adv: Tensor, solved: Tensor, reached: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Use the result of runs that ended at `x_adv`; return which samples go on, bool `[M]`, and their starts."""
+        """Use the results of finished runs; return which samples start another run, bool `[M]`, and their starts."""
         raise NotImplementedError
 
 
@@ -70,7 +70,7 @@ def descend(
     `EarlyAbort`). The sample then starts its next run at once, while other samples are still in the middle of theirs,
     so that the batch stays full.
     """
-    lead, edge = margin(), math.atanh(SHARE)
+    lead, limit = margin(), math.atanh(SHARE)
     box = search.threat.domain
     w = _to_tanh(search.x[targets.index], box)
     move = adam()
@@ -79,40 +79,41 @@ def descend(
     reached = torch.zeros_like(t, dtype=torch.bool)
     while len(targets.index):
         # forward and backward pass
-        start, c = search.x[targets.index], search.c[targets.index]
-        flat = torch.tanh(w)
-        x_adv = search.shown(_from_tanh(flat, box), targets.index)
-        logits, value, slope = value_and_grad(model, objective, x_adv, targets)
-        far, away = search.distance(x_adv - start, targets.index)
+        x, c = search.x[targets.index], search.c[targets.index]
+        tanh_w = torch.tanh(w)
+        x_adv = search.shown(_from_tanh(tanh_w, box), targets.index)
+        logits, value, g_objective = value_and_grad(model, objective, x_adv, targets)
+        distance, g_distance = search.distance(x_adv - x, targets.index)
         # record the successes
         success = succeeded(logits, targets.y, targets.goal) & (lead(targets.step(model, x_adv, logits)) >= confidence)
         nearest.update(x_adv, success, targets.index)
         reached |= success
         # step in tanh space
-        g = torch.nan_to_num_(away - per_sample(c, slope) * slope, 0.0, 0.0, 0.0).mul_((1 - flat * flat) / (2 * SHARE))
+        g = torch.nan_to_num_(g_distance - per_sample(c, g_objective) * g_objective, 0.0, 0.0, 0.0)
+        g.mul_((1 - tanh_w * tanh_w) / (2 * SHARE))
         if not box.unit_box:
             low, high = box.box(w)
             g.mul_(high - low)
         direction, memory = move.update(g, memory)
-        w = (w - per_sample(search.step_size[targets.index], w) * direction).clamp_(-edge, edge)
+        w = (w - per_sample(search.step_size[targets.index], w) * direction).clamp_(-limit, limit)
         # end the runs that are solved, out of steps, or without progress
-        solved = search.solved(success, far, targets.index)
+        solved = search.solved(success, distance, targets.index)
         ended = solved | (t >= steps - 1)
         if abort is not None:
-            ended |= abort.stalled(far - c * value, t)
+            ended |= abort.stalled(distance - c * value, t)
         t += 1
         if not bool(ended.any()):
             continue
         # start the next run of these samples; samples whose search is over leave the batch
         rows = ended.nonzero().squeeze(1)
-        on, fresh = search.conclude(x_adv[rows], solved[rows], reached[rows], targets.take(rows))
-        w[rows], t[rows], reached[rows] = _to_tanh(fresh, box), 0, False
+        continues, starts = search.conclude(x_adv[rows], solved[rows], reached[rows], targets.take(rows))
+        w[rows], t[rows], reached[rows] = _to_tanh(starts, box), 0, False
         if abort is not None:
             abort.restart(rows)
         for part in memory:
             part[rows] = 0
-        if not bool(on.all()):
-            stays = torch.ones_like(ended).index_put((rows,), on).nonzero().squeeze(1)
+        if not bool(continues.all()):
+            stays = torch.ones_like(ended).index_put((rows,), continues).nonzero().squeeze(1)
             w, memory, t, reached = take((w, memory, t, reached), stays)
             targets = targets.take(stays)
             if abort is not None:
@@ -127,10 +128,10 @@ def _to_tanh(x: Tensor, domain: Domain) -> Tensor:
     return torch.atanh((2 * x - 1) * SHARE)
 
 
-def _from_tanh(flat: Tensor, domain: Domain) -> Tensor:
-    """Return the inputs whose tanh values are `flat`: the middle of the range of tanh, scaled to the box."""
-    share = (flat / SHARE + 1).div_(2).clamp_(0, 1)
+def _from_tanh(tanh_w: Tensor, domain: Domain) -> Tensor:
+    """Return the inputs for values of tanh: the middle of its range, scaled to the box."""
+    share = (tanh_w / SHARE + 1).div_(2).clamp_(0, 1)
     if domain.unit_box:
         return share
-    low, high = domain.box(flat)
+    low, high = domain.box(tanh_w)
     return low + (high - low) * share

@@ -73,7 +73,7 @@ def _best_among(u: Tensor, v: Tensor, entries: Tensor) -> tuple[Tensor, Tensor]:
     for start in range(0, count, rows := max(1, AT_ONCE // max(1, len(u) * count))):
         part = slice(start, min(start + rows, count))
         worth = _worth(u[:, part, None], v[:, part, None], u[:, None], v[:, None])
-        worth.diagonal(start, 1, 2).zero_()  # an entry is no pair with itself
+        worth.diagonal(start, 1, 2).zero_()  # an entry does not form a pair with itself
         value, place = worth.flatten(1).max(1)
         better = value > best
         best = torch.where(better, value, best)

@@ -51,9 +51,10 @@ def substitute(
     epochs: int = 10,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Train a network on the model's answers, and attack that network instead.
+    """Train a network on the predictions of the model, and attack that network instead.
 
-    The model is asked for labels only. All answers form one training set that the whole batch shares.
+    The attack uses only the labels that the model predicts. All of them form one training set that the whole batch
+    shares.
 
     Args:
         queries: how many images each sample may send through the model. The queries are pooled: the batch spends at
@@ -77,14 +78,14 @@ def substitute(
     if isinstance(method, str) and method not in ATTACKS:
         raise Unsupported(f"unknown method {method!r}; {nearest(method, ATTACKS)}")
     attack = ATTACKS[method] if isinstance(method, str) else method
-    asked = Queries(model, x, y, queries, goal=goal)
+    query = Queries(model, x, y, queries, goal=goal)
     ball(norm, eps, among=("linf",)).in_domain(domain_of(model)).check(x)
     seeds = x if seeds is None else seeds
     if seeds.shape[1:] != x.shape[1:]:
         raise DataError(f"seeds must be images {tuple(x.shape[1:])}, got {tuple(seeds.shape[1:])}")
     if len(x) == 0 or len(seeds) == 0:
         return x.clone()
-    training = Training(asked, architecture, steps, step_size, period, doublings, reservoir, epochs, generator)
+    training = Training(query, architecture, steps, step_size, period, doublings, reservoir, epochs, generator)
     with frozen(model):
         stolen = training.run(seeds.to(x))
     return attack(stolen, x, y, goal=goal, eps=eps, generator=generator).detach()

@@ -67,7 +67,7 @@ def train_substitute(
         oracle: an `Oracle`, any model, or a callable from images to classes `[B]`.
         x: the seeds, images `[N, C, H, W]` that the attacker has, preferably some of every class.
         classes: number of classes; needed if the oracle is a callable.
-        queries: number of images that the oracle may be asked about; the last step uses what is left.
+        queries: number of images that the oracle may classify; the last step uses the remaining number.
         architecture: `"dnn"` (two convolutions, two linear layers), `"lr"` (logistic regression), or a callable that
             returns a module of logits.
         steps: how often new images are made.
@@ -93,8 +93,8 @@ def train_substitute(
     if len(x) == 0:
         raise DataError("a substitute needs at least one seed")
     # All queries count for the first seed, because they share one budget.
-    asked = Queries(oracle, x[:1], torch.zeros(1, dtype=torch.int64, device=x.device), queries)
-    training = Training(asked, architecture, steps, step_size, period, doublings, reservoir, epochs, generator)
+    query = Queries(oracle, x[:1], torch.zeros(1, dtype=torch.int64, device=x.device), queries)
+    training = Training(query, architecture, steps, step_size, period, doublings, reservoir, epochs, generator)
     with frozen(oracle):
         return training.run(x)
 
@@ -118,7 +118,7 @@ def drawn(count: int, size: int, generator: Generator | None = None, device: tor
 class Training:
     """One training of a substitute: the options of `train_substitute`, and the queries."""
 
-    asked: Queries
+    query: Queries
     architecture: Architecture
     steps: int
     step_size: float
@@ -144,8 +144,8 @@ class Training:
         known = Labelled(None, x[:0], torch.empty(0, dtype=torch.int64, device=x.device))
         with attach_partial_result(lambda: known):
             # label the seeds, and make a network of as many classes
-            s = x[: int(self.asked.left.sum())]
-            logits = self._ask(s)
+            s = x[: int(self.query.left.sum())]
+            logits = self._query_oracle(s)
             known = Labelled(None, s, logits.argmax(1))
             f = Classifier(built(self.architecture, s.shape[1:], logits.shape[1], self.generator).to(s)).eval()
             if (width := f(s[:1]).shape[1]) != logits.shape[1]:
@@ -156,21 +156,21 @@ class Training:
                 fit(f, known.x, known.y, self.epochs, self.generator, rate)
                 known = Labelled(f, known.x, known.y)
                 # number of new images: as the schedule says, or as the queries allow
-                room = min(int(self.asked.left.sum()), len(known.x) if rho < self.doublings else self.reservoir)
+                room = min(int(self.query.left.sum()), len(known.x) if rho < self.doublings else self.reservoir)
                 if rho == self.steps or room == 0:
                     break
                 # make new images from them, and label these
                 chosen = drawn(len(known.x), room, self.generator, x.device)
                 s = self._augmented(f, known.x[chosen], known.y[chosen], rho, logits.shape[1])
-                labels = self._ask(s).argmax(1)
+                labels = self._query_oracle(s).argmax(1)
                 known = Labelled(f, torch.cat((known.x, s)), torch.cat((known.y, labels)))
         return f
 
-    def _ask(self, x: Tensor) -> Tensor:
+    def _query_oracle(self, x: Tensor) -> Tensor:
         """Return the model's logits; each image is charged to the first sample that has queries left."""
-        last = self.asked.left.cumsum(0)
+        last = self.query.left.cumsum(0)
         whose = torch.searchsorted(last, torch.arange(len(x), device=x.device), right=True)
-        return self.asked(x, whose)
+        return self.query(x, whose)
 
     def _augmented(self, f: Classifier, x: Tensor, y: Tensor, rho: int, classes: int) -> Tensor:
         """Return new images: `x` moved along the sign of the gradient of the network's logit for `y`."""

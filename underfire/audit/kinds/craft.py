@@ -109,7 +109,7 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
         x_adv = attack_of(entry, sizes[0])(model, x.clone(), y, goal=goal, generator=generator)
         seconds = _now(x) - start
     x_adv = _checked(x_adv, x)
-    # an image whose answer is not finite is no success: the clean image stands for it
+    # an image with logits that are not finite is not a success: replace it by the clean image
     logits = model.predict(x_adv, chunk=spec.batch_size, finite=False)
     finite = logits.isfinite().all(1)
     x_adv, logits = torch.where(_rows(finite, x), x_adv, x), torch.where(finite[:, None], logits, clean)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from underfire.audit.binding import asks, bind, bounded, chosen, compares, identity, measured
+from underfire.audit.binding import bind, bounded, calls_model, chosen, compares, identity, measured
 from underfire.audit.goals import choose_goal
 from underfire.audit.graph import Cell
 from underfire.audit.kinds.craft import adversarial, inside
@@ -50,7 +50,7 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
                 names = ", ".join(entry.title for entry in entries)
                 description = {"title": f"{names} of {craft.title}", "craft": craft.key, "interpreter": title}
                 description |= {"measure": names, **{name: craft.about[name] for name in ("label", "seed")}}
-                busy = any(asks(find("measure", entry.name)) for entry in entries)
+                busy = any(calls_model(find("measure", entry.name)) for entry in entries)
                 yield Cell("measure", options, needs, description, images=craft.images if busy else 0)
 
 
@@ -59,7 +59,7 @@ def _groups(spec: AuditSpec, table: str) -> list[list[MeasureSpec]]:
     # one entry for a measure that the spec has under several labels
     different = {identity(entry): entry for entry in chosen(spec)}.values()
     entries = [entry for entry in different if find("measure", entry.name).facts.table == table]
-    slow = [[entry] for entry in entries if asks(find("measure", entry.name))]
+    slow = [[entry] for entry in entries if calls_model(find("measure", entry.name))]
     quick = [entry for entry in entries if [entry] not in slow]
     return [sorted(group, key=identity) for group in (quick, *slow) if group]
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from underfire.hooks.rectifiers.calls import Arguments, Rectifier, is_zero, share_of
 
-# A clamp from 0 to one of these caps keeps an image or a share in its range; it is no rectifier.
+# A clamp from 0 to one of these caps keeps an image or a share in its range; it is not a rectifier.
 _BOXES = (1, 255)
 
 

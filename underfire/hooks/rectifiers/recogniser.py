@@ -14,7 +14,7 @@ from underfire.hooks.rectifiers.by_mask import BY_MASK
 from underfire.hooks.rectifiers.by_name import BY_NAME
 from underfire.hooks.rectifiers.calls import Arguments, Rectifier, name_of
 
-#: Activations that are no rectifiers, by the name of their function.
+#: Activations that are not rectifiers, by the name of their function.
 OTHERS = {
     "gelu",
     "silu",

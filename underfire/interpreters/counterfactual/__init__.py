@@ -1,4 +1,4 @@
-"""Counterfactual images (Van Looveren and Klaise, ECML PKDD 2021): the smallest plausible change of the answer."""
+"""Counterfactual images (Van Looveren and Klaise, ECML PKDD 2021): the smallest plausible change to another class."""
 
 from underfire.interpreters.counterfactual.counterfactual import counterfactual
 

@@ -55,11 +55,11 @@ def counterfactual(
     """Find the smallest change of an image, sparse and plausible, that makes the model predict another class.
 
     Minimise `c * hinge + sparsity * L1 + L2² + smoothness * TV + theta * prototype` by proximal gradient steps in the
-    box, with a binary search over `c` for each image. The hinge is the lead, in logits, that the other class still
-    lacks to be predicted; TV is the total variation of the change; the prototype term is the squared distance in
-    feature space to the mean of the `k` nearest known images of the other class, divided by that of the unchanged
-    image. The nearest change in L2 (as DDN finds it) competes with what the steps find, so that the result costs no
-    more. At the end, the cheapest change is shortened as far as the model still predicts the other class, and rounded.
+    box, with a binary search over `c` for each image. The hinge is the number of logits that the other class still
+    needs to be predicted. TV is the total variation of the change. The prototype term is the squared distance in
+    feature space to the mean of the `k` nearest known images of the other class, divided by the distance of the
+    unchanged image. DDN finds the nearest change in L2 as a further candidate, so the result never costs more than this
+    change. At the end, the cheapest change is shortened as long as the model predicts the other class, and rounded.
 
     The result shows what the model relies on. For a network that is not trained to resist attacks, this is often noise,
     even with large weights for plausible images.
@@ -70,11 +70,11 @@ def counterfactual(
 
     Args:
         y: the class that the changed image must not have.
-        goal: the class to reach; None is any other class: for the hinge the likeliest at each step, for the prototype
-            term the one with the nearest prototype.
-        known: images `[N, C, H, W]` that count as plausible, each for the class that the model predicts; None leaves
-            the prototype term out.
-        layer: the layer of the feature space, averaged over space; None is the last layer with space.
+        goal: the class to reach; None allows any other class. The hinge then takes the likeliest other class of each
+            step, and the prototype term takes the class with the nearest prototype.
+        known: images `[N, C, H, W]` that are plausible examples of the class that the model predicts for them; None
+            leaves the prototype term out.
+        layer: the layer of the feature space, averaged over height and width; None is the last spatial layer.
         sparsity: weight of L1, the sum of absolute changes: the larger, the fewer pixels change.
         smoothness: weight of TV: the larger, the less the change looks like noise.
         theta: weight of the prototype term.
@@ -83,7 +83,7 @@ def counterfactual(
         step_size: length of the first step, as a share of the gradient; reduced if `sparsity` or `smoothness` is large.
             It falls with the square root of the number of remaining steps.
         levels: number of grey levels in which the images will be stored, 256 in a PNG of 8 bits: the change is rounded
-            to whole levels, and made longer where it would not survive that. None does not round.
+            to whole levels, and made longer if the rounded image would lose its class. None does not round.
 
     Returns:
         The changed images, shaped like `x`, in the box. An image is returned unchanged if the model already predicts
@@ -124,7 +124,7 @@ def counterfactual(
         # the unit of c, from logits and gradients of the unchanged images
         unit = search.sufficient_weight(targets)
         weights = BinarySearch(x, c)
-        # begin with the nearest change in L2, to which another class than that of the descents may belong
+        # begin with the nearest change in L2; its class may differ from the class that the descents reach
         search.keep_nearest(targets)
         # binary search over c
         for _ in range(binary_search_steps):
@@ -170,7 +170,7 @@ class _Search:
         if bad:
             raise ModelError(f"the model's gradient is NaN for {bad} of {len(x)} images")
         lack, flat = (self.confidence - lead).clamp_min(1e-6), flat.abs().clamp_min(1e-12)
-        # where the slope of L2² and L1 along the change equals that of the hinge
+        # the weight at which L2² and L1 rise as fast along the change as the hinge falls
         return (2 * lack / flat.square().sum(1) + self.sparsity / flat.amax(1)).clamp_max(1e12)
 
     def keep_best(
@@ -229,9 +229,9 @@ class _Search:
         z = nearest.x_adv[targets.index]
         with torch.no_grad():
             logits = self.model(z)
-            self.keep_best(z, logits, self.other(targets, z, logits), targets)
+            self.keep_best(z, logits, self.other_value(targets, z, logits), targets)
 
-    def other(self, targets: Targets, z: Tensor, logits: Tensor) -> Tensor:
+    def other_value(self, targets: Targets, z: Tensor, logits: Tensor) -> Tensor:
         """Return minus the other terms of changed images `z`, `[M]`."""
         terms = self.other_terms
         return logits.new_zeros(len(z)) if terms is None else terms(targets.step(self.model, z, logits))
@@ -240,8 +240,8 @@ class _Search:
     def round(self, targets: Targets, levels: int) -> None:
         """Round the changes to whole grey levels, so that the images keep their class when they are stored.
 
-        The change is made longer until the rounded one succeeds, and then shortened as far as it does. An image without
-        a success that can be stored keeps the one that cannot.
+        Each change is made longer until the rounded image succeeds, and then shortened as long as it succeeds. If no
+        rounded image succeeds, the image keeps its counterfactual without rounding.
         """
         targets = targets.take(self.best.found[targets.index].nonzero().squeeze(1))
         if not len(targets.index):
@@ -252,9 +252,9 @@ class _Search:
         def succeeds(length: Tensor) -> Tensor:
             z = (x + (length * (far - x) * (levels - 1)).round() / (levels - 1)).clamp(0, 1)
             stored = self.model((z * (levels - 1)).round() / (levels - 1))
-            lasts = succeeded(stored, targets.y, targets.goal)
+            survives = succeeded(stored, targets.y, targets.goal)
             logits = self.model(z)
-            success, _ = self.keep_best(z, logits, self.other(targets, z, logits), targets, only=lasts)
+            success, _ = self.keep_best(z, logits, self.other_value(targets, z, logits), targets, only=survives)
             return per_sample(success, x)
 
         # make the changes longer
@@ -274,7 +274,7 @@ class _Search:
 
     @torch.no_grad()
     def shorten(self, targets: Targets) -> None:
-        """Bisect, for each image, how much of its change suffices for a success."""
+        """Shorten the change of each image by bisection as long as the model predicts the other class."""
         targets = targets.take(self.best.found[targets.index].nonzero().squeeze(1))
         if not len(targets.index):
             return
@@ -285,6 +285,7 @@ class _Search:
             middle = (low + high) / 2
             z = (x + middle * (far - x)).clamp(0, 1)
             logits = self.model(z)
-            success, _ = self.keep_best(z, logits, self.other(targets, z, logits), targets)
+            success, _ = self.keep_best(z, logits, self.other_value(targets, z, logits), targets)
+            # bisect
             success = per_sample(success, x)
             low, high = torch.where(success, low, middle), torch.where(success, middle, high)

@@ -37,7 +37,7 @@ def plausible(
     Args:
         targets: the samples that are to change, and their classes.
         known: images `[N, C, H, W]`, each for the class that the model predicts; None leaves the prototypes out.
-        layer: the layer of the feature space, averaged over space; None is the last layer with space.
+        layer: the layer of the feature space, averaged over space; None is the last spatial layer.
         k: how many known images are averaged for a prototype.
         theta: weight of the distance to the prototype.
         smoothness: weight of the total variation.

@@ -98,7 +98,7 @@ def contributions(
     with Multipliers(None, signs=signs, attached=follows) as reference:
         score(model, origin, y[: len(origin)], neuron)
     with Multipliers(reference, signs=signs, attached=attached) as block:
-        total = require_finite(score(model, x, y, neuron), "the model's answer").sum()
+        total = require_finite(score(model, x, y, neuron), "the model's output").sum()
         if not block.seen:
             raise Unsupported(
                 "deep_lift needs layers that can be seen, and this model has none; use integrated_gradients"

@@ -1,9 +1,11 @@
 """The multipliers of DeepLIFT for a network of any kind.
 
-A multiplier is the contribution of an input's difference from the reference to that of an output, over the former. For
-linear operations it is the gradient. An activation has the slope of its secant; the change of a maximum goes to the
-largest input of the image or, if that is larger, of the reference; of a product, each factor takes its difference times
-the mean of the other. A softmax, a normalisation and attention are made of these. Other operations have their gradient.
+All differences are those of the image from the reference. The multiplier of an input for an output is the contribution
+of the input's difference to the output's difference, divided by the input's difference. For a linear operation it is
+the gradient, and for an activation the slope of its secant. The difference of a maximum goes to the largest input of
+the image or, if that is larger, of the reference. In a product, the contribution of a factor is its difference times
+the mean of the other factor. A softmax, a normalisation and attention consist of these operations. The multiplier of
+any other operation is its gradient.
 """
 
 from __future__ import annotations

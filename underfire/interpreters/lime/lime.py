@@ -50,11 +50,11 @@ def lime(
 
     Args:
         superpixels: `"quickshift"`, `"slic"`, `"grid"`, or integers `[H, W]` or `[B, H, W]`.
-        segments: about how many superpixels, for `"slic"` and `"grid"`; quickshift decides itself.
-        samples: number of samples; each costs one pass. With an orthogonal design and logits, the weights vary over
-            seeds as little as those of the lime package with its 1000. For `output="probability"` or another design,
-            take 1000.
-        fill: what hidden superpixels show; `"mean"` is the mean colour of each superpixel.
+        segments: approximate number of superpixels for `"slic"` and `"grid"`; quickshift chooses the number itself.
+        samples: number of samples; each costs one pass. With an orthogonal design and logits, 500 samples give weights
+            that vary over seeds as little as the weights of the lime package, which takes 1000. Use 1000 for
+            `output="probability"` or another design.
+        fill: the content of hidden superpixels; `"mean"` is the mean colour of each superpixel.
         output: `"logit"`, which is closer to a sum over superpixels, or `"probability"`, as in the paper.
         design: `"orthogonal"`, `"paired"`, or `"independent"`, as in the lime package.
 

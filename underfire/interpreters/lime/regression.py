@@ -13,7 +13,7 @@ from underfire.attribution.chunks import MEMORY
 from underfire.attribution.coalitions import coalitions
 from underfire.attribution.fills import fill_image
 from underfire.attribution.superpixels import mean_colours, segment
-from underfire.attribution.variants import ask_variants, class_output
+from underfire.attribution.variants import class_output, evaluate_variants
 from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.validate import default_generator
@@ -24,11 +24,11 @@ ALPHA = 1.0  # penalty of the ridge regression, as in the lime package
 
 @dataclass(frozen=True)
 class LimeFit:
-    """The weighted ridge regression of a model's answers on superpixels that are shown or hidden.
+    """The weighted ridge regression of a model's outputs on superpixels that are shown or hidden.
 
     Attributes:
         weights: of every superpixel, float64 `[B, S]`; 0 beyond the last superpixel of an image.
-        intercept: the answer where all superpixels are hidden, float64 `[B]`.
+        intercept: the output if all superpixels are hidden, float64 `[B]`.
         r2: the weighted coefficient of determination on the samples, float64 `[B]`.
         segments: the superpixel of every pixel, int64 `[B, H, W]`.
     """
@@ -60,9 +60,9 @@ def lime_fit(
     with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
         pieces = segment(x, superpixels, segments)
         shown = draw_plan(pieces, samples, design, default_generator(generator, x.device))
-        answers = ask_samples(model, x, y, pieces, shown, fill=fill, output=output, chunk=chunk, memory=memory)
-        weights, intercept = _ridge(shown, answers, pieces)
-        return LimeFit(weights, intercept, r_squared(weights, intercept, pieces, shown, answers), pieces)
+        outputs = evaluate_samples(model, x, y, pieces, shown, fill=fill, output=output, chunk=chunk, memory=memory)
+        weights, intercept = _ridge(shown, outputs, pieces)
+        return LimeFit(weights, intercept, r_squared(weights, intercept, pieces, shown, outputs), pieces)
 
 
 def draw_plan(pieces: Tensor, samples: int, design: str, source: torch.Generator) -> Tensor:
@@ -76,7 +76,7 @@ def draw_plan(pieces: Tensor, samples: int, design: str, source: torch.Generator
     return shown.to(pieces.device)
 
 
-def ask_samples(
+def evaluate_samples(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -90,14 +90,14 @@ def ask_samples(
     """Return the output of the model for every sample, float64 `[B, samples]`."""
     with frozen(model):
         hidden = mean_colours(x, pieces) if fill == "mean" else fill_image(x, fill)
-        # the layout in which `ask_variants` passes images, so that no sample is copied
+        # the layout in which `evaluate_variants` passes images, so that no sample is copied
         x, hidden = (image.contiguous(memory_format=torch.channels_last) for image in (x, hidden))
 
         def make(image: Tensor, sample: Tensor) -> Tensor:
             visible = shown[image, sample].gather(1, pieces.flatten(1)[image]).view(-1, 1, *x.shape[2:])
             return torch.where(visible, x, hidden) if len(x) == 1 else torch.where(visible, x[image], hidden[image])
 
-        return ask_variants(model, x, y, shown.shape[1], make, class_output(output), **options).double()
+        return evaluate_variants(model, x, y, shown.shape[1], make, class_output(output), **options).double()
 
 
 def _shares(shown: Tensor, pieces: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,24 +108,24 @@ def _shares(shown: Tensor, pieces: Tensor) -> tuple[Tensor, Tensor]:
     return kernel, kernel / kernel.sum(1, keepdim=True)
 
 
-def _ridge(shown: Tensor, answers: Tensor, pieces: Tensor) -> tuple[Tensor, Tensor]:
+def _ridge(shown: Tensor, outputs: Tensor, pieces: Tensor) -> tuple[Tensor, Tensor]:
     """Return weights and intercept of the weighted ridge regression of each image; missing superpixels get 0."""
     kernel, share = _shares(shown, pieces)
     z = shown.double()
     # centre both sides, so that the intercept is not penalised
-    middle, level = torch.einsum("bn,bns->bs", share, z), (share * answers).sum(1, keepdim=True)
-    a, b = z - middle[:, None], answers - level
+    middle, level = torch.einsum("bn,bns->bs", share, z), (share * outputs).sum(1, keepdim=True)
+    a, b = z - middle[:, None], outputs - level
     weighted = (kernel[..., None] * a).mT
     system = weighted @ a + ALPHA * torch.eye(z.shape[2], dtype=z.dtype, device=z.device)
     w = torch.linalg.solve(system, weighted @ b[..., None]).squeeze(2)
     return w, level.squeeze(1) - (middle * w).sum(1)
 
 
-def r_squared(weights: Tensor, intercept: Tensor, pieces: Tensor, shown: Tensor, answers: Tensor) -> Tensor:
+def r_squared(weights: Tensor, intercept: Tensor, pieces: Tensor, shown: Tensor, outputs: Tensor) -> Tensor:
     """Return the weighted coefficient of determination on any samples, those of the fit or others, `[B]`."""
     _, share = _shares(shown, pieces)
-    residual = answers - torch.einsum("bns,bs->bn", shown.double(), weights) - intercept[:, None]
-    spread = (share * (answers - (share * answers).sum(1, keepdim=True)) ** 2).sum(1)
+    residual = outputs - torch.einsum("bns,bs->bn", shown.double(), weights) - intercept[:, None]
+    spread = (share * (outputs - (share * outputs).sum(1, keepdim=True)) ** 2).sum(1)
     return 1 - (share * residual**2).sum(1) / torch.where(spread > 0, spread, torch.ones_like(spread))
 
 

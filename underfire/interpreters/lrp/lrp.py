@@ -90,7 +90,7 @@ def lrp(
         batch_norms = folded(model, x) if neuron is None else nullcontext()
         twice = twice_differentiable() if attached else nullcontext()
         with batch_norms, twice, secant_relu(width=width), block:
-            total = require_finite(score(model, point, y, neuron), "the model's answer").sum()
+            total = require_finite(score(model, point, y, neuron), "the model's output").sum()
             if not block.seen:
                 raise Unsupported(
                     "lrp needs convolutions or linear layers that can be seen, and this model has none; use "

@@ -124,7 +124,7 @@ class Propagation(ModifiedGradients):
         rule = self.rules[0 if entered is not None else 1 if name in _CONVOLUTIONS else 2]
         layer = Layer(a, weight, bias, z, apply, self._is_positive(a), () if entered is None else entered.beside)
         branches = []
-        with plain_relu():  # its bounds are no rectifiers of the network
+        with plain_relu():  # the bounds of the rule are not rectifiers of the network
             shares = rule(layer, self.settings)
         for p, part in shares:
             with self.factors():

@@ -84,7 +84,7 @@ class MaskGame:
     def perturbed(self, m: Tensor, drawn: Drawn | None = None) -> Tensor:
         """Return the images under masks `[B, 1, h, w]`: kept where a mask is 1, blurred where it is 0.
 
-        `drawn` is what `draw` returned; None is no jitter and no noise.
+        `drawn` is the result of `draw`; None means no jitter and no noise.
         """
         enlarged = self.rows @ m @ self.columns.T
         x, null = self.x, self.null

@@ -45,7 +45,7 @@ def mask_step(
         game: the objective.
         m: masks `[B, 1, h, w]`.
         state: the state of the move after the last step; None before the first.
-        drawn: what `game.draw` returned; None is no jitter and no noise.
+        drawn: the result of `game.draw`; None means no jitter and no noise.
         step_size: length of the step.
         move: Adam, or `moves.plain()` for the virtual step of ADV².
         double_backward: how the gradient of the masks is differentiated again where the result carries a graph: by
@@ -83,7 +83,7 @@ def optimise(game: MaskGame, steps: int | None, step_size: float, generator: tor
 
 
 def _gradient(game: MaskGame, m: Tensor, drawn: Drawn | None, double_backward: str | None) -> Tensor:
-    """Return the gradient of the objective at masks that require one; None for `double_backward` is no graph."""
+    """Return the gradient of the objective at masks that require one; if `double_backward` is None, without a graph."""
     # Objectives of different images are independent, so the gradient of their sum holds that of each.
     if double_backward is None:
         return torch.autograd.grad(game.objective(m, drawn).sum(), m)[0]

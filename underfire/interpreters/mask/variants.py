@@ -17,7 +17,7 @@ class MaskVariant:
         area: weight of the share of the mask that is deleted (or kept, in preservation).
         smooth: weight of the sum of the cubed differences of neighbouring cells.
         blur: sigma and radius of the Gaussian that makes the blurred image; None is a median filter of side `median`.
-        start: the first value of every cell; None is the smallest circle that decides the game.
+        start: the first value of every cell; None starts from the smallest circle that decides the game.
         mask_blur: sigma and radius of the Gaussian on the enlarged mask.
         jitter: largest shift of the image under the mask.
         noise: standard deviation of the noise on the image.
@@ -40,6 +40,6 @@ VARIANTS = {
     "fong": MaskVariant(300, 1e-4 * CELLS**2, 1e-2, (10.0, 30), None, (5.0, 15), jitter=4),
     "adv2_v1": MaskVariant(400, 1e-2, 1e-4, (10.0, 5), 0.5),
     "adv2_v2": MaskVariant(300, 1e-4 * CELLS**2, 1e-2, (3.5, 10), 0.5, (2.0, 5), jitter=4),
-    # Its noise of 0.2 is in normalised images, whose unit is about 0.225 of the range.
+    # This implementation adds noise of 0.2 to normalised images, whose unit is about 0.225 of the range of pixels.
     "gildenblat": MaskVariant(500, 1e-2, 0.2 / (CELLS * (CELLS - 1)), None, 1.0, noise=0.2 * 0.225),
 }

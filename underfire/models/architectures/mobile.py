@@ -71,7 +71,7 @@ class _FoldedUnit(SameConv2d):
 
 
 class _InvertedResidual(nn.Module):
-    """A narrow layer is expanded, filtered by channel and projected; the input is added where the shape is the same."""
+    """Expand the channels, filter each channel, and project back; add the input if the shape is the same."""
 
     def __init__(
         self, unit: Callable[..., nn.Module], width_in: int, width: int, kernel: int, stride: int, factor: int
@@ -118,7 +118,7 @@ class EfficientNetLite0(_InvertedResidualNet):
     """EfficientNet-lite0: EfficientNet-B0 without squeeze-and-excitation, with ReLU6 and TensorFlow's padding.
 
     Source: Tan and Le: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019; the lite
-    form is of the authors' repository.
+    variant is in the authors' repository.
     """
 
     def __init__(self) -> None:

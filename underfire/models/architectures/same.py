@@ -7,20 +7,20 @@ from torch.nn import functional as F
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding, which returns `ceil(n / stride)` rows and columns.
+    """A convolution with TensorFlow's "same" padding: `n` rows or columns become `ceil(n / stride)`.
 
-    An odd padding has one pixel more at the end than at the beginning.
+    If the number of padded pixels is odd, the end gets one pixel more than the beginning.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, C, H, W]` to `[B, D, ceil(H / s), ceil(W / s)]`."""
         sides = zip(x.shape[-2:], self.kernel_size, self.stride, strict=True)
-        top, left = (max((-(n // -s) - 1) * s + k - n, 0) for n, k, s in sides)
-        before = (top // 2, left // 2)
-        if top % 2 or left % 2:
-            x = F.pad(x, (before[1], left - before[1], before[0], top - before[0]))
-            before = (0, 0)
-        return F.conv2d(x, self.weight, self.bias, self.stride, before, 1, self.groups)
+        rows, columns = (max((-(n // -s) - 1) * s + k - n, 0) for n, k, s in sides)  # padded at both ends together
+        top, left = rows // 2, columns // 2
+        if rows % 2 or columns % 2:  # `conv2d` pads both ends alike, so pad before
+            x = F.pad(x, (left, columns - left, top, rows - top))
+            top, left = 0, 0
+        return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), 1, self.groups)
 
 
 class Same3x3(SameConv2d):

@@ -22,16 +22,17 @@ from underfire.reproductions.adv2.table import SOURCE, show
 from underfire.reproductions.adv2.targets import correct
 from underfire.reproductions.registry import Outcome, Setting
 
-#: The published L1 distances: between the maps of the two on benign images, and under ADV² (the authors' talk).
+#: The L1 distances of the authors' talk: between RTS and RTS^A on benign images, and from benign to ADV² images.
 PUBLISHED = {"benign, RTS and RTS^A": "0.03", "ADV², RTS": "0.01", "ADV², RTS^A": "0.10"}
 #: Steps of the training, images under attack, and images under noise: 3 % of them must be enough for an interval.
 SIZES = {"quick": (2, 6, 6), "default": (300, 100, 500), "full": (3000, 1000, 1000)}
 NOISE: tuple[tuple[Kind, float], ...] = (("normal", 0.03), ("normal", 0.3), ("uniform", 0.03), ("uniform", 0.3))
 
-_HOW = """Distances are map L1 per pixel, of maps of the class that the classifier predicts. RTS^A is RTS trained on by
-`underfire train aid`. Each is attacked by ADV² of its own; only images on which the attack succeeded count. The noise
-makes the stated share of {noisy} images that are classified correctly wrong; distances under noise are those of images
-that it made wrong, between the clean and the noisy map. Brackets are 95 % BCa bootstrap intervals."""
+_HOW = """Distances are map L1 per pixel; every map explains the class that the classifier predicts. RTS^A is RTS
+after further training with `underfire train aid`. ADV² attacks RTS and RTS^A separately; the table has the images on
+which the attack succeeded. The noise is so strong that the classifier misclassifies the stated share of {noisy}
+images that it classifies correctly without noise. The distance under noise is between the clean and the noisy map of
+the misclassified images. Brackets are 95 % BCa bootstrap intervals."""
 
 
 def run(setting: Setting) -> Outcome:
@@ -85,13 +86,13 @@ def run(setting: Setting) -> Outcome:
 
 
 def _benign(model: Classifier, plain: RTS, distilled: RTS, batch: Batch) -> dict[str, Any]:
-    """Return the distance between the maps of the two on clean images."""
+    """Return the distance between the maps of RTS and of RTS^A on clean images."""
     before, after = (_maps(model, method, batch.x, batch.y) for method in (plain, distilled))
     return {"l1": bootstrap_mean(map_l1(before, after))}
 
 
 def _under_attack(model: Classifier, method: RTS, batch: Batch, setting: Setting) -> dict[str, Any]:
-    """Return how often ADV² succeeds, and the distance of the maps of its successes from the clean maps."""
+    """Return the success rate of ADV², and the distance between the clean and the attacked maps of its successes."""
     goal = choose_goal("random-target", model.predict(batch.x), batch, setting.seed)
     assert goal is not None  # the goal is a class
     steps, warm = DIGITS.effort(setting)
@@ -104,7 +105,7 @@ def _under_attack(model: Classifier, method: RTS, batch: Batch, setting: Setting
 
 
 def _under_noise(model: Classifier, plain: RTS, distilled: RTS, batch: Batch, setting: Setting) -> dict[str, Any]:
-    """Return the distances between clean and noisy maps of both, for every kind and share of noise."""
+    """Return the distances between clean and noisy maps, of RTS and of RTS^A, for every kind and share of noise."""
     found: dict[str, Any] = {}
     for kind, share in NOISE:
         scale = noise_level(model, batch.x, batch.y, share, kind, seed=setting.seed)

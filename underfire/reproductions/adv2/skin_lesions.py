@@ -66,17 +66,13 @@ def run(setting: Setting) -> Outcome:
             "IoU, ADV²",
         ),
         rows=rows,
-        notes=[
-            _about(results),
-            _HOW,
-            _WHY,
-        ],
+        notes=[_about(results), _HOW, _WHY],
         results=results,
     )
 
 
 def _about(results: dict[str, Any]) -> str:
-    """Return a sentence on PGD, one on chance, and one on the classifier."""
+    """Return a sentence about PGD, a sentence about chance, and a sentence about the classifier."""
     success, head = results["PGD"]["success"], results["head"]
     return (
         f"PGD succeeds on {show(success)} of n = {success.n} images. A map that knows nothing has "
@@ -93,10 +89,10 @@ def _lesion(setting: Setting) -> float:
 
 
 def _classifier(setting: Setting) -> tuple[str, dict[str, Any]]:
-    """Return the URI of the classifier with its head, and the accuracies; they are kept, and read again."""
+    """Return the URI of the classifier with its head, and its accuracies; a later run reads both from their files."""
     folder = setting.work / f"skin-lesions-{setting.seed}"
-    weights, told = folder / "skin_lesions.safetensors", folder / "accuracy.json"
-    if not told.is_file():
+    weights, accuracies = folder / "skin_lesions.safetensors", folder / "accuracy.json"
+    if not accuracies.is_file():
         base = models.load(f"{setting.root}/weights/{NETWORK}.safetensors?arch={NETWORK}", device=setting.device)
         images = data.load(FOLDER.format(root=setting.root))
         head = linear_head(
@@ -113,8 +109,8 @@ def _classifier(setting: Setting) -> tuple[str, dict[str, Any]]:
             "balanced accuracy": head.balanced_accuracy,
             "majority": head.majority,
         }
-        told.write_text(json.dumps(found), encoding="utf-8")
-    return f"{weights}?arch={NETWORK}&num_classes=3", json.loads(told.read_text(encoding="utf-8"))
+        accuracies.write_text(json.dumps(found), encoding="utf-8")
+    return f"{weights}?arch={NETWORK}&num_classes=3", json.loads(accuracies.read_text(encoding="utf-8"))
 
 
 def on_lesion(ledger: Ledger, attack: str, interpreter: str) -> dict[str, Any]:
