@@ -18,14 +18,14 @@ ADDITIVE = ("image", "table", "series")
 
 @dataclass(frozen=True)
 class Domain:
-    """One kind of input: the shape of a batch, the box of its values, and what may change.
+    """One kind of input: the shape of a batch, the box of its values, and the columns that may change.
 
     Attributes:
         name: `"image"`, `"table"`, or another word; the card of a method names the domains that it supports.
         ndim: number of dimensions of a batch, with the batch dimension: 4 for images, 2 for tables.
         low: the smallest value, one number or one per column of the last dimension.
         high: the largest value, one number or one per column of the last dimension.
-        kinds: what each column of the last dimension is: `"numeric"`, `"categorical"` or `"immutable"`. An additive
+        kinds: the kind of each column of the last dimension: `"numeric"`, `"categorical"` or `"immutable"`. An additive
             attack changes only numeric columns. If empty, every column is numeric.
 
     Raises:

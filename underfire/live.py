@@ -290,7 +290,7 @@ def _own_interpreter(function: Callable[..., Any], options: dict[str, Any], doma
 
 
 def _tensor(name: str, returned: Any) -> Any:
-    """Return what a function of the caller returned; raise InputError unless it is a tensor."""
+    """Return the result of a function of the caller; raise InputError unless it is a tensor."""
     if not isinstance(returned, Tensor):
         raise InputError(f"{name} must return a tensor, got {type(returned).__name__}")
     return returned

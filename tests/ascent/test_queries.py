@@ -13,18 +13,18 @@ from underfire.errors import InputError, ModelError, OracleError
 
 def test_every_image_is_a_query_of_its_sample(relu_model: Classifier, images: Tensor) -> None:
     y = relu_model(images).argmax(1)
-    ask = Queries(relu_model, images, y, torch.tensor([1, 2, 3, 4, 5, 6]), chunk=2)
+    query = Queries(relu_model, images, y, torch.tensor([1, 2, 3, 4, 5, 6]), chunk=2)
     index = torch.tensor([1, 1, 4, 5, 5, 5])
     with relu_model.counting() as count:
-        logits = ask(images[index], index)
+        logits = query(images[index], index)
     assert torch.allclose(logits, relu_model(images[index]), atol=1e-6)
-    assert ask.used.tolist() == [0, 2, 0, 0, 1, 3]
-    assert ask.left.tolist() == [1, 0, 3, 4, 4, 3]
+    assert query.used.tolist() == [0, 2, 0, 0, 1, 3]
+    assert query.left.tolist() == [1, 0, 3, 4, 4, 3]
     assert count.forwards == 6
-    assert not ask.reached(logits, index).any()
+    assert not query.reached(logits, index).any()
     with pytest.raises(InputError, match="sample 1 .* 2 queries"):
-        ask(images[1:2], torch.tensor([1]))
-    assert ask.used.tolist() == [0, 2, 0, 0, 1, 3]  # what was refused was not charged
+        query(images[1:2], torch.tensor([1]))
+    assert query.used.tolist() == [0, 2, 0, 0, 1, 3]  # what was refused was not charged
 
 
 @pytest.mark.parametrize("limit", [0, 1.5, torch.ones(2, dtype=torch.int64)])
@@ -43,31 +43,31 @@ def test_a_model_that_fails_takes_along_what_was_found(images: Tensor) -> None:
                 raise ConnectionError("the service is gone")
             return torch.eye(4)[torch.zeros(len(x), dtype=torch.int64)]
 
-    ask = Queries(Failing(), images, torch.zeros(6, dtype=torch.int64), 10)
+    query = Queries(Failing(), images, torch.zeros(6, dtype=torch.int64), 10)
     everyone = torch.arange(6)
     with (
         pytest.raises(OracleError, match="12 queries: the service") as caught,
         attach_partial_result(lambda: 7),
     ):
         for _ in range(5):
-            ask(images, everyone)
+            query(images, everyone)
     assert caught.value.found == 7
 
 
 def test_nonsense_is_an_error_of_the_model_at_first_and_a_failure_later(images: Tensor) -> None:
     answers = iter([torch.zeros(6), torch.full((6,), 9)])
     everyone = torch.arange(6)
-    ask = Queries(Oracle(lambda x: next(answers), 3), images, torch.zeros(6, dtype=torch.int64), 10)
+    query = Queries(Oracle(lambda x: next(answers), 3), images, torch.zeros(6, dtype=torch.int64), 10)
     with (
         pytest.raises(OracleError, match="6 queries: the oracle") as caught,
         attach_partial_result(lambda: 7),
     ):
         for _ in range(2):
-            ask(images, everyone)
+            query(images, everyone)
     assert caught.value.found == 7
-    ask = Queries(Oracle(lambda x: torch.full((6,), 9), 3), images, torch.zeros(6, dtype=torch.int64), 10)
+    query = Queries(Oracle(lambda x: torch.full((6,), 9), 3), images, torch.zeros(6, dtype=torch.int64), 10)
     with pytest.raises(ModelError, match="the oracle must name"):
-        ask(images, everyone)
+        query(images, everyone)
 
 
 def test_a_chunk_is_at_least_one_image(relu_model: Classifier, images: Tensor) -> None:

@@ -138,11 +138,11 @@ def test_bisection_ends_on_the_boundary(x: Tensor, norm: str) -> None:
 def test_the_normal_of_a_plane(x: Tensor, generator: torch.Generator, norm: str) -> None:
     """As near as theory says: each decision gives sqrt(2 / pi) of what a slope would, and no sample sees another."""
     up = x + (0.5 - (x - 0.5).flatten(1) @ WEIGHT).view(-1, 1, 1, 1) * WEIGHT.view(3, 4, 4) / WEIGHT.norm() ** 2
-    ask = Queries(uf.Oracle(side, 3), x, side(x), 10_000, chunk=333)
+    query = Queries(uf.Oracle(side, 3), x, side(x), 10_000, chunk=333)
     count = torch.tensor([100, 400, 1600, 400, 400])
     delta = torch.tensor([0.1, 0.1, 0.1, 0.001, 0.1], dtype=x.dtype)
-    v = normal(ask, up, torch.arange(5), delta, count, ball(norm, 0), generator).flatten(1)
+    v = normal(query, up, torch.arange(5), delta, count, ball(norm, 0), generator).flatten(1)
     cosine = torch.nn.functional.cosine_similarity(v, WEIGHT.expand(5, -1))
     share = 2 / torch.pi * count / 48
     assert torch.allclose(cosine, (share / (1 + share)).sqrt().to(cosine), atol=0.12)
-    assert torch.equal(ask.used, count)
+    assert torch.equal(query.used, count)

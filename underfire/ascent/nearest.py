@@ -107,9 +107,9 @@ def evaluate_clean(
 def differentiate_clean(
     model: nn.Module, x: Tensor, y: Tensor, goal: Tensor | None, nearest: Nearest, objective: Objective
 ) -> tuple[Targets, tuple[Tensor, Tensor, Tensor]]:
-    """Do what `evaluate_clean` does, and return the targets, and what `value_and_grad` returns for the clean images.
+    """Evaluate the clean images like `evaluate_clean`; return the targets and the result of `value_and_grad`.
 
-    An attack whose first step is at the clean images needs no other pass for it.
+    An attack whose first step starts from the clean images needs no other pass for this step.
 
     Raises:
         DataError: images, labels or goals are wrong.

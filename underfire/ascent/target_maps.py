@@ -1,4 +1,4 @@
-"""Target maps: what an attack on an explanation wants people to see.
+"""Target maps: the maps that an attack on an explanation tries to produce.
 
 A target map is made when the attack runs, from the maps of the clean images, so that it has their size. In a spec file
 or on the command line it is written like a part of a recipe: `benign`, `random_patch`, `random_patch(shape="circle")`,

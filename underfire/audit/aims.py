@@ -1,4 +1,4 @@
-"""Read what the attacks of a run aim at: the quadrant of prediction and explanation on the card of each."""
+"""Read the aims of the attacks of a run: the quadrant of prediction and explanation on the card of each attack."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Cost:
 
 
 class Estimates:
-    """Estimates of what cells cost.
+    """Estimates of the cost of cells.
 
     The passes for one image follow from trials on two images; a timed pass of a batch gives the seconds of a pass.
 

@@ -1,4 +1,4 @@
-"""Read from a ledger what decides whether its figures can be believed: clean answers, masking checks and refusals."""
+"""Read the facts that decide whether a run can be believed: clean predictions, masking checks and refusals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from underfire.records import Check, Interval
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of the model to the clean samples.
+    """The predictions of the model for the clean samples.
 
     Attributes:
         classes: number of classes of the model.

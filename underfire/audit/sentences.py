@@ -26,7 +26,7 @@ def verdict(
     blank: Sequence[BlankMaps] = (),
     answered: bool = False,
 ) -> str:
-    """Return the findings in a few plain sentences; what limits them comes first."""
+    """Return the findings in a few plain sentences; their limits come first."""
     sentences = [f"{standing.headline}."] if standing.headline else []
     if standing.bound and standing.headline:
         sentences.append(holds(standing.bound))

@@ -1,4 +1,4 @@
-"""Transfer between interpreters: what an attack that keeps the map of one interpreter does to the maps of another.
+"""Transfer between interpreters: the effect of an attack on the map of one interpreter on the maps of the others.
 
 The protocol is that of Zhang et al., Interpretable Deep Learning under Fire, USENIX Security 2020, table 9: distances
 between the map of the class that the attack reaches and the clean map, over the images that the attack fools.

@@ -27,7 +27,7 @@ class Group(TyperGroup):
     """A group of verbs that keeps stdout for results while a verb runs."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a verb; what it prints elsewhere than through `OUT` and `print_json` goes to stderr."""
+        """Return a verb; only `OUT` and `print_json` print to stdout, everything else that it prints goes to stderr."""
         command: Any = copy(super().get_command(ctx, cmd_name))
         if command is not None and not isinstance(command, TyperGroup):
             command.invoke = reserve_stdout()(command.invoke)

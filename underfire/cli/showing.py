@@ -45,7 +45,7 @@ def show(name: str, as_json: bool) -> None:
 
 
 def _document(card: Card[Any]) -> dict[str, Any]:
-    """Return what there is to say about a method, as plain values."""
+    """Return the facts of a method as plain values."""
     from underfire.catalog.docstrings import meanings
 
     texts = meanings(card)
@@ -86,7 +86,7 @@ def example(card: Card[Any]) -> str:
 
 
 def _print(document: dict[str, Any]) -> None:
-    """Print what `_document` returns about a method."""
+    """Print the facts that `_document` returns."""
     OUT.print(f"{document['kind']} {document['name']}", style="bold")
     OUT.print(document["summary"])
     if document["paper"]:

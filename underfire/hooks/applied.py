@@ -1,8 +1,8 @@
-"""Read what a network computes outside its layers: a function of a layer's output, and what an average is taken of.
+"""Read tensors that a network computes outside its layers: functions of a layer's output, and inputs of an average.
 
 The result of a function, such as ReLU, has the name of the layer, `+` and the name of the function, such as
-`features.norm5+relu` in a DenseNet. What the last average over space is taken of may be a sum or a concatenation of
-several outputs; its name is `AVERAGED`.
+`features.norm5+relu` in a DenseNet. The input of the last average over space may be a sum or a concatenation of several
+outputs; its name is `AVERAGED`.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class AppliedFunctions(TorchFunctionMode):
         self._watched[id(output)] = name, output
 
     def applied(self, name: str, function: str, result: Tensor) -> Tensor:
-        """Return what the network uses in place of `result`, the value of `function` at the output of layer `name`."""
+        """Return the tensor that replaces `result`, the value of `function` for the output of layer `name`."""
         raise NotImplementedError
 
     def averaged(self, x: Tensor, dimensions: tuple[int, ...]) -> Tensor:
-        """Return what the network averages over `dimensions`, all places of an image, in place of `x`."""
+        """Return the tensor that replaces `x`, which the network averages over `dimensions`, all places of an image."""
         return x
 
     def __torch_function__(

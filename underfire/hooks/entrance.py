@@ -59,7 +59,7 @@ class Entrance:
         self._arranged: dict[int, Entered] = {}
 
     def of(self, t: Any) -> Entered | None:
-        """Return what entered the network as `t`, or None if `t` is something else."""
+        """Return the images that entered the network as the tensor `t`, or None if `t` is another tensor."""
         return _known(self._arranged, t)
 
     def enter(self, name: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -94,7 +94,7 @@ class Entrance:
                 continue
 
             def again(t: Tensor, source: Entered = source) -> Tensor:
-                """Return what the call makes of a tensor beside the images."""
+                """Return the result of the same call for a tensor that accompanies the images."""
                 put = tree_map(lambda value: t if value is source.x else value, (args, kwargs))
                 made: Tensor = func(*put[0], **put[1])
                 return made

@@ -17,7 +17,7 @@ from underfire.hooks.second_derivatives import twice_differentiable
 
 
 class _Memo:
-    """The forward pass that `shared_forward` remembers, and what is known of the network from the passes so far.
+    """The forward pass that `shared_forward` remembers, and what the passes so far have shown about the network.
 
     Attributes:
         wanted: the names of the layers that every pass reads.
@@ -169,7 +169,7 @@ def _reading(model: nn.Module, names: Sequence[str], begin: bool) -> Iterator[di
 
 
 class _AppliedResults(AppliedFunctions):
-    """Keep the results of functions that the network applies to the outputs of layers, and what it averages."""
+    """Keep the results of functions of the outputs of layers, and the input of the last average."""
 
     def __init__(self, outputs: dict[str, Tensor], begin: bool) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ class _AppliedResults(AppliedFunctions):
         return result.clone()
 
     def averaged(self, x: Tensor, dimensions: tuple[int, ...]) -> Tensor:
-        """Keep what the network averages last if it is wanted, and return a copy."""
+        """Keep the input of the last average if it is wanted, and return a copy."""
         if not self.averages:
             return x
         x = x.detach().requires_grad_() if self.begin and not x.requires_grad else x

@@ -1,4 +1,4 @@
-"""Trace one pass of a noise image through a model: what its layers return, in which order, in which layout."""
+"""Trace one pass of a noise image through a model: the outputs of its layers, their order and their layouts."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class _Recorder(AppliedFunctions):
         return result
 
     def averaged(self, x: Tensor, dimensions: tuple[int, ...]) -> Tensor:
-        """Record what the network averages over all places, and where its channels are."""
+        """Record the tensor that the network averages over all places, and the dimension of its channels."""
         trace = self.trace
         trace.count += 1
         trace.outputs[AVERAGED], trace.averaged = (trace.count, x.shape), x.detach().clone()

@@ -79,7 +79,7 @@ def insertion_curve(
 def deletion(
     model: Model, x: Tensor, y: Tensor, m: Tensor, *, steps: int = 224, fill: str = "black", chunk: int | None = None
 ) -> Tensor:
-    """Return the area under the deletion curve, `[B]`: small if the map finds what the class needs.
+    """Return the area under the deletion curve, `[B]`: small if the map marks the pixels that the class needs.
 
     Arguments and errors are those of `deletion_curve`. The result is nan where the map is constant or not finite.
     """
@@ -91,7 +91,7 @@ def deletion(
 def insertion(
     model: Model, x: Tensor, y: Tensor, m: Tensor, *, steps: int = 224, fill: str = "blur", chunk: int | None = None
 ) -> Tensor:
-    """Return the area under the insertion curve, `[B]`: large if the map finds what suffices for the class.
+    """Return the area under the insertion curve, `[B]`: large if the map marks pixels that suffice for the class.
 
     Arguments and errors are those of `deletion_curve`. The result is nan where the map is constant or not finite.
     """

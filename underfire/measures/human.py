@@ -1,16 +1,17 @@
-"""Information transfer rate and trust coefficient of people who predict what a model decides.
+"""Compute the information transfer rate and the trust coefficient of people who predict a model's decisions.
 
 Schmidt and Biessmann, Quantifying Interpretability and Trust in Machine Learning Systems, AAAI Workshop on Network
-Interpretability for Deep Learning 2019. Annotators see images, with or without an explanation, and say what the model
-decides. With their answers â, the model's predictions ŷ, the true labels y and the mean time t of an answer,
+Interpretability for Deep Learning 2019. Annotators see images, with or without an explanation, and predict the class
+that the model decides. With their answers â, the model's predictions ŷ, the true labels y and the mean time t of an
+answer,
 
     ITR = I(â; ŷ) / t,    T = ITR of the predictions / ITR of the labels = I(â; ŷ) / I(â; y).
 
 From few answers, the mutual information I is overestimated: by about (K - 1)² / 2n nats for K classes and n independent
 answers. There are two corrections. `"miller-madow"` (Miller 1955) adds (occupied cells - 1) / 2n nats to every entropy.
 `"jackknife"` (Quenouille 1956; Zahl 1977) leaves out each answer in turn; it corrects more if many pairs of classes
-have never been seen. Both keep I between 0 and log2 of the smaller number of classes seen. No correction makes up for
-too few answers: 10 classes need some hundreds of answers, 4 classes about sixty.
+have never been seen. Both keep I between 0 and log2 of the smaller number of classes seen. No correction replaces
+a sufficient number of answers: 10 classes need some hundreds of answers, 4 classes about sixty.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Estimate:
 def information_transfer_rate(
     answers: Tensor, predictions: Tensor, seconds: Tensor, *, correction: str = "none"
 ) -> float:
-    """Return how many bits per second the annotators' answers tell about the model's decisions; nan where undefined.
+    """Return the information of the answers about the model's decisions, in bits per second; nan where undefined.
 
     Args:
         answers: the class that the annotator said the model would give, int64 `[n]`.
@@ -78,10 +79,10 @@ def information_transfer_rate(
 
 @card("measure", paper=_PAPER, higher_is_better=False, whole=True)
 def trust_coefficient(answers: Tensor, predictions: Tensor, labels: Tensor, *, correction: str = "none") -> float:
-    """Return the ratio of what the answers say about the predictions and about the true labels; nan where undefined.
+    """Return the information of the answers about the predictions, divided by that about the true labels; or nan.
 
     At 1 both are equal. Above 1, annotators follow the model even where it is wrong, which is why lower is better.
-    Below 1, they answer by what they see themselves rather than by the model. The times of the two rates cancel.
+    Below 1, they follow their own judgement rather than the model. The times of the two rates cancel.
 
     Args:
         answers: the class that the annotator said the model would give, int64 `[n]`.

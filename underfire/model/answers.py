@@ -1,4 +1,4 @@
-"""Read logits `[B, K]` from what a module answers: a tensor, a tuple, a mapping, one number, probabilities."""
+"""Read logits `[B, K]` from the output of a module: a tensor, a tuple, a mapping, one number, or probabilities."""
 
 from __future__ import annotations
 

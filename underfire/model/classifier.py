@@ -191,7 +191,7 @@ class _Function(nn.Module):
         self.function = function
 
     def forward(self, x: Tensor) -> Any:
-        """Return what the function returns."""
+        """Return the output of the function."""
         return self.function(x)
 
 

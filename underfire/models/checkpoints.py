@@ -23,7 +23,7 @@ STATES = ("state_dict", "model_state_dict", "model_state", "model", "net", "netw
 """The names under which training scripts keep the weights beside other things, in the order of preference."""
 
 WRAPPERS = ("module", "_orig_mod")
-"""What `DataParallel` and `torch.compile` write before the names of a network or of a part of it."""
+"""The prefixes that `DataParallel` and `torch.compile` add to the names of a network or of a part of it."""
 
 EXPANSION, SMALL = 20, 2**26  # an archive may unpack to 20 times its size, or to 64 MiB if that is more
 LIMIT = "UNDERFIRE_MAX_UNPACKED"
@@ -117,7 +117,7 @@ def _read_safetensors(path: Path) -> State:
 
 
 def _read_pickle(path: Path) -> Any:
-    """Return what a pickle of tensors, numbers, texts and the arguments of a training script holds."""
+    """Return the content of a pickle that has only tensors, numbers, texts and the arguments of a training script."""
     check_size(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace, PosixPath, WindowsPath]):  # they only hold values
@@ -135,7 +135,7 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _state_in(content: Any, where: str, key: str | None) -> State:
-    """Return the weights in what a pickle holds."""
+    """Return the weights in the content of a pickle."""
     for part in key.split(".") if key else ():
         if not isinstance(content, Mapping) or part not in content:
             raise ModelError(f"{where!r} has no entry {part!r} of key={key}; it has {_first(_names(content))}")

@@ -99,7 +99,7 @@ def _inlined(model: Any) -> Any:
 
 
 def _folded(model: Any) -> Any:
-    """Return the model with constants that are nodes, and what is computed from constants alone, as initializers."""
+    """Return the model with constant nodes, and nodes that depend on constants alone, as initializers."""
     from onnx import helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
 

@@ -1,4 +1,4 @@
-"""The schemes of model URIs: what each opens, with the forms that the documentation lists."""
+"""The schemes of model URIs: the function that opens each, and the forms that the documentation lists."""
 
 from __future__ import annotations
 

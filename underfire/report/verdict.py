@@ -87,7 +87,7 @@ def _headline(found: Findings, worst: RobustAccuracy | None, explanation: Answer
 
 
 def _lead(found: Findings, worst: RobustAccuracy | None, gap: Difference | None) -> Markup:
-    """Return the sentences under the headline; what limits the figures comes first."""
+    """Return the sentences under the headline; limits of the figures come first."""
     standing, checks = found.standing, found.checks
     parts = [escape(reason) for reason in standing.reasons if reason not in standing.gaps]
     if standing.headline and standing.bound:
@@ -191,7 +191,7 @@ def _moved(q: Quadrants, found: Findings, atlas: str) -> Finding:
 
 
 def _outcome(hit: AttackResult) -> str:
-    """Return what an attack did, in words."""
+    """Return the result of an attack in words."""
     if hit.success.n == 0:
         return "had no image to attack"
     return "fools the model" if hit.success.value else "fools no image"

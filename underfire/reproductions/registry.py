@@ -40,13 +40,13 @@ _MODULES = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What an experiment is run with.
+    """The setting of an experiment.
 
     Attributes:
         data_root: the folder of real data and weights; None if there is none.
-        out: the folder that the results are written to, where those of other experiments may be.
-        work: a folder for what experiments need again when they are continued or repeated.
-        scale: how much is run: a part that checks that the experiment runs, the usual size, or the published one.
+        out: the folder for the results; it may have the results of other experiments.
+        work: a folder for files that a continued or repeated experiment uses again.
+        scale: the size of the experiment: a small part as a test, the usual size, or the published size.
         seed: the seed of everything random.
         device: the device of the networks.
         progress: called with the parts done, the parts in all, and the current part.

@@ -55,7 +55,7 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
 
 
 def views(spec: AuditSpec) -> dict[str, str]:
-    """Return no table; `masking` shows what the runs say."""
+    """Return no table; the cell `masking` has the results of the runs."""
     return {}
 
 

@@ -1,4 +1,4 @@
-"""Choose what replaces the deleted pixels of each image: a blurred image, a more blurred one, or black."""
+"""Choose the replacement for the deleted pixels of each image: a blurred image, a more blurred image, or black."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WIDER = (20.0, 40.0, 80.0)  # sigmas of wider Gaussians, in pixels of 224, that
 
 @dataclass(frozen=True)
 class Filling:
-    """The function from images to what replaces their deleted pixels; each image has its own.
+    """A function from images to the replacements for their deleted pixels; each image has its own fill.
 
     Attributes:
         fills: the functions, from images `[B, C, H, W]` to images.
@@ -34,7 +34,7 @@ class Filling:
     choice: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return what replaces deleted pixels, shaped like `x`."""
+        """Return the replacements for deleted pixels, shaped like `x`."""
         null = self.fills[0](x)
         for number, fill in enumerate(self.fills[1:], 1):
             assert self.choice is not None

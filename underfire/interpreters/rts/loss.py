@@ -66,7 +66,7 @@ def objective(m: Tensor, kept: Tensor, removed: Tensor, present: Tensor, terms: 
 
 
 def background(x: Tensor, generator: Generator) -> Tensor:
-    """Draw what replaces removed pixels, `[B, C, H, W]`: with equal probability the blurred image or a noisy colour.
+    """Draw the content of removed pixels, `[B, C, H, W]`: with equal probability the blurred image or a noisy colour.
 
     The blur is a Gaussian of 11 pixels in an image of 224, as in the authors' code. The colour is uniform in 0.5 ± 0.33
     and has noise of 0.11; both are twice as large as in the code, which uses the same numbers for images in -1 … 1.

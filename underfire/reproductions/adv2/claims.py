@@ -1,4 +1,4 @@
-"""Compare every claim of the paper on ADV² and of its talk with what the experiments measured."""
+"""Compare every claim of the paper on ADV² and of its talk with the measurements of the experiments."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _compare(claim: Claim, name: str, results: Results) -> list[Comparison]:
 
 
 def _least_favourable(found: Sequence[Comparison]) -> str:
-    """Return, of each kind of figure, the comparison that leaves the least room."""
+    """Return the least favourable comparison of each kind of figure."""
     kinds: dict[str, Comparison] = {}
     for one in found:
         if one.what not in kinds or _room(one) < _room(kinds[one.what]):
@@ -79,7 +79,7 @@ def _room(one: Comparison) -> float:
 
 
 def _verdict(found: Sequence[Comparison]) -> str:
-    """Return what the comparisons of all experiments together say about a claim."""
+    """Return the verdict on a claim from the comparisons of all experiments."""
     held = [one.holds for one in found]
     if not held:
         return "not measured"
