@@ -128,9 +128,22 @@ class Propagation(ModifiedGradients):
             shares = rule(layer, self.settings)
         for p, part in shares:
             with self.factors():
-                stable = p + self.settings.epsilon * (1 - 2 * (p < 0).to(p.dtype))
-                factor = part * value / stable
+                factor = _share(p, part, value, self.settings.epsilon)
                 # of p = z, the derivative is a spike of the height 1 / ε where z is almost zero
                 factor = factor.detach() if self.settings.smooth and p is value else factor
             branches.append((p, factor))
         return self.instead(value, *branches)
+
+
+def _share(p: Tensor, part: Tensor | float, value: Tensor, epsilon: float) -> Tensor:
+    """Return `part * value / p`, with `epsilon` added to the denominator, away from zero.
+
+    Where `p` is almost zero, so are the contributions that the factor multiplies, but in float16 it would be infinite,
+    and the relevance NaN. It is computed in float32 there, and bounded such that products of two factors are finite.
+    """
+    if p.dtype != torch.float16:
+        return part * value / (p + epsilon * (1 - 2 * (p < 0).to(p.dtype)))
+    wide = p.float()
+    factor = part * value.float() / (wide + epsilon * (1 - 2 * (wide < 0).float()))
+    most = torch.finfo(p.dtype).max ** 0.5
+    return factor.clamp(-most, most).to(p.dtype)
