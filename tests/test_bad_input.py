@@ -6,11 +6,8 @@ import errno
 import json
 import os
 import pickle
-import signal
 import struct
-import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +33,7 @@ SPEC: dict[str, Any] = {
     "masking": False,
     "gallery": 1,
     "shard_size": 10,
+    "executor": "in-process",  # on a busy machine, others would start processes in which nothing is patched
 }
 Fails = Callable[..., str]
 
@@ -311,7 +309,9 @@ def test_a_disk_that_fills_up_loses_one_cell(
     kept = whole_cells("run")
     assert 0 < len(kept) <= 10 and all(not cell.name.startswith(".") for cell in kept)
     before = {cell: cell.stat().st_mtime_ns for cell in kept}
-    assert main(command) == 0  # with space again it continues
+    assert main(command[:-1]) == 0  # with space again it continues
+    total = len(Ledger("run").cells)
+    assert len(kept) < total and f"continuing: {len(kept)} of {total} cells" in capsys.readouterr().err
     assert {cell: cell.stat().st_mtime_ns for cell in kept} == before
     assert main(["audit", str(spec()), "--out", "other", "--quiet"]) == 0
     assert rows("run") == [{**row} for row in rows("other")]
@@ -322,28 +322,6 @@ def test_a_full_disk_leaves_no_pictures(fails: Fails, monkeypatch: pytest.Monkey
     monkeypatch.setattr(writer, full_disk)
     says = fails("attack", "fgsm", "digits:", "--model", "python:victims:right", "--n", 2, "--quiet", ends=3)
     assert "No space left on device; free some space and run the same command again" in says
-
-
-@pytest.mark.slow
-def test_a_killed_run_continues(capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["audit", str(spec()), "--out", "run", "--quiet"]
-    environment = {**os.environ, "PYTHONPATH": str(VICTIMS), "VICTIM_SLEEPS": "0.2"}
-    script = "import sys; from underfire.cli import main; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen([sys.executable, "-c", script, *command], env=environment)
-    try:
-        deadline = time.monotonic() + 120
-        while not (Path("run/cells").is_dir() and len(whole_cells("run")) >= 2):
-            assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    done = len([cell for cell in whole_cells("run") if not cell.name.startswith(".")])
-    assert main(command[:-1]) == 0
-    total = len(Ledger("run").cells)
-    assert done < total and f"continuing: {done} of {total} cells" in capsys.readouterr().err
-    assert main(["audit", str(spec()), "--out", "other", "--quiet"]) == 0
-    assert rows("run") == rows("other")
 
 
 def test_an_interrupted_run_says_how_to_go_on(

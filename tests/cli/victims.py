@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 
 import torch
@@ -27,7 +26,6 @@ class NearestMean(nn.Module):
         self.linear.bias.data = -sign * means.square().sum(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        time.sleep(float(os.environ.get("VICTIM_SLEEPS", "0")))
         return self.linear(x.flatten(1))
 
 

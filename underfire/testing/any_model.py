@@ -67,7 +67,7 @@ def _setting(subject: Subject, answer: Callable[[nn.Module, Tensor], Any]) -> tu
     return module, x, plain.predict(x).argmax(1)
 
 
-def _quickly(subject: Subject, model: nn.Module, x: Tensor, y: Tensor, **changes: Any) -> Tensor:
+def run_quickly(subject: Subject, model: nn.Module, x: Tensor, y: Tensor, **changes: Any) -> Tensor:
     """Run the attack for very few steps."""
     short: dict[str, Any] = {name: 2 for name in subject.parameters if name.endswith("steps")}
     if "width" in subject.parameters:
@@ -81,7 +81,7 @@ def result_without_graph(subject: Subject) -> None:
     """Check that the result carries no graph if the images require a gradient, and that no gradient is written."""
     model, x, y = _setting(subject, lambda network, x: network(x))
     x.requires_grad_()
-    x_adv = _quickly(subject, model, x, y)
+    x_adv = run_quickly(subject, model, x, y)
     require(not x_adv.requires_grad, "the result must not require a gradient")
     require(x.grad is None, "a gradient was written into x.grad")
 
@@ -89,19 +89,19 @@ def result_without_graph(subject: Subject) -> None:
 def same_in_every_gradient_mode(subject: Subject) -> None:
     """Check that the result is the same inside `torch.no_grad()` and `torch.inference_mode()`."""
     model, x, y = _setting(subject, lambda network, x: network(x))
-    outside = _quickly(subject, model, x, y)
+    outside = run_quickly(subject, model, x, y)
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
-            inside = _quickly(subject, model, x.clone(), y.clone())
+            inside = run_quickly(subject, model, x.clone(), y.clone())
         require(torch.equal(inside, outside), f"another result inside torch.{mode.__name__}()")
 
 
 def same_in_every_default_dtype(subject: Subject) -> None:
     """Check that the result does not depend on torch's default dtype, except for rounding."""
     model, x, y = _setting(subject, lambda network, x: network(x))
-    outside = _quickly(subject, model, x, y)
+    outside = run_quickly(subject, model, x, y)
     with default_dtype(torch.float64):
-        inside = _quickly(subject, model, x, y)
+        inside = run_quickly(subject, model, x, y)
     require(inside.dtype == x.dtype, f"with another default dtype, the result is {inside.dtype}")
     require(torch.allclose(inside, outside, atol=1e-6), "another result with the default dtype float64")
 
@@ -122,7 +122,7 @@ def not_finite_is_no_success(subject: Subject) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
-            x_adv = _quickly(subject, model, x, y)
+            x_adv = run_quickly(subject, model, x, y)
         except (ModelError, Unsupported):
             return
     require(torch.isfinite(x_adv), "a value is not finite")
@@ -134,10 +134,10 @@ def model_without_gradient(subject: Subject) -> None:
     for what, answer in BLIND.items():
         model, x, y = _setting(subject, answer)
         if subject.facts.knowledge == "black-box":
-            require(_quickly(subject, model, x, y).shape == x.shape, f"the model {what}: a wrong shape")
+            require(run_quickly(subject, model, x, y).shape == x.shape, f"the model {what}: a wrong shape")
             continue
         with refused(Unsupported, "no gradient with respect to its input", f"a model that {what}"):
-            _quickly(subject, model, x, y)
+            run_quickly(subject, model, x, y)
 
 
 def network_that_writes_into_its_input(subject: Subject) -> None:
@@ -145,23 +145,24 @@ def network_that_writes_into_its_input(subject: Subject) -> None:
     model, x, y = _setting(subject, _in_place)
     twin, before = Around(model.network, _out_of_place), x.clone()
     twin.domain = model.domain
-    result = _quickly(subject, model, x, y)
+    result = run_quickly(subject, model, x, y)
     require(torch.equal(x, before), "the network wrote into the caller's images")
-    require(torch.allclose(result, _quickly(subject, twin, x, y), atol=1e-5), "another result than out of place")
+    require(torch.allclose(result, run_quickly(subject, twin, x, y), atol=1e-5), "another result than out of place")
 
 
 def any_answer(subject: Subject) -> None:
     """Check that a tuple and a mapping with the logits are read, and that one number per image is refused."""
     model, x, y = _setting(subject, lambda network, x: network(x))
-    plain = _quickly(subject, model, x, y)
+    plain = run_quickly(subject, model, x, y)
     for answer in (lambda network, x: (network(x), None), lambda network, x: {"logits": network(x)}):
         model.answer = answer
-        require(torch.equal(_quickly(subject, model, x, y), plain), "another result for logits in a tuple or mapping")
+        same = torch.equal(run_quickly(subject, model, x, y), plain)
+        require(same, "another result for logits in a tuple or mapping")
     model.answer = lambda network, x: network(x)[:, :1]
     with refused(ModelError, "binary", "one number per image"):
-        _quickly(subject, model, x, y)
+        run_quickly(subject, model, x, y)
     binary = Classifier(model, domain=model.domain, output="binary")  # type: ignore[arg-type]
-    require(torch.isfinite(_quickly(subject, binary, x, 0 * y)), "one logit as two classes: a value is not finite")
+    require(torch.isfinite(run_quickly(subject, binary, x, 0 * y)), "one logit as two classes: a value is not finite")
 
 
 def saturated_model(subject: Subject) -> None:
