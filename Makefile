@@ -38,7 +38,7 @@ test: $(STAMP) ## everything that must pass: lint, types, docs, tests
 	@$(MAKE) --no-print-directory --jobs 3 $(SYNC) lint types docs
 	@$(MAKE) --no-print-directory unit
 
-quick: $(STAMP) ## the tests without those that take 0.3 s or more, and without a browser: a minute
+quick: $(STAMP) ## the tests without those that take 0.2 s or more, and without a browser: a minute
 	$(PYTEST) -m 'not slow and not browser'
 
 lint: $(STAMP) ## check style and formatting

@@ -76,6 +76,7 @@ def test_a_result_is_a_frame_and_a_page(results: Results, tmp_path: Path) -> Non
         results.frame("row")
 
 
+@pytest.mark.slow
 def test_show_opens_the_page(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
@@ -257,6 +258,7 @@ def test_without_attacks_the_usual_methods_that_the_model_supports(model: nn.Mod
     assert any("grad_cam" in note for note in found.ledger.environment["notes"])  # the page says what was left out
 
 
+@pytest.mark.slow
 def test_a_module_gets_a_normalisation_and_class_names(batch: uf.Batch) -> None:
     class Shifted(nn.Module):
         def __init__(self) -> None:
@@ -275,6 +277,7 @@ def test_a_module_gets_a_normalisation_and_class_names(batch: uf.Batch) -> None:
         uf.audit(uf.Classifier(linear()), batch, PGD, std=0.5)
 
 
+@pytest.mark.slow
 def test_the_classes_of_data_are_matched_by_name(batch: uf.Batch) -> None:
     names = [f"digit {k}" for k in range(10)]
     other = uf.Batch(batch.x, 9 - batch.y, batch.ids)  # the same images, with their classes numbered backwards

@@ -79,6 +79,7 @@ def test_retirement_finds_the_same_images_with_fewer_passes(network):
         assert torch.allclose(alone, first[i : i + 1], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_retirement_with_everything_per_sample(network):
     """eps, size, goal, mask, map target and the move's memory must all follow the samples that stay."""
     model = network("smooth", torch.float64)

@@ -63,6 +63,7 @@ def test_as_low_as_scipy_in_as_many_evaluations():
     assert np.abs(solver.z.numpy()).max() <= 0.8
 
 
+@pytest.mark.slow
 def test_a_batch_finds_what_its_samples_find_alone():
     z = start(5, 6)
     together, _ = minimum(rosenbrock, z, 25, -2.0, 2.0)

@@ -43,6 +43,7 @@ def slow_l1(x: np.ndarray, z: np.ndarray, eps: float) -> np.ndarray:
     return at(0) if excess(0) <= 0 else at(brentq(excess, 0, np.abs(d).max(), xtol=1e-14))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("threat", "reference"), [(L2, slow_l2), (L1, slow_l1)])
 @given(seed=st.integers(0, 10_000), eps=st.floats(0.01, 4), spread=st.sampled_from([0.05, 0.5, 3.0]))
 @settings(max_examples=60, deadline=None)

@@ -74,6 +74,7 @@ def test_rounded_images_are_on_the_grid(relu_model, images):
     assert size(x, x_adv).mean() >= size(x, ddn(relu_model, x, y, steps=40)).mean()
 
 
+@pytest.mark.slow
 def test_it_reaches_what_adv_lib_reaches(network, images, monkeypatch):
     monkeypatch.setitem(sys.modules, "visdom", types.ModuleType("visdom"))
     pytest.importorskip("benchmarks.setting").declare_missing_operators()

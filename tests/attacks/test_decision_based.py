@@ -76,6 +76,7 @@ def test_without_a_start_the_image_comes_back(x: Tensor, name: str) -> None:
     assert oracle.queries == 5 * (1 + 4)
 
 
+@pytest.mark.slow
 @every_attack
 def test_what_is_farther_than_eps_comes_back_as_it_was(x: Tensor, name: str) -> None:
     free = run(name, uf.Oracle(side, 3), x, queries=200)

@@ -162,6 +162,7 @@ def test_the_centre_and_the_top_of_a_map_that_moved_by_hand():
     assert imitate(lambda *_: n, m)(step).item() == pytest.approx(-16 * 2 * 0.75**2)
 
 
+@pytest.mark.slow
 def test_both_change_on_a_network_with_kinks():
     model, x = build_network("relu"), rand(8, 3, 12, 12)
     y = model(x).argmax(1)

@@ -64,6 +64,7 @@ def test_flat_boundaries(two_boundaries, goal):
     assert float(ratio.median()) <= 1.25
 
 
+@pytest.mark.slow
 def test_more_candidates_are_never_farther(two_boundaries):
     model, x, y = two_boundaries.model, two_boundaries.x, two_boundaries.y
     one, both = (ball("l2", 1).size(x, lbfgs(model, x, y, candidates=k, binary_search_steps=6)) for k in (1, 2))

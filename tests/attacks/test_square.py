@@ -115,6 +115,7 @@ def test_l2_and_l1_proposals_use_up_the_radius(x, norm):
         assert (~same).any(0).sum() <= 2 * side**2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.4), ("l1", 4.0)])
 def test_a_goal_by_queries_alone(network, norm, eps):
     model = network()

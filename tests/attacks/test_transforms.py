@@ -57,6 +57,7 @@ def test_more_eps_and_more_candidates_fool_more(digits):
     assert 0.1 < fooled(model, found, y) <= rates[-1]
 
 
+@pytest.mark.slow
 def test_the_grid_leaves_an_image_at_its_mildest_change(digits):
     model, x, y = digits
     options = {"rotation": 0.0, "translation": 0.0, "scale": (0.4, 1.0), "values": 7}

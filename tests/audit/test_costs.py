@@ -54,6 +54,7 @@ def test_passes_are_those_of_the_run(small: Callable[..., AuditSpec]) -> None:
     assert all(cost.seconds > 0 for cost in found.values() if cost.images)
 
 
+@pytest.mark.slow
 def test_masking_checks_are_counted(small: Callable[..., AuditSpec]) -> None:
     spec = small(masking=True, interpreters=[])
     target = open_target(spec)

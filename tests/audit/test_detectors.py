@@ -37,6 +37,7 @@ def scores(ledger, where):
     return [row["score"] for row in ledger.sql(f"SELECT score FROM {where} ORDER BY id")]
 
 
+@pytest.mark.slow
 def test_the_tables_have_every_score(ledger):
     assert len(scores(ledger, "clean_scores WHERE NOT held_out")) == 60
     assert len(scores(ledger, "clean_scores WHERE held_out")) == HELD_OUT // 2

@@ -40,6 +40,7 @@ def model(labels: tuple[str, ...] | None = WORDS) -> Classifier:
     return Classifier(audit_networks.convolutional(), labels=labels)
 
 
+@pytest.mark.slow
 def test_folders_are_put_in_the_models_order(folder: Path, small: Small, tmp_path: Path) -> None:
     spec = small(
         model={"uri": "python:audit_networks:linear", "labels": list(WORDS)}, data={"uri": f"folder:{folder}?mode=L"}

@@ -27,6 +27,7 @@ def ledger(small: Small, tmp_path: Path) -> Ledger:
     return run(small(batch_size=2), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_every_table_is_there_even_without_rows(ledger: Ledger) -> None:
     assert ledger.sql("SELECT count(*) AS n FROM checks") == [{"n": 0}]
     assert ledger.table("checks").schema.names == [*masking.schema.names, "label", "norm", "eps"]
@@ -49,6 +50,7 @@ def test_the_spec_and_the_environment_are_kept(ledger: Ledger, small: Small) -> 
     assert all(cell["done"] for cell in ledger.cells)
 
 
+@pytest.mark.slow
 def test_the_gallery_is_what_the_rows_say(ledger: Ledger) -> None:
     model = load_model("python:audit_networks:linear")
     crafts = [cell["key"] for cell in ledger.cells if cell["kind"] == "craft"]
@@ -84,6 +86,7 @@ def test_the_same_question_has_the_same_answer_to_the_last_digit(ledger: Ledger)
     assert ledger.sql("SELECT current_setting('threads') AS threads") == [{"threads": 1}]  # or it is luck on few cores
 
 
+@pytest.mark.slow
 def test_a_wrong_query_is_bad_input(ledger: Ledger) -> None:
     with pytest.raises(InputError, match="the query failed: "):
         ledger.sql("SELECT epsilon FROM rows")

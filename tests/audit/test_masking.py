@@ -58,6 +58,7 @@ def _failed(found: dict[str, Check]) -> set[str]:
     return {name for name, check in found.items() if not check.passed}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.5), ("l1", 2.0)])
 def test_an_honest_model_passes_all(norm: str, eps: float) -> None:
     assert _failed(_ask(audit_networks.linear(), norm, eps)) == set()

@@ -149,6 +149,7 @@ def _whole(store: Store, rounds: int) -> None:
         assert also == who * 10_000
 
 
+@pytest.mark.slow
 def test_processes_that_write_the_same_keys_leave_whole_cells(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
     writers = [context.Process(target=_writer, args=(str(tmp_path), number, 20)) for number in range(3)]

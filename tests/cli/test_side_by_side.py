@@ -44,6 +44,7 @@ def test_a_row_for_each_interpreter_and_a_column_for_each_class(capsys: pytest.C
         assert 2.5 < picture.width / picture.height < 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "classes"), [(("--classes", "2"), 2), (("--goal", "7"), 1)])
 def test_fewer_classes(capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], classes: int) -> None:
     assert main([str(part) for part in (*ALL, *flags, "--json", "--quiet")]) == 0
@@ -71,6 +72,7 @@ def test_what_does_not_fit_together_is_one_line(
     assert "underfire explain" in error
 
 
+@pytest.mark.slow
 def test_what_is_finished_stays_after_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = together.run_all_interpreters
     calls: list[int] = []

@@ -10,12 +10,16 @@ from underfire.testing import check_interpreter
 from underfire.testing.interpreter import PROMISES, KnownImages
 
 CARDS = {card.name: card for card in uf.cards("interpreter")}
-# What makes a method short, or fit for images of 9 x 12 pixels.
+# What makes a method short, or fit for images of 9 x 12 pixels; with it, the tests of a method are slow all the same.
 SETTINGS: dict[str, dict] = {
     "counterfactual": {"steps": 60, "binary_search_steps": 3},
+    "integrated_gradients": {"steps": 8},
+    "leave_one_out": {},
     "lime": {"superpixels": "grid", "segments": 12, "samples": 60},  # quickshift finds nothing to cut in such noise
     "mask": {"steps": 4},
+    "occlusion": {},
     "rise": {"samples": 40, "cells": 3, "shown": 0.5},
+    "smooth_grad": {"samples": 8},
 }
 # What makes the fit of a trained one short.
 FITS: dict[str, dict] = {"rts": {"selector_steps": 20, "steps": 3, "batch_size": 8}}

@@ -84,6 +84,7 @@ def test_the_objective_is_the_distance_of_the_two_maps(s):
     assert torch.equal(fooled, s.model(x_adv).argmax(1) == s.goal)
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_a_checkpoint_to_the_same_weights(s, tmp_path):
     options = {"batch_size": 4, **ATTACK, "attack_steps": 2, "warm_steps": 2}
     whole = copy.deepcopy(s.plain).distil(s.model, s.data, steps=3, **options)

@@ -42,6 +42,7 @@ def test_only_a_scaled_map_has_no_unit(linear, generator):
     assert (infidelity(model, x, y, wrong) <= infidelity(model, x, y, wrong, scaled=False)).all()
 
 
+@pytest.mark.slow
 def test_the_error_of_a_wrong_map_in_closed_form(linear):
     """With noise of one deviation, the error of a linear map off by d is the noise's variance times |d|²."""
     model, x, y, gradient, _ = linear

@@ -86,6 +86,7 @@ def slow_region(m, rule, alpha):
     return scaled >= limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", SWEEPS)
 def test_all_thresholds_at_once_are_each_of_them(rule, generator):
     smooth = torch.rand(3, 1, 5, 4, generator=generator, dtype=torch.float64)

@@ -122,6 +122,7 @@ def test_prepare_simulate_report(study: Callable[..., tuple[int, str, str]]) -> 
     assert code == 2 and "answers of another study" in said
 
 
+@pytest.mark.slow
 def test_the_same_call_makes_the_same_study(study: Callable[..., tuple[int, str, str]]) -> None:
     for name in ("a", "b"):
         assert study(*DIGITS, "--n", 8, "--practice", 2, "--out", name)[0] == 0

@@ -19,6 +19,7 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "BATCH_SIZE", 8)
 
 
+@pytest.mark.slow
 def test_a_seed_is_a_network() -> None:
     before = torch.get_rng_state()
     first, again, other = (models.fingerprint(command.train(seed=seed, epochs=1)) for seed in (3, 3, 4))
@@ -26,6 +27,7 @@ def test_a_seed_is_a_network() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_the_zoo_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

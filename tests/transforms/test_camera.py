@@ -83,6 +83,7 @@ def test_gamma_keeps_black_and_white():
     assert torch.isfinite(torch.autograd.grad(photo.sum(), ends)[0]).all()
 
 
+@pytest.mark.slow
 def test_the_gradient_of_all_but_the_file_is_exact(x):
     transform = camera(quality=None)
     middling = (0.3 + 0.4 * x[:1, :, :5, :6]).requires_grad_()

@@ -116,6 +116,7 @@ def test_one_forward_pass_a_step_where_the_explanation_needs_no_more(case):
         assert count.forwards <= 12 * (10 + 1 + 2 + 2)
 
 
+@pytest.mark.slow
 def test_smoothing_the_activations_does_not_change_predictions_and_ends(case):
     from functools import partial
 

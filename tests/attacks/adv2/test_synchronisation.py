@@ -61,6 +61,7 @@ def test_a_step_on_an_interpreter(small: Case, name: str) -> None:
     assert waits_of_a_step(small, small.goal, interpreter=interpreter, eps=0.1) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("flow", 1.0), ("patch", 0.2)])
 def test_a_step_on_a_threat(small: Case, norm: str, eps: float) -> None:
     assert waits_of_a_step(small, None, interpreter=uf.interpreters.cam, norm=norm, eps=eps) == 0

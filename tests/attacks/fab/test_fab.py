@@ -130,6 +130,7 @@ def test_what_succeeded_within_eps_leaves_and_what_eps_is_too_small_for_comes_ba
     assert count.forwards <= 7 + 2 * (2 * 30 + 5 * 3)
 
 
+@pytest.mark.slow
 def test_patience_ends_what_eps_is_out_of_reach_for_and_nothing_else(linear):
     model, x, y = linear
     model = uf.Classifier(model)

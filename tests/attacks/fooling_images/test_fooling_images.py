@@ -114,6 +114,7 @@ def linear():
     return linear_network(3 * randn(48, 6, seed=2).T)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["direct", "cppn"])
 def test_champions_only_get_better_and_confidences_are_theirs(linear, encoding):
     options = {"encoding": encoding, "population": 30, "chunk": 7}
