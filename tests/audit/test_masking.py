@@ -19,6 +19,7 @@ from underfire.audit.probes import Budget, diameter, probe
 from underfire.audit.run import run
 from underfire.audit.spec import AuditSpec
 from underfire.errors import Unsupported
+from underfire.gradients.estimators import autograd
 from underfire.model import Classifier
 from underfire.records import Check
 
@@ -183,7 +184,7 @@ def test_runs_on_parts_of_the_images_give_the_checks_of_all() -> None:
     budget = Budget("linf", 0.1, 8)
 
     def attack(model: nn.Module, x: torch.Tensor, y: torch.Tensor, **options: object) -> torch.Tensor:
-        return pgd(model, x, y, random_start=False, **{**options, "estimate": None})  # type: ignore[arg-type]
+        return pgd(model, x, y, random_start=False, **{**options, "estimate": autograd})  # type: ignore[arg-type]
 
     names = probes.names(budget)
     assert len(names) == len(set(names)) == 11
