@@ -155,7 +155,7 @@ def target_maps(target: Tensor | TargetMap | None, clean: Clean, *, resized: boo
     Args:
         target: the maps themselves, a rule that makes them, or None for the clean maps.
         clean: the clean images.
-        resized: whether maps of another size are resized, instead of being refused.
+        resized: whether to resize maps of another size; if False, such maps raise an error.
         generator: source of random targets.
 
     Raises:

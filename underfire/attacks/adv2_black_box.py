@@ -50,25 +50,26 @@ def adv2_black_box(
     chunk: int = 128,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Change the prediction while the explanation stays as it is, or becomes a given map, from answers alone.
+    """Change the prediction, and keep the explanation or change it to a given map, by queries alone.
 
-    A query is one answer: the logits of an image, and the map of the class that is predicted for it. Natural evolution
-    strategies estimate, from pairs of answers around the iterate, the gradient of the margin until the model is fooled,
-    and from then on that of the margin, as far as `lead`, minus `weight` times the map loss of ADV². Of the iterates
-    that fool the model the attack returns the one whose map is nearest to the target, and without any the one with the
-    largest margin. The published algorithm also adapts the standard deviation of the directions; here it is constant.
+    A query returns the logits of an image and the map of its predicted class. Natural evolution strategies estimate
+    gradients from pairs of queries around the iterate. They maximise the margin until the model is fooled, and then the
+    margin, limited to `lead`, minus `weight` times the map loss of ADV². The attack returns the iterate that fools the
+    model and has the map nearest to the target; if no iterate fools the model, it returns the iterate with the largest
+    margin. The published algorithm also adapts the standard deviation of the directions; here it is constant.
 
     Args:
-        interpreter: any function `(model, x, classes) -> [B, 1, h, w]`, differentiable or not; whatever it asks the
-            model is a part of one query. None reads the map from the model's own answer, `(logits, map)`.
+        interpreter: any function `(model, x, classes) -> [B, 1, h, w]`, differentiable or not; its calls of the model
+            are part of the query. None reads the map from the output of the model, `(logits, map)`.
         target: the map that the explanation should become: maps `[B, 1, h, w]`, or a rule that makes them, such as
             `random_patch()` (see `ascent.target_maps`); None is the map of the clean image.
-        resize: whether a target of another size than the interpreter's maps is resized, instead of being refused.
+        resize: whether to resize a target map whose size is not that of the interpreter's maps; if False, such a target
+            raises an error.
         keep_class: whether a goal may be the label itself, so that only the explanation changes.
-        samples: number of random directions per step; each is queried forwards and backwards.
+        samples: number of random directions per step; each costs two queries, one on either side of the iterate.
         sigma: standard deviation of the entries of a direction.
-        latin: whether directions are drawn from a Latin hypercube, as in AttaXAI, and not independently.
-        step_size: length of the first step; the steps fall linearly to a tenth of it. None is `eps / 5`.
+        latin: whether to draw the directions from a Latin hypercube, as AttaXAI does, instead of independently.
+        step_size: length of the first step; the lengths fall linearly to a tenth of it. None is `eps / 5`.
         move: how estimated gradients are used; None is the plain gradient. (AttaXAI uses `adam`.)
         weight: weight of the map loss.
         lead: the margin, in logits, beyond which the prediction adds no gradient.
@@ -84,7 +85,7 @@ def adv2_black_box(
     draw = default_generator(generator, x.device)
 
     def begin(clean: Step) -> Aim:
-        """Return the aim, given the answers to the clean images."""
+        """Return the aim for the queried clean images."""
         assert clean.maps is not None
         others = clean.logits.scatter(1, y[:, None], float("-inf")).argmax(1)
         aimed = Clean(clean.maps, clean.logits.argmax(1), others if goal is None else goal)

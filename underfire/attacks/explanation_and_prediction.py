@@ -66,7 +66,8 @@ def explanation_and_prediction(
         objective: see `explanation_only`.
         target: the maps to show with `objective="target_map"`, `[B, 1, h, w]`, or a rule that makes them, such as
             `random_patch()` (see `ascent.target_maps`).
-        resize: whether a target of another size than the interpreter's maps is resized, instead of being refused.
+        resize: whether to resize a target map whose size is not that of the interpreter's maps; if False, such a target
+            raises an error.
         quantile: the top pixels of `objective="top_k"` are those above this quantile of the clean map.
         steps: number of steps with both objectives.
         warm_steps: number of steps of the attack on the prediction alone; 0 leaves it out.

@@ -64,7 +64,8 @@ def explanation_only(
             of the importance (both by Ghorbani et al.); `"target_map"` shows the map `target` (Dombrowski et al.).
         target: the maps to show with `objective="target_map"`, `[B, 1, h, w]`, or a rule that makes them, such as
             `random_patch()` (see `ascent.target_maps`).
-        resize: whether a target of another size than the interpreter's maps is resized, instead of being refused.
+        resize: whether to resize a target map whose size is not that of the interpreter's maps; if False, such a target
+            raises an error.
         quantile: the top pixels of `objective="top_k"` are those above this quantile of the clean map; Ghorbani et al.
             take 1000 of 227 x 227 pixels on ImageNet and 100 of 32 x 32 on CIFAR-10.
         step_size: None is a step that falls linearly from `eps / 4` to `eps / 80`. (Ghorbani et al. take steps of

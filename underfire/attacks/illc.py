@@ -64,7 +64,7 @@ def illc(
         Unsupported: a goal is given.
     """
     if goal is not None:
-        raise Unsupported("illc chooses its own goal, the least likely class; use bim for a goal of yours")
+        raise Unsupported("illc chooses the goal itself, the least likely class; use bim to choose another goal")
     least = least_likely(model, x, y)
     return bim(
         model,

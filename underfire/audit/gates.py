@@ -96,8 +96,8 @@ def judge(
 ) -> GateResult:
     """Return the outcome of a gate; a gap has a value only if an attack of the run aimed at the map.
 
-    A gate of the command line may leave out keys: without a size, each attack counts at its
-    largest size, and all attacks together count at every size. The worst of all figures that fit is compared.
+    A gate of the command line may leave out keys: without a size, each attack counts at its largest size, and all
+    attacks together count at every size. The worst of all figures that fit is compared.
 
     Args:
         gate: the gate.

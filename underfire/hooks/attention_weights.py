@@ -44,7 +44,7 @@ class AttentionWeights(TorchFunctionMode):
         return self._noted(result, -1) if name == "softmax" else result
 
     def _noted(self, weights: Tensor, dim: int | None) -> Tensor:
-        """Collect weights, and return them as the network goes on with them."""
+        """Collect the weights, and return the weights with which the network continues."""
         if dim not in (-1, weights.dim() - 1) or not self.images or len(weights) % self.images:
             return weights
         each = weights if weights.dim() == 4 else weights.unflatten(0, (self.images, -1))

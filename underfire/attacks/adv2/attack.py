@@ -86,7 +86,8 @@ def adv2(
         target: the map that the explanation should become: maps `[B, 1, h, w]`, or a rule that makes them, such as
             `random_patch()`, `other_class()` or `picture("arrow.png")` (see `ascent.target_maps`); None is the
             interpreter's map of the clean image for its predicted class.
-        resize: whether a target of another size than the interpreter's maps is resized, instead of being refused.
+        resize: whether to resize a target map whose size is not that of the interpreter's maps; if False, such a target
+            raises an error.
         keep_class: whether a goal may be the label itself, so that only the explanation changes.
         threat: what may change, and by how much; it replaces `norm`, `eps` and `mask`.
         steps: number of steps with both losses.
