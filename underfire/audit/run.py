@@ -189,7 +189,9 @@ def run(
             tell(Event(done, total, cells_done, of_cells, skipped, cell.title, executor.idle_share))
         if executor.idle_share is not None:
             head["environment"]["idle_share"] = round(executor.idle_share, 4)
-            write_head(store, head)
+        # write the plan again, because an audit with another spec may have written its own meanwhile
+        keep_head(store, head)
+        write_head(store, head)
     return Ledger(out)
 
 
