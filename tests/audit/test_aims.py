@@ -49,6 +49,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
     return run(parse_spec(content), tmp_path_factory.mktemp("aims") / "run")
 
 
+@pytest.mark.slow
 def test_an_attack_on_one_map_is_not_one_on_the_map_whose_label_is_a_part(ledger: Ledger) -> None:
     found = findings(ledger)
     assert {s.interpreter for s in found.shifts if s.aimed_here} == {"cup, mug"}

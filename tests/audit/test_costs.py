@@ -87,6 +87,7 @@ AIMED: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", AIMED, ids=lambda attack: str(attack["interpreter"]["name"]))
 def test_passes_of_the_maps_of_an_attack_are_counted_in_a_short_trial(
     small: Callable[..., AuditSpec], attack: dict[str, Any]
@@ -100,6 +101,7 @@ def test_passes_of_the_maps_of_an_attack_are_counted_in_a_short_trial(
     assert backwards == pytest.approx(count.backwards / 2, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_map_is_a_part_of_every_query(small: Callable[..., AuditSpec]) -> None:
     attack = {"name": "adv2_black_box", "interpreter": {"name": "mask", "steps": 9}, "queries": 60, "eps": 0.1}
     target = open_target(small(attacks=[attack], interpreters=[]))

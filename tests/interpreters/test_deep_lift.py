@@ -184,6 +184,7 @@ def test_one_pass_of_the_baseline_serves_all_images():
     assert (count.forwards, count.backwards) == (4 + 0, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_what_is_wrong_is_said():
     model, x = build(), x_of()
