@@ -146,7 +146,7 @@ def test_heads_are_found_through_functional_pooling(model):
 
 def test_models_without_space_or_pooling_say_so():
     flat = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)))
-    with pytest.raises(Unsupported, match="output has space"):
+    with pytest.raises(Unsupported, match="spatial layer"):
         hooks.last_spatial_layer(flat, rand(1, 3, 2, 2))
     maxed = Classifier(nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(4, 3)))
     with pytest.raises(Unsupported, match="global average pooling"):
