@@ -455,7 +455,7 @@ def test_a_nan_answer_is_said_even_where_its_gradient_is_a_number(case):
     broken = lambda z: model(z) + torch.tensor([1.0, torch.nan, torch.inf, 0.0])  # noqa: E731
     for y_wrong, word in (([0, 1, 1, 1], "NaN for 3 of 4"), ([2, 3, 0, 3], "infinite for 1 of 4")):
         wrong = uf.Classifier(nn.Sequential(Lambda(broken)))
-        with pytest.raises(ModelError, match=f"answer is {word}"):
+        with pytest.raises(ModelError, match=word):
             gradient(wrong, x, torch.tensor(y_wrong))
 
 
