@@ -367,6 +367,14 @@ def test_pictures_are_not_overwritten(fails: Fails) -> None:
     assert main([*command, "--force"]) == 0
 
 
+def test_an_option_before_the_verb_that_does_not_exist(fails: Fails) -> None:
+    assert "No such option: --nothing. See: underfire --help" in fails("--nothing")
+
+
+def test_a_folder_with_a_name_that_no_system_takes(fails: Fails) -> None:
+    assert "code 0" in fails("audit", "--out", "a\0b", "--dry-run")
+
+
 def test_a_gate_that_names_nothing(fails: Fails) -> None:
     gate = ("--out", "run", "--fail-under")
     assert "--fail-under must be NAME=VALUE" in fails("audit", spec(), *gate, "half")

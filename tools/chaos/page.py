@@ -57,7 +57,7 @@ def page(results: dict[str, Any]) -> str:
         *(f"a command line: {line}" for line in results.get("commands", {}).get("otherwise", [])),
         *(f"a model file: {line}" for line in results.get("model-files", {}).get("otherwise", [])),
     ]
-    text += [f"* `{line.replace('`', '')}`" for line in wrong] or ["Nothing, in this run."]
+    text += [f"* `{_printable(line)}`" for line in wrong] or ["Nothing, in this run."]
     text += [
         "",
         "## Limits",
@@ -69,6 +69,11 @@ def page(results: dict[str, Any]) -> str:
         *DEPENDENCIES.splitlines(),
     ]
     return "\n".join(text) + "\n"
+
+
+def _printable(line: str) -> str:
+    """Return a line of code for Markdown, with control characters as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line.replace("`", ""))
 
 
 def _kills(found: dict[str, Any]) -> list[Row]:

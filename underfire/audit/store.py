@@ -50,6 +50,8 @@ class Store:
         from fsspec.implementations.local import LocalFileSystem
 
         self.url = self._name = str(url)  # messages name the store as the caller did
+        if "\0" in self.url:
+            raise LedgerError(f"{self.url!r} names no folder: a name has no character of code 0")
         if "://" not in self.url:
             self._files: Any = LocalFileSystem()
             self._root = Path(self.url).absolute().as_posix()

@@ -40,6 +40,16 @@ class Verbs(Group):
     Any other exception is a bug and keeps its traceback.
     """
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the options before the verb."""
+        empty = not args
+        try:
+            return list(super().parse_args(ctx, args))
+        except _UsageError as error:
+            if empty:  # the help is shown
+                raise
+            raise _refusal(error) from None
+
     def invoke(self, ctx: Any) -> Any:
         """Run a verb and handle its errors."""
         try:
@@ -48,10 +58,7 @@ class Verbs(Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(CLOSED) from None
         except _UsageError as error:
-            where = error.ctx.command_path if error.ctx else "underfire"
-            message = cut(" ".join(error.format_message().split()))
-            ERR.print(f"error: {message}{'' if message[-1:] in '.?)' else '.'} See: {where} --help", markup=False)
-            raise typer.Exit(BAD_INPUT) from None
+            raise _refusal(error) from None
         except (UnderfireError, OSError) as error:
             _trace(ctx)
             ERR.print(f"error: {one_line(error)}")
@@ -64,6 +71,14 @@ class Verbs(Group):
         except KeyboardInterrupt:
             ERR.print(f"interrupted{_HOW_TO_RESUME.get(ctx.invoked_subcommand, '')}")
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _refusal(error: Any) -> typer.Exit:
+    """Print a wrong use of the command line in one line, and return the exit."""
+    where = error.ctx.command_path if error.ctx else "underfire"
+    message = cut(" ".join(error.format_message().split()))
+    ERR.print(f"error: {message}{'' if message[-1:] in '.?)' else '.'} See: {where} --help", markup=False)
+    return typer.Exit(BAD_INPUT)
 
 
 def _trace(ctx: Any) -> None:
