@@ -7,10 +7,10 @@ from typing import Any
 from underfire.study.design import Study, Trial
 
 QUESTIONS = {False: "What does the program say it is?", True: "Has this input been attacked?"}
-"""What each trial asks, by whether the study is one of noticing."""
+"""The question of each trial, by whether the study is one of noticing."""
 
 RIGHT_ANSWER = {False: "the program says", True: "the right answer is"}
-"""How the right answer is introduced after practice, by whether the study is one of noticing."""
+"""The words before the right answer after practice, by whether the study is one of noticing."""
 
 _TASKS = {
     False: "Say which class the program chooses, even where you would choose another. Be quick, but be right.",

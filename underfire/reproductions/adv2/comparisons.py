@@ -31,7 +31,7 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """Whether the claim holds here."""
+        """Return whether the claim holds here."""
         return self.room >= 0
 
 
