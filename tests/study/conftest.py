@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -140,3 +141,12 @@ def serve() -> Iterator[Callable[..., Server]]:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def in_a_folder_with_victims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Works in an empty folder, from which the module `victims` of the tests of the command line can be imported."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "cli")
+    monkeypatch.chdir(tmp_path)
+    yield
+    sys.modules.pop("victims", None)

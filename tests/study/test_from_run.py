@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from underfire.audit.store import Store
 from underfire.cli import main
 from underfire.study.design import CONDITIONS, read_study
 
+pytestmark = pytest.mark.usefixtures("in_a_folder_with_victims")
+
 SPEC: dict[str, Any] = {
     "model": "python:victims:right",
     "data": {"uri": "digits:", "n": 30, "seed": 1},
@@ -29,14 +30,6 @@ SPEC: dict[str, Any] = {
     "gallery": 0,
     "shard_size": 20,
 }
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "cli")
-    monkeypatch.chdir(tmp_path)
-    yield
-    sys.modules.pop("victims", None)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,9 @@ from underfire.study.design import Item, read_study
 from underfire.study.prepare import choose_items
 from underfire.study.store import AnswerStore
 
+pytestmark = pytest.mark.usefixtures("in_a_folder_with_victims")
+
 DIGITS = ("prepare", "digits:", "--model", "python:victims:right", "--interpreter", "gradient", "--quiet")
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "cli")
-    monkeypatch.chdir(tmp_path)
-    yield
-    sys.modules.pop("victims", None)
 
 
 @pytest.fixture
