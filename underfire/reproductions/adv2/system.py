@@ -148,7 +148,12 @@ MASK_OF_PHOTOGRAPHS = replace(MASK, options={"steps": 150})
 # As in the authors' code, the gradient map is averaged over squares of 4 pixels (56 x 56 of 224 x 224). The images
 # attacked in this form are also measured in the map of every pixel. On photographs, a smooth derivative takes away
 # several times as much map loss a step as a difference of gradients (`python -m benchmarks adv2-derivative`).
-GRAD = Aim("gradient", {"pool": 4, "double_backward": "smooth"}, measured={"GRAD, every pixel": {}})
+GRAD = Aim(
+    "gradient",
+    {"pool": 4, "double_backward": "smooth"},
+    effort=(120, 50),
+    measured={"GRAD, every pixel": {}},
+)
 PHOTOGRAPHS = "folder:{root}/imagenet_sample?size=224"
 _SMALL = {"GRAD": Aim("gradient"), "CAM": CAM, "MASK": MASK, "RTS": RTS, "Grad-CAM": GRAD_CAM}
 # Steps on the digits cost so little that only MASK gets fewer than all of them.
