@@ -56,7 +56,7 @@ PGD = {"name": "pgd"}
             "'attacks[0].keep' should be 'last' or 'best' or 'success', got 'bset'",
         ),
         ({"attacks": [{**PGD, "norm": "l7"}]}, "'attacks[0].norm': pgd has no norm 'l7'; did you mean 'l2'?"),
-        ({"attacks": [{**PGD, "goal": "random"}]}, "'attacks[0].goal' should be 'untargeted', 'random-target' or "),
+        ({"attacks": [{**PGD, "goal": 1.5}]}, "'attacks[0].goal'"),
         ({"attacks": [{"name": "illc", "goal": "random-target"}]}, "'attacks[0].goal': illc has no targeted mode"),
         ({"attacks": ["pgd", "pgd"]}, "'attacks[1].label': 'pgd linf' is taken by attacks[0]; give one another label"),
         ({"attacks": ["adv2"]}, "'attacks[0].interpreter' is missing: adv2 is aimed at an explanation, one of "),

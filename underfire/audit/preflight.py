@@ -15,13 +15,14 @@ from torch import Tensor
 
 from underfire.ascent.target_maps import benign
 from underfire.attacks.adv2.scheme import Bilevel
+from underfire.audit.goals import KINDS
 from underfire.audit.labels import check_swapped
 from underfire.audit.methods import FALSE_POSITIVES, attack_of, detector_of, interpreter_of, of_batch, values_of
 from underfire.audit.normalisation import check_normalisation
 from underfire.audit.schema import AttackSpec, DetectorSpec, InterpreterSpec, key_path
 from underfire.audit.target import Target
 from underfire.audit.trials import Passes, Trials, inner_counts, passes_of_map, tried, value_of
-from underfire.classes import listing
+from underfire.classes import class_number, listing
 from underfire.domains import domain_of
 from underfire.errors import DataError, InputError, ModelError, SpecError, UnderfireError
 from underfire.records import Batch
@@ -136,8 +137,22 @@ def _try_attacks(target: Target) -> dict[str, Passes]:
     found = dict[str, Passes]()
     for i, entry in enumerate(target.spec.attacks):
         with _translated(target, key_path("attacks", i), entry):
+            _check_goal(target, entry)
             found[entry.title] = try_attack(target, entry, max(entry.eps))
     return found
+
+
+def _check_goal(target: Target, entry: AttackSpec) -> None:
+    """Raise InputError if the goal is not a class of the model, or if it is the label of every image."""
+    seen = target.preview
+    if entry.goal in KINDS:
+        return
+    try:
+        wanted = class_number(entry.goal, target.model.labels or (), seen.logits.shape[1])
+    except InputError as error:
+        raise InputError(f"{error}, or {', '.join(KINDS)}") from None
+    if bool((seen.y == wanted).all()):
+        raise InputError(f"every image already has the class {entry.goal!r}; choose another goal")
 
 
 def try_attack(target: Target, entry: AttackSpec, eps: float) -> Passes:

@@ -58,6 +58,11 @@ def _encodable(text: str) -> str:
     return text
 
 
+def _number_as_text(value: Any) -> Any:
+    """Return a whole number as text, and any other value unchanged."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 Text = Annotated[str, AfterValidator(_encodable)]
 Sizes = Annotated[list[Size], BeforeValidator(lambda value: value if isinstance(value, list) else [value]), _Limited]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -164,14 +169,15 @@ class AttackSpec(_Method):
         norm: the norm; None, which a complete spec never contains, stands for the attack's default.
         eps: the sizes, in the norm; an empty list, which a complete spec never contains, stands for the attack's
             default.
-        goal: whether the attack aims at any wrong class, at a random class, or at the class with the lowest logit.
+        goal: `"untargeted"` aims at any wrong class, `"random-target"` at a random one, `"least-likely"` at the class
+            with the lowest logit; any other text is the name or the number of one class for all images.
         interpreter: the interpreter that the attack is aimed at: one of the spec, by label, or an entry of its own.
     """
 
     kind = "attack"
     norm: str | None = None
     eps: Sizes = []
-    goal: Literal["untargeted", "random-target", "least-likely"] = "untargeted"
+    goal: Annotated[Text, BeforeValidator(_number_as_text)] = "untargeted"
     interpreter: Annotated[InterpreterSpec, BeforeValidator(_short("name"))] | None = None
 
 

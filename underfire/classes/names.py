@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Sequence
 
 from underfire.classes.lists import imagenet
-from underfire.errors import DataError
+from underfire.errors import DataError, InputError
 
 # Control characters, which a terminal obeys, and lone surrogates, which stand for bytes that are not UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -129,3 +130,24 @@ def _plain(name: str) -> str:
     text = unicodedata.normalize("NFKC", name).casefold()
     words = re.sub(r"[\W_]+", " ", text).strip() or text
     return str(int(words)) if words.isdecimal() and len(words) < 10 else words
+
+
+def class_number(text: str, names: Sequence[str], outputs: int) -> int:
+    """Return the class that `text` names, by name or by number.
+
+    Args:
+        text: a name or a number.
+        names: the names of the classes, in order; empty if they have none.
+        outputs: number of classes.
+
+    Raises:
+        InputError: there is no such class; the message suggests the nearest.
+    """
+    if text in names:
+        return names.index(text)
+    if text.isdecimal() and len(text) < 19 and int(text) < outputs:
+        return int(text)
+    close = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    way = "a name or a number" if names else "a number"
+    raise InputError(f"the model has no class {text!r}; {hint}use {way} from 0 to {outputs - 1}")

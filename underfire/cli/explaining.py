@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from underfire.catalog import find
-from underfire.cli.images import class_of
+from underfire.classes import class_number
 from underfire.cli.pictures import Job, Row, rows_of
 from underfire.cli.preparing import PreparedInterpreter, prepare
 from underfire.cli.shared import ERR, atomic_write_all, to_json
@@ -91,7 +91,8 @@ def explain(
     rows: list[Row] = []
     with atomic_write_all(job.out, [*files, "results.json"], force=job.force) as staging:
         for batch, logits, stems in job.batches(", ".join(names), sum(method.passes for method in methods)):
-            wanted = None if goal is None else torch.full_like(batch.y, class_of(job.model, logits.shape[1], goal))
+            known, outputs = job.model.labels or (), logits.shape[1]
+            wanted = None if goal is None else torch.full_like(batch.y, class_number(goal, known, outputs))
             for method in methods:
                 about = [{"interpreter": method.card.name, **row} for row in job.about(batch, logits)]
                 part = ExplainedBatch(batch, logits, wanted, stems, about, staging, specs, npy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -136,20 +135,3 @@ def _failures(files: list[Path], reading: Reading) -> Iterator[str]:
             read_file(file, reading)
         except DataError as error:
             yield str(error)
-
-
-def class_of(model: Classifier, outputs: int, text: str) -> int:
-    """Return the class that `text` names, by name or by number.
-
-    Raises:
-        InputError: the model has no such class; the message suggests the nearest.
-    """
-    names = model.labels or ()
-    if text in names:
-        return names.index(text)
-    if text.isdecimal() and len(text) < 19 and int(text) < outputs:
-        return int(text)
-    close = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    way = "a name or a number" if names else "a number"
-    raise InputError(f"the model has no class {text!r}; {hint}use {way} from 0 to {outputs - 1}")

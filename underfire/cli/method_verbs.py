@@ -60,19 +60,18 @@ def attack(
     from underfire.cli import options, pictures
 
     aimed = "interpreter" in find("attack", name).options
-    mode = {None: "untargeted", "random": "random-target", "least-likely": "least-likely"}.get(goal)
     entry = options.attack(
         name,
         tuple(settings or ()),
         eps=eps,
         norm=norm,
         steps=steps,
-        goal=mode or "random-target",  # a given class is checked in the same way
+        goal={None: "untargeted", "random": "random-target"}.get(goal, goal),
         interpreter=interpreter if aimed else None,
     )
     place = out or Path(f"underfire-{name}")
     job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json, output)
-    pictures.attack(job, entry, None if mode else goal, interpreter)
+    pictures.attack(job, entry, interpreter)
 
 
 @verbs.command()

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from underfire.catalog import find
 from underfire.cli import options
-from underfire.cli.images import ImageInput, class_of, open_images
+from underfire.cli.images import ImageInput, open_images
 from underfire.cli.progress import progress
 from underfire.cli.shared import ERR, OUT, atomic_write_all, open_model, print_json, to_json
 
@@ -147,13 +147,12 @@ def rows_of(columns: dict[str, Tensor]) -> Iterator[Row]:
 # --- attack ----------------------------------------------------------------------------------------------------------
 
 
-def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | None) -> None:
+def attack(job: Job, entry: AttackSpec, interpreter: str | None) -> None:
     """Attack the images of `job`, write the pictures, and print the measurements.
 
     Args:
         job: the options shared with `explain`.
         entry: the attack at one size.
-        goal: the class to reach, by name or number; None takes the goal of `entry`.
         interpreter: an interpreter whose maps of the clean and adversarial images are written, too; None for none.
     """
     import torch
@@ -174,10 +173,7 @@ def attack(job: Job, entry: AttackSpec, goal: str | None, interpreter: str | Non
     with atomic_write_all(job.out, [*files, "results.json"], force=job.force) as staging:
         for batch, logits, names in job.batches(entry.name, _passes(entry)):
             # attack the batch, and measure the outcome
-            if goal is None:
-                wanted = choose_goal(entry.goal, logits, batch, job.seed)
-            else:
-                wanted = torch.full_like(batch.y, class_of(job.model, logits.shape[1], goal))
+            wanted = choose_goal(entry.goal, logits, batch, job.seed, job.model.labels or ())
             generator = torch.Generator(batch.x.device).manual_seed(job.seed)
             x_adv = method(job.model, batch.x.clone(), batch.y, goal=wanted, generator=generator).detach()
             measured = _measured(job.model, entry, batch, x_adv, wanted)

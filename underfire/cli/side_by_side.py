@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from underfire.cli.images import class_of
+from underfire.classes import class_number
 from underfire.cli.pictures import Job, Row
 from underfire.cli.shared import ERR, atomic_write_all, publish, to_json
 
@@ -79,7 +79,7 @@ def _columns(job: Job, logits: Tensor, goal: str | None, classes: int | None) ->
 
     count = len(logits)
     if goal is not None:
-        return torch.tensor([class_of(job.model, count, goal)], device=logits.device)
+        return torch.tensor([class_number(goal, job.model.labels or (), count)], device=logits.device)
     if classes is None and count <= ALL_CLASSES:
         return torch.arange(count, device=logits.device)
     return logits.topk(min(classes or LIKELIEST, count)).indices

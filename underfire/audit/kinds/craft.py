@@ -17,7 +17,7 @@ from torch import Tensor
 
 from underfire.audit.aims import joined
 from underfire.audit.arrays import difference, restore
-from underfire.audit.goals import choose_goal
+from underfire.audit.goals import choose_goal, other_than_label
 from underfire.audit.graph import Cell
 from underfire.audit.methods import attack_of
 from underfire.audit.named_files import with_files
@@ -99,14 +99,15 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     entry = AttackSpec.model_validate({**cell.options["attack"], "interpreter": cell.options["interpreter"]})
     batch, clean = inputs.batch(cell), inputs.arrays(cell.needs["clean"])["logits"]
     x, y, n = batch.x, batch.y, len(batch)
-    goal = choose_goal(entry.goal, clean, batch, cell.options["seed"])
+    goal = choose_goal(entry.goal, clean, batch, cell.options["seed"], model.labels or ())
     sizes: list[float] = cell.options["sizes"]
     # All sizes get the same random numbers, so that their comparison is fair.
     digest = hashlib.sha256(repr((cell.options["seed"], batch.ids[0])).encode()).hexdigest()
     generator = torch.Generator(x.device).manual_seed(int(digest[:12], 16))
     with model.counting() as count:
         start = _now(x)
-        x_adv = attack_of(entry, sizes[0])(model, x.clone(), y, goal=goal, generator=generator)
+        reached = other_than_label(goal, y, clean.shape[1])
+        x_adv = attack_of(entry, sizes[0])(model, x.clone(), y, goal=reached, generator=generator)
         seconds = _now(x) - start
     x_adv = _checked(x_adv, x)
     # an image with logits that are not finite is not a success: replace it by the clean image
@@ -133,7 +134,10 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
 
 
 def views(spec: AuditSpec) -> dict[str, str]:
-    """Show the outcomes, with the predictions of the clean images, as the table `rows`."""
+    """Show the outcomes, with the predictions of the clean images, as the table `rows`.
+
+    An image whose label is the class that an attack wants is left out: it has nothing to reach.
+    """
     outcome = ", ".join(name for name in schema.names if name not in ("id", "eps", "goal", "pred_adv", "conf_adv"))
     return {
         "rows": f"""
@@ -141,6 +145,7 @@ def views(spec: AuditSpec) -> dict[str, str]:
                conf AS conf_clean, pred_adv, conf_adv, {outcome}, params
         FROM craft_written JOIN craft_cells USING (cell)
         JOIN (SELECT cell AS clean, id, y, pred, conf FROM clean_written) USING (clean, id)
+        WHERE NOT (targeted AND goal = y)
         """
     }
 

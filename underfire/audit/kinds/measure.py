@@ -70,7 +70,8 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     craft, batch, result = cell.needs["craft"], inputs.batch(cell), Result()
     x, (x_adv, logits) = batch.x, adversarial(craft, inputs)
     clean = inputs.arrays(cell.needs["clean"])["logits"]
-    goal = choose_goal(craft.options["attack"]["goal"], clean, batch, craft.options["seed"])
+    names = inputs.target.model.labels or ()
+    goal = choose_goal(craft.options["attack"]["goal"], clean, batch, craft.options["seed"], names)
     shared: dict[str, Any] = {"model": inputs.target.model, "mask": batch.mask, "y": batch.y, "goal": goal}
     before: dict[str, Any] = {"x": x, "logits": clean}
     if "map_adv" in cell.needs:
