@@ -36,10 +36,8 @@ def test_one_class_for_all_images_leaves_out_the_images_of_that_class(small: Sma
     ("goal", "facts"),
     [("random", ("'random'", "0 to 9", "random-target")), (10, ("'10'", "0 to 9")), (-1, ("'-1'", "0 to 9"))],
 )
-def test_a_goal_that_is_no_class(
-    small: Small, tmp_path: Path, changes: dict[str, object], facts: tuple[str, ...]
-) -> None:
+def test_a_goal_that_is_no_class(small: Small, tmp_path: Path, goal: object, facts: tuple[str, ...]) -> None:
     with pytest.raises(SpecError) as caught:
-        run(small(**changes), tmp_path / "run")
-    assert all(fact in str(caught.value) for fact in facts)
+        run(small(attacks=[{**PGD, "goal": goal}]), tmp_path / "run")
+    assert all(fact in str(caught.value) for fact in ("attacks[0]", *facts))
     assert not (tmp_path / "run").exists()
