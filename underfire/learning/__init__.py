@@ -1,0 +1,26 @@
+"""How networks are trained: one loop, batches, schedules, checkpoints that resume to the same weights, and files."""
+
+from underfire.learning.augmentation import crop_and_flip
+from underfire.learning.batches import Drawn, Shuffled
+from underfire.learning.checkpoints import Checkpoint
+from underfire.learning.loop import Loss, Report, fit
+from underfire.learning.schedules import Schedule, cosine, one_cycle, steps_down, warm_up
+from underfire.learning.tensor_files import read_facts, read_tensors, write_tensors
+
+__all__ = [
+    "Checkpoint",
+    "Drawn",
+    "Loss",
+    "Report",
+    "Schedule",
+    "Shuffled",
+    "cosine",
+    "crop_and_flip",
+    "fit",
+    "one_cycle",
+    "read_facts",
+    "read_tensors",
+    "steps_down",
+    "warm_up",
+    "write_tensors",
+]
