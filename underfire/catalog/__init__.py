@@ -20,7 +20,7 @@ from underfire.catalog.facts import (
     Quadrant,
     TrainingFacts,
 )
-from underfire.catalog.options import Converter, converters, number, spell
+from underfire.catalog.options import Converter, convert, converters, number, spell
 from underfire.catalog.registry import Card, card, card_behind, card_of, cards, facts_of, find
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "card_behind",
     "card_of",
     "cards",
+    "convert",
     "converters",
     "facts_of",
     "find",

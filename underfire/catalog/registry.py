@@ -18,6 +18,7 @@ from underfire.catalog.calls import with_checks
 from underfire.catalog.facts import (
     KINDS,
     AttackFacts,
+    DefenseFacts,
     DetectorFacts,
     Facts,
     InterpreterFacts,
@@ -158,15 +159,21 @@ def _short(signature: inspect.Signature) -> str:
     return str(signature.replace(parameters=plain, return_annotation=signature.empty))
 
 
-_FAMILIES = ("attacks", "detectors", "interpreters", "measures")  # the packages with the methods of underfire
+_FAMILIES = (
+    "attacks",
+    "defenses",
+    "detectors",
+    "interpreters",
+    "measures",
+)  # the packages with the methods of underfire
 _CARDS: dict[tuple[str, str], Card] = {}
 
 
 def card(kind: str, *, paper: str = "", name: str | None = None, **facts: Any) -> Callable[[_Method], _Method]:
     """Put the decorated method in the catalogue under its own name, or under `name`.
 
-    The arguments of an attack, an interpreter, a detector and a measure are checked and converted in every call, see
-    `checked_calls`.
+    The arguments of an attack, an interpreter, a detector, a defence and a measure are checked and converted in every
+    call, see `checked_calls`.
 
     Args:
         kind: one of `KINDS`.
@@ -218,6 +225,8 @@ def cards(kind: Literal["interpreter"]) -> Iterator[Card[InterpreterFacts]]: ...
 @overload
 def cards(kind: Literal["detector"]) -> Iterator[Card[DetectorFacts]]: ...
 @overload
+def cards(kind: Literal["defense"]) -> Iterator[Card[DefenseFacts]]: ...
+@overload
 def cards(kind: Literal["measure"]) -> Iterator[Card[MeasureFacts]]: ...
 @overload
 def cards(kind: Literal["part"]) -> Iterator[Card[PartFacts]]: ...
@@ -238,6 +247,8 @@ def find(kind: Literal["attack"], name: str) -> Card[AttackFacts]: ...
 def find(kind: Literal["interpreter"], name: str) -> Card[InterpreterFacts]: ...
 @overload
 def find(kind: Literal["detector"], name: str) -> Card[DetectorFacts]: ...
+@overload
+def find(kind: Literal["defense"], name: str) -> Card[DefenseFacts]: ...
 @overload
 def find(kind: Literal["measure"], name: str) -> Card[MeasureFacts]: ...
 @overload

@@ -2,7 +2,7 @@
 
 from underfire.catalog import callers
 from underfire.checked_calls.measures import call_measure
-from underfire.checked_calls.methods import call_attack, call_fit, call_interpreter, call_score
+from underfire.checked_calls.methods import call_attack, call_defense, call_fit, call_interpreter, call_score
 
 callers |= {
     "attack": call_attack,
@@ -10,4 +10,5 @@ callers |= {
     "fit": call_fit,
     "score": call_score,
     "measure": call_measure,
+    "defense": call_defense,
 }

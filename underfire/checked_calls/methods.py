@@ -1,4 +1,4 @@
-"""Check and convert the arguments of attacks, interpreters and detectors, whatever model and images a user has.
+"""Check and convert the arguments of attacks, interpreters, detectors and defences, for any model and images.
 
 Any module or function becomes a `Classifier`, whose answers are read and checked on every pass. The caller's gradient
 mode does not matter: an attack runs with gradients enabled, and an interpreter leaves inference mode.
@@ -10,14 +10,14 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
-from underfire.catalog import AttackFacts, DetectorFacts, InterpreterFacts, number
+from underfire.catalog import AttackFacts, DefenseFacts, DetectorFacts, InterpreterFacts, convert, number
 from underfire.domains import domain_of
-from underfire.errors import DataError, InputError, shown, with_article
+from underfire.errors import DataError, InputError, Unsupported, shown, with_article
 from underfire.model import Classifier, as_classifier, model_errors, session
 from underfire.records import Batch
 from underfire.validate import check_goal, check_labels
@@ -93,6 +93,26 @@ def call_score(method: Callable[..., Any], _: DetectorFacts, bound: inspect.Boun
     """
     bound.arguments["model"] = as_classifier(bound.arguments["model"])
     return call_interpreter(method, InterpreterFacts(), bound)
+
+
+def call_defense(method: Callable[..., Any], facts: DefenseFacts, bound: inspect.BoundArguments) -> Any:
+    """Call a defence with a classifier and checked options.
+
+    Raises:
+        InputError: an option has another type. ModelError: the model is none. Unsupported: the defence does not take
+            the inputs of the model.
+    """
+    given, hints = bound.arguments, get_type_hints(method)
+    model = given["model"] = as_classifier(given["model"])
+    if model.domain.name not in facts.domains:
+        taken = " or ".join(facts.domains)
+        raise Unsupported(
+            f"defense {method.__name__!r} takes inputs of {taken}, and the model takes {model.domain.name}"
+        )
+    for name in given:
+        if name != "model":
+            given[name] = convert(name, given[name], hints.get(name, Any))
+    return method(*bound.args, **bound.kwargs)
 
 
 def _check_interpreter(bound: inspect.BoundArguments) -> None:

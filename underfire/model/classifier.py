@@ -111,7 +111,7 @@ class Classifier(nn.Module):
             raise ModelError(
                 f"mean and std have {max(len(self.mean), len(self.std))} channels but the inputs {x.shape[1]}"
             )
-        parameter = next((p for p in self.module.parameters() if p.is_floating_point()), None)
+        parameter = self._example()
         try:
             own = x.clone() if self._plain else (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
             if parameter is not None and parameter.dtype != own.dtype:
@@ -140,6 +140,10 @@ class Classifier(nn.Module):
                     "confident; output='probabilities' takes their logarithm, output='logits' takes them as they are"
                 )
         return logits
+
+    def _example(self) -> Tensor | None:
+        """Return a weight whose dtype the inputs of the module must have; None if it takes any dtype."""
+        return next((p for p in self.module.parameters() if p.is_floating_point()), None)
 
     def _count(self, logits: Tensor) -> None:
         """Count a pass in every open `counting` block, and its backward pass when that happens."""

@@ -5,8 +5,9 @@ underfire call the same functions for every method of the catalogue.
 """
 
 from underfire.testing.attack import check_attack
+from underfire.testing.defense import check_defense
 from underfire.testing.detector import check_detector
 from underfire.testing.interpreter import check_interpreter
 from underfire.testing.measure import check_measure
 
-__all__ = ["check_attack", "check_detector", "check_interpreter", "check_measure"]
+__all__ = ["check_attack", "check_defense", "check_detector", "check_interpreter", "check_measure"]

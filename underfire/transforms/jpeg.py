@@ -51,7 +51,7 @@ def _coded(plane: Tensor, table: Tensor) -> Tensor:
     """
     b, c, h, w = plane.shape
     dct = _constants()[1].to(plane)
-    blocks = plane.reshape(b, c, h // 8, 8, w // 8, 8).transpose(3, 4).reshape(b, -1, 64)
+    blocks = plane.reshape(b, c, h // 8, 8, w // 8, 8).transpose(3, 4).reshape(b, c * h * w // 64, 64)
     q = table.to(plane)[:, None]
     # coefficients are rounded to eighths before they are divided, as in the codecs
     decoded = (_rounded(_rounded(8 * (blocks @ dct.T)) / (8 * q)) * q) @ dct
