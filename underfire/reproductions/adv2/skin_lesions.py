@@ -36,12 +36,12 @@ def run(setting: Setting) -> Outcome:
     """Fit the head, audit the classifier, and compare the maps with the masks of the experts."""
     uri, head = _classifier(setting)
     system = replace(SKIN, uri=uri).at(setting)
-    ledger = audited(system, setting)
-    results: dict[str, Any] = {"head": head, "PGD": outcome(ledger, "PGD"), "lesion": _lesion(setting)}
+    results: dict[str, Any] = {"head": head, "lesion": _lesion(setting)}
     rows: list[list[str]] = []
     for label, aim in system.aims.items():
-        attack = f"ADV² on {label}"
-        results[attack] = outcome(ledger, attack)
+        # only the maps that this attack is aimed at are needed
+        ledger, attack = audited(system.only(label), setting), f"ADV² on {label}"
+        results |= {name: outcome(ledger, name) for name in ("PGD", attack)}
         for form in (label, *aim.measured):
             results[form] = on_lesion(ledger, attack, form) | shift(ledger, ("PGD", attack), form)
             inside = results[form]["mass_inside"]

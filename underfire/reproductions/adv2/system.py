@@ -128,6 +128,10 @@ class System:
         kept = {label: aim for label, aim in self.aims.items() if not (setting.quick and aim.name == "mask")}
         return replace(self, aims=kept)
 
+    def only(self, label: str) -> System:
+        """Return the system with one of its interpreters."""
+        return replace(self, aims={label: self.aims[label]})
+
     def images_of(self, setting: Setting) -> str:
         """Return the URI of the images."""
         return self.data.format(root=setting.root) if "{root}" in self.data else self.data
@@ -151,7 +155,7 @@ MASK_OF_PHOTOGRAPHS = replace(MASK, options={"steps": 150})
 GRAD = Aim(
     "gradient",
     {"pool": 4, "double_backward": "smooth"},
-    effort=(120, 50),
+    effort=(100, 50),
     measured={"GRAD, every pixel": {}},
 )
 PHOTOGRAPHS = "folder:{root}/imagenet_sample?size=224"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from underfire.audit.ledger import Ledger
 from underfire.audit.map_shifts import PLAUSIBLE_IOU
 from underfire.records import Interval
 from underfire.reproductions.adv2.findings import audited, outcome, ratio, shift
@@ -41,8 +40,7 @@ def compare(systems: Mapping[str, System], setting: Setting, *, title: str, note
     said: list[str] = []
     systems = {name: system.at(setting) for name, system in systems.items()}
     for name, system in systems.items():
-        ledger = audited(system, setting)
-        results[name] = _results(system, ledger)
+        results[name] = _results(system, setting)
         rows += _rows(name, system, results[name])
         said += [
             f"{name}, n = {results[name][system.framework.label]['success'].n}.",
@@ -59,13 +57,16 @@ def compare(systems: Mapping[str, System], setting: Setting, *, title: str, note
     )
 
 
-def _results(system: System, ledger: Ledger) -> dict[str, Any]:
-    """Return the outcome of every attack, and the shift of the maps under each ADV² attack."""
+def _results(system: System, setting: Setting) -> dict[str, Any]:
+    """Return the outcome of every attack, and the shift of the maps under each ADV² attack.
+
+    Every interpreter has an audit of its own, because the maps of one after the attack on another are not needed here.
+    """
     alone = system.framework.label
-    found: dict[str, Any] = {alone: outcome(ledger, alone)}
+    found: dict[str, Any] = {}
     for label, aim in system.aims.items():
-        attack = f"ADV² on {label}"
-        found[attack] = outcome(ledger, attack)
+        ledger, attack = audited(system.only(label), setting), f"ADV² on {label}"
+        found |= {name: outcome(ledger, name) for name in (alone, attack)}
         for form in (label, *aim.measured):
             found[form] = shift(ledger, (alone, attack), form)
     return found
