@@ -51,7 +51,7 @@ def test_links_to_code_name_an_object_in_the_file(generate: ModuleType) -> None:
         for file, name in generate.CODE_LINK.findall(text):
             last = name.rpartition(".")[2]
             named = last in (ROOT / file).with_suffix("").parts
-            assert named or re.search(rf"(?:def|class) {last}\b", (ROOT / file).read_text()), name
+            assert named or re.search(rf"(?m:(?:def|class) {last}\b|^{last} = )", (ROOT / file).read_text()), name
 
 
 def test_on_the_site_links_to_code_lead_to_its_api_page(generate: ModuleType) -> None:

@@ -19,6 +19,7 @@ from underfire.ascent.threats import Threat
 from underfire.domains import check_inputs, domain_of
 from underfire.errors import InputError, Unsupported
 from underfire.gradients import estimators, smoothing, views
+from underfire.gradients.backward import Backward, true_gradient
 from underfire.hooks import frozen, shared_forward
 from underfire.validate import at_least_one, check_classes, default_generator
 
@@ -39,6 +40,7 @@ class Recipe:
         views: the transformed images over which the objective is averaged.
         estimate: the estimator of the gradient.
         smooth: the smoothing that is applied to the gradient before the move uses it.
+        backward: the rule by which the network passes gradients back, in all passes of the attack.
         move: turns the gradient into a direction, with a memory.
         keep: which iterate is returned. `"last"` is the last one. `"best"` is the best one: a success before any
             failure, then the larger objective (with the weights of the last step, if they change). `"success"` is the
@@ -52,6 +54,7 @@ class Recipe:
     views: views.View = views.identity
     estimate: estimators.Estimator = estimators.autograd
     smooth: smoothing.Smoothing = smoothing.none
+    backward: Backward = true_gradient
     move: Move = moves.plain()  # noqa: RUF009  a Move is frozen
     keep: Keep = "best"
     rank: Rank | None = None
@@ -122,7 +125,7 @@ def ascend(
     generator = default_generator(generator, x.device)
     run = _Run(model, x, Targets(y, goal, torch.arange(len(x), device=x.device)), recipe, steps, generator, watch)
     alone = recipe.objective.logits_only and recipe.rank is None and watch is None
-    with frozen(model), shared_forward(model, begin=not alone) as forget:
+    with frozen(model), recipe.backward(model), shared_forward(model, begin=not alone) as forget:
         run.forget = forget
         for restart in range(restarts):
             rows = run.targets.index

@@ -17,7 +17,7 @@ from underfire.ascent import moves, objectives, step_rules, target_maps
 from underfire.ascent.losses import as_objective
 from underfire.catalog import Card, Converter, card, cards, converters, number, spell
 from underfire.errors import InputError, nearest, shown, with_article
-from underfire.gradients import estimators, smoothing, views
+from underfire.gradients import backward, estimators, smoothing, views
 from underfire.gradients.softplus import softplus
 
 ROLES: dict[str, tuple[Any, ...]] = {
@@ -188,6 +188,9 @@ converters |= {
     ),
     estimators.Estimator: Converter(
         "the name of an estimator", lambda value: part("estimator", value=value), _spell("estimator")
+    ),
+    backward.Backward: Converter(
+        "the name of a rule of the backward pass", lambda value: part("backward", value=value), _spell("backward")
     ),
     moves.Move: Converter("the name of a move", lambda value: part("move", value=value), _spell("move")),
     step_rules.StepRule: Converter("a number or the name of a step rule", _step_rule, _spell("step_rule", "schedule")),

@@ -1,4 +1,11 @@
-"""Attacks, one published method per file: `name(model, x, y, *, goal=None, eps=..., ..., generator=None) -> x'`."""
+"""Attacks, one published method per file: `name(model, x, y, *, goal=None, eps=..., ..., generator=None) -> x'`.
+
+A transfer attack that is not listed, such as `mi_di_ti`, is made when it is first used: see `attacks.transfer`.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
 
 from underfire.attacks.acg import acg
 from underfire.attacks.adv2 import adv2, adv2_ensemble, adv2_squeezing
@@ -29,7 +36,6 @@ from underfire.attacks.hop_skip_jump import hop_skip_jump
 from underfire.attacks.illc import illc
 from underfire.attacks.jsma import jsma
 from underfire.attacks.lbfgs import lbfgs
-from underfire.attacks.mi_fgsm import mi_fgsm
 from underfire.attacks.nes import nes
 from underfire.attacks.one_pixel import one_pixel
 from underfire.attacks.pgd import pgd
@@ -43,9 +49,24 @@ from underfire.attacks.square import square
 from underfire.attacks.st_adv import st_adv
 from underfire.attacks.step_ll import step_ll
 from underfire.attacks.substitute import substitute
+from underfire.attacks.transfer import (
+    di_fgsm,
+    dim,
+    mi_fgsm,
+    ni_fgsm,
+    si_fgsm,
+    si_ni_ti_dim,
+    sim,
+    ti_dim,
+    ti_fgsm,
+    tim,
+    vmi_fgsm,
+    vni_fgsm,
+)
 from underfire.attacks.uap import uap
-from underfire.attacks.vmi_fgsm import vmi_fgsm
 from underfire.attacks.zoo import zoo
+from underfire.catalog import composed
+from underfire.errors import InputError
 
 __all__ = [
     "acg",
@@ -64,6 +85,8 @@ __all__ = [
     "ddn",
     "decision_tree",
     "deepfool",
+    "di_fgsm",
+    "dim",
     "ead",
     "eot",
     "explanation_and_prediction",
@@ -81,19 +104,37 @@ __all__ = [
     "lbfgs",
     "mi_fgsm",
     "nes",
+    "ni_fgsm",
     "one_pixel",
     "pgd",
     "photometric",
     "rand_fgsm",
     "random_noise",
     "recipe",
+    "si_fgsm",
+    "si_ni_ti_dim",
     "sigma_zero",
+    "sim",
     "spsa",
     "square",
     "st_adv",
     "step_ll",
     "substitute",
+    "ti_dim",
+    "ti_fgsm",
+    "tim",
     "uap",
     "vmi_fgsm",
+    "vni_fgsm",
     "zoo",
 ]
+
+
+def __getattr__(name: str) -> Callable[..., Tensor]:
+    try:
+        found = composed("attack", name)
+    except InputError as error:
+        raise AttributeError(str(error)) from None
+    if found is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return found.function

@@ -15,6 +15,7 @@ from underfire.ascent.objectives import Objective, margin
 from underfire.ascent.step_rules import StepRule, StepSize
 from underfire.ascent.threats import ball
 from underfire.catalog import card
+from underfire.gradients.backward import Backward, true_gradient
 from underfire.gradients.estimators import Estimator, autograd
 from underfire.gradients.smoothing import Smoothing, none
 from underfire.gradients.views import View, identity
@@ -45,6 +46,7 @@ def recipe(
     views: View = identity,
     estimate: Estimator = autograd,
     smooth: Smoothing = none,
+    backward: Backward = true_gradient,
     move: Move | None = None,
     step_rule: StepRule | StepSize | None = None,
     keep: Keep = "best",
@@ -60,6 +62,7 @@ def recipe(
         views: the transformed copies of an image that the objective is averaged over.
         estimate: how the gradient is obtained.
         smooth: how the gradient is smoothed before the move uses it.
+        backward: how the network passes gradients back, such as `skip_gradient`.
         move: how the gradients become a direction, such as momentum; None is the last gradient itself.
         step_rule: the step size; None is `eps / steps`.
     """
@@ -71,6 +74,7 @@ def recipe(
         views=views,
         estimate=estimate,
         smooth=smooth,
+        backward=backward,
         move=move or plain(),
         keep=keep,
     )

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-from underfire.catalog import AttackFacts, cards
+from underfire.catalog import AttackFacts, find
+from underfire.errors import InputError
 
 MAP_KEPT, MAP_CHANGED = "prediction changed, map kept", "prediction kept, map changed"
 #: The quadrants of Noppel and Wressnegger, SoK: Explainable Machine Learning in Adversarial Environments, S&P 2024.
@@ -14,8 +15,12 @@ QUADRANTS = (MAP_KEPT, "both changed", MAP_CHANGED, "both kept")
 
 
 @cache
-def _facts() -> dict[str, AttackFacts]:
-    return {card.name: card.facts for card in cards("attack")}
+def facts_named(attack: str) -> AttackFacts:
+    """Return the facts on the card of an attack; the default ones for a function of a Python caller, without a card."""
+    try:
+        return find("attack", attack).facts
+    except InputError:
+        return AttackFacts()
 
 
 def aim_of(attack: str, attacked: str) -> str:
@@ -27,7 +32,7 @@ def aim_of(attack: str, attacked: str) -> str:
         attack: the name of the attack.
         attacked: what it is aimed at, as `joined` returns it; empty if it is aimed at no map.
     """
-    quadrant = _facts().get(attack, AttackFacts()).quadrant
+    quadrant = facts_named(attack).quadrant
     return MAP_KEPT if attacked and quadrant == "prediction changed" else quadrant
 
 

@@ -13,8 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from underfire.audit.aims import aim_of, aims_at_prediction
-from underfire.catalog import cards
+from underfire.audit.aims import aim_of, aims_at_prediction, facts_named
 from underfire.measures.statistics import bootstrap_mean, clopper_pearson
 from underfire.records import Interval
 
@@ -125,7 +124,6 @@ def attack_results(source: Source) -> list[AttackResult]:
            count(*) FILTER (was_right AND fooled) AS fooled, {", ".join(f"avg({name}) AS {name}" for name in means)}
     FROM ({SAMPLES}) GROUP BY label, norm, eps ORDER BY norm, label, eps
     """
-    atlas = {card.name: card.facts.atlas for card in cards("attack")}
     measured = measure_means(source)
     return [
         AttackResult(
@@ -136,7 +134,7 @@ def attack_results(source: Source) -> list[AttackResult]:
             sizes={key: row[key] for key in ("linf", "l2", "l1", "l0")},
             within=row["within"],
             cost={key: row[key] for key in ("forwards", "backwards", "seconds")},
-            atlas=atlas.get(row["attack"], ""),
+            atlas=facts_named(row["attack"]).atlas,
             measures=measured.get((row["label"], row["norm"], row["eps"], ""), {}),
             quadrant=aim_of(row["attack"], row["attacked"]),
         )

@@ -6,6 +6,7 @@ the columns of a report and the contract tests are all generated from the cards.
 """
 
 from underfire.catalog.calls import callers
+from underfire.catalog.composing import Grammar, composed, grammars
 from underfire.catalog.facts import (
     FACTS,
     KINDS,
@@ -32,6 +33,7 @@ __all__ = [
     "DefenseFacts",
     "DetectorFacts",
     "Facts",
+    "Grammar",
     "InterpreterFacts",
     "MeasureFacts",
     "PartFacts",
@@ -43,10 +45,12 @@ __all__ = [
     "card_behind",
     "card_of",
     "cards",
+    "composed",
     "convert",
     "converters",
     "facts_of",
     "find",
+    "grammars",
     "number",
     "spell",
 ]

@@ -15,7 +15,17 @@ from underfire.catalog.options import convert
 from underfire.errors import InputError, nearest
 
 Role = Literal[
-    "view", "smoothing", "estimator", "move", "step_rule", "objective", "threat", "schedule", "target", "scheme"
+    "view",
+    "smoothing",
+    "estimator",
+    "backward",
+    "move",
+    "step_rule",
+    "objective",
+    "threat",
+    "schedule",
+    "target",
+    "scheme",
 ]
 Table = Literal["rows", "maps", ""]
 Quadrant = Literal[

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import entry_points
+from itertools import chain
 from typing import Any, Generic, Literal, get_args, get_type_hints, overload
 from typing import TypeVar as _PlainTypeVar
 
 from typing_extensions import TypeVar
 
 from underfire.catalog.calls import with_checks
+from underfire.catalog.composing import composed, made
 from underfire.catalog.facts import (
     KINDS,
     AttackFacts,
@@ -120,16 +122,13 @@ class Card(Generic[F]):
 
     @property
     def source(self) -> str:
-        """The paper in short, such as `Croce and Hein 2020`.
+        """The papers in short, such as `Croce and Hein 2020`; a semicolon stands between two papers.
 
-        >>> paper = "Madry, Makelov and Vladu, Towards Deep Learning Models, ICLR 2018"
+        >>> paper = "Madry, Makelov and Vladu, Towards Deep Learning Models, ICLR 2018; Lin et al., Nesterov, ICLR 2020"
         >>> Card("attack", "pgd", print, paper, AttackFacts()).source
-        'Madry et al. 2018'
+        'Madry et al. 2018; Lin et al. 2020'
         """
-        first, _, rest = self.paper.partition(",")
-        year = re.search(r"(\d{4})\D*$", self.paper)
-        several = " and " in rest and " and " not in first
-        return " ".join(filter(None, (first + (" et al." if several else ""), year and year[1])))
+        return "; ".join(map(_in_short, self.paper.split("; ")))
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
@@ -141,6 +140,14 @@ class Card(Generic[F]):
         """Return the card as plain values, for JSON and tables."""
         words = {"kind": self.kind, "name": self.name, "summary": self.summary, "paper": self.paper}
         return words | self.facts.as_dict()
+
+
+def _in_short(paper: str) -> str:
+    """Return the first author of a paper, `et al.` if there are several, and its year."""
+    first, _, rest = paper.partition(",")
+    year = re.search(r"(\d{4})\D*$", paper)
+    several = " and " in rest and " and " not in first and not first.endswith(" et al.")
+    return " ".join(filter(None, (first + (" et al." if several else ""), year and year[1])))
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
@@ -256,15 +263,16 @@ def find(kind: Literal["part"], name: str) -> Card[PartFacts]: ...
 @overload
 def find(kind: str, name: str) -> Card: ...
 def find(kind: str, name: str) -> Card[Any]:
-    """Return the card of one method; calling the card calls the method.
+    """Return the card of one method, also of one whose name is composed; calling the card calls the method.
 
     Raises:
         InputError: there is no such kind or name; the message suggests the nearest one.
     """
     known = {c.name: c for c in cards(kind)}
-    if str(name) not in known:
+    found = known.get(str(name)) or composed(kind, str(name))
+    if found is None:
         raise InputError(f"unknown {kind} {shown(name)}; {nearest(name, known)}")
-    return known[str(name)]
+    return found
 
 
 def facts_of(method: Callable[..., Any], default: _Facts) -> _Facts:
@@ -282,4 +290,5 @@ def card_behind(method: Callable[..., Any]) -> Card[Any] | None:
 
 def card_of(method: Callable[..., Any]) -> Card[Any] | None:
     """Return the card of a method that is given as a callable, or None if it has no card."""
-    return method if isinstance(method, Card) else next((c for c in _CARDS.values() if c.function is method), None)
+    known = chain(_CARDS.values(), made.values())
+    return method if isinstance(method, Card) else next((c for c in known if c.function is method), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from underfire.catalog import KINDS, Card, cards
+from underfire.catalog import KINDS, Card, cards, grammars
 from underfire.cli.shared import OUT, print_json
 
 
@@ -60,6 +60,8 @@ def show(kind: str | None, as_json: bool) -> None:
         for card in members:
             table.add_row(card.name, card.source, *(_fact(card, what) for what in columns))
         OUT.print(table)
+        if group in grammars:
+            OUT.print(grammars[group].said)
         OUT.print()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from underfire.catalog import KINDS, Card, cards
+from underfire.catalog import KINDS, Card, cards, composed
 from underfire.cli.shared import ERR, OUT, open_model, print_json
 from underfire.errors import InputError, UnderfireError, nearest
 
@@ -35,6 +35,7 @@ def show(name: str, as_json: bool) -> None:
     """
     known = list(cards())
     found = [card for card in known if card.name == name]
+    found = found or [card for kind in KINDS if (card := composed(kind, name)) is not None]
     if not found:
         raise InputError(f"unknown method {name!r}; {nearest(name, {card.name for card in known})}")
     if as_json:

@@ -1,0 +1,88 @@
+"""The tokens of transfer attacks: the words of names such as `si_ni_ti_dim`, one line of `TOKENS` each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+from underfire.ascent import moves
+from underfire.gradients import estimators, smoothing, views
+from underfire.gradients.estimators import Estimator
+
+Maker = Callable[..., Any]
+BALLS = ("linf", "l2")
+#: Arguments of a maker that the attack itself has; every other argument is an option of the attack.
+CONTEXT = ("model", "x", "y", "goal", "eps", "steps", "step_size", "generator")
+
+
+@dataclass(frozen=True)
+class Token:
+    """What a word of a name adds to a recipe: functions that make its parts, and facts.
+
+    Every argument of such a function is an option of the attack, except for those in `CONTEXT`, which it is given.
+
+    Attributes:
+        said: the idea in a few words.
+        views: makes a view. The views of several tokens are applied in the order of the name.
+        smooth: makes a smoothing. Those of several tokens are applied in the order of the name.
+        term: makes an objective that is added to that of the attack, one for each token.
+        loss: makes the objective that the attack has by default, instead of `log_odds`.
+        estimate: makes the estimator.
+        backward: makes the rule of the backward pass.
+        move: makes the move.
+        usual_move: makes the move of a published method, unless another token of the name has a `move`.
+        random: whether the result depends on the generator.
+        norms: the norms in which the parts make sense.
+    """
+
+    said: str
+    views: Maker | None = None
+    smooth: Maker | None = None
+    term: Maker | None = None
+    loss: Maker | None = None
+    estimate: Maker | None = None
+    backward: Maker | None = None
+    move: Maker | None = None
+    usual_move: Maker | None = None
+    random: bool = False
+    norms: tuple[str, ...] = BALLS
+
+    def makers(self) -> dict[str, Maker]:
+        """Return the functions that make parts, by the name of their attribute."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in found.items() if callable(value)}
+
+
+def variance_tuning(samples: int = 20, neighbourhood: float = 1.5, *, eps: float | Tensor) -> Estimator:
+    """Return `variance_tuned` with a radius in units of eps.
+
+    Args:
+        samples: number of points around an iterate, the paper's N.
+        neighbourhood: half the side of the cube that the points are drawn from, in units of eps; the paper's beta.
+
+    Source: Wang and He, Enhancing the Transferability of Adversarial Attacks through Variance Tuning, CVPR 2021.
+    """
+    return estimators.variance_tuned(samples, neighbourhood * eps)
+
+
+_MI, _NI = moves.momentum, moves.look_ahead
+_DI, _TI, _SI, _VT = views.input_diversity, smoothing.translation_kernel, views.scale_copies, variance_tuning
+
+TOKENS: dict[str, Token] = {
+    "fgsm": Token("sign steps"),
+    "i": Token("the last gradient alone", move=moves.plain),
+    "mi": Token("momentum", move=_MI),
+    "ni": Token("Nesterov momentum", move=_NI),
+    "di": Token("diverse input sizes", views=_DI, random=True),
+    "dim": Token("diverse input sizes", views=_DI, usual_move=_MI, random=True),
+    "ti": Token("translation invariance", smooth=_TI),
+    "tim": Token("translation invariance", smooth=_TI, usual_move=_MI),
+    "si": Token("scale invariance", views=_SI),
+    "sim": Token("scale invariance", views=_SI, usual_move=_MI),
+    "vt": Token("variance tuning", estimate=_VT, random=True, norms=("linf",)),
+    "vmi": Token("variance-tuned momentum", estimate=_VT, move=_MI, random=True, norms=("linf",)),
+    "vni": Token("variance-tuned Nesterov momentum", estimate=_VT, move=_NI, random=True, norms=("linf",)),
+}
