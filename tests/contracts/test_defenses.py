@@ -11,11 +11,27 @@ import underfire as uf
 from underfire.defenses import Defended, Preprocessing
 from underfire.testing import check_defense
 from underfire.testing.defense import PROMISES
+from underfire.testing.models import toy_classifier
+
+
+def other(seed: int) -> uf.Classifier:
+    """Return another version of the small network on which defences are checked."""
+    model, generator = toy_classifier(dtype=torch.float64), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.05 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+    return model
+
 
 CARDS = {card.name: card for card in uf.cards("defense")}
 #: What a defence must be given, and what makes it quick.
 SETTINGS: dict[str, dict[str, Any]] = {
     "bit_depth": {"bits": 4},
+    "crop_ensemble": {"share": 0.7, "samples": 3},
+    "n_version": {"versions": (other(1), other(2))},
+    "nips_r3": {"versions": (other(1),)},
+    "randomised_smoothing": {"samples": 20},
+    "total_variation": {"steps": 20},
     "non_local_means": {"search": 3, "template": 3, "strength": 20.0},
 }
 

@@ -16,14 +16,16 @@ from underfire.validate import at_least_one
 def through(model: Classifier, *, bpda: bool = True, samples: int = 10, seed: int = 1) -> Defended:
     """Return the form of a defended classifier that an attack differentiates; every attack takes it as its model.
 
-    It shares the weights, and its answers differ from those of `model` only by the random draws, over whose average it
-    answers. The draws have a seed of their own, because an attacker does not know those of the defender.
+    It shares the weights. Its answers differ from those of `model` by the random draws: their logits are the logarithm
+    of the probabilities averaged over the draws. The draws have a seed of their own, because an attacker does not know
+    those of the defender.
 
     Args:
         model: a classifier with at least one defence.
         bpda: replace the gradient of a step that has none by that of the defence's rule; the docstring of each defence
             names its rule. Without it, a backward pass through such a step raises Unsupported.
-        samples: number of draws over which each pass averages, if a defence is random; a pass costs as many.
+        samples: number of draws over which each pass averages, if a defence is random, in place of the number over
+            which the defence itself averages; a pass costs as many passes of the classifier.
         seed: seed of the draws.
 
     Raises:
@@ -48,4 +50,4 @@ def _variant(model: Defended, bpda: bool) -> Defended:
         return _variant(child, bpda) if isinstance(child, Defended) else child
 
     children = {name: copied(child) for name, child in model.module.named_children()}
-    return type(model)(model.module.variant(bpda=bpda, **children))
+    return type(model)(model.module.variant(bpda=bpda, samples=1, **children))

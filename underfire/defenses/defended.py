@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import copy
 from typing import Any, Self
@@ -24,30 +25,34 @@ class Defense(nn.Module):
         undefended: the classifier behind the defence; of several, the one that was given to the defence.
         method: the function of the catalogue that makes the defence; its card gives the name and the facts.
         generator: source of the random draws; None is a generator of the defence's own, with a fixed seed.
+        samples: number of draws over which the defence itself averages.
 
     Attributes:
         bpda: whether the gradient of the BPDA rule is passed, where a step of the defence has no gradient.
-        samples: number of draws over which a pass averages, if a step is random.
+        samples: number of draws over whose probabilities a pass averages, if a step is random.
     """
 
-    bpda, samples = False, 1
+    bpda = False
 
-    def __init__(self, undefended: Classifier, method: Callable[..., Any], generator: Generator | None = None) -> None:
+    def __init__(
+        self,
+        undefended: Classifier,
+        method: Callable[..., Any],
+        generator: Generator | None = None,
+        *,
+        samples: int = 1,
+    ) -> None:
         super().__init__()
         card = card_of(method)
         self.name = card.name if card else method.__name__
         self.facts = facts_of(method, DefenseFacts())
         # defences inside one another must not draw the same numbers
         self.generator, self.seed = generator, len(defenses_in(undefended))
-        self.undefended = undefended
+        self.undefended, self.samples = undefended, samples
 
     def answer(self, x: Tensor, generator: Generator) -> Tensor:
         """Return the logits `[B, K]` for one random draw for each image of `x` `[B, C, H, W]`."""
         raise NotImplementedError
-
-    def average(self, logits: Tensor) -> Tensor:
-        """Return the logits `[B, K]` that stand for several draws `[samples, B, K]`: their mean."""
-        return logits.mean(0)
 
     def passed(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Return `function(x)`, a step of the defence whose gradient is true only if the card says so.
@@ -68,12 +73,11 @@ class Defense(nn.Module):
         return self.generator
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits `[B, K]`, with `samples` the average over several draws for each image."""
-        count = self.samples if self.samples > 1 and any(part.facts.random for part in defenses_in(self)) else 1
-        if count == 1:
+        """Return logits `[B, K]`; after several draws, they are the logarithm of the mean probabilities."""
+        if self.samples == 1 or not any(part.facts.random for part in defenses_in(self)):
             return self.answer(x, self.draws(x.device))
-        logits = self.answer(x.repeat(count, *[1] * (x.dim() - 1)), self.draws(x.device))
-        return self.average(logits.unflatten(0, (count, len(x))))
+        logits = self.answer(x.repeat(self.samples, *[1] * (x.dim() - 1)), self.draws(x.device))
+        return mean_probability(logits.unflatten(0, (self.samples, len(x))))
 
     def variant(self, **changes: Any) -> Self:
         """Return a copy with other attributes, which shares the weights and has a generator of its own."""
@@ -108,6 +112,7 @@ class Preprocessing(Defense):
         transform: changes the images; it may change their size.
         method: as for `Defense`.
         generator: as for `Defense`.
+        samples: as for `Defense`.
     """
 
     def __init__(
@@ -116,8 +121,10 @@ class Preprocessing(Defense):
         transform: Transform,
         method: Callable[..., Any],
         generator: Generator | None = None,
+        *,
+        samples: int = 1,
     ) -> None:
-        super().__init__(undefended, method, generator)
+        super().__init__(undefended, method, generator, samples=samples)
         self.transform = transform
 
     @property
@@ -194,12 +201,27 @@ def defenses_in(model: nn.Module) -> list[Defense]:
 
 
 def defended(
-    undefended: Classifier, transform: Transform, method: Callable[..., Any], generator: Generator | None = None
+    undefended: Classifier,
+    transform: Transform,
+    method: Callable[..., Any],
+    generator: Generator | None = None,
+    *,
+    samples: int = 1,
 ) -> Defended:
     """Return the classifier behind a transformation of its images; the arguments are those of `Preprocessing`."""
-    return Defended(Preprocessing(undefended, transform, method, generator))
+    return Defended(Preprocessing(undefended, transform, method, generator, samples=samples))
+
+
+def mean_probability(logits: Tensor) -> Tensor:
+    """Return the logarithm of the mean probabilities `[B, K]` of several answers `[n, B, K]`."""
+    return logits.log_softmax(2).logsumexp(0) - math.log(len(logits))
 
 
 def uniform(generator: Generator, like: Tensor, *shape: int) -> Tensor:
     """Return random numbers in `[0, 1)` of the given shape, with the dtype and device of `like`."""
     return torch.rand(shape, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)
+
+
+def normal(generator: Generator, like: Tensor) -> Tensor:
+    """Return standard normal numbers shaped like a tensor, with its dtype and device."""
+    return torch.randn(like.shape, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)

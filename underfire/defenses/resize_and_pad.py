@@ -10,6 +10,7 @@ from underfire.catalog import card
 from underfire.defenses.defended import Defended, defended, uniform
 from underfire.errors import InputError
 from underfire.model import Classifier
+from underfire.validate import at_least_one
 
 
 @card(
@@ -24,24 +25,27 @@ def resize_and_pad(
     high: float = 331 / 299,
     flip: bool = False,
     keep_size: bool = False,
+    samples: int = 1,
     generator: Generator | None = None,
 ) -> Defended:
     """Resize every image to a random larger size and pad it with zeros at a random place (R&P); it has a gradient.
 
     The paper resizes images of 299 pixels to `r` pixels, `r` uniform in `[310, 331)`, by nearest neighbours, and pads
     to 331; the shares `low` and `high` scale these sizes to the side of the image. Every image of a batch has its own
-    draw; in the paper, a batch shares one. The submission of the authors to the NIPS 2017 competition also flips half
-    of the images, and averages 30 draws; `through(model, samples=30)` is this average.
+    draw; in the paper, a batch shares one. The submission of the authors to the NIPS 2017 competition averages 30
+    draws and flips half of the images.
 
     Args:
         low: the smallest side, as a share of the image's.
         high: the padded side, as a share of the image's.
         flip: mirror half of the images from left to right.
         keep_size: scale the padded images back to the size of the image, for a model that takes only one size.
+        samples: number of draws whose probabilities are averaged.
 
     Raises:
         InputError: not 1 <= low < high <= 4. ModelError: on a call, the model does not take the padded size.
     """
+    at_least_one(samples=samples)
     if not 1 <= low < high <= 4:
         raise InputError(f"resize_and_pad needs 1 <= low < high <= 4 (shares of the side), got {low} and {high}")
 
@@ -55,7 +59,7 @@ def resize_and_pad(
             return F.interpolate(padded, x.shape[2:], mode="bilinear", align_corners=False, antialias=True)
         return padded
 
-    return defended(model, transform, resize_and_pad, generator)
+    return defended(model, transform, resize_and_pad, generator, samples=samples)
 
 
 def _placed(size: int, low: float, high: float, scale: Tensor, place: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -44,18 +45,29 @@ def _rounded(v: Tensor) -> Tensor:
     return replaced(v, torch.trunc(v + 0.5 * v.sign()))
 
 
-def _coded(plane: Tensor, table: Tensor) -> Tensor:
-    """Return planes `[B, C, h, w]` after cosine transform, quantisation and inverse transform; levels lie around 0.
+def cosine_transforms(planes: Tensor) -> Tensor:
+    """Return the cosine transforms of blocks of 8 x 8 pixels, `[B, n, 64]`, row by row from the lowest frequency.
 
-    Sides are multiples of 8; `table` holds the 64 steps of the quantisation for each image, `[B, 64]`.
+    Args:
+        planes: `[B, C, h, w]`, whose sides are multiples of 8.
     """
-    b, c, h, w = plane.shape
-    dct = _constants()[1].to(plane)
-    blocks = plane.reshape(b, c, h // 8, 8, w // 8, 8).transpose(3, 4).reshape(b, c * h * w // 64, 64)
+    b, c, h, w = planes.shape
+    blocks = planes.reshape(b, c, h // 8, 8, w // 8, 8).transpose(3, 4).reshape(b, c * h * w // 64, 64)
+    return blocks @ _constants()[1].to(planes).T
+
+
+def in_blocks(planes: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return planes `[B, C, h, w]` after a function of their cosine transforms `[B, n, 64]`."""
+    b, c, h, w = planes.shape
+    decoded = function(cosine_transforms(planes)) @ _constants()[1].to(planes)
+    return decoded.reshape(b, c, h // 8, w // 8, 8, 8).transpose(3, 4).reshape(b, c, h, w)
+
+
+def _coded(plane: Tensor, table: Tensor) -> Tensor:
+    """Return planes of levels around 0 after quantisation by 64 steps for each image, `[B, 64]`."""
     q = table.to(plane)[:, None]
     # coefficients are rounded to eighths before they are divided, as in the codecs
-    decoded = (_rounded(_rounded(8 * (blocks @ dct.T)) / (8 * q)) * q) @ dct
-    return decoded.reshape(b, c, h // 8, w // 8, 8, 8).transpose(3, 4).reshape(b, c, h, w)
+    return in_blocks(plane, lambda coefficients: _rounded(_rounded(8 * coefficients) / (8 * q)) * q)
 
 
 def jpeg(x: Tensor, quality: int | float | Tensor = 75, *, subsample: bool = True) -> Tensor:
