@@ -5,7 +5,7 @@ import torch
 
 from tests.networks import build_network, rand
 from underfire.ascent.evasion import evade
-from underfire.ascent.step import Step
+from underfire.ascent.step import Targets
 from underfire.errors import InputError, Unsupported
 
 
@@ -22,7 +22,7 @@ class Blind(Brightness):
 def step(x):
     model = build_network()
     zeros = torch.zeros(len(x), dtype=torch.int64)
-    return Step(x=x, model=model, logits=model(x), y=zeros, goal=None, index=torch.arange(len(x)), progress=0.0, z=x)
+    return Targets(zeros, None, torch.arange(len(x))).step(model, x, model(x))
 
 
 def test_the_hinge_counts_what_lies_above_the_threshold():

@@ -20,7 +20,7 @@ def test_the_average_over_looks_is_that_of_one_graph_in_the_memory_of_one(
     )
     alive, most = [], []
 
-    def value(look: Tensor) -> Tensor:
+    def value(look: Tensor, _: Tensor | None = None) -> Tensor:
         logits = smooth_model(look)
         alive.append(weakref.ref(logits))
         most.append(sum(ref() is not None for ref in alive))

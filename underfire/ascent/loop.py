@@ -4,76 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
 
-from underfire.ascent import moves
-from underfire.ascent.losses import as_objective
-from underfire.ascent.moves import Move
-from underfire.ascent.objectives import Objective
+from underfire.ascent.objective import Start
+from underfire.ascent.recipe import Keep as Keep
+from underfire.ascent.recipe import Recipe as Recipe
+from underfire.ascent.sources import evaluate, members_of, shared_passes, sources_of
 from underfire.ascent.step import Best, State, Step, Targets, choose, succeeded, take
-from underfire.ascent.step_rules import Position, Progress, StepRule, StepSize, scheduled
+from underfire.ascent.step_rules import Position, Progress, StepRule, scheduled
 from underfire.ascent.threats import Threat
 from underfire.domains import check_inputs, domain_of
-from underfire.errors import InputError, Unsupported
-from underfire.gradients import estimators, smoothing, views
-from underfire.gradients.backward import Backward, true_gradient
-from underfire.hooks import frozen, shared_forward
-from underfire.validate import at_least_one, check_classes, default_generator
-
-Keep = Literal["last", "best", "success"]
-Rank = Callable[[Step, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The parts of an attack with a given eps: what it maximises, what it may change, and how it moves.
-
-    Attributes:
-        objective: the function that the attack maximises; a function `step -> [B]` or a loss `(logits, y) -> [B]` is
-            made an `Objective`.
-        threat: what may change, and by how much.
-        step_rule: the rule that sets the length of every step. A number, one number per sample `[B]` or a schedule
-            `(step, steps) -> size` is this length itself, in the threat's norm.
-        views: the transformed images over which the objective is averaged.
-        estimate: the estimator of the gradient.
-        smooth: the smoothing that is applied to the gradient before the move uses it.
-        backward: the rule by which the network passes gradients back, in all passes of the attack.
-        move: turns the gradient into a direction, with a memory.
-        keep: which iterate is returned. `"last"` is the last one. `"best"` is the best one: a success before any
-            failure, then the larger objective (with the weights of the last step, if they change). `"success"` is the
-            first success, after which the sample costs nothing more; a sample without a success gets its best iterate.
-        rank: `(step, value) -> [B]`, a score that replaces the objective where two successes or two failures compete.
-    """
-
-    objective: Objective
-    threat: Threat
-    step_rule: StepRule | StepSize
-    views: views.View = views.identity
-    estimate: estimators.Estimator = estimators.autograd
-    smooth: smoothing.Smoothing = smoothing.none
-    backward: Backward = true_gradient
-    move: Move = moves.plain()  # noqa: RUF009  a Move is frozen
-    keep: Keep = "best"
-    rank: Rank | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "objective", as_objective(self.objective))
-
-    def check(self, x: Tensor) -> None:
-        """Raise an error unless the recipe fits the clean images `x`."""
-        self.threat.check(x)
-        if self.keep not in get_args(Keep):
-            raise Unsupported(f"keep={self.keep!r} is unknown; choices: {', '.join(get_args(Keep))}")
-        size = self.step_rule
-        if isinstance(size, StepRule) or callable(size):
-            return
-        if isinstance(size, Tensor) and size.shape not in ((), (len(x),)):
-            raise InputError(f"step_size must be one number or one per sample [{len(x)}], got {tuple(size.shape)}")
-        if not bool(torch.isfinite(torch.as_tensor(size)).all()):
-            raise InputError(f"step_size must be finite, got {size}")
+from underfire.errors import Unsupported
+from underfire.gradients import views
+from underfire.gradients.attack_loss import AttackLoss
+from underfire.hooks import frozen
+from underfire.validate import at_least_one, check_classes, default_generator, per_sample
 
 
 def ascend(
@@ -125,8 +73,8 @@ def ascend(
     generator = default_generator(generator, x.device)
     run = _Run(model, x, Targets(y, goal, torch.arange(len(x), device=x.device)), recipe, steps, generator, watch)
     alone = recipe.objective.logits_only and recipe.rank is None and watch is None
-    with frozen(model), recipe.backward(model), shared_forward(model, begin=not alone) as forget:
-        run.forget = forget
+    with frozen(model), recipe.backward(model), shared_passes(model, begin=not alone) as forget:
+        run.begin(forget)
         for restart in range(restarts):
             rows = run.targets.index
             if recipe.keep == "success":
@@ -163,6 +111,15 @@ class _Run:
         self.evaluates = recipe.keep != "last" or self.rule.judge is not None or watch is not None
         self.best = Best(x)
         self.forget: Callable[[], None] = lambda: None
+        self.objective = recipe.objective
+
+    def begin(self, forget: Callable[[], None]) -> None:
+        """Prepare the terms that compare with the clean samples; `forget` frees the pass that calls share."""
+        self.forget = forget
+        start = Start(
+            self.model, self.x, self.targets.y, self.targets.goal, self.threat.projection(self.x), self.generator
+        )
+        self.objective = self.recipe.objective.begin(start, sources_of(self.model))
 
     def ascend(self, z: Tensor, rows: Tensor) -> None:
         """Take all steps of one run from `z`, for the samples of the batch at `rows`."""
@@ -176,10 +133,11 @@ class _Run:
             position = replace(position, step=number)
             progress = number / self.steps
             # choose the point of the gradient
-            offset = None if move.peek is None else move.peek(move_state, rule.size(position, rule_state))
+            size = rule.size(position, rule_state)
+            offset = None if move.peek is None else move.peek(move_state, size)
             point = z if offset is None else z + offset
             # forward and backward pass
-            step, value, g, estimate_state = self._gradient(position, point, targets, estimate_state)
+            step, value, g, estimate_state = self._gradient(position, point, targets, size, estimate_state)
             if self.evaluates:
                 if step is None or offset is not None:  # the pass has not evaluated z itself
                     step, value = self._evaluate(threat.apply(x, z), z, targets, progress)
@@ -219,7 +177,7 @@ class _Run:
             self._keep_best(step, value)
 
     def _gradient(
-        self, position: Position, z: Tensor, targets: Targets, state: State
+        self, position: Position, z: Tensor, targets: Targets, size: float | Tensor, state: State
     ) -> tuple[Step | None, Tensor, Tensor, State]:
         """Return the step at `z`, its objective, the gradient, and the estimator's new memory.
 
@@ -229,42 +187,52 @@ class _Run:
         view, plain = self.recipe.views, self.recipe.views is views.identity
         seen: list[tuple[Step, Tensor]] = []
 
-        def loss(z: Tensor, x: Tensor = position.x, threat: Threat = position.threat) -> Tensor:
+        def loss(
+            z: Tensor, model: nn.Module = self.model, x: Tensor = position.x, threat: Threat = position.threat
+        ) -> Tensor:
             all_targets = targets
             if len(z) > len(x):  # an estimator evaluates several copies of the batch at once
                 rows = torch.arange(len(x), device=x.device).repeat(len(z) // len(x))
                 x, threat, all_targets = x[rows], threat.take(rows), targets.take(rows)
 
-            def value(version: Tensor) -> Tensor:
+            def value(version: Tensor, x_adv: Tensor) -> Tensor:
+                def make(source: nn.Module, shown: Tensor, logits: Tensor) -> Step:
+                    if position.step == 0:
+                        check_classes(logits, all_targets.y, all_targets.goal)
+                    return all_targets.step(source, shown, logits, position.step / self.steps, z, x_adv)
+
                 self.forget()  # a view may show the same tensor twice, and the model may be random
-                logits = self.model(version)
-                if position.step == 0:
-                    check_classes(logits, all_targets.y, all_targets.goal)
-                step = all_targets.step(self.model, version, logits, position.step / self.steps, z)
-                parts = self.recipe.objective.parts(step)
-                if plain and self.evaluates:
-                    final = self._final([part.detach() for part in parts])
-                    plain_step = replace(step, x=version.detach(), logits=logits.detach(), z=z.detach())
-                    seen[:] = [(plain_step, final)]
-                return self.recipe.objective.weigh(parts, step.progress)
+                step, parts = evaluate(model, version, make, self.objective.parts)
+                if plain and self.evaluates and model is self.model:
+                    fixed = {name: getattr(step, name).detach() for name in ("x", "logits", "z", "x_adv")}
+                    seen[:] = [(replace(step, **fixed), self._final([part.detach() for part in parts]))]
+                return self.objective.weigh(parts, step.progress)
 
             x_adv = threat.apply(x, z)
-            return value(x_adv) if plain else views.averaged(view, value, x_adv, self.generator)
+            return value(x_adv, x_adv) if plain else views.averaged(view, value, x_adv, self.generator)
 
-        total, g, state = self.recipe.estimate.update(loss, z, self.generator, state)
+        def advance(z: Tensor, direction: Tensor) -> Tensor:
+            return position.project(z + per_sample(size, z) * position.threat.steepest(direction, position.x, z))
+
+        whole = AttackLoss(loss, tuple(partial(loss, model=one) for one in members_of(self.model)), advance)
+        total, g, state = self.recipe.estimate.update(whole, z, self.generator, state)
         step, value = seen[0] if seen else (None, total)
         # NaN and infinity become 0, because one of them would spoil the image; an audit's masking checks report them.
         return step, value, torch.nan_to_num_(g, 0.0, 0.0, 0.0), state
 
     def _final(self, parts: list[Tensor]) -> Tensor:
         """Return the objective with the weights of the last step, so that iterates of all steps can be compared."""
-        return self.recipe.objective.weigh(parts, 1.0)
+        return self.objective.weigh(parts, 1.0)
 
     @torch.no_grad()
     def _evaluate(self, x_adv: Tensor, z: Tensor, targets: Targets, progress: float) -> tuple[Step, Tensor]:
         """Return the step at `z`, the variable of `x_adv`, and its objective."""
-        step = targets.step(self.model, x_adv, self.model(x_adv), progress, z)
-        return step, self._final([part.detach() for part in self.recipe.objective.parts(step)])
+
+        def make(source: nn.Module, seen: Tensor, logits: Tensor) -> Step:
+            return targets.step(source, seen, logits, progress, z, x_adv)
+
+        step, parts = evaluate(self.model, x_adv, make, self.objective.parts)
+        return step, self._final([part.detach() for part in parts])
 
     def _keep_best(self, step: Step, value: Tensor) -> Tensor | None:
         """Keep the images that are better than before, and return the rows that continue; None means all rows."""

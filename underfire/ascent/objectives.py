@@ -8,68 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from underfire.ascent.objective import Objective as Objective
+from underfire.ascent.objective import objective as objective
 from underfire.ascent.step import Step
 from underfire.errors import InputError, Unsupported
 from underfire.measures.maps import normalise, resize
-
-Term = Callable[[Step], Tensor]
-"""A function that returns one value per row, `[B]`; a larger value is better for the attacker."""
-Weight = float | Callable[[float], float]
-"""The factor of a term: a number, or a function of the share of the steps that are done."""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A weighted sum of terms `step -> [B]`; a weight is a number, or a function of `step.progress`.
-
-    Attributes:
-        terms: the weights and the terms.
-        logits_only: whether the terms compute from the logits alone, so that no other pass of the model can share work.
-    """
-
-    terms: tuple[tuple[Weight, Term], ...]
-    logits_only: bool = False
-
-    def __call__(self, step: Step) -> Tensor:
-        """Return the objective of every row, `[B]`, with the weights of this step."""
-        return self.weigh(self.parts(step), step.progress)
-
-    def parts(self, step: Step) -> list[Tensor]:
-        """Return the value of every term without its weight, `[B]` each."""
-        return [term(step) for _, term in self.terms]
-
-    def weigh(self, parts: list[Tensor], progress: float) -> Tensor:
-        """Return the weighted sum of `parts`, with the weights at `progress`, the share of the steps that are done."""
-        weights = (weight(progress) if callable(weight) else weight for weight, _ in self.terms)
-        weighed = [weight * part for weight, part in zip(weights, parts, strict=True)]
-        return torch.stack(weighed).sum(0) if len(weighed) > 1 else weighed[0]
-
-    def __add__(self, other: Objective) -> Objective:
-        return Objective(self.terms + other.terms, self.logits_only and other.logits_only)
-
-    def __mul__(self, factor: Weight) -> Objective:
-        def scaled(weight: Weight) -> Weight:
-            if not callable(weight) and not callable(factor):
-                return weight * factor
-            return lambda t: (weight(t) if callable(weight) else weight) * (factor(t) if callable(factor) else factor)
-
-        return Objective(tuple((scaled(weight), term) for weight, term in self.terms), self.logits_only)
-
-    __rmul__ = __mul__
-
-    def __neg__(self) -> Objective:
-        return self * -1.0
-
-
-def objective(term: Term, *, logits_only: bool = False) -> Objective:
-    """Return the objective that consists of one term, with weight 1; see `Objective` for `logits_only`."""
-    return Objective(((1.0, term),), logits_only)
 
 
 def _pick(logits: Tensor, classes: Tensor) -> Tensor:

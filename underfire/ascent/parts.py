@@ -1,8 +1,8 @@
 """Make parts of a recipe from text, as a spec file or the command line gives it.
 
 A part is written as a name (`momentum`), as a call with literal arguments (`momentum(0.9)`), or as a mapping
-(`{name: momentum, decay: 0.9}`). A list of views or smoothings is applied from first to last. The text is parsed into a
-name and literals; nothing in it is evaluated.
+(`{name: momentum, decay: 0.9}`). A list of views or smoothings is applied from first to last, a list of objectives is
+their sum. The text is parsed into a name and literals; nothing in it is evaluated.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any
 
-from underfire.ascent import moves, objectives, step_rules, target_maps
+from underfire.ascent import feature_terms, moves, objectives, step_rules, target_maps
 from underfire.ascent.losses import as_objective
 from underfire.catalog import Card, Converter, card, cards, converters, number, spell
 from underfire.errors import InputError, nearest, shown, with_article
 from underfire.gradients import backward, estimators, smoothing, views
 from underfire.gradients.softplus import softplus
+from underfire.gradients.svre import svre
 
 ROLES: dict[str, tuple[Any, ...]] = {
     "view": (views.input_diversity, views.scale_copies),
@@ -29,12 +31,16 @@ ROLES: dict[str, tuple[Any, ...]] = {
         estimators.nes,
         softplus,
         estimators.spsa,
+        svre,
         estimators.variance_tuned,
     ),
     "move": (moves.adam, moves.conjugate, moves.look_ahead, moves.momentum, moves.plain, moves.raw),
     "step_rule": (step_rules.halving, step_rules.sparse),
     "schedule": (step_rules.cosine, step_rules.linear, step_rules.staircase),
     "objective": (
+        feature_terms.attention_distance,
+        feature_terms.feature_distance,
+        feature_terms.smooth_change,
         objectives.carlini,
         objectives.cross_entropy,
         objectives.dlr,
@@ -166,8 +172,10 @@ def _step_rule(value: Any) -> Any:
 
 
 def _objective(value: Any) -> Any:
-    """Return the objective that `value` describes, or the objective made from a function."""
-    return as_objective(value) if callable(value) else part("objective", value=value)
+    """Return the objective that `value` describes, or the objective made from a function; a list is their sum."""
+    if callable(value):
+        return as_objective(value)
+    return _joined("objective", lambda *terms: reduce(add, terms), value)
 
 
 def _short_target(value: Any) -> Any:
@@ -199,5 +207,7 @@ converters |= {
         lambda value: part("target", value=_short_target(value)),
         lambda value: spelling("target", value=_short_target(value)),
     ),
-    objectives.Objective: Converter("the name of an objective or a function", _objective, _spell("objective")),
+    objectives.Objective: Converter(
+        "the name of an objective, a list of them or a function", _objective, _spell("objective")
+    ),
 }

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from underfire.ascent.sources import evaluate
 from underfire.gradients.estimators import autograd
 from underfire.model import note_finite
 from underfire.validate import per_sample
@@ -32,9 +33,18 @@ class Targets:
         """Return the targets of some rows."""
         return Targets(self.y[rows], None if self.goal is None else self.goal[rows], self.index[rows])
 
-    def step(self, model: nn.Module, x: Tensor, logits: Tensor, progress: float = 0.0, z: Tensor | None = None) -> Step:
-        """Return the step of these rows with perturbed images `x`, made from the variable `z`, and their logits."""
-        return Step(model, x, logits, self.y, self.goal, self.index, progress, x if z is None else z)
+    def step(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        logits: Tensor,
+        progress: float = 0.0,
+        z: Tensor | None = None,
+        x_adv: Tensor | None = None,
+    ) -> Step:
+        """Return the step of these rows with images `x` and their logits; `x_adv` and `z` are `x` if not given."""
+        x_adv = x if x_adv is None else x_adv
+        return Step(model, x, logits, self.y, self.goal, self.index, progress, x if z is None else z, x_adv)
 
 
 @dataclass(frozen=True)
@@ -43,13 +53,14 @@ class Step:
 
     Attributes:
         model: the model under attack.
-        x: the perturbed images, `[B, ...]`.
+        x: the images that the model sees, `[B, ...]`: a view of the perturbed images, or these themselves.
         logits: the logits of `x`, `[B, K]`.
         y: labels, int64 `[B]`.
         goal: classes to reach, int64 `[B]`, or None if any class but `y` is a success.
         index: the position of each sample in the batch that was given to the attack, int64 `[B]`.
         progress: share of the steps that are done, in `[0, 1]`.
-        z: the variable of the threat that stands for `x`, such as a flow field; for a norm ball, `x` itself.
+        z: the variable of the threat that stands for `x`, such as a flow field; for a norm ball, `x_adv`.
+        x_adv: the perturbed images before any view, `[B, ...]`.
         maps: the explanations that the model answered with, `[B, 1, h, w]`; None if it answers with logits only.
     """
 
@@ -61,6 +72,7 @@ class Step:
     index: Tensor
     progress: float
     z: Tensor
+    x_adv: Tensor
     maps: Tensor | None = None
 
 
@@ -82,14 +94,18 @@ def value_and_grad(
     Costs one forward and one backward pass. Entries of the gradient that are NaN or infinite become 0, since one of
     them would spoil the image.
     """
-    seen: list[Tensor] = []
+    seen: list[Step] = []
+
+    def make(source: nn.Module, x: Tensor, logits: Tensor) -> Step:
+        return targets.step(source, x, logits, progress)
 
     def loss(z: Tensor) -> Tensor:
-        seen[:] = [model(z)]
-        return objective(targets.step(model, z, seen[0], progress))
+        step, (value,) = evaluate(model, z, make, lambda step: [objective(step)])
+        seen[:] = [step]
+        return value
 
     value, gradient = autograd(loss, x_adv)
-    return seen[0].detach(), value.to(x_adv.dtype), torch.nan_to_num_(gradient, 0.0, 0.0, 0.0)
+    return seen[0].logits.detach(), value.to(x_adv.dtype), torch.nan_to_num_(gradient, 0.0, 0.0, 0.0)
 
 
 class Best:

@@ -20,9 +20,9 @@ import torch
 from torch import Generator, Tensor
 
 from underfire.errors import InputError
+from underfire.gradients.attack_loss import Loss as Loss
 from underfire.validate import per_sample
 
-Loss = Callable[[Tensor], Tensor]
 State = Any
 #: A function `(z, pairs, block, generator)` that yields `pairs` offsets from `z` in blocks `[k, *z.shape]` with
 #: `k <= block`, each block with its weights: `[k, B]`, or one number.

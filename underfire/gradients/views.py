@@ -22,8 +22,10 @@ def identity(x: Tensor, generator: Generator | None = None) -> Iterator[Tensor]:
     yield x
 
 
-def averaged(view: View, value: Callable[[Tensor], Tensor], x: Tensor, generator: Generator | None = None) -> Tensor:
-    """Return the mean of `value(version)` over the versions of `x`, `[B]`, with a graph to `x` if it needs a gradient.
+def averaged(
+    view: View, value: Callable[[Tensor, Tensor], Tensor], x: Tensor, generator: Generator | None = None
+) -> Tensor:
+    """Return the mean of `value(version, x)` over the versions of `x`, `[B]`, with a graph if `x` needs a gradient.
 
     Every version is back-propagated as soon as its value is known, so that only one version is in memory at a time.
     """
@@ -31,7 +33,7 @@ def averaged(view: View, value: Callable[[Tensor], Tensor], x: Tensor, generator
     seen = x.detach().requires_grad_(wanted)
     values, gradient, count = torch.zeros(len(x), dtype=x.dtype, device=x.device), torch.zeros_like(x), 0
     for version in view(seen, generator):
-        found = value(version)
+        found = value(version, seen)
         if found.requires_grad:
             # Retain the graph, because versions may share a part of it, such as the first of two composed views.
             gradient += torch.autograd.grad(found.sum(), seen, retain_graph=True, materialize_grads=True)[0]

@@ -2,6 +2,7 @@
 
 from underfire.model.answers import OUTPUTS
 from underfire.model.classifier import Classifier, Count, as_classifier
+from underfire.model.ensemble import Ensemble
 from underfire.model.oracle import Oracle
 from underfire.model.sessions import model_errors, note_finite, session, unwatched
 
@@ -9,6 +10,7 @@ __all__ = [
     "OUTPUTS",
     "Classifier",
     "Count",
+    "Ensemble",
     "Oracle",
     "as_classifier",
     "model_errors",

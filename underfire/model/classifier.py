@@ -45,6 +45,7 @@ class Classifier(nn.Module):
             only one that can be. `"logits"`: the same, and rows that sum to 1 are logits too. `"binary"`: one number is
             the logit of class 1 of two. `"probabilities"`: the logits are their logarithm. Another word is the key of a
             mapping or the attribute of an object, a number the position in a tuple.
+        size: height and width of the images that the module was made for; None if not known.
 
     Raises:
         ModelError: `std` is not positive; or, on a call, the module's output does not hold `[B, K]` with the expected
@@ -63,12 +64,13 @@ class Classifier(nn.Module):
         labels: Sequence[str] | None = None,
         domain: Domain = IMAGES,
         output: str | int | None = None,
+        size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         if any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers())):
             with torch.inference_mode(False):  # a tensor made in inference mode could never take part in a gradient
                 module = deepcopy(module)
-        self.module, self.domain, self.output = module, domain, output
+        self.module, self.domain, self.output, self.size = module, domain, output, size
         self.training = getattr(module, "training", False)  # a frozen network of TorchScript has no mode
         self.labels = tuple(labels) if labels is not None else None
         like = next(module.parameters(), None)

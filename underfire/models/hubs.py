@@ -28,6 +28,7 @@ class LoadedModel:
         labels: class names; None if the source states no names.
         domain: the kind of input.
         output: how the logits are read from the output of the network, see `Classifier`.
+        size: height and width of the images that it was made for; None if the source does not state it.
     """
 
     module: nn.Module
@@ -36,6 +37,7 @@ class LoadedModel:
     labels: Sequence[str] | None = None
     domain: Domain = IMAGES
     output: str | int | None = None
+    size: tuple[int, int] | None = None
 
 
 def timm(name: str, options: Options) -> LoadedModel:
@@ -53,7 +55,9 @@ def timm(name: str, options: Options) -> LoadedModel:
             ModelNotice,
             stacklevel=2,
         )
-    return LoadedModel(module, module.pretrained_cfg["mean"], module.pretrained_cfg["std"])
+    published = module.pretrained_cfg
+    _, *size = published.get("input_size") or (None,)
+    return LoadedModel(module, published["mean"], published["std"], size=(size[0], size[1]) if size else None)
 
 
 def torchvision(name: str, options: Options) -> LoadedModel:
@@ -71,7 +75,9 @@ def torchvision(name: str, options: Options) -> LoadedModel:
     preset = published.transforms()
     if not hasattr(preset, "mean"):
         raise ModelError(f"torchvision:{name} is not an image classifier")
-    return LoadedModel(module, preset.mean, preset.std, weights.meta.get("categories") if weights else None)
+    labels = weights.meta.get("categories") if weights else None
+    side = getattr(preset, "crop_size", [None])[0]
+    return LoadedModel(module, preset.mean, preset.std, labels, size=None if side is None else (side, side))
 
 
 def hugging_face(name: str, options: Options) -> LoadedModel:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from underfire.classes import printable
 from underfire.errors import ModelError, nearest, shown
-from underfire.model import Classifier
+from underfire.model import Classifier, Ensemble
 from underfire.models import programs
 from underfire.models.checkpoints import SUFFIXES
 from underfire.models.programs import compiled_parts
@@ -63,6 +63,7 @@ def load(
         labels=_printable(found.labels if labels is None else labels),
         domain=found.domain,
         output=found.output if output is None else output,
+        size=found.size,
     )
     try:
         return classifier.to(device).eval()
@@ -76,12 +77,18 @@ def _printable(labels: Sequence[str] | None) -> list[str] | None:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a SHA-256 of the weights, buffers and normalisation of a classifier, each with its name."""
+    """Return a SHA-256 of the weights, buffers and normalisation of a classifier, each with its name.
+
+    Of an ensemble, the way in which its members are fused counts too.
+    """
     digest = hashlib.sha256()
     state = {
         **model.state_dict(),
         **{f"({key})": getattr(model, key) for key in ("mean", "std") if hasattr(model, key)},
     }
+    if isinstance(model, Ensemble):
+        state |= {f"({key})": getattr(model.module, key) for key in ("fuse", "weights", "scales")}
+        state |= {f"({n}.{key})": getattr(m, key) for n, m in enumerate(model.members) for key in ("mean", "std")}
     for key, value in sorted(state.items()):
         digest.update(f"{key} ".encode() + content_of(value))
     for part in compiled_parts(model):

@@ -80,7 +80,7 @@ def _architecture(name: str, options: Options, path: Path) -> LoadedModel:
     scheme, colon, rest = name.partition(":")
     if colon and scheme in ("timm", "torchvision"):
         found = SCHEMES[scheme].open(rest, {**options, "pretrained": "false"})
-        return LoadedModel(found.module, found.mean, found.std)
+        return LoadedModel(found.module, found.mean, found.std, size=found.size)
     if colon and scheme == "python":
         return SCHEMES[scheme].open(rest, options)
     own = dict(options)
@@ -90,12 +90,14 @@ def _architecture(name: str, options: Options, path: Path) -> LoadedModel:
         raise ModelError(f"arch={name} has no option {word!r}; a weights file has the options {known}")
     entry = zoo.entry(name)
     network = entry.build()
+    size = None if entry.side is None else (entry.side, entry.side)
     if classes is None:
-        return LoadedModel(network, entry.mean, entry.std, zoo.class_names(entry, name, path))
+        return LoadedModel(network, entry.mean, entry.std, zoo.class_names(entry, name, path), size=size)
     if not classes.isdecimal() or len(classes) > 9:
         raise ModelError(f"num_classes must be a number, got {classes[:20]!r}")
     # a network with another number of classes has its own names, in a file beside its weights, or none
-    return LoadedModel(with_classes(network, int(classes)), entry.mean, entry.std, zoo.listed_names(path))
+    headed = with_classes(network, int(classes))
+    return LoadedModel(headed, entry.mean, entry.std, zoo.listed_names(path), size=size)
 
 
 # --- code of the user ---
@@ -114,7 +116,7 @@ def _from_python(path: str, options: Options) -> LoadedModel:
         raise ModelError(f"{uri} must be a torch module or a function that returns one, it is {type(made).__name__}")
     if isinstance(made, Classifier):
         mean, std = made.mean.flatten().tolist(), made.std.flatten().tolist()
-        return LoadedModel(made.module, mean, std, made.labels, made.domain, made.output)
+        return LoadedModel(made.module, mean, std, made.labels, made.domain, made.output, made.size)
     if not isinstance(made, nn.Module):
         raise ModelError(f"{uri} must return a torch module or a Classifier, it returned {type(made).__name__}")
     return LoadedModel(made)

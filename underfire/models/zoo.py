@@ -39,12 +39,14 @@ class Entry:
         mean: the value that is subtracted from images in `[0, 1]`, one per channel or one for all.
         std: the divisor of images after that, one value per channel or one for all.
         labels: class names; None if a file of the data has them (ImageNet).
+        side: height and width of the images that it was trained on; None if it takes any.
     """
 
     build: Callable[[], nn.Module]
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     labels: tuple[str, ...] | None = None
+    side: int | None = None
 
 
 _MEAN = (0.485, 0.456, 0.406)
@@ -54,7 +56,7 @@ def _cifar_resnet(depth: int) -> Entry:
     """Return the ResNet of `depth` layers for CIFAR-10 (He et al. 2016)."""
     n = (depth - 2) // 6
     build = partial(ResNet, 3, (16, 1), ((16, n, 1), (32, n, 2), (64, n, 2)))
-    return Entry(build, _MEAN, (0.229, 0.224, 0.225), CIFAR10)
+    return Entry(build, _MEAN, (0.229, 0.224, 0.225), CIFAR10, 32)
 
 
 _DEFENSES = ("normal", "adv", "trades", "intone", "int", "intadv", "int2", "int2adv")  # Boopathy et al. 2020
@@ -65,20 +67,20 @@ ZOO: dict[str, Entry] = {
         partial(ResNet, 1, (16, 2), ((32, 1, 2), (48, 2, 1))), mean=(0.2,), std=(0.3,), labels=DIGITS
     ),
     **{f"resnet{depth}_cifar10": _cifar_resnet(depth) for depth in (20, 32, 56)},
-    "mobilenet_v1_075_imagenet": Entry(MobileNetV1, mean=(0.5,), std=(0.5,)),
-    "mobilenet_v2_imagenet": Entry(MobileNetV2, mean=(128 / 255,), std=(128 / 255,)),
-    "efficientnet_lite0_imagenet": Entry(EfficientNetLite0, mean=(127 / 255,), std=(128 / 255,)),
-    "squeezenet11_imagenet": Entry(SqueezeNet, mean=(123 / 255, 117 / 255, 104 / 255), std=(1 / 255,)),
-    **{f"mnist_small_{name}": Entry(MnistSmall, labels=DIGITS) for name in (*_DEFENSES, *_MNIST_ONLY)},
-    **{f"cifar10_wresnet_{name}": Entry(WResnet, labels=CIFAR10) for name in _DEFENSES},
-    "mnist_small_cnn": Entry(trades_small, labels=DIGITS),
-    **{f"mnist_linf_{eps}": Entry(partial(certified_small, 1, 28), labels=DIGITS) for eps in ("0.1", "0.3")},
+    "mobilenet_v1_075_imagenet": Entry(MobileNetV1, mean=(0.5,), std=(0.5,), side=224),
+    "mobilenet_v2_imagenet": Entry(MobileNetV2, mean=(128 / 255,), std=(128 / 255,), side=224),
+    "efficientnet_lite0_imagenet": Entry(EfficientNetLite0, mean=(127 / 255,), std=(128 / 255,), side=224),
+    "squeezenet11_imagenet": Entry(SqueezeNet, mean=(123 / 255, 117 / 255, 104 / 255), std=(1 / 255,), side=224),
+    **{f"mnist_small_{name}": Entry(MnistSmall, labels=DIGITS, side=28) for name in (*_DEFENSES, *_MNIST_ONLY)},
+    **{f"cifar10_wresnet_{name}": Entry(WResnet, labels=CIFAR10, side=32) for name in _DEFENSES},
+    "mnist_small_cnn": Entry(trades_small, labels=DIGITS, side=28),
+    **{f"mnist_linf_{eps}": Entry(partial(certified_small, 1, 28), labels=DIGITS, side=28) for eps in ("0.1", "0.3")},
     **{
-        f"cifar10_{eps}": Entry(partial(certified_small, 3, 32), _MEAN, (0.225,), CIFAR10)
+        f"cifar10_{eps}": Entry(partial(certified_small, 3, 32), _MEAN, (0.225,), CIFAR10, 32)
         for eps in ("linf_8_255", "l2_36_255")
     },
-    "badnet_mnist": Entry(partial(badnet, 1, 28), (0.5,), (0.5,), DIGITS),
-    "badnet_cifar10": Entry(partial(badnet, 3, 32), (0.5,), (0.5,), CIFAR10),
+    "badnet_mnist": Entry(partial(badnet, 1, 28), (0.5,), (0.5,), DIGITS, 28),
+    "badnet_cifar10": Entry(partial(badnet, 3, 32), (0.5,), (0.5,), CIFAR10, 32),
 }
 
 

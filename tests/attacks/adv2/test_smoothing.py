@@ -11,7 +11,7 @@ import underfire as uf
 from tests.attacks.adv2.conftest import Case
 from tests.networks import rand, seeded
 from underfire.ascent.objectives import cross_entropy
-from underfire.ascent.step import Step
+from underfire.ascent.step import Step, Targets
 from underfire.attacks.adv2.smoothing import smoothed_cross_entropy
 from underfire.audit.methods import values_of
 from underfire.audit.spec import parse_attack
@@ -23,7 +23,7 @@ COUNT, STEPS, CLASSES = 400, 10, 5
 def step(progress: float) -> Step:
     logits, goal = 3 * rand(COUNT, CLASSES, seed=1), torch.arange(COUNT) % CLASSES
     index = torch.arange(COUNT)
-    return Step(None, logits, logits, goal, goal, index, progress, logits)  # type: ignore[arg-type]
+    return Targets(goal, goal, index).step(None, logits, logits, progress)  # type: ignore[arg-type]
 
 
 def labels(progress: float, pair: tuple[float, float] = (0.4, 0.1)) -> torch.Tensor:
