@@ -13,6 +13,7 @@ from underfire.attacks import adversarial_transformation
 from underfire.attacks.adversarial_transformation import TransformationNetwork, reranked, train_generator
 from underfire.data import load as load_data
 from underfire.errors import InputError
+from underfire.learning import write_tensors
 from underfire.model import Classifier
 from underfire.models import load as load_model
 
@@ -87,6 +88,10 @@ def test_a_network_that_was_kept_is_used_as_it_is(
     nearest = (images + (network(images) - images).clamp(-0.05, 0.05)).clamp(0, 1)
     assert torch.allclose(first, nearest, atol=1e-6)
     assert count.forwards == count.backwards == 0
+    write_tensors(tmp_path / "other.safetensors", {"first.weight": rand(1)}, {})
+    for name in ("none", "other"):
+        with pytest.raises(InputError, match=name):
+            TransformationNetwork.load(tmp_path / f"{name}.safetensors")
 
 
 def test_fidelity_keeps_the_image(relu_model: Classifier, images: Tensor) -> None:

@@ -15,6 +15,7 @@ from underfire import find, models
 from underfire.cli import main
 from underfire.interpreters.rts import files as rts_files
 from underfire.interpreters.rts import training as rts_training
+from underfire.learning.checkpoints import State
 
 COMMAND = (
     *("train", "rts", "--model", "zoo:cluttered_digits", "--data", "cluttered-digits:train", "--n", "24"),
@@ -55,17 +56,17 @@ def test_aid_trains_rts_on_with_the_attack_in_the_loop(parsed: Parsed) -> None:
 def test_interrupted_and_resumed_it_is_the_same(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rts_training, "EVERY", 1)
     shown(*COMMAND, "--quiet", "--out", "whole.safetensors")
-    keep = rts_training._keep
+    save = State.save
 
-    def killed(path: Any, network: Any, adam: Any, step: int, facts: Any) -> None:
-        keep(path, network, adam, step, facts)
+    def killed(state: State, path: Path, step: int, facts: Any) -> None:
+        save(state, path, step, facts)
         if step == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(rts_training, "_keep", killed)
+    monkeypatch.setattr(State, "save", killed)
     assert main([*COMMAND, "--quiet", "--out", "parts.safetensors"]) == 130
     assert not Path("parts.safetensors").exists()
-    monkeypatch.setattr(rts_training, "_keep", keep)
+    monkeypatch.setattr(State, "save", save)
     shown(*COMMAND, "--quiet", "--resume", "--out", "parts.safetensors")
     whole, parts = (load_file(f"{name}.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)

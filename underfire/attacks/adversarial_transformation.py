@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from underfire.ascent import moves
 from underfire.ascent.objectives import log_odds
 from underfire.ascent.step import Targets
 from underfire.ascent.threats import Threat, ball
@@ -20,7 +17,9 @@ from underfire.ascent.universal import cross_fit_halves
 from underfire.catalog import card
 from underfire.domains import check_inputs, domain_of
 from underfire.errors import InputError
+from underfire.files import as_path
 from underfire.hooks import frozen
+from underfire.learning import Shuffled, fit, read_tensors, write_tensors
 from underfire.validate import at_least_one, check_classes, default_generator
 
 
@@ -160,22 +159,29 @@ class TransformationNetwork(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write the weights and the constructor's arguments to a safetensors file."""
-        save_file(self.state_dict(), path, metadata={name: repr(value) for name, value in self.facts.items()})
+        facts = {"attack": "adversarial_transformation", **{name: repr(value) for name, value in self.facts.items()}}
+        write_tensors(as_path(path), self.state_dict(), facts)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Return the network in a file that `save` wrote."""
-        with safe_open(path, framework="pt") as file:
-            facts = file.metadata()
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        network = cls(
-            int(facts["channels"]),
-            width=int(facts["width"]),
-            residual=facts["residual"] == "True",
-            reach=float(facts["reach"]),
-            like=weights["first.weight"],
-        )
-        network.load_state_dict(weights)
+        """Return the network in a file that `save` wrote.
+
+        Raises:
+            InputError: there is no such file, or it is damaged or of another kind.
+        """
+        weights, facts = read_tensors(as_path(path))
+        try:
+            network = cls(
+                int(facts["channels"]),
+                width=int(facts["width"]),
+                residual=facts["residual"] == "True",
+                reach=float(facts["reach"]),
+                like=weights["first.weight"],
+            )
+            network.load_state_dict(weights)
+        except (KeyError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{str(path)!r} holds no network that train_generator made: {reason}") from None
         return network
 
 
@@ -221,9 +227,7 @@ def train_generator(
     network = TransformationNetwork(
         x.shape[1], width=width, residual=residual, reach=reach, generator=generator, like=x
     )
-    weights = list(network.parameters())
-    adam, label_odds = moves.adam(), log_odds()
-    memory = [adam.init(weight) for weight in weights]
+    label_odds = log_odds()
     with frozen(model):
         with torch.no_grad():
             logits = torch.cat([model(part) for part in x.split(chunk)]).to(x.dtype)
@@ -232,29 +236,22 @@ def train_generator(
         leads = logits.topk(2, dim=1).values
         temperature = ((leads[:, 0] - leads[:, 1]).mean() / 10).clamp_min(1)
         target = None if goal is None else reranked((logits / temperature).softmax(1), goal, rerank)
-        left: list[Tensor] = []
-        for _ in range(steps):
-            # draw the next images; a new permutation begins when all have been used
-            if not left:
-                left = list(torch.randperm(len(x), generator=generator, device=x.device).split(chunk))
-            rows = left.pop()
-            with torch.enable_grad():
-                # forward pass through network, projection and model
-                z = network(x[rows])
-                inside = z + (threat.take(rows).project(x[rows], z) - z).detach()
-                logits = model(inside).to(x.dtype) / temperature
-                # loss: distance to the image, plus distance to the wanted output
-                if target is None:
-                    here = Targets(y[rows], None, rows)
-                    class_loss = -label_odds(here.step(model, inside, logits)).clamp_max(math.log(rerank)).mean()
-                else:
-                    class_loss = F.cross_entropy(logits, target[rows])
-                loss = fidelity * (z - x[rows]).square().flatten(1).sum(1).mean() + class_loss
-                gradients = torch.autograd.grad(loss, weights)
-            # one step of Adam on the weights
-            for i, gradient in enumerate(gradients):
-                direction, memory[i] = adam.update(gradient, memory[i])
-                weights[i].data -= step_size * direction
+
+        def loss(rows: Tensor, _: Generator) -> Tensor:
+            # forward pass through network, projection and model
+            z = network(x[rows])
+            inside = z + (threat.take(rows).project(x[rows], z) - z).detach()
+            logits = model(inside).to(x.dtype) / temperature
+            # distance to the image, plus distance to the wanted output
+            distance = (z - x[rows]).square().flatten(1).sum(1).mean()
+            if target is not None:
+                return fidelity * distance + F.cross_entropy(logits, target[rows])
+            odds = label_odds(Targets(y[rows], None, rows).step(model, inside, logits))
+            return fidelity * distance - odds.clamp_max(math.log(rerank)).mean()
+
+        batches = Shuffled(torch.arange(len(x), device=x.device), chunk)
+        adam = torch.optim.Adam(network.parameters(), step_size)
+        fit(network, adam, batches, loss, steps=steps, generator=generator)
     return network.requires_grad_(False)
 
 

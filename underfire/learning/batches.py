@@ -15,8 +15,6 @@ from underfire.validate import at_least_one
 if TYPE_CHECKING:
     from underfire.data import Dataset
 
-    Rows = Dataset | Tensor | Sequence[Tensor]
-
 Augment = Callable[[Tensor, Generator], Tensor]
 """`(x, generator) -> x'`: random changes of the images of a batch."""
 
@@ -32,7 +30,7 @@ class _Batches:
         augment: random changes of images `[B, C, H, W]`, the first tensor of a batch.
     """
 
-    data: Rows = field(kw_only=False)
+    data: Dataset | Tensor | Sequence[Tensor] = field(kw_only=False)
     batch_size: int = field(kw_only=False)
     device: torch.device | str | None = None
     augment: Augment | None = None

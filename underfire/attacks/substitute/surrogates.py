@@ -14,10 +14,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from underfire import learning
 from underfire.ascent.queries import Queries, attach_partial_result
 from underfire.errors import DataError, InputError, ModelError, Unsupported, nearest
 from underfire.gradients.classes import logit_gradients
 from underfire.hooks import frozen
+from underfire.learning import Shuffled
 from underfire.model import Classifier, Oracle
 from underfire.validate import at_least_one, default_generator
 
@@ -187,14 +189,15 @@ def fit(
     f: nn.Module, x: Tensor, y: Tensor, epochs: int, generator: Generator | None = None, rate: float = 1e-3
 ) -> None:
     """Train `f` on images and labels by Adam from its present weights, in batches of 64."""
-    optimiser = torch.optim.Adam(f.parameters(), rate)
-    with torch.enable_grad():
-        for _ in range(epochs):
-            for rows in torch.randperm(len(x), generator=generator, device=x.device).split(64):
-                optimiser.zero_grad()
-                F.cross_entropy(f(x[rows]), y[rows]).backward()
-                optimiser.step()
-    optimiser.zero_grad()
+    batches = Shuffled((x, y), 64)
+    learning.fit(
+        f,
+        torch.optim.Adam(f.parameters(), rate),
+        batches,
+        lambda batch, _: F.cross_entropy(f(batch[0]), batch[1]),
+        steps=epochs * batches.per_epoch,
+        generator=default_generator(generator, x.device),
+    )
 
 
 def built(architecture: Architecture, shape: torch.Size, classes: int, generator: Generator | None) -> nn.Module:

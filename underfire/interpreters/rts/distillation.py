@@ -9,9 +9,8 @@ Source: Zhang et al., Interpretable Deep Learning under Fire, USENIX Security 20
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,8 @@ from underfire.errors import InputError
 from underfire.hooks import frozen
 from underfire.interpreters.rts import files as rts_files
 from underfire.interpreters.rts.loss import Terms
-from underfire.interpreters.rts.training import DECAY, EVERY, features_of, improve
+from underfire.interpreters.rts.training import DECAY, checkpoint_of, features_of, objective
+from underfire.learning import Drawn, fit
 from underfire.validate import at_least, at_least_one
 
 if TYPE_CHECKING:
@@ -81,37 +81,38 @@ def distil(
     network, device = trained.network, next(model.parameters()).device
     network.to(device)
     adam = torch.optim.Adam((p for n, p in network.named_parameters() if _learns(n)), plan.rate, weight_decay=DECAY)
-    settings = {key: value for key, value in asdict(plan).items() if key != "steps"}
-    facts = {"plan": json.dumps(settings), "data": data.fingerprint(), "fingerprint": trained.fingerprint}
-    start = 0
-    if checkpoint is not None and checkpoint.is_file():
-        start = rts_files.read_checkpoint(checkpoint, network, adam, facts)
+    drawn = Drawn(data, plan.batch_size, seed=plan.seed, device=device)
+
+    def lower_objective(batch: tuple[int, tuple[Tensor, Tensor]], generator: Generator) -> Tensor:
+        _learn(network, True)
+        network.train()
+        return objective(model, trained, terms, batch[1], generator)
+
+    def raise_distance(batch: tuple[int, tuple[Tensor, Tensor]], generator: Generator) -> Tensor:
+        step, (x, y) = batch
+        # attack the classifier and the interpreter as it is now
+        network.eval()
+        _learn(network, False)
+        goal = torch.randint(1, network.classes, (len(x),), generator=generator).to(device)
+        goal = (y + goal) % network.classes
+        x_adv = attack(model, x, y, goal=goal, generator=Generator(device).manual_seed(step))
+        # the distance of the maps of the images that were fooled
+        _learn(network, True)
+        gap, fooled = _gap(model, trained, x, x_adv, goal)
+        return -plan.distance * (gap * fooled).sum() / fooled.sum().clamp_min(1)
+
     with frozen(model):
-        for step in range(start, plan.steps):
-            if progress is not None:
-                progress(step, plan.steps)
-            generator = Generator().manual_seed((plan.seed * 1_000_003 + step) % 2**63)
-            batch = data[torch.randint(len(data), (plan.batch_size,), generator=generator)].to(str(device))
-            # minimise the objective of RTS
-            _learn(network, True)
-            network.train()
-            improve(model, trained, batch, terms, adam, generator)
-            # attack the classifier and the interpreter as it is now
-            network.eval()
-            _learn(network, False)
-            goal = torch.randint(1, network.classes, (len(batch),), generator=generator).to(device)
-            goal = (batch.y + goal) % network.classes
-            x_adv = attack(model, batch.x, batch.y, goal=goal, generator=Generator(device).manual_seed(step))
-            # minimise minus the distance of the maps of the images that were fooled
-            _learn(network, True)
-            gap, fooled = _gap(model, trained, batch.x, x_adv, goal)
-            adam.zero_grad()
-            (-plan.distance * (gap * fooled).sum() / fooled.sum().clamp_min(1)).backward()
-            adam.step()
-            if checkpoint is not None and ((step + 1) % EVERY == 0 or step + 1 == plan.steps):
-                rts_files.write_checkpoint(checkpoint, network, adam, step + 1, facts)
+        fit(
+            network,
+            adam,
+            lambda step, generator: (step, drawn(step, generator)),
+            (lower_objective, raise_distance),
+            steps=plan.steps,
+            generator=Generator(),
+            checkpoint=checkpoint_of(checkpoint, plan, data, trained),
+            progress=progress,
+        )
     network.requires_grad_(False).eval()
-    adam.zero_grad()
 
 
 def _gap(model: nn.Module, trained: rts_files.Trained, x: Tensor, x_adv: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,27 +1,23 @@
-"""Read and write masking models of real-time saliency, and checkpoints of their training, as safetensors files."""
+"""Read and write masking models of real-time saliency as safetensors files."""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from underfire import models
 from underfire.errors import InputError, ModelError
-from underfire.files import atomic_write
 from underfire.hooks import unwrap
 from underfire.interpreters.rts.loss import Terms
 from underfire.interpreters.rts.network import MaskingModel
+from underfire.learning import read_facts, read_tensors, write_tensors
 from underfire.model import Classifier
 
 EMBEDDED = Path(__file__).parent / "weights"
@@ -62,25 +58,6 @@ def fingerprint(model: nn.Module) -> str:
     return _SEEN[model][1]
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-    """Write a safetensors file; an interrupted call leaves no incomplete file under this name."""
-    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    with atomic_write(path) as part:
-        save_file(plain, part, metadata=dict(facts))
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file; raise InputError if it is missing or damaged."""
-    if not path.is_file():
-        raise InputError(f"there is no weights file {str(path)!r}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise InputError(f"{str(path)!r} is not a whole safetensors file: {error}".splitlines()[0]) from error
-
-
 def save(trained: Trained, path: Path) -> None:
     """Write a masking model in float32; the metadata hold the fingerprint, the sizes of the layers and the terms."""
     network = trained.network
@@ -93,7 +70,7 @@ def save(trained: Trained, path: Path) -> None:
     facts = {"interpreter": "rts", "fingerprint": trained.fingerprint, "shape": json.dumps(shape)}
     facts["terms"] = json.dumps(asdict(trained.terms))
     state = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
-    write(path, {key: value.float() for key, value in state.items()}, facts)
+    write_tensors(path, {key: value.float() for key, value in state.items()}, facts)
 
 
 def load(path: Path) -> Trained:
@@ -102,11 +79,9 @@ def load(path: Path) -> Trained:
     Raises:
         InputError: there is no such file, or it is damaged or of another kind.
     """
-    with _opened(path) as file:
-        facts = file.metadata() or {}
-        if facts.get("interpreter") != "rts":
-            raise InputError(f"{str(path)!r} has no weights of rts; `underfire train rts` makes them")
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    state, facts = read_tensors(path)
+    if facts.get("interpreter") != "rts":
+        raise InputError(f"{str(path)!r} has no weights of rts; `underfire train rts` makes them")
     try:
         shape = json.loads(facts["shape"])
         with torch.random.fork_rng(devices=[]):
@@ -124,9 +99,7 @@ def load(path: Path) -> Trained:
 def embedded(mark: str) -> Trained | None:
     """Return the masking model that comes with the package for the classifier with this fingerprint, or None."""
     for path in sorted(EMBEDDED.glob("rts_*.safetensors")):
-        with _opened(path) as file:
-            fits = (file.metadata() or {}).get("fingerprint") == mark
-        if fits:
+        if read_facts(path).get("fingerprint") == mark:
             return load(path)
     return None
 
@@ -139,44 +112,3 @@ def check_classifier(trained: Trained, model: nn.Module, source: str) -> None:
             f"{source} explains the classifier with fingerprint {trained.fingerprint[:12]}, not this one, "
             f"{mark[:12]}; train rts for it: `underfire train rts --model ... --data ... --out FILE`"
         )
-
-
-# --- checkpoints -----------------------------------------------------------------------------------------------------
-
-
-def write_checkpoint(
-    path: Path, network: nn.Module, adam: torch.optim.Adam, step: int, facts: Mapping[str, str]
-) -> None:
-    """Write a checkpoint: network, state of Adam and `facts` of a training, after `step` steps."""
-    memory = {
-        f"adam.{i}.{name}": value for i, state in adam.state_dict()["state"].items() for name, value in state.items()
-    }
-    tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
-    write(path, tensors | memory, {**facts, "step": str(step)})
-
-
-def read_checkpoint(path: Path, network: nn.Module, adam: torch.optim.Adam, facts: Mapping[str, str]) -> int:
-    """Load a checkpoint into the network and its optimizer, and return the number of steps done.
-
-    Raises:
-        InputError: the checkpoint is damaged, or of a training with other facts.
-    """
-    with _opened(path) as file:
-        found = file.metadata() or {}
-        for name, value in facts.items():
-            if found.get(name) != value:
-                raise InputError(f"checkpoint {str(path)!r} is of another training: its {name} differs; remove it")
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    memory: dict[int, dict[str, Tensor]] = {}
-    try:
-        network.load_state_dict(
-            {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
-        )
-        for key, value in tensors.items():
-            if key.startswith("adam."):
-                _, i, name = key.split(".")
-                memory.setdefault(int(i), {})[name] = value
-        adam.load_state_dict({"state": memory, "param_groups": adam.state_dict()["param_groups"]})
-        return int(found["step"])
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise InputError(f"checkpoint {str(path)!r} is damaged; remove it: {error}".splitlines()[0]) from error

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -21,11 +22,11 @@ from underfire.hooks import PyramidLevel, activations, feature_pyramid, frozen, 
 from underfire.interpreters.rts import files as rts_files
 from underfire.interpreters.rts.loss import Terms, loss
 from underfire.interpreters.rts.network import MaskingModel
+from underfire.learning import Checkpoint, Drawn, fit
 from underfire.validate import default_generator
 
 if TYPE_CHECKING:
     from underfire.data import Dataset
-    from underfire.records import Batch
 
 RATE, DECAY = 1e-3, 1e-4  # learning rate and weight decay of Adam
 SELECTOR_DROP = 4000  # steps after which the selector's learning rate is divided by ten, again and again
@@ -99,70 +100,54 @@ def train(
     trained = rts_files.Trained(network, tuple(names), rts_files.fingerprint(model), plan.terms)
     decoder = [p for name, p in network.named_parameters() if not name.startswith("selector.")]
     adam = torch.optim.Adam(decoder, RATE, weight_decay=DECAY)
-    settings = {key: value for key, value in asdict(plan).items() if key != "steps"}  # more steps may be added later
-    facts = {"plan": json.dumps(settings), "data": data.fingerprint(), "fingerprint": trained.fingerprint}
-    total, done = len(data) + _PASSES * plan.steps * plan.batch_size, len(data)
+    total = len(data) + _PASSES * plan.steps * plan.batch_size
 
     def report(passes: int) -> None:
         if progress is not None:
             progress(passes, total)
 
-    # continue from a checkpoint, if there is one
-    start = -1
-    if checkpoint is not None and checkpoint.is_file():
-        start = rts_files.read_checkpoint(checkpoint, network, adam, facts)
-        if start > plan.steps:
-            raise InputError(f"checkpoint {str(checkpoint)!r} has {start} steps done, more than steps={plan.steps}")
     with frozen(model):
-        if start < 0:
-            # first phase: the selector
+        # first phase: the selector, unless a checkpoint has it
+        if checkpoint is None or not checkpoint.is_file():
             _train_selector(model, data, network, names[0], plan, report)
-            start = 0
-            _keep(checkpoint, network, adam, 0, facts)
         # second phase: the decoder
         network.requires_grad_(True).train()
         network.selector.requires_grad_(False)
-        for step in range(start, plan.steps):
-            report(done + _PASSES * step * plan.batch_size)
-            generator = Generator().manual_seed((plan.seed * 1_000_003 + step) % 2**63)
-            batch = data[torch.randint(len(data), (plan.batch_size,), generator=generator)].to(str(like.device))
-            improve(model, trained, batch, plan.terms, adam, generator)
-            # write a checkpoint
-            if (step + 1) % EVERY == 0 or step + 1 == plan.steps:
-                _keep(checkpoint, network, adam, step + 1, facts)
-        report(total)
+        fit(
+            network,
+            adam,
+            Drawn(data, plan.batch_size, seed=plan.seed, device=like.device),
+            partial(objective, model, trained, plan.terms),
+            steps=plan.steps,
+            generator=Generator(),
+            checkpoint=checkpoint_of(checkpoint, plan, data, trained),
+            progress=lambda step, _: report(len(data) + _PASSES * step * plan.batch_size),
+        )
     network.requires_grad_(False).eval()
-    adam.zero_grad()
     return trained
 
 
-def improve(
-    model: nn.Module,
-    trained: rts_files.Trained,
-    batch: Batch,
-    terms: Terms,
-    adam: torch.optim.Adam,
-    generator: Generator,
-) -> None:
-    """Take one step of the second phase: lower the objective of the masks of a batch.
+def objective(
+    model: nn.Module, trained: rts_files.Trained, terms: Terms, batch: tuple[Tensor, Tensor], generator: Generator
+) -> Tensor:
+    """Return the objective of the masks of a batch of images with labels, `[B]`.
 
     Raises:
-        DataError: labels do not fit the model. ModelError: the objective is NaN or infinite.
+        DataError: labels do not fit the model.
     """
+    x, labels = batch
     network = trained.network
-    # draw the classes and read the features
     with torch.no_grad():
-        features = features_of(model, batch.x, trained.layers, network.head.weight.dtype)
-    y, present = _draw_classes(batch.y, network.classes, ABSENT, generator)
-    # forward and backward pass
-    with torch.enable_grad():
-        each = loss(model, batch.x, y, network(features, y), present, terms, generator)
-        if not bool(torch.isfinite(each).all()):
-            bad = int((~torch.isfinite(each)).sum())
-            raise ModelError(f"the loss is NaN or infinite for {bad} of {len(each)} images")
-        adam.zero_grad()
-        each.mean().backward()
-    adam.step()
+        features = features_of(model, x, trained.layers, network.head.weight.dtype)
+    y, present = _draw_classes(labels, network.classes, ABSENT, generator)
+    return loss(model, x, y, network(features, y), present, terms, generator)
+
+
+def checkpoint_of(path: Path | None, plan: Any, data: Dataset, trained: rts_files.Trained) -> Checkpoint | None:
+    """Return the checkpoint of a training; a number of steps is no fact of it, so that more may be added later."""
+    settings = {key: value for key, value in asdict(plan).items() if key != "steps"}
+    facts = {"plan": json.dumps(settings), "data": data.fingerprint(), "fingerprint": trained.fingerprint}
+    return None if path is None else Checkpoint(path, facts, EVERY)
 
 
 def features_of(model: nn.Module, x: Tensor, names: Sequence[str], dtype: torch.dtype) -> list[Tensor]:
@@ -213,24 +198,21 @@ def _train_selector(
     if not bool(torch.isfinite(means).all()):
         bad = int((~torch.isfinite(means).all(1)).sum())
         raise ModelError(f"the model's features are NaN or infinite for {bad} of {len(means)} images")
-    adam = torch.optim.Adam(network.selector.parameters(), RATE, weight_decay=DECAY)
-    slower = torch.optim.lr_scheduler.StepLR(adam, SELECTOR_DROP)
-    with torch.enable_grad():
-        for step in range(plan.selector_steps):
-            generator = Generator().manual_seed((plan.seed * 1_000_003 + step + 2**40) % 2**63)
-            rows = torch.randint(len(means), (plan.selector_batch,), generator=generator).to(device)
-            y, present = _draw_classes(labels[rows], len(weight), ABSENT_FIRST, generator)
-            logit = network.selector.exists(means[rows], y)
-            adam.zero_grad()
-            F.binary_cross_entropy_with_logits(logit, present.to(dtype)).backward()
-            adam.step()
-            slower.step()
-    adam.zero_grad()
 
+    def cross_entropy(batch: tuple[Tensor, Tensor], generator: Generator) -> Tensor:
+        features, own = batch
+        y, present = _draw_classes(own, len(weight), ABSENT_FIRST, generator)
+        return F.binary_cross_entropy_with_logits(network.selector.exists(features, y), present.to(dtype))
 
-def _keep(path: Path | None, network: nn.Module, adam: torch.optim.Adam, step: int, facts: dict[str, str]) -> None:
-    if path is not None:
-        rts_files.write_checkpoint(path, network, adam, step, facts)
+    fit(
+        network,
+        torch.optim.Adam(network.selector.parameters(), RATE, weight_decay=DECAY),
+        Drawn((means, labels), plan.selector_batch, seed=plan.seed, offset=2**40),
+        cross_entropy,
+        steps=plan.selector_steps,
+        schedule=lambda adam, _: torch.optim.lr_scheduler.StepLR(adam, SELECTOR_DROP),
+        generator=Generator(),
+    )
 
 
 def check(plan: Plan) -> None:
