@@ -97,11 +97,12 @@ def fit(
             warnings.simplefilter("ignore")
             for _ in range(start):
                 scheduler.step()
-    with _own_global_generator(learned), torch.enable_grad():
+    with _own_global_generators(learned) as own, torch.enable_grad():
         for step in range(start, steps):
             if progress is not None:
                 progress(step, steps)
-            torch.manual_seed((seed + step) % 2**63)
+            for each in own:
+                each.manual_seed((seed + step) % 2**63)
             batch = batches(step, generator)
             rate = float(optimiser.param_groups[0]["lr"])
             # one step of the optimiser on each objective
@@ -127,10 +128,14 @@ def fit(
 
 
 @contextmanager
-def _own_global_generator(learned: Sequence[Tensor]) -> Iterator[None]:
-    """Restore the state of torch's global generators, on the CPU and on the devices of the parameters, at the end."""
-    with torch.random.fork_rng(devices=sorted({p.device.index for p in learned if p.device.type == "cuda"})):
-        yield
+def _own_global_generators(learned: Sequence[Tensor]) -> Iterator[list[Generator]]:
+    """Yield torch's global generators, of the CPU and of the devices of the parameters; at the end they are restored.
+
+    `torch.manual_seed` would seed those of all devices, and queue a call for each device that is not used yet.
+    """
+    devices = sorted({p.device.index for p in learned if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices):
+        yield [torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)]
 
 
 @dataclass
