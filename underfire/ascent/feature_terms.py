@@ -9,10 +9,9 @@ from torch.nn import functional as F
 from underfire.ascent.objective import Objective, Prepared, Start, Term, objective
 from underfire.ascent.step import Step
 from underfire.attribution.feature_maps import layouts_of, positive_sum, resized
-from underfire.attribution.scores import class_score
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import Layout, activations, feature_pyramid, layout_of
-from underfire.validate import at_least, at_least_one, check_choice
+from underfire.validate import at_least, at_least_one, check_choice, check_classes
 
 _ZERO = 1e-12  # a feature of at most this size counts as zero, where the power has no derivative
 Layers = str | tuple[str, ...] | None
@@ -86,6 +85,23 @@ def smooth_change(weight: float = 0.01, pool: int = 3) -> Objective:
     return weight * objective(Prepared(prepare))
 
 
+def tap_terms(
+    weight: float = 0.005, power: float = 0.5, layers: Layers = None, smooth_weight: float = 0.01, pool: int = 3
+) -> Objective:
+    """Maximise the distance between features and the smooth part of the change: the two terms that TAP adds.
+
+    Args:
+        weight: factor of the distance between the features, the paper's lambda.
+        power: exponent of the features, the paper's alpha.
+        layers: names of the layers; None is the last layer of every spatial size. The paper takes all layers.
+        smooth_weight: factor of the smooth part of the change, the paper's eta.
+        pool: side of the squares over which the change is averaged, in pixels.
+
+    Source: Zhou, Hou, Chen, Tang, Huang, Gan and Yang, Transferable Adversarial Perturbations, ECCV 2018.
+    """
+    return feature_distance(weight, power, layers) + smooth_change(smooth_weight, pool)
+
+
 def attention_distance(weight: float = 1.0, layers: Layers = None, output: str = "logit") -> Objective:
     """Maximise the distance between the attention maps of class `y` and those of the clean image (ATA).
 
@@ -96,21 +112,22 @@ def attention_distance(weight: float = 1.0, layers: Layers = None, output: str =
 
     Args:
         weight: factor of the term, the paper's lambda. Its value in the paper is not known to us.
-        layers: one name or several; None is the last spatial layer.
+        layers: names of the layers; None is the last spatial layer.
         output: `"logit"` or `"probability"`: the number of class `y` whose gradient is the weight.
 
     Raises:
         Unsupported: `output` is unknown. On a call: ModelError: there is no such layer. Unsupported: a layer has no
             space, or the logits do not depend on it.
 
-    Source: Wu et al., Boosting the Transferability of Adversarial Samples via Attention, CVPR 2020, (2) to (5).
+    Source: Wu, Su, Chen, Zhao, King, Lyu and Tai, Boosting the Transferability of Adversarial Samples via Attention,
+        CVPR 2020.
     """
     at_least(0, weight=weight)
     check_choice(("logit", "probability"), output=output)
 
     def prepare(start: Start) -> Term:
         layouts = layouts_of(start.model, start.x, layers)
-        clean = [one.detach() for one in attention_maps(start.model, start.x, start.y, layouts, output)]
+        clean = attention_maps(start.model, start.x, start.y, layouts, output, checked=False)
 
         def term(step: Step) -> Tensor:
             total = torch.zeros_like(step.logits[:, 0])
@@ -127,13 +144,27 @@ def attention_distance(weight: float = 1.0, layers: Layers = None, output: str =
 
 
 def attention_maps(
-    model: nn.Module, x: Tensor, y: Tensor, layouts: dict[str, Layout], output: str = "logit"
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    layouts: dict[str, Layout],
+    output: str = "logit",
+    *,
+    checked: bool = True,
 ) -> list[Tensor]:
-    """Return the Grad-CAM map of class `y` of each layer, `[B, 1, h, w]`, in the graph of `x` if `x` is in one."""
+    """Return the Grad-CAM map of class `y` of each layer, `[B, 1, h, w]`, in the graph of `x` if `x` is in one.
+
+    Args:
+        layouts: how the output of each layer is read, by its name.
+        output: `"logit"` or `"probability"` of class `y`, whose gradient is the weight of a feature map.
+        checked: whether it is known that the model has the classes `y`.
+    """
     attached = torch.is_grad_enabled() and x.requires_grad
     with torch.enable_grad():
         logits, outputs = activations(model, x if attached else x.detach().requires_grad_(), list(layouts))
-        score = class_score(logits.softmax(1) if output == "probability" else logits, y).sum()
+        if not checked:
+            check_classes(logits, y)
+        score = (logits.softmax(1) if output == "probability" else logits).gather(1, y[:, None]).sum()
         wanted = [outputs[name] for name in layouts]
         # the graph stays, because other terms differentiate the same pass
         slopes = torch.autograd.grad(score, wanted, create_graph=attached, retain_graph=True, allow_unused=True)

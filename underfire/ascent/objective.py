@@ -116,6 +116,9 @@ class Objective:
 
     __rmul__ = __mul__
 
+    def __sub__(self, other: Objective) -> Objective:
+        return self + -other
+
     def __neg__(self) -> Objective:
         return self * -1.0
 

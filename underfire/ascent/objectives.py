@@ -47,7 +47,13 @@ def margin() -> Objective:
 
 
 def logit() -> Objective:
-    """Minimise the logit of `y`, or maximise that of the goal."""
+    """Minimise the logit of `y`, or maximise that of the goal.
+
+    Its gradient does not vanish where the goal is reached, so that many steps make a targeted attack transfer better.
+
+    Source: Zhao, Liu and Larson, On Success and Simplicity: A Second Look at Transferable Targeted Attacks, NeurIPS
+        2021.
+    """
 
     def term(step: Step) -> Tensor:
         logits = step.logits

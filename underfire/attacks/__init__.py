@@ -22,6 +22,7 @@ from underfire.attacks.ddn import ddn
 from underfire.attacks.decision_tree import decision_tree
 from underfire.attacks.deepfool import deepfool
 from underfire.attacks.ead import ead
+from underfire.attacks.ensemble_transfer import ensemble_transfer
 from underfire.attacks.eot import eot
 from underfire.attacks.explanation_and_prediction import explanation_and_prediction
 from underfire.attacks.explanation_only import explanation_only
@@ -50,13 +51,18 @@ from underfire.attacks.st_adv import st_adv
 from underfire.attacks.step_ll import step_ll
 from underfire.attacks.substitute import substitute
 from underfire.attacks.transfer import (
+    ata,
     di_fgsm,
     dim,
+    logit_attack,
     mi_fgsm,
     ni_fgsm,
     si_fgsm,
     si_ni_ti_dim,
     sim,
+    svre,
+    tap,
+    tap_ata,
     ti_dim,
     ti_fgsm,
     tim,
@@ -78,6 +84,7 @@ __all__ = [
     "adversarial_transformation",
     "affine",
     "apgd",
+    "ata",
     "autoattack",
     "bim",
     "boundary",
@@ -88,6 +95,7 @@ __all__ = [
     "di_fgsm",
     "dim",
     "ead",
+    "ensemble_transfer",
     "eot",
     "explanation_and_prediction",
     "explanation_only",
@@ -102,6 +110,7 @@ __all__ = [
     "illc",
     "jsma",
     "lbfgs",
+    "logit_attack",
     "mi_fgsm",
     "nes",
     "ni_fgsm",
@@ -120,6 +129,9 @@ __all__ = [
     "st_adv",
     "step_ll",
     "substitute",
+    "svre",
+    "tap",
+    "tap_ata",
     "ti_dim",
     "ti_fgsm",
     "tim",

@@ -111,8 +111,10 @@ class Ensemble(Classifier):
         return self.fuse in ("losses", "gradients")
 
     def fused_by(self, fuse: Fuse) -> Ensemble:
-        """Return an ensemble of the same members and weights with another `fuse`."""
-        return Ensemble(list(self.members), fuse, weights=self.weights, resize=True)
+        """Return an ensemble of the same members and weights with another `fuse`; both count the passes of one."""
+        other = Ensemble(list(self.members), fuse, weights=self.weights, resize=True)
+        other._counts = self._counts
+        return other
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the fused logits `[B, K]`, in the dtype of `x`.

@@ -1,13 +1,18 @@
 """Transfer attacks: names composed of tokens, each of which is a published idea; see `tokens.TOKENS`."""
 
 from underfire.attacks.transfer.published import (
+    ata,
     di_fgsm,
     dim,
+    logit_attack,
     mi_fgsm,
     ni_fgsm,
     si_fgsm,
     si_ni_ti_dim,
     sim,
+    svre,
+    tap,
+    tap_ata,
     ti_dim,
     ti_fgsm,
     tim,
@@ -16,13 +21,18 @@ from underfire.attacks.transfer.published import (
 )
 
 __all__ = [
+    "ata",
     "di_fgsm",
     "dim",
+    "logit_attack",
     "mi_fgsm",
     "ni_fgsm",
     "si_fgsm",
     "si_ni_ti_dim",
     "sim",
+    "svre",
+    "tap",
+    "tap_ata",
     "ti_dim",
     "ti_fgsm",
     "tim",

@@ -69,12 +69,16 @@ def read(name: str) -> dict[str, Token]:
     return found
 
 
-def compose(name: str, module: str = "underfire.attacks") -> Callable[..., Tensor] | None:
+def compose(
+    name: str, module: str = "underfire.attacks", *, title: str | None = None, **defaults: Any
+) -> Callable[..., Tensor] | None:
     """Return the attack of a name that consists of tokens, or None if no word of the name is a token.
 
     Args:
         name: tokens joined by underscores.
-        module: the module from which the attack can be imported under this name.
+        module: the module from which the attack can be imported.
+        title: the name of the attack; None is that of the tokens.
+        defaults: values of options that replace the defaults.
 
     Raises:
         InputError: some words are tokens, and another one is not, or two contradict each other.
@@ -86,8 +90,9 @@ def compose(name: str, module: str = "underfire.attacks") -> Callable[..., Tenso
     images_only = stated(name)["domains"] == ("image",)
 
     def attack(model: nn.Module, x: Tensor, y: Tensor, **given: Any) -> Tensor:
+        given = {**defaults, **given}
         if images_only:
-            domain_of(model).require_images(name)
+            domain_of(model).require_images(title or name)
         own = {option for part in parts for option in part.options.values()}
         options = {name: value for name, value in given.items() if name in own}
         rest = {name: value for name, value in given.items() if name not in own}
@@ -103,10 +108,14 @@ def compose(name: str, module: str = "underfire.attacks") -> Callable[..., Tenso
             hints[option], texts[option] = own_hints[argument], meanings.get(argument, "")
     rest = [p for p in base.values() if p.name not in ("parts", "options")]
     place = [p.name for p in rest].index("objective")
-    order = [p.replace(annotation=hints[p.name]) for p in (*rest[:place], *parameters, *rest[place:])]
+    order = [
+        p.replace(annotation=hints[p.name], default=defaults.get(p.name, p.default))
+        for p in (*rest[:place], *parameters, *rest[place:])
+    ]
     attack.__signature__ = inspect.Signature(order, return_annotation=Tensor)  # type: ignore[attr-defined]
     attack.__annotations__ = {p.name: p.annotation for p in order} | {"return": Tensor}
-    attack.__name__, attack.__qualname__, attack.__module__ = name, name, module
+    attack.__name__ = attack.__qualname__ = title or name
+    attack.__module__ = module
     attack.__doc__ = _document(list(tokens.values()), {k: v for k, v in texts.items() if v})
     return attack
 
@@ -124,6 +133,7 @@ def stated(name: str) -> dict[str, Any]:
         "random": any(token.random for token in tokens),
         "atlas": "AML.T0043.000",
         "domains": ("image",) if images else ADDITIVE,
+        "models": next((token.models for token in tokens if token.models), ""),
     }
 
 

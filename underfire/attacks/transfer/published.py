@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -10,11 +11,17 @@ from underfire.attacks.transfer.composing import compose, stated
 from underfire.catalog import card
 
 
-def published(name: str) -> Callable[..., Tensor]:
-    """Put the attack of a name that consists of tokens into the catalogue, and return it."""
-    attack = compose(name, __name__)
-    assert attack is not None, name
-    return card("attack", **stated(name))(attack)
+def published(tokens: str, name: str | None = None, **defaults: Any) -> Callable[..., Tensor]:
+    """Put an attack that consists of tokens into the catalogue, and return it.
+
+    Args:
+        tokens: the tokens, joined by underscores.
+        name: its name; None is the tokens.
+        defaults: values of options that replace the defaults.
+    """
+    attack = compose(tokens, __name__, title=name, **defaults)
+    assert attack is not None, tokens
+    return card("attack", **stated(tokens))(attack)
 
 
 mi_fgsm = published("mi_fgsm")
@@ -29,3 +36,10 @@ tim = published("tim")
 sim = published("sim")
 ti_dim = published("ti_dim")
 si_ni_ti_dim = published("si_ni_ti_dim")
+tap = published("tap")
+ata = published("ata")
+tap_ata = published("tap_ata")
+svre = published("svre")
+logit_attack = published(
+    "mi_di_ti_logit", "logit_attack", steps=300, step_size=2 / 255, probability=0.7, size=5
+)  # the constants of Zhao, Liu and Larson, NeurIPS 2021

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from underfire.ascent import moves
+from underfire.ascent import feature_terms, moves, objectives
 from underfire.gradients import estimators, smoothing, views
 from underfire.gradients.estimators import Estimator
+from underfire.gradients.svre import svre
 
 Maker = Callable[..., Any]
 BALLS = ("linf", "l2")
@@ -36,6 +37,7 @@ class Token:
         usual_move: makes the move of a published method, unless another token of the name has a `move`.
         random: whether the result depends on the generator.
         norms: the norms in which the parts make sense.
+        models: the only kind of model that it takes; empty for any classifier.
     """
 
     said: str
@@ -49,6 +51,7 @@ class Token:
     usual_move: Maker | None = None
     random: bool = False
     norms: tuple[str, ...] = BALLS
+    models: str = ""
 
     def makers(self) -> dict[str, Maker]:
         """Return the functions that make parts, by the name of their attribute."""
@@ -85,4 +88,8 @@ TOKENS: dict[str, Token] = {
     "vt": Token("variance tuning", estimate=_VT, random=True, norms=("linf",)),
     "vmi": Token("variance-tuned momentum", estimate=_VT, move=_MI, random=True, norms=("linf",)),
     "vni": Token("variance-tuned Nesterov momentum", estimate=_VT, move=_NI, random=True, norms=("linf",)),
+    "tap": Token("feature distances", term=feature_terms.tap_terms),
+    "ata": Token("attention distances", term=feature_terms.attention_distance),
+    "logit": Token("the logit as the loss", loss=objectives.logit),
+    "svre": Token("variance reduction between sources", estimate=svre, usual_move=_MI, random=True, models="ensemble"),
 }
