@@ -29,6 +29,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "adversarial_patch": {"steps": 30},
     "adversarial_transformation": {"held_out": False, "steps": 25, "width": 8, "step_size": 0.01},
     "apgd": {"steps": 20},
+    "at_si_ni_ti_dim": {"outer_steps": 2, "inner_steps": 2, "copies": 2, "probability": 0.0},
+    "atta": {"outer_steps": 2, "inner_steps": 2},
     "autoattack": {"steps": 8, "queries": 40},
     "boundary": {"queries": 200},
     "carlini_wagner": {"steps": 20, "binary_search_steps": 3, "step_size": 0.05, "c": 1.0},

@@ -51,7 +51,9 @@ from underfire.attacks.st_adv import st_adv
 from underfire.attacks.step_ll import step_ll
 from underfire.attacks.substitute import substitute
 from underfire.attacks.transfer import (
+    at_si_ni_ti_dim,
     ata,
+    atta,
     di_fgsm,
     dim,
     logit_attack,
@@ -84,7 +86,9 @@ __all__ = [
     "adversarial_transformation",
     "affine",
     "apgd",
+    "at_si_ni_ti_dim",
     "ata",
+    "atta",
     "autoattack",
     "bim",
     "boundary",

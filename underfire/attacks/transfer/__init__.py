@@ -1,7 +1,9 @@
 """Transfer attacks: names composed of tokens, each of which is a published idea; see `tokens.TOKENS`."""
 
 from underfire.attacks.transfer.published import (
+    at_si_ni_ti_dim,
     ata,
+    atta,
     di_fgsm,
     dim,
     logit_attack,
@@ -21,7 +23,9 @@ from underfire.attacks.transfer.published import (
 )
 
 __all__ = [
+    "at_si_ni_ti_dim",
     "ata",
+    "atta",
     "di_fgsm",
     "dim",
     "logit_attack",

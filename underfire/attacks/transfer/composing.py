@@ -205,13 +205,15 @@ def _run(
     at_least_one(steps=steps)
     generator = default_generator(generator, x.device)
     length: StepSize = eps / steps if step_size is None else step_size
-    context = dict(zip(CONTEXT, (model, x, y, goal, eps, steps, length, generator), strict=True))
-    # make the parts, each from its own options and what it asks of the attack
+    context = dict(zip(CONTEXT, (model, x, y, goal, eps, steps, length, objective, generator), strict=True))
+    # make the parts, each from its own options and what it asks of the attack; the loss first, which terms may ask for
     made: dict[str, list[Any]] = {}
-    for part in parts:
+    for part in sorted(parts, key=lambda part: part.field != "loss"):
         asked = {name: context[name] for name in inspect.signature(part.make).parameters if name in CONTEXT}
         own = {argument: options[option] for argument, option in part.options.items() if option in options}
         made.setdefault(part.field, []).append(part.make(**own, **asked))
+        if part.field == "loss" and objective is None:
+            context["objective"] = made["loss"][0]
     # put them into the recipe
     single = {field: made[field][0] for field in SINGLE if field in made}
     loss = single.pop("loss", None) or log_odds()

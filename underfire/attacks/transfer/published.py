@@ -39,6 +39,8 @@ si_ni_ti_dim = published("si_ni_ti_dim")
 tap = published("tap")
 ata = published("ata")
 tap_ata = published("tap_ata")
+atta = published("atta")
+at_si_ni_ti_dim = published("at_si_ni_ti_dim")
 svre = published("svre")
 logit_attack = published(
     "mi_di_ti_logit", "logit_attack", steps=300, step_size=2 / 255, probability=0.7, size=5

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from underfire.ascent import feature_terms, moves, objectives
+from underfire.attacks.transfer.transformation import hard_transformation
 from underfire.gradients import estimators, smoothing, views
 from underfire.gradients.estimators import Estimator
 from underfire.gradients.svre import svre
@@ -16,7 +17,7 @@ from underfire.gradients.svre import svre
 Maker = Callable[..., Any]
 BALLS = ("linf", "l2")
 #: Arguments of a maker that the attack itself has; every other argument is an option of the attack.
-CONTEXT = ("model", "x", "y", "goal", "eps", "steps", "step_size", "generator")
+CONTEXT = ("model", "x", "y", "goal", "eps", "steps", "step_size", "objective", "generator")
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ TOKENS: dict[str, Token] = {
     "vni": Token("variance-tuned Nesterov momentum", estimate=_VT, move=_NI, random=True, norms=("linf",)),
     "tap": Token("feature distances", term=feature_terms.tap_terms),
     "ata": Token("attention distances", term=feature_terms.attention_distance),
+    "at": Token("the hardest transformation", term=hard_transformation, random=True),
+    "atta": Token("the hardest transformation", term=hard_transformation, random=True),
     "logit": Token("the logit as the loss", loss=objectives.logit),
     "svre": Token("variance reduction between sources", estimate=svre, usual_move=_MI, random=True, models="ensemble"),
 }
