@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
 
+from underfire.ascent.leader import Leader
 from underfire.ascent.objective import Start
 from underfire.ascent.recipe import Keep as Keep
 from underfire.ascent.recipe import Recipe as Recipe
@@ -73,7 +74,7 @@ def ascend(
     generator = default_generator(generator, x.device)
     run = _Run(model, x, Targets(y, goal, torch.arange(len(x), device=x.device)), recipe, steps, generator, watch)
     alone = recipe.objective.logits_only and recipe.rank is None and watch is None
-    with frozen(model), recipe.backward(model), shared_passes(model, begin=not alone) as forget:
+    with frozen(model), recipe.backward(model, x), shared_passes(model, begin=not alone) as forget:
         run.begin(forget)
         for restart in range(restarts):
             rows = run.targets.index
@@ -128,7 +129,7 @@ class _Run:
         position = Position(threat, x, targets.index, 0, self.steps, threat.projection(x))
         move_state, rule_state = move.init(z), rule.init(position, z)
         estimate_state = estimate.init(z, targets.index)
-        leader: _Leader | None = None
+        leader: Leader | None = None
         for number in range(self.steps):
             position = replace(position, step=number)
             progress = number / self.steps
@@ -154,7 +155,7 @@ class _Run:
                     position = Position(threat, x, targets.index, number, self.steps, threat.projection(x))
                 # rows whose steps bring too little progress go back to their best iterate
                 if rule.judge is not None:
-                    here = _Leader(value, value, z, g, move_state)
+                    here = Leader(value, value, z, g, move_state)
                     leader, rose = (here, None) if leader is None else leader.follow(here)
                     if rose is not None:
                         rule_state, back = rule.judge(position, Progress(rose, leader.top, leader.z), rule_state)
@@ -209,7 +210,10 @@ class _Run:
                 return self.objective.weigh(parts, step.progress)
 
             x_adv = threat.apply(x, z)
-            return value(x_adv, x_adv) if plain else views.averaged(view, value, x_adv, self.generator)
+            if plain:
+                return value(x_adv, x_adv)
+            samples = views.Rows(all_targets.index, all_targets.y, self.x, self.targets.y)
+            return views.averaged(views.of_rows(view, samples), value, x_adv, self.generator)
 
         def advance(z: Tensor, direction: Tensor) -> Tensor:
             return position.project(z + per_sample(size, z) * position.threat.steepest(direction, position.x, z))
@@ -246,23 +250,3 @@ class _Run:
         if self.recipe.keep != "success" or not bool(success.any()):
             return None
         return (~success).nonzero().squeeze(1)
-
-
-@dataclass(frozen=True)
-class _Leader:
-    """The best iterate of a run with its objective, gradient and memory, and the previous iterate's objective."""
-
-    before: Tensor
-    top: Tensor
-    z: Tensor
-    g: Tensor
-    memory: State
-
-    def take(self, rows: Tensor) -> _Leader:
-        return _Leader(*take((self.before, self.top, self.z, self.g, self.memory), rows))
-
-    def follow(self, here: _Leader) -> tuple[_Leader, Tensor]:
-        """Return the leader after the iterate `here`, and whether its objective rose in the last step, bool `[B]`."""
-        higher = here.top > self.top
-        ahead, behind = ((one.top, one.z, one.g, one.memory) for one in (here, self))
-        return _Leader(here.top, *choose(higher, ahead, behind)), here.top > self.before

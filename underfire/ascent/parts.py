@@ -18,16 +18,30 @@ from underfire.ascent import feature_terms, moves, objectives, step_rules, targe
 from underfire.ascent.losses import as_objective
 from underfire.catalog import Card, Converter, card, cards, converters, number, spell
 from underfire.errors import InputError, nearest, shown, with_article
-from underfire.gradients import backward, estimators, smoothing, views
+from underfire.gradients import backward, estimators, neighbourhoods, smoothing, views
+from underfire.gradients.admixing import admix
+from underfire.gradients.blocks import block_shuffle, structure_invariant
 from underfire.gradients.softplus import softplus
+from underfire.gradients.spectra import spectrum_simulation
 from underfire.gradients.svre import svre
 
 ROLES: dict[str, tuple[Any, ...]] = {
-    "view": (views.input_diversity, views.scale_copies),
+    "view": (
+        admix,
+        block_shuffle,
+        views.input_diversity,
+        neighbourhoods.neighbours,
+        neighbourhoods.random_operators,
+        views.scale_copies,
+        spectrum_simulation,
+        structure_invariant,
+    ),
+    "backward": (backward.skip_gradient,),
     "smoothing": (smoothing.normalise, smoothing.translation_kernel),
     "estimator": (
         estimators.exact,
         estimators.finite_differences,
+        neighbourhoods.gradient_penalty,
         estimators.nes,
         softplus,
         estimators.spsa,

@@ -7,6 +7,7 @@ A version is a batch with a transformed image for each sample of `x'`, in the sa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -46,8 +47,43 @@ def averaged(
     return values / count + ((x - x.detach()) * (gradient / count)).flatten(1).sum(1)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The samples that the rows of a batch belong to.
+
+    Attributes:
+        index: the position of each row's sample in the batch that was given to the attack, int64 `[B]`.
+        y: the labels of the rows, int64 `[B]`.
+        images: the clean images of the attack's whole batch, `[N, ...]`.
+        labels: their labels, int64 `[N]`.
+    """
+
+    index: Tensor
+    y: Tensor
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class RowView:
+    """A view that depends on the samples of its rows; a recipe calls `of` with them, and uses the view that it gets."""
+
+    of: Callable[[Rows], View]
+
+    def __call__(self, x: Tensor, generator: Generator | None = None) -> Iterable[Tensor]:
+        """Raise InputError, because the samples of the rows are not known."""
+        raise InputError("this view depends on the samples of its rows: use it in a recipe, or call its `of` first")
+
+
+def of_rows(view: View, rows: Rows) -> View:
+    """Return the view for these rows."""
+    return view.of(rows) if isinstance(view, RowView) else view
+
+
 def compose(*views: View) -> View:
     """Apply each view to every version that the view before it yields."""
+    if any(isinstance(view, RowView) for view in views):
+        return RowView(lambda rows: compose(*(of_rows(view, rows) for view in views)))
 
     def view(x: Tensor, generator: Generator | None = None) -> Iterator[Tensor]:
         if not views:
@@ -55,6 +91,18 @@ def compose(*views: View) -> View:
             return
         for version in views[0](x, generator):
             yield from compose(*views[1:])(version, generator)
+
+    return view
+
+
+def together(*views: View) -> View:
+    """Yield the versions of each view."""
+    if any(isinstance(view, RowView) for view in views):
+        return RowView(lambda rows: together(*(of_rows(view, rows) for view in views)))
+
+    def view(x: Tensor, generator: Generator | None = None) -> Iterator[Tensor]:
+        for one in views:
+            yield from one(x, generator)
 
     return view
 
@@ -89,12 +137,17 @@ def scale_copies(copies: int = 5) -> View:
     return view
 
 
-def input_diversity(probability: float = 0.5, rate: float = 330 / 299) -> View:
+def input_diversity(probability: float = 0.5, rate: float = 330 / 299, keep_size: bool = False) -> View:
     """Resize to a random larger size and pad with zeros at a random place, with the given probability (DI).
 
     The paper resizes 299-pixel images to `r x r` with `r` drawn from `[299, 330)` and pads them to 330 pixels; `rate`
     is the padded side divided by the side of the image. The result keeps the padded size, as in the paper, so the model
     must take images of any size. All images of a batch share one draw.
+
+    Args:
+        probability: how often the images are resized and padded.
+        rate: the padded side divided by the side of the image.
+        keep_size: scale the padded images back to the size of the image, for a model that takes only one size.
 
     Source: Xie et al., Improving Transferability of Adversarial Examples with Input Diversity, CVPR 2019.
     """
@@ -104,24 +157,52 @@ def input_diversity(probability: float = 0.5, rate: float = 330 / 299) -> View:
         raise InputError(f"input_diversity needs a rate (the padded side over the image's) in (1, 8], got {rate}")
 
     def view(x: Tensor, generator: Generator | None = None) -> Iterator[Tensor]:
-        def draw(low: int, high: int) -> int:
-            return int(torch.randint(low, max(high, low + 1), (), generator=generator, device=_device(generator)))
-
-        keep = float(torch.rand((), generator=generator, device=_device(generator), dtype=torch.float32)) >= probability
-        if keep:
+        draws = on_host(generator)
+        if uniform(0, 1, draws) >= probability:
             yield x
             return
-        height, width = x.shape[2:]
-        full_height, full_width = round(height * rate), round(width * rate)
-        new_height = draw(height, full_height)
-        new_width = new_height if height == width else max(width, round(new_height * width / height))
-        resized = F.interpolate(x, (new_height, new_width), mode="nearest")
-        top, left = draw(0, full_height - new_height + 1), draw(0, max(full_width - new_width, 0) + 1)
-        bottom, right = full_height - new_height - top, max(full_width - new_width, 0) - left
-        yield F.pad(resized, (left, right, top, bottom))
+        padded = resized_and_padded(x, rate, draws)
+        yield F.interpolate(padded, x.shape[2:], mode="bilinear", align_corners=False) if keep_size else padded
 
     return view
 
 
-def _device(generator: Generator | None) -> torch.device:
-    return generator.device if generator is not None else torch.device("cpu")
+def resized_and_padded(x: Tensor, rate: float, generator: Generator | None) -> Tensor:
+    """Resize to a random size of at most `rate` times the side of the image, and pad with zeros to this size.
+
+    Args:
+        generator: source of the random numbers, on the CPU.
+    """
+
+    def draw(low: int, high: int) -> int:
+        return whole(low, max(high, low + 1), generator)
+
+    height, width = x.shape[2:]
+    full_height, full_width = round(height * rate), round(width * rate)
+    new_height = draw(height, full_height)
+    new_width = new_height if height == width else max(width, round(new_height * width / height))
+    resized = F.interpolate(x, (new_height, new_width), mode="nearest")
+    top, left = draw(0, full_height - new_height + 1), draw(0, max(full_width - new_width, 0) + 1)
+    bottom, right = full_height - new_height - top, max(full_width - new_width, 0) - left
+    return F.pad(resized, (left, right, top, bottom))
+
+
+def on_host(generator: Generator | None) -> Generator | None:
+    """Return a generator on the CPU, from which sizes and places can be drawn without waiting for a device each time.
+
+    A generator on another device is read once, for a seed.
+    """
+    if generator is None or generator.device.type == "cpu":
+        return generator
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    return Generator().manual_seed(int(seed))
+
+
+def whole(low: int, high: int, generator: Generator | None) -> int:
+    """Return a random whole number in `[low, high)`; the generator is on the CPU."""
+    return int(torch.randint(low, high, (), generator=generator))
+
+
+def uniform(low: float, high: float, generator: Generator | None) -> float:
+    """Return a random number in `[low, high)`; the generator is on the CPU."""
+    return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -82,3 +83,74 @@ def variance_tuned(gradient: Gradient, radius: float, samples: int, generator: G
         return result
 
     return tuned
+
+
+def admixed(x: Tensor, pool: Tensor, y: Tensor, copies: int, samples: int, generator: Generator) -> list[Tensor]:
+    """Wang et al. 2021: scaled copies of mixtures with a fifth of an image of another class."""
+    versions = []
+    for _ in range(samples):
+        lots = torch.rand(len(x), len(x), generator=generator, dtype=x.dtype)
+        partners = [
+            max((j for j in range(len(x)) if y[j] != y[i]), key=lambda j, i=i: float(lots[i, j])) for i in range(len(x))
+        ]
+        mixed = x + 0.2 * torch.stack([pool[j] for j in partners])
+        versions += [mixed / 2**i for i in range(copies)]
+    return versions
+
+
+def simulated(x: Tensor, samples: int, rho: float, sigma: float, generator: Generator) -> list[Tensor]:
+    """Long et al. 2022, with the cosine transform as a double sum over pixels."""
+    height, width = x.shape[2:]
+
+    def basis(size: int) -> Tensor:
+        rows = []
+        for k in range(size):
+            scale = (1 / size if k == 0 else 2 / size) ** 0.5
+            rows.append([scale * math.cos(math.pi * k * (2 * n + 1) / (2 * size)) for n in range(size)])
+        return torch.tensor(rows, dtype=torch.float64)
+
+    up, across = basis(height), basis(width)
+    versions = []
+    for _ in range(samples):
+        noisy = x + sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        weights = 1 + rho * (2 * torch.rand(x.shape, generator=generator, dtype=x.dtype) - 1)
+        spectrum = torch.einsum("kh,bchw,lw->bckl", up, noisy, across) * weights
+        versions.append(torch.einsum("kh,bckl,lw->bchw", up, spectrum, across))
+    return versions
+
+
+def flattened(gradient: Gradient, radius: float, samples: int, generator: Generator) -> Gradient:
+    """Ge et al. 2023, with delta = 1/2 and alpha = eps / T."""
+
+    def flat(x: Tensor) -> Tensor:
+        total = torch.zeros_like(x)
+        for _ in range(samples):
+            near = x + uniform(x, radius, generator)
+            first = gradient(near)
+            second = gradient(near - EPS / STEPS * first / first.abs().mean((1, 2, 3), keepdim=True))
+            total += (first + second) / 2
+        return total / samples
+
+    return flat
+
+
+def shuffled(x: Tensor, samples: int, generator: Generator) -> list[Tensor]:
+    """Wang et al. 2024 with 2 x 2 blocks that are not rotated."""
+
+    def halves(v: Tensor, side: int) -> list[Tensor]:
+        lot = 1 + torch.rand(2, generator=generator, dtype=torch.float64)
+        place = [round(float(part)) for part in lot / lot.sum() * v.shape[side]]
+        place[int(lot.argmax())] += v.shape[side] - sum(place)
+        parts = v.narrow(side, 0, place[0]), v.narrow(side, place[0], place[1])
+        return list(parts if int(torch.randperm(2, generator=generator)[0]) == 0 else parts[::-1])
+
+    versions = []
+    for _ in range(samples):
+        first = 2 + int(torch.randint(0, 2, (), generator=generator))
+        strips = []
+        for strip in halves(x, first):
+            pair = halves(strip, 5 - first)
+            torch.rand((), generator=generator), torch.rand((), generator=generator)  # the angles, of no effect
+            strips.append(torch.cat(pair, 5 - first))
+        versions.append(torch.cat(strips, first))
+    return versions

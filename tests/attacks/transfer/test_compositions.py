@@ -13,15 +13,20 @@ import underfire as uf
 from tests.attacks.transfer.slow import (
     EPS,
     STEPS,
+    admixed,
     climb,
     diverse,
     entropy_gradient,
+    flattened,
+    shuffled,
+    simulated,
     smoothed,
     through,
     variance_tuned,
 )
 from tests.networks import build_network, rand, seeded
 from underfire.ascent.objectives import cross_entropy
+from underfire.gradients.neighbourhoods import random_operators
 
 Slow = Callable[[nn.Module, Tensor, Tensor, Generator], Tensor]
 #: By name: options, the slow version, and the number of gradients of a step.
@@ -80,6 +85,38 @@ def vt_i_di(model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Ten
     return climb(x, variance_tuned(plain, 1.5 * EPS, 2, generator), decay=0)
 
 
+@case("ni_admix_ti", 2 * 2, copies=2, samples=2, size=5)
+def ni_admix_ti(model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
+    mixed = lambda z: through(model, z, y, lambda v: admixed(v, x, y, 2, 2, generator))  # noqa: E731
+    return climb(x, lambda z: smoothed(mixed(z), 5), ahead=True)
+
+
+@case("ssm_dim", 3, samples=3, spread=0.4, sigma=0.05, rate=1.25)
+def ssm_dim(model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
+    """One spectrum after the other is drawn, and resized before the next."""
+
+    def versions(z: Tensor) -> list[Tensor]:
+        found = []
+        for _ in range(3):
+            (spectrum,) = simulated(z, 1, 0.4, 0.05, generator)
+            found.append(diverse(spectrum, generator))
+        return found
+
+    return climb(x, lambda z: through(model, z, y, versions))
+
+
+@case("pgn_si", 2 * 3 * 2, samples=3, neighbourhood=2.5, copies=2)
+def pgn_si(model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
+    plain = lambda z: through(model, z, y, lambda v: [v, v / 2])  # noqa: E731
+    return climb(x, flattened(plain, 2.5 * EPS, 3, generator))
+
+
+@case("bsr_vni", 3 * 2, bsr_samples=2, rotation=0.0, vni_samples=2)
+def bsr_vni(model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
+    plain = lambda z: through(model, z, y, lambda v: shuffled(v, 2, generator))  # noqa: E731
+    return climb(x, variance_tuned(plain, 1.5 * EPS, 2, generator), ahead=True)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_composition_is_what_its_parts_say(name: str) -> None:
     options, slow, gradients = CASES[name]
@@ -92,14 +129,36 @@ def test_a_composition_is_what_its_parts_say(name: str) -> None:
         )
     assert (fast - slow(model, x, y, seeded(3))).abs().max() < 1e-9
     assert (fast - x).abs().max() > 0.9 * EPS
-    assert (cost.forwards, cost.backwards) == (gradients * STEPS * 3, gradients * STEPS * 3)
+    assert cost.backwards == gradients * STEPS * 3
+    assert cost.forwards == cost.backwards + (STEPS * 3 * options["copies"] if name == "pgn_si" else 0)
+
+
+def test_ops_averages_the_image_and_operators_on_its_neighbours() -> None:
+    model, x = build_network("smooth", torch.float64), rand(2, 3, 12, 12, dtype=torch.float64)
+    y, eps = torch.tensor([0, 1]), torch.tensor([0.05, 0.1])
+    with model.counting() as cost:
+        fast = uf.attacks.ops(
+            model, x, y, eps=eps, steps=1, perturbations=3, samples=4, objective=cross_entropy(), generator=seeded(3)
+        )
+    assert cost.backwards == 2 * (1 + 3 * 4)
+    draws, versions = seeded(3), []
+    z = x.clone().requires_grad_()
+    for _ in range(3):
+        share = (int(torch.randint(0, 6, (), generator=draws)) + 1) / 4
+        radius = 2 * share * eps.double().reshape(2, 1, 1, 1)
+        near = z + radius * (2 * torch.rand(x.shape, generator=draws, dtype=x.dtype) - 1)
+        versions += list(random_operators(4)(near, draws))
+    losses = [torch.nn.functional.cross_entropy(model(v), y, reduction="sum") for v in (z, *versions)]
+    gradient = torch.autograd.grad(sum(losses), z)[0]
+    slow = (x + eps.double().reshape(2, 1, 1, 1) * gradient.sign()).clamp(0, 1)
+    assert torch.allclose(fast, slow)
 
 
 def test_a_usual_move_gives_way_to_one_of_the_name() -> None:
     model, x = build_network(), rand(2, 3, 12, 12)
     y = model(x).argmax(1)
     for name, same in (("dim", "mi_di"), ("ni_dim", "ni_di"), ("i_dim", "di_fgsm")):
-        one, other = (uf.find("attack", n)(model, x, y, generator=seeded(1)) for n in (name, same))
+        one, other = (uf.find("attack", n)(model, x, y, steps=3, generator=seeded(1)) for n in (name, same))
         assert torch.equal(one, other), name
 
 

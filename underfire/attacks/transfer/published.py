@@ -45,3 +45,10 @@ svre = published("svre")
 logit_attack = published(
     "mi_di_ti_logit", "logit_attack", steps=300, step_size=2 / 255, probability=0.7, size=5
 )  # the constants of Zhao, Liu and Larson, NeurIPS 2021
+admix = published("admix")
+ssm = published("ssm")
+sia = published("sia")
+bsr = published("bsr")
+pgn = published("pgn")
+ops = published("ops")
+sgm = published("sgm")

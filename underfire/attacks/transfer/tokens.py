@@ -10,9 +10,14 @@ from torch import Tensor
 
 from underfire.ascent import feature_terms, moves, objectives
 from underfire.attacks.transfer.transformation import hard_transformation
-from underfire.gradients import estimators, smoothing, views
+from underfire.gradients import estimators, neighbourhoods, smoothing, views
+from underfire.gradients.admixing import admix
+from underfire.gradients.backward import skip_gradient
+from underfire.gradients.blocks import block_shuffle, structure_invariant
 from underfire.gradients.estimators import Estimator
+from underfire.gradients.spectra import spectrum_simulation
 from underfire.gradients.svre import svre
+from underfire.gradients.views import View
 
 Maker = Callable[..., Any]
 BALLS = ("linf", "l2")
@@ -72,6 +77,46 @@ def variance_tuning(samples: int = 20, neighbourhood: float = 1.5, *, eps: float
     return estimators.variance_tuned(samples, neighbourhood * eps)
 
 
+def operator_sampling(
+    perturbations: int = 10,
+    samples: int = 20,
+    neighbourhood: float = 2.0,
+    shares: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
+    *,
+    eps: float | Tensor,
+) -> View:
+    """Return the view of OPS: the image, and random operators applied to random neighbours.
+
+    The authors draw the neighbours once for a batch and choose some of them in each step; here every step and every
+    image has its own.
+
+    Args:
+        perturbations: number of neighbours.
+        samples: number of random chains of operators for each neighbour.
+        neighbourhood: the largest change of a neighbour, in units of eps; the paper's beta.
+        shares: the noise of a neighbour is uniform within the neighbourhood times one of these numbers.
+
+    Source: Guo et al., Boosting Adversarial Transferability through Augmentation in Hypothesis Space, CVPR 2025.
+    """
+    around = neighbourhoods.neighbours(perturbations, neighbourhood * eps, shares)
+    return views.together(views.identity, views.compose(around, neighbourhoods.random_operators(samples)))
+
+
+def flat_maxima(
+    samples: int = 20, neighbourhood: float = 3.0, penalty: float = 0.5, *, eps: float | Tensor, steps: int
+) -> Estimator:
+    """Return `gradient_penalty` with a radius in units of eps and steps of `eps / steps`.
+
+    Args:
+        samples: number of neighbours of an iterate, the paper's N.
+        neighbourhood: half the side of the cube that they are drawn from, in units of eps; the paper's zeta.
+        penalty: weight of the gradient after a step down, the paper's delta.
+
+    Source: Ge et al., Boosting Adversarial Transferability by Achieving Flat Local Maxima, NeurIPS 2023.
+    """
+    return neighbourhoods.gradient_penalty(samples, neighbourhood * eps, eps / steps, penalty)
+
+
 _MI, _NI = moves.momentum, moves.look_ahead
 _DI, _TI, _SI, _VT = views.input_diversity, smoothing.translation_kernel, views.scale_copies, variance_tuning
 
@@ -95,4 +140,11 @@ TOKENS: dict[str, Token] = {
     "atta": Token("the hardest transformation", term=hard_transformation, random=True),
     "logit": Token("the logit as the loss", loss=objectives.logit),
     "svre": Token("variance reduction between sources", estimate=svre, usual_move=_MI, random=True, models="ensemble"),
+    "admix": Token("mixed-in images of other classes", views=admix, usual_move=_MI, random=True),
+    "ssm": Token("simulated spectra", views=spectrum_simulation, usual_move=_MI, random=True),
+    "sia": Token("transformed blocks", views=structure_invariant, usual_move=_MI, random=True),
+    "bsr": Token("shuffled and rotated blocks", views=block_shuffle, usual_move=_MI, random=True),
+    "ops": Token("sampled operators", views=operator_sampling, usual_move=_MI, random=True, norms=("linf",)),
+    "pgn": Token("flat maxima", estimate=flat_maxima, usual_move=_MI, random=True, norms=("linf",)),
+    "sgm": Token("skip gradients", backward=skip_gradient, models="residual network"),
 }
