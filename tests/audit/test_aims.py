@@ -56,5 +56,5 @@ def test_an_attack_on_one_map_is_not_one_on_the_map_whose_label_is_a_part(ledger
     assert {q.interpreter for q in found.quadrants if q.reached is not None} == {"cup, mug"}
     assert {gap.interpreter for gap in found.gaps if gap.aimed} == {"cup, mug"}
     assert not any(q.changes_map or q.aim == MAP_CHANGED for q in found.quadrants)
-    assert [name for name, _ in against_plain(found.transfers)] == ["cup, mug"]
+    assert [name for name, _ in against_plain(found.interpreter_transfers)] == ["cup, mug"]
     assert "aimed at this map" in report.page.render(ledger)

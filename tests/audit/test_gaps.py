@@ -140,13 +140,13 @@ def test_the_gap_of_every_interpreter(found: Findings, images: dict[tuple[str, f
 def test_success_confidence_and_distances_of_every_attack_on_every_map(
     ledger: Ledger, found: Findings, images: dict[tuple[str, float], Images]
 ) -> None:
-    assert {(t.label, t.eps, t.source) for t in found.transfers} == {
+    assert {(t.label, t.eps, t.source) for t in found.interpreter_transfers} == {
         ("PGD", 0.2, ""),
         ("on CAM", 0.2, "cam"),
         ("on IG", 0.2, "integrated_gradients"),
     }
-    assert len(found.transfers) == 3 * len(MAPS)
-    for t in found.transfers:
+    assert len(found.interpreter_transfers) == 3 * len(MAPS)
+    for t in found.interpreter_transfers:
         known = images[t.label, t.eps].values()
         won = [row for row in known if row["success"]]
         assert t.success.value == len(won) / len(known) and t.l1.n == len(won) > 0
@@ -155,9 +155,9 @@ def test_success_confidence_and_distances_of_every_attack_on_every_map(
             assert mean is not None
             assert mean.value == pytest.approx(np.mean([row[t.target][name] for row in won]), abs=1e-5), (t, name)
     # the ledger has the same matrix
-    rows = ledger.sql("SELECT label, target, avg(l1) AS l1 FROM transfer WHERE eps = 0.2 GROUP BY ALL")
+    rows = ledger.sql("SELECT label, target, avg(l1) AS l1 FROM interpreter_transfer WHERE eps = 0.2 GROUP BY ALL")
     assert {(row["label"], row["target"]): pytest.approx(row["l1"]) for row in rows} == {
-        (t.label, t.target): t.l1.value for t in found.transfers
+        (t.label, t.target): t.l1.value for t in found.interpreter_transfers
     }
 
 
@@ -185,7 +185,7 @@ def test_an_attack_on_several_maps_is_no_plain_attack(content: Callable[..., Any
     )
     found = findings(run(spec, tmp_path / "run"))
     assert {gap.interpreter: gap.aimed for gap in found.gaps} == {"CAM": ("both",), "grad_cam": ()}
-    assert {(t.label, t.source) for t in found.transfers} == {("PGD", ""), ("both", "gradient, CAM")}
+    assert {(t.label, t.source) for t in found.interpreter_transfers} == {("PGD", ""), ("both", "gradient, CAM")}
     assert not found.differences
 
 

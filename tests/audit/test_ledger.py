@@ -35,7 +35,7 @@ def test_every_table_is_there_even_without_rows(ledger: Ledger) -> None:
     assert ledger.table("maps").schema.names[-5:] == wide
     sizes = {name: len(ledger.table(name)) for name in TABLES}
     (fooled,) = ledger.sql("SELECT count(*) AS n FROM rows WHERE success AND pred_clean = y")
-    assert sizes.pop("transfer") == fooled["n"] > 0  # one interpreter
+    assert sizes.pop("interpreter_transfer") == fooled["n"] > 0  # one interpreter
     assert set(sizes.values()) == {0, 60, 120, 480}  # four measures of two sizes
 
 

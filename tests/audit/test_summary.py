@@ -171,7 +171,7 @@ def test_the_gap_is_that_of_the_best_attack_on_every_image(ledger: Ledger) -> No
         "L∞ eps 0.1 only): Where the class of an image can be changed, an attacker can keep 69% of its cam map: "
         "the map seldom shows that the class was changed."
     )
-    assert [(t.label, t.l1.n, t.iou.value) for t in found.transfers] == [
+    assert [(t.label, t.l1.n, t.iou.value) for t in found.interpreter_transfers] == [
         (PLAIN, 3, pytest.approx(0.2)),
         (AIMED, 3, pytest.approx(0.8)),
     ]

@@ -32,7 +32,7 @@ def test_json_has_every_number_with_its_interval(synthetic: Synthetic) -> None:
     assert content["checks"] == []
     assert list(content)[:3] == ["underfire", "headline", "gap"] and content["gap"].startswith("Prediction")
     assert f"{content['gaps'][0]['value']['value']:.2f}" in content["gap"]
-    assert {t["label"] for t in content["transfers"] if t["source"]} == {"adv2 grad_cam"}
+    assert {t["label"] for t in content["interpreter_transfers"] if t["source"]} == {"adv2 grad_cam"}
     assert content["spec"]["model"]["uri"] == "zoo:cluttered_digits"
 
 

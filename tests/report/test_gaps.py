@@ -9,9 +9,9 @@ import pytest
 
 from underfire.audit import gap_words
 from underfire.audit.gaps import Gap
+from underfire.audit.interpreter_transfer import InterpreterTransfer
 from underfire.audit.standing import FIRM, Standing
 from underfire.audit.summary import Findings
-from underfire.audit.transfer import Transfer
 from underfire.records import Interval
 from underfire.report import gaps
 
@@ -67,8 +67,10 @@ def test_no_green_gap_in_a_run_that_is_not_firm() -> None:
     assert gaps.head(findings(gap(0.1), standing=Standing("open", "", ("1 of 8 checks warns.",)))).tone == "warn"
 
 
-def row(label: str, source: str, target: str, l1: float, success: float = 0.9) -> Transfer:
-    return Transfer(label, "linf", 0.03, source, target, interval(success), 0.95, interval(l1), None, interval(0.5))
+def row(label: str, source: str, target: str, l1: float, success: float = 0.9) -> InterpreterTransfer:
+    return InterpreterTransfer(
+        label, "linf", 0.03, source, target, interval(success), 0.95, interval(l1), None, interval(0.5)
+    )
 
 
 def test_a_cell_is_as_dark_as_the_map_is_closer_than_after_a_plain_attack() -> None:

@@ -40,7 +40,7 @@ _METHODS = {
 }
 """The kinds of cells that run a method of the spec or a check, which may not support the model."""
 
-TABLES = ("clean", "rows", "maps", "measures", "transfer", "scores", "clean_scores", "checks")
+TABLES = ("clean", "rows", "maps", "measures", "interpreter_transfer", "scores", "clean_scores", "checks")
 """The tables of every ledger; a table without results is empty."""
 
 

@@ -15,6 +15,7 @@ from underfire.audit.credibility import Refusal, answers, checks, rivals
 from underfire.audit.detection import Detection, detections
 from underfire.audit.gaps import Gap, gaps
 from underfire.audit.gates import GateResult, judge
+from underfire.audit.interpreter_transfer import InterpreterTransfer, interpreter_transfers
 from underfire.audit.map_shifts import MapShift, map_shifts
 from underfire.audit.methods import FALSE_POSITIVES
 from underfire.audit.quadrants import Quadrants, quadrants
@@ -29,7 +30,6 @@ from underfire.audit.reading import (
 from underfire.audit.schema import AuditSpec
 from underfire.audit.sentences import verdict
 from underfire.audit.standing import FIRM, Evidence, Standing, assess
-from underfire.audit.transfer import Transfer, transfers
 from underfire.records import Check, Interval
 
 
@@ -84,7 +84,7 @@ class Findings:
         gap: the largest prediction-interpretation gap and what it means, in one line.
         gaps: the prediction-interpretation gap of every interpreter, the one in `gap` first.
         quadrants: the quadrants of prediction and explanation into which the samples fall.
-        transfers: the maps of every interpreter after every attack that is aimed at one.
+        interpreter_transfers: the maps of every interpreter after every attack that is aimed at one.
         detections: how well each detector sees each attack.
     """
 
@@ -103,7 +103,7 @@ class Findings:
     answered: bool = False
     gap: str = ""
     gaps: tuple[Gap, ...] = ()
-    transfers: tuple[Transfer, ...] = ()
+    interpreter_transfers: tuple[InterpreterTransfer, ...] = ()
     detections: tuple[Detection, ...] = ()
     quadrants: tuple[Quadrants, ...] = ()
 
@@ -149,6 +149,6 @@ def findings(ledger: Run) -> Findings:
         gap=gap_words.line(next(iter(apart), None), standing),
         gaps=tuple(apart),
         quadrants=tuple(quadrants(ledger)),
-        transfers=tuple(transfers(ledger, attacks)),
+        interpreter_transfers=tuple(interpreter_transfers(ledger, attacks)),
         detections=tuple(detections(ledger, ledger.spec.false_positive_rate or FALSE_POSITIVES)),
     )

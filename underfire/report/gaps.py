@@ -13,11 +13,11 @@ from underfire.audit.aims import aims_only_at
 from underfire.audit.binding import BOUND, CHANGE
 from underfire.audit.comparison import PAIRS
 from underfire.audit.gaps import Gap
+from underfire.audit.interpreter_transfer import InterpreterTransfer
 from underfire.audit.map_shifts import MapShift
 from underfire.audit.reading import Measured, largest
 from underfire.audit.standing import Standing
 from underfire.audit.summary import Findings
-from underfire.audit.transfer import Transfer
 from underfire.report import plots, words
 from underfire.report.answers import capped
 
@@ -89,16 +89,16 @@ class Cell:
         heat: from 0 to 4, how much closer to the clean map they are than after a plain attack.
     """
 
-    shown: Transfer | None
+    shown: InterpreterTransfer | None
     heat: int
 
 
-def matrix(found: Sequence[Transfer]) -> tuple[list[str], list[tuple[Transfer, list[Cell]]]]:
+def matrix(found: Sequence[InterpreterTransfer]) -> tuple[list[str], list[tuple[InterpreterTransfer, list[Cell]]]]:
     """Return the targets, and for every attack its cells in the order of the targets; plain attacks come first."""
     targets = list(dict.fromkeys(t.target for t in found))
     strongest_last = sorted((t for t in found if not t.source), key=lambda t: t.success.value)
     plain = {(t.norm, t.eps, t.target): t.l1.value for t in strongest_last}
-    rows: dict[tuple[str, str, float], dict[str, Transfer]] = {}
+    rows: dict[tuple[str, str, float], dict[str, InterpreterTransfer]] = {}
     for t in found:
         rows.setdefault((t.label, t.norm, t.eps), {})[t.target] = t
     return targets, [
@@ -106,14 +106,14 @@ def matrix(found: Sequence[Transfer]) -> tuple[list[str], list[tuple[Transfer, l
     ]
 
 
-def _cell(shown: Transfer | None, plain: dict[tuple[str, float, str], float]) -> Cell:
+def _cell(shown: InterpreterTransfer | None, plain: dict[tuple[str, float, str], float]) -> Cell:
     reference = math.nan if shown is None else plain.get((shown.norm, shown.eps, shown.target), math.nan)
     if shown is None or not shown.source or not reference > 0:
         return Cell(shown, 0)
     return Cell(shown, sum(shown.l1.value < share * reference for share in _HEAT))
 
 
-def against_plain(found: Sequence[Transfer]) -> list[tuple[str, list[Transfer]]]:
+def against_plain(found: Sequence[InterpreterTransfer]) -> list[tuple[str, list[InterpreterTransfer]]]:
     """Return for every attacked interpreter the attacks aimed at it and the plain attacks of the same norm and size."""
     names = dict.fromkeys(t.target for t in found if aims_only_at(t.source, t.target))
     blocks = []

@@ -76,7 +76,7 @@ def render(ledger: Ledger) -> str:
     samples = gallery.samples(ledger, found.attacks, run.labels)
     styles = {label: i % plots.STYLES for i, label in enumerate(dict.fromkeys(h.label for h in found.attacks))}
     columns = max((len(s.columns) for s in samples), default=0)
-    targets, transfer_rows = gaps.matrix(found.transfers)
+    targets, transfer_rows = gaps.matrix(found.interpreter_transfers)
     absent = {name for name, shown in (("gates", found.gates), ("detection", found.detections)) if not shown}
     page = (
         _engine()
@@ -90,7 +90,7 @@ def render(ledger: Ledger) -> str:
             findings=verdict.findings(found),
             head=gaps.head(found),
             gaps=[(gap, gaps.meter(gap, 100)) for gap in found.gaps],
-            against=gaps.against_plain(found.transfers),
+            against=gaps.against_plain(found.interpreter_transfers),
             targets=targets,
             transfer_rows=transfer_rows,
             bounds=gaps.bounds(found.shifts),

@@ -104,8 +104,9 @@ def views(spec: AuditSpec) -> dict[str, str]:
     """Show one row per sample and measure as the table `measures`, and one column per measure of maps as `maps`.
 
     In `maps`, a measure that compares two maps has one column `TITLE`; any other has `TITLE_clean` and `TITLE_adv`.
-    The table `transfer` has one row for every image that an attack fooled and every interpreter, the `target`; `source`
-    is the interpreter that the attack was aimed at, and empty for a plain attack. Seeds are averaged.
+    The table `interpreter_transfer` has one row for every image that an attack fooled and every interpreter, the
+    `target`; `source` is the interpreter that the attack was aimed at, and empty for a plain attack. Seeds are
+    averaged.
     """
     entries = chosen(spec)
     names = ", ".join(f"({_text(identity(entry))}, {_text(entry.title)})" for entry in measured(spec)) or "('', '')"
@@ -131,13 +132,13 @@ def views(spec: AuditSpec) -> dict[str, str]:
         FROM measures WHERE interpreter <> '' GROUP BY ALL
         """
     distances = ", ".join(f"avg(value) FILTER (measure = 'map_{name}') AS {name}" for name in ("l1", "l2", "iou"))
-    transfer = f"""
+    interpreters = f"""
         SELECT label, attacked AS source, interpreter AS target, norm, eps, id, {distances}
         FROM measures JOIN (SELECT cell, label, seed, eps, id FROM rows WHERE pred_clean = y)
         USING (cell, label, seed, eps, id)
         WHERE interpreter <> '' AND success GROUP BY ALL
         """
-    return {"measures": measures, "maps": maps, "transfer": transfer}
+    return {"measures": measures, "maps": maps, "interpreter_transfer": interpreters}
 
 
 def _text(value: str) -> str:

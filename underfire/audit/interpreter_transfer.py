@@ -18,7 +18,7 @@ from underfire.records import Interval
 
 
 @dataclass(frozen=True)
-class Transfer:
+class InterpreterTransfer:
     """The maps of one interpreter after one attack at one size, over the images that the attack fools.
 
     Attributes:
@@ -46,7 +46,7 @@ class Transfer:
     iou: Interval
 
 
-def transfers(source: Source, attacks: Sequence[AttackResult]) -> list[Transfer]:
+def interpreter_transfers(source: Source, attacks: Sequence[AttackResult]) -> list[InterpreterTransfer]:
     """Return the transfer of every attack that is aimed at an interpreter, at its largest size, to every interpreter.
 
     Plain attacks of the same norm and size come first, for reference. Without an aimed attack the list is empty.
@@ -54,7 +54,7 @@ def transfers(source: Source, attacks: Sequence[AttackResult]) -> list[Transfer]
     query = """
     SELECT label, source, target, norm, eps, list(l1 ORDER BY id) AS l1, list(l2 ORDER BY id) AS l2,
            list(iou ORDER BY id) AS iou
-    FROM transfer GROUP BY ALL ORDER BY source, norm, label, eps, target
+    FROM interpreter_transfer GROUP BY ALL ORDER BY source, norm, label, eps, target
     """
     outcomes = {(a.label, a.norm, a.eps): a for a in attacks}
     rows = [row for row in source.sql(query) if _shown(row, outcomes)]
@@ -74,7 +74,7 @@ def transfers(source: Source, attacks: Sequence[AttackResult]) -> list[Transfer]
             second = None if np.isnan(l2).all() else mean(l2)
             outcome = outcomes[place]
             found.append(
-                Transfer(
+                InterpreterTransfer(
                     *place,
                     source=row["source"],
                     target=row["target"],
@@ -89,6 +89,6 @@ def transfers(source: Source, attacks: Sequence[AttackResult]) -> list[Transfer]
 
 
 def _shown(row: Mapping[str, Any], outcomes: Mapping[tuple[str, str, float], AttackResult]) -> bool:
-    """Return whether a row of the table `transfer` is of a plain attack, or of one that wants to keep a map."""
+    """Return whether a row of `interpreter_transfer` is of a plain attack, or of one that wants to keep a map."""
     outcome = outcomes.get((row["label"], row["norm"], row["eps"]))
     return outcome is not None and aim_of(outcome.attack, row["source"]) in ("prediction changed", MAP_KEPT)
