@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from underfire.audit.binding import RESERVED, usable
+from underfire.audit.entries import card_at, checked_options, distinct
+from underfire.audit.others import complete_others
 from underfire.audit.schema import (
     NEEDS,
     AttackSpec,
@@ -17,8 +19,8 @@ from underfire.audit.schema import (
     MeasureSpec,
     key_path,
 )
-from underfire.audit.values import unwrap, wrap
-from underfire.catalog import Card, cards, find, spell
+from underfire.audit.values import unwrap
+from underfire.catalog import Card, cards, find
 from underfire.errors import InputError, SpecError, nearest, shown
 
 STANDARD_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0, "l0": 24.0}
@@ -39,21 +41,21 @@ def complete(spec: AuditSpec) -> AuditSpec:
     interpreters = [
         complete_interpreter(entry, key_path("interpreters", i)) for i, entry in enumerate(spec.interpreters)
     ]
-    _distinct("interpreters", [entry.title for entry in interpreters])
+    distinct("interpreters", [entry.title for entry in interpreters])
     known = {entry.title: entry for entry in interpreters}
     attacks = [complete_attack(entry, known, key_path("attacks", i)) for i, entry in enumerate(spec.attacks)]
-    _distinct("attacks", [entry.title for entry in attacks])
+    distinct("attacks", [entry.title for entry in attacks])
     measures = [_measure(entry, key_path("measures", i)) for i, entry in enumerate(spec.measures)]
-    _distinct("measures", [entry.title.lower() for entry in measures])  # columns of tables, whose case SQL ignores
+    distinct("measures", [entry.title.lower() for entry in measures])  # columns of tables, whose case SQL ignores
     detectors = [complete_detector(entry, known, key_path("detectors", i)) for i, entry in enumerate(spec.detectors)]
-    _distinct("detectors", [entry.title for entry in detectors])
+    distinct("detectors", [entry.title for entry in detectors])
     if detectors and spec.held_out is None and spec.data.n is None:
         raise SpecError("'held_out' is missing: detectors learn from images that are not attacked, and 'n' leaves none")
     if len(set(spec.seeds)) < len(spec.seeds):
         raise SpecError(f"'seeds' holds a seed twice: {shown(spec.seeds)}")
     methods = {"attacks": attacks, "interpreters": interpreters, "detectors": detectors, "measures": measures}
     rate = spec.false_positive_rate or (FALSE_POSITIVES if detectors else None)
-    done = spec.model_copy(update={**methods, "false_positive_rate": rate})
+    done = spec.model_copy(update={**methods, "false_positive_rate": rate, **complete_others(spec)})
     for i, gate in enumerate(spec.gates):
         _gate(key_path("gates", i), gate, done)
     return done
@@ -70,11 +72,11 @@ def complete_interpreter(entry: InterpreterSpec, path: str, *, maps_only: bool =
     Raises:
         SpecError: the interpreter is unknown, has a wrong option, or does not return maps with `maps_only`.
     """
-    method = _card(key_path(path, "name"), entry)
+    method = card_at(key_path(path, "name"), entry)
     gives = method.facts.gives
     if maps_only and gives != "map":
         raise SpecError(f"{key_path(path, 'name')!r}: {entry.name} gives {gives}, and only maps can be used here")
-    options = _options(path, method, entry.options, ("label",))
+    options = checked_options(path, method, entry.options, ("label",))
     return InterpreterSpec(name=entry.name, label=entry.title, **entry.own, **options)
 
 
@@ -84,11 +86,11 @@ def complete_detector(entry: DetectorSpec, known: Mapping[str, InterpreterSpec],
     Raises:
         SpecError: the detector is unknown, has a wrong option, needs attacked images to learn from, or cannot be saved.
     """
-    method = _card(key_path(path, "name"), entry)
+    method = card_at(key_path(path, "name"), entry)
     if method.facts.supervised or not hasattr(method.function, "save"):
         lack = "learns from attacked images" if method.facts.supervised else "has no save and load"
         raise SpecError(f"{key_path(path, 'name')!r}: {entry.name} {lack}, so that an audit cannot run it")
-    options = _options(path, method, _several(entry.options, known), ("label",))
+    options = checked_options(path, method, _several(entry.options, known), ("label",))
     try:
         method.with_options(**method.check(unwrap(options)))
     except InputError as error:
@@ -108,9 +110,9 @@ def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], pat
     Raises:
         SpecError: the attack is unknown, or does not support the norm, the goal, the interpreter or an option.
     """
-    method = _card(key_path(path, "name"), entry)
+    method = card_at(key_path(path, "name"), entry)
     fields = [name for name in _ENTRY_KEYS if name in ("label", "goal") or name in method.options]
-    options = _options(path, method, _several(entry.options, known), fields)
+    options = checked_options(path, method, _several(entry.options, known), fields)
     norms = method.facts.norms
     norm = entry.norm or (_default(method, "norm") or norms[0])
     if norm not in norms:
@@ -164,39 +166,6 @@ def of_batch(entry: AttackSpec) -> bool:
 # --- entries ---------------------------------------------------------------------------------------------------------
 
 
-def _card(path: str, entry: AttackSpec | InterpreterSpec | DetectorSpec) -> Card[Any]:
-    try:
-        return entry.card
-    except InputError as error:
-        raise SpecError(f"{path!r}: {error}") from None
-
-
-def _options(path: str, method: Card[Any], given: Mapping[str, Any], elsewhere: Collection[str]) -> dict[str, Any]:
-    """Return the options of an entry as plain values, with texts such as `"8/255"` converted to numbers.
-
-    Raises:
-        SpecError: the method does not have an option, or the value has the wrong type.
-    """
-    given = unwrap(dict(given))
-    try:
-        checked = method.check(given, path=f"{path}." if path else "", elsewhere=elsewhere)
-    except InputError as error:
-        raise SpecError(str(error)) from None
-    hints = method.hints
-    return {name: _plain(value, given[name], hints.get(name, Any)) for name, value in checked.items()}
-
-
-def _plain(value: Any, given: Any, hint: Any) -> Any:
-    """Return `value` if a YAML file can contain it, and otherwise the canonical spelling of the `given` value.
-
-    Objects in the given value, which no file can contain, become `Live`.
-    """
-    if isinstance(value, tuple):
-        parts = given if isinstance(given, (list, tuple)) else value
-        return [_plain(part, other, Any) for part, other in zip(value, parts, strict=True)]
-    return value if isinstance(value, (bool, int, float, str, type(None))) else wrap(spell(given, hint))
-
-
 def _measure(entry: MeasureSpec, path: str) -> MeasureSpec:
     """Return a measure with its default label and checked options."""
     names = usable()
@@ -205,7 +174,7 @@ def _measure(entry: MeasureSpec, path: str) -> MeasureSpec:
             f"{key_path(path, 'name')!r}: an audit cannot compute {shown(entry.name)}; {nearest(entry.name, names)}"
         )
     method = find("measure", entry.name)
-    options = _options(path, method, entry.options, ("label",))
+    options = checked_options(path, method, entry.options, ("label",))
     if entry.title.lower() in RESERVED and (options or entry.title != entry.name):
         raise SpecError(f"{path!r}: the report needs {entry.title!r} without options; give this entry another label")
     return MeasureSpec(name=entry.name, label=entry.title, **options)
@@ -282,16 +251,6 @@ def _gate(path: str, gate: GateSpec, spec: AuditSpec) -> None:
     if gate.eps is not None and gate.eps not in sizes:
         choices = ", ".join(f"{size:g}" for size in sizes)
         raise SpecError(f"{key_path(path, 'eps')!r}: no attack has the size {gate.eps:g}; choices: {choices}")
-
-
-def _distinct(path: str, labels: Sequence[str]) -> None:
-    first: dict[str, int] = {}
-    for i, label in enumerate(labels):
-        if first.setdefault(label, i) != i:
-            other = f"{path}[{first[label]}]"
-            raise SpecError(
-                f"{key_path(path, i, 'label')!r}: {shown(label)} is taken by {other}; give one another label"
-            )
 
 
 def _default(method: Card[Any], name: str) -> Any:

@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from underfire.ascent.parts import parse_call
-from underfire.audit.schema import AttackSpec, DetectorSpec, InterpreterSpec
+from underfire.audit.schema import AttackSpec, DefenseSpec, DetectorSpec, InterpreterSpec
 from underfire.audit.values import file_digests
 from underfire.errors import InputError
 
 
-def with_files(options: Mapping[str, Any], *entries: AttackSpec | InterpreterSpec | DetectorSpec) -> dict[str, Any]:
+def with_files(
+    options: Mapping[str, Any], *entries: AttackSpec | InterpreterSpec | DetectorSpec | DefenseSpec
+) -> dict[str, Any]:
     """Return the options of a cell, and under `files` a SHA-256 of each file that an option of the methods names.
 
     An option names a file if it is a text that is the path of the file. The arguments of a part count too, as in

@@ -1,92 +1,32 @@
-"""The keys of an audit spec and the types of their values; `audit.spec` reads specs and fills in their defaults.
-
-Sizes may be written as fractions: `eps: [2/255, 8/255]`.
-"""
+"""The sections of an audit spec; `audit.spec` reads specs and fills in their defaults."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from underfire.audit.fields import (
+    Count,
+    Filled,
+    Limited,
+    Number,
+    PerChannel,
+    Seed,
+    Share,
+    Size,
+    Sizes,
+    Strict,
+    Text,
+    number_as_text,
+    short,
+)
+from underfire.audit.fields import number as number
 from underfire.audit.values import Live
 from underfire.catalog import Card, find
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_FRACTION = re.compile(r"\s*([-+]?[\d.]+)\s*/\s*([\d.]+)\s*")
 
-
-def number(value: Any) -> Any:
-    """Convert a number, its text or a fraction (`2`, `"1e-3"`, `"8/255"`) to float; return any other value unchanged.
-
-    >>> number("51/255")
-    0.2
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return value
-    try:
-        fraction = _FRACTION.fullmatch(value) if isinstance(value, str) else None
-        return float(fraction[1]) / float(fraction[2]) if fraction else float(value)
-    except (ValueError, ZeroDivisionError, OverflowError):
-        return value
-
-
-def _short(key: str) -> Callable[[Any], Any]:
-    """Return a validator that replaces a text by `{key: text}`."""
-    return lambda value: {key: value} if isinstance(value, str) else value
-
-
-Number = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
-Size = Annotated[Number, Field(ge=0)]
-Share = Annotated[Number, Field(ge=0, le=1)]
-Count = Annotated[int, Field(le=10**9)]
-
-MOST_ENTRIES = 1000
-"""The largest number of entries of a list in a spec, such as its attacks or the sizes of one."""
-_Limited = Field(max_length=MOST_ENTRIES)
-_Filled = Field(min_length=1, max_length=MOST_ENTRIES)
-
-
-def _encodable(text: str) -> str:
-    """Raise ValueError if a text has half a surrogate pair, which no file can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("should be a text that UTF-8 can encode") from None
-    return text
-
-
-def _number_as_text(value: Any) -> Any:
-    """Return a whole number as text, and any other value unchanged."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Text = Annotated[str, AfterValidator(_encodable)]
-Sizes = Annotated[list[Size], BeforeValidator(lambda value: value if isinstance(value, list) else [value]), _Limited]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-PerChannel = Number | list[Number]
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
-
-    @model_validator(mode="after")
-    def _check_texts(self) -> Self:
-        """Refuse texts that no file of results can hold: those with lone surrogates."""
-        for key, value in {**vars(self), **(self.model_extra or {})}.items():
-            for text in [*value, *value.values()] if isinstance(value, dict) else _listed(value):
-                if isinstance(text, str) and _SURROGATE.search(text):
-                    raise ValueError(f"should have texts of valid Unicode, and {key} has {text[:40]!r}")
-        return self
-
-
-class ModelSpec(_Strict):
+class ModelSpec(Strict):
     """The classifier under test; in a spec, the URI alone is enough."""
 
     uri: Text
@@ -96,7 +36,7 @@ class ModelSpec(_Strict):
     output: Text | Annotated[int, Field(ge=0, lt=1000)] | None = None
 
 
-class DataSpec(_Strict):
+class DataSpec(Strict):
     """The images: `n` of them, drawn at random by `seed`; None takes all. In a spec, the URI alone is enough.
 
     Attributes:
@@ -109,7 +49,7 @@ class DataSpec(_Strict):
     classes: list[Text] | dict[Text, Text] | None = None
 
 
-class _Method(_Strict):
+class _Method(Strict):
     """A method of the catalogue by name, with options of the method as further keys."""
 
     model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
@@ -177,8 +117,65 @@ class AttackSpec(_Method):
     kind = "attack"
     norm: str | None = None
     eps: Sizes = []
-    goal: Annotated[Text, BeforeValidator(_number_as_text)] = "untargeted"
-    interpreter: Annotated[InterpreterSpec, BeforeValidator(_short("name"))] | None = None
+    goal: Annotated[Text, BeforeValidator(number_as_text)] = "untargeted"
+    interpreter: Annotated[InterpreterSpec, BeforeValidator(short("name"))] | None = None
+
+
+class DefenseSpec(_Method):
+    """A defence of a victim; in a spec, the name alone is enough."""
+
+    kind = "defense"
+
+
+class SourceSpec(Strict):
+    """A model that attacks are crafted on; in a spec, the URI alone is enough.
+
+    Attributes:
+        model: the model; None, which a complete spec never contains, stands for the model of the audit.
+        label: its name in the report.
+    """
+
+    model: Annotated[ModelSpec, BeforeValidator(short("uri"))] | None = None
+    label: Text | None = None
+
+    @property
+    def title(self) -> str:
+        """The name in a report: the label, which a complete spec always has."""
+        return str(self.label)
+
+
+class VictimSpec(SourceSpec):
+    """A model that the adversarial images of every source are shown to; in a spec, the URI alone is enough.
+
+    Attributes:
+        defenses: the defences in front of the model, in the order in which an image passes through them.
+        resize: the height and width in pixels to which the victim scales every image; True takes the size that the
+            model states, False leaves the images as they are.
+        through: whether the attacks are also crafted through the defences.
+        samples: draws of a random defence in each step of such an attack.
+    """
+
+    defenses: Annotated[list[Annotated[DefenseSpec, BeforeValidator(short("name"))]], Limited] = []
+    resize: bool | Annotated[int, Field(ge=1, le=10_000)] = False
+    through: bool = True
+    samples: Annotated[Count, Field(ge=1)] = 10
+
+
+class SampleSpec(Strict):
+    """The images that count for transfer: those that every source and every victim classifies correctly.
+
+    Attributes:
+        n: the number of images that are attacked, all of them such images, balanced over the classes; None attacks all
+            images of the data, and counts those that every model classifies correctly.
+        seed: the seed of the draw.
+        hash: the hash of the sample that must be used, as a report states it.
+        chosen: the places of the images in the data; a run fills them in.
+    """
+
+    n: Annotated[Count, Field(ge=1)] | None = None
+    seed: Seed = 0
+    hash: Text | None = None
+    chosen: list[int] | None = None
 
 
 GateMeasure = Literal["clean_accuracy", "robust_accuracy", "worst_accuracy", "map_iou", "interpretation_gap"]
@@ -192,7 +189,7 @@ NEEDS: dict[GateMeasure, tuple[str, ...]] = {
 """The keys that a gate must have beside `measure`, by measure; a gap is the better the lower it is."""
 
 
-class GateSpec(_Strict):
+class GateSpec(Strict):
     """A figure of the audit that must be at least `at_least`, or for a gap at most `at_most`.
 
     `attack` and `interpreter` are labels of the spec. With `confident`, the end of the 95 % interval that is nearer to
@@ -217,7 +214,7 @@ LARGEST_SHARD = 64
 """The number of images in a cell of an audit whose spec states none, unless cells would take too long."""
 
 
-class AuditSpec(_Strict):
+class AuditSpec(Strict):
     """The spec of a whole audit: everything that determines its results.
 
     Attributes:
@@ -225,22 +222,32 @@ class AuditSpec(_Strict):
         masking_shard_size: the same for the masking checks; no more than `shard_size`.
         held_out: clean images that detectors are fitted to and their thresholds chosen from; None takes images of the
             data that the audit does not attack.
+        sources: the models that attacks are crafted on for the victims; none is the model itself if there are victims.
+        victims: the models that the adversarial images are shown to; none is the model itself if there are sources.
+        sample: the images that count for the victims.
+        draws: how often a random victim is asked about each adversarial image.
         false_positive_rate: the share of clean images that a detector may flag; None, which a complete spec with
             detectors never contains, stands for the default.
     """
 
-    model: Annotated[ModelSpec, BeforeValidator(_short("uri"))]
-    data: Annotated[DataSpec, BeforeValidator(_short("uri"))]
-    attacks: Annotated[list[Annotated[AttackSpec, BeforeValidator(_short("name"))]], _Filled]
-    interpreters: Annotated[list[Annotated[InterpreterSpec, BeforeValidator(_short("name"))]], _Limited] = []
-    measures: Annotated[list[Annotated[MeasureSpec, BeforeValidator(_short("name"))]], _Limited] = [
+    model: Annotated[ModelSpec, BeforeValidator(short("uri"))]
+    data: Annotated[DataSpec, BeforeValidator(short("uri"))]
+    attacks: Annotated[list[Annotated[AttackSpec, BeforeValidator(short("name"))]], Filled]
+    interpreters: Annotated[list[Annotated[InterpreterSpec, BeforeValidator(short("name"))]], Limited] = []
+    measures: Annotated[list[Annotated[MeasureSpec, BeforeValidator(short("name"))]], Limited] = [
         MeasureSpec(name=m) for m in MEASURES
     ]
-    detectors: Annotated[list[Annotated[DetectorSpec, BeforeValidator(_short("name"))]], _Limited] = []
-    held_out: Annotated[DataSpec, BeforeValidator(_short("uri"))] | None = None
+    detectors: Annotated[list[Annotated[DetectorSpec, BeforeValidator(short("name"))]], Limited] = []
+    held_out: Annotated[DataSpec, BeforeValidator(short("uri"))] | None = None
+    sources: Annotated[list[Annotated[SourceSpec, BeforeValidator(short("model"))]], Limited] = []
+    victims: Annotated[list[Annotated[VictimSpec, BeforeValidator(short("model"))]], Limited] = []
+    sample: (
+        Annotated[SampleSpec, BeforeValidator(lambda value: {"n": value} if type(value) is int else value)] | None
+    ) = None
+    draws: Annotated[Count, Field(ge=1)] | None = None
     false_positive_rate: Annotated[Number, Field(gt=0, lt=1)] | None = None
-    seeds: Annotated[list[Seed], _Filled] = [0]
-    gates: Annotated[list[GateSpec], _Limited] = []
+    seeds: Annotated[list[Seed], Filled] = [0]
+    gates: Annotated[list[GateSpec], Limited] = []
     masking: bool = True
     gallery: Annotated[Count, Field(ge=0)] = 8
     batch_size: Annotated[Count, Field(ge=1)] = 64
@@ -261,6 +268,9 @@ PARTS: dict[str, type[BaseModel]] = {
     "detectors": DetectorSpec,
     "held_out": DataSpec,
     "measures": MeasureSpec,
+    "sources": SourceSpec,
+    "victims": VictimSpec,
+    "sample": SampleSpec,
 }
 """The type of each section of a spec, by the key of the section; the spec itself has the key `""`."""
 

@@ -23,6 +23,9 @@ from underfire.audit.schema import (
     InterpreterSpec,
     MeasureSpec,
     ModelSpec,
+    SampleSpec,
+    SourceSpec,
+    VictimSpec,
     key_path,
     number,
 )
@@ -38,6 +41,9 @@ __all__ = [
     "InterpreterSpec",
     "MeasureSpec",
     "ModelSpec",
+    "SampleSpec",
+    "SourceSpec",
+    "VictimSpec",
     "load_spec",
     "number",
     "parse_attack",
@@ -108,7 +114,7 @@ def _one_line(error: ValidationError) -> str:
     keys = tuple(key for key in first["loc"] if unknown or isinstance(key, int) or key.isidentifier())
     path = shown(key_path(*keys), 300)
     if unknown:
-        owner = str(keys[0]) if len(keys) > 1 else ""
+        owner = next((str(key) for key in reversed(keys[:-1]) if key in PARTS), "")
         return f"unknown key {path}; {nearest(str(keys[-1]), PARTS[owner].model_fields)}"
     if first["type"] == "missing":
         return f"{path} is missing"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,11 +16,10 @@ from torch import Tensor
 from underfire import __version__, data, models
 from underfire.audit.labels import open_data
 from underfire.audit.methods import interpreter_of
+from underfire.audit.opening import Others, weights_of
 from underfire.audit.schema import AuditSpec
-from underfire.audit.values import fingerprint, module
 from underfire.data.dataset import check_sizes
 from underfire.errors import DataError, ModelError, SpecError, Unsupported
-from underfire.hooks import unwrap
 from underfire.model import Classifier, model_errors
 from underfire.records import Batch
 from underfire.validate import check_device
@@ -52,12 +52,13 @@ class Preview:
 
 @dataclass
 class Target:
-    """A spec with its model, its images and its interpreters by title."""
+    """A spec with its model, its images and its interpreters by title, and further models of a Python caller by URI."""
 
     spec: AuditSpec
     model: Classifier
     data: data.Dataset
     interpreters: dict[str, Callable[..., Tensor]]
+    given: Mapping[str, Classifier] = field(default_factory=dict)
 
     @cached_property
     def preview(self) -> Preview:
@@ -186,9 +187,20 @@ class Target:
     @cached_property
     def weights(self) -> str:
         """A hash of the model: its weights, its structure, and the source of layers that are not part of torch."""
-        shells = [part for part in self.model.modules() if isinstance(part, Classifier)]
-        parts = [fingerprint((part.mean, part.std, part.domain)) for part in shells]
-        return hashlib.sha256("\n".join((*parts, module(unwrap(self.model)))).encode()).hexdigest()
+        return weights_of(self.model)
+
+    @cached_property
+    def others(self) -> Others:
+        """The sources and victims of the spec, each opened when it is first asked for."""
+        return Others(self.spec, self.model, self.given)
+
+    def on(self, model: Classifier) -> Target:
+        """Return the target with another model, and the same images."""
+        other = copy.copy(self)
+        other.model = model
+        for known in ("has_gradient", "weights", "labels"):
+            vars(other).pop(known, None)
+        return other
 
 
 def _check_pixels(batch: Batch) -> None:
@@ -230,4 +242,6 @@ def open_target(spec: AuditSpec) -> Target:
     m, d = spec.model, spec.data
     model = models.load(m.uri, device=spec.device, mean=m.mean, std=m.std, labels=m.labels, output=m.output)
     images = open_data(d.uri, model, n=d.n, seed=d.seed, names=d.classes)
+    if spec.sample and spec.sample.chosen is not None:
+        images = images.select(torch.tensor(spec.sample.chosen), f"sample={spec.sample.hash}")
     return Target(spec, model, images, {entry.title: interpreter_of(entry) for entry in spec.interpreters})

@@ -116,7 +116,7 @@ class Dataset:
         Raises:
             DataError: `n` is not from 1 to the number of images.
         """
-        return self._select(draw(self.name, len(self), n, seed), f"n={n} seed={seed}")
+        return self.select(draw(self.name, len(self), n, seed), f"n={n} seed={seed}")
 
     def rest(self, n: int, seed: int = 0) -> Dataset:
         """Return the images that `subset(n, seed)` does not draw, in random order.
@@ -126,7 +126,7 @@ class Dataset:
         """
         if not 1 <= n < len(self):
             raise DataError(f"{self.name}: n must be from 1 to {len(self) - 1}, so that images are left, got {n}")
-        return self._select(draw(self.name, len(self), len(self), seed)[n:], f"rest of n={n} seed={seed}")
+        return self.select(draw(self.name, len(self), len(self), seed)[n:], f"rest of n={n} seed={seed}")
 
     def shard(self, index: int, of: int) -> Dataset:
         """Return part `index` of `of` parts; every image is in exactly one part.
@@ -136,7 +136,7 @@ class Dataset:
         """
         if not 0 <= index < of:
             raise DataError(f"{self.name}: shard index must be from 0 to {of - 1}, got {index}")
-        return self._select(torch.arange(index, len(self), of), f"shard={index}/{of}")
+        return self.select(torch.arange(index, len(self), of), f"shard={index}/{of}")
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of the URI and the selections; it does not depend on the content of files."""
@@ -214,7 +214,7 @@ class Dataset:
         left = torch.tensor([i for i in range(len(self)) if i not in failures], dtype=torch.int64)
         verb = "is" if len(failures) == 1 else "are"
         lost = f"{len(failures)} of {len(self)} images cannot be read and {verb} left out"
-        chosen = self._select(left, f"readable={len(left)}")
+        chosen = self.select(left, f"readable={len(left)}")
         return chosen._with(notes=(*self.notes, f"{lost}: {_listed(list(failures.values()), most=3)}."))
 
     def _failures(self) -> tuple[dict[int, str], Counter[tuple[int, int]]]:
@@ -242,7 +242,8 @@ class Dataset:
         selections = (*self._selections, f"classes={order}") if moved else self._selections
         return self._with(labels=names, _order=new, notes=noted, _selections=selections)
 
-    def _select(self, order: Tensor, description: str) -> Dataset:
+    def select(self, order: Tensor, description: str) -> Dataset:
+        """Return the images at `order`, int64 `[n]`; `description` stands for the choice in the fingerprint."""
         return self._with(_index=self._index[order], _selections=(*self._selections, description))
 
     def _with(self, **changes: Any) -> Dataset:

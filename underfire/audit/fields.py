@@ -1,0 +1,85 @@
+"""The types of the fields of an audit spec, and the base of its sections.
+
+Sizes may be written as fractions: `eps: [2/255, 8/255]`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_FRACTION = re.compile(r"\s*([-+]?[\d.]+)\s*/\s*([\d.]+)\s*")
+
+
+def number(value: Any) -> Any:
+    """Convert a number, its text or a fraction (`2`, `"1e-3"`, `"8/255"`) to float; return any other value unchanged.
+
+    >>> number("51/255")
+    0.2
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return value
+    try:
+        fraction = _FRACTION.fullmatch(value) if isinstance(value, str) else None
+        return float(fraction[1]) / float(fraction[2]) if fraction else float(value)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return value
+
+
+def short(key: str) -> Callable[[Any], Any]:
+    """Return a validator that replaces a text by `{key: text}`."""
+    return lambda value: {key: value} if isinstance(value, str) else value
+
+
+Number = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
+Size = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Count = Annotated[int, Field(le=10**9)]
+
+MOST_ENTRIES = 1000
+"""The largest number of entries of a list in a spec, such as its attacks or the sizes of one."""
+Limited = Field(max_length=MOST_ENTRIES)
+Filled = Field(min_length=1, max_length=MOST_ENTRIES)
+
+
+def _encodable(text: str) -> str:
+    """Raise ValueError if a text has half a surrogate pair, which no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("should be a text that UTF-8 can encode") from None
+    return text
+
+
+def number_as_text(value: Any) -> Any:
+    """Return a whole number as text, and any other value unchanged."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+Sizes = Annotated[list[Size], BeforeValidator(lambda value: value if isinstance(value, list) else [value]), Limited]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+PerChannel = Number | list[Number]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+class Strict(BaseModel):
+    """A section of a spec: unknown keys and values of other types are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+    @model_validator(mode="after")
+    def _check_texts(self) -> Self:
+        """Refuse texts that no file of results can hold: those with lone surrogates."""
+        for key, value in {**vars(self), **(self.model_extra or {})}.items():
+            for text in [*value, *value.values()] if isinstance(value, dict) else _listed(value):
+                if isinstance(text, str) and _SURROGATE.search(text):
+                    raise ValueError(f"should have texts of valid Unicode, and {key} has {text[:40]!r}")
+        return self

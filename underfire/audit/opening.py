@@ -1,0 +1,167 @@
+"""Open the sources and victims of an audit: models, defences in front of them, and attacks through the defences."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from underfire import models
+from underfire.audit.methods import values_of
+from underfire.audit.named_files import with_files
+from underfire.audit.schema import AuditSpec, ModelSpec, SourceSpec, VictimSpec
+from underfire.audit.values import fingerprint, module
+from underfire.errors import InputError
+from underfire.hooks import unwrap
+from underfire.model import Classifier
+
+
+class Others:
+    """The sources and victims of a spec, each model loaded when it is first asked for.
+
+    Args:
+        spec: a complete spec.
+        model: its model, which is not loaded again where it is a source or a victim.
+        given: models of a Python caller, by URI.
+    """
+
+    def __init__(self, spec: AuditSpec, model: Classifier, given: Mapping[str, Classifier]) -> None:
+        self._device, self._given = spec.device, given
+        self._models = {_as_text(spec.model): model}
+        self._weights: dict[str, str] = {}
+
+    def model(self, entry: SourceSpec) -> Classifier:
+        """Return the model of a source or a victim, without the defences of the spec.
+
+        Raises:
+            ModelError: the model cannot be loaded.
+        """
+        stated = _model(entry)
+        if stated.uri in self._given:
+            return self._given[stated.uri]
+        if (text := _as_text(stated)) not in self._models:
+            self._models[text] = models.load(
+                stated.uri, device=self._device, mean=stated.mean, std=stated.std, output=stated.output
+            )
+        return self._models[text]
+
+    def weights(self, entry: SourceSpec) -> str:
+        """Return a hash of the model of a source or a victim, as `weights_of` does."""
+        text = _as_text(_model(entry))
+        if text not in self._weights:
+            self._weights[text] = weights_of(self.model(entry))
+        return self._weights[text]
+
+    def identity(self, entry: SourceSpec) -> dict[str, Any]:
+        """Return what determines the answers of a source or a victim, as options of a cell."""
+        stated = entry.model_dump(exclude={"label": True, "through": True, "samples": True, "model": {"labels"}})
+        defenses = entry.defenses if isinstance(entry, VictimSpec) else []
+        for plain in stated.get("defenses", ()):
+            del plain["label"]
+        return with_files({"of": stated, "weights": self.weights(entry)}, *defenses)
+
+    def open(self, entry: SourceSpec, generator: torch.Generator | None = None) -> Classifier:
+        """Return a source, or a victim with its defences, whose random numbers come from `generator`."""
+        model = self.model(entry)
+        if not isinstance(entry, VictimSpec):
+            return model
+        return resized(self._defended(entry, model, generator), entry)
+
+    def through(self, entry: VictimSpec, *, bpda: bool, generator: torch.Generator | None = None) -> Classifier:
+        """Return a victim in the form in which an attack goes through its defences.
+
+        Args:
+            entry: the victim.
+            bpda: whether defences without a useful gradient are replaced in the backward pass.
+            generator: the source of random numbers.
+        """
+        from underfire.defenses import through
+
+        model = self._defended(entry, self.model(entry), generator)
+        return resized(through(model, bpda=bpda, samples=entry.samples if is_random(model) else 1), entry)
+
+    def random(self, entry: SourceSpec) -> bool:
+        """Return whether two answers of a victim to one image may differ."""
+        return is_random(self.open(entry))
+
+    def _defended(self, entry: VictimSpec, model: Classifier, generator: torch.Generator | None) -> Classifier:
+        for defense in reversed(entry.defenses):  # the first in the list is the first that an image meets
+            model = defense.card.function(model, **values_of(defense), generator=generator)
+        return model
+
+
+def is_defended(model: nn.Module) -> bool:
+    """Return whether a classifier has a defence in front of it."""
+    return getattr(model, "undefended", None) is not None
+
+
+def undefended(model: Classifier) -> Classifier:
+    """Return the classifier behind all defences."""
+    while is_defended(model):
+        inner = model.undefended
+        assert isinstance(inner, Classifier)
+        model = inner
+    return model
+
+
+def is_random(model: nn.Module) -> bool:
+    """Return whether a classifier has a random defence."""
+    return bool(getattr(model, "random", False))
+
+
+def weights_of(model: Classifier) -> str:
+    """Return a hash of a model: its weights, its structure, and the source of layers that are not part of torch."""
+    shells = [part for part in model.modules() if isinstance(part, Classifier)]
+    parts = [fingerprint((part.mean, part.std, part.domain)) for part in shells]
+    return hashlib.sha256("\n".join((*parts, module(unwrap(model)))).encode()).hexdigest()
+
+
+class _Resize(nn.Module):
+    """Scale images to a height and width by bilinear interpolation with antialiasing, and classify them."""
+
+    def __init__(self, model: Classifier, size: int) -> None:
+        super().__init__()
+        self.model, self.size = model, size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits `[B, K]`."""
+        scaled = F.interpolate(x, (self.size, self.size), mode="bilinear", align_corners=False, antialias=True)
+        logits: Tensor = self.model(scaled.clamp(0, 1))
+        return logits
+
+
+def resized(model: Classifier, entry: VictimSpec) -> Classifier:
+    """Return a classifier that scales images to the size of the victim; the model itself where none is asked for.
+
+    Raises:
+        InputError: the size is to be the model's own, and the model does not state it.
+    """
+    if entry.resize is False:
+        return model
+    size = entry.resize
+    if size is True:
+        stated = getattr(unwrap(undefended(model)), "pretrained_cfg", {}).get("input_size")
+        if not stated:
+            raise InputError("the model does not state the size of its images; give it in pixels, as in resize: 224")
+        size = int(stated[-1])
+    return Classifier(_Resize(model, size), labels=model.labels, domain=model.domain)
+
+
+def generator_for(device: str | torch.device, *parts: Any) -> torch.Generator:
+    """Return a generator whose numbers depend on `parts` alone."""
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()
+    return torch.Generator(device).manual_seed(int(digest[:12], 16))
+
+
+def _model(entry: SourceSpec) -> ModelSpec:
+    """Return the model of a complete entry."""
+    assert entry.model is not None
+    return entry.model
+
+
+def _as_text(model: ModelSpec) -> str:
+    return model.model_dump_json(exclude={"labels"})
