@@ -1,4 +1,4 @@
-"""The types of the fields of an audit spec, and the base of its sections.
+"""The types of the fields of an audit spec.
 
 Sizes may be written as fractions: `eps: [2/255, 8/255]`.
 """
@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _FRACTION = re.compile(r"\s*([-+]?[\d.]+)\s*/\s*([\d.]+)\s*")
 
 
@@ -30,9 +29,9 @@ def number(value: Any) -> Any:
         return value
 
 
-def short(key: str) -> Callable[[Any], Any]:
-    """Return a validator that replaces a text by `{key: text}`."""
-    return lambda value: {key: value} if isinstance(value, str) else value
+def short(key: str, kind: type = str) -> Callable[[Any], Any]:
+    """Return a validator that replaces a value of a type, such as a text, by `{key: value}`."""
+    return lambda value: {key: value} if type(value) is kind else value
 
 
 Number = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
@@ -55,31 +54,17 @@ def _encodable(text: str) -> str:
     return text
 
 
+def listed(value: Any) -> list[Any]:
+    """Return a list as it is, and any other value as a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
 def number_as_text(value: Any) -> Any:
     """Return a whole number as text, and any other value unchanged."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
-Sizes = Annotated[list[Size], BeforeValidator(lambda value: value if isinstance(value, list) else [value]), Limited]
+Sizes = Annotated[list[Size], BeforeValidator(listed), Limited]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 PerChannel = Number | list[Number]
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-class Strict(BaseModel):
-    """A section of a spec: unknown keys and values of other types are errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
-
-    @model_validator(mode="after")
-    def _check_texts(self) -> Self:
-        """Refuse texts that no file of results can hold: those with lone surrogates."""
-        for key, value in {**vars(self), **(self.model_extra or {})}.items():
-            for text in [*value, *value.values()] if isinstance(value, dict) else _listed(value):
-                if isinstance(text, str) and _SURROGATE.search(text):
-                    raise ValueError(f"should have texts of valid Unicode, and {key} has {text[:40]!r}")
-        return self

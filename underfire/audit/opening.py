@@ -66,10 +66,9 @@ class Others:
 
     def open(self, entry: SourceSpec, generator: torch.Generator | None = None) -> Classifier:
         """Return a source, or a victim with its defences, whose random numbers come from `generator`."""
-        model = self.model(entry)
         if not isinstance(entry, VictimSpec):
-            return model
-        return resized(self._defended(entry, model, generator), entry)
+            return self.model(entry)
+        return resized(self.defended(entry, generator), entry)
 
     def through(self, entry: VictimSpec, *, bpda: bool, generator: torch.Generator | None = None) -> Classifier:
         """Return a victim in the form in which an attack goes through its defences.
@@ -81,17 +80,26 @@ class Others:
         """
         from underfire.defenses import through
 
-        model = self._defended(entry, self.model(entry), generator)
+        model = self.defended(entry, generator)
         return resized(through(model, bpda=bpda, samples=entry.samples if is_random(model) else 1), entry)
+
+    def inner_weights(self, entry: SourceSpec) -> str:
+        """Return a hash of a source or a victim behind all its defences and before any scaling; empty if it scales."""
+        if isinstance(entry, VictimSpec) and entry.resize is not False:
+            return ""
+        model = self.model(entry)
+        return weights_of(undefended(model)) if is_defended(model) else self.weights(entry)
+
+    def defended(self, entry: VictimSpec, generator: torch.Generator | None = None) -> Classifier:
+        """Return a victim with its defences, for images of its own size."""
+        model = self.model(entry)
+        for defense in reversed(entry.defenses):  # the first in the list is the first that an image meets
+            model = defense.card.function(model, **values_of(defense), generator=generator)
+        return model
 
     def random(self, entry: SourceSpec) -> bool:
         """Return whether two answers of a victim to one image may differ."""
         return is_random(self.open(entry))
-
-    def _defended(self, entry: VictimSpec, model: Classifier, generator: torch.Generator | None) -> Classifier:
-        for defense in reversed(entry.defenses):  # the first in the list is the first that an image meets
-            model = defense.card.function(model, **values_of(defense), generator=generator)
-        return model
 
 
 def is_defended(model: nn.Module) -> bool:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from underfire.audit.costs import Estimates
 from underfire.audit.graph import Cell, to_compute
 from underfire.audit.plan import plan
+from underfire.audit.other_models import check_others
 from underfire.audit.preflight import preflight
 from underfire.audit.result import arrays_key
+from underfire.audit.sampling import with_sample
 from underfire.audit.schema import AuditSpec
 from underfire.audit.shards import with_shard_sizes
 from underfire.audit.store import Store
@@ -49,6 +51,8 @@ def prepare(spec: AuditSpec, store: Store, target: Target | None = None) -> Prep
         SpecError, ModelError, DataError: the spec, the model or the data is wrong.
     """
     target = target or open_target(spec)
+    check_others(target)
+    spec, target = with_sample(spec, target, store)
     estimates = Estimates(target, preflight(target))
     spec = with_shard_sizes(spec, target, estimates, store)
     return Prepared(spec, target, plan(spec, target), estimates)

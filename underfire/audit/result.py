@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,6 +17,7 @@ from underfire.audit.graph import Cell
 from underfire.audit.store import Damaged, Store
 from underfire.audit.target import Target
 from underfire.errors import DataError, Unsupported
+from underfire.model import Classifier
 from underfire.records import Batch
 
 TABLE, ARRAYS, REFUSED = "table.parquet", "arrays.bin", "refused.txt"
@@ -88,6 +90,12 @@ class Inputs:
         # Several successive cells read the same craft cell and the same images.
         self._read = lru_cache(maxsize=16)(self._unpacked)
         self._shard = lru_cache(maxsize=2)(self._images)
+
+    def on(self, model: Classifier) -> Inputs:
+        """Return the inputs with another model."""
+        other = copy.copy(self)
+        other.target = self.target.on(model)
+        return other
 
     @property
     def device(self) -> str:

@@ -25,6 +25,7 @@ from underfire.audit.ledger import HEAD, Ledger, read_head, write_head
 from underfire.audit.methods import complete
 from underfire.audit.preparing import prepare
 from underfire.audit.result import Inputs, Result
+from underfire.audit.sampling import keep_sample
 from underfire.audit.schema import AuditSpec
 from underfire.audit.store import Damaged, Store
 from underfire.audit.target import Target, open_target
@@ -164,6 +165,7 @@ def run(
         }
         keep_head(store, head)
         write_head(store, head)
+        keep_sample(store, prepared.target)
         # delete damaged results
         planned, keys = {cell.key for cell in cells}, store.keys()
         damaged = store.damaged(sorted(planned & keys))

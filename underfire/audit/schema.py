@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+import re
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from underfire.audit.fields import (
     Count,
@@ -16,8 +17,8 @@ from underfire.audit.fields import (
     Share,
     Size,
     Sizes,
-    Strict,
     Text,
+    listed,
     number_as_text,
     short,
 )
@@ -25,8 +26,23 @@ from underfire.audit.fields import number as number
 from underfire.audit.values import Live
 from underfire.catalog import Card, find
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
-class ModelSpec(Strict):
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+    @model_validator(mode="after")
+    def _check_texts(self) -> Self:
+        """Refuse texts that no file of results can hold: those with lone surrogates."""
+        for key, value in {**vars(self), **(self.model_extra or {})}.items():
+            for text in [*value, *value.values()] if isinstance(value, dict) else listed(value):
+                if isinstance(text, str) and _SURROGATE.search(text):
+                    raise ValueError(f"should have texts of valid Unicode, and {key} has {text[:40]!r}")
+        return self
+
+
+class ModelSpec(_Strict):
     """The classifier under test; in a spec, the URI alone is enough."""
 
     uri: Text
@@ -36,7 +52,7 @@ class ModelSpec(Strict):
     output: Text | Annotated[int, Field(ge=0, lt=1000)] | None = None
 
 
-class DataSpec(Strict):
+class DataSpec(_Strict):
     """The images: `n` of them, drawn at random by `seed`; None takes all. In a spec, the URI alone is enough.
 
     Attributes:
@@ -49,7 +65,7 @@ class DataSpec(Strict):
     classes: list[Text] | dict[Text, Text] | None = None
 
 
-class _Method(Strict):
+class _Method(_Strict):
     """A method of the catalogue by name, with options of the method as further keys."""
 
     model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
@@ -127,7 +143,7 @@ class DefenseSpec(_Method):
     kind = "defense"
 
 
-class SourceSpec(Strict):
+class SourceSpec(_Strict):
     """A model that attacks are crafted on; in a spec, the URI alone is enough.
 
     Attributes:
@@ -161,7 +177,7 @@ class VictimSpec(SourceSpec):
     samples: Annotated[Count, Field(ge=1)] = 10
 
 
-class SampleSpec(Strict):
+class SampleSpec(_Strict):
     """The images that count for transfer: those that every source and every victim classifies correctly.
 
     Attributes:
@@ -169,13 +185,17 @@ class SampleSpec(Strict):
             images of the data, and counts those that every model classifies correctly.
         seed: the seed of the draw.
         hash: the hash of the sample that must be used, as a report states it.
-        chosen: the places of the images in the data; a run fills them in.
+        chosen: the places of the images in the data; a run fills in this and the following.
+        looked: number of images that were classified to draw the sample.
+        available: number of these that every model classifies correctly.
     """
 
     n: Annotated[Count, Field(ge=1)] | None = None
     seed: Seed = 0
     hash: Text | None = None
     chosen: list[int] | None = None
+    looked: int = 0
+    available: int = 0
 
 
 GateMeasure = Literal["clean_accuracy", "robust_accuracy", "worst_accuracy", "map_iou", "interpretation_gap"]
@@ -189,7 +209,7 @@ NEEDS: dict[GateMeasure, tuple[str, ...]] = {
 """The keys that a gate must have beside `measure`, by measure; a gap is the better the lower it is."""
 
 
-class GateSpec(Strict):
+class GateSpec(_Strict):
     """A figure of the audit that must be at least `at_least`, or for a gap at most `at_most`.
 
     `attack` and `interpreter` are labels of the spec. With `confident`, the end of the 95 % interval that is nearer to
@@ -214,7 +234,7 @@ LARGEST_SHARD = 64
 """The number of images in a cell of an audit whose spec states none, unless cells would take too long."""
 
 
-class AuditSpec(Strict):
+class AuditSpec(_Strict):
     """The spec of a whole audit: everything that determines its results.
 
     Attributes:
@@ -241,9 +261,7 @@ class AuditSpec(Strict):
     held_out: Annotated[DataSpec, BeforeValidator(short("uri"))] | None = None
     sources: Annotated[list[Annotated[SourceSpec, BeforeValidator(short("model"))]], Limited] = []
     victims: Annotated[list[Annotated[VictimSpec, BeforeValidator(short("model"))]], Limited] = []
-    sample: (
-        Annotated[SampleSpec, BeforeValidator(lambda value: {"n": value} if type(value) is int else value)] | None
-    ) = None
+    sample: Annotated[SampleSpec, BeforeValidator(short("n", int))] | None = None
     draws: Annotated[Count, Field(ge=1)] | None = None
     false_positive_rate: Annotated[Number, Field(gt=0, lt=1)] | None = None
     seeds: Annotated[list[Seed], Filled] = [0]

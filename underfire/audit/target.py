@@ -194,6 +194,11 @@ class Target:
         """The sources and victims of the spec, each opened when it is first asked for."""
         return Others(self.spec, self.model, self.given)
 
+    @cached_property
+    def outputs(self) -> int:
+        """The number of classes of the model."""
+        return int(self.model.predict(self.data[:1].x.to(self.spec.device)).shape[1])
+
     def on(self, model: Classifier) -> Target:
         """Return the target with another model, and the same images."""
         other = copy.copy(self)

@@ -15,7 +15,21 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from underfire.audit.kinds import clean, craft, explain, fit, gallery, masking, measure, probe, score
+from underfire.audit.kinds import (
+    answer,
+    clean,
+    craft,
+    explain,
+    fit,
+    gallery,
+    masking,
+    measure,
+    probe,
+    sample,
+    score,
+    surrogate,
+    transfer,
+)
 
 KINDS: dict[str, ModuleType] = {
     "clean": clean,
@@ -27,5 +41,9 @@ KINDS: dict[str, ModuleType] = {
     "gallery": gallery,
     "probe": probe,
     "masking": masking,
+    "answer": answer,
+    "sample": sample,
+    "surrogate": surrogate,
+    "transfer": transfer,
 }
 """The kinds by name, each after the kinds whose cells it needs."""

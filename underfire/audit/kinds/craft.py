@@ -6,7 +6,6 @@ result does not change with the batch size, nor with the other attacks and inter
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from underfire.audit.goals import choose_goal, other_than_label
 from underfire.audit.graph import Cell
 from underfire.audit.methods import attack_of
 from underfire.audit.named_files import with_files
+from underfire.audit.opening import generator_for
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AttackSpec, AuditSpec
 from underfire.audit.sizes import size
@@ -42,7 +42,11 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
     An attack of minimum size runs once, at its largest size; its outcomes at the smaller sizes follow from the result.
     A deterministic attack runs for the first seed only.
     """
-    clean = [cell for cell in before if cell.kind == "clean"]
+    yield from on_shards(spec, target, [cell for cell in before if cell.kind == "clean"])
+
+
+def on_shards(spec: AuditSpec, target: Target, clean: Sequence[Cell]) -> Iterator[Cell]:
+    """Yield the cells of every attack on the shards of `clean` cells."""
     for entry in spec.attacks:
         card = entry.card
         random = card.facts.random or entry.goal == "random-target"
@@ -102,8 +106,7 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     goal = choose_goal(entry.goal, clean, batch, cell.options["seed"], model.labels or ())
     sizes: list[float] = cell.options["sizes"]
     # All sizes get the same random numbers, so that their comparison is fair.
-    digest = hashlib.sha256(repr((cell.options["seed"], batch.ids[0])).encode()).hexdigest()
-    generator = torch.Generator(x.device).manual_seed(int(digest[:12], 16))
+    generator = generator_for(x.device, cell.options["seed"], batch.ids[0])
     with model.counting() as count:
         start = _now(x)
         reached = other_than_label(goal, y, clean.shape[1])

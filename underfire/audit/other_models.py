@@ -1,0 +1,65 @@
+"""Check that the sources and the victims of a spec fit its model and its images, and are better than guessing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from underfire.audit.accuracy import check_accuracy
+from underfire.audit.schema import SourceSpec, VictimSpec, key_path
+from underfire.audit.target import Target
+from underfire.errors import ModelError, SpecError, UnderfireError
+from underfire.records import Batch
+
+_IMAGES = 64  # images on which each model is tried
+
+
+def check_others(target: Target) -> None:
+    """Try every source and every victim of a spec on a few of its images.
+
+    Raises:
+        SpecError: a model cannot be loaded, does not take the images, has other classes than the model of the audit, or
+            is no better than guessing; the message names the source or the victim.
+    """
+    spec = target.spec
+    if not spec.victims:
+        return
+    batch = target.data[target.spread(_IMAGES)].to(spec.device)
+    for role, entries in (("sources", spec.sources), ("victims", spec.victims)):
+        for i, entry in enumerate(entries):
+            try:
+                _check(target, entry, batch)
+            except UnderfireError as error:
+                raise SpecError(f"{key_path(role, i)!r} ({entry.title}): {error}") from None
+
+
+def _check(target: Target, entry: SourceSpec, batch: Batch) -> None:
+    """Raise ModelError if a source or a victim does not fit the model and the images of an audit."""
+    model = target.others.open(entry)
+    if model.domain.name != target.model.domain.name:
+        raise ModelError(f"it takes inputs of {model.domain.name}, and the model of the audit {target.model.domain.name}")
+    names = entry.model.labels if entry.model and entry.model.labels else model.labels
+    _check_names(names, target.model.labels)
+    size = "x".join(map(str, batch.x.shape[1:]))
+    advice = "; `resize: PIXELS` scales them for it" if isinstance(entry, VictimSpec) and entry.resize is False else ""
+    try:
+        logits = model.predict(batch.x, chunk=target.spec.batch_size)
+    except ModelError as error:
+        raise ModelError(f"it does not take the images of the source, {size}{advice} ({error})") from None
+    if logits.shape[1] != target.outputs:
+        raise ModelError(f"it has {logits.shape[1]} classes, and the model of the audit {target.outputs}")
+    try:
+        check_accuracy(logits, batch.y)
+    except ModelError as error:
+        raise ModelError(f"{error} The images are {size}{advice}") from None
+
+
+def _check_names(names: Sequence[str] | None, known: Sequence[str] | None) -> None:
+    """Raise ModelError if two models have other classes, or the same ones in another order."""
+    if names is None or known is None or tuple(names) == tuple(known):
+        return
+    only = [name for name in names if name not in set(known)]
+    if only:
+        raise ModelError(f"it has other classes than the model of the audit, such as {only[0]!r}")
+    if len(names) != len(known):
+        raise ModelError(f"it has {len(names)} classes, and the model of the audit {len(known)}")
+    raise ModelError("it has the classes of the model of the audit in another order")
