@@ -182,3 +182,43 @@ class _Tokens(nn.Module):
 def tokens() -> nn.Module:
     """A transformer."""
     return _Tokens()
+
+
+def narrow() -> nn.Module:
+    """The linear model without the outermost columns: another network, about as good."""
+    model = linear()
+    with torch.no_grad():
+        model[1].weight.view(10, 8, 8)[:, :, [0, 7]] = 0
+    return model
+
+
+def wide() -> nn.Module:
+    """The linear model of images of 16 pixels: it averages squares of 2."""
+    return nn.Sequential(nn.AvgPool2d(2), _OfSize(8), linear())
+
+
+class _OfSize(nn.Module):
+    """Refuse images of another size."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.size:
+            raise RuntimeError(f"images of {x.shape[-1]} pixels where {self.size} are expected")
+        return x
+
+
+def _named(names: list[str]) -> Classifier:
+    return Classifier(linear(), labels=names)
+
+
+def other_names() -> Classifier:
+    """The linear model, whose classes have other names than those of the digits."""
+    return _named(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
+
+
+def reversed_classes() -> Classifier:
+    """The linear model, whose classes are named in reverse."""
+    return _named([*"9876543210"])

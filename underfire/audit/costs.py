@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,8 +12,10 @@ import torch
 from underfire.audit import probes
 from underfire.audit.binding import calls_model, parameters
 from underfire.audit.graph import Cell
+from underfire.audit.kinds.answer import entry_of
 from underfire.audit.kinds.probe import budget_of
 from underfire.audit.methods import interpreter_of, values_of
+from underfire.audit.opening import is_random
 from underfire.audit.preflight import try_attack
 from underfire.audit.schema import AttackSpec, InterpreterSpec, MeasureSpec
 from underfire.audit.target import Target
@@ -66,6 +67,7 @@ class Estimates:
     def __init__(self, target: Target, trials: Trials) -> None:
         self._target, self._trials = target, trials
         self._counted: dict[tuple[str, ...], Passes] = {}
+        self._paces: dict[str, Passes] = {}
 
     def costs(self, cells: Iterable[Cell]) -> list[Cost]:
         """Return the costs of cells, grouped by kind and title in the order of the plan."""
@@ -76,32 +78,59 @@ class Estimates:
         for (kind, title), members in groups.items():
             passes = [self._passes(cell) for cell in members]
             images = sum(cell.images for cell in members)
-            each_image = [self._seconds(each) for each in passes]
+            each_image = [self._seconds(each, cell) for each, cell in zip(passes, members, strict=True)]
             times = [seconds * cell.images for seconds, cell in zip(each_image, members, strict=True)]
             total = sum(sum(each) * cell.images for each, cell in zip(passes, members, strict=True))
             passed, timed = (images, total / max(1, images)), (sum(times), max(times), max(each_image))
             found.append(Cost(kind, title, _label(members[0]), len(members), *passed, *timed))
         return found
 
-    def _seconds(self, passes: Passes) -> float:
-        return sum(count * seconds for count, seconds in zip(passes, self._pace, strict=True)) if any(passes) else 0.0
+    def _seconds(self, passes: Passes, cell: Cell) -> float:
+        if not any(passes):
+            return 0.0
+        return sum(count * seconds for count, seconds in zip(passes, self._pace(cell), strict=True))
 
-    @cached_property
-    def _pace(self) -> Passes:
-        return _pace(self._target)
+    def _pace(self, cell: Cell) -> Passes:
+        """Return the seconds of a forward and of a backward pass of the model that a cell uses."""
+        options = asked(cell)
+        name = "" if options is None else repr(options["model"])
+        if name not in self._paces:
+            others = self._target.others
+            model = self._target.model if options is None else others.open(entry_of(options))
+            self._paces[name] = _pace(self._target if options is None else self._target.on(model))
+        return self._paces[name]
 
     def _passes(self, cell: Cell) -> Passes:
         """Return the passes of a cell for one image; cells of the same method and measures share a trial."""
-        method = (cell.options.get("measures"), cell.options.get("run"), _explained(cell))
+        method = (cell.options.get("measures"), cell.options.get("run"), _explained(cell), cell.options.get("samples"))
         what = (cell.kind, _label(cell), repr(method))
         if what not in self._counted:
             self._counted[what] = _passes(self._target, cell, self._trials) if cell.images else (0.0, 0.0)
         return self._counted[what]
 
 
+def asked(cell: Cell) -> Mapping[str, Any] | None:
+    """Return the options of a cell that name the source or victim that it uses; None for the model of the audit."""
+    if cell.kind in ("answer", "transfer"):
+        return cell.options
+    return cell.needs["clean"].options if cell.kind == "surrogate" else None
+
+
+def through_random(cell: Cell, target: Target) -> bool:
+    """Return whether each pass of a cell is an average over draws of a random defence."""
+    options = asked(cell) if "samples" in cell.options else None
+    return options is not None and is_random(target.others.defended(entry_of(options)))
+
+
 def _label(cell: Cell) -> str:
     """Return the label of the method that a cell runs, or the title of the cell."""
-    key = {"craft": "label", "explain": "interpreter", "fit": "detector", "score": "detector"}.get(cell.kind, "")
+    key = {
+        "craft": "label",
+        "surrogate": "label",
+        "explain": "interpreter",
+        "fit": "detector",
+        "score": "detector",
+    }.get(cell.kind, "")
     return str(cell.about.get(key, cell.title))
 
 
@@ -140,11 +169,12 @@ def _explained(cell: Cell) -> Any:
 
 def _passes(target: Target, cell: Cell, trials: Trials) -> Passes:
     """Return the passes of one cell for one image; 0 for a method that does not work on this model."""
-    if cell.kind == "clean":
+    if cell.kind in ("clean", "answer", "transfer"):
         return 1.0, 0.0
-    if cell.kind == "craft":
+    if cell.kind in ("craft", "surrogate"):
         forwards, backwards = trials.attacks.get(cell.about["label"], (0.0, 0.0))
-        return forwards + 1, backwards  # the outcome takes one pass
+        draws = cell.options["samples"] if through_random(cell, target) else 1
+        return draws * (forwards + 1), draws * backwards  # the outcome takes one pass
     if cell.kind == "explain":
         return trials.interpreters.get(cell.about["interpreter"], (0.0, 0.0))
     if cell.kind in ("fit", "score"):

@@ -18,7 +18,7 @@ from torch import Tensor
 from underfire.audit.arrays import unpack
 from underfire.audit.credibility import Refusal
 from underfire.audit.kinds import KINDS
-from underfire.audit.result import ARRAYS, REFUSED, TABLE
+from underfire.audit.result import ARRAYS, REFUSED, TABLE, columns
 from underfire.audit.schema import AuditSpec
 from underfire.audit.seals import parse_object, seal, unseal
 from underfire.audit.store import Damaged, Store
@@ -40,7 +40,10 @@ _METHODS = {
 }
 """The kinds of cells that run a method of the spec or a check, which may not support the model."""
 
-TABLES = ("clean", "rows", "maps", "measures", "interpreter_transfer", "scores", "clean_scores", "checks")
+TABLES = (
+    *("clean", "rows", "maps", "measures", "interpreter_transfer", "scores", "clean_scores", "checks"),
+    *("answers", "sample", "transfer"),
+)
 """The tables of every ledger; a table without results is empty."""
 
 
@@ -203,6 +206,10 @@ class Ledger:
                 database.register(
                     f"{name}_written", self._written(list(dict.fromkeys(c["key"] for c in planned)), kind)
                 )
+        shown = [c["key"] for c in self.about["cells"] if c["kind"] == "transfer" and c["key"] in self._done]
+        reasons = self._store.read(dict.fromkeys(shown), REFUSED)
+        refused = {"cell": list(reasons), "reason": [content.decode() for content in reasons.values()]}
+        database.register("refused", pa.table(refused, schema=columns("cell:s reason:s")))
         for kind in KINDS.values():
             for name, query in kind.views(self.spec).items():
                 database.execute(f"CREATE TABLE {name} AS {query}")

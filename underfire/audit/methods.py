@@ -13,6 +13,7 @@ from underfire.audit.schema import (
     NEEDS,
     AttackSpec,
     AuditSpec,
+    DefenseSpec,
     DetectorSpec,
     GateSpec,
     InterpreterSpec,
@@ -152,7 +153,7 @@ def attack_of(entry: AttackSpec, eps: float) -> Callable[..., Any]:
     return partial(method.function, **{name: value for name, value in given.items() if name in method.options})
 
 
-def values_of(entry: AttackSpec | InterpreterSpec | DetectorSpec | MeasureSpec) -> dict[str, Any]:
+def values_of(entry: AttackSpec | InterpreterSpec | DetectorSpec | MeasureSpec | DefenseSpec) -> dict[str, Any]:
     """Return the options of a complete entry as its method accepts them: lists as tuples, parts as objects."""
     method = entry.card
     return dict(method.check(unwrap(entry.options), elsewhere=list(method.options)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +15,7 @@ from underfire.audit.methods import values_of
 from underfire.audit.named_files import with_files
 from underfire.audit.schema import AuditSpec, ModelSpec, SourceSpec, VictimSpec
 from underfire.audit.values import fingerprint, module
+from underfire.defenses import Defended, defend, through
 from underfire.errors import InputError
 from underfire.hooks import unwrap
 from underfire.model import Classifier
@@ -64,68 +65,55 @@ class Others:
             del plain["label"]
         return with_files({"of": stated, "weights": self.weights(entry)}, *defenses)
 
-    def open(self, entry: SourceSpec, generator: torch.Generator | None = None) -> Classifier:
-        """Return a source, or a victim with its defences, whose random numbers come from `generator`."""
-        if not isinstance(entry, VictimSpec):
-            return self.model(entry)
-        return resized(self.defended(entry, generator), entry)
+    def inner_weights(self, entry: SourceSpec) -> str:
+        """Return a hash of a source or a victim behind all its defences; empty if it scales its images."""
+        if isinstance(entry, VictimSpec) and entry.resize is not False:
+            return ""
+        model = self.model(entry)
+        return weights_of(undefended(model)) if isinstance(model, Defended) else self.weights(entry)
 
-    def through(self, entry: VictimSpec, *, bpda: bool, generator: torch.Generator | None = None) -> Classifier:
+    def defended(self, entry: SourceSpec) -> Classifier:
+        """Return a source, or a victim with its defences, for images of its own size."""
+        defenses = entry.defenses if isinstance(entry, VictimSpec) else []
+        return defend(self.model(entry), [partial(one.card.function, **values_of(one)) for one in defenses])
+
+    def open(self, entry: SourceSpec, seed: int = 0) -> Classifier:
+        """Return a source, or a victim with its defences, whose random draws begin anew from a seed."""
+        model = self.defended(entry)
+        if is_random(model):
+            model = through(model, bpda=False, samples=1, seed=seed)  # a copy
+        return resized(model, entry)
+
+    def through(self, entry: VictimSpec, *, bpda: bool, seed: int = 0) -> Classifier:
         """Return a victim in the form in which an attack goes through its defences.
 
         Args:
             entry: the victim.
             bpda: whether defences without a useful gradient are replaced in the backward pass.
-            generator: the source of random numbers.
+            seed: the seed of the random draws of the attacker.
         """
-        from underfire.defenses import through
-
-        model = self.defended(entry, generator)
-        return resized(through(model, bpda=bpda, samples=entry.samples if is_random(model) else 1), entry)
-
-    def inner_weights(self, entry: SourceSpec) -> str:
-        """Return a hash of a source or a victim behind all its defences and before any scaling; empty if it scales."""
-        if isinstance(entry, VictimSpec) and entry.resize is not False:
-            return ""
-        model = self.model(entry)
-        return weights_of(undefended(model)) if is_defended(model) else self.weights(entry)
-
-    def defended(self, entry: VictimSpec, generator: torch.Generator | None = None) -> Classifier:
-        """Return a victim with its defences, for images of its own size."""
-        model = self.model(entry)
-        for defense in reversed(entry.defenses):  # the first in the list is the first that an image meets
-            model = defense.card.function(model, **values_of(defense), generator=generator)
-        return model
-
-    def random(self, entry: SourceSpec) -> bool:
-        """Return whether two answers of a victim to one image may differ."""
-        return is_random(self.open(entry))
-
-
-def is_defended(model: nn.Module) -> bool:
-    """Return whether a classifier has a defence in front of it."""
-    return getattr(model, "undefended", None) is not None
+        model = self.defended(entry)
+        return resized(through(model, bpda=bpda, samples=entry.samples if is_random(model) else 1, seed=seed), entry)
 
 
 def undefended(model: Classifier) -> Classifier:
     """Return the classifier behind all defences."""
-    while is_defended(model):
-        inner = model.undefended
-        assert isinstance(inner, Classifier)
-        model = inner
+    while isinstance(model, Defended):
+        model = model.undefended
     return model
 
 
-def is_random(model: nn.Module) -> bool:
-    """Return whether a classifier has a random defence."""
-    return bool(getattr(model, "random", False))
+def is_random(model: Classifier) -> bool:
+    """Return whether two answers of a classifier to one image may differ."""
+    return isinstance(model, Defended) and model.random
 
 
 def weights_of(model: Classifier) -> str:
     """Return a hash of a model: its weights, its structure, and the source of layers that are not part of torch."""
     shells = [part for part in model.modules() if isinstance(part, Classifier)]
     parts = [fingerprint((part.mean, part.std, part.domain)) for part in shells]
-    return hashlib.sha256("\n".join((*parts, module(unwrap(model)))).encode()).hexdigest()
+    body = model if isinstance(model, Defended) else unwrap(model)
+    return hashlib.sha256("\n".join((*parts, module(body))).encode()).hexdigest()
 
 
 class _Resize(nn.Module):
@@ -142,15 +130,15 @@ class _Resize(nn.Module):
         return logits
 
 
-def resized(model: Classifier, entry: VictimSpec) -> Classifier:
+def resized(model: Classifier, entry: SourceSpec) -> Classifier:
     """Return a classifier that scales images to the size of the victim; the model itself where none is asked for.
 
     Raises:
         InputError: the size is to be the model's own, and the model does not state it.
     """
-    if entry.resize is False:
+    size = entry.resize if isinstance(entry, VictimSpec) else False
+    if size is False:
         return model
-    size = entry.resize
     if size is True:
         stated = getattr(unwrap(undefended(model)), "pretrained_cfg", {}).get("input_size")
         if not stated:
@@ -159,10 +147,9 @@ def resized(model: Classifier, entry: VictimSpec) -> Classifier:
     return Classifier(_Resize(model, size), labels=model.labels, domain=model.domain)
 
 
-def generator_for(device: str | torch.device, *parts: Any) -> torch.Generator:
-    """Return a generator whose numbers depend on `parts` alone."""
-    digest = hashlib.sha256(repr(parts).encode()).hexdigest()
-    return torch.Generator(device).manual_seed(int(digest[:12], 16))
+def seed_for(*parts: Any) -> int:
+    """Return a seed that depends on `parts` alone."""
+    return int(hashlib.sha256(repr(parts).encode()).hexdigest()[:12], 16)
 
 
 def _model(entry: SourceSpec) -> ModelSpec:

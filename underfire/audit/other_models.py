@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from underfire.audit.accuracy import check_accuracy
 from underfire.audit.schema import SourceSpec, VictimSpec, key_path
 from underfire.audit.target import Target
+from underfire.classes import match
 from underfire.errors import ModelError, SpecError, UnderfireError
 from underfire.records import Batch
 
@@ -36,9 +37,11 @@ def _check(target: Target, entry: SourceSpec, batch: Batch) -> None:
     """Raise ModelError if a source or a victim does not fit the model and the images of an audit."""
     model = target.others.open(entry)
     if model.domain.name != target.model.domain.name:
-        raise ModelError(f"it takes inputs of {model.domain.name}, and the model of the audit {target.model.domain.name}")
+        raise ModelError(
+            f"it takes inputs of {model.domain.name}, and the model of the audit {target.model.domain.name}"
+        )
     names = entry.model.labels if entry.model and entry.model.labels else model.labels
-    _check_names(names, target.model.labels)
+    _check_names(names, target.labels)
     size = "x".join(map(str, batch.x.shape[1:]))
     advice = "; `resize: PIXELS` scales them for it" if isinstance(entry, VictimSpec) and entry.resize is False else ""
     try:
@@ -54,12 +57,13 @@ def _check(target: Target, entry: SourceSpec, batch: Batch) -> None:
 
 
 def _check_names(names: Sequence[str] | None, known: Sequence[str] | None) -> None:
-    """Raise ModelError if two models have other classes, or the same ones in another order."""
-    if names is None or known is None or tuple(names) == tuple(known):
+    """Raise ModelError if a model has other classes than the audit, or the same ones in another order."""
+    if names is None or known is None or len(names) != len(known):  # their numbers are compared later
         return
-    only = [name for name in names if name not in set(known)]
-    if only:
-        raise ModelError(f"it has other classes than the model of the audit, such as {only[0]!r}")
-    if len(names) != len(known):
-        raise ModelError(f"it has {len(names)} classes, and the model of the audit {len(known)}")
-    raise ModelError("it has the classes of the model of the audit in another order")
+    order = match(names, known)
+    if None in order:
+        other = names[order.index(None)]
+        raise ModelError(f"it has other classes than the audit, such as {other!r}")
+    if order == list(range(len(known))):
+        return
+    raise ModelError("it has the classes of the audit in another order")

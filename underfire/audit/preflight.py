@@ -15,8 +15,8 @@ from torch import Tensor
 
 from underfire.ascent.target_maps import benign
 from underfire.attacks.adv2.scheme import Bilevel
-from underfire.audit.goals import KINDS
 from underfire.audit.accuracy import check_accuracy
+from underfire.audit.goals import KINDS
 from underfire.audit.labels import check_swapped
 from underfire.audit.methods import FALSE_POSITIVES, attack_of, detector_of, interpreter_of, of_batch, values_of
 from underfire.audit.normalisation import check_normalisation

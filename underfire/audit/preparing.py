@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from underfire.audit.costs import Estimates
 from underfire.audit.graph import Cell, to_compute
-from underfire.audit.plan import plan
 from underfire.audit.other_models import check_others
+from underfire.audit.plan import plan
 from underfire.audit.preflight import preflight
 from underfire.audit.result import arrays_key
 from underfire.audit.sampling import with_sample

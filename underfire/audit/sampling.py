@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from underfire.audit.kinds.answer import CHUNK, draws_of
-from underfire.audit.opening import generator_for
+from underfire.audit.opening import seed_for
 from underfire.audit.schema import AuditSpec, SampleSpec
 from underfire.audit.seals import seal, unseal
 from underfire.audit.store import Store
@@ -101,7 +101,7 @@ def balanced(classes: Mapping[int, Sequence[int]], n: int) -> list[int]:
     [1, 2, 4, 5, 9]
     """
     rounds = zip_longest(*(classes[label] for label in sorted(classes)))
-    return sorted(list(place for turn in rounds for place in turn if place is not None)[:n])
+    return sorted([place for turn in rounds for place in turn if place is not None][:n])
 
 
 def hash_of(batches: Iterable[Batch]) -> str:
@@ -148,7 +148,7 @@ def _right(target: Target, batch: Batch) -> dict[str, Tensor]:
     """Return which images of a batch every source and victim classifies correctly, bool `[B]`, by title."""
     found: dict[str, Tensor] = {}
     for entry in (*target.spec.sources, *target.spec.victims):
-        model = target.others.open(entry, generator_for(target.spec.device, "clean", batch.ids[0]))
+        model = target.others.open(entry, seed_for("clean", batch.ids[0]))
         draws = draws_of(entry, target.spec, target)
         hits = [model.predict(batch.x, chunk=CHUNK).argmax(1) == batch.y for _ in range(draws)]
         found[entry.title] = torch.stack(hits).float().mean(0) > 0.5

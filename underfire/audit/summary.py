@@ -30,6 +30,7 @@ from underfire.audit.reading import (
 from underfire.audit.schema import AuditSpec
 from underfire.audit.sentences import verdict
 from underfire.audit.standing import FIRM, Evidence, Standing, assess
+from underfire.audit.transfer import Transfer, transfer
 from underfire.records import Check, Interval
 
 
@@ -83,6 +84,7 @@ class Findings:
             without an attack is 100 % by definition; no gate on it has a value then.
         gap: the largest prediction-interpretation gap and what it means, in one line.
         gaps: the prediction-interpretation gap of every interpreter, the one in `gap` first.
+        transfer: the attacks on every source, as every victim sees them; None without victims.
         quadrants: the quadrants of prediction and explanation into which the samples fall.
         interpreter_transfers: the maps of every interpreter after every attack that is aimed at one.
         detections: how well each detector sees each attack.
@@ -106,6 +108,7 @@ class Findings:
     interpreter_transfers: tuple[InterpreterTransfer, ...] = ()
     detections: tuple[Detection, ...] = ()
     quadrants: tuple[Quadrants, ...] = ()
+    transfer: Transfer | None = None
 
     @property
     def passed(self) -> bool:
@@ -150,5 +153,6 @@ def findings(ledger: Run) -> Findings:
         gaps=tuple(apart),
         quadrants=tuple(quadrants(ledger)),
         interpreter_transfers=tuple(interpreter_transfers(ledger, attacks)),
+        transfer=transfer(ledger),
         detections=tuple(detections(ledger, ledger.spec.false_positive_rate or FALSE_POSITIVES)),
     )

@@ -74,7 +74,8 @@ class _Dumper(yaml.SafeDumper):
 
 def spec_yaml(spec: AuditSpec) -> str:
     """Return the spec as YAML without None and empty lists; `load_spec` reads it as the same spec."""
-    content = _filled(spec.model_dump())
+    drawn = {"chosen", "looked", "available"}  # a sample is known by its hash
+    content = _filled(spec.model_dump(exclude={"sample": drawn} if spec.sample else None))
     for entry in content["attacks"]:
         if "eps" in entry:
             entry["eps"] = [_fraction(entry["norm"], eps) for eps in entry["eps"]]

@@ -21,7 +21,7 @@ from underfire.audit.summary import Findings
 from underfire.audit.summary import findings as read
 from underfire.files import as_path, atomic_write
 from underfire.records import Interval
-from underfire.report import answers, gallery, gaps, measures, plots, verdict, words
+from underfire.report import answers, gallery, gaps, measures, plots, transfers, verdict, words
 from underfire.report.facts import facts
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _SECTIONS = (
     ("gap", "Gap"),
     ("gallery", "Gallery"),
     ("explanations", "Explanations"),
+    ("transfer", "Transfer"),
     ("detection", "Detection"),
     ("checks", "Checks"),
     ("gates", "Gates"),
@@ -77,7 +78,8 @@ def render(ledger: Ledger) -> str:
     styles = {label: i % plots.STYLES for i, label in enumerate(dict.fromkeys(h.label for h in found.attacks))}
     columns = max((len(s.columns) for s in samples), default=0)
     targets, transfer_rows = gaps.matrix(found.interpreter_transfers)
-    absent = {name for name, shown in (("gates", found.gates), ("detection", found.detections)) if not shown}
+    optional = {"gates": found.gates, "detection": found.detections, "transfer": found.transfer}
+    absent = {name for name, shown in optional.items() if not shown}
     page = (
         _engine()
         .get_template("report.html")
@@ -113,6 +115,9 @@ def render(ledger: Ledger) -> str:
             passed=answers.capped("good", found.standing),
             gates=found.gates,
             detections=_detections(found),
+            transfer=found.transfer,
+            transfer_refused=found.transfer and transfers.not_run(found.transfer),
+            transfer_table=found.transfer and transfers.table(found.transfer),
             sections=[s for s in _SECTIONS if s[0] not in absent],
         )
     )

@@ -14,7 +14,7 @@ from underfire.audit.reading import AttackResult, RobustAccuracy, largest
 from underfire.audit.standing import Bound, accuracy_tone, worst_accuracy
 from underfire.audit.summary import Findings
 from underfire.records import Interval
-from underfire.report import words
+from underfire.report import transfers, words
 from underfire.report.answers import Answer, accuracy, belief, capped, explanations, forgery, gain_tone, worst_shift
 
 _HALF = 0.5  # the share of changed maps from which a finding is serious
@@ -127,6 +127,8 @@ def _lead(found: Findings, worst: RobustAccuracy | None, gap: Difference | None)
                 words.percent(gap.plausible[1].value),
             )
         )
+    if found.transfer and (sentence := transfers.lead(found.transfer)):
+        parts.append(sentence)
     if checks and all(check.passed for check in checks) and standing.level != "open":
         parts.append(escape(f"All {len(checks)} checks on the attacks pass: no sign that they were too weak."))
     return Markup(" ").join(parts)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from underfire.audit.graph import Cell
 from underfire.audit.kinds import clean
-from underfire.audit.opening import generator_for
+from underfire.audit.opening import is_random, seed_for
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AuditSpec, SourceSpec, VictimSpec
 from underfire.audit.target import Target
@@ -37,7 +37,7 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
 
 def draws_of(entry: SourceSpec, spec: AuditSpec, target: Target) -> int:
     """Return how often a source or a victim is asked about one image."""
-    return int(spec.draws or 1) if target.others.random(entry) else 1
+    return int(spec.draws or 1) if is_random(target.others.defended(entry)) else 1
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:
@@ -61,7 +61,7 @@ def answers(options: Mapping[str, Any], x: Tensor, batch: Batch, inputs: Inputs,
         inputs: the inputs of the cell.
         what: a text on which the random numbers depend, beside the first image.
     """
-    model = inputs.target.others.open(entry_of(options), generator_for(x.device, what, batch.ids[0]))
+    model = inputs.target.others.open(entry_of(options), seed_for(what, batch.ids[0]))
     for _ in range(options["draws"]):
         yield model.predict(x, chunk=CHUNK if options["draws"] > 1 else inputs.target.spec.batch_size)
 
@@ -73,4 +73,5 @@ def entry_of(options: Mapping[str, Any]) -> VictimSpec:
 
 def views(spec: AuditSpec) -> dict[str, str]:
     """Show the answers to clean images as the table `answers`."""
-    return {"answers": 'SELECT DISTINCT model, role, id, y, pred, "right" FROM answer_written JOIN answer_cells USING (cell)'}
+    query = 'SELECT DISTINCT model, role, id, y, pred, "right" FROM answer_written JOIN answer_cells USING (cell)'
+    return {"answers": query}

@@ -20,7 +20,7 @@ from underfire.audit.goals import choose_goal, other_than_label
 from underfire.audit.graph import Cell
 from underfire.audit.methods import attack_of
 from underfire.audit.named_files import with_files
-from underfire.audit.opening import generator_for
+from underfire.audit.opening import seed_for
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AttackSpec, AuditSpec
 from underfire.audit.sizes import size
@@ -106,7 +106,7 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     goal = choose_goal(entry.goal, clean, batch, cell.options["seed"], model.labels or ())
     sizes: list[float] = cell.options["sizes"]
     # All sizes get the same random numbers, so that their comparison is fair.
-    generator = generator_for(x.device, cell.options["seed"], batch.ids[0])
+    generator = torch.Generator(x.device).manual_seed(seed_for(cell.options["seed"], batch.ids[0]))
     with model.counting() as count:
         start = _now(x)
         reached = other_than_label(goal, y, clean.shape[1])

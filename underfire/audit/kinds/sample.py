@@ -19,7 +19,11 @@ about = columns("")
 
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
     """Yield one cell, which reads the answers of all sources and victims; none without victims."""
-    asked = {f"{cell.about['role']} {cell.about['model']} {cell.options['shard'][0]}": cell for cell in before if cell.kind == "answer"}
+    asked = {
+        f"{cell.about['role']} {cell.about['model']} {cell.options['shard'][0]}": cell
+        for cell in before
+        if cell.kind == "answer"
+    }
     if asked:
         yield Cell("sample", {"columns": schema.names}, asked, {"title": "images that all models get right"})
 

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from underfire.audit.graph import Cell
 from underfire.audit.kinds import craft
 from underfire.audit.kinds.answer import entry_of
-from underfire.audit.opening import generator_for, is_defended
+from underfire.audit.opening import seed_for
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AuditSpec, VictimSpec
 from underfire.audit.target import Target
+from underfire.defenses import Defended
 
 schema = craft.schema
 about = columns("source:s attack:s label:s norm:s seed:i targeted:b bpda:b")
@@ -30,8 +31,9 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
         if others.weights(entry) != target.weights:
             yield from _on(spec, target, before, ("source", entry.title), None)
     for victim in spec.victims:
-        if victim.through and is_defended(others.defended(victim)):
-            for bpda in [True] if others.differentiable(victim) else [True, False]:
+        model = others.defended(victim)
+        if victim.through and isinstance(model, Defended):
+            for bpda in [True] if model.differentiable else [True, False]:
                 yield from _on(spec, target, before, ("victim", victim.title), (victim, bpda))
 
 
@@ -62,8 +64,8 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     model = others.open(entry)
     if cell.options["role"] == "victim":
         entry = entry.model_copy(update={"samples": cell.options["samples"]})
-        generator = generator_for(inputs.device, "through", cell.options["seed"], inputs.batch(cell).ids[0])
-        model = others.through(entry, bpda=cell.options["bpda"], generator=generator)
+        seed = seed_for("through", cell.options["seed"], inputs.batch(cell).ids[0])
+        model = others.through(entry, bpda=cell.options["bpda"], seed=seed)
     return craft.compute(cell, inputs.on(model))
 
 

@@ -6,6 +6,7 @@ A random victim is asked several times, after the attack and on fresh draws.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -13,10 +14,10 @@ from underfire.audit.goals import choose_goal
 from underfire.audit.graph import Cell
 from underfire.audit.kinds.answer import answers, draws_of
 from underfire.audit.kinds.craft import adversarial, inside
-from underfire.audit.opening import is_defended
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AuditSpec, SourceSpec, VictimSpec
 from underfire.audit.target import Target
+from underfire.defenses import Defended
 from underfire.measures.outcome import attack_outcome
 
 schema = columns("id:s eps:f fooled:f pred:i")
@@ -40,13 +41,18 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
         for cell in before:
             if cell.kind == "surrogate" and _is(cell, "victim", victim):
                 shown.append((cell, victim.title, "through" if cell.options["bpda"] else "through without BPDA"))
-        options = {"model": others.identity(victim), "draws": draws_of(victim, spec, target)}
+        draws = draws_of(victim, spec, target)
+        options = {"model": others.identity(victim), "draws": draws}
         for cell, source_title, way in shown:
-            description = {"title": f"{victim.title} on {cell.title}", "craft": cell.key, "source": source_title}
+            description: dict[str, Any] = {
+                "title": f"{victim.title} on {cell.title}",
+                "craft": cell.key,
+                "source": source_title,
+            }
             description |= {key: cell.about[key] for key in ("attack", "label", "norm", "seed", "targeted")}
-            description |= {"victim": victim.title, "way": way, "draws": options["draws"]}
+            description |= {"victim": victim.title, "way": way, "draws": draws}
             needs = {"clean": cell.needs["clean"], "craft": cell}
-            yield Cell("transfer", options, needs, description, images=cell.images * options["draws"])
+            yield Cell("transfer", options, needs, description, images=cell.images * draws)
 
 
 def _is(cell: Cell, role: str, entry: SourceSpec) -> bool:
@@ -58,7 +64,7 @@ def way_of(source: SourceSpec, victim: VictimSpec, target: Target) -> str:
     others = target.others
     if others.inner_weights(source) != others.inner_weights(victim):
         return "transfer"
-    return "around" if is_defended(others.defended(victim)) else "white-box"
+    return "around" if isinstance(others.defended(victim), Defended) else "white-box"
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:
@@ -74,7 +80,14 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
         kept, fooled, pred = inside(craft, eps, x, x_adv), [], []
         for logits in draws:
             outcome = attack_outcome(
-                inputs.target.model, x, x_adv, batch.y, goal, norm=attack["norm"], eps=eps, logits=logits,
+                inputs.target.model,
+                x,
+                x_adv,
+                batch.y,
+                goal,
+                norm=attack["norm"],
+                eps=eps,
+                logits=logits,
                 domain=inputs.target.model.domain,
             )
             fooled.append(outcome["success"] & kept)
@@ -90,13 +103,12 @@ def views(spec: AuditSpec) -> dict[str, str]:
     `fooled` is the share of the draws on which it is fooled, `counted` says whether the image is one that all models
     classify correctly, and `refused` is why the attack or the victim could not be run; such a row has no image.
     """
-    shown = "source, victim, way, attack, label, norm, eps, seed, id, targeted, draws, fooled, pred"
+    named = "cell, source, victim, way, attack, label, norm, seed, targeted, draws"
     return {
         "transfer": f"""
-        SELECT cell, {shown}, counted, NULL AS refused
+        SELECT {named}, eps, id, fooled, pred, counted, NULL AS refused
         FROM transfer_written JOIN transfer_cells USING (cell) JOIN (SELECT id, counted FROM sample) USING (id)
         UNION ALL
-        SELECT cell, source, victim, way, attack, label, norm, NULL, seed, NULL, targeted, draws, NULL, NULL, NULL, reason
-        FROM refused JOIN transfer_cells USING (cell)
+        SELECT {named}, NULL, NULL, NULL, NULL, NULL, reason FROM refused JOIN transfer_cells USING (cell)
         """
     }

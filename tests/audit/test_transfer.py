@@ -1,0 +1,269 @@
+"""Attacks crafted once on each source and shown to every victim: plan, sample, figures, and what the page says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from underfire import report
+from underfire.attacks import fgsm
+from underfire.audit import sampling
+from underfire.audit.around_through import Found, comparisons
+from underfire.audit.ledger import Ledger
+from underfire.audit.plan import plan
+from underfire.audit.run import Work, run
+from underfire.audit.spec import AuditSpec, parse_spec
+from underfire.audit.store import Store
+from underfire.audit.summary import findings
+from underfire.audit.target import open_target
+from underfire.errors import DataError, SpecError
+from underfire.models import load
+from underfire.report.export import to_json
+from underfire.report.transfers import table
+
+LINEAR, NARROW = "python:audit_networks:linear", "python:audit_networks:narrow"
+PLAIN: dict[str, Any] = {
+    "model": LINEAR,
+    "data": {"uri": "digits:", "n": 40, "seed": 1},
+    "attacks": [{"name": "fgsm", "eps": [0.1, 0.2], "label": "FGSM"}],
+    "masking": False,
+    "gallery": 0,
+    "executor": "in-process",
+    "shard_size": 16,
+}
+BITS = {"defenses": [{"name": "bit_depth", "bits": 2}], "label": "bits"}
+PAD = {"defenses": [{"name": "resize_and_pad", "keep_size": True}], "label": "R&P", "samples": 2}
+OTHERS: dict[str, Any] = {"sources": [LINEAR, NARROW], "victims": [LINEAR, NARROW, BITS, PAD], "draws": 3}
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+    return run(parse_spec(PLAIN | OTHERS), tmp_path_factory.mktemp("transfer"))
+
+
+def keys(spec: dict[str, Any], *kinds: str) -> set[str]:
+    return {cell.key for cell in plan(parse_spec(spec)) if not kinds or cell.kind in kinds}
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def test_victims_change_no_cell_of_a_plain_audit_and_a_new_victim_no_craft() -> None:
+    assert keys(PLAIN) < keys(PLAIN | OTHERS)
+    fewer = PLAIN | OTHERS | {"victims": [LINEAR, BITS]}
+    assert keys(fewer, "craft", "surrogate", "transfer", "answer") < keys(PLAIN | OTHERS)
+
+
+def test_each_attack_is_crafted_once_for_each_source_and_through_each_defence() -> None:
+    cells = [cell for cell in plan(parse_spec(PLAIN | OTHERS | {"shard_size": 40})) if cell.kind != "answer"]
+    crafts = [c.title for c in cells if c.kind == "surrogate"]
+    assert crafts == [
+        f"FGSM at eps {eps} {where}"
+        for where in ("on narrow", "through bits", "through bits without BPDA", "through R&P")
+        for eps in ("0.1", "0.2")
+    ]
+    assert len({c.key for c in cells if c.kind == "craft"}) == 2
+    assert len({c.key for c in cells if c.kind == "transfer"}) == 2 * (2 * 4 + 3)
+
+
+# --- the figures ------------------------------------------------------------------------------------------------------
+
+
+def test_rates_are_those_of_a_plain_loop(ledger: Ledger) -> None:
+    found = findings(ledger).transfer
+    assert found is not None
+    data = open_target(parse_spec(PLAIN)).data[:]
+    models = {"linear": load(LINEAR), "narrow": load(NARROW)}
+    counted = {row["id"] for row in ledger.sql("SELECT id FROM sample WHERE counted")}
+    kept = torch.tensor([name in counted for name in data.ids])
+    assert found.sample.n == int(kept.sum()) and found.sample.of == 40
+    for model in models.values():
+        assert (model(data.x[kept]).argmax(1) == data.y[kept]).all()
+    rates = {(r.source, r.victim, r.eps): r.success.value for r in found.results if r.victim in models}
+    for source, model in models.items():
+        for eps in (0.1, 0.2):
+            x_adv = fgsm(model, data.x[kept], data.y[kept], eps=eps)
+            for victim, judge in models.items():
+                fooled = (judge(x_adv).argmax(1) != data.y[kept]).double().mean()
+                assert rates[source, victim, eps] == pytest.approx(fooled.item())
+
+
+def test_a_victim_with_the_weights_of_the_source_is_white_box_and_in_no_mean(ledger: Ledger) -> None:
+    found = findings(ledger).transfer
+    assert found is not None
+    ways = {(r.source, r.victim): r.way for r in found.results if r.way != "through"}
+    assert ways == {
+        ("linear", "linear"): "white-box",
+        ("linear", "narrow"): "transfer",
+        ("linear", "bits"): "around",
+        ("linear", "R&P"): "around",
+        ("narrow", "linear"): "transfer",
+        ("narrow", "narrow"): "white-box",
+        ("narrow", "bits"): "transfer",
+        ("narrow", "R&P"): "transfer",
+    }
+    mean = next(m for m in found.means if (m.source, m.eps) == ("linear", 0.2))
+    others = [r.success.value for r in found.results if (r.source, r.eps) == ("linear", 0.2) and r.way != "white-box"]
+    assert mean.victims == 3
+    assert mean.success.value == pytest.approx(np.mean(others))
+
+
+def test_a_random_victim_is_asked_several_times_after_the_attack(ledger: Ledger) -> None:
+    rows = ledger.sql("SELECT DISTINCT victim, draws FROM transfer ORDER BY victim")
+    assert {row["victim"]: row["draws"] for row in rows} == {"R&P": 3, "bits": 1, "linear": 1, "narrow": 1}
+    shares = {row["fooled"] for row in ledger.sql("SELECT DISTINCT fooled FROM transfer WHERE victim = 'R&P'")}
+    assert shares <= {0.0, 1 / 3, 2 / 3, 1.0} and len(shares) > 2
+
+
+def test_a_worker_that_opens_the_spec_itself_writes_the_same(ledger: Ledger, tmp_path: Path) -> None:
+    spec = ledger.spec
+    chosen = [cell for cell in plan(spec) if cell.about.get("victim") == "R&P"][-1]
+    store, before = Store(ledger.path), Store(ledger.path).get(chosen.key, "table.parquet")
+    store.delete(chosen.key)
+    Work(spec, store)(chosen)
+    assert store.get(chosen.key, "table.parquet") == before
+
+
+# --- the sample -------------------------------------------------------------------------------------------------------
+
+
+def drawn(folder: Path, **changes: Any) -> Ledger:
+    spec = PLAIN | {"data": {"uri": "digits:"}, "victims": [LINEAR, NARROW], "sample": 20, **changes}
+    return run(parse_spec(spec), folder)
+
+
+def test_a_sample_is_balanced_kept_by_its_hash_and_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = drawn(tmp_path)
+    sample = first.spec.sample
+    counts = {row["y"]: row["n"] for row in first.sql("SELECT y, count(*) AS n FROM sample WHERE counted GROUP BY y")}
+    assert counts == dict.fromkeys(range(10), 2)
+    assert sample is not None and sample.hash == first.sql("SELECT DISTINCT hash FROM sample")[0]["hash"]
+    assert sample.available >= 20
+    assert f"{sample.available} of {sample.looked}" in first.environment["notes"][-1]
+
+    # neither the same request nor another one with the hash draws again
+    monkeypatch.setattr(sampling, "draw", lambda target: pytest.fail("drawn again"))
+    assert drawn(tmp_path).spec.sample == sample
+    more = drawn(tmp_path, victims=[LINEAR, NARROW, BITS], sample={"n": 20, "hash": sample.hash})
+    assert {c["key"] for c in first.cells if c["kind"] == "craft"} <= {c["key"] for c in more.cells}
+    assert len(more.sql("SELECT id FROM sample")) == 20
+
+
+def test_a_sample_of_another_hash_or_of_too_many_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="hash"):
+        drawn(tmp_path, sample={"n": 20, "hash": "0123"})
+    with pytest.raises(DataError, match="narrow"):
+        drawn(tmp_path, data={"uri": "digits:", "n": 30}, sample=30)
+
+
+def test_classes_give_their_images_in_turn() -> None:
+    assert sampling.balanced({0: [5, 1, 7, 8], 1: [2], 2: [9, 4]}, 6) == [1, 2, 4, 5, 7, 9]
+
+
+# --- through and around -----------------------------------------------------------------------------------------------
+
+
+def attacks(**fooled: float) -> list[Found]:
+    """Attacks on one victim by their way, each of which fools a share of 100 images."""
+    return [
+        Found("V", way.replace("_", " "), "PGD", "linf", 0.1, np.arange(100) < 100 * share)
+        for way, share in fooled.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "blind", "hides"),
+    [
+        (attacks(around=0.9, through=0.2), set(), True),
+        (attacks(around=0.2, through=0.9), set(), False),
+        (attacks(around=0.5, through=0.5), set(), False),
+        (attacks(around=0.3, through=0.9), {("V", "PGD")}, True),
+        (attacks(around=0.0, through=0.0), {("V", "PGD")}, False),
+    ],
+)
+def test_a_defence_hides_the_gradient_if_around_or_bpda_is_stronger(
+    found: list[Found], blind: set[tuple[str, str]], hides: bool
+) -> None:
+    (one,) = comparisons(found, blind)
+    assert one.hides is hides
+    assert one.sentence.startswith("V ") and one.sentence.count(".") == 1 + one.sentence.count("0.1")
+    assert one.left.value == pytest.approx(1 - max(np.mean(f.fooled) for f in found))
+
+
+def test_without_bpda_the_rate_is_that_of_the_attack_or_zero() -> None:
+    way = "through without BPDA"
+    weak = [*attacks(around=0.5, through=0.9), Found("V", way, "PGD", "linf", 0.1, np.arange(100) < 10)]
+    assert [c.hides for c in comparisons(weak, set())] == [True]
+    (blind,) = comparisons(attacks(around=0.5, through=0.9), {("V", "PGD")})
+    assert blind.without_bpda is not None and blind.without_bpda.value == 0
+
+
+# --- the page and the files -------------------------------------------------------------------------------------------
+
+
+def test_the_page_marks_the_diagonal_and_says_how_often_victims_are_asked(ledger: Ledger) -> None:
+    page = report.render(ledger)
+    shown = table(findings(ledger).transfer)  # type: ignore[arg-type]
+    marked = sum(bool(cell.mark) for row in shown.rows for cell in row.cells)
+    assert page.count('own">') == marked == 4
+    assert "after the attack, 3 times, on fresh draws" in page
+    assert "fools most" in page[: page.index("<nav")]
+    assert set(shown.victims) == {"linear", "narrow", "R&P", "bits"}
+
+
+def test_programs_get_the_matrix_and_the_spec_names_the_sample_by_its_hash(ledger: Ledger) -> None:
+    content = json.loads(json.dumps(to_json(ledger)))["transfer"]
+    assert {row["way"] for row in content["results"]} == {"white-box", "transfer", "around", "through"}
+    assert len(content["defenses"]) == 2
+    assert "chosen" not in report.facts.spec_yaml(ledger.spec)
+
+
+# --- what is wrong is said in one line --------------------------------------------------------------------------------
+
+Build = Callable[..., AuditSpec]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fact"),
+    [
+        ({"victims": [{"defenses": ["jpg"]}]}, "jpeg"),
+        ({"victims": [{"defenses": [{"name": "bit_depth", "bit": 2}]}]}, "bits"),
+        ({"victims": [LINEAR, LINEAR]}, r"victims\[1\].label"),
+        ({"sources": [{"model": LINEAR, "labl": "a"}]}, "label"),
+        ({"sample": 10}, "sample"),
+        ({"draws": 3}, "draws"),
+        ({"victims": [LINEAR], "sample": {"hash": "12"}}, "sample.n"),
+    ],
+)
+def test_a_wrong_key_is_named(changes: dict[str, Any], fact: str) -> None:
+    with pytest.raises(SpecError, match=fact):
+        parse_spec(PLAIN | changes)
+
+
+@pytest.mark.parametrize(
+    ("victim", "fact"),
+    [
+        ("python:audit_networks:three_classes", "3 classes"),
+        ("python:audit_networks:wide", "1x8x8.*resize"),
+        ("python:audit_networks:other_names", "other classes.*'zero'"),
+        ("python:audit_networks:nowhere", "nowhere"),
+        ({"model": LINEAR, "resize": True}, "resize"),
+        ("python:audit_networks:reversed_classes", "order"),
+    ],
+)
+def test_a_victim_that_does_not_fit_is_named(victim: Any, fact: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=rf"victims\[0\].*{fact}"):
+        run(parse_spec(PLAIN | {"victims": [victim]}), tmp_path)
+
+
+def test_a_victim_of_another_size_scales_the_images_where_asked(tmp_path: Path) -> None:
+    victims = [{"model": "python:audit_networks:wide", "resize": 16}]
+    found = findings(run(parse_spec(PLAIN | {"victims": victims}), tmp_path)).transfer
+    assert found is not None and {r.way for r in found.results} == {"transfer"}
+    assert max(r.success.value for r in found.results) > 0.2
