@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
 import underfire as uf
-from tests.audit.audit_networks import linear
+from tests.audit.audit_networks import linear, narrow
 from underfire.audit.run import run
 from underfire.audit.spec import parse_spec
 from underfire.errors import InputError, MissingExtra, ModelError, SpecError
@@ -313,3 +313,21 @@ def test_what_a_session_cannot_do_is_one_line(
 def test_pixels_from_0_to_255_are_to_be_divided(model: nn.Module, batch: uf.Batch) -> None:
     with pytest.raises(uf.errors.DataError, match="divide them by 255"):
         uf.audit(model, (batch.x * 255, batch.y), attacks=["fgsm"])
+
+
+def test_objects_are_sources_and_victims(model: nn.Module, batch: uf.Batch) -> None:
+    pytest.importorskip("pandas")
+    own, other = uf.Classifier(model), uf.Classifier(narrow())
+    victims = {"the same": own, "other": other, "bits": uf.find("defense", "bit_depth")(own, bits=2)}
+    attack = {"name": "fgsm", "eps": 0.2}
+    found = uf.audit(
+        own, batch, attacks=attack, sources=[own, {"model": other, "label": "narrow"}], victims=victims, **QUICK
+    )
+    ways = {(r.source, r.victim): r.way for r in found.findings.transfer.results if r.way != "through"}
+    assert ways["Sequential", "the same"] == "white-box" and ways["Sequential", "bits"] == "around"
+    matrix = found.matrix()
+    assert list(matrix.columns) == ["bits", "other", "the same"] and len(matrix) == 3
+    with pytest.raises(InputError, match="victims"):
+        uf.audit(own, batch, attacks=attack, **QUICK).matrix()
+    with pytest.raises(ModelError, match="int"):
+        uf.audit(own, batch, attacks=attack, victims=[3], **QUICK)

@@ -267,3 +267,14 @@ def test_a_victim_of_another_size_scales_the_images_where_asked(tmp_path: Path) 
     found = findings(run(parse_spec(PLAIN | {"victims": victims}), tmp_path)).transfer
     assert found is not None and {r.way for r in found.results} == {"transfer"}
     assert max(r.success.value for r in found.results) > 0.2
+
+
+def test_an_ensemble_is_a_source_and_its_members_are_no_transfer(tmp_path: Path) -> None:
+    spec = PLAIN | {
+        "sources": [{"ensemble": [LINEAR, NARROW], "label": "both"}],
+        "victims": [NARROW, "python:audit_networks:saturated"],
+    }
+    cells = plan(parse_spec(spec | {"shard_size": 40}))
+    ways = {cell.about["victim"]: cell.about["way"] for cell in cells if cell.kind == "transfer"}
+    assert ways == {"narrow": "white-box", "saturated": "transfer"}
+    run(parse_spec(spec | {"data": {"uri": "digits:", "n": 20}}), tmp_path)

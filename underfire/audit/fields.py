@@ -68,3 +68,16 @@ Text = Annotated[str, AfterValidator(_encodable)]
 Sizes = Annotated[list[Size], BeforeValidator(listed), Limited]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 PerChannel = Number | list[Number]
+
+
+MEASURES = ("map_l1", "map_l2", "map_iou", "mass_inside")
+"""The measures of an audit whose spec names none."""
+
+
+LARGEST_SHARD = 64
+"""The number of images in a cell of an audit whose spec states none, unless cells would take too long."""
+
+
+def key_path(*keys: str | int) -> str:
+    """Return the path of nested keys as text, such as `attacks[0].eps`."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")

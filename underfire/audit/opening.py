@@ -36,12 +36,15 @@ class Others:
         self._weights: dict[str, str] = {}
 
     def model(self, entry: SourceSpec) -> Classifier:
-        """Return the model of a source or a victim, without the defences of the spec.
+        """Return the model of a source or a victim, or its ensemble, without the defences of the spec.
 
         Raises:
-            ModelError: the model cannot be loaded.
+            ModelError: a model cannot be loaded, or the models of an ensemble do not fit together.
         """
-        stated = _model(entry)
+        members = [self._load(one) for one in entry.models]
+        return members[0] if entry.model is not None else models.ensemble(members, entry.fuse)
+
+    def _load(self, stated: ModelSpec) -> Classifier:
         if stated.uri in self._given:
             return self._given[stated.uri]
         if (text := _as_text(stated)) not in self._models:
@@ -51,26 +54,27 @@ class Others:
         return self._models[text]
 
     def weights(self, entry: SourceSpec) -> str:
-        """Return a hash of the model of a source or a victim, as `weights_of` does."""
-        text = _as_text(_model(entry))
+        """Return a hash of a source, or of a victim with its defences, as `weights_of` does."""
+        text = entry.model_dump_json(exclude={"label", "resize", "through", "samples"})
         if text not in self._weights:
-            self._weights[text] = weights_of(self.model(entry))
+            self._weights[text] = weights_of(self.defended(entry))
         return self._weights[text]
 
     def identity(self, entry: SourceSpec) -> dict[str, Any]:
         """Return what determines the answers of a source or a victim, as options of a cell."""
-        stated = entry.model_dump(exclude={"label": True, "through": True, "samples": True, "model": {"labels"}})
+        stated = entry.model_dump(exclude={"label", "through", "samples"})
         defenses = entry.defenses if isinstance(entry, VictimSpec) else []
         for plain in stated.get("defenses", ()):
             del plain["label"]
+        for plain in filter(None, [stated["model"], *stated["ensemble"]]):
+            del plain["labels"]
         return with_files({"of": stated, "weights": self.weights(entry)}, *defenses)
 
-    def inner_weights(self, entry: SourceSpec) -> str:
-        """Return a hash of a source or a victim behind all its defences; empty if it scales its images."""
+    def inner_weights(self, entry: SourceSpec) -> set[str]:
+        """Return hashes of the models of a source or a victim behind all defences; empty if it scales its images."""
         if isinstance(entry, VictimSpec) and entry.resize is not False:
-            return ""
-        model = self.model(entry)
-        return weights_of(undefended(model)) if isinstance(model, Defended) else self.weights(entry)
+            return set()
+        return {weights_of(undefended(self._load(one))) for one in entry.models}
 
     def defended(self, entry: SourceSpec) -> Classifier:
         """Return a source, or a victim with its defences, for images of its own size."""
@@ -80,8 +84,8 @@ class Others:
     def open(self, entry: SourceSpec, seed: int = 0) -> Classifier:
         """Return a source, or a victim with its defences, whose random draws begin anew from a seed."""
         model = self.defended(entry)
-        if is_random(model):
-            model = through(model, bpda=False, samples=1, seed=seed)  # a copy
+        if isinstance(model, Defended) and model.random:
+            model.redraw(seed)
         return resized(model, entry)
 
     def through(self, entry: VictimSpec, *, bpda: bool, seed: int = 0) -> Classifier:
@@ -140,22 +144,15 @@ def resized(model: Classifier, entry: SourceSpec) -> Classifier:
     if size is False:
         return model
     if size is True:
-        stated = getattr(unwrap(undefended(model)), "pretrained_cfg", {}).get("input_size")
-        if not stated:
+        if model.size is None:
             raise InputError("the model does not state the size of its images; give it in pixels, as in resize: 224")
-        size = int(stated[-1])
+        size = model.size[0]
     return Classifier(_Resize(model, size), labels=model.labels, domain=model.domain)
 
 
 def seed_for(*parts: Any) -> int:
     """Return a seed that depends on `parts` alone."""
     return int(hashlib.sha256(repr(parts).encode()).hexdigest()[:12], 16)
-
-
-def _model(entry: SourceSpec) -> ModelSpec:
-    """Return the model of a complete entry."""
-    assert entry.model is not None
-    return entry.model
 
 
 def _as_text(model: ModelSpec) -> str:

@@ -40,10 +40,12 @@ def _check(target: Target, entry: SourceSpec, batch: Batch) -> None:
         raise ModelError(
             f"it takes inputs of {model.domain.name}, and the model of the audit {target.model.domain.name}"
         )
-    names = entry.model.labels if entry.model and entry.model.labels else model.labels
-    _check_names(names, target.labels)
+    stated = next((one.labels for one in entry.models if one.labels), None)
+    _check_names(stated or model.labels, target.labels)
     size = "x".join(map(str, batch.x.shape[1:]))
     advice = "; `resize: PIXELS` scales them for it" if isinstance(entry, VictimSpec) and entry.resize is False else ""
+    if model.size is not None and model.size != tuple(batch.x.shape[2:]):
+        raise ModelError(f"it takes images of {'x'.join(map(str, model.size))}, and the audit has {size}{advice}")
     try:
         logits = model.predict(batch.x, chunk=target.spec.batch_size)
     except ModelError as error:

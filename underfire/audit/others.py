@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from underfire.audit.entries import card_at, checked_options, distinct
 from underfire.audit.schema import AuditSpec, DefenseSpec, ModelSpec, SampleSpec, SourceSpec, VictimSpec, key_path
 from underfire.errors import SpecError
+
+Entry = TypeVar("Entry", bound=SourceSpec)
 
 DRAWS = 5
 """How often a random victim is asked about each adversarial image, where a spec does not say it."""
@@ -24,7 +26,7 @@ def complete_others(spec: AuditSpec) -> dict[str, Any]:
             if getattr(spec, key) is not None:
                 raise SpecError(f"{key!r} has no meaning without 'victims' or 'sources'; leave it out")
         return {}
-    sources = [_source(entry, spec) for entry in spec.sources or [SourceSpec()]]
+    sources = [_named(entry, spec, key_path("sources", i)) for i, entry in enumerate(spec.sources or [SourceSpec()])]
     distinct("sources", [entry.title for entry in sources])
     victims = [_victim(entry, spec, key_path("victims", i)) for i, entry in enumerate(spec.victims or [VictimSpec()])]
     distinct("victims", [entry.title for entry in victims])
@@ -34,21 +36,26 @@ def complete_others(spec: AuditSpec) -> dict[str, Any]:
     return {"sources": sources, "victims": victims, "sample": sample, "draws": spec.draws or DRAWS}
 
 
-def _source(entry: SourceSpec, spec: AuditSpec) -> SourceSpec:
-    model = entry.model or spec.model
-    return SourceSpec(model=model, label=entry.label or short_name(model))
+def _named(entry: Entry, spec: AuditSpec, path: str, *parts: str) -> Entry:
+    """Return a source or a victim with its model and its label, which consists of the models' names and of `parts`."""
+    if entry.model is not None and entry.ensemble:
+        raise SpecError(f"{key_path(path, 'ensemble')!r}: give a model or an ensemble, not both")
+    if entry.model is None and not entry.ensemble:
+        entry = entry.model_copy(update={"model": spec.model})
+    names = " & ".join(short_name(model) for model in entry.models)
+    return entry.model_copy(update={"label": entry.label or " + ".join([names, *parts])})
 
 
 def _victim(entry: VictimSpec, spec: AuditSpec, path: str) -> VictimSpec:
     """Return a victim with its model and its label, and with checked defences."""
-    model, defenses = entry.model or spec.model, []
+    defenses = []
     for i, given in enumerate(entry.defenses):
         place = key_path("defenses", i)
         card = card_at(f"{path}.{key_path(place, 'name')}", given)
         options = checked_options(f"{path}.{place}", card, given.options, ("label",))
         defenses.append(DefenseSpec(name=given.name, label=given.title, **given.own, **options))
-    label = entry.label or " + ".join([short_name(model), *(defense.title for defense in defenses)])
-    return entry.model_copy(update={"model": model, "label": label, "defenses": defenses})
+    named = _named(entry, spec, path, *(defense.title for defense in defenses))
+    return named.model_copy(update={"defenses": defenses})
 
 
 def short_name(model: ModelSpec) -> str:

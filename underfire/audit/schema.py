@@ -7,7 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from underfire.audit.fields import LARGEST_SHARD as LARGEST_SHARD
 from underfire.audit.fields import (
+    MEASURES,
     Count,
     Filled,
     Limited,
@@ -22,6 +24,7 @@ from underfire.audit.fields import (
     number_as_text,
     short,
 )
+from underfire.audit.fields import key_path as key_path
 from underfire.audit.fields import number as number
 from underfire.audit.values import Live
 from underfire.catalog import Card, find
@@ -147,16 +150,25 @@ class SourceSpec(_Strict):
     """A model that attacks are crafted on; in a spec, the URI alone is enough.
 
     Attributes:
-        model: the model; None, which a complete spec never contains, stands for the model of the audit.
+        model: the model; None is the model of the audit, or the ensemble if there is one.
+        ensemble: several models that attacks are crafted on together.
+        fuse: what of the models of an ensemble is averaged, as in `underfire.models.ensemble`.
         label: its name in the report.
     """
 
     model: Annotated[ModelSpec, BeforeValidator(short("uri"))] | None = None
+    ensemble: Annotated[list[Annotated[ModelSpec, BeforeValidator(short("uri"))]], Limited] = []
+    fuse: Literal["logits", "probabilities", "losses", "gradients"] = "logits"
     label: Text | None = None
 
     @property
+    def models(self) -> list[ModelSpec]:
+        """The models of a complete entry: one, or those of the ensemble."""
+        return [self.model] if self.model is not None else self.ensemble
+
+    @property
     def title(self) -> str:
-        """The name in a report: the label, which a complete spec always has."""
+        """The name in a report."""
         return str(self.label)
 
 
@@ -226,14 +238,6 @@ class GateSpec(_Strict):
     confident: bool = False
 
 
-MEASURES = ("map_l1", "map_l2", "map_iou", "mass_inside")
-"""The measures of an audit whose spec names none."""
-
-
-LARGEST_SHARD = 64
-"""The number of images in a cell of an audit whose spec states none, unless cells would take too long."""
-
-
 class AuditSpec(_Strict):
     """The spec of a whole audit: everything that determines its results.
 
@@ -291,8 +295,3 @@ PARTS: dict[str, type[BaseModel]] = {
     "sample": SampleSpec,
 }
 """The type of each section of a spec, by the key of the section; the spec itself has the key `""`."""
-
-
-def key_path(*keys: str | int) -> str:
-    """Return the path of nested keys as text, such as `attacks[0].eps`."""
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")

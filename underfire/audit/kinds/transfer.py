@@ -62,7 +62,7 @@ def _is(cell: Cell, role: str, entry: SourceSpec) -> bool:
 def way_of(source: SourceSpec, victim: VictimSpec, target: Target) -> str:
     """Return how the attacks on a source reach a victim: one of `WAYS`."""
     others = target.others
-    if others.inner_weights(source) != others.inner_weights(victim):
+    if not others.inner_weights(source) & others.inner_weights(victim):
         return "transfer"
     return "around" if isinstance(others.defended(victim), Defended) else "white-box"
 
