@@ -31,10 +31,14 @@ _MODULES = {
     "adv2-squeezing": "underfire.reproductions.adv2.squeezing",
     "adv2-stadv": "underfire.reproductions.adv2.stadv",
     "adv2-transfer": "underfire.reproductions.adv2.transfer",
+    "around-or-through": "underfire.reproductions.transfer.around_or_through",
     "cross-technique": "underfire.reproductions.cross_technique",
     "interpretability-aware-mnist": "underfire.reproductions.interpretability_aware_mnist",
     "interpreters": "underfire.reproductions.interpreters",
     "physical-examples": "underfire.reproductions.physical_examples",
+    "transfer-cifar10": "underfire.reproductions.transfer.cifar10",
+    "transfer-defended": "underfire.reproductions.transfer.defended",
+    "transfer-imagenet": "underfire.reproductions.transfer.imagenet",
 }
 
 

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from underfire.audit.ledger import Ledger
-from underfire.audit.run import Event, run
-from underfire.audit.spec import parse_spec
 from underfire.measures.statistics import bootstrap_mean, paired_difference, rate
 from underfire.records import Interval
 from underfire.reproductions.adv2.system import System
+from underfire.reproductions.audits import run_audit as run_audit
 from underfire.reproductions.registry import Setting
 
 MEASURES = ("map_l1", "map_l2", "map_iou")
@@ -20,16 +19,6 @@ def audited(system: System, setting: Setting) -> Ledger:
     """Return the ledger of the audit of a system; what an earlier run has computed is not computed again."""
     name = "-".join([system.network, system.framework.name])
     return run_audit(system.spec(setting), name, setting)
-
-
-def run_audit(spec: dict[str, Any], name: str, setting: Setting) -> Ledger:
-    """Run an audit in a folder of its own below the work folder, and return its ledger."""
-
-    def tell(event: Event) -> None:
-        setting.progress(event.done, event.total, f"{name}: {event.what}")
-
-    folder = setting.work / "-".join([name, setting.scale, str(setting.seed)])
-    return run(parse_spec(spec), folder, workers=None if setting.device == "cpu" else 0, progress=tell)
 
 
 def outcome(ledger: Ledger, attack: str) -> dict[str, Interval]:

@@ -1,0 +1,89 @@
+"""Attack every input defence around it, through it (BPDA and EOT), and adaptively, and say which defences survive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from underfire.audit.transfer import transfer
+from underfire.reproductions.registry import Outcome, Setting
+from underfire.reproductions.transfer.claims import Decision
+from underfire.reproductions.transfer.defended import DEFENDED, DEFENSES, SOURCE
+from underfire.reproductions.transfer.grid import Grid
+from underfire.reproductions.transfer.page import HOW, outcome, show
+
+#: Further defences: those that the literature breaks, and others.
+MORE: dict[str, list[dict[str, Any]]] = {
+    "crop": [{"name": "crop_ensemble", "share": 0.75, "samples": 10}],
+    "JPEG": [{"name": "jpeg", "quality": 75}],
+    "TV": [{"name": "total_variation", "steps": 20}],
+    "bit depth": [{"name": "bit_depth", "bits": 3}],
+    "median": [{"name": "spatial_smoothing"}],
+    "non-local means": [{"name": "non_local_means"}],
+    "N-version": [{"name": "n_version", "versions": [SOURCE, SOURCE.replace("resnet56", "resnet32")]}],
+}
+BROKEN = ("crop", "JPEG", "TV", "R&P")
+"""The defences that keep 0 % under an adaptive attack in the literature (Athalye et al. 2018)."""
+
+GRID = Grid(
+    name="around-or-through",
+    data="parquet:{root}/cifar10-test.parquet",
+    sources={"ResNet-20": DEFENDED, "ResNet-56": SOURCE},
+    victims={
+        "undefended": DEFENDED,
+        **{label: {"model": DEFENDED, "defenses": defenses} for label, defenses in {**DEFENSES, **MORE}.items()},
+    },
+    attacks={
+        "MI-FGSM": "mi_fgsm",
+        "SI-NI-TI-DIM": "si_ni_ti_dim",
+        "PGD-40": {"name": "pgd", "steps": 40},
+        "APGD": {"name": "apgd", "steps": 50},
+        "Square": {"name": "square", "queries": 500},
+    },
+    sizes=["8/255"],
+    images=(2, 100, 500),
+    shard=25,
+)
+
+_WAYS = """*Around*: crafted on ResNet-20 without the defence, or on ResNet-56. *Through*: the BPDA rule of the defence,
+averaged over 10 draws of a random one. *Adaptively*: the strongest attack of all, image by image, with APGD through the
+defence and Square, which needs no gradient, among them; what is left is the share of images that withstand everything.
+A defence *survives* if the lower end of that interval is above 5 %."""
+_LEFT = 0.05
+
+
+def run(setting: Setting) -> Outcome:
+    """Run the audit, and say of every defence what is left in each way of attacking it."""
+    ledger = GRID.run(setting)
+    found = transfer(ledger)
+    assert found is not None
+    by_name = {one.victim: one for one in found.defenses}
+    decisions = [
+        Decision(
+            f"{name} keeps 0 % under an adaptive attack",
+            by_name[name].left.value <= _LEFT,
+            f"{show(by_name[name].left)} % left",
+            by_name[name].left.high <= _LEFT or by_name[name].left.low > _LEFT,
+        )
+        for name in BROKEN
+        if name in by_name
+    ]
+    made = outcome(
+        GRID,
+        setting,
+        ledger,
+        decisions,
+        title="Around or through: which input defences survive",
+        source="Athalye, Carlini and Wagner, ICML 2018: crop, JPEG, TV and R&P keep 0 % under an adaptive attack",
+        notes=[_WAYS, "\n".join(f"* {one.sentence}" for one in found.defenses)],
+    )
+    rows = [
+        [
+            name,
+            *(show(part) for part in (one.around, one.through, one.without_bpda, one.left)),
+            "hides the gradient" if one.hides else "",
+            "survives" if one.left.low > _LEFT else "does not survive",
+        ]
+        for name, one in by_name.items()
+    ]
+    columns = ("defence", "around", "through", "through, without BPDA", "left under all", "gradient", "verdict")
+    return Outcome(made.title, made.source, made.spec, columns, rows, [HOW, *made.notes[1:]], made.results)

@@ -1,0 +1,67 @@
+"""Show transferred attacks to a network behind each input defence (seed 001, transformation-based defenses)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from underfire.reproductions.registry import Outcome, Setting, table
+from underfire.reproductions.transfer.claims import in_order
+from underfire.reproductions.transfer.grid import ATTACKS, Grid, fooled, mean_fooled
+from underfire.reproductions.transfer.page import outcome
+
+_FILE = "{root}/weights/%s.safetensors?arch=%s"
+DEFENDED, SOURCE = (_FILE % (2 * (f"resnet{depth}_cifar10",)) for depth in (20, 56))
+
+#: The defences of the slides' table, in front of ResNet-20.
+DEFENSES: dict[str, list[dict[str, Any]]] = {
+    "HGD": [{"name": "hgd"}],
+    "R&P": [{"name": "resize_and_pad"}],
+    "NIPS-r3": [{"name": "nips_r3"}],
+    "FD": [{"name": "feature_distillation"}],
+    "ComDefend": [{"name": "comdefend"}],
+    "RS": [{"name": "randomised_smoothing", "sigma": 0.1, "samples": 50}],
+}
+PUBLISHED = {
+    "FGSM": (8.9, 16.8, 23.1, 19.2, 13.4, 6.8),
+    "BIM": (12.1, 19.3, 23.8, 21.8, 17.2, 8.9),
+    "TIM": (73.3, 69.8, 79.4, 78.2, 69.2, 36.2),
+    "ATTA": (85.9, 83.2, 89.5, 84.4, 79.9, 47.4),
+}
+ORDER = ("FGSM", "I-FGSM (BIM)", "TIM", "ATTA")
+"""The order of the averages over defences that must hold."""
+
+GRID = Grid(
+    name="transfer-defended",
+    data="parquet:{root}/cifar10-test.parquet",
+    sources={"ResNet-56": SOURCE},
+    victims={
+        "undefended": DEFENDED,
+        **{label: {"model": DEFENDED, "defenses": d, "through": False} for label, d in DEFENSES.items()},
+    },
+    attacks=ATTACKS,
+    sizes=["16/255"],
+    images=(2, 500, 1000),
+)
+
+
+def run(setting: Setting) -> Outcome:
+    """Run the audit, and compare the averages over the defences."""
+    ledger = GRID.run(setting)
+    means = {label: mean_fooled(fooled(ledger, label), victims=list(DEFENSES)) for label in GRID.attacks}
+    rows = [
+        [label, f"{100 * np.mean(means[label]):.1f}", f"{np.mean(known):.1f}", *(f"{value:.1f}" for value in known)]
+        for label, known in zip(ORDER, PUBLISHED.values(), strict=True)
+        if label in means
+    ]
+    beside = table(("attack", "ours, average", "theirs, average", *DEFENSES), rows)
+    return outcome(
+        GRID,
+        setting,
+        ledger,
+        in_order(ORDER, means, what=" on average over the defences"),
+        title="Transferred attacks on a network behind input defences",
+        source="the slides of seed 001, table 'Attack transformation-based defenses' (ATTA, CVPR 2021)",
+        notes=[f"**The averages over the defences, beside the published ones** (in per cent)\n\n{beside}"],
+    )

@@ -1,0 +1,149 @@
+"""A transfer experiment as an audit: its networks, its attacks, and the fooled images that its ledger has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from underfire.audit.ledger import Ledger
+from underfire.catalog import find
+from underfire.reproductions.audits import run_audit
+from underfire.reproductions.registry import Setting
+
+ATTACKS: dict[str, str] = {
+    "FGSM": "fgsm",
+    "I-FGSM (BIM)": "i_fgsm",
+    "MI-FGSM": "mi_fgsm",
+    "NI-FGSM": "ni_fgsm",
+    "DIM": "dim",
+    "TIM": "tim",
+    "SIM": "sim",
+    "VMI-FGSM": "vmi_fgsm",
+    "SI-NI-TI-DIM": "si_ni_ti_dim",
+    "TAP": "tap",
+    "ATA": "ata",
+    "TAP+ATA": "tap_ata",
+    "ATTA": "atta",
+    "AT-SI-NI-TI-DIM": "at_si_ni_ti_dim",
+    "Admix": "admix",
+    "SSM": "ssm",
+    "SIA": "sia",
+    "BSR": "bsr",
+    "PGN": "pgn",
+    "OPS": "ops",
+}
+"""The transfer attacks by their names in tables, and their names in the catalogue."""
+
+Fooled = NDArray[np.float64]
+"""Of every image that counts, the share of the victim's draws that are fooled, `[n]`."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The networks, attacks and sizes of a transfer experiment.
+
+    Attributes:
+        name: the name of its run folder.
+        data: the URI of the images; `{root}` is the folder of real data.
+        sources: the URIs of the networks that attacks are crafted on, or lists of URIs for an ensemble, by label.
+        victims: entries of a spec by label; a text is a URI.
+        attacks: the attacks, by label: the name in the catalogue, or a mapping with options.
+        sizes: the sizes in L∞, as a spec has them.
+        images: number of images of a quick, a usual and a full run, all right for every network.
+        steps: number of steps of an attack that has steps; a quick run has 2.
+        shard: images that are attacked at once.
+        more: further keys of the spec; without a source that is one network, `model` must be among them.
+    """
+
+    name: str
+    data: str
+    sources: Mapping[str, str | list[str]]
+    victims: Mapping[str, Any]
+    attacks: Mapping[str, Any]
+    sizes: Sequence[str]
+    images: tuple[int, int, int]
+    steps: int = 10
+    shard: int = 50
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def spec(self, setting: Setting) -> dict[str, Any]:
+        """Return the audit as a spec."""
+        first = next((uri for uri in self.sources.values() if isinstance(uri, str)), "")
+        sources = [
+            {"label": label, **({"model": uri} if isinstance(uri, str) else {"ensemble": uri})}
+            for label, uri in self.sources.items()
+        ]
+        victims = [{**({"model": v} if isinstance(v, str) else v), "label": label} for label, v in self.victims.items()]
+        spec = {
+            "model": first,
+            "data": {"uri": self.data},
+            "sample": {"n": dict(zip(("quick", "default", "full"), self.images, strict=True))[setting.scale]},
+            "attacks": [self._attack(label, given, setting) for label, given in self.attacks.items()],
+            "sources": sources,
+            "victims": victims,
+            "measures": ["map_l1"],
+            "seeds": [setting.seed],
+            "masking": False,
+            "gallery": 0,
+            "shard_size": self.shard,
+            "batch_size": 50,
+            "keep_gb": 20,
+            "device": setting.device,
+            **self.more,
+        }
+        spec["sample"]["seed"] = setting.seed
+        return _placed(spec, str(setting.data_root))
+
+    def _attack(self, label: str, given: Any, setting: Setting) -> dict[str, Any]:
+        """Return the entry of an attack, with its sizes and its steps."""
+        entry = {"name": given} if isinstance(given, str) else dict(given)
+        options = find("attack", entry["name"]).options
+        if "steps" in options and options["steps"].default is not None:
+            entry["steps"] = 2 if setting.quick else entry.get("steps", self.steps)
+        if "queries" in options and setting.quick:
+            entry["queries"] = 4
+        return {**entry, "label": label, "eps": list(self.sizes)}
+
+    def run(self, setting: Setting) -> Ledger:
+        """Run the audit, or what is left of it, and return its ledger."""
+        return run_audit(self.spec(setting), self.name, setting)
+
+
+def _placed(value: Any, root: str) -> Any:
+    """Return plain values with the folder of real data where texts have `{root}`."""
+    if isinstance(value, dict):
+        return {key: _placed(part, root) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_placed(part, root) for part in value]
+    return value.replace("{root}", root) if isinstance(value, str) else value
+
+
+def fooled(ledger: Ledger, attack: str, eps: float | None = None) -> dict[tuple[str, str, str], Fooled]:
+    """Return the fooled images by source, victim and way, of one attack at one size; None is its largest size."""
+    label = attack.replace("'", "''")
+    size = f"(SELECT max(eps) FROM transfer WHERE label = '{label}')" if eps is None else repr(eps)
+    query = f"""
+    SELECT source, victim, way, list(fooled ORDER BY id) AS fooled FROM transfer
+    WHERE label = '{label}' AND counted AND abs(eps - {size}) < 1e-9 GROUP BY source, victim, way
+    """
+    return {(r["source"], r["victim"], r["way"]): np.array(r["fooled"], dtype=float) for r in ledger.sql(query)}
+
+
+def mean_fooled(found: Mapping[tuple[str, str, str], Fooled], source: str = "", victims: Sequence[str] = ()) -> Fooled:
+    """Return the mean over pairs of source and victim, image by image; white-box pairs are left out.
+
+    Args:
+        found: what `fooled` returns.
+        source: only the attacks on this source; empty takes all.
+        victims: only these victims; empty takes all.
+    """
+    chosen = [
+        row
+        for (s, v, way), row in found.items()
+        if way in ("transfer", "around") and source in ("", s) and (not victims or v in victims)
+    ]
+    return np.mean(chosen, axis=0)

@@ -1,0 +1,63 @@
+"""Craft attacks on each of four ImageNet networks, and show the images to the others (the field's ResNet-50 table)."""
+
+from __future__ import annotations
+
+from underfire.reproductions.registry import Outcome, Setting
+from underfire.reproductions.transfer import field
+from underfire.reproductions.transfer.claims import in_order
+from underfire.reproductions.transfer.grid import ATTACKS, Grid, fooled, mean_fooled
+from underfire.reproductions.transfer.page import outcome
+
+_FILE = "{root}/weights/%s.safetensors?arch=%s"
+NETWORKS = {
+    label: _FILE % (name, name)
+    for label, name in {
+        "MobileNet v1": "mobilenet_v1_075_imagenet",
+        "MobileNet v2": "mobilenet_v2_imagenet",
+        "EfficientNet-lite0": "efficientnet_lite0_imagenet",
+        "SqueezeNet 1.1": "squeezenet11_imagenet",
+    }.items()
+}
+ENSEMBLES = {f"all but {label}": [uri for other, uri in NETWORKS.items() if other != label] for label in NETWORKS}
+
+GRID = Grid(
+    name="transfer-imagenet",
+    data="folder:{root}/imagenet_sample?size=224",
+    sources=NETWORKS,
+    victims=NETWORKS,
+    attacks=ATTACKS,
+    sizes=["16/255"],
+    images=(2, 200, 400),
+    shard=10,
+)
+#: Ensembles of three networks, whose images the fourth sees.
+TOGETHER = Grid(
+    name="transfer-imagenet-ensembles",
+    data=GRID.data,
+    sources=ENSEMBLES,
+    victims=NETWORKS,
+    attacks={"MI-FGSM": "mi_fgsm", "SI-NI-TI-DIM": "si_ni_ti_dim"},
+    sizes=GRID.sizes,
+    images=GRID.images,
+    shard=10,
+    more={"model": NETWORKS["MobileNet v1"]},
+)
+ORDER = ("I-FGSM (BIM)", "MI-FGSM", "DIM", "SIA", "OPS"), ("DIM", "BSR", "OPS")
+"""The orders of the field's table that must hold."""
+
+
+def run(setting: Setting) -> Outcome:
+    """Run the audits of single sources and of ensembles of three."""
+    ledger, ensembles = GRID.run(setting), TOGETHER.run(setting)
+    means = {label: mean_fooled(fooled(ledger, label)) for label in GRID.attacks}
+    together = {f"ensemble, {label}": mean_fooled(fooled(ensembles, label)) for label in TOGETHER.attacks}
+    decisions = [one for order in ORDER for one in in_order(order, means)]
+    return outcome(
+        GRID,
+        setting,
+        ledger,
+        decisions,
+        title="Transfer between four ImageNet networks",
+        source="Trustworthy-AI-Group, TransferAttack, the table of a ResNet-50 source (2026-02)",
+        notes=[field.beside({**means, **together})],
+    )
