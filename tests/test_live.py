@@ -229,7 +229,7 @@ def test_the_model_is_left_as_it_was(model: nn.Module, batch: uf.Batch) -> None:
         (partial(uf.attacks.pgd, generator=torch.Generator()), {}, "seeds="),
         (lambda model, x, y: x, {}, "eps"),
         (7, {}, "7"),
-        ({"name": "pgd", "goal": 3}, {}, "goal"),
+        ({"name": "pgd", "goal": 33}, {}, "33"),
         ("pgd", {"gallry": 2}, "gallery"),
         ({"name": full_step, "goal": "least-likely"}, {}, "no targeted mode"),
     ],

@@ -16,12 +16,15 @@ from underfire.attacks import fgsm
 from underfire.audit import sampling
 from underfire.audit.around_through import Found, comparisons
 from underfire.audit.ledger import Ledger
+from underfire.audit.opening import weights_of
 from underfire.audit.plan import plan
 from underfire.audit.run import Work, run
 from underfire.audit.spec import AuditSpec, parse_spec
 from underfire.audit.store import Store
 from underfire.audit.summary import findings
 from underfire.audit.target import open_target
+from underfire.catalog import find
+from underfire.defenses import defend
 from underfire.errors import DataError, SpecError
 from underfire.models import load
 from underfire.report.export import to_json
@@ -119,6 +122,19 @@ def test_a_random_victim_is_asked_several_times_after_the_attack(ledger: Ledger)
     assert {row["victim"]: row["draws"] for row in rows} == {"R&P": 3, "bits": 1, "linear": 1, "narrow": 1}
     shares = {row["fooled"] for row in ledger.sql("SELECT DISTINCT fooled FROM transfer WHERE victim = 'R&P'")}
     assert shares <= {0.0, 1 / 3, 2 / 3, 1.0} and len(shares) > 2
+
+
+def test_the_hash_of_a_defended_model_knows_its_defence_and_not_its_draws() -> None:
+    model, pad = load(LINEAR), find("defense", "resize_and_pad").function
+    made = pad(model, keep_size=True)
+    before = weights_of(made)
+    assert all(
+        weights_of(defend(model, [name])) == weights_of(defend(model, [name]))
+        for name in ("jpeg", "feature_distillation")
+    )
+    made.redraw(3).predict(torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
+    assert weights_of(made) == before == weights_of(pad(load(LINEAR), keep_size=True))
+    assert before not in (weights_of(model), weights_of(pad(model, keep_size=True, flip=True)))
 
 
 def test_a_worker_that_opens_the_spec_itself_writes_the_same(ledger: Ledger, tmp_path: Path) -> None:

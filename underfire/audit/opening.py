@@ -14,11 +14,14 @@ from underfire import models
 from underfire.audit.methods import values_of
 from underfire.audit.named_files import with_files
 from underfire.audit.schema import AuditSpec, ModelSpec, SourceSpec, VictimSpec
-from underfire.audit.values import fingerprint, module
+from underfire.audit.values import attributes, fingerprint, module
 from underfire.defenses import Defended, defend, through
+from underfire.defenses.defended import defenses_in
 from underfire.errors import InputError
 from underfire.hooks import unwrap
 from underfire.model import Classifier
+
+_DRAWN = ("generator", "seed")  # the attributes of a defence that its draws change
 
 
 class Others:
@@ -113,11 +116,17 @@ def is_random(model: Classifier) -> bool:
 
 
 def weights_of(model: Classifier) -> str:
-    """Return a hash of a model: its weights, its structure, and the source of layers that are not part of torch."""
+    """Return a hash of a model: its weights, its structure, and the source of layers that are not part of torch.
+
+    Of a defended model, the defences count too, but not the state of their random draws.
+    """
     shells = [part for part in model.modules() if isinstance(part, Classifier)]
     parts = [fingerprint((part.mean, part.std, part.domain)) for part in shells]
-    body = model if isinstance(model, Defended) else unwrap(model)
-    return hashlib.sha256("\n".join((*parts, module(body))).encode()).hexdigest()
+    defenses = defenses_in(model)
+    for part in defenses:
+        parts += [type(part).__qualname__, attributes(part, without=_DRAWN), fingerprint(dict(part.state_dict()))]
+    plain = [part for part in shells if not isinstance(part, Defended)] if defenses else [model]
+    return hashlib.sha256("\n".join((*parts, *(module(unwrap(part)) for part in plain))).encode()).hexdigest()
 
 
 class _Resize(nn.Module):

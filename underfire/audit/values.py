@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
@@ -91,7 +91,7 @@ def describe(value: Any, other: Callable[[Any, Describe], str], seen: tuple[int,
         other: `(value, describe) -> text` for objects of types that are not known here.
         seen: the `id` of every object that contains the value.
     """
-    if isinstance(value, Plain):
+    if isinstance(value, Plain) or value is ...:  # code that slices has an ellipsis among its constants
         return repr(value)
     if id(value) in seen:
         return "itself"
@@ -134,16 +134,22 @@ def module(root: nn.Module, seen: tuple[int, ...] = ()) -> str:
     inside = (*seen, *map(id, layers.values()))
     lines = [f"{name} {describe(value, _nothing)}" for name, value in sorted(root.state_dict().items())]
     for name, layer in layers.items():
-        lines.append(f"{name} {type(layer).__qualname__} {layer.extra_repr()} {_attributes(layer, inside)}")
+        lines.append(f"{name} {type(layer).__qualname__} {layer.extra_repr()} {attributes(layer, inside)}")
     own = {type(layer) for layer in layers.values()}
     lines += [hashlib.sha256(part.save_to_buffer()).hexdigest() for part in compiled_parts(root)]
     lines += sorted(_class(kind) for kind in own if not kind.__module__.startswith("torch."))
     return "\n".join(lines)
 
 
-def _attributes(layer: nn.Module, seen: tuple[int, ...]) -> str:
-    """Return the values that a module keeps outside its state, such as a scale or a buffer that is not saved."""
-    usual = vars(nn.Module()).keys()
+def attributes(layer: nn.Module, seen: tuple[int, ...] = (), without: Sequence[str] = ()) -> str:
+    """Return the values that a module keeps outside its state, such as a scale or a buffer that is not saved.
+
+    Args:
+        layer: the module.
+        seen: the `id` of every object that contains it.
+        without: names of attributes that do not count.
+    """
+    usual = vars(nn.Module()).keys() | set(without)
     values = {key: value for key, value in vars(layer).items() if key not in usual}
     values |= dict(layer.named_buffers(recurse=False))
     texts = {key: describe(value, _nothing, seen) for key, value in sorted(values.items())}
