@@ -1,0 +1,101 @@
+"""The experiments on transfer: their audits, what they decide, and their tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from underfire import reproductions
+from underfire.audit.spec import parse_spec
+from underfire.catalog import cards
+from underfire.reproductions.registry import Setting
+from underfire.reproductions.transfer import around_or_through, cifar10, defended, field, imagenet
+from underfire.reproductions.transfer.claims import above, as_table, in_order
+from underfire.reproductions.transfer.grid import Grid, mean_fooled
+
+GRIDS = [imagenet.GRID, imagenet.TOGETHER, cifar10.GRID, defended.GRID, around_or_through.GRID]
+
+
+def available(grid: Grid) -> Grid:
+    """The grid without methods that the catalogue does not have yet."""
+    attacks, defenses = ({card.name for card in cards(kind)} for kind in ("attack", "defense"))
+    kept = {
+        label: victim
+        for label, victim in grid.victims.items()
+        if isinstance(victim, str) or {entry["name"] for entry in victim["defenses"]} <= defenses
+    }
+    named = {label: given if isinstance(given, str) else given["name"] for label, given in grid.attacks.items()}
+    composed = {"i_fgsm"}
+    return replace(
+        grid,
+        victims=kept,
+        attacks={label: grid.attacks[label] for label, name in named.items() if name in attacks | composed},
+    )
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.name)
+def test_a_grid_is_a_spec_with_the_sizes_of_its_scale(grid: Grid, tmp_path: Path) -> None:
+    setting = Setting(tmp_path, tmp_path, tmp_path, "quick")
+    spec = parse_spec(available(grid).spec(setting))
+    assert spec.sample is not None and spec.sample.n == grid.images[0]
+    assert str(tmp_path) in spec.data.uri and "{root}" not in spec.model_dump_json()
+    assert all(entry.options.get("steps", 2) == 2 for entry in spec.attacks)
+    assert parse_spec(available(grid).spec(replace(setting, scale="full"))).sample.n == grid.images[2]  # type: ignore[union-attr]
+    assert grid.images[1] >= {"transfer-cifar10": 500, "transfer-imagenet": 200}.get(grid.name, 0)
+
+
+def test_a_claim_is_decided_by_paired_differences() -> None:
+    rows = {"weak": np.arange(100) < 40, "strong": np.arange(100) < 60, "as strong": np.arange(100) < 61}
+    floats = {name: row.astype(float) for name, row in rows.items()}
+    first, second = in_order(("weak", "strong", "as strong", "missing"), floats)
+    assert (first.holds, first.sure) == (True, True) and "+20.0" in first.figures
+    assert (second.holds, second.sure) == (True, False) and second.verdict.endswith("not significant")
+    wrong = above("x", floats["weak"], floats["strong"])
+    assert (wrong.holds, wrong.sure) == (False, True)
+    assert "**does not hold**" in as_table([wrong])
+
+
+def test_means_leave_out_white_box_pairs() -> None:
+    found = {
+        ("A", "A", "white-box"): np.ones(3),
+        ("A", "B", "transfer"): np.array([1.0, 0.0, 0.0]),
+        ("B", "C", "around"): np.array([1.0, 1.0, 0.0]),
+        ("C", "C", "through"): np.ones(3),
+    }
+    assert mean_fooled(found).tolist() == [1.0, 0.5, 0.0]
+    assert mean_fooled(found, "A").tolist() == [1.0, 0.0, 0.0]
+    assert mean_fooled(found, victims=["C"]).tolist() == [1.0, 1.0, 0.0]
+
+
+def test_the_fields_table_has_the_order_that_must_hold() -> None:
+    means = [np.mean(field.PUBLISHED[label][1:]) for label in imagenet.ORDER[0]]
+    assert means == sorted(means)
+    assert "| MI-FGSM | 50.0 | 49.6 | 57.9 | 53.4 | 37.4 |" in field.beside({"MI-FGSM": np.array([0.0, 1.0])})
+
+
+@pytest.mark.slow
+def test_quick_runs_leave_a_page_with_the_claims(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {label: cifar10.SOURCES[label] for label in ("ResNet-20", "WResnet")}
+    labels = ("I-FGSM (BIM)", "MI-FGSM", "TAP", "ATA", "TAP+ATA")
+    grid = replace(
+        cifar10.GRID, sources=small, victims=small, attacks={label: cifar10.GRID.attacks[label] for label in labels}
+    )
+    monkeypatch.setattr(cifar10, "GRID", grid)
+    monkeypatch.setattr(cifar10, "SOURCES", small)
+    page = reproductions.run("transfer-cifar10", data_root=data_root, out=tmp_path, work=tmp_path / "work", quick=True)
+    text = page.read_text()
+    assert "TAP+ATA > TAP, eps 16/255" in text and "hold" in text and "*100.0 [" in text
+    some = ("undefended", "JPEG", "R&P")
+    grid = replace(
+        around_or_through.GRID,
+        victims={label: around_or_through.GRID.victims[label] for label in some},
+        attacks={label: around_or_through.GRID.attacks[label] for label in ("MI-FGSM", "Square")},
+    )
+    monkeypatch.setattr(around_or_through, "GRID", grid)
+    page = reproductions.run("around-or-through", data_root=data_root, out=tmp_path, work=tmp_path / "work", quick=True)
+    assert "JPEG keeps 0 % under an adaptive attack" in page.read_text()
