@@ -98,6 +98,20 @@ def test_an_attack_fools_every_source(sources: list[Classifier], x: Tensor, fuse
 
 
 @pytest.mark.parametrize("fuse", ["losses", "gradients"])
+@pytest.mark.parametrize("name", ["apgd", "carlini_wagner", "fmn", "uap", "eot", "square"])
+def test_every_attack_on_an_objective_takes_an_ensemble_of_losses(
+    sources: list[Classifier], x: Tensor, name: str, fuse: str
+) -> None:
+    card = uf.find("attack", name)
+    quick = {"steps": 3, "binary_search_steps": 1, "queries": 20, "step_size": 0.05, "c": 10.0, "samples": 2}
+    options = {key: value for key, value in quick.items() if key in card.options}
+    assert (
+        card(models.ensemble(sources, fuse), x, Y, eps=2.0 if name == "carlini_wagner" else EPS, **options).shape
+        == x.shape
+    )
+
+
+@pytest.mark.parametrize("fuse", ["losses", "gradients"])
 def test_an_attack_that_differentiates_logits_refuses_losses(sources: list[Classifier], x: Tensor, fuse: str) -> None:
     with pytest.raises(Unsupported, match="fuse='logits'"):
         attacks.deepfool(models.ensemble(sources, fuse), x, Y)

@@ -16,6 +16,7 @@ from underfire.ascent.losses import as_objective
 from underfire.ascent.objectives import Objective, dlr, log_odds, margin
 from underfire.ascent.objectives import objective as make
 from underfire.ascent.rows import best_row, class_by_class, in_parts, likeliest_others
+from underfire.ascent.sources import evaluate
 from underfire.ascent.step import Best, Step, Targets, choose, succeeded, take
 from underfire.ascent.step_rules import Position, Progress, halving, sparse
 from underfire.ascent.threats import Threat, ball
@@ -216,13 +217,16 @@ class _Run:
         """Return logits and objective at `z`, and the objective's gradient (zeros if `gradient` is False)."""
         seen: list[Tensor] = []
 
-        def loss(z: Tensor) -> Tensor:
-            logits = self.model(z).to(z.dtype)
+        def step_of(source: nn.Module, shown: Tensor, logits: Tensor) -> Step:
             if not self.checked:
                 check_classes(logits, targets.y, targets.goal)
                 self.checked = True
-            seen[:] = [logits.detach()]
-            return self.objective(targets.step(self.model, z, logits))
+            return targets.step(source, shown, logits)
+
+        def loss(z: Tensor) -> Tensor:
+            step, (value,) = evaluate(self.model, z, step_of, lambda step: [self.objective(step)])
+            seen[:] = [step.logits.detach()]
+            return value
 
         if gradient:
             value, g = autograd(loss, z)

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.ascent.objectives import log_odds
+from underfire.ascent.sources import evaluate
 from underfire.ascent.step import Targets, succeeded
 from underfire.ascent.threat import Threat
 from underfire.ascent.threats import ball
@@ -198,7 +199,7 @@ def _steepest(model: nn.Module, x: Tensor, v: Tensor, targets: Targets, threat: 
 
     def loss(v: Tensor) -> Tensor:
         z = threat.clip(x, x + v)
-        return objective(targets.step(model, z, model(z))).clamp_max(ceiling)
+        return evaluate(model, z, targets.step, lambda step: [objective(step)])[1][0].clamp_max(ceiling)
 
     gradient = torch.nan_to_num(autograd(loss, v)[1], 0, 0, 0)
     return threat.steepest(gradient, v, v)
