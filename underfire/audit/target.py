@@ -133,7 +133,7 @@ class Target:
             ModelError: the model's own code raised an error that is not torch's.
         """
         with torch.enable_grad():
-            x = self.preview.first.x.to(self.spec.device).requires_grad_(True)
+            x = self.preview.first.x.to(self.spec.device).clone().requires_grad_(True)
             try:
                 with model_errors(x):
                     answer = self.model(x)
