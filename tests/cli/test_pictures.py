@@ -68,6 +68,27 @@ def test_an_attack_that_rounding_to_8_bits_undoes_says_so(parsed: Parsed) -> Non
     assert row["success"] and not row["success_saved"] and row["outcome"] == "fooled, not as PNG"
 
 
+def test_the_attack_goes_through_the_defences(parsed: Parsed, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    how = ("attack", "pgd", *DIGITS, "--eps", 0.3, "--steps", 3)
+    rows = parsed(*how, "--defense", "{name: bit_depth, bits: 3}", "--defense", "jpeg", "--interpreter", "gradient")
+    made = uf.defenses.defend(
+        uf.models.load("python:victims:right"), [{"name": "bit_depth", "bits": 3}, {"name": "jpeg"}]
+    )
+    batch = uf.data.load("digits:", n=6, seed=0)[:]
+    through, generator = uf.defenses.through(made), torch.Generator().manual_seed(0)
+    x_adv = uf.attacks.pgd(through, batch.x, batch.y, eps=0.3, steps=3, generator=generator)
+    assert [row["pred_adv"] for row in rows] == made.predict(x_adv).argmax(1).tolist()
+    # a random defence, and what is none
+    rows = parsed(*how, "--out", "random", "--defense", "{name: resize_and_pad, keep_size: true}")
+    assert {row["outcome"] for row in rows} <= {"fooled", "not fooled", "misclassified before", "fooled, not as PNG"}
+    for wrong, fact in (("bit_dept", "bit_depth"), ("{quality: 3", "quality"), ("{quality: 3}", "name")):
+        assert main([*map(str, how), "--out", "wrong", "--defense", wrong]) == 2
+        found = capsys.readouterr().err.strip()
+        assert fact in found and len(found.splitlines()) == 1
+
+
 def test_the_result_is_that_of_the_library(parsed: Parsed) -> None:
     import torch
 

@@ -61,6 +61,14 @@ Size = Annotated[int | None, typer.Option(min=1, help="Scale and centre-crop ima
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the method; may be repeated.")
 ]
+Defenses = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="A defence in front of the model, such as jpeg or '{name: bit_depth, bits: 2}': the attack goes through "
+        "it (BPDA, EOT). May be repeated; the first one sees the images first.",
+    ),
+]
 BatchSize = Annotated[int, typer.Option(min=1, max=MOST, help="Number of images in one batch.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of all random numbers.")]
 Out = Annotated[Path | None, typer.Option(help="Folder to write into.", show_default="underfire-NAME")]

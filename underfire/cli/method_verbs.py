@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from underfire.cli.flags import (
     MOST,
     BatchSize,
+    Defenses,
     Device,
     Force,
     Images,
@@ -44,6 +46,7 @@ def attack(
     interpreter: Annotated[
         str | None, typer.Option(help="Also write the maps of this interpreter; adv2 attacks them.")
     ] = None,
+    defense: Defenses = None,
     settings: Settings = None,
     n: Number = None,
     size: Size = None,
@@ -71,6 +74,7 @@ def attack(
     )
     place = out or Path(f"underfire-{name}")
     job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json, output)
+    job = replace(job, defenses=tuple(defense or ()))
     pictures.attack(job, entry, interpreter)
 
 
@@ -190,7 +194,7 @@ def list_(
 
 @verbs.command()
 def show(
-    name: Annotated[str, typer.Argument(help="An attack, an interpreter, a measure or a part of `underfire list`.")],
+    name: Annotated[str, typer.Argument(help="A method of `underfire list`: an attack, an interpreter, a defense ...")],
     as_json: Json = False,
 ) -> None:
     """Show a method: what it does, its options with defaults and meanings, its paper and an example."""

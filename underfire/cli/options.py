@@ -11,6 +11,7 @@ from underfire.errors import InputError, shown
 
 if TYPE_CHECKING:
     from underfire.audit.spec import AttackSpec, InterpreterSpec
+    from underfire.model import Classifier
 
 _FLAGS = ("goal", "interpreter", "label", "name")  # these are not options of a method
 _TEXTS = (str, str | None)
@@ -51,6 +52,26 @@ def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
         except (yaml.YAMLError, RecursionError):
             given[name] = text
     return given
+
+
+def defended(model: Classifier, texts: Sequence[str]) -> Classifier:
+    """Return a model behind defences, each a name or a mapping as YAML, such as `{name: jpeg, quality: 50}`.
+
+    Raises:
+        InputError: a text is neither, or there is no such defence or option.
+    """
+    import yaml
+
+    from underfire.audit.yaml_files import read_yaml
+    from underfire.defenses import defend
+
+    entries = []
+    for text in texts:
+        try:
+            entries.append(read_yaml(text))
+        except (yaml.YAMLError, RecursionError):
+            raise InputError(f"--defense must be a name or {{name: jpeg, quality: 50}}, got {shown(text)}") from None
+    return defend(model, entries)
 
 
 def attack(name: str, settings: Sequence[str], **flags: Any) -> AttackSpec:

@@ -42,11 +42,20 @@ class Job:
     quiet: bool
     as_json: bool
     output: str | None = None
+    defenses: tuple[str, ...] = ()
 
     @cached_property
     def model(self) -> Classifier:
-        """The model, on the device."""
-        return open_model(self.model_uri, self.output, self.device)
+        """The model behind its defences, on the device."""
+        model = open_model(self.model_uri, self.output, self.device)
+        return options.defended(model, self.defenses) if self.defenses else model
+
+    @cached_property
+    def differentiated(self) -> Classifier:
+        """The model in the form that gradient methods take: through its defences."""
+        from underfire.defenses import through
+
+        return through(self.model) if self.defenses else self.model
 
     def check_domain(self, kind: str, name: str) -> None:
         """Raise Unsupported if the model does not take images, or the method does not support the model's domain."""
@@ -175,13 +184,13 @@ def attack(job: Job, entry: AttackSpec, interpreter: str | None) -> None:
             # attack the batch, and measure the outcome
             wanted = choose_goal(entry.goal, logits, batch, job.seed, job.model.labels or ())
             generator = torch.Generator(batch.x.device).manual_seed(job.seed)
-            x_adv = method(job.model, batch.x.clone(), batch.y, goal=wanted, generator=generator).detach()
+            x_adv = method(job.differentiated, batch.x.clone(), batch.y, goal=wanted, generator=generator).detach()
             measured = _measured(job.model, entry, batch, x_adv, wanted)
             # explain the clean and the adversarial images
             maps = None
             if explain_with is not None:
                 shown = (batch.x, logits.argmax(1)), (x_adv, measured["pred_adv"])
-                maps = [explain_with(job.model, x, k).detach() for x, k in shown]
+                maps = [explain_with(job.differentiated, x, k).detach() for x, k in shown]
                 measured |= _map_distances(*maps)
             # write the pictures of every image
             found = [{**a, **b} for a, b in zip(job.about(batch, logits), rows_of(measured), strict=True)]

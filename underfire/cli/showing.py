@@ -20,6 +20,7 @@ _SIDES = (224, 32, 28, 64, 8)  # sides in pixels that are tried, if no image is 
 
 EXAMPLES = {
     "attack": "underfire attack {name} photo.jpg --model timm:resnet18 --size 224{options}",
+    "defense": "underfire attack pgd photo.jpg --model timm:resnet18 --size 224 --defense {name}",
     "interpreter": "underfire explain {name} photo.jpg --model timm:resnet18 --size 224{options}",
     "measure": "measures: [{name}]   # in a spec",
     "part": "underfire attack {options} photo.jpg --model timm:resnet18 --size 224 --set {role}={name}",
@@ -78,6 +79,8 @@ def example(card: Card[Any]) -> str:
         size = {"linf": " --eps 8/255", "l2": " --eps 0.5"}.get(card.facts.norms[0], "")
         chosen = size if "eps" in card.options else ""
         chosen += " --interpreter grad_cam" if "interpreter" in card.options else ""
+    if card.kind == "defense" and "versions" in card.options:
+        return EXAMPLES["defense"].format(name=f"'{{name: {card.name}, versions: [timm:resnet34, timm:vgg16]}}'")
     role = getattr(card.facts, "role", "")
     if role:
         aimed = {"target": "adv2 --interpreter cam", "scheme": "adv2 --interpreter mask"}
