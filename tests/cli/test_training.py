@@ -76,6 +76,56 @@ def test_interrupted_and_resumed_it_is_the_same(shown: Shown, monkeypatch: pytes
     assert torch.equal(first(model, x, y), second(model, x, y))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hgd", "comdefend"])
+def test_the_network_of_a_defence_is_trained_resumed_and_measured(
+    name: str, parsed: Parsed, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ("--model", "zoo:cluttered_digits") if name == "hgd" else ()
+    command = ("train", name, *model, "--data", "cluttered-digits:train", "--n", "6", "--test", "cluttered-digits:test")
+    options = ("--set", "width=1", "--set", "epochs=1", "--set", "batch_size=3")
+    found = parsed(*command, *options, "--out", "whole.safetensors")
+    assert found["images"] == found["test images"] == 6 and found["bytes"] < 50_000
+    rows = {"accuracy, defended", "accuracy under transferred PGD 8/255, defended", "accuracy"}
+    assert (rows <= set(found)) == (name == "hgd") and found["PSNR of the changed images"] > 0
+    save = State.save
+
+    def killed(state: State, path: Path, step: int, facts: Any) -> None:
+        save(state, path, step, facts)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(State, "save", killed)
+    assert main([*command, *options, "--quiet", "--out", "parts.safetensors"]) == 130
+    monkeypatch.setattr(State, "save", save)
+    shown(*command, *options, "--quiet", "--resume", "--out", "parts.safetensors")
+    whole, parts = (load_file(f"{file}.safetensors") for file in ("whole", "parts"))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    zoo = models.load("zoo:cluttered_digits")
+    made = find("defense", name)(zoo, weights="parts.safetensors")
+    assert made(rand(2, 1, 64, 64)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("hgd",), "hgd is trained for a model; pass --model"),
+        (("linear_head",), "linear_head is trained for a model; pass --model"),
+        (("jpeg",), "jpeg is not trained; choices: rts, comdefend, hgd"),
+        (("comdefend", "--set", "weights=w"), "unknown key 'weights'"),
+        (("comdefend", "--set", "width=0"), "width must be at least 1"),
+        (("hgd", "--model", "zoo:cluttered_digits", "--set", "guide=logit"), "'guide' should be 'logits'"),
+        (("hgd", "--model", "zoo:cluttered_digits", "--set", "eps=0"), "eps from 1/255"),
+        (("hdg", "--model", "zoo:cluttered_digits"), "'hdg'"),
+    ],
+)
+def test_a_wrong_training_of_a_defence_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    assert main(["train", *arguments, "--data", "cluttered-digits:train", "--n", "4", "--out", "w.safetensors"]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -9,6 +9,9 @@ import torch
 
 import underfire as uf
 from underfire.defenses import Defended, Preprocessing
+from underfire.defenses.comdefend import CompressionNetwork
+from underfire.defenses.hgd import Denoiser
+from underfire.learning import initialised
 from underfire.testing import check_defense
 from underfire.testing.defense import PROMISES
 from underfire.testing.models import toy_classifier
@@ -27,7 +30,9 @@ CARDS = {card.name: card for card in uf.cards("defense")}
 #: What a defence must be given, and what makes it quick.
 SETTINGS: dict[str, dict[str, Any]] = {
     "bit_depth": {"bits": 4},
+    "comdefend": {"weights": initialised(lambda: CompressionNetwork(3, 2), 0)},
     "crop_ensemble": {"share": 0.7, "samples": 3},
+    "hgd": {"weights": initialised(lambda: Denoiser(3, 2), 0)},
     "n_version": {"versions": (other(1), other(2))},
     "nips_r3": {"versions": (other(1),)},
     "randomised_smoothing": {"samples": 20},

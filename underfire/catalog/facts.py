@@ -141,10 +141,13 @@ class DefenseFacts(Facts):
     Attributes:
         differentiable: whether gradients flow through the defended classifier.
         random: whether two passes over the same input differ.
+        train: the function `(model, data, **options) -> network` that trains the network of the defence, or
+            `(data, **options) -> network` if no classifier is needed; None if nothing is trained.
     """
 
     differentiable: bool = True
     random: bool = False
+    train: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from underfire.cli.flags import (
     Settings,
     Size,
 )
+from underfire.errors import InputError
 
 verbs = typer.Typer()
 
@@ -152,10 +153,14 @@ def explain(
 
 @verbs.command()
 def train(
-    name: Annotated[str, typer.Argument(help="An interpreter that is trained, such as rts; aid or linear_head.")],
-    model: Model,
+    name: Annotated[
+        str, typer.Argument(help="An interpreter or a defence that is trained, such as rts or hgd; aid or linear_head.")
+    ],
     data: Annotated[str, typer.Option(help="Training images, as a data URI (cluttered-digits:train).")],
     out: Annotated[Path, typer.Option(help="The file to write, such as rts.safetensors.")],
+    model: Annotated[
+        str | None, typer.Option(help="The model, as a URI; comdefend can be trained without one.")
+    ] = None,
     output: Output = None,
     settings: Settings = None,
     n: Annotated[
@@ -170,8 +175,10 @@ def train(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train an interpreter for one classifier, harden RTS (aid), or fit a new head (linear_head); write the weights."""
+    """Train an interpreter or a defence, harden RTS (aid), or fit a new head (linear_head); write the weights."""
     if name == "linear_head":
+        if model is None:
+            raise InputError("linear_head is trained for a model; pass --model URI")
         from underfire.cli.head import train_head
 
         train_head(model, data, out, tuple(settings or ()), n, seed, device, force, quiet, as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from underfire.catalog import Card, find
@@ -19,11 +19,16 @@ _SEVERAL_TEXTS = (str | tuple[str, ...], str | tuple[str, ...] | None)
 _PART = re.compile(r"""\s*("[^"]*"|'[^']*'|[^,]+)""")  # a text of a list, in quotation marks if it has a comma
 
 
-def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
+def typed(card: Card, settings: Sequence[str], more: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Parse settings `name=value`, each value as YAML: `true`, `null`, `3`, `[1, 2]` or a text.
 
     The value of a text option is not parsed, so that a layer may have the name `4`. Where an option may be several
     texts, they are written as a list in brackets.
+
+    Args:
+        card: the method.
+        settings: the texts.
+        more: the types of further options, by name.
 
     Raises:
         InputError: a setting is not `name=value`, has a flag of its own, or is given twice.
@@ -32,7 +37,7 @@ def typed(card: Card, settings: Sequence[str]) -> dict[str, Any]:
 
     from underfire.audit.yaml_files import read_yaml
 
-    hints = card.hints
+    hints = {**card.hints, **(more or {})}
     given: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")

@@ -1,4 +1,4 @@
-"""`underfire train`: fit an interpreter to data, write its weights, and evaluate it."""
+"""`underfire train`: train an interpreter or a defence on data, write its weights, and evaluate it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from underfire.catalog import Card, cards, find
 from underfire.catalog.options import check_options
 from underfire.cli.options import typed
 from underfire.cli.progress import progress
 from underfire.cli.shared import ERR, OUT, open_model, print_json
+from underfire.cli.shared import device as best_device
+from underfire.cli.trained_defenses import defended_accuracy
 from underfire.errors import InputError, Unsupported
 
 if TYPE_CHECKING:
@@ -23,11 +25,12 @@ _BATCH = 64  # test images in one batch
 _LEARN = {
     "aid": ("rts", "distil")
 }  # names of a training that is not the fit of an interpreter: the method that it calls
+_OURS = ("generator", "progress", "checkpoint", "device")  # what this command passes to a training itself
 
 
 def train(
     name: str,
-    model_uri: str,
+    model_uri: str | None,
     output: str | None,
     data_uri: str,
     out: Path,
@@ -41,24 +44,23 @@ def train(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Fit the interpreter `name` to a model and its data and save it to `out`; `aid` trains RTS on with ADV².
+    """Train an interpreter or the network of a defence and save it to `out`; `aid` trains RTS on with ADV².
 
     The state of the training is stored in `OUT.checkpoint`; with `resume`, training continues from it.
 
     Raises:
-        Unsupported: the interpreter is not trained. InputError: it has no such option; or `out` exists, or a checkpoint
-            exists, and neither `resume` nor `force` is given.
+        Unsupported: the method is not trained. InputError: it has no such option, or needs a model; or `out` exists, or
+            a checkpoint exists, and neither `resume` nor `force` is given.
     """
     import torch
 
+    from underfire import data
     from underfire.audit.labels import open_data
 
-    interpreter, verb = _LEARN.get(name, (name, "fit"))
-    entry = find("interpreter", interpreter)
-    if not trainable(entry):
-        choices = ", ".join(card.name for card in cards("interpreter") if trainable(card))
-        raise Unsupported(f"{name} is not trained; choices: {choices}, linear_head")
-    made, fitted = _split(entry, verb, settings)
+    # check everything that does not need the model
+    card, learn = _found(name)
+    made, fitted = _split(card, learn, settings)
+    known = inspect.signature(learn).parameters
     if out.is_dir():
         raise InputError(f"--out must be a file, and {out} is a folder; use for example {out / f'{name}.safetensors'}")
     if out.exists() and not force:
@@ -67,36 +69,50 @@ def train(
     if checkpoint.exists() and not (resume or force):
         left = f"{checkpoint} was left by an earlier training"
         raise InputError(f"{left}; pass --resume to continue it, --force to start again")
+    if model_uri is None and "model" in known:
+        raise InputError(f"{name} is trained for a model; pass --model URI")
     if resume and not checkpoint.is_file() and not quiet:
         ERR.print(f"there is no {checkpoint} to resume from; training starts from the beginning")
-    model = open_model(model_uri, output, place)
-    entry.check_domain(model.domain.name)
-    images = open_data(data_uri, model, n=n, seed=seed)
-    test = open_data(test_uri, model) if test_uri else None
+    # open model and data
+    model = None if model_uri is None else open_model(model_uri, output, place)
+    if model is not None:
+        card.check_domain(model.domain.name)
+
+    def opened(uri: str, n: int | None = None) -> Dataset:
+        return data.load(uri, n=n, seed=seed) if model is None else open_data(uri, model, n=n, seed=seed)
+
+    images = opened(data_uri, n)
+    test = opened(test_uri) if test_uri else None
     if test is not None and n is not None and n < len(test):
         test = test.subset(n, seed)
-    method = entry.with_options(**made)
+    method = card.with_options(**made) if card.fitted else None
     if not resume:
         checkpoint.unlink(missing_ok=True)  # only now, after all checks
+    # train
     with ExitStack() as stack:
         show: Callable[[float], None] | None = None
 
         def tell(done: int, total: int) -> None:
             nonlocal show
             if show is None:
-                bar = progress(f"train {name}", total, unit="passes", start=done, quiet=quiet)
+                bar = progress(f"train {name}", total, unit="passes" if method else "steps", start=done, quiet=quiet)
                 show = stack.enter_context(bar)
             show(done)
 
-        kept = {"progress": tell, "checkpoint": checkpoint, "generator": torch.Generator().manual_seed(seed)}
-        learn = getattr(method, verb)
-        known = inspect.signature(learn).parameters
-        learn(model, images, **fitted, **{k: v for k, v in kept.items() if k in known})
-    method.save(out)  # type: ignore[attr-defined]
+        ours = {"progress": tell, "checkpoint": checkpoint, "generator": torch.Generator().manual_seed(seed)}
+        ours["device"] = model.mean.device if model is not None else best_device(place)
+        options = fitted | {key: value for key, value in ours.items() if key in known}
+        subject = ([method] if method else []) + ([model] if "model" in known else [])
+        trained = learn(*subject, images, **options)
+    trained.save(out)
     checkpoint.unlink(missing_ok=True)
+    # measure
     found = {"file": str(out), "bytes": out.stat().st_size, "images": len(images)}
     if test is not None:
-        found |= quality(method, model, test, seed)
+        if method is None or model is None:
+            found |= defended_accuracy(card, out, model, test)
+        else:
+            found |= quality(method, model, test, seed)
     if as_json:
         print_json(found)
     elif not quiet:
@@ -105,23 +121,45 @@ def train(
 
 
 def trainable(card: Card) -> bool:
-    """Return whether a method is fitted to data and can be saved to a file."""
+    """Return whether a method learns from data and can be saved to a file."""
+    if card.kind == "defense":
+        return card.facts.train is not None
     return card.fitted and hasattr(card.function, "save")
 
 
-def _split(card: Card, verb: str, settings: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split the settings into options of the method and options of its `fit`, or of another `verb` that trains it.
+def _found(name: str) -> tuple[Card, Callable[..., Any]]:
+    """Return the method that a name trains, and the function that trains it; of an interpreter it takes the object.
+
+    Raises:
+        Unsupported: the method is not trained.
+    """
+    choices = [card for kind in ("interpreter", "defense") for card in cards(kind) if trainable(card)]
+    interpreter, verb = _LEARN.get(name, (name, "fit"))
+    for card in choices:
+        if card.kind == "defense" and card.name == name:
+            return card, card.facts.train
+        if card.kind == "interpreter" and card.name == interpreter:
+            return card, getattr(card.function, verb)
+    kind = "defense" if name in {card.name for card in cards("defense")} else "interpreter"
+    card = find(kind, interpreter)  # an unknown name is an error of its own
+    raise Unsupported(f"{card.name} is not trained; choices: {', '.join(one.name for one in choices)}, linear_head")
+
+
+def _split(card: Card, learn: Callable[..., Any], settings: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split the settings into options of the method and options of its training; a defence has none of the first.
 
     Raises:
         InputError: a setting is unknown or has the wrong type.
     """
-    fit = inspect.signature(getattr(card.function, verb)).parameters
-    numbers = {name: p for name, p in fit.items() if isinstance(p.default, (bool, int, float))}
-    hints = {name: type(p.default) for name, p in numbers.items()}
-    given = typed(card, settings)
-    fitted = check_options(card.name, numbers, hints, {k: v for k, v in given.items() if k in numbers})
-    made = card.check({k: v for k, v in given.items() if k not in numbers}, elsewhere=numbers)
-    return made, fitted
+    every = inspect.signature(learn).parameters.values()
+    options = {p.name: p for p in every if p.kind is p.KEYWORD_ONLY and p.name not in _OURS}
+    hints = get_type_hints(learn, localns={"Dataset": Any})
+    given = typed(card, settings, {name: hints[name] for name in options})
+    fitted = {name: value for name, value in given.items() if name in options}
+    other = {name: value for name, value in given.items() if name not in options}
+    if card.kind == "defense":
+        return {}, check_options(card.name, options, hints, given)
+    return card.check(other, elsewhere=options), check_options(card.name, options, hints, fitted)
 
 
 def quality(method: Any, model: Classifier, test: Dataset, seed: int) -> dict[str, float]:

@@ -5,9 +5,11 @@ A defended classifier raises where its gradient is of no use; `through` returns 
 
 from underfire.defenses.adaptive import through
 from underfire.defenses.bit_depth import bit_depth
+from underfire.defenses.comdefend import comdefend, train_comdefend
 from underfire.defenses.crop_ensemble import crop_ensemble
 from underfire.defenses.defended import Defended, Defense, Preprocessing, defended
 from underfire.defenses.feature_distillation import feature_distillation
+from underfire.defenses.hgd import hgd, train_hgd
 from underfire.defenses.jpeg import jpeg
 from underfire.defenses.n_version import NVersion, n_version
 from underfire.defenses.naming import defend, named_defense
@@ -25,10 +27,12 @@ __all__ = [
     "Preprocessing",
     "Smoothed",
     "bit_depth",
+    "comdefend",
     "crop_ensemble",
     "defend",
     "defended",
     "feature_distillation",
+    "hgd",
     "jpeg",
     "n_version",
     "named_defense",
@@ -39,4 +43,6 @@ __all__ = [
     "spatial_smoothing",
     "through",
     "total_variation",
+    "train_comdefend",
+    "train_hgd",
 ]

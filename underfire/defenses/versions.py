@@ -44,20 +44,20 @@ class Several(Defense):
         return [self.undefended, *others]
 
 
-def opened(model: Classifier, versions: Sequence[Version]) -> list[Classifier]:
-    """Return the other versions of a model as classifiers on its device, in evaluation mode.
+def opened(model: Classifier, versions: Sequence[Version], option: str = "versions") -> list[Classifier]:
+    """Return the other versions of a model as classifiers on its device, in evaluation mode; `option` names them.
 
     Raises:
-        ModelError: one cannot be loaded, or has other classes. InputError: `versions` is no list of models.
+        ModelError: one cannot be loaded, or has other classes. InputError: they are no list of models.
     """
     if isinstance(versions, (str, nn.Module)) or not isinstance(versions, Sequence):
-        raise InputError("versions must be a list of models or of their URIs, such as [zoo:resnet20_cifar10]")
+        raise InputError(f"{option} must be a list of models or of their URIs, such as [zoo:resnet20_cifar10]")
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     found = []
     for version in versions:
         other = models.load(version) if isinstance(version, str) else as_classifier(version)
         if other.labels and model.labels and other.labels != model.labels:
-            raise ModelError(f"versions must have the same classes: {version!r:.80} has {len(other.labels)} others")
+            raise ModelError(f"{option} must have the same classes: {version!r:.80} has {len(other.labels)} others")
         found.append(other.to(device).eval())
     return found
 
@@ -70,5 +70,5 @@ def same_classes(answers: list[Tensor]) -> Tensor:
     """
     counts = [logits.shape[1] for logits in answers]
     if len(set(counts)) > 1:
-        raise ModelError(f"versions must have the same number of classes, got {', '.join(map(str, counts))}")
+        raise ModelError(f"{option} must have the same number of classes, got {', '.join(map(str, counts))}")
     return torch.stack(answers)

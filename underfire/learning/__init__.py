@@ -5,6 +5,7 @@ from underfire.learning.batches import Drawn, Shuffled
 from underfire.learning.checkpoints import Checkpoint
 from underfire.learning.loop import Loss, Report, fit
 from underfire.learning.schedules import Schedule, cosine, one_cycle, steps_down, warm_up
+from underfire.learning.seeds import drawn_seed, initialised
 from underfire.learning.tensor_files import read_facts, read_tensors, write_tensors
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "Shuffled",
     "cosine",
     "crop_and_flip",
+    "drawn_seed",
     "fit",
+    "initialised",
     "one_cycle",
     "read_facts",
     "read_tensors",

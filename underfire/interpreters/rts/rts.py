@@ -21,7 +21,8 @@ from underfire.interpreters.rts import distillation
 from underfire.interpreters.rts import files as rts_files
 from underfire.interpreters.rts.loss import Terms, loss
 from underfire.interpreters.rts.network import WIDTH
-from underfire.interpreters.rts.training import Plan, check, drawn_seed, train
+from underfire.interpreters.rts.training import Plan, check, train
+from underfire.learning import drawn_seed
 from underfire.model import as_classifier
 from underfire.validate import require_finite
 

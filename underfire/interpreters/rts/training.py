@@ -22,8 +22,7 @@ from underfire.hooks import PyramidLevel, activations, feature_pyramid, frozen, 
 from underfire.interpreters.rts import files as rts_files
 from underfire.interpreters.rts.loss import Terms, loss
 from underfire.interpreters.rts.network import MaskingModel
-from underfire.learning import Checkpoint, Drawn, fit
-from underfire.validate import default_generator
+from underfire.learning import Checkpoint, Drawn, fit, initialised
 
 if TYPE_CHECKING:
     from underfire.data import Dataset
@@ -87,14 +86,8 @@ def train(
     chosen = layers_of(model, x)
     with torch.no_grad(), frozen(model):
         classes = model(x).shape[1]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(plan.seed % 2**63)
-        usual = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float32)  # the weights that a seed gives depend on it
-        try:
-            network = MaskingModel([s.channels for s in chosen], classes, plan.width)
-        finally:
-            torch.set_default_dtype(usual)
+    channels = [level.channels for level in chosen]
+    network = initialised(lambda: MaskingModel(channels, classes, plan.width), plan.seed)
     network.to(like.device, dtype)
     names = [s.layer for s in chosen]
     trained = rts_files.Trained(network, tuple(names), rts_files.fingerprint(model), plan.terms)
@@ -226,9 +219,3 @@ def check(plan: Plan) -> None:
     for name, value in asdict(plan.terms).items():
         if not value >= 0:
             raise InputError(f"{name} must be at least 0, got {value:g}")
-
-
-def drawn_seed(generator: Generator | None) -> int:
-    """Return the seed of a training, drawn from `generator`; if it is None, from a new one with seed 0."""
-    source = default_generator(generator, torch.device("cpu"))
-    return int(torch.randint(2**40, (1,), generator=source, device=source.device))
