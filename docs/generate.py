@@ -37,7 +37,7 @@ PLURAL = {
 INTERNAL = ("cli", "incremental", "reproductions", "validate")
 
 #: Facts that only the machinery reads.
-INNER = ("quick", "timed", "per_pixel", "detailed", "complete", "unrolled")
+INNER = ("quick", "timed", "per_pixel", "detailed", "complete", "unrolled", "train")
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
