@@ -70,5 +70,5 @@ def same_classes(answers: list[Tensor]) -> Tensor:
     """
     counts = [logits.shape[1] for logits in answers]
     if len(set(counts)) > 1:
-        raise ModelError(f"{option} must have the same number of classes, got {', '.join(map(str, counts))}")
+        raise ModelError(f"versions must have the same number of classes, got {', '.join(map(str, counts))}")
     return torch.stack(answers)
