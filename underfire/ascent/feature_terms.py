@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from underfire.ascent.objective import Objective, Prepared, Start, Term, objective
@@ -11,7 +14,7 @@ from underfire.ascent.step import Step
 from underfire.attribution.feature_maps import layouts_of, positive_sum, resized
 from underfire.errors import InputError, Unsupported
 from underfire.hooks import Layout, activations, feature_pyramid, layout_of
-from underfire.validate import at_least, at_least_one, check_choice, check_classes
+from underfire.validate import at_least, at_least_one, check_choice, check_classes, per_sample
 
 _ZERO = 1e-12  # a feature of at most this size counts as zero, where the power has no derivative
 Layers = str | tuple[str, ...] | None
@@ -43,7 +46,8 @@ def feature_distance(weight: float = 0.005, power: float = 0.5, layers: Layers =
         with torch.no_grad():
             outputs = activations(start.model, start.x, names)[1]
         layouts = {name: _layout(start, name, output) for name, output in outputs.items()}
-        clean = {name: _power(_maps(output, layouts[name]), power) for name, output in outputs.items()}
+        maps = {name: _maps(output, layouts[name]) for name, output in outputs.items()}
+        clean = {name: _root(features, power).copysign(features) for name, features in maps.items()}
 
         def term(step: Step) -> Tensor:
             total = torch.zeros_like(step.logits[:, 0])
@@ -51,7 +55,7 @@ def feature_distance(weight: float = 0.005, power: float = 0.5, layers: Layers =
                 features, before = _maps(output, layouts[name]), clean[name][step.index]
                 if features.shape != before.shape:
                     features = resized(features, before.shape[2:])
-                total = total + (_power(features, power) - before).square().flatten(1).sum(1).to(total.dtype)
+                total = total + _PowerDistance.apply(features, before, power).to(total.dtype)
             return total
 
         return term
@@ -192,7 +196,31 @@ def _maps(output: Tensor, layout: Layout | None) -> Tensor:
     return output if layout is None else layout.maps(output)
 
 
-def _power(features: Tensor, power: float) -> Tensor:
-    """Return `sign(a) |a|^power`, with a derivative of zero where `a` is zero."""
-    size = features.abs()
-    return torch.where(size > _ZERO, features.sign() * size.clamp_min(_ZERO) ** power, 0)
+class _PowerDistance(torch.autograd.Function):
+    """Return `|P(a) - b|^2` of every row, `[B]`, with `P(a) = sign(a) |a|^power`, whose derivative is zero at zero.
+
+    One function instead of its operations, because the feature maps of early layers are large.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, before: Tensor, power: float) -> Tensor:
+        """Return the distances; `before` is a power already."""
+        root = _root(features, power)
+        gap = root.copysign(features).sub_(before)
+        ctx.save_for_backward(root, gap)
+        ctx.power = power
+        return gap.square().flatten(1).sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient with respect to the features."""
+        root, gap = ctx.saved_tensors
+        inner = root.pow((ctx.power - 1) / ctx.power).masked_fill_(root == 0, 0).mul_(gap)
+        return inner.mul_(per_sample(2 * ctx.power * slope, inner)), None, None
+
+
+def _root(features: Tensor, power: float) -> Tensor:
+    """Return `|a|^power`, and zero where `a` counts as zero."""
+    size: Tensor = F.threshold(features.abs(), _ZERO, 0, inplace=True)
+    return size.sqrt_() if power == 0.5 else size.pow_(power)
