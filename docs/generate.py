@@ -195,12 +195,44 @@ def model_uris() -> str:
     return table(("model URI", "model"), [(f"`{form}`", meaning) for form, meaning in FORMS])
 
 
+def tokens() -> str:
+    """Return the tokens of transfer attacks, with the parts that each sets, their options and sources."""
+    from inspect import signature
+
+    from underfire.attacks.transfer.tokens import CONTEXT, TOKENS
+    from underfire.catalog.docstrings import cited
+    from underfire.catalog.registry import in_short
+
+    words = {
+        "views": "view",
+        "smooth": "smoothing",
+        "estimate": "estimator",
+        "usual_move": "a move, unless one is named",
+    }
+    rows = []
+    for word, token in TOKENS.items():
+        makers = token.makers()
+        sets = [words.get(field, field) for field in makers]
+        given = [p for maker in makers.values() for p in signature(maker).parameters.values() if p.name not in CONTEXT]
+        options = ", ".join(f"`{p.name}` ({_shown(p.default)})" for p in given)
+        papers = dict.fromkeys(filter(None, (cited(maker) for field, maker in makers.items() if field != "usual_move")))
+        sources = "; ".join(map(in_short, papers))
+        rows.append((f"`{word}`", token.said, "; ".join(sets), options, sources))
+    return table(("token", "idea", "sets", "options (default)", "source"), rows)
+
+
+def _shown(value: Any) -> str:
+    """Return a default value, rounded."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "model_uris": model_uris,
     "catalogue": catalogue,
     "methods": methods,
     "commands": commands,
     "spec": spec,
+    "tokens": tokens,
     "example_spec": example_spec,
     "evidence": evidence,
     "vocabulary": vocabulary,

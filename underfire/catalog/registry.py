@@ -128,7 +128,7 @@ class Card(Generic[F]):
         >>> Card("attack", "pgd", print, paper, AttackFacts()).source
         'Madry et al. 2018; Lin et al. 2020'
         """
-        return "; ".join(map(_in_short, self.paper.split("; ")))
+        return "; ".join(map(in_short, self.paper.split("; ")))
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
@@ -142,12 +142,12 @@ class Card(Generic[F]):
         return words | self.facts.as_dict()
 
 
-def _in_short(paper: str) -> str:
+def in_short(paper: str) -> str:
     """Return the first author of a paper, `et al.` if there are several, and its year."""
     first, _, rest = paper.partition(",")
-    year = re.search(r"(\d{4})\D*$", paper)
+    years = re.findall(r"\b(?:19|20)\d\d\b", paper)
     several = " and " in rest and " and " not in first and not first.endswith(" et al.")
-    return " ".join(filter(None, (first + (" et al." if several else ""), year and year[1])))
+    return " ".join([first + (" et al." if several else ""), *years[-1:]])
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
