@@ -35,6 +35,7 @@ from benchmarks import (
     second_derivatives,
     small_batches,
     startup,
+    transfer,
 )
 from benchmarks.setting import describe
 from benchmarks.timing import Benchmark
@@ -54,6 +55,8 @@ MEASURED = {
     "adv2-derivative": Benchmark(second_derivatives.measure, second_derivatives.rows, IMAGENET),
     "adv2-mask-iteration": Benchmark(adv2_mask.iterations, adv2_mask.rows_iterations, IMAGENET),
     "adv2-mask-digits": Benchmark(adv2_mask.digits, adv2_mask.rows_digits),
+    "transfer-compositions": Benchmark(transfer.compositions, transfer.rows_compositions, BOTH),
+    "transfer-plain-loop": Benchmark(transfer.against_plain_loop, transfer.rows_plain_loop, CIFAR),
     "deepfool": Benchmark(minimum.deepfool, minimum.rows_deepfool, CIFAR),
     "carlini-wagner": Benchmark(minimum.carlini_wagner, minimum.rows_carlini_wagner, CIFAR),
     "jsma": Benchmark(jsma.against_torchattacks, jsma.rows_against_torchattacks, CIFAR),
