@@ -77,6 +77,17 @@ def test_interrupted_and_resumed_it_is_the_same(shown: Shown, monkeypatch: pytes
 
 
 @pytest.mark.slow
+def test_the_transformation_of_an_attack_is_trained_and_used(parsed: Parsed) -> None:
+    where = ("--model", "zoo:cluttered_digits", "--data", "cluttered-digits:train", "--n", "4")
+    short = ("--set", "batch_size=4", "--set", "inner_steps=2", "--set", "kernels=[3, 5]")
+    found = parsed("train", "atta", *where, *short, "--test", "cluttered-digits:test", "--out", "t.safetensors")
+    assert found["images"] == found["test images"] == 4
+    assert found["accuracy under atta 8/255"] < found["accuracy"]
+    use = ("attack", "atta", "cluttered-digits:test", *where[:2], "--n", 2, "--set", "weights=t.safetensors")
+    assert len(parsed(*use, "--set", "steps=2")) > 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hgd", "comdefend"])
 def test_the_network_of_a_defence_is_trained_resumed_and_measured(
     name: str, parsed: Parsed, shown: Shown, monkeypatch: pytest.MonkeyPatch

@@ -66,6 +66,8 @@ class AttackFacts(Facts):
             Explainable Machine Learning in Adversarial Environments, IEEE S&P 2024); `"prediction changed"` says that
             it is not aimed at the explanation.
         quick: options for a short trial run, which an audit makes before it begins.
+        train: the function `(model, data, **options) -> network` that trains the network of the attack on a data set;
+            None if nothing is trained.
     """
 
     knowledge: Literal["white-box", "black-box"] = "white-box"
@@ -78,6 +80,7 @@ class AttackFacts(Facts):
     models: str = ""
     quadrant: Quadrant = "prediction changed"
     quick: Mapping[str, Any] = field(default_factory=dict)
+    train: Callable[..., Any] | None = None
 
     @property
     def keeps_prediction(self) -> bool:

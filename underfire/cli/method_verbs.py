@@ -154,7 +154,7 @@ def explain(
 @verbs.command()
 def train(
     name: Annotated[
-        str, typer.Argument(help="An interpreter or a defence that is trained, such as rts or hgd; aid or linear_head.")
+        str, typer.Argument(help="A method that is trained, such as rts, hgd or atta; aid or linear_head.")
     ],
     data: Annotated[str, typer.Option(help="Training images, as a data URI (cluttered-digits:train).")],
     out: Annotated[Path, typer.Option(help="The file to write, such as rts.safetensors.")],
@@ -175,7 +175,7 @@ def train(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train an interpreter or a defence, harden RTS (aid), or fit a new head (linear_head); write the weights."""
+    """Train an interpreter, defence or attack, harden RTS (aid), or fit a head (linear_head); write the weights."""
     if name == "linear_head":
         if model is None:
             raise InputError("linear_head is trained for a model; pass --model URI")

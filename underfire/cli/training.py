@@ -1,4 +1,4 @@
-"""`underfire train`: train an interpreter or a defence on data, write its weights, and evaluate it."""
+"""`underfire train`: train an interpreter, a defence or an attack on data, write its weights, and evaluate it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from underfire.cli.options import typed
 from underfire.cli.progress import progress
 from underfire.cli.shared import ERR, OUT, open_model, print_json
 from underfire.cli.shared import device as best_device
-from underfire.cli.trained_defenses import defended_accuracy
+from underfire.cli.trained_networks import attacked_accuracy, defended_accuracy
 from underfire.errors import InputError, Unsupported
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _BATCH = 64  # test images in one batch
 _LEARN = {
     "aid": ("rts", "distil")
 }  # names of a training that is not the fit of an interpreter: the method that it calls
+_OWN_NETWORK = ("defense", "attack")  # kinds whose card names the function that trains a network
 _OURS = ("generator", "progress", "checkpoint", "device")  # what this command passes to a training itself
 
 
@@ -44,7 +45,7 @@ def train(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Train an interpreter or the network of a defence and save it to `out`; `aid` trains RTS on with ADV².
+    """Train an interpreter, or the network of a defence or attack, and save it; `aid` trains RTS on with ADV².
 
     The state of the training is stored in `OUT.checkpoint`; with `resume`, training continues from it.
 
@@ -109,7 +110,10 @@ def train(
     # measure
     found = {"file": str(out), "bytes": out.stat().st_size, "images": len(images)}
     if test is not None:
-        if method is None or model is None:
+        if card.kind == "attack":
+            assert model is not None
+            found |= attacked_accuracy(card, out, model, test)
+        elif method is None or model is None:
             found |= defended_accuracy(card, out, model, test)
         else:
             found |= quality(method, model, test, seed)
@@ -122,7 +126,7 @@ def train(
 
 def trainable(card: Card) -> bool:
     """Return whether a method learns from data and can be saved to a file."""
-    if card.kind == "defense":
+    if card.kind in _OWN_NETWORK:
         return card.facts.train is not None
     return card.fitted and hasattr(card.function, "save")
 
@@ -133,20 +137,21 @@ def _found(name: str) -> tuple[Card, Callable[..., Any]]:
     Raises:
         Unsupported: the method is not trained.
     """
-    choices = [card for kind in ("interpreter", "defense") for card in cards(kind) if trainable(card)]
+    choices = [card for kind in ("interpreter", *_OWN_NETWORK) for card in cards(kind) if trainable(card)]
     interpreter, verb = _LEARN.get(name, (name, "fit"))
     for card in choices:
-        if card.kind == "defense" and card.name == name:
+        if card.kind in _OWN_NETWORK and card.name == name:
             return card, card.facts.train
         if card.kind == "interpreter" and card.name == interpreter:
             return card, getattr(card.function, verb)
-    kind = "defense" if name in {card.name for card in cards("defense")} else "interpreter"
+    named = (kind for kind in _OWN_NETWORK if name in {card.name for card in cards(kind)})
+    kind = next(named, "interpreter")
     card = find(kind, interpreter)  # an unknown name is an error of its own
     raise Unsupported(f"{card.name} is not trained; choices: {', '.join(one.name for one in choices)}, linear_head")
 
 
 def _split(card: Card, learn: Callable[..., Any], settings: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split the settings into options of the method and options of its training; a defence has none of the first.
+    """Split the settings into options of the method, which only an interpreter has, and options of its training.
 
     Raises:
         InputError: a setting is unknown or has the wrong type.
@@ -157,7 +162,7 @@ def _split(card: Card, learn: Callable[..., Any], settings: tuple[str, ...]) -> 
     given = typed(card, settings, {name: hints[name] for name in options})
     fitted = {name: value for name, value in given.items() if name in options}
     other = {name: value for name, value in given.items() if name not in options}
-    if card.kind == "defense":
+    if card.kind in _OWN_NETWORK:
         return {}, check_options(card.name, options, hints, given)
     return card.check(other, elsewhere=options), check_options(card.name, options, hints, fitted)
 

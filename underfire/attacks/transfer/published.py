@@ -8,20 +8,24 @@ from typing import Any
 from torch import Tensor
 
 from underfire.attacks.transfer.composing import compose, stated
+from underfire.attacks.transfer.transformation import train_transformation
 from underfire.catalog import card
 
 
-def published(tokens: str, name: str | None = None, **defaults: Any) -> Callable[..., Tensor]:
+def published(
+    tokens: str, name: str | None = None, *, train: Callable[..., Any] | None = None, **defaults: Any
+) -> Callable[..., Tensor]:
     """Put an attack that consists of tokens into the catalogue, and return it.
 
     Args:
         tokens: the tokens, joined by underscores.
         name: its name; None is the tokens.
+        train: the function that trains the network of the attack on a data set.
         defaults: values of options that replace the defaults.
     """
     attack = compose(tokens, __name__, title=name, **defaults)
     assert attack is not None, tokens
-    return card("attack", **stated(tokens))(attack)
+    return card("attack", **stated(tokens), train=train)(attack)
 
 
 mi_fgsm = published("mi_fgsm")
@@ -39,7 +43,7 @@ si_ni_ti_dim = published("si_ni_ti_dim")
 tap = published("tap")
 ata = published("ata")
 tap_ata = published("tap_ata")
-atta = published("atta")
+atta = published("atta", train=train_transformation)
 at_si_ni_ti_dim = published("at_si_ni_ti_dim")
 svre = published("svre")
 logit_attack = published(

@@ -1,4 +1,4 @@
-"""Measure a defence after its training: how close images stay, and what it does for the accuracy of a classifier."""
+"""Measure a defence or an attack after the training of its network, on test images."""
 
 from __future__ import annotations
 
@@ -48,3 +48,15 @@ def defended_accuracy(card: Card[Any], weights: Path, model: Classifier | None, 
     means = {name: float(torch.cat(parts).mean()) for name, parts in columns.items()}
     ratio = -10 * math.log10(max(means.pop("error"), 1e-12))
     return {"test images": len(test), "PSNR of the changed images": ratio, **means}
+
+
+def attacked_accuracy(card: Card[Any], weights: Path, model: Classifier, test: Dataset) -> dict[str, float]:
+    """Return the accuracy of the model on test images, clean and under the attack with trained weights at 8/255."""
+    import torch
+
+    right: dict[str, list[Any]] = {"accuracy": [], f"accuracy under {card.name} 8/255": []}
+    for batch in test.batches(_BATCH):
+        x, y = batch.x.to(model.mean.device), batch.y.to(model.mean.device)
+        for found, images in zip(right.values(), (x, card(model, x, y, eps=EPS, weights=str(weights))), strict=True):
+            found.append(model.predict(images).argmax(1) == y)
+    return {"test images": len(test), **{name: float(torch.cat(parts).float().mean()) for name, parts in right.items()}}
