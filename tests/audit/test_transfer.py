@@ -24,6 +24,7 @@ from underfire.audit.store import Store
 from underfire.audit.summary import findings
 from underfire.audit.target import open_target
 from underfire.catalog import find
+from underfire.cli.summary import print_summary
 from underfire.defenses import defend
 from underfire.errors import DataError, SpecError
 from underfire.models import load
@@ -231,6 +232,12 @@ def test_the_page_marks_the_diagonal_and_says_how_often_victims_are_asked(ledger
     assert "after the attack, 3 times, on fresh draws" in page
     assert "fools most" in page[: page.index("<nav")]
     assert set(shown.victims) == {"linear", "narrow", "R&P", "bits"}
+
+
+def test_the_command_line_prints_the_matrix(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(findings(ledger))
+    said = capsys.readouterr().out
+    assert " *" in said and "R&P" in said and "through it" in " ".join(said.split())
 
 
 def test_programs_get_the_matrix_and_the_spec_names_the_sample_by_its_hash(ledger: Ledger) -> None:

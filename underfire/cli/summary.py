@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from underfire.audit.map_shifts import MapShift
     from underfire.audit.quadrants import Quadrants
     from underfire.audit.summary import Findings
+    from underfire.audit.transfer import Transfer
     from underfire.records import Interval
 
 
 def print_summary(found: Findings) -> None:
-    """Print the gap, the verdict, the robust accuracies, the map distances and the masking checks."""
+    """Print the gap, the verdict, the robust accuracies, the map distances, the transfer and the masking checks."""
     if found.gap:
         OUT.print(found.gap, style="bold")
     OUT.print(found.verdict, style="bold")
@@ -32,6 +33,12 @@ def print_summary(found: Findings) -> None:
         stated = 100 * found.detections[0].stated
         OUT.print(f"\nSuccessful attacks that a detector flags, at {stated:g} % false positives / AUROC", style="bold")
         OUT.print(_detections(found))
+    if found.transfer:
+        sample = found.transfer.sample
+        OUT.print(f"\nFooled images of {sample.n} that all models get right, in per cent (*: white-box)", style="bold")
+        OUT.print(_transfer(found.transfer))
+        for defense in found.transfer.defenses:
+            OUT.print(f"  {defense.sentence}")
     aimed = [q for q in found.quadrants if q.aimed_here]  # the page has the other maps, too
     if aimed:
         OUT.print(f"\nQuadrants, in per cent; a map is kept with an IoU of at least {aimed[0].iou}", style="bold")
@@ -102,6 +109,19 @@ def _detections(found: Findings) -> Table:
             cells.setdefault(d.label, {})[name] = f"{_percent(d.rate)} / {area}"
     for label, row in cells.items():
         table.add_row(label, *(row.get(name, "") for name in names))
+    return table
+
+
+def _transfer(found: Transfer) -> Table:
+    """Return the matrix of the attacks on every source and the victims, each attack at its largest size."""
+    from underfire.report.transfers import table as matrix
+
+    shown, table = matrix(found), _table()
+    for column in ("source", *shown.victims, "mean"):
+        table.add_column(column, overflow="fold")
+    for row in shown.rows:
+        rates = (f"{100 * c.shown.success.value:.0f}{' *' * bool(c.mark)}" if c.shown else "" for c in row.cells)
+        table.add_row(row.label, row.source, *rates, f"{100 * row.mean.success.value:.0f}" if row.mean else "")
     return table
 
 
