@@ -37,6 +37,7 @@ class Others:
         self._device, self._given = spec.device, given
         self._models = {_as_text(spec.model): model}
         self._weights: dict[str, str] = {}
+        self._defended: dict[str, Classifier] = {}
 
     def model(self, entry: SourceSpec) -> Classifier:
         """Return the model of a source or a victim, or its ensemble, without the defences of the spec.
@@ -58,8 +59,7 @@ class Others:
 
     def weights(self, entry: SourceSpec) -> str:
         """Return a hash of a source, or of a victim with its defences, as `weights_of` does."""
-        text = entry.model_dump_json(exclude={"label", "resize", "through", "samples"})
-        if text not in self._weights:
+        if (text := _without_label(entry)) not in self._weights:
             self._weights[text] = weights_of(self.defended(entry))
         return self._weights[text]
 
@@ -81,8 +81,11 @@ class Others:
 
     def defended(self, entry: SourceSpec) -> Classifier:
         """Return a source, or a victim with its defences, for images of its own size."""
-        defenses = entry.defenses if isinstance(entry, VictimSpec) else []
-        return defend(self.model(entry), [partial(one.card.function, **values_of(one)) for one in defenses])
+        if (text := _without_label(entry)) not in self._defended:
+            defenses = entry.defenses if isinstance(entry, VictimSpec) else []
+            made = [partial(one.card.function, **values_of(one)) for one in defenses]
+            self._defended[text] = defend(self.model(entry), made)
+        return self._defended[text]
 
     def open(self, entry: SourceSpec, seed: int = 0) -> Classifier:
         """Return a source, or a victim with its defences, whose random draws begin anew from a seed."""
@@ -162,6 +165,11 @@ def resized(model: Classifier, entry: SourceSpec) -> Classifier:
 def seed_for(*parts: Any) -> int:
     """Return a seed that depends on `parts` alone."""
     return int(hashlib.sha256(repr(parts).encode()).hexdigest()[:12], 16)
+
+
+def _without_label(entry: SourceSpec) -> str:
+    """Return what determines the model of a source or a victim, but for its weights, as text."""
+    return entry.model_dump_json(exclude={"label", "resize", "through", "samples"})
 
 
 def _as_text(model: ModelSpec) -> str:

@@ -10,6 +10,7 @@ from underfire.reproductions.transfer.claims import Decision
 from underfire.reproductions.transfer.defended import DEFENDED, DEFENSES, SOURCE
 from underfire.reproductions.transfer.grid import Grid
 from underfire.reproductions.transfer.page import HOW, outcome, show
+from underfire.reproductions.transfer.trained import train_missing
 
 #: Further defences: those that the literature breaks, and others.
 MORE: dict[str, list[dict[str, Any]]] = {
@@ -52,7 +53,8 @@ _LEFT = 0.05
 
 
 def run(setting: Setting) -> Outcome:
-    """Run the audit, and say of every defence what is left in each way of attacking it."""
+    """Train the defences that need it, run the audit, and say of every defence what is left."""
+    train_missing(setting, DEFENDED.format(root=setting.root))
     ledger = GRID.run(setting)
     found = transfer(ledger)
     assert found is not None

@@ -10,17 +10,18 @@ from underfire.reproductions.registry import Outcome, Setting, table
 from underfire.reproductions.transfer.claims import in_order
 from underfire.reproductions.transfer.grid import ATTACKS, Grid, fooled, mean_fooled
 from underfire.reproductions.transfer.page import outcome
+from underfire.reproductions.transfer.trained import train_missing
 
 _FILE = "{root}/weights/%s.safetensors?arch=%s"
 DEFENDED, SOURCE = (_FILE % (2 * (f"resnet{depth}_cifar10",)) for depth in (20, 56))
 
 #: The defences of the slides' table, in front of ResNet-20.
 DEFENSES: dict[str, list[dict[str, Any]]] = {
-    "HGD": [{"name": "hgd"}],
+    "HGD": [{"name": "hgd", "weights": "{work}/hgd-cifar10-{scale}.safetensors"}],
     "R&P": [{"name": "resize_and_pad"}],
     "NIPS-r3": [{"name": "nips_r3"}],
     "FD": [{"name": "feature_distillation"}],
-    "ComDefend": [{"name": "comdefend"}],
+    "ComDefend": [{"name": "comdefend", "weights": "{work}/comdefend-cifar10-{scale}.safetensors"}],
     "RS": [{"name": "randomised_smoothing", "sigma": 0.1, "samples": 50}],
 }
 PUBLISHED = {
@@ -47,7 +48,8 @@ GRID = Grid(
 
 
 def run(setting: Setting) -> Outcome:
-    """Run the audit, and compare the averages over the defences."""
+    """Train the defences that need it, run the audit, and compare the averages over the defences."""
+    train_missing(setting, DEFENDED.format(root=setting.root))
     ledger = GRID.run(setting)
     means = {label: mean_fooled(fooled(ledger, label), victims=list(DEFENSES)) for label in GRID.attacks}
     rows = [

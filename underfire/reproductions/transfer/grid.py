@@ -48,7 +48,8 @@ class Grid:
 
     Attributes:
         name: the name of its run folder.
-        data: the URI of the images; `{root}` is the folder of real data.
+        data: the URI of the images. In every text, `{root}` is the folder of real data, `{work}` the work folder, and
+            `{scale}` the size of the run.
         sources: the URIs of the networks that attacks are crafted on, or lists of URIs for an ensemble, by label.
         victims: entries of a spec by label; a text is a URI.
         attacks: the attacks, by label: the name in the catalogue, or a mapping with options.
@@ -96,7 +97,8 @@ class Grid:
             **self.more,
         }
         spec["sample"]["seed"] = setting.seed
-        return _placed(spec, str(setting.data_root))
+        places = {"root": setting.data_root, "work": setting.work, "scale": setting.scale}
+        return _placed(spec, {f"{{{key}}}": str(place) for key, place in places.items()})
 
     def _attack(self, label: str, given: Any, setting: Setting) -> dict[str, Any]:
         """Return the entry of an attack, with its sizes and its steps."""
@@ -113,13 +115,15 @@ class Grid:
         return run_audit(self.spec(setting), self.name, setting)
 
 
-def _placed(value: Any, root: str) -> Any:
-    """Return plain values with the folder of real data where texts have `{root}`."""
+def _placed(value: Any, places: Mapping[str, str]) -> Any:
+    """Return plain values with the folders of a run in the place of their names in texts, such as `{root}`."""
     if isinstance(value, dict):
-        return {key: _placed(part, root) for key, part in value.items()}
+        return {key: _placed(part, places) for key, part in value.items()}
     if isinstance(value, list):
-        return [_placed(part, root) for part in value]
-    return value.replace("{root}", root) if isinstance(value, str) else value
+        return [_placed(part, places) for part in value]
+    for name, place in places.items() if isinstance(value, str) else ():
+        value = value.replace(name, place)
+    return value
 
 
 def fooled(ledger: Ledger, attack: str, eps: float | None = None) -> dict[tuple[str, str, str], Fooled]:
