@@ -10,7 +10,6 @@ import pytest
 
 from underfire import reproductions
 from underfire.audit.spec import parse_spec
-from underfire.catalog import cards
 from underfire.reproductions.registry import Setting
 from underfire.reproductions.transfer import around_or_through, cifar10, defended, field, imagenet
 from underfire.reproductions.transfer.claims import above, as_table, in_order
@@ -19,31 +18,14 @@ from underfire.reproductions.transfer.grid import Grid, mean_fooled
 GRIDS = [imagenet.GRID, imagenet.TOGETHER, cifar10.GRID, defended.GRID, around_or_through.GRID]
 
 
-def available(grid: Grid) -> Grid:
-    """The grid without methods that the catalogue does not have yet."""
-    attacks, defenses = ({card.name for card in cards(kind)} for kind in ("attack", "defense"))
-    kept = {
-        label: victim
-        for label, victim in grid.victims.items()
-        if isinstance(victim, str) or {entry["name"] for entry in victim["defenses"]} <= defenses
-    }
-    named = {label: given if isinstance(given, str) else given["name"] for label, given in grid.attacks.items()}
-    composed = {"i_fgsm"}
-    return replace(
-        grid,
-        victims=kept,
-        attacks={label: grid.attacks[label] for label, name in named.items() if name in attacks | composed},
-    )
-
-
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.name)
 def test_a_grid_is_a_spec_with_the_sizes_of_its_scale(grid: Grid, tmp_path: Path) -> None:
     setting = Setting(tmp_path, tmp_path, tmp_path, "quick")
-    spec = parse_spec(available(grid).spec(setting))
+    spec = parse_spec(grid.spec(setting))
     assert spec.sample is not None and spec.sample.n == grid.images[0]
     assert str(tmp_path) in spec.data.uri and "{root}" not in spec.model_dump_json()
-    assert all(entry.options.get("steps", 2) == 2 for entry in spec.attacks)
-    assert parse_spec(available(grid).spec(replace(setting, scale="full"))).sample.n == grid.images[2]  # type: ignore[union-attr]
+    assert all(entry.options.get(name, 0) <= 2 for entry in spec.attacks for name in ("steps", "samples", "queries"))
+    assert parse_spec(grid.spec(replace(setting, scale="full"))).sample.n == grid.images[2]  # type: ignore[union-attr]
     assert grid.images[1] >= {"transfer-cifar10": 500, "transfer-imagenet": 200}.get(grid.name, 0)
 
 

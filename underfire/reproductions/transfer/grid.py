@@ -14,6 +14,9 @@ from underfire.catalog import find
 from underfire.reproductions.audits import run_audit
 from underfire.reproductions.registry import Setting
 
+_FEW = 2  # the largest count of a quick run
+_COUNTS = ("steps", "restarts", "queries", "samples")
+
 ATTACKS: dict[str, str] = {
     "FGSM": "fgsm",
     "I-FGSM (BIM)": "i_fgsm",
@@ -55,7 +58,7 @@ class Grid:
         attacks: the attacks, by label: the name in the catalogue, or a mapping with options.
         sizes: the sizes in L∞, as a spec has them.
         images: number of images of a quick, a usual and a full run, all right for every network.
-        steps: number of steps of an attack that has steps; a quick run has 2.
+        steps: number of steps of an attack that has steps; a quick run has 2, and no more of anything else.
         shard: images that are attacked at once.
         more: further keys of the spec; without a source that is one network, `model` must be among them.
     """
@@ -103,11 +106,12 @@ class Grid:
     def _attack(self, label: str, given: Any, setting: Setting) -> dict[str, Any]:
         """Return the entry of an attack, with its sizes and its steps."""
         entry = {"name": given} if isinstance(given, str) else dict(given)
-        options = find("attack", entry["name"]).options
-        if "steps" in options and options["steps"].default is not None:
-            entry["steps"] = 2 if setting.quick else entry.get("steps", self.steps)
-        if "queries" in options and setting.quick:
-            entry["queries"] = 4
+        defaults = {name: option.default for name, option in find("attack", entry["name"]).options.items()}
+        if "steps" in defaults:
+            entry.setdefault("steps", self.steps)
+        if setting.quick:  # as few of everything as shows that it runs
+            counts = {name: entry.get(name, defaults[name]) for name in _COUNTS if name in defaults}
+            entry |= {name: min(count, _FEW) for name, count in counts.items() if isinstance(count, int)}
         return {**entry, "label": label, "eps": list(self.sizes)}
 
     def run(self, setting: Setting) -> Ledger:
