@@ -10,6 +10,7 @@ import pytest
 from underfire.audit.aims import QUADRANTS
 from underfire.audit.run import run
 from underfire.audit.spec import parse_spec, read_yaml
+from underfire.audit.summary import findings
 from underfire.audit.templates import template
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -62,3 +63,28 @@ def test_the_spec_of_adv2_has_all_that_a_gap_and_a_transfer_matrix_need() -> Non
     assert len(plain.eps) > 1 and all(attack.eps == plain.eps for attack in aimed)
     assert {"map_l1", "map_l2", "map_iou"} <= {measure.name for measure in spec.measures}
     assert spec.gallery and spec.detectors and spec.masking
+
+
+def test_the_spec_of_transfer_attacks_each_defence_through_and_around_it() -> None:
+    spec = parse_spec(read_yaml((EXAMPLES / "transfer.yaml").read_text()))
+    assert [source.title for source in spec.sources] == ["cluttered_digits"]
+    assert {victim.defenses[0].name for victim in spec.victims if victim.through and victim.defenses} == {
+        "bit_depth",
+        "jpeg",
+        "spatial_smoothing",
+        "resize_and_pad",
+    }
+    assert spec.sample is not None and spec.sample.n == 20 and spec.draws == 5
+
+
+@pytest.mark.slow
+def test_the_spec_of_transfer_runs_without_a_network_connection(tmp_path: Path) -> None:
+    content = read_yaml((EXAMPLES / "transfer.yaml").read_text())
+    quick = [{**attack, **({"steps": 1} if "steps" in attack else {})} for attack in content["attacks"][1:3]]
+    changes = {"attacks": quick, "victims": content["victims"][:3], "sample": 4, "executor": "in-process", "gallery": 0}
+    found = findings(run(parse_spec({**content, **changes}), tmp_path)).transfer
+    assert found is not None and found.sample.n == 4
+    assert {(one.victim, one.way) for one in found.results if one.victim == "JPEG"} == {
+        ("JPEG", "around"),
+        ("JPEG", "through"),
+    }

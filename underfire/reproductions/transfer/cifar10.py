@@ -9,7 +9,7 @@ import numpy as np
 from underfire.audit.ledger import Ledger
 from underfire.reproductions.registry import Outcome, Setting
 from underfire.reproductions.transfer.claims import Decision, above
-from underfire.reproductions.transfer.grid import ATTACKS, Fooled, Grid, fooled, mean_fooled
+from underfire.reproductions.transfer.grid import ATTACKS, MODERN, Fooled, Grid, fooled, mean_fooled
 from underfire.reproductions.transfer.page import outcome
 
 _FILE = "{root}/weights/%s.safetensors?arch=%s"
@@ -28,7 +28,7 @@ PARTS = {
     "AT-SI-NI-TI-DIM": ("ATTA", "SI-NI-TI-DIM"),
 }
 """Compositions with the attacks that they are made of."""
-REGULARISED = tuple(label for label in ATTACKS if label not in ("FGSM", BASE, *PARTS))
+REGULARISED = tuple(label for label in ATTACKS if label not in ("FGSM", BASE, *PARTS, *MODERN))
 """The attacks that add one idea to BIM."""
 
 GRID = Grid(
@@ -36,7 +36,7 @@ GRID = Grid(
     data="parquet:{root}/cifar10-test.parquet",
     sources=SOURCES,
     victims={**SOURCES, **TRAINED},
-    attacks=ATTACKS,
+    attacks={label: name for label, name in ATTACKS.items() if label not in MODERN},
     sizes=["8/255", "16/255"],
     images=(2, 500, 1000),
 )

@@ -15,7 +15,8 @@ from underfire.reproductions.audits import run_audit
 from underfire.reproductions.registry import Setting
 
 _FEW = 2  # the largest count of a quick run
-_COUNTS = ("steps", "restarts", "queries", "samples")
+_COUNTS = ("steps", "restarts", "queries", "outer_steps", "inner_steps")
+_SAMPLES = ("samples", "perturbations")
 
 ATTACKS: dict[str, str] = {
     "FGSM": "fgsm",
@@ -41,6 +42,9 @@ ATTACKS: dict[str, str] = {
 }
 """The transfer attacks by their names in tables, and their names in the catalogue."""
 
+MODERN = ("Admix", "SSM", "SIA", "BSR", "PGN", "OPS")
+"""The strongest of them, which are newer than the seeds' attacks and take many more passes."""
+
 Fooled = NDArray[np.float64]
 """Of every image that counts, the share of the victim's draws that are fooled, `[n]`."""
 
@@ -59,6 +63,7 @@ class Grid:
         sizes: the sizes in L∞, as a spec has them.
         images: number of images of a quick, a usual and a full run, all right for every network.
         steps: number of steps of an attack that has steps; a quick run has 2, and no more of anything else.
+        samples: largest number of samples over which an attack averages in a usual run; a full one has the published.
         shard: images that are attacked at once.
         more: further keys of the spec; without a source that is one network, `model` must be among them.
     """
@@ -71,6 +76,7 @@ class Grid:
     sizes: Sequence[str]
     images: tuple[int, int, int]
     steps: int = 10
+    samples: int = 5
     shard: int = 50
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -109,9 +115,10 @@ class Grid:
         defaults = {name: option.default for name, option in find("attack", entry["name"]).options.items()}
         if "steps" in defaults:
             entry.setdefault("steps", self.steps)
-        if setting.quick:  # as few of everything as shows that it runs
-            counts = {name: entry.get(name, defaults[name]) for name in _COUNTS if name in defaults}
-            entry |= {name: min(count, _FEW) for name, count in counts.items() if isinstance(count, int)}
+        for name in (*_SAMPLES, *(_COUNTS if setting.quick else ())):
+            count, most = entry.get(name, defaults.get(name)), _FEW if setting.quick else self.samples
+            if isinstance(count, int) and setting.scale != "full":
+                entry[name] = min(count, most)
         return {**entry, "label": label, "eps": list(self.sizes)}
 
     def run(self, setting: Setting) -> Ledger:
