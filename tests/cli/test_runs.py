@@ -98,6 +98,7 @@ def test_the_list_has_every_card(shown: Shown, parsed: Parsed) -> None:
     assert parsed("list", "attacks") == parsed("list", "attack") == [c for c in everything if c["kind"] == "attack"]
     table = shown("list", "attack")
     assert all(f"\n{card.name} " in table for card in cards("attack")) and "white-box" in table
+    assert "joined by underscores" in " ".join(table.split())  # how names of transfer attacks are composed
 
 
 def test_reproductions_are_listed(shown: Shown, parsed: Parsed) -> None:

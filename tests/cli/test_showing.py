@@ -25,6 +25,11 @@ def test_a_method_is_shown_with_options_meanings_paper_and_an_example(shown: Sho
         assert fact in text
 
 
+def test_a_composed_attack_is_shown_with_the_options_of_its_parts(shown: Shown) -> None:
+    text = " ".join(shown("show", "mi_di_ssm").split())
+    assert all(fact in text for fact in ("attack mi_di_ssm", "Xie", "Long", "probability", "spread", "decay"))
+
+
 def test_methods_of_one_name_are_all_shown(parsed: Parsed) -> None:
     found = parsed("show", "nes")
     assert [card["kind"] for card in found] == ["attack", "part"]

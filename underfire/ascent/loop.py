@@ -218,7 +218,8 @@ class _Run:
         def advance(z: Tensor, direction: Tensor) -> Tensor:
             return position.project(z + per_sample(size, z) * position.threat.steepest(direction, position.x, z))
 
-        whole = AttackLoss(loss, tuple(partial(loss, model=one) for one in members_of(self.model)), advance)
+        members = tuple(partial(loss, model=one) for one in members_of(self.model))
+        whole = AttackLoss(loss, members, advance, compared=plain and self.evaluates)
         total, g, state = self.recipe.estimate.update(whole, z, self.generator, state)
         step, value = seen[0] if seen else (None, total)
         # NaN and infinity become 0, because one of them would spoil the image; an audit's masking checks report them.

@@ -18,11 +18,13 @@ class AttackLoss:
         value: the loss.
         members: the loss of every member of an ensemble alone; of any other model, the loss.
         advance: `(z, direction) -> z`, one step of the attack's own length along a direction, projected.
+        compared: whether the attack compares the value at `z` with others; if not, an estimator need not evaluate it.
     """
 
     value: Loss
     members: tuple[Loss, ...]
     advance: Callable[[Tensor, Tensor], Tensor]
+    compared: bool = True
 
     def __call__(self, z: Tensor) -> Tensor:
         """Return the loss of every row, `[B]`."""

@@ -61,9 +61,11 @@ def spectrum_simulation(samples: int = 20, spread: float = 0.5, sigma: float = 1
         raise InputError(f"spectrum_simulation needs spread in [0, 1], got {spread}")
 
     def view(x: Tensor, generator: Generator | None = None) -> Iterator[Tensor]:
+        spectrum = spectrum_of(x)
         for _ in range(samples):
+            # The transform is orthonormal, so that the spectrum of Gaussian noise is Gaussian noise of the same size.
             noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
             lot = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-            yield image_of(spectrum_of(x + sigma * noise) * (1 + spread * (2 * lot - 1)))
+            yield image_of((spectrum + sigma * noise) * (1 + spread * (2 * lot - 1)))
 
     return view

@@ -112,7 +112,8 @@ def simulated(x: Tensor, samples: int, rho: float, sigma: float, generator: Gene
     up, across = basis(height), basis(width)
     versions = []
     for _ in range(samples):
-        noisy = x + sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        waves = sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype)  # of noise with the same law
+        noisy = x + torch.einsum("kh,bckl,lw->bchw", up, waves, across)
         weights = 1 + rho * (2 * torch.rand(x.shape, generator=generator, dtype=x.dtype) - 1)
         spectrum = torch.einsum("kh,bchw,lw->bckl", up, noisy, across) * weights
         versions.append(torch.einsum("kh,bckl,lw->bchw", up, spectrum, across))

@@ -130,7 +130,7 @@ def test_a_composition_is_what_its_parts_say(name: str) -> None:
     assert (fast - slow(model, x, y, seeded(3))).abs().max() < 1e-9
     assert (fast - x).abs().max() > 0.9 * EPS
     assert cost.backwards == gradients * STEPS * 3
-    assert cost.forwards == cost.backwards + (STEPS * 3 * options["copies"] if name == "pgn_si" else 0)
+    assert cost.forwards == cost.backwards
 
 
 def test_ops_averages_the_image_and_operators_on_its_neighbours() -> None:
@@ -160,6 +160,22 @@ def test_a_usual_move_gives_way_to_one_of_the_name() -> None:
     for name, same in (("dim", "mi_di"), ("ni_dim", "ni_di"), ("i_dim", "di_fgsm")):
         one, other = (uf.find("attack", n)(model, x, y, steps=3, generator=seeded(1)) for n in (name, same))
         assert torch.equal(one, other), name
+
+
+@pytest.mark.parametrize("name", ["admix_pgn", "ops_vmi", "sia_vni"])
+def test_rows_that_succeed_leave_and_the_others_keep_their_samples(name: str) -> None:
+    """Views and estimators that depend on the samples of the rows go with retirement, restarts and an eps for each."""
+    model, x = build_network(), rand(6, 3, 8, 8)
+    y, eps = model(x).argmax(1), torch.linspace(0.02, 0.3, 6)
+    attack = uf.find("attack", name)
+    counts = {key: 2 for key in attack.options if key.endswith("samples") or key == "perturbations"}
+    with model.counting() as whole:
+        attack(model, x, y, eps=eps, steps=3, keep="best", **counts)
+    with model.counting() as less:
+        x_adv = attack(model, x, y, eps=eps, steps=3, keep="success", restarts=2, **counts)
+    assert ((x_adv - x).abs().flatten(1).amax(1) <= eps + 1e-6).all()
+    assert (model(x_adv).argmax(1) != y).any()
+    assert less.backwards < 2 * whole.backwards
 
 
 def test_the_result_is_another_with_each_part() -> None:

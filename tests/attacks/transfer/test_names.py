@@ -16,6 +16,7 @@ from underfire.audit.methods import attack_of
 from underfire.audit.spec import load_spec
 from underfire.catalog.docstrings import cited, meanings
 from underfire.errors import InputError, SpecError, Unsupported
+from underfire.gradients.backward import skip_gradient
 
 
 def test_a_combination_is_a_card_that_is_not_listed() -> None:
@@ -91,6 +92,31 @@ def test_a_spec_takes_a_combination_with_options_of_its_parts(tmp_path: Path) ->
         spec.write_text(text % (name, option))
         with pytest.raises(SpecError, match=named):
             load_spec(spec)
+
+
+def test_a_spec_composes_the_new_parts_too(tmp_path: Path) -> None:
+    """A recipe of parts is the attack whose tokens stand for them."""
+    options = """
+    views: [{name: admix, copies: 2}, spectrum_simulation(2), "block_shuffle(2, rotation=10.0)", structure_invariant(1)]
+    estimate: gradient_penalty(2, radius=0.3, step=0.05)
+    smooth: translation_kernel(3)
+    move: momentum
+    keep: last
+    objective: log_odds
+    eps: 0.1
+    steps: 2
+"""
+    (tmp_path / "spec.yaml").write_text(f"model: builtin:digits\ndata: digits\nattacks:\n  - name: recipe{options}")
+    (entry,) = load_spec(tmp_path / "spec.yaml").attacks
+    model, x = build_network(), rand(2, 3, 8, 8)
+    y = torch.tensor([0, 1])
+    token = uf.attacks.admix_ssm_bsr_sia_pgn_ti
+    options = {"copies": 2, "admix_samples": 3, "ssm_samples": 2, "bsr_samples": 2, "rotation": 10.0, "sia_samples": 1}
+    options |= {"pgn_samples": 2, "size": 3, "eps": 0.1, "steps": 2}
+    spelled = token(model, x, y, generator=seeded(1), **options)
+    assert torch.allclose(attack_of(entry, 0.1)(model, x, y, generator=seeded(1)), spelled)
+    with pytest.raises(Unsupported, match="residual"):
+        uf.attacks.recipe(model, x, y, backward=skip_gradient(0.5))
 
 
 def test_images_and_a_ball_are_needed() -> None:
