@@ -53,6 +53,9 @@ def test_versions_must_have_the_same_classes(images: Tensor) -> None:
     with pytest.raises(ModelError, match="3, 2"):
         voting((1.0, 0, 0), (0, 1.0))(images)
     named = Classifier(Constant(1.0, 0), labels=("cat", "dog"))
+    sized = [Classifier(Constant(1.0, 0), size=size) for size in ((12, 12), (24, 20))]
+    with pytest.raises(ModelError, match="24 x 20"):
+        defenses.n_version(sized[0], versions=(sized[1],))
     with pytest.raises(ModelError, match="classes"):
         defenses.n_version(named, versions=(Classifier(Constant(1.0, 0), labels=("dog", "cat")),))
 

@@ -82,8 +82,9 @@ def test_the_attack_follows_the_mean_probability(linear: Classifier, points: tup
     x = points[0][:3]
     made = defenses.randomised_smoothing(linear, sigma=SIGMA)
     form = through(made, samples=5)
-    noise = torch.randn(15, 3, 2, 2, generator=torch.Generator().manual_seed(form.module.seed), dtype=x.dtype)
-    wanted = linear(x.repeat(5, 1, 1, 1) + SIGMA * noise).softmax(1).unflatten(0, (5, 3)).mean(0)
+    generator = torch.Generator().manual_seed(form.module.seed)
+    drawn = [SIGMA * torch.randn(x.shape, generator=generator, dtype=x.dtype) for _ in range(5)]
+    wanted = torch.stack([linear(x + noise).softmax(1) for noise in drawn]).mean(0)
     assert torch.allclose(form(x).exp(), wanted, atol=1e-10)
 
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from underfire.catalog import DefenseFacts, card_of, facts_of
 from underfire.errors import Unsupported
-from underfire.model import Classifier, model_errors
+from underfire.model import Classifier, measured, model_errors
 
 Transform = Callable[[Tensor, Generator], Tensor]
 """A function `(x, generator) -> x'` of images `[B, C, H, W]` whose gradient is its own or that of its BPDA rule."""
@@ -68,6 +68,8 @@ class Defense(nn.Module):
 
     def draws(self, device: torch.device) -> Generator:
         """Return the generator of the next draws; without one of the user it is on `device`."""
+        if measured():  # a pass that is made once, and not again in a later call
+            return Generator(device).manual_seed(self.seed)
         if self.generator is None:
             self.generator = Generator(device).manual_seed(self.seed)
         return self.generator
@@ -76,8 +78,9 @@ class Defense(nn.Module):
         """Return logits `[B, K]`; after several draws, they are the logarithm of the mean probabilities."""
         if self.samples == 1 or not any(part.facts.random for part in defenses_in(self)):
             return self.answer(x, self.draws(x.device))
-        logits = self.answer(x.repeat(self.samples, *[1] * (x.dim() - 1)), self.draws(x.device))
-        return mean_probability(logits.unflatten(0, (self.samples, len(x))))
+        generator = self.draws(x.device)
+        # one pass for each draw, so that layers that are read inside hold one value for each image
+        return mean_probability(torch.stack([self.answer(x, generator) for _ in range(self.samples)]))
 
     def variant(self, **changes: Any) -> Self:
         """Return a copy with other attributes, which shares the weights and has a generator of its own."""
@@ -157,7 +160,7 @@ class Defended(Classifier):
         behind = module.undefended
         # probabilities are noticed here too, unless the classifier behind the defence knows how to read them
         output = None if behind.output is None else "logits"
-        super().__init__(module, labels=behind.labels, domain=behind.domain, output=output)
+        super().__init__(module, labels=behind.labels, domain=behind.domain, output=output, size=behind.size)
 
     @property
     def undefended(self) -> Classifier:

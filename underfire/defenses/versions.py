@@ -48,7 +48,8 @@ def opened(model: Classifier, versions: Sequence[Version], option: str = "versio
     """Return the other versions of a model as classifiers on its device, in evaluation mode; `option` names them.
 
     Raises:
-        ModelError: one cannot be loaded, or has other classes. InputError: they are no list of models.
+        ModelError: one cannot be loaded, or has other classes or another size of images. InputError: they are no list
+            of models.
     """
     if isinstance(versions, (str, nn.Module)) or not isinstance(versions, Sequence):
         raise InputError(f"{option} must be a list of models or of their URIs, such as [zoo:resnet20_cifar10]")
@@ -58,6 +59,9 @@ def opened(model: Classifier, versions: Sequence[Version], option: str = "versio
         other = models.load(version) if isinstance(version, str) else as_classifier(version)
         if other.labels and model.labels and other.labels != model.labels:
             raise ModelError(f"{option} must have the same classes: {version!r:.80} has {len(other.labels)} others")
+        if other.size and model.size and other.size != model.size:
+            sizes = " and ".join(f"{height} x {width}" for height, width in (model.size, other.size))
+            raise ModelError(f"{option} must take images of the same size, got {sizes}")
         found.append(other.to(device).eval())
     return found
 

@@ -4,7 +4,7 @@ from underfire.model.answers import OUTPUTS
 from underfire.model.classifier import Classifier, Count, as_classifier
 from underfire.model.ensemble import Ensemble
 from underfire.model.oracle import Oracle
-from underfire.model.sessions import model_errors, note_finite, session, unwatched
+from underfire.model.sessions import measured, model_errors, note_finite, session, unwatched
 
 __all__ = [
     "OUTPUTS",
@@ -13,6 +13,7 @@ __all__ = [
     "Ensemble",
     "Oracle",
     "as_classifier",
+    "measured",
     "model_errors",
     "note_finite",
     "session",

@@ -24,6 +24,7 @@ NO_GRADIENT = "the model has no gradient with respect to its input; use a black-
 _MARK = "_underfire_raised_by_the_model"
 _LOCKS: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _CURRENT: ContextVar[Session | None] = ContextVar("underfire_session", default=None)
+_MEASURED: ContextVar[bool] = ContextVar("underfire_measured", default=False)
 
 
 @dataclass
@@ -115,11 +116,17 @@ def current(module: nn.Module) -> Session | None:
 @contextmanager
 def unwatched() -> Iterator[None]:
     """Leave the session inside the block, for passes that measure the model and may find that it has no gradient."""
-    token = _CURRENT.set(None)
+    token, measured = _CURRENT.set(None), _MEASURED.set(True)
     try:
         yield
     finally:
         _CURRENT.reset(token)
+        _MEASURED.reset(measured)
+
+
+def measured() -> bool:
+    """Return whether the pass is one of `unwatched`, made once and remembered, which must use up no random draws."""
+    return _MEASURED.get()
 
 
 @contextmanager

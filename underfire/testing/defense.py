@@ -70,11 +70,12 @@ class Subject:
 def a_classifier(subject: Subject) -> None:
     """Check that the result is a defended classifier of the same domain and classes, also around a plain function."""
     model, x = subject.setting()
-    model.labels = ("a", "b", "c", "d")
+    model.labels, model.size = ("a", "b", "c", "d"), (9, 12)
     made = subject(model)
     require(isinstance(made, Defended), f"the result must be a Defended classifier, got {type(made).__name__}")
     require(made.undefended is model, "undefended must be the classifier that was given")
-    require(made.domain is model.domain and made.labels == model.labels, "domain and class names must be kept")
+    kept = made.domain is model.domain and made.labels == model.labels and made.size == model.size
+    require(kept, "domain, class names and size must be kept")
     require(made.defenses[0] == made.module.name, "the defence itself must come first in `defenses`")
     logits = made(x)
     require(logits.shape == (len(x), 4), f"logits must be [{len(x)}, 4], got {tuple(logits.shape)}")
