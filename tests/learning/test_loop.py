@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
@@ -172,6 +173,28 @@ def test_a_lost_number_stops_it_and_the_last_good_state_is_kept(where: str, tmp_
     net.reset_parameters()
     with pytest.raises(ModelError, match="step 6"):  # without a checkpoint too
         fit(net, sgd, lambda step, _: step, loss, steps=6)
+
+
+def test_a_checkpoint_of_version_0_1_is_read(tmp_path: Path) -> None:
+    """It calls the memory of the optimiser `adam`, and has no generator, because every step seeds its own."""
+
+    def train(checkpoint: Checkpoint | None, steps: int) -> nn.Module:
+        net = nn.Linear(72, 1)
+        with torch.no_grad():
+            net.weight.fill_(0.1), net.bias.zero_()
+        adam = torch.optim.Adam(net.parameters(), 0.1)
+        batches = Drawn(X.flatten(1), 4, seed=2)
+        fit(net, adam, batches, lambda x, _: net(x).square(), steps=steps, checkpoint=checkpoint)
+        return net
+
+    path = tmp_path / "state"
+    train(Checkpoint(path), 3)
+    with safe_open(path, "pt") as file:
+        facts = file.metadata()
+    old = {k.replace("optimiser.", "adam."): v for k, v in load_file(path).items() if k != "generator"}
+    assert any(name.startswith("adam.0.") for name in old)
+    save_file(old, path, facts)
+    assert same(train(Checkpoint(path), 6), train(None, 6))
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -8,15 +8,14 @@ import os
 from typing import Any, ClassVar, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from underfire.catalog import card_of, find
 from underfire.domains import domain_of
 from underfire.errors import DataError, InputError, ModelError, NotFitted, UnderfireError, shown
-from underfire.files import as_path, atomic_write
+from underfire.files import as_path
 from underfire.hooks import frozen
+from underfire.learning import read_tensors, write_tensors
 from underfire.model import Classifier
 from underfire.records import Batch
 
@@ -92,9 +91,7 @@ class Detector:
             facts = {"detector": self._name, "classes": str(self.classes), "options": json.dumps(options)}
         except TypeError:
             raise InputError(f"{self._name} with a function among its options cannot be saved; use names") from None
-        tensors = {name: value.detach().cpu().contiguous() for name, value in learned.items()}
-        with atomic_write(as_path(path)) as part:
-            save_file(tensors, part, metadata=facts)
+        write_tensors(as_path(path), learned, facts)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -140,13 +137,8 @@ def load(path: str | os.PathLike[str]) -> Detector:
     Raises:
         InputError: there is no such file, or it is damaged, or of a detector that the catalogue does not have.
     """
-    path = as_path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {str(path)!r} of a detector")
+    tensors, facts = read_tensors(as_path(path))
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
         card = find("detector", facts["detector"])
         detector: Any = card.with_options(**card.check(json.loads(facts["options"])))
         detector.learned, detector.classes = tensors, int(facts["classes"])
@@ -154,7 +146,7 @@ def load(path: str | os.PathLike[str]) -> Detector:
         raise InputError(
             f"{str(path)!r} is not a file of a detector: its metadata has no {shown(error.args[0])}"
         ) from None
-    except (SafetensorError, ValueError, UnderfireError) as error:
+    except (ValueError, UnderfireError) as error:
         raise InputError(f"{str(path)!r} cannot be read as a detector: {error}".splitlines()[0]) from None
     if not isinstance(detector, Detector):
         raise InputError(f"{str(path)!r}: {facts['detector']} cannot be loaded from a file")

@@ -87,11 +87,11 @@ def train_hgd(
     networks = [model, *opened(model, sources, "sources")]
     x = data[:1].x.to(device)
     denoiser = initialised(lambda: Denoiser(x.shape[1], width), seed).to(device, x.dtype).train()
-    represent = _representation(model, x, guide, layer)
+    represent, among = _representation(model, x, guide, layer), kinds(networks)
 
     def loss(batch: tuple[Tensor, Tensor], generator: Generator) -> Tensor:
         clean, y = batch
-        z = denoiser(perturbed(clean, kinds(networks), levels, generator))
+        z = denoiser(perturbed(clean, among, levels, generator))
         if guide == "class":
             return F.cross_entropy(model(z), y, reduction="none")
         with torch.no_grad():
