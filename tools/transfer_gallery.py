@@ -1,7 +1,8 @@
 """Draw what the ideas of transfer attacks do to an image and to a gradient: `python -m tools.transfer_gallery`.
 
 The first picture has a row for each view: the image, and versions that the attack sees. The second one shows the
-gradient of a network as it is, and what the ideas that work on the gradient make of it. With `--data`, the image of the
+gradient of a network as it is, and what the ideas that work on the gradient make of it. The third one shows what the
+terms change: features, attention, and the transformation that an image must survive. With `--data`, the image of the
 first picture is a photograph, otherwise one of the package.
 """
 
@@ -14,11 +15,17 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from underfire import data, models
+from underfire import data, find, models
+from underfire.ascent.objective import Start
+from underfire.ascent.threats import Linf
 from underfire.attacks.transfer.tokens import TOKENS
+from underfire.attacks.transfer.transformation.network import transformed
+from underfire.attacks.transfer.transformation.training import Game, transformations_of
 from underfire.figures import heatmap, save_small, sheet
 from underfire.gradients import estimators, neighbourhoods, smoothing, views
 from underfire.gradients.estimators import Estimator
+from underfire.hooks import frozen
+from underfire.interpreters import grad_cam
 
 EPS = 16 / 255
 #: The tokens of the first picture, each with options that show what it does.
@@ -97,14 +104,39 @@ def draw_gradients(path: Path, *, seed: int = 0) -> dict[str, Tensor]:
     return found
 
 
+def draw_terms(path: Path, *, seed: int = 0) -> dict[str, Tensor]:
+    """Write the picture of the terms, and return each column, `[B, C, H, W]`, by its title."""
+    model = models.load("zoo:cluttered_digits")
+    batch = data.load("cluttered-digits:test", n=2, seed=seed)[:]
+    x, y = batch.x, batch.y
+    generator = torch.Generator().manual_seed(seed)
+    found = {"image": x, "attention": grad_cam(model, x, y)}
+    for name in ("mi", "ata_mi"):
+        found[f"attention, {name}"] = grad_cam(model, find("attack", name)(model, x, y, eps=EPS), y)
+    found["change, mi"] = find("attack", "mi")(model, x, y, eps=EPS) - x
+    found["change, tap_mi"] = find("attack", "tap_mi")(model, x, y, eps=EPS) - x
+    start = Start(model, x, y, None, Linf(EPS).projection(x), generator)
+    size = torch.full((len(x),), EPS / 10)
+    with frozen(model):
+        weights = transformations_of(start, Game(), size=size, outer_steps=10, rate=1e-3, kernels=(3, 15), slope=0.01)
+    found["at: T(x)"] = transformed(x, weights, 0.01).clamp(0, 1)
+    rows: list[list[Tensor | None]] = [
+        [c[i] if t in ("image", "at: T(x)") else heatmap(c[i].sum(0, keepdim=True), x[i]) for t, c in found.items()]
+        for i in range(len(x))
+    ]
+    save_small(sheet(rows, column_titles=list(found), cell=1.2), path)
+    return found
+
+
 def main() -> None:
-    """Draw both pictures, with the options of the command line."""
+    """Draw the pictures, with the options of the command line."""
     parser = argparse.ArgumentParser(description="Draw what the ideas of transfer attacks do.")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="the folder to write to")
     parser.add_argument("--data", default="cluttered-digits:test", help="the images of the first picture")
     options = parser.parse_args()
     draw_views(options.out / "transfer-views.webp", options.data)
     draw_gradients(options.out / "transfer-gradients.webp")
+    draw_terms(options.out / "transfer-terms.webp")
 
 
 if __name__ == "__main__":
