@@ -104,7 +104,7 @@ def draw_gradients(path: Path, *, seed: int = 0) -> dict[str, Tensor]:
     return found
 
 
-def draw_terms(path: Path, *, seed: int = 0) -> dict[str, Tensor]:
+def draw_terms(path: Path, *, seed: int = 0, outer_steps: int = 10) -> dict[str, Tensor]:
     """Write the picture of the terms, and return each column, `[B, C, H, W]`, by its title."""
     model = models.load("zoo:cluttered_digits")
     batch = data.load("cluttered-digits:test", n=2, seed=seed)[:]
@@ -118,7 +118,9 @@ def draw_terms(path: Path, *, seed: int = 0) -> dict[str, Tensor]:
     start = Start(model, x, y, None, Linf(EPS).projection(x), generator)
     size = torch.full((len(x),), EPS / 10)
     with frozen(model):
-        weights = transformations_of(start, Game(), size=size, outer_steps=10, rate=1e-3, kernels=(3, 15), slope=0.01)
+        weights = transformations_of(
+            start, Game(), size=size, outer_steps=outer_steps, rate=1e-3, kernels=(3, 15), slope=0.01
+        )
     found["at: T(x)"] = transformed(x, weights, 0.01).clamp(0, 1)
     rows: list[list[Tensor | None]] = [
         [c[i] if t in ("image", "at: T(x)") else heatmap(c[i].sum(0, keepdim=True), x[i]) for t, c in found.items()]

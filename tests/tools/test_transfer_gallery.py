@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tools.transfer_gallery import VIEWS, draw_gradients, draw_views
+from tools.transfer_gallery import VIEWS, draw_gradients, draw_terms, draw_views
 from underfire.attacks.transfer.tokens import TOKENS
 
 
@@ -24,7 +24,10 @@ def test_the_pictures_are_small(tmp_path: Path) -> None:
     assert titles == list(VIEWS)
     assert len({tuple(g.flatten()[:50].tolist()) for g in found.values()}) == len(found)
     assert torch.nn.functional.cosine_similarity(found["gradient"].flatten(), found["ti"].flatten(), 0) > 0.3
-    for name in ("views", "gradients"):
+    terms = draw_terms(tmp_path / "terms.webp", outer_steps=1)
+    assert not torch.equal(terms["change, mi"], terms["change, tap_mi"])
+    assert (terms["attention, mi"].amax() < terms["attention"].amax()) and len(terms) == 7
+    for name in ("views", "gradients", "terms"):
         assert (tmp_path / f"{name}.webp").stat().st_size <= 60_000
         with Image.open(tmp_path / f"{name}.webp") as image:
             assert image.width > 400
