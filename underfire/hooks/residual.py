@@ -64,7 +64,7 @@ def residual_branches(model: nn.Module, x: Tensor) -> list[nn.Module]:
         for _, module in readable_layers(model):
             stack.enter_context(remove_at_exit(module.register_forward_hook(note)))
         logits = uncached(model)(noise_image(x).requires_grad_() * 1)
-    nodes = _reached(logits.grad_fn) if logits.grad_fn is not None else {}
+    nodes = _reached(logits.grad_fn) if logits.grad_fn is not None else []
     users = Counter(node for one in nodes for node in _inputs(one))
     # the end of a branch: walk back along it, until a module has made the tensor
     found: list[nn.Module] = []
@@ -84,16 +84,16 @@ def _inputs(node: Node) -> list[Node]:
     return [one for one, _ in node.next_functions if one is not None]
 
 
-def _reached(start: Node) -> dict[Node, int]:
-    """Return the nodes that lead to `start`, each with the length of the shortest path, in the order of this length."""
-    found, waiting = {start: 0}, deque([start])
+def _reached(start: Node) -> list[Node]:
+    """Return the nodes that lead to `start`, the nearest first."""
+    found, waiting = {start}, deque([start])
+    order: list[Node] = []
     while waiting:
-        node = waiting.popleft()
-        for one in _inputs(node):
-            if one not in found:
-                found[one] = found[node] + 1
-                waiting.append(one)
-    return found
+        order.append(waiting.popleft())
+        new = [one for one in dict.fromkeys(_inputs(order[-1])) if one not in found]
+        found.update(new)
+        waiting.extend(new)
+    return order
 
 
 def _branch(node: Node) -> Node | None:
@@ -101,8 +101,16 @@ def _branch(node: Node) -> Node | None:
     inputs = _inputs(node)
     if not node.name().startswith("AddBackward") or len(inputs) != 2 or inputs[0] is inputs[1]:
         return None
-    first, second = map(_reached, inputs)
-    common = min((n for n in first if n in second), key=lambda n: first[n] + second[n], default=None)
-    if common is None or first[common] == second[common]:
-        return None
-    return inputs[first[common] < second[common]]
+    # walk back from both, one step at a time, until the walks meet
+    walks: list[dict[Node, int]] = [{inputs[0]: 0}, {inputs[1]: 0}]
+    ends, steps = [[inputs[0]], [inputs[1]]], 0
+    while not (meeting := walks[0].keys() & walks[1].keys()):
+        if not any(ends):
+            return None
+        steps += 1
+        for side, walk in enumerate(walks):
+            ends[side] = [one for end in ends[side] for one in _inputs(end) if one not in walk]
+            walk.update(dict.fromkeys(ends[side], steps))
+    near = min(meeting, key=lambda n: walks[0][n] + walks[1][n])
+    first, second = (walk[near] for walk in walks)
+    return None if first == second else inputs[first < second]
