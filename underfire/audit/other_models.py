@@ -55,7 +55,7 @@ def _check(target: Target, entry: SourceSpec, batch: Batch) -> None:
     try:
         check_accuracy(logits, batch.y)
     except ModelError as error:
-        raise ModelError(f"{error} The images are {size}{advice}") from None
+        raise ModelError(f"{error} The images are {size}{advice if model.size is None else ''}") from None
 
 
 def _check_names(names: Sequence[str] | None, known: Sequence[str] | None) -> None:

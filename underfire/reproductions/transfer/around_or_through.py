@@ -7,10 +7,9 @@ from typing import Any
 from underfire.audit.transfer import transfer
 from underfire.reproductions.registry import Outcome, Setting
 from underfire.reproductions.transfer.claims import Decision
-from underfire.reproductions.transfer.defended import DEFENDED, DEFENSES, SOURCE
+from underfire.reproductions.transfer.defended import DEFENDED, DEFENSES, SOURCE, prepared
 from underfire.reproductions.transfer.grid import Grid
 from underfire.reproductions.transfer.page import HOW, outcome, show
-from underfire.reproductions.transfer.trained import train_missing
 
 #: Further defences: those that the literature breaks, and others.
 MORE: dict[str, list[dict[str, Any]]] = {
@@ -54,8 +53,8 @@ _LEFT = 0.05
 
 def run(setting: Setting) -> Outcome:
     """Train the defences that need it, run the audit, and say of every defence what is left."""
-    train_missing(setting, DEFENDED.format(root=setting.root))
-    ledger = GRID.run(setting)
+    grid = prepared(GRID, setting)
+    ledger = grid.run(setting)
     found = transfer(ledger)
     assert found is not None
     by_name = {one.victim: one for one in found.defenses}
@@ -70,7 +69,7 @@ def run(setting: Setting) -> Outcome:
         if name in by_name
     ]
     made = outcome(
-        GRID,
+        grid,
         setting,
         ledger,
         decisions,

@@ -11,7 +11,7 @@ from underfire.defenses import train_comdefend, train_hgd
 from underfire.reproductions.registry import Setting
 
 #: Images, passes over them, and channels of HGD's finest level, by the size of a run; the paper of HGD has 30 passes.
-EFFORTS = {"quick": (32, 0.5, 8), "default": (10_000, 6.0, 16), "full": (50_000, 30.0, 64)}
+EFFORTS = {"default": (10_000, 6.0, 16), "full": (50_000, 30.0, 64)}
 
 
 def train_missing(setting: Setting, network: str) -> None:
