@@ -30,7 +30,7 @@ GRID = Grid(
     sources={"ResNet-20": DEFENDED, "ResNet-56": SOURCE},
     victims={
         "undefended": DEFENDED,
-        **{label: {"model": DEFENDED, "defenses": defenses} for label, defenses in {**DEFENSES, **MORE}.items()},
+        **{label: {"model": DEFENDED, "defenses": defenses} for label, defenses in {**MORE, **DEFENSES}.items()},
     },
     attacks={
         "MI-FGSM": "mi_fgsm",

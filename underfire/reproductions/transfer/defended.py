@@ -9,7 +9,7 @@ import numpy as np
 
 from underfire.reproductions.registry import Outcome, Setting, table
 from underfire.reproductions.transfer.claims import in_order
-from underfire.reproductions.transfer.grid import ATTACKS, MODERN, Grid, fooled, mean_fooled
+from underfire.reproductions.transfer.grid import ATTACKS, MODERN, Grid, means_of
 from underfire.reproductions.transfer.page import outcome
 from underfire.reproductions.transfer.trained import train_missing
 
@@ -49,10 +49,10 @@ GRID = Grid(
 
 
 def prepared(grid: Grid, setting: Setting) -> Grid:
-    """Return a grid whose trained defences are trained; a quick run leaves them out."""
+    """Return the grid of a run, whose trained defences are trained; a quick run leaves them out."""
     if setting.quick:
         kept = {label: v for label, v in grid.victims.items() if "{work}" not in repr(v)}
-        return replace(grid, victims=kept)
+        return replace(grid, victims=kept).at(setting)
     train_missing(setting, DEFENDED.format(root=setting.root))
     return grid
 
@@ -61,7 +61,7 @@ def run(setting: Setting) -> Outcome:
     """Train the defences that need it, run the audit, and compare the averages over the defences."""
     grid = prepared(GRID, setting)
     ledger, defenses = grid.run(setting), [label for label in DEFENSES if label in grid.victims]
-    means = {label: mean_fooled(fooled(ledger, label), victims=defenses) for label in grid.attacks}
+    means = means_of(grid, ledger, victims=defenses)
     rows = [
         [label, f"{100 * np.mean(means[label]):.1f}", f"{np.mean(known):.1f}", *(f"{value:.1f}" for value in known)]
         for label, known in zip(ORDER, PUBLISHED.values(), strict=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from underfire.audit.around_through import AROUND
 from underfire.audit.ledger import Ledger
 from underfire.catalog import find
 from underfire.reproductions.audits import run_audit
@@ -121,6 +122,13 @@ class Grid:
                 entry[name] = min(count, most)
         return {**entry, "label": label, "eps": list(self.sizes)}
 
+    def at(self, setting: Setting) -> Grid:
+        """Return the grid of a run: a quick one has two sources and three victims."""
+        if not setting.quick:
+            return self
+        sources, victims = dict(list(self.sources.items())[:2]), dict(list(self.victims.items())[:3])
+        return replace(self, sources=sources, victims=victims)
+
     def run(self, setting: Setting) -> Ledger:
         """Run the audit, or what is left of it, and return its ledger."""
         return run_audit(self.spec(setting), self.name, setting)
@@ -155,10 +163,21 @@ def mean_fooled(found: Mapping[tuple[str, str, str], Fooled], source: str = "", 
         found: what `fooled` returns.
         source: only the attacks on this source; empty takes all.
         victims: only these victims; empty takes all.
+
+    Raises:
+        ValueError: there is no such pair.
     """
     chosen = [
         row
         for (s, v, way), row in found.items()
-        if way in ("transfer", "around") and source in ("", s) and (not victims or v in victims)
+        if way in AROUND and source in ("", s) and (not victims or v in victims)
     ]
+    if not chosen:
+        raise ValueError("no attack was shown to another network")
     return np.mean(chosen, axis=0)
+
+
+def means_of(grid: Grid, ledger: Ledger, eps: float | None = None, victims: Sequence[str] = ()) -> dict[str, Fooled]:
+    """Return `mean_fooled` of every attack of a grid that could be run, by its label."""
+    found = {label: fooled(ledger, label, eps) for label in grid.attacks}
+    return {label: mean_fooled(one, victims=victims) for label, one in found.items() if one}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from underfire.reproductions.registry import Outcome, Setting
 from underfire.reproductions.transfer import field
 from underfire.reproductions.transfer.claims import in_order
-from underfire.reproductions.transfer.grid import ATTACKS, Grid, fooled, mean_fooled
+from underfire.reproductions.transfer.grid import ATTACKS, Grid, means_of
 from underfire.reproductions.transfer.page import outcome
 
 _FILE = "{root}/weights/%s.safetensors?arch=%s"
@@ -48,12 +48,13 @@ ORDER = ("I-FGSM (BIM)", "MI-FGSM", "DIM", "SIA", "OPS"), ("DIM", "BSR", "OPS")
 
 def run(setting: Setting) -> Outcome:
     """Run the audits of single sources and of ensembles of three."""
-    ledger, ensembles = GRID.run(setting), TOGETHER.run(setting)
-    means = {label: mean_fooled(fooled(ledger, label)) for label in GRID.attacks}
-    together = {f"ensemble, {label}": mean_fooled(fooled(ensembles, label)) for label in TOGETHER.attacks}
+    grid, several = GRID.at(setting), TOGETHER.at(setting)
+    ledger = grid.run(setting)
+    means = means_of(grid, ledger)
+    together = {f"ensemble, {label}": row for label, row in means_of(several, several.run(setting)).items()}
     decisions = [one for order in ORDER for one in in_order(order, means)]
     return outcome(
-        GRID,
+        grid,
         setting,
         ledger,
         decisions,
