@@ -12,6 +12,7 @@ from underfire import reproductions
 from underfire.audit.spec import parse_spec
 from underfire.reproductions.registry import Setting
 from underfire.reproductions.transfer import around_or_through, cifar10, defended, field, imagenet
+from underfire.reproductions.transfer import grid as grids
 from underfire.reproductions.transfer.claims import above, as_table, in_order
 from underfire.reproductions.transfer.grid import Grid, mean_fooled
 
@@ -72,3 +73,24 @@ def test_quick_runs_leave_a_page_with_the_claims(
     monkeypatch.setattr(around_or_through, "GRID", replace(around_or_through.GRID, attacks=attacks))
     page = reproductions.run("around-or-through", data_root=data_root, out=tmp_path, work=tmp_path / "work", quick=True)
     assert "JPEG keeps 0 % under an adaptive attack" in page.read_text()
+
+
+def test_an_attack_must_beat_bim_in_three_rows_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = {
+        "I-FGSM (BIM)": (40, 40, 40, 40),
+        "MI-FGSM": (60, 60, 60, 30),
+        "TAP": (60, 60, 30, 30),
+        "TAP+ATA": (70,) * 4,
+    }
+
+    def rows(ledger: object, label: str, eps: float | None = None) -> dict[tuple[str, str, str], np.ndarray]:
+        known = enumerate(shares.get(label, ()))
+        return {(f"S{i}", "V", "transfer"): (np.arange(100) < share).astype(float) for i, share in known}
+
+    monkeypatch.setattr(cifar10, "fooled", rows)
+    monkeypatch.setattr(grids, "fooled", rows)
+    found = {one.claim: one for one in cifar10.decided(cifar10.GRID, None, 8 / 255)}  # type: ignore[arg-type]
+    assert found["MI-FGSM > BIM in three rows of four, eps 8/255"].verdict == "holds"
+    assert found["TAP > BIM in three rows of four, eps 8/255"].verdict == "does not hold"
+    assert found["TAP+ATA > TAP, eps 8/255"].verdict == "holds"
+    assert not any("ATA > BIM" in claim for claim in found)  # it could not be run
