@@ -301,3 +301,17 @@ def test_an_ensemble_is_a_source_and_its_members_are_no_transfer(tmp_path: Path)
     ways = {cell.about["victim"]: cell.about["way"] for cell in cells if cell.kind == "transfer"}
     assert ways == {"narrow": "white-box", "saturated": "transfer"}
     run(parse_spec(spec | {"data": {"uri": "digits:", "n": 20}}), tmp_path)
+
+
+def test_the_models_of_an_ensemble_have_weights() -> None:
+    def planned(**changes: Any) -> set[str]:
+        source = {"ensemble": [LINEAR, NARROW], "label": "both", **changes}
+        cells = plan(parse_spec(PLAIN | {"sources": [source], "victims": [NARROW]}))
+        return {cell.key for cell in cells if cell.kind == "surrogate"}
+
+    assert planned(weights=[2, 1]) != planned(weights=[1, 2])
+    with pytest.raises(SpecError, match="weights.*2 numbers"):
+        planned(weights=[1.0])
+    with pytest.raises(SpecError, match="weights.*an ensemble"):
+        parse_spec(PLAIN | {"sources": [{"model": LINEAR, "weights": [1.0]}]})
+        plan(parse_spec(PLAIN | {"sources": [{"model": LINEAR, "weights": [1.0]}]}))

@@ -46,7 +46,9 @@ class Others:
             ModelError: a model cannot be loaded, or the models of an ensemble do not fit together.
         """
         members = [self._load(one) for one in entry.models]
-        return members[0] if entry.model is not None else models.ensemble(members, entry.fuse)
+        if entry.model is not None:
+            return members[0]
+        return models.ensemble(members, entry.fuse, weights=entry.weights or None, resize=entry.resize_members)
 
     def _load(self, stated: ModelSpec) -> Classifier:
         if stated.uri in self._given:

@@ -40,6 +40,9 @@ def _named(entry: Entry, spec: AuditSpec, path: str, *parts: str) -> Entry:
     """Return a source or a victim with its model and its label, which consists of the models' names and of `parts`."""
     if entry.model is not None and entry.ensemble:
         raise SpecError(f"{key_path(path, 'ensemble')!r}: give a model or an ensemble, not both")
+    if entry.weights and len(entry.weights) != len(entry.ensemble):
+        count = f"{len(entry.ensemble)} numbers, one per model of the ensemble" if entry.ensemble else "an ensemble"
+        raise SpecError(f"{key_path(path, 'weights')!r} needs {count}, got {len(entry.weights)}")
     if entry.model is None and not entry.ensemble:
         entry = entry.model_copy(update={"model": spec.model})
     names = " & ".join(short_name(model) for model in entry.models)

@@ -153,12 +153,16 @@ class SourceSpec(_Strict):
         model: the model; None is the model of the audit, or the ensemble if there is one.
         ensemble: several models that attacks are crafted on together.
         fuse: what of the models of an ensemble is averaged, as in `underfire.models.ensemble`.
+        weights: one positive number per model of an ensemble; none weighs all equally.
+        resize_members: whether models made for another image size than the first get resized images.
         label: its name in the report.
     """
 
     model: Annotated[ModelSpec, BeforeValidator(short("uri"))] | None = None
     ensemble: Annotated[list[Annotated[ModelSpec, BeforeValidator(short("uri"))]], Limited] = []
     fuse: Literal["logits", "probabilities", "losses", "gradients"] = "logits"
+    weights: Annotated[list[Annotated[float, Field(gt=0)]], Limited] = []
+    resize_members: bool = False
     label: Text | None = None
 
     @property
@@ -177,8 +181,7 @@ class VictimSpec(SourceSpec):
 
     Attributes:
         defenses: the defences in front of the model, in the order in which an image passes through them.
-        resize: the height and width in pixels to which the victim scales every image; True takes the size that the
-            model states, False leaves the images as they are.
+        resize: side in pixels to which the victim scales images; True is the size that the model states, False none.
         through: whether the attacks are also crafted through the defences.
         samples: draws of a random defence in each step of such an attack.
     """
