@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def small(seed: int = 0) -> Classifier:
     """A convolutional network of two ReLUs, with random weights, for images 1 x 6 x 6."""
     generator = torch.Generator().manual_seed(seed)
     layers = (
-        *(nn.Conv2d(1, 3, 3, 2, 1), nn.BatchNorm2d(3), nn.ReLU(), nn.AvgPool2d(2, 1)),
+        *(nn.Conv2d(1, 3, 3, 2, 1), nn.BatchNorm2d(3), nn.ReLU(), nn.AdaptiveAvgPool2d(2)),
         *(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)),
     )
     network = nn.Sequential(*layers).double().eval()
@@ -104,6 +105,32 @@ def test_what_cannot_be_certified_gets_one_line(x: Tensor, relu_model: Classifie
     assert margin_bound(small(), x[:0], y[:0], eps=0.1).shape == (0,)
 
 
+def attacks_of(norm: str) -> dict[str, functools.partial[Tensor]]:
+    """Every attack that changes the class and takes a size in a norm, quick; for L2, those that take no other."""
+    found = {}
+    for card in uf.cards("attack"):
+        complete = all(p.default is not p.empty for p in card.options.values())
+        aims = card.facts.quadrant == "prediction changed" and not card.facts.models
+        if complete and aims and norm in card.facts.norms and (norm == "linf" or "linf" not in card.facts.norms):
+            options = {"norm": norm} if "norm" in card.options else {}
+            found[card.name] = functools.partial(card.function, **{**card.facts.quick, **options})
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.01), ("l2", 0.05)])
+def test_no_attack_of_the_catalogue_beats_a_certificate(x: Tensor, norm: str, eps: float) -> None:
+    model, x = small(), x.float()
+    y = model(x).argmax(1)
+    certain = margin_bound(model, x, y, eps=eps, norm=norm) > 1e-5  # more than the rounding of float32
+    assert certain.sum() >= 3
+    attacks = attacks_of(norm)
+    assert norm == "l2" or {"pgd", "autoattack"} <= set(attacks)
+    for name, attack in attacks.items():
+        kept = margins(model, attack(model, x, y, eps=eps), y) > 0
+        assert torch.all(kept[certain]), name
+
+
 #: The norm and the size for which the networks were trained to be certified.
 NETWORKS = {
     "mnist_linf_0.1": ("linf", 0.1),
@@ -113,7 +140,7 @@ NETWORKS = {
 }
 
 
-#: One attack of each kind, quick; `python -m benchmarks certificates` runs every attack of the catalogue.
+#: One attack of each kind, quick; the test above has all attacks of the catalogue.
 ATTACKS: dict[str, dict[str, Any]] = {
     "linf": {"fgsm": {}, "apgd": {"steps": 20}, "fmn": {"steps": 20}, "square": {"queries": 50}},
     "l2": {"apgd": {"steps": 20}, "ddn": {"steps": 20}, "square": {"queries": 50}},

@@ -57,6 +57,7 @@ def margin_bound(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: st
         return x.new_zeros(0)
     with frozen(model), torch.no_grad():
         check_classes(model(x[:1]), y)
+        x, given = x.to(next((p.dtype for p in model.parameters()), x.dtype)), x.dtype  # layers take one dtype
         blocks, z = list[_Block](), x[:1]
         for layers in parts:
             blocks.append(_Block(layers, z.shape[1:], z))
@@ -66,7 +67,7 @@ def margin_bound(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: st
         for image, classes in zip(x.split(chunk), y.split(chunk), strict=True):
             ball = _Ball(image, torch.maximum(image - eps, low), torch.minimum(image + eps, high), eps, norm)
             found.append(_bound(blocks, ball, classes))
-    return torch.cat(found)
+    return torch.cat(found).to(given)
 
 
 @dataclass(frozen=True)
