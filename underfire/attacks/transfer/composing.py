@@ -116,7 +116,8 @@ def compose(
     attack.__annotations__ = {p.name: p.annotation for p in order} | {"return": Tensor}
     attack.__name__ = attack.__qualname__ = title or name
     attack.__module__ = module
-    attack.__doc__ = _document(list(tokens.values()), {k: v for k, v in texts.items() if v})
+    length = "`step_size`" if "step_size" in defaults else "`eps / steps`"
+    attack.__doc__ = _document(list(tokens.values()), {k: v for k, v in texts.items() if v}, length)
     return attack
 
 
@@ -173,14 +174,15 @@ def _parts(tokens: Mapping[str, Token]) -> list[Part]:
     ]
 
 
-def _document(tokens: Sequence[Token], texts: Mapping[str, str]) -> str:
-    """Return the docstring of a composed attack."""
+def _document(tokens: Sequence[Token], texts: Mapping[str, str], length: str) -> str:
+    """Return the docstring of a composed attack, whose steps have the given length by default."""
+    usual = next((token.loss.__name__ for token in tokens if token.loss), "log_odds")
     ideas = list(dict.fromkeys(token.said for token in tokens))
     said = " and ".join(filter(None, (", ".join(ideas[:-1]), ideas[-1])))
     lines = [f"    {option}: {text}" for option, text in texts.items()]
     lines.append("    step_size: size of a step; None is `eps / steps`.")
-    lines.append("    objective: what to make large, averaged over the views; None is `log_odds`.")
-    return "\n".join([f"Take steps of `eps / steps` with {said}.", "", "Args:", *lines])
+    lines.append(f"    objective: what to make large, averaged over the views; None is `{usual}`.")
+    return "\n".join([f"Take steps of {length} with {said}.", "", "Args:", *lines])
 
 
 def _run(
