@@ -148,11 +148,12 @@ def _digits(number: int) -> str:
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return the end of an error message: the choice that `word` probably meant, if one is close, and all choices.
 
-    >>> nearest("pdg", ["pgd", "fgsm"])
-    "did you mean 'pgd'? Choices: fgsm, pgd"
+    >>> nearest("pdg", ["pgd", "pgn", "fgsm"])
+    "did you mean 'pgd'? Choices: fgsm, pgd, pgn"
     """
-    names = sorted(choices)
-    close = difflib.get_close_matches(str(word)[:100], names, n=1, cutoff=0.5)
+    names, word = sorted(choices), str(word)[:100]
+    close = difflib.get_close_matches(word, names, n=5, cutoff=0.5)
+    close.sort(key=lambda name: sorted(name) != sorted(word))  # swapped letters are the likeliest slip
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}Choices: {', '.join(names) or '(none)'}"
 
