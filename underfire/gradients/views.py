@@ -13,7 +13,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from underfire.errors import InputError
+from underfire.errors import InputError, ModelError
+from underfire.model import model_errors
 
 View = Callable[[Tensor, Generator | None], Iterable[Tensor]]
 
@@ -34,7 +35,7 @@ def averaged(
     seen = x.detach().requires_grad_(wanted)
     values, gradient, count = torch.zeros(len(x), dtype=x.dtype, device=x.device), torch.zeros_like(x), 0
     for version in view(seen, generator):
-        found = value(version, seen)
+        found = _shown(value, version, seen)
         if found.requires_grad:
             # Retain the graph, because versions may share a part of it, such as the first of two composed views.
             gradient += torch.autograd.grad(found.sum(), seen, retain_graph=True, materialize_grads=True)[0]
@@ -45,6 +46,18 @@ def averaged(
         return values / count
     # The second term is zero; it gives the mean its gradient.
     return values / count + ((x - x.detach()) * (gradient / count)).flatten(1).sum(1)
+
+
+def _shown(value: Callable[[Tensor, Tensor], Tensor], version: Tensor, x: Tensor) -> Tensor:
+    """Return `value(version, x)`; an error of a model that takes no images of another size names this size."""
+    try:
+        with model_errors(version):
+            return value(version, x)
+    except ModelError as error:
+        if version.shape == x.shape:
+            raise
+        hint = "a view made this size; input_diversity (di) keeps the size of the image with keep_size=True"
+        raise ModelError(f"{error}; {hint}") from error
 
 
 @dataclass(frozen=True)

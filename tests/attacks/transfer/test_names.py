@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import underfire as uf
-from tests.networks import build_network, rand, seeded
+from tests.networks import build_network, linear, rand, seeded
 from underfire.attacks.transfer.composing import read
 from underfire.attacks.transfer.tokens import TOKENS
 from underfire.audit.methods import attack_of
 from underfire.audit.spec import load_spec
 from underfire.catalog.docstrings import cited, meanings
-from underfire.errors import InputError, SpecError, Unsupported
+from underfire.errors import InputError, ModelError, SpecError, Unsupported
 from underfire.gradients.backward import skip_gradient
 
 
@@ -117,6 +117,13 @@ def test_a_spec_composes_the_new_parts_too(tmp_path: Path) -> None:
     assert torch.allclose(attack_of(entry, 0.1)(model, x, y, generator=seeded(1)), spelled)
     with pytest.raises(Unsupported, match="residual"):
         uf.attacks.recipe(model, x, y, backward=skip_gradient(0.5))
+
+
+def test_a_model_of_one_size_is_told_how_to_keep_it() -> None:
+    model, x, y = linear(rand(4, 3, 8, 8)), rand(2, 3, 8, 8), torch.tensor([0, 1])
+    with pytest.raises(ModelError, match=r"3, 9, 9.*keep_size"):
+        uf.attacks.di_fgsm(model, x, y, probability=1.0)
+    assert uf.attacks.di_fgsm(model, x, y, probability=1.0, keep_size=True).shape == x.shape
 
 
 def test_images_and_a_ball_are_needed() -> None:
