@@ -34,6 +34,7 @@ from benchmarks import (
     scale,
     second_derivatives,
     small_batches,
+    smoothing,
     startup,
     transfer,
 )
@@ -82,6 +83,7 @@ MEASURED = {
     "grad-cam": Benchmark(class_activation.grad_cam_of_a_batch, class_activation.rows_grad_cam, IMAGENET),
     "lrp-deep-lift": Benchmark(propagation.propagated, propagation.rows, ("MNIST",)),
     "full-grad": Benchmark(propagation.weighed, propagation.rows, IMAGENET),
+    "smoothing": Benchmark(smoothing.certify, smoothing.rows, CIFAR),
     "scale": Benchmark(scale.measure, scale.rows, CIFAR),
     "startup": Benchmark(startup.seconds, startup.rows),
 }

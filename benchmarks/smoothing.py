@@ -1,0 +1,40 @@
+"""Time the certificates of randomised smoothing over bare passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from benchmarks.setting import cifar_resnet20
+from benchmarks.timing import Row, in_turn, ratio, spread
+from underfire.defenses import randomised_smoothing
+from underfire.hooks import frozen
+
+IMAGES, SELECT, DRAWS, CHUNK = 4, 100, 1000, 250
+
+
+def certify(rounds: int = 2) -> dict[str, Any]:
+    """Measure the seconds of CERTIFY and of as many bare passes in batches of the same size."""
+    model, x, _ = cifar_resnet20(IMAGES)
+    made = randomised_smoothing(model, sigma=0.25, chunk=CHUNK)
+    batches = [x[torch.arange(n) % IMAGES] for total in (SELECT, DRAWS) for n in _sizes(total * IMAGES)]
+
+    def bare() -> None:
+        with frozen(model), torch.no_grad():
+            for batch in batches:
+                model(batch)
+
+    seconds = in_turn({"bare": bare, "certify": lambda: made.certify(x, n0=SELECT, n=DRAWS)}, rounds=rounds)
+    return {"seconds": seconds, "over bare": ratio(seconds["certify"], seconds["bare"])}
+
+
+def _sizes(total: int) -> list[int]:
+    """Return the sizes of the batches of `total` images."""
+    return [CHUNK] * (total // CHUNK) + [total % CHUNK] * bool(total % CHUNK)
+
+
+def rows(found: dict[str, Any]) -> list[Row]:
+    """Return the row of the time of randomised smoothing."""
+    setting = f"randomised smoothing, ResNet-20, {IMAGES} images, n = {DRAWS:,}: time of certify over bare passes"
+    return [(setting, spread(found["over bare"]), "≤ 1.1")]
