@@ -52,7 +52,10 @@ def compositions() -> dict[str, Any]:
                 attack()
             gradients = cost.backwards // len(x)
             unit = one_unit(model, x, y)
-            contestants = {"attack": attack, "gradients": lambda: [unit() for _ in range(gradients)]}  # noqa: B023
+            contestants: dict[str, Callable[[], object]] = {
+                "attack": attack,
+                "gradients": lambda: [unit() for _ in range(gradients)],
+            }  # noqa: B023
             seconds = in_turn(contestants, rounds=2)
             over = ratio(seconds["attack"], seconds["gradients"])
             results[f"{name}, {network}, {len(x)} images"] = {"gradients": gradients, "over": over}
