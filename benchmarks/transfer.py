@@ -54,8 +54,8 @@ def compositions() -> dict[str, Any]:
             unit = one_unit(model, x, y)
             contestants: dict[str, Callable[[], object]] = {
                 "attack": attack,
-                "gradients": lambda: [unit() for _ in range(gradients)],
-            }  # noqa: B023
+                "gradients": lambda: [unit() for _ in range(gradients)],  # noqa: B023
+            }
             seconds = in_turn(contestants, rounds=2)
             over = ratio(seconds["attack"], seconds["gradients"])
             results[f"{name}, {network}, {len(x)} images"] = {"gradients": gradients, "over": over}
