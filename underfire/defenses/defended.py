@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.catalog import DefenseFacts, card_of, facts_of
-from underfire.errors import Unsupported
+from underfire.errors import ModelError, Unsupported
 from underfire.model import Classifier, measured, model_errors
 
 Transform = Callable[[Tensor, Generator], Tensor]
@@ -138,8 +138,13 @@ class Preprocessing(Defense):
     def answer(self, x: Tensor, generator: Generator) -> Tensor:
         """Return the logits of the transformed images."""
         z = self.passed(lambda x: self.transform(x, generator), x)
-        with model_errors(z):  # the message names the size that the model got
-            logits: Tensor = self.undefended(z)
+        try:
+            with model_errors(z):  # the message names the size that the model got
+                logits: Tensor = self.undefended(z)
+        except ModelError as error:
+            if z.shape[2:] == x.shape[2:]:
+                raise
+            raise ModelError(f"{error}; the defence {self.name!r} changes the size, keep_size=True keeps it") from error
         return logits
 
 
