@@ -8,7 +8,7 @@ from underfire.audit.transfer import transfer
 from underfire.reproductions.registry import Outcome, Setting
 from underfire.reproductions.transfer.claims import Decision
 from underfire.reproductions.transfer.defended import DEFENDED, DEFENSES, SOURCE, prepared
-from underfire.reproductions.transfer.grid import Grid
+from underfire.reproductions.transfer.grid import SMALL, Grid
 from underfire.reproductions.transfer.page import HOW, outcome, show
 
 #: Further defences: those that the literature breaks, and others.
@@ -34,7 +34,7 @@ GRID = Grid(
     },
     attacks={
         "MI-FGSM": "mi_fgsm",
-        "SI-NI-TI-DIM": "si_ni_ti_dim",
+        "SI-NI-TI-DIM": SMALL["SI-NI-TI-DIM"],
         "PGD-40": {"name": "pgd", "steps": 40},
         "APGD": {"name": "apgd", "steps": 50},
         "Square": {"name": "square", "queries": 500},

@@ -9,7 +9,7 @@ import numpy as np
 from underfire.audit.ledger import Ledger
 from underfire.reproductions.registry import Outcome, Setting
 from underfire.reproductions.transfer.claims import Decision, above
-from underfire.reproductions.transfer.grid import ATTACKS, MODERN, Fooled, Grid, fooled, mean_fooled, means_of
+from underfire.reproductions.transfer.grid import SMALL, Fooled, Grid, fooled, mean_fooled, means_of
 from underfire.reproductions.transfer.page import outcome
 
 _FILE = "{root}/weights/%s.safetensors?arch=%s"
@@ -31,7 +31,7 @@ PARTS = {
     "AT-SI-NI-TI-DIM": ("ATTA", "SI-NI-TI-DIM"),
 }
 """Compositions with the attacks that they are made of."""
-REGULARISED = tuple(label for label in ATTACKS if label not in ("FGSM", BASE, *PARTS, *MODERN))
+REGULARISED = tuple(label for label in SMALL if label not in ("FGSM", BASE, *PARTS))
 """The attacks that add one idea to BIM."""
 
 GRID = Grid(
@@ -39,7 +39,7 @@ GRID = Grid(
     data="parquet:{root}/cifar10-test.parquet",
     sources=SOURCES,
     victims={**SOURCES, **TRAINED},
-    attacks={label: name for label, name in ATTACKS.items() if label not in MODERN},
+    attacks=SMALL,
     sizes=["8/255", "16/255"],
     images=(2, 500, 1000),
 )

@@ -9,7 +9,7 @@ import numpy as np
 
 from underfire.reproductions.registry import Outcome, Setting, table
 from underfire.reproductions.transfer.claims import in_order
-from underfire.reproductions.transfer.grid import ATTACKS, MODERN, Grid, means_of
+from underfire.reproductions.transfer.grid import SMALL, Grid, means_of
 from underfire.reproductions.transfer.page import outcome
 from underfire.reproductions.transfer.trained import train_missing
 
@@ -42,8 +42,8 @@ GRID = Grid(
         "undefended": DEFENDED,
         **{label: {"model": DEFENDED, "defenses": d, "through": False} for label, d in DEFENSES.items()},
     },
-    attacks={label: name for label, name in ATTACKS.items() if label not in MODERN},
-    sizes=["16/255"],
+    attacks=SMALL,
+    sizes=["8/255"],
     images=(2, 500, 1000),
 )
 

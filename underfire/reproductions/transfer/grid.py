@@ -46,6 +46,14 @@ ATTACKS: dict[str, str] = {
 MODERN = ("Admix", "SSM", "SIA", "BSR", "PGN", "OPS")
 """The strongest of them, which are newer than the seeds' attacks and take many more passes."""
 
+_WIDE = ("TIM", "SI-NI-TI-DIM", "AT-SI-NI-TI-DIM")
+SMALL: dict[str, Any] = {
+    label: {"name": name, "size": 3} if label in _WIDE else name
+    for label, name in ATTACKS.items()
+    if label not in MODERN
+}
+"""The seeds' attacks for images of 32 pixels. The kernel of 15 pixels is for images of 299, so here it has 3."""
+
 Fooled = NDArray[np.float64]
 """Of every image that counts, the share of the victim's draws that are fooled, `[n]`."""
 
