@@ -63,10 +63,13 @@ SETTINGS: dict[str, Setting] = {
     "adv2_black_box": Setting(on=_SMALL, options={"interpreter": cam, "eps": 0.1, "queries": 3000}),
     "adversarial_patch": Setting(options={"eps": 0.15}),
     "adversarial_transformation": Setting(on=_SMALL, options={"eps": 0.1}),
+    "at_si_ni_ti_dim": Setting(on=_SMALL),
+    "atta": Setting(on=_SMALL),
     "autoattack": Setting(options={"queries": 1000}),
     "carlini_wagner": Setting(options={"steps": 100, "binary_search_steps": 4}),
     "decision_tree": Setting(on=("tree",)),
     "ead": Setting(options={"steps": 100, "binary_search_steps": 4}),
+    "ensemble_transfer": Setting(on=("ensemble",)),
     "explanation_and_prediction": Setting(options={"interpreter": cam}),
     "explanation_only": Setting(options={"interpreter": cam}),
     "explanation_only_black_box": Setting(on=_SMALL, options={"interpreter": cam, "eps": 0.1, "queries": 3000}),
@@ -74,12 +77,14 @@ SETTINGS: dict[str, Setting] = {
     "fooling_images": Setting(on=_SMALL, options={"encoding": "cppn", "steps": 100, "population": 50}),
     "jsma": Setting(on=_SMALL),
     "lbfgs": Setting(options={"binary_search_steps": 4, "candidates": 1}),
+    "logit_attack": Setting(on=_SMALL),
     "nes": Setting(on=_SMALL, options={"eps": 16 / 255, "queries": 6000}),
     "one_pixel": Setting(on=_SMALL, options={"eps": 5}),
     "ops": Setting(on=_SMALL),
     "photometric": Setting(options={"values": 11}),
     "sgm": Setting(on=("cifar",)),
     "substitute": Setting(on=("digits",)),
+    "svre": Setting(on=("ensemble",)),
     "uap": Setting(on=_SMALL, options={"eps": 24 / 255}),
     "zoo": Setting(on=_SMALL, options={"queries": 20_000}),
 }
@@ -117,9 +122,14 @@ def subjects(root: Path | None, seed: int) -> dict[str, Callable[[], Subject]]:
         found["photographs"] = lambda: _right(
             "a photograph", models.load(f"{root / 'weights' / name}.safetensors?arch={name}"), photographs, seed
         )
-        small = f"{root / 'weights' / 'resnet20_cifar10.safetensors'}?arch=resnet20_cifar10"
-        found["cifar"] = lambda: _right(
-            "an image of CIFAR-10", models.load(small), f"parquet:{root / 'cifar10-test.parquet'}", seed
+        small, larger = (
+            f"{root / 'weights' / f'resnet{depth}_cifar10.safetensors'}?arch=resnet{depth}_cifar10"
+            for depth in (20, 32)
+        )
+        cifar = f"parquet:{root / 'cifar10-test.parquet'}"
+        found["cifar"] = lambda: _right("an image of CIFAR-10", models.load(small), cifar, seed)
+        found["ensemble"] = lambda: _right(
+            "an image of CIFAR-10 for two networks", models.ensemble([small, larger]), cifar, seed
         )
     return {name: cache(make) for name, make in found.items()}
 

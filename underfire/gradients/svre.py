@@ -27,8 +27,8 @@ def svre(inner_steps: int | None = None, inner_decay: float = 1.0) -> Estimator:
     Raises:
         InputError: an argument is out of its range. Unsupported: on a call, the model is not an ensemble.
 
-    Source: Xiong et al., Stochastic Variance Reduced Ensemble Adversarial Attack for Boosting the Adversarial
-        Transferability, CVPR 2022, algorithm 1.
+    Source: Xiong, Lin, Zhang, Hopcroft and He, Stochastic Variance Reduced Ensemble Adversarial Attack for Boosting the
+        Adversarial Transferability, CVPR 2022.
     """
     at_least(0, inner_decay=inner_decay)
     if inner_steps is not None:
