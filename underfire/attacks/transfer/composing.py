@@ -205,6 +205,7 @@ def _run(
 ) -> Tensor:
     """Run the attack that consists of the parts."""
     at_least_one(steps=steps)
+    threat = ball(norm, eps, mask, among=BALLS)  # first, because it checks eps
     generator = default_generator(generator, x.device)
     length: StepSize = eps / steps if step_size is None else step_size
     context = dict(zip(CONTEXT, (model, x, y, goal, eps, steps, length, objective, generator), strict=True))
@@ -226,6 +227,5 @@ def _run(
     for field, join in (("views", views.compose), ("smooth", smoothing.chain)):
         if field in made:
             several[field] = made[field][0] if len(made[field]) == 1 else join(*made[field])
-    threat = ball(norm, eps, mask, among=BALLS)
     recipe = Recipe(total, threat, step_rule=length, keep=keep, **single, **several)
     return ascend(model, x, y, recipe, steps=steps, goal=goal, restarts=restarts, generator=generator)
