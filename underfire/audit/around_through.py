@@ -42,7 +42,8 @@ class Comparison:
         victim: the victim.
         around: success of the strongest attack around the defence; None if there is none.
         through: success of the strongest attack through it; None if none could be run.
-        without_bpda: the same without BPDA; None if none was planned, and 0 where the defence has no gradient.
+        without_bpda: success without BPDA of the attack that gains most by it, 0 where it finds no gradient; None if no
+            attack was planned without BPDA.
         difference: through less around, paired over the images; None without one of them.
         hides: whether the defence hides the gradient: around it is significantly stronger than through it, or BPDA is.
         left: share of the images that withstand every attack in every way, with its interval.
@@ -82,13 +83,11 @@ def comparisons(found: Sequence[Found], blind: Collection[tuple[str, str]]) -> l
 
 
 def _compare(victim: str, found: Sequence[Found], blind: Collection[tuple[str, str]]) -> Comparison:
-    best = {kind: _strongest(found, ways) for kind, ways in (("around", AROUND), ("through", ("through",)))}
-    around, through, bare = best["around"], best["through"], _strongest(found, ("through without BPDA",))
+    around, through = _strongest(found, AROUND), _strongest(found, ("through",))
     difference = paired_difference(through.fooled, around.fooled) if around and through else None
     weaker = difference is not None and difference.high < 0
-    if bare is None and through is not None and any(name == victim for name, _ in blind):
-        bare = replace(through, way="no gradient", fooled=np.zeros(len(through.fooled)))
-    needs = bool(through and bare and paired_difference(through.fooled, bare.fooled).low > 0)
+    with_rule, bare = _gained(victim, found, blind)
+    needs = bool(with_rule and bare and paired_difference(with_rule.fooled, bare.fooled).low > 0)
     left = rate(np.max([entry.fooled for entry in found], axis=0) == 0)
     return Comparison(
         victim=victim,
@@ -100,6 +99,19 @@ def _compare(victim: str, found: Sequence[Found], blind: Collection[tuple[str, s
         left=left,
         sentence=_sentence(victim, around, through, weaker=weaker, needs=needs, bare=bare, left=left),
     )
+
+
+def _gained(
+    victim: str, found: Sequence[Found], blind: Collection[tuple[str, str]]
+) -> tuple[Found | None, Found | None]:
+    """Return the attack through the defence that gains most by BPDA, and the same attack without it; None if none."""
+    pairs = []
+    for with_rule in (f for f in found if f.way == "through"):
+        bare = next((f for f in found if (f.way, f.label) == ("through without BPDA", with_rule.label)), None)
+        if (victim, with_rule.label) in blind:
+            bare = replace(with_rule, way="no gradient", fooled=np.zeros(len(with_rule.fooled)))
+        pairs += [(with_rule, bare)] if bare is not None else []
+    return max(pairs, key=lambda pair: float(np.mean(pair[0].fooled - pair[1].fooled)), default=(None, None))
 
 
 def _strongest(found: Sequence[Found], ways: Sequence[str]) -> Found | None:
