@@ -111,7 +111,7 @@ def _gained(
         if (victim, with_rule.label) in blind:
             bare = replace(with_rule, way="no gradient", fooled=np.zeros(len(with_rule.fooled)))
         pairs += [(with_rule, bare)] if bare is not None else []
-    return max(pairs, key=lambda pair: float(np.mean(pair[0].fooled - pair[1].fooled)), default=(None, None))
+    return max(pairs, key=lambda pair: float(np.mean(pair[0].fooled) - np.mean(pair[1].fooled)), default=(None, None))
 
 
 def _strongest(found: Sequence[Found], ways: Sequence[str]) -> Found | None:
