@@ -109,10 +109,11 @@ def curves(series: Sequence[Curve], names: tuple[str, str], tick: Callable[[floa
     axes.grid(axis="y", color=_LINE, zorder=0)
     axes.set_title(names[1], loc="left", size="medium", pad=10)
     lone = [i for i, (_, curve) in enumerate(series) if len(curve) == 1]
+    apart = min(11, 240 / max(1, len(lone)))  # all of them stay within the axes
     for i, (style, curve) in enumerate(series):
         look, sizes = _look(style), sorted(curve)
         at, low, high = ([100 * getattr(curve[x], part) for x in sizes] for part in ("value", "low", "high"))
-        aside = 11 * (lone.index(i) - (len(lone) - 1) / 2) if i in lone else 0  # lone points stand side by side
+        aside = apart * (lone.index(i) - (len(lone) - 1) / 2) if i in lone else 0  # lone points stand side by side
         place = axes.transData + ScaledTranslation(aside / 72, 0, figure.dpi_scale_trans)
         axes.fill_between(sizes, low, high, gid=f"curve-{i}", color=look["color"], alpha=0.12, linewidth=0)
         if i in lone:

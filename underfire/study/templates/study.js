@@ -3,6 +3,7 @@
 "use strict";
 
 const CROSS = 500; // milliseconds that a cross is shown before an image, so that all annotators look at the same place
+const TOLD = 1600; // milliseconds that the right answer of a practice trial is shown
 const AGAIN = 2000; // milliseconds until a request is sent once more
 const find = (id) => document.getElementById(id);
 const sleep = (time) => new Promise((done) => setTimeout(done, time));
@@ -106,6 +107,7 @@ function answer(start) {
     const give = (button, event) => {
       const seconds = (event.timeStamp - start) / 1000;
       if (!(seconds > 0)) return;
+      find("trial").setAttribute("aria-busy", "true");
       removeEventListener("keydown", press);
       find("trial").removeEventListener("click", touch);
       document.removeEventListener("visibilitychange", hide);
@@ -125,6 +127,7 @@ function answer(start) {
     addEventListener("keydown", press);
     find("trial").addEventListener("click", touch);
     document.addEventListener("visibilitychange", hide);
+    find("trial").setAttribute("aria-busy", "false");
   });
 }
 
@@ -150,7 +153,7 @@ async function trial(pictures, name) {
 async function tell(decision, right) {
   find("told").textContent = `${right ? "Yes" : "No"}, ${document.body.dataset.right}: ${decision}`;
   find("told").className = right ? "told right" : "told wrong";
-  await sleep(1600);
+  await sleep(TOLD);
 }
 
 async function trials() {
