@@ -12,7 +12,7 @@ from underfire.errors import SpecError
 Entry = TypeVar("Entry", bound=SourceSpec)
 
 DRAWS = 5
-"""How often a random victim is asked about each adversarial image, where a spec does not say it."""
+"""Passes of each adversarial image through a random victim, if the spec does not state `draws`."""
 
 
 def complete_others(spec: AuditSpec) -> dict[str, Any]:

@@ -174,12 +174,12 @@ class Defended(Classifier):
 
     @property
     def random(self) -> bool:
-        """Whether two passes differ."""
+        """Return whether two passes differ."""
         return any(part.facts.random for part in defenses_in(self))
 
     @property
     def differentiable(self) -> bool:
-        """Whether a backward pass gives a gradient."""
+        """Return whether a backward pass gives a gradient."""
         return all(part.facts.differentiable or part.bpda for part in defenses_in(self))
 
     @property

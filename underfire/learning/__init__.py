@@ -1,4 +1,4 @@
-"""How networks are trained: one loop, batches, schedules, checkpoints that resume to the same weights, and files."""
+"""Train networks: one loop, batches, schedules, checkpoints that resume to the same weights, and files."""
 
 from underfire.learning.augmentation import crop_and_flip
 from underfire.learning.batches import Drawn, Shuffled

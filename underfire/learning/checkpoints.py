@@ -17,7 +17,7 @@ from underfire.validate import at_least_one
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where and how often a training stores its state.
+    """The file that a training stores its state in, and how often it does.
 
     Attributes:
         path: the file; if it exists, the training continues from it.

@@ -102,7 +102,7 @@ class Ensemble(Classifier):
 
     @property
     def fuse(self) -> Fuse:
-        """What is averaged."""
+        """Return what is averaged: `"logits"`, `"probabilities"`, `"losses"` or `"gradients"`."""
         return self.module.fuse
 
     @property

@@ -27,7 +27,7 @@ CONTEXT = ("model", "x", "y", "goal", "eps", "steps", "step_size", "objective", 
 
 @dataclass(frozen=True)
 class Token:
-    """What a word of a name adds to a recipe: functions that make its parts, and facts.
+    """One word of a name: the functions that make its parts of a recipe, and facts about them.
 
     Every argument of such a function is an option of the attack, except for those in `CONTEXT`, which it is given.
 

@@ -24,8 +24,8 @@ schema = columns("id:s eps:f fooled:f pred:i")
 about = columns("craft:s source:s attack:s label:s norm:s seed:i targeted:b victim:s way:s draws:i")
 
 WAYS = ("transfer", "white-box", "around", "through", "through without BPDA")
-"""How an attack reaches a victim: from another model, from the same model, from the same model but without its
-defences, through its defences, and through its defences without BPDA."""
+"""The ways of an attack to a victim: from another model, from the same model, from the same model without its defences,
+through its defences, and through its defences without BPDA."""
 
 
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
