@@ -29,6 +29,7 @@ COMPOSITIONS: dict[str, dict[str, Any]] = {
     "pgn_si": {"samples": 2, "copies": 2},
     "ops_ti": {"perturbations": 2, "samples": 4},
     "mi_sgm_ti": {},
+    "mi_tap": {},
 }
 #: Those whose views cost most on large images, measured on photographs too.
 LARGE = ("ssm_ti", "sia_ti", "bsr_vt")
