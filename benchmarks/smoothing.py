@@ -11,7 +11,7 @@ from benchmarks.timing import Row, in_turn, ratio, spread
 from underfire.defenses import randomised_smoothing
 from underfire.hooks import frozen
 
-IMAGES, SELECT, DRAWS, CHUNK = 4, 100, 1000, 250
+IMAGES, SELECT, DRAWS, CHUNK = 20, 100, 1000, 250
 
 
 def certify(rounds: int = 2) -> dict[str, Any]:
