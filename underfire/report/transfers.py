@@ -107,8 +107,8 @@ def lead(found: Transfer) -> Markup:
     if best is not None:
         parts.append(
             Markup(
-                "Of the attacks that were not crafted on their victim, {} on {} fools most: <strong>{}</strong> of the images on "
-                "average over {}."
+                "Of the attacks that were not crafted on their victim, {} on {} fools most: <strong>{}</strong> of the "
+                "images on average over {}."
             ).format(best.label, best.source, words.percent(best.success.value), _victims(best.victims))
         )
     if hidden := [entry.victim for entry in found.defenses if entry.hides]:
