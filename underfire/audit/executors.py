@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from underfire.allocation import keep_freed_memory
 from underfire.errors import InputError, UnderfireError
 
 Cell = TypeVar("Cell")
@@ -193,10 +194,11 @@ class AutoExecutor(Executor):
 
 
 def _start_worker(threads: int, parent: Connection) -> None:
-    """Set up a worker: limit its threads, and exit when the parent closes its end of the pipe or dies."""
+    """Set up a worker, which exits when the parent closes its end of the pipe or dies."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    keep_freed_memory()
     torch.set_num_threads(threads)
 
     def watch() -> None:

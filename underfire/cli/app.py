@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from underfire.allocation import keep_freed_memory
 from underfire.cli.codes import HELD, NOT_BELIEVED
 from underfire.cli.flags import (
     MOST,
@@ -56,6 +57,7 @@ def root(
     debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error, too.")] = False,
 ) -> None:
     """Define the options that precede the verb; `--debug` may also follow it."""
+    keep_freed_memory()
 
 
 @app.command()

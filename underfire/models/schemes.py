@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from underfire import own_code
@@ -90,6 +91,9 @@ def _architecture(name: str, options: Options, path: Path) -> LoadedModel:
         raise ModelError(f"arch={name} has no option {word!r}; a weights file has the options {known}")
     entry = zoo.entry(name)
     network = entry.build()
+    if entry.side == 224:
+        # passes on photographs take a fifth less time
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     size = None if entry.side is None else (entry.side, entry.side)
     if classes is None:
         return LoadedModel(network, entry.mean, entry.std, zoo.class_names(entry, name, path), size=size)
