@@ -31,7 +31,7 @@ class Claim:
     differs: str
 
 
-_MAIN = ("adv2-imagenet", "adv2-cifar10", "adv2-digits")
+_MAIN = ("adv2-imagenet", "adv2-imagenet-efficientnet", "adv2-cifar10", "adv2-digits")
 _STEPS = "Here ADV² has 80 to 250 steps in all, in the paper 1,000 or more."
 _DISTILLED = "Here RTS^A is trained for 300 steps, and ADV² knows all its weights."
 

@@ -166,5 +166,5 @@ LARGE = {"GRAD": GRAD, "CAM": CAM, "MASK": MASK_OF_PHOTOGRAPHS, "Grad-CAM": GRAD
 
 DIGITS = System("cluttered_digits", "cluttered-digits:test", 60, _SMALLEST, shard=50)
 CIFAR10 = System("resnet56_cifar10", "parquet:{root}/cifar10-test.parquet", 50, _SMALL, shard=50)
-MOBILENET = System("mobilenet_v1_075_imagenet", PHOTOGRAPHS, 50, LARGE)
-EFFICIENTNET = System("efficientnet_lite0_imagenet", PHOTOGRAPHS, 50, LARGE)
+MOBILENET = System("mobilenet_v1_075_imagenet", PHOTOGRAPHS, 50, LARGE)  # it gets 41 of them right
+EFFICIENTNET = System("efficientnet_lite0_imagenet", PHOTOGRAPHS, 46, LARGE)  # it gets 42 of them right
