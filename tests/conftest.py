@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tests import skips
 from tests.networks import build_network
+from underfire.allocation import keep_freed_memory
 from underfire.model import Classifier
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +29,7 @@ settings.load_profile("repository")
 # A search for garbage goes through everything that was imported, and nothing of that is garbage. So there is no search
 # while the tests are gathered, and later ones leave out what is there by then.
 gc.disable()
+keep_freed_memory()
 
 
 def _lacking(config: pytest.Config) -> Counter[str]:

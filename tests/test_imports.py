@@ -11,7 +11,7 @@ import pytest
 import underfire
 
 RANKS: tuple[tuple[str, ...], ...] = (
-    ("errors", "records", "catalog", "validate", "classes", "extras", "files", "own_code"),
+    ("errors", "records", "catalog", "validate", "classes", "extras", "files", "own_code", "allocation"),
     ("model", "domains", "hooks", "transforms", "data", "models", "figures"),
     ("incremental", "gradients", "checked_calls"),
     ("attribution",),
