@@ -34,7 +34,7 @@ class Threshold:
 
     def flags(self, scores: Tensor | ArrayLike) -> np.ndarray:
         """Return which scores are above the threshold, bool `[n]`."""
-        return _finite(scores) > self.value
+        return checked_scores(scores) > self.value
 
 
 def threshold(clean: Tensor | ArrayLike, false_positive_rate: float = 0.05, confidence: float = 0.95) -> Threshold:
@@ -53,7 +53,7 @@ def threshold(clean: Tensor | ArrayLike, false_positive_rate: float = 0.05, conf
     tail = (1 - checked_level(confidence)) / 2
     if not (is_number(false_positive_rate) and 0 < false_positive_rate < 1):
         raise InputError(f"the false-positive rate must be in (0, 1), such as 0.05, got {shown(false_positive_rate)}")
-    scores = np.sort(_finite(clean))
+    scores = np.sort(checked_scores(clean))
     n = len(scores)
     k = int(np.ceil((n + 1) * (1 - false_positive_rate) - 1e-9))
     if k > n:
@@ -92,7 +92,7 @@ def auroc(clean: Tensor | ArrayLike, attacked: Tensor | ArrayLike, confidence: f
     from scipy.stats import rankdata
 
     tail = (1 - checked_level(confidence)) / 2
-    negative, positive = _finite(clean), _finite(attacked)
+    negative, positive = checked_scores(clean), checked_scores(attacked)
     m, n = len(positive), len(negative)
     if not m or not n:
         return Interval(float("nan"), 0.0, 1.0, m + n)
@@ -111,8 +111,8 @@ def auroc(clean: Tensor | ArrayLike, attacked: Tensor | ArrayLike, confidence: f
     return Interval(area, float(low), float(high), m + n)
 
 
-def _finite(scores: Tensor | ArrayLike) -> np.ndarray:
-    """Return scores `[n]` as float64.
+def checked_scores(scores: Tensor | ArrayLike) -> np.ndarray:
+    """Return scores `[n]` as float64, or raise unless they are finite.
 
     Raises:
         DataError: a score is not finite.
