@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -187,6 +188,18 @@ def test_mobilenet_is_relu6_throughout() -> None:
     kinds = [type(module) for module in MobileNetV1().modules()]
     assert kinds.count(nn.ReLU6) == kinds.count(SameConv2d) == 27
     assert nn.ReLU not in kinds
+
+
+@pytest.mark.slow
+def test_networks_of_photographs_are_channels_last(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = MobileNetV1().eval()
+    save_file(plain.state_dict(), tmp_path / "net.safetensors")
+    classifier = models.load(f"{tmp_path / 'net.safetensors'}?arch=mobilenet_v1_075_imagenet")
+    weight = classifier.module.get_parameter("stem.conv.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    x = rand(2, 3, 64, 64)
+    torch.testing.assert_close(classifier.module(x), plain(x), rtol=1e-4, atol=1e-5)
 
 
 def test_wresnet_word_for_word() -> None:
