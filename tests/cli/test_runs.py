@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import yaml
 from underfire.audit.ledger import Ledger
 from underfire.catalog import cards
 from underfire.cli import main
+from underfire.cli.runs import _Bar
 
 pytestmark = pytest.mark.slow  # one of the twenty heaviest files
 
@@ -129,6 +132,19 @@ def test_a_reproduction_shows_its_table(
     command = ("reproduce", "x", "--data", tmp_path, "--quick", "--seed", 4, "--device", "cpu", "--out")
     assert shown(*command, "a") == "# table\n"
     assert parsed(*command, "b") == {"name": "x"}
+
+
+def test_every_stage_of_a_job_counts_its_own_parts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("underfire.cli.progress.EVERY", 0.01)
+    with ExitStack() as stack:
+        bar = _Bar(stack, "job", "parts", "opening", quiet=False)
+        for stage in ((1, 900, "train"), (3, 40, "attack"), (1, 40, "attack again")):
+            bar(*stage)
+            time.sleep(0.05)
+    lines = capsys.readouterr().err
+    assert all(text in lines for text in ("train: 1/900 parts", "attack: 3/40 parts", "attack again: 1/40 parts"))
 
 
 def test_help_and_version(shown: Shown) -> None:

@@ -129,20 +129,25 @@ def _page(run: str, name: str) -> Path:
 
 
 class _Bar:
-    """A progress bar that opens at its first call, which states the total; before that, it shows the text `before`."""
+    """A progress bar that opens at its first call, which states the total; before that, it shows the text `before`.
+
+    A job may have several stages: a call with another total, or with less done than before, opens a new bar.
+    """
 
     def __init__(self, stack: ExitStack, what: str, unit: str, before: str, quiet: bool) -> None:
-        self._stack, self._what, self._unit, self._quiet = stack, what, unit, quiet
-        self._show: Callable[..., None] | None = None
-        self._waiting = stack.enter_context(ExitStack())
+        self._what, self._unit, self._quiet = what, unit, quiet
+        self._stage: tuple[int, int] | None = None  # parts done, and in all
+        self._show: Callable[..., None] = lambda done, what: None
+        self._shown = stack.enter_context(ExitStack())
         if not quiet:
-            self._waiting.enter_context(ERR.status(before))
+            self._shown.enter_context(ERR.status(before))
 
     def __call__(self, done: int, total: int, what: str = "") -> None:
-        if self._show is None:
-            self._waiting.close()
+        if self._stage is None or total != self._stage[1] or done < self._stage[0]:
+            self._shown.close()
             bar = progress(self._what, total, unit=self._unit, start=done, quiet=self._quiet or not total)
-            self._show = self._stack.enter_context(bar)
+            self._show = self._shown.enter_context(bar)
+        self._stage = done, total
         self._show(done, what or self._what)
 
 
@@ -247,7 +252,7 @@ def reproduce(
             quick=quick,
             full=full,
             work=work,
-            progress=lambda done, total, what: bar(done, total),
+            progress=lambda done, total, what: bar(done, total, f"{name}: {what}"),
         )
     if as_json:
         print(table.with_suffix(".json").read_text(encoding="utf-8"), end="", file=RESULTS)
