@@ -1,11 +1,24 @@
 """Detectors: `fit(model, clean)` learns what is usual, and `score(model, x) -> [B]` is higher for suspicious inputs.
 
 A detector chooses no threshold; `underfire.measures.detection.threshold` takes one from the scores of clean inputs at a
-stated false-positive rate. A fitted detector is saved to a file by `save`, and `load` reads the file.
+stated false-positive rate. A fitted detector is saved to a file by `save`, and `load` reads the file. `fit_all` fits
+several detectors from one pass over the data.
 """
 
-from underfire.detectors.detector import Detector, load
+from underfire.detectors.detector import Detector, Fit
 from underfire.detectors.ensemble_interpretation import EnsembleInterpretation
+from underfire.detectors.evaluated import Evaluated
 from underfire.detectors.feature_squeezing import FeatureSqueezing
+from underfire.detectors.files import load
+from underfire.detectors.fitting import fit_all, score_all
 
-__all__ = ["Detector", "EnsembleInterpretation", "FeatureSqueezing", "load"]
+__all__ = [
+    "Detector",
+    "EnsembleInterpretation",
+    "Evaluated",
+    "FeatureSqueezing",
+    "Fit",
+    "fit_all",
+    "load",
+    "score_all",
+]

@@ -12,6 +12,7 @@ from torch import Tensor
 from underfire.attribution.named import named_interpreters
 from underfire.catalog import card
 from underfire.detectors.detector import Detector, in_chunks
+from underfire.detectors.evaluated import Evaluated
 from underfire.errors import InputError, Unsupported
 from underfire.measures.maps import normalise, resize
 from underfire.model import Classifier
@@ -60,12 +61,13 @@ class EnsembleInterpretation(Detector):
         maps = self.maps(model, x, logits.detach().argmax(1))
         return torch.stack([(m - n).abs().mean((1, 2, 3)) for m, n in combinations(maps, 2)], 1)
 
-    def _learn(self, model: Classifier, x: Tensor) -> dict[str, Tensor]:
-        distances = torch.cat([self._distances(model, part, model(part)) for part in in_chunks(x)])
+    def _learn(self, model: Classifier, clean: Evaluated, attacked: Evaluated | None) -> dict[str, Tensor]:
+        parts = zip(in_chunks(clean.x), in_chunks(clean.logits), strict=True)
+        distances = torch.cat([self._distances(model, x, logits) for x, logits in parts])
         std = distances.std(0)
         if bool((std == 0).any()):
             raise Unsupported("two interpreters always differ by the same amount, so that nothing can be standardised")
         return {"mean": distances.mean(0), "std": std}
 
-    def _score(self, model: Classifier, x: Tensor, logits: Tensor, learned: dict[str, Tensor]) -> Tensor:
-        return ((self._distances(model, x, logits) - learned["mean"]) / learned["std"]).mean(1)
+    def _score(self, model: Classifier, inputs: Evaluated, learned: dict[str, Tensor]) -> Tensor:
+        return ((self._distances(model, inputs.x, inputs.logits) - learned["mean"]) / learned["std"]).mean(1)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from underfire.catalog import card
 from underfire.detectors.detector import Detector, in_chunks
+from underfire.detectors.evaluated import Evaluated
 from underfire.hooks import frozen
 from underfire.model import Classifier, as_classifier
 from underfire.transforms.squeezing import squeezers as named
@@ -50,9 +51,9 @@ class FeatureSqueezing(Detector):
         squeezed = torch.stack([model(squeeze(x)).softmax(1) for squeeze in self._named.values()], 1)
         return (p[:, None] - squeezed).abs().sum(2)
 
-    def _learn(self, model: Classifier, x: Tensor) -> dict[str, Tensor]:
-        scores = [self._distances(model, part, model(part)) for part in in_chunks(x)]
-        return {"clean_distances": torch.cat(scores)}
+    def _learn(self, model: Classifier, clean: Evaluated, attacked: Evaluated | None) -> dict[str, Tensor]:
+        parts = zip(in_chunks(clean.x), in_chunks(clean.logits), strict=True)
+        return {"clean_distances": torch.cat([self._distances(model, x, logits) for x, logits in parts])}
 
-    def _score(self, model: Classifier, x: Tensor, logits: Tensor, learned: dict[str, Tensor]) -> Tensor:
-        return self._distances(model, x, logits).amax(1)
+    def _score(self, model: Classifier, inputs: Evaluated, learned: dict[str, Tensor]) -> Tensor:
+        return self._distances(model, inputs.x, inputs.logits).amax(1)

@@ -5,7 +5,17 @@ user's module (`module.named_modules()`), not of the `Classifier` around it.
 """
 
 from underfire.hooks.attention import explicit_attention
+from underfire.hooks.choosing import choose_layers
 from underfire.hooks.entrance import Entrance
+from underfire.hooks.features import (
+    Probe,
+    all_features,
+    check_pooling,
+    choose_probes,
+    features,
+    pooled,
+    stream_features,
+)
 from underfire.hooks.finding import as_maps, last_spatial_layer, layout_of, pooled_head, spatial_layers
 from underfire.hooks.folding import folded
 from underfire.hooks.layouts import Layout
@@ -41,15 +51,21 @@ __all__ = [
     "Layout",
     "ModifiedGradients",
     "Normalised",
+    "Probe",
     "PyramidLevel",
     "activations",
+    "all_features",
     "as_maps",
     "bypass_cache",
     "capture_relu_rule",
     "channels_of",
+    "check_pooling",
+    "choose_layers",
+    "choose_probes",
     "deconv_relu",
     "explicit_attention",
     "feature_pyramid",
+    "features",
     "folded",
     "forward_from_layers",
     "frozen",
@@ -61,6 +77,7 @@ __all__ = [
     "layout_of",
     "normalised",
     "plain_relu",
+    "pooled",
     "pooled_head",
     "readable_layers",
     "refuse_compiled",
@@ -69,6 +86,7 @@ __all__ = [
     "smooth_relu",
     "softplus_relu",
     "spatial_layers",
+    "stream_features",
     "twice_differentiable",
     "uncached",
     "unwrap",

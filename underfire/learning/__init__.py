@@ -3,6 +3,7 @@
 from underfire.learning.augmentation import crop_and_flip
 from underfire.learning.batches import Drawn, Shuffled
 from underfire.learning.checkpoints import Checkpoint
+from underfire.learning.fingerprints import model_fingerprint
 from underfire.learning.loop import Loss, Report, fit
 from underfire.learning.schedules import Schedule, cosine, one_cycle, steps_down, warm_up
 from underfire.learning.seeds import drawn_seed, initialised
@@ -20,6 +21,7 @@ __all__ = [
     "drawn_seed",
     "fit",
     "initialised",
+    "model_fingerprint",
     "one_cycle",
     "read_facts",
     "read_tensors",

@@ -62,21 +62,34 @@ class Subject:
 
     def fitted(self, model: Classifier) -> Any:
         """Return a new detector that is fitted to `known`, and to noisy images if it is supervised."""
-        attacked = known(1) if self.facts.supervised else None
+        attacked = known(model, 1, right=False) if self.facts.supervised else None
         detector = self.new()
-        require(detector.fit(model, known(), attacked) is detector, "fit must return the detector")
+        require(detector.fit(model, known(model), attacked) is detector, "fit must return the detector")
         return detector
 
 
-def known(seed: int = 0) -> Batch:
-    """Return the random images that detectors are fitted to."""
-    x = torch.rand(_FITTED, *SHAPES["image"], generator=torch.Generator().manual_seed(seed), dtype=_DTYPE)
-    return Batch(x, torch.arange(_FITTED) % 4, tuple(map(str, range(_FITTED))))
+def known(model: Classifier, seed: int = 0, *, right: bool = True) -> Batch:
+    """Return the random images that detectors are fitted to, with labels that the model predicts, or with others."""
+    x = _images(_FITTED, seed)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    return Batch(x, y if right else (y + 1) % 4, tuple(map(str, range(_FITTED))))
 
 
 def setting() -> tuple[Classifier, Tensor]:
-    """Return a small network and images that no detector was fitted to."""
-    return toy_classifier(dtype=_DTYPE), known(7).x[:_BATCH].clone()
+    """Return a small network that predicts each of its four classes, and images that no detector was fitted to."""
+    model = toy_classifier(dtype=_DTYPE)
+    head = model.module[-1]  # type: ignore[index]
+    with torch.no_grad():
+        logits = model(_images(_FITTED))
+        scale = logits.std(0)
+        head.weight.div_(scale[:, None])
+        head.bias.sub_(logits.mean(0)).div_(scale)
+    return model, _images(_BATCH, 7)
+
+
+def _images(n: int, seed: int = 0) -> Tensor:
+    return torch.rand(n, *SHAPES["image"], generator=torch.Generator().manual_seed(seed), dtype=_DTYPE)
 
 
 def shape_and_dtype(subject: Subject) -> None:
@@ -179,7 +192,7 @@ def bad_input(subject: Subject) -> None:
     for what, words, images in wrong:
         with refused(DataError, words, f"images that are {what}"):
             detector.score(model, images)
-    batch = known()
+    batch = known(model)
     with refused(DataError, "must be in", "a fit to pixels from 0 to 255"):
         subject.new().fit(model, Batch(255 * batch.x, batch.y, batch.ids))
 

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
-from underfire import models
 from underfire.errors import InputError, ModelError
-from underfire.hooks import unwrap
 from underfire.interpreters.rts.loss import Terms
 from underfire.interpreters.rts.network import MaskingModel
-from underfire.learning import read_facts, read_tensors, write_tensors
-from underfire.model import Classifier
+from underfire.learning import model_fingerprint, read_facts, read_tensors, write_tensors
 
 EMBEDDED = Path(__file__).parent / "weights"
-# For each model: address and version of its tensors, and the fingerprint that belongs to them.
-_SEEN: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], str]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -40,22 +32,6 @@ class Trained:
     layers: tuple[str, ...]
     fingerprint: str
     terms: Terms
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Return a SHA-256 of a classifier's parameters and normalisation, the same in float32 and in float64.
-
-    The fingerprint is remembered until a tensor of the model changes.
-    """
-    core = unwrap(model)
-    tensors = [*core.parameters(), *core.buffers(), *(getattr(model, k) for k in ("mean", "std") if hasattr(model, k))]
-    now = tuple((t.data_ptr(), t._version) for t in tensors)
-    if model not in _SEEN or _SEEN[model][0] != now:
-        if any(t.is_floating_point() and t.dtype != torch.float32 for t in tensors):
-            core = copy.deepcopy(core).float()
-        shift = {key: getattr(model, key).flatten().tolist() for key in ("mean", "std") if hasattr(model, key)}
-        _SEEN[model] = now, models.fingerprint(Classifier(core, **shift))
-    return _SEEN[model][1]
 
 
 def save(trained: Trained, path: Path) -> None:
@@ -106,7 +82,7 @@ def embedded(mark: str) -> Trained | None:
 
 def check_classifier(trained: Trained, model: nn.Module, source: str) -> None:
     """Raise ModelError if a masking model was trained for another classifier; `source` names it in the message."""
-    mark = fingerprint(model)
+    mark = model_fingerprint(model)
     if mark != trained.fingerprint:
         raise ModelError(
             f"{source} explains the classifier with fingerprint {trained.fingerprint[:12]}, not this one, "

@@ -22,7 +22,7 @@ from underfire.interpreters.rts import files as rts_files
 from underfire.interpreters.rts.loss import Terms, loss
 from underfire.interpreters.rts.network import WIDTH
 from underfire.interpreters.rts.training import Plan, check, train
-from underfire.learning import drawn_seed
+from underfire.learning import drawn_seed, model_fingerprint
 from underfire.model import as_classifier
 from underfire.validate import require_finite
 
@@ -240,7 +240,7 @@ class RTS:
         if self._trained is not None:
             rts_files.check_classifier(self._trained, model, self._origin)
             return self._trained
-        mark = rts_files.fingerprint(model)
+        mark = model_fingerprint(model)
         if mark not in self._embedded:
             found = rts_files.embedded(mark)
             if found is None:

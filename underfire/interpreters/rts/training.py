@@ -22,7 +22,7 @@ from underfire.hooks import PyramidLevel, activations, feature_pyramid, frozen, 
 from underfire.interpreters.rts import files as rts_files
 from underfire.interpreters.rts.loss import Terms, loss
 from underfire.interpreters.rts.network import MaskingModel
-from underfire.learning import Checkpoint, Drawn, fit, initialised
+from underfire.learning import Checkpoint, Drawn, fit, initialised, model_fingerprint
 
 if TYPE_CHECKING:
     from underfire.data import Dataset
@@ -90,7 +90,7 @@ def train(
     network = initialised(lambda: MaskingModel(channels, classes, plan.width), plan.seed)
     network.to(like.device, dtype)
     names = [s.layer for s in chosen]
-    trained = rts_files.Trained(network, tuple(names), rts_files.fingerprint(model), plan.terms)
+    trained = rts_files.Trained(network, tuple(names), model_fingerprint(model), plan.terms)
     decoder = [p for name, p in network.named_parameters() if not name.startswith("selector.")]
     adam = torch.optim.Adam(decoder, RATE, weight_decay=DECAY)
     total = len(data) + _PASSES * plan.steps * plan.batch_size
