@@ -36,6 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "boundary": {"queries": 200},
     "bsr": {"steps": 5, "samples": 3},
     "carlini_wagner": {"steps": 20, "binary_search_steps": 3, "step_size": 0.05, "c": 1.0},
+    "corner_cases": {"strengths": 2},
     "ddn": {"steps": 40},
     "ead": {"steps": 60, "binary_search_steps": 5},
     "ensemble_transfer": {"steps": 20},

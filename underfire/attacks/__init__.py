@@ -18,6 +18,7 @@ from underfire.attacks.autoattack import autoattack
 from underfire.attacks.bim import bim
 from underfire.attacks.boundary import boundary
 from underfire.attacks.carlini_wagner import carlini_wagner
+from underfire.attacks.corner_cases import corner_cases
 from underfire.attacks.ddn import ddn
 from underfire.attacks.decision_tree import decision_tree
 from underfire.attacks.deepfool import deepfool
@@ -102,6 +103,7 @@ __all__ = [
     "boundary",
     "bsr",
     "carlini_wagner",
+    "corner_cases",
     "ddn",
     "decision_tree",
     "deepfool",

@@ -9,6 +9,7 @@ _UNITS = {
     "patch": "share of the image that the patch covers",
     "flow": "largest displacement, in pixels",
     "affine": "share of the stated ranges",
+    "corner_case": "share of the stated ranges",
     "photometric": "share of the stated ranges",
 }
 
