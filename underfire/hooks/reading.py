@@ -123,7 +123,9 @@ def read(
     hard_sigmoids = memo is None or memo.hard_sigmoids
     with ExitStack() as stack:
         seen = stack.enter_context(twice_differentiable(hard_sigmoids)) if twice else None
-        outputs = stack.enter_context(_reading(model, names, begin)) if names else {}
+        outputs = dict[str, Tensor]()
+        if names:
+            stack.enter_context(reading(model, names, begin, outputs))
         logits = forward(x)
     missing = [name for name in names if name not in outputs]
     if missing:
@@ -135,9 +137,8 @@ def read(
 
 
 @contextmanager
-def _reading(model: nn.Module, names: Sequence[str], begin: bool) -> Iterator[dict[str, Tensor]]:
-    """Yield a dictionary that gets the outputs of the layers `names` from a pass inside the block; see `read`."""
-    outputs: dict[str, Tensor] = {}
+def reading(model: nn.Module, names: Sequence[str], begin: bool, outputs: dict[str, Tensor]) -> Iterator[None]:
+    """Put the outputs of the layers `names` into `outputs` in every pass inside the block; see `read`."""
     applied = _AppliedResults(outputs, begin)
 
     def keep(name: str, functions: Sequence[str], itself: bool) -> Callable[..., Any]:
@@ -165,7 +166,7 @@ def _reading(model: nn.Module, names: Sequence[str], begin: bool) -> Iterator[di
             applied.wanted[name] = functions = [function for function in read_of_it if function is not None]
             hook = keep(name, functions, None in read_of_it)
             stack.enter_context(remove_at_exit(module.register_forward_hook(hook)))
-        yield outputs
+        yield
 
 
 class _AppliedResults(AppliedFunctions):

@@ -107,6 +107,15 @@ def rule_for(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operat
     return _reading(name, given, call, view) if stand_ins == 1 and not in_place else None
 
 
+def averages_places(func: Any, numbers: list[Any]) -> bool:
+    """Return whether a call of an operation, with `numbers` as arguments that are no tensors, averages each map."""
+    return (
+        func is aten.mean.dim
+        and [n % 4 for n in sorted(numbers[:2], key=lambda n: n % 4)] == [2, 3]
+        and numbers[2:] in ([], [True], [False])
+    )
+
+
 def _alike(values: Sequence[Any]) -> bool:
     """Return whether all stand-ins have one size, and each other tensor has one value for all places and samples."""
     tensors = [v for v in values if isinstance(v, Tensor)]

@@ -2,9 +2,10 @@
 
 The known images go through the network once. In later passes, a stand-in (`Changed`) represents an activation: it holds
 the activation of the known image, which all samples share, and the values in a rectangle for each sample, outside of
-which nothing can differ. A convolution reads the rectangle and a margin of the known activation around it. Nothing is
-approximated. If the rectangles cover most of the map, or an operation has no rule, the full activation is assembled and
-the pass continues as usual. Every network therefore gives the right answer; a convolutional network gives it faster.
+which nothing can differ. A convolution reads the rectangle and a margin of the known activation around it; a mean over
+all places is that of the known activation, corrected by the rectangle. Nothing is approximated. If the rectangles cover
+most of the map, or an operation has no rule, the full activation is assembled and the pass continues as usual. Every
+network therefore gives the right answer; a convolutional network gives it faster.
 
 A pass is followed by intercepting each operation of torch (`TorchDispatchMode`), so that the network is not changed.
 """
@@ -19,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from underfire.incremental.intervals import Intervals
-from underfire.incremental.operations import OperationRule, rule_for
+from underfire.incremental.operations import OperationRule, averages_places, rule_for
 from underfire.incremental.rectangles import Changed, Node, NotReusable, Place, Unread
 
 __all__ = ["IncrementalForward", "NotReusable"]
@@ -193,6 +194,8 @@ class _First(_Pass):
             # keep activations that later passes read with a margin, crop to a common rectangle, or assemble in full
             a.node.needed |= rule is None or rule.reads_around or len(stand_ins) > 1
             a.node.children.append(None)
+        if averages_places(func, numbers):
+            return _marked_mean(stand_ins[0], numbers)
         if rule is None:
             return None
         result = rule.whole(*(a.node.clean for a in stand_ins))
@@ -218,6 +221,8 @@ class _Later(_Pass):
         if any(a.uses >= len(a.node.children) for a in stand_ins):
             raise NotReusable("the network called more operations than before")
         before = first.node.children[first.uses]
+        if before is None and averages_places(func, numbers):
+            return _marked_mean(first, numbers)
         if rule is None or before is None:
             return None
         if before[0] is not func:
@@ -265,6 +270,13 @@ def _dense(a: Any) -> Any:
     whole = a.dense()
     vars(whole)["changed"] = "seen twice" if a.seen_twice else "once"
     return whole
+
+
+def _marked_mean(a: Changed, numbers: list[Any]) -> Tensor:
+    """Return the mean of a stand-in over its places, marked; the stand-in stays one."""
+    mean = a.mean_of_places(keepdim=numbers[2:] == [True])
+    vars(mean)["changed"] = "once"
+    return mean
 
 
 def _tensors(values: Any) -> list[Tensor]:

@@ -27,6 +27,7 @@ class Node:
             and the nodes of its results. None stands for an operation without a rule, or one that is recorded at
             another node.
         tables: see `table`, by the value outside the map.
+        mean: see `means`, once it was computed.
     """
 
     clean: Tensor | None
@@ -34,12 +35,19 @@ class Node:
     needed: bool = False
     children: list[tuple[Any, list[Any], list[Node]] | None] = field(default_factory=list)
     tables: dict[float, Tensor] = field(default_factory=dict)
+    mean: Tensor | None = None
 
     def values(self) -> Tensor:
         """Return the values, or raise NotReusable if the first pass did not mark them as needed."""
         if self.clean is None:
             raise NotReusable("the network needs an activation that it did not need before")
         return self.clean
+
+    def means(self) -> Tensor:
+        """Return the mean of each channel of each image, `[N, C]`."""
+        if self.mean is None:
+            self.mean = self.values().mean((2, 3))
+        return self.mean
 
     def table(self, outside: float) -> Tensor:
         """Return the channels of each place of each image, `[N * H * W + 1, C]`; the last row is for places outside."""
@@ -121,6 +129,19 @@ class Changed(Tensor):
                 zeros = torch.zeros_like(self.place.image)
                 self.whole = self.crop(zeros, self.node.shape[2], zeros, self.node.shape[3])
         return self.whole
+
+    def mean_of_places(self, *, keepdim: bool) -> Tensor:
+        """Return the mean over all places, `[S, C]`: that of the known image, corrected where the values differ."""
+        mean = self.node.means().clone()  # the network may write into it
+        if self.patch is not None and self.place is not None:
+            rows, columns, table = self.place.rows, self.place.columns, self.node.table(0.0)
+            image, device = self.place.image.to(table.device), table.device
+            i, j = _in_a_row(rows.start, rows.size, device), _in_a_row(columns.start, columns.size, device)
+            at = _places(image, i, j, rows.length, columns.length, len(table) - 1)
+            known = table.index_select(0, at.flatten()).view(len(image), -1, table.shape[1])
+            change = (self.patch.permute(0, 2, 3, 1).reshape(known.shape) - known).sum(1)
+            mean = mean[image] + change / (rows.length * columns.length)
+        return mean[:, :, None, None] if keepdim else mean
 
     def crop(self, top: Tensor, height: int, left: Tensor, width: int, outside: float = 0.0) -> Tensor:
         """Return another rectangle of every sample, `[S, C, height, width]`, whose first place is `top`, `left` `[S]`.
