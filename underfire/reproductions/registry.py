@@ -25,6 +25,8 @@ _MODULES = {
     "adv2-ensemble": "underfire.reproductions.adv2.ensemble",
     "adv2-imagenet": "underfire.reproductions.adv2.imagenet",
     "adv2-imagenet-efficientnet": "underfire.reproductions.adv2.imagenet_efficientnet",
+    "adv2-imagenet-efficientnet-mask": "underfire.reproductions.adv2.imagenet_efficientnet_mask",
+    "adv2-imagenet-mask": "underfire.reproductions.adv2.imagenet_mask",
     "adv2-random-class": "underfire.reproductions.adv2.random_class",
     "adv2-random-patch": "underfire.reproductions.adv2.random_patch",
     "adv2-robust": "underfire.reproductions.adv2.robust",

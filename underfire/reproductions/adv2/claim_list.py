@@ -31,7 +31,8 @@ class Claim:
     differs: str
 
 
-_MAIN = ("adv2-imagenet", "adv2-imagenet-efficientnet", "adv2-cifar10", "adv2-digits")
+_PHOTOGRAPHS = tuple(f"adv2-imagenet{network}{of}" for network in ("", "-efficientnet") for of in ("", "-mask"))
+_MAIN = (*_PHOTOGRAPHS, "adv2-cifar10", "adv2-digits")
 _STEPS = "Here ADV² has 80 to 250 steps in all, in the paper 1,000 or more."
 _DISTILLED = "Here RTS^A is trained for 300 steps, and ADV² knows all its weights."
 

@@ -152,13 +152,15 @@ def transfers_little(results: Results) -> Iterator[Comparison]:
 
 
 def grad_resists(results: Results) -> Iterator[Comparison]:
-    """Compare the IoU of GRAD with the lowest of the other interpreters."""
+    """Compare the IoU of GRAD with the lowest of the other interpreters, where both were measured."""
     overlap: dict[str, dict[str, Results]] = {}
     for where, _, attack, _, _, shift in _attacks(results):
         label, network = where.split(", ", 1)
         overlap.setdefault(network, {})[label] = shift["map_iou"][attack]
     for network, found in overlap.items():
         others = {label: iou for label, iou in found.items() if label != "GRAD"}
+        if not others or "GRAD" not in found:
+            continue
         least = min(others, key=lambda label, others=others: others[label]["value"])  # type: ignore[misc]
         figures = f"{told(found['GRAD'])}, {told(others[least])} of {least}"
         yield Comparison("IoU of GRAD", network, figures, others[least]["value"] - found["GRAD"]["value"])

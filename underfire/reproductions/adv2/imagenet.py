@@ -14,14 +14,14 @@ gradient map that is attacked is averaged over squares of 4 pixels."""
 
 def run(setting: Setting) -> Outcome:
     """Audit MobileNet v1 on photographs."""
-    return on_photographs("MobileNet v1", MOBILENET, setting)
+    return on_photographs("MobileNet v1", with_rts(MOBILENET, setting), setting, note(setting.scale))
 
 
-def on_photographs(name: str, system: System, setting: Setting) -> Outcome:
-    """Compare ADV² with PGD on a network of photographs, with RTS trained for it."""
+def on_photographs(name: str, system: System, setting: Setting, *notes: str) -> Outcome:
+    """Compare ADV² with PGD on a network of photographs."""
     return compare(
-        {name: with_rts(system, setting)},
+        {name: system},
         setting,
         title=f"ADV² on ImageNet photographs and {name}: the class changes, the explanation stays",
-        notes=[_WHY, note(setting.scale)],
+        notes=[_WHY, *notes],
     )
