@@ -2,7 +2,7 @@
 
 A detector chooses no threshold; `underfire.measures.detection.threshold` takes one from the scores of clean inputs at a
 stated false-positive rate. A fitted detector is saved to a file by `save`, and `load` reads the file. `fit_all` fits
-several detectors from one pass over the data.
+several detectors from one pass over the data. A `Guard` is a classifier that refuses what its detector flags.
 """
 
 from underfire.detectors.detector import Detector, Fit
@@ -11,6 +11,7 @@ from underfire.detectors.evaluated import Evaluated
 from underfire.detectors.feature_squeezing import FeatureSqueezing
 from underfire.detectors.files import load
 from underfire.detectors.fitting import fit_all, score_all
+from underfire.detectors.guard import Guard
 
 __all__ = [
     "Detector",
@@ -18,6 +19,7 @@ __all__ = [
     "Evaluated",
     "FeatureSqueezing",
     "Fit",
+    "Guard",
     "fit_all",
     "load",
     "score_all",

@@ -7,6 +7,8 @@ import os
 from dataclasses import asdict
 from typing import Any
 
+from torch import Tensor
+
 from underfire.catalog import find
 from underfire.detectors.detector import Detector, Fit
 from underfire.errors import InputError, UnderfireError, shown
@@ -20,6 +22,11 @@ VERSION = "2"
 
 def save(detector: Detector, path: str | os.PathLike[str]) -> None:
     """Write a fitted detector, see `Detector.save`."""
+    write_tensors(as_path(path), *contents(detector))
+
+
+def contents(detector: Detector) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the facts of the file of a fitted detector."""
     about = detector.fitted()
     try:
         facts = {
@@ -30,7 +37,7 @@ def save(detector: Detector, path: str | os.PathLike[str]) -> None:
         }
     except TypeError:
         raise InputError(f"{detector.name} with a function among its options cannot be saved; use names") from None
-    write_tensors(as_path(path), detector.learned or {}, facts)
+    return detector.learned or {}, facts
 
 
 def load(path: str | os.PathLike[str]) -> Detector:
