@@ -119,5 +119,5 @@ def test_bad_input(model, clean):
         Guard(model, Brightness().fit(model, clean), 0.5, scale=0)
     with pytest.raises(InputError, match="threshold"):
         Guard(model, Brightness().fit(model, clean), "high")
-    with pytest.raises(DataError, match="got 3 x 5 x 5"):
+    with pytest.raises(DataError, match="3 x 5 x 5"):
         guard(model, clean).decide(rand(1, 3, 5, 5))

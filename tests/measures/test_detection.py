@@ -6,7 +6,7 @@ from scipy.stats import beta
 from sklearn.metrics import roc_auc_score
 
 from underfire.errors import DataError, InputError
-from underfire.measures.detection import auroc, detection_rate, threshold
+from underfire.measures.detection import auroc, detection_rate, p_values, threshold
 from underfire.measures.statistics import clopper_pearson
 
 
@@ -55,6 +55,15 @@ def test_detection_rate_is_the_share_above_the_threshold():
     at = threshold(range(1, 20), 0.1)
     found = detection_rate([1, 18, 19, 30], at)
     assert at.value == 18 and found.value == 0.5 and found.n == 4
+
+
+def test_p_values_count_clean_scores_that_are_as_high():
+    assert p_values([1, 2, 3, 4], [0, 2, 2.5, 5]) == pytest.approx([1, 0.8, 0.6, 0.2])
+    generator = np.random.default_rng(0)
+    found = [p_values(generator.normal(size=30), generator.normal(size=30)) for _ in range(50)]
+    assert np.mean(np.concatenate(found) <= 0.1) <= 0.11
+    with pytest.raises(DataError, match="got none"):
+        p_values([], [1.0])
 
 
 def test_bad_input():

@@ -12,6 +12,7 @@ import typer
 
 from underfire.allocation import keep_freed_memory
 from underfire.cli.codes import HELD, NOT_BELIEVED
+from underfire.cli.detect import verbs as detect
 from underfire.cli.flags import (
     MOST,
     Confident,
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(methods)
 app.add_typer(study, name="study")
+app.add_typer(detect, name="detect")
 
 
 def _version(wanted: bool) -> None:

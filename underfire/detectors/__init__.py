@@ -5,6 +5,7 @@ stated false-positive rate. A fitted detector is saved to a file by `save`, and 
 several detectors from one pass over the data. A `Guard` is a classifier that refuses what its detector flags.
 """
 
+from underfire.detectors.calibration import Calibration
 from underfire.detectors.detector import Detector, Fit
 from underfire.detectors.ensemble_interpretation import EnsembleInterpretation
 from underfire.detectors.evaluated import Evaluated
@@ -14,6 +15,7 @@ from underfire.detectors.fitting import fit_all, score_all
 from underfire.detectors.guard import Guard
 
 __all__ = [
+    "Calibration",
     "Detector",
     "EnsembleInterpretation",
     "Evaluated",

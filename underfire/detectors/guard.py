@@ -10,6 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from underfire.detectors.calibration import Calibration
 from underfire.detectors.detector import Detector
 from underfire.detectors.evaluated import evaluate
 from underfire.detectors.files import contents, load
@@ -64,6 +65,7 @@ class Guard(Classifier):
         threshold: what `measures.detection.threshold` returns for clean inputs that the detector was not fitted to; or
             a number.
         scale: the difference of scores that weighs as much as one logit.
+        calibration: the clean scores that the threshold was chosen from, and which images were used; None if unknown.
 
     Raises:
         NotFitted: the detector is not fitted. ModelError: it was fitted to another model. InputError: the threshold or
@@ -73,7 +75,13 @@ class Guard(Classifier):
     module: _Guarded
 
     def __init__(
-        self, model: nn.Module, detector: Detector, threshold: Threshold | float, *, scale: float = 1.0
+        self,
+        model: nn.Module,
+        detector: Detector,
+        threshold: Threshold | float,
+        *,
+        scale: float = 1.0,
+        calibration: Calibration | None = None,
     ) -> None:
         if not isinstance(detector, Detector):
             raise InputError(f"a guard needs a detector that extends Detector, got {shown(detector)}")
@@ -88,7 +96,7 @@ class Guard(Classifier):
         names = None if inner.labels is None else [*inner.labels, "refused"]
         body = _Guarded(inner, detector, float(at.value), float(scale))
         super().__init__(body, labels=names, domain=inner.domain, output="logits", size=inner.size)
-        self.threshold = at
+        self.threshold, self.calibration = at, calibration
 
     @property
     def undefended(self) -> Classifier:
@@ -117,7 +125,7 @@ class Guard(Classifier):
         return logits.scatter(1, y[:, None], float("-inf")).argmax(1)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write detector, threshold and scale as a safetensors file; the model is named by its fingerprint alone.
+        """Write the guard as a safetensors file, in which the model is named by its fingerprint alone.
 
         `detectors.load` reads the detector of the file.
 
@@ -127,6 +135,8 @@ class Guard(Classifier):
         tensors, facts = contents(self.detector)
         at = {"value": self.threshold.value, "rate": asdict(self.threshold.rate)}
         guard = {"version": _VERSION, "threshold": at, "scale": self.module.scale}
+        if self.calibration is not None:
+            guard["calibration"] = self.calibration.as_dict()
         write_tensors(as_path(path), tensors, {**facts, "guard": json.dumps(guard)})
 
     @classmethod
@@ -147,9 +157,10 @@ class Guard(Classifier):
                 raise InputError(f"{str(path)!r} has a guard of version {shown(guard['version'])}, not {_VERSION}")
             at, scale = guard["threshold"], float(guard["scale"])
             threshold = Threshold(float(at["value"]), Interval(**at["rate"]))
+            calibration = Calibration.from_dict(guard["calibration"]) if "calibration" in guard else None
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{str(path)!r} cannot be read as a guard: {error!r}".splitlines()[0]) from None
-        return cls(model, detector, threshold, scale=scale)
+        return cls(model, detector, threshold, scale=scale, calibration=calibration)
 
     @property
     def _refused(self) -> int:

@@ -111,6 +111,24 @@ def auroc(clean: Tensor | ArrayLike, attacked: Tensor | ArrayLike, confidence: f
     return Interval(area, float(low), float(high), m + n)
 
 
+def p_values(clean: Tensor | ArrayLike, scores: Tensor | ArrayLike) -> np.ndarray:
+    """Return for each score `[m]` the p-value of its input being clean, from the scores of held-out clean inputs `[n]`.
+
+    It is `(1 + k) / (n + 1)`, where k clean inputs score at least as high. For a clean input, the probability of a
+    p-value of at most p is at most p, whatever the distribution of the scores is, so the smallest p-value that the
+    clean inputs can show is `1 / (n + 1)`.
+
+    Raises:
+        DataError: there is no clean input, or a score is not finite.
+
+    Source: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005 (conformal p-values).
+    """
+    usual, found = np.sort(checked_scores(clean)), checked_scores(scores)
+    if not len(usual):
+        raise DataError("a p-value needs the scores of held-out clean inputs, got none")
+    return (1 + len(usual) - np.searchsorted(usual, found, side="left")) / (len(usual) + 1)
+
+
 def checked_scores(scores: Tensor | ArrayLike) -> np.ndarray:
     """Return scores `[n]` as float64, or raise unless they are finite.
 
