@@ -79,6 +79,31 @@ def test_each_attack_is_crafted_once_for_each_source_and_through_each_defence() 
 # --- the figures ------------------------------------------------------------------------------------------------------
 
 
+def test_a_model_in_both_roles_is_evaluated_once() -> None:
+    cells = [cell for cell in plan(parse_spec(PLAIN | OTHERS)) if cell.kind == "answer"]
+    by_role = {role: {c.key for c in cells if c.about["role"] == role} for role in ("source", "victim")}
+    assert by_role["source"] < by_role["victim"]
+
+
+def test_an_attack_without_gradients_needs_no_comparison_without_bpda() -> None:
+    square = {"name": "square", "queries": 2, "eps": [0.1]}
+    spec = PLAIN | OTHERS | {"attacks": [*PLAIN["attacks"], square]}
+    blind = [cell for cell in plan(parse_spec(spec)) if cell.about.get("bpda") is False]
+    assert {cell.about["attack"] for cell in blind} == {"fgsm"}
+
+
+def test_the_own_model_is_attacked_where_it_is_a_source_or_something_else_reads_its_attacks() -> None:
+    others = PLAIN | {"sources": [NARROW], "victims": [LINEAR]}
+    assert keys(others, "surrogate") and not keys(others, "craft")
+    assert keys(others | {"masking": True}, "craft") and keys(others | {"interpreters": ["gradient"]}, "craft")
+
+
+def test_an_audit_of_further_sources_alone_has_a_page(tmp_path: Path) -> None:
+    ledger = run(parse_spec(PLAIN | {"sources": [NARROW], "victims": [LINEAR]}), tmp_path)
+    assert "NARROW" in report.render(ledger).upper()
+    print_summary(findings(ledger))
+
+
 def test_rates_are_those_of_a_plain_loop(ledger: Ledger) -> None:
     found = findings(ledger).transfer
     assert found is not None

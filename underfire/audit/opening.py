@@ -61,19 +61,19 @@ class Others:
 
     def weights(self, entry: SourceSpec) -> str:
         """Return a hash of a source, or of a victim with its defences, as `weights_of` does."""
-        if (text := _without_label(entry)) not in self._weights:
+        if (text := _without_label(as_victim(entry))) not in self._weights:
             self._weights[text] = weights_of(self.defended(entry))
         return self._weights[text]
 
     def identity(self, entry: SourceSpec) -> dict[str, Any]:
         """Return what determines the answers of a source or a victim, as options of a cell."""
+        entry = as_victim(entry)
         stated = entry.model_dump(exclude={"label", "through", "samples"})
-        defenses = entry.defenses if isinstance(entry, VictimSpec) else []
-        for plain in stated.get("defenses", ()):
+        for plain in stated["defenses"]:
             del plain["label"]
         for plain in filter(None, [stated["model"], *stated["ensemble"]]):
             del plain["labels"]
-        return with_files({"of": stated, "weights": self.weights(entry)}, *defenses)
+        return with_files({"of": stated, "weights": self.weights(entry)}, *entry.defenses)
 
     def inner_weights(self, entry: SourceSpec) -> set[str]:
         """Return hashes of the models of a source or a victim behind all defences; empty if it scales its images."""
@@ -83,9 +83,9 @@ class Others:
 
     def defended(self, entry: SourceSpec) -> Classifier:
         """Return a source, or a victim with its defences, for images of its own size."""
+        entry = as_victim(entry)
         if (text := _without_label(entry)) not in self._defended:
-            defenses = entry.defenses if isinstance(entry, VictimSpec) else []
-            made = [partial(one.card.function, **values_of(one)) for one in defenses]
+            made = [partial(one.card.function, **values_of(one)) for one in entry.defenses]
             self._defended[text] = defend(self.model(entry), made)
         return self._defended[text]
 
@@ -106,6 +106,11 @@ class Others:
         """
         model = self.defended(entry)
         return resized(through(model, bpda=bpda, samples=entry.samples if is_random(model) else 1, seed=seed), entry)
+
+
+def as_victim(entry: SourceSpec) -> VictimSpec:
+    """Return a source as a victim without defences, so that a model is opened and evaluated once in both roles."""
+    return entry if isinstance(entry, VictimSpec) else VictimSpec(**entry.model_dump())
 
 
 def undefended(model: Classifier) -> Classifier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from underfire.audit.accuracy import check_accuracy
 from underfire.audit.schema import SourceSpec, VictimSpec, key_path
@@ -24,11 +25,14 @@ def check_others(target: Target) -> None:
     spec = target.spec
     if not spec.victims:
         return
-    batch = target.data[target.spread(_IMAGES)].to(spec.device)
+    batch, checked = target.data[target.spread(_IMAGES)].to(spec.device), list[dict[str, Any]]()
     for role, entries in (("sources", spec.sources), ("victims", spec.victims)):
         for i, entry in enumerate(entries):
             try:
+                if (identity := target.others.identity(entry)) in checked:
+                    continue  # a source that is a victim too
                 _check(target, entry, batch)
+                checked.append(identity)
             except UnderfireError as error:
                 raise SpecError(f"{key_path(role, i)!r} ({entry.title}): {error}") from None
 

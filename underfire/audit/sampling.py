@@ -146,10 +146,13 @@ def _request(target: Target) -> str:
 
 def _right(target: Target, batch: Batch) -> dict[str, Tensor]:
     """Return which images of a batch every source and victim classifies correctly, bool `[B]`, by title."""
-    found: dict[str, Tensor] = {}
+    found, known = dict[str, Tensor](), dict[str, Tensor]()
     for entry in (*target.spec.sources, *target.spec.victims):
-        model = target.others.open(entry, seed_for("clean", batch.ids[0]))
-        draws = draws_of(entry, target.spec, target)
-        hits = [model.predict(batch.x, chunk=CHUNK).argmax(1) == batch.y for _ in range(draws)]
-        found[entry.title] = torch.stack(hits).float().mean(0) > 0.5
+        text = repr(target.others.identity(entry))  # a source may be a victim too
+        if text not in known:
+            model = target.others.open(entry, seed_for("clean", batch.ids[0]))
+            draws = draws_of(entry, target.spec, target)
+            hits = [model.predict(batch.x, chunk=CHUNK).argmax(1) == batch.y for _ in range(draws)]
+            known[text] = torch.stack(hits).float().mean(0) > 0.5
+        found[entry.title] = known[text]
     return found

@@ -28,9 +28,9 @@ CHUNK = 64  # images that a random victim gets at once; its answers depend on it
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
     """Yield a cell for every source and victim and every shard."""
     for role, entry in [*(("source", one) for one in spec.sources), *(("victim", one) for one in spec.victims)]:
-        draws = draws_of(entry, spec, target)
+        draws, identity = draws_of(entry, spec, target), target.others.identity(entry)
         for shard in clean.cells(spec, target, before):
-            options = {**shard.options, "model": target.others.identity(entry), "draws": draws}
+            options = {**shard.options, "model": identity, "draws": draws}
             description = {"title": f"{entry.title} on clean images", "model": entry.title, "role": role}
             yield Cell("answer", options, {}, description, images=draws * shard.images)
 

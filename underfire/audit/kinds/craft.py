@@ -40,8 +40,12 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
     """Yield a cell for every attack, size, seed and shard.
 
     An attack of minimum size runs once, at its largest size; its outcomes at the smaller sizes follow from the result.
-    A deterministic attack runs for the first seed only.
+    A deterministic attack runs for the first seed only. If the model of the audit is none of the sources of a transfer
+    audit that asks nothing else about it, there are no cells.
     """
+    others_only = spec.sources and all(target.others.weights(source) != target.weights for source in spec.sources)
+    if others_only and not (spec.interpreters or spec.detectors or spec.masking):
+        return
     yield from on_shards(spec, target, [cell for cell in before if cell.kind == "clean"])
 
 

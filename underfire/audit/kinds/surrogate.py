@@ -24,7 +24,7 @@ about = columns("source:s attack:s label:s norm:s seed:i targeted:b bpda:b")
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
     """Yield the cells of every attack on every further source, and through the defences of every victim.
 
-    An attack without BPDA is planned where a defence has no gradient of its own.
+    Where a defence has no gradient of its own, attacks that need one are planned without BPDA too.
     """
     others = target.others
     for entry in spec.sources:
@@ -46,6 +46,8 @@ def _on(
 ) -> Iterator[Cell]:
     """Yield the cells of every attack on one model."""
     shards = [c for c in before if c.kind == "answer" and (c.about["role"], c.about["model"]) == model]
+    if through is not None and not through[1]:
+        spec = spec.model_copy(update={"attacks": [a for a in spec.attacks if a.card.facts.knowledge == "white-box"]})
     role, name = model
     how = {} if through is None else {"bpda": through[1], "samples": through[0].samples}
     for cell in craft.on_shards(spec, target, shards):

@@ -23,7 +23,7 @@ DEFENSES: dict[str, list[dict[str, Any]]] = {
     "NIPS-r3": [{"name": "nips_r3"}],
     "FD": [{"name": "feature_distillation"}],
     "ComDefend": [{"name": "comdefend", "weights": "{work}/comdefend-cifar10-{scale}.safetensors"}],
-    "RS": [{"name": "randomised_smoothing", "sigma": 0.1, "samples": 50}],
+    "RS": [{"name": "randomised_smoothing", "sigma": 0.1, "samples": 20}],
 }
 PUBLISHED = {
     "FGSM": (8.9, 16.8, 23.1, 19.2, 13.4, 6.8),

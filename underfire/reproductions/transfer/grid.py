@@ -16,7 +16,7 @@ from underfire.reproductions.audits import run_audit
 from underfire.reproductions.registry import Setting
 
 _FEW = 2  # the largest count of a quick run
-_COUNTS = ("steps", "restarts", "queries", "outer_steps", "inner_steps")
+_COUNTS = ("steps", "restarts", "queries", "outer_steps")
 _SAMPLES = ("samples", "perturbations")
 
 ATTACKS: dict[str, str] = {
@@ -73,6 +73,7 @@ class Grid:
         images: number of images of a quick, a usual and a full run, all right for every network.
         steps: number of steps of an attack that has steps; a quick run has 2, and no more of anything else.
         samples: largest number of samples over which an attack averages in a usual run; a full one has the published.
+        inner: largest number of steps of the images for a step of ATTA's network in a usual run, likewise.
         shard: images that are attacked at once.
         more: further keys of the spec; without a source that is one network, `model` must be among them.
     """
@@ -86,6 +87,7 @@ class Grid:
     images: tuple[int, int, int]
     steps: int = 10
     samples: int = 5
+    inner: int = 2
     shard: int = 50
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -124,9 +126,11 @@ class Grid:
         defaults = {name: option.default for name, option in find("attack", entry["name"]).options.items()}
         if "steps" in defaults:
             entry.setdefault("steps", self.steps)
-        for name in (*_SAMPLES, *(_COUNTS if setting.quick else ())):
-            count, most = entry.get(name, defaults.get(name)), _FEW if setting.quick else self.samples
-            if isinstance(count, int) and setting.scale != "full":
+        limits = {**dict.fromkeys(_SAMPLES, self.samples), "inner_steps": self.inner}
+        if setting.quick:
+            limits = dict.fromkeys((*limits, *_COUNTS), _FEW)
+        for name, most in limits.items() if setting.scale != "full" else ():
+            if isinstance(count := entry.get(name, defaults.get(name)), int):
                 entry[name] = min(count, most)
         return {**entry, "label": label, "eps": list(self.sizes)}
 

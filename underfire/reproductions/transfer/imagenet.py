@@ -28,6 +28,7 @@ GRID = Grid(
     attacks=ATTACKS,
     sizes=["16/255"],
     images=(2, 200, 400),
+    samples=3,
     shard=10,
 )
 #: Ensembles of three networks, whose images the fourth sees.
@@ -36,7 +37,7 @@ TOGETHER = Grid(
     data=GRID.data,
     sources=ENSEMBLES,
     victims=NETWORKS,
-    attacks={"MI-FGSM": "mi_fgsm", "SI-NI-TI-DIM": "si_ni_ti_dim"},
+    attacks={"MI-FGSM": "mi_fgsm", "DIM": "dim"},
     sizes=GRID.sizes,
     images=GRID.images,
     shard=10,

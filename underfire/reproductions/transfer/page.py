@@ -16,9 +16,10 @@ from underfire.reproductions.transfer.grid import Grid
 HOW = """Each cell is the share of the images on which the victim is fooled, with its 95 % interval: Clopper-Pearson
 over the images, or for a random victim, which is evaluated after the attack, 5 times, on fresh draws, a bootstrap
 over the images. Only images count that every source and every victim classifies correctly. *White-box* cells, where
-the attack knows the victim itself, are in italics and in no mean. In a run of usual size, attacks average over at
-most 5 samples. A claim holds if the estimate agrees; it is significant if the 95 % bootstrap interval of the
-difference, paired image by image, does not contain 0."""
+the attack knows the victim itself, are in italics and in no mean. In a run of usual size, attacks average over fewer
+samples than published, and the inner loop of ATTA is shorter; the spec below has the numbers. A claim holds if the
+estimate agrees; it is significant if the 95 % bootstrap interval of the difference, paired image by image, does not
+contain 0."""
 
 
 def outcome(

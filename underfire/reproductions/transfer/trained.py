@@ -10,8 +10,9 @@ from underfire import data, models
 from underfire.defenses import train_comdefend, train_hgd
 from underfire.reproductions.registry import Setting
 
-#: Images, passes over them, and channels of HGD's finest level, by the size of a run; the paper of HGD has 30 passes.
-EFFORTS = {"default": (10_000, 6.0, 16), "full": (50_000, 30.0, 64)}
+#: Images, passes over them, channels of HGD's finest level, and channels of ComDefend's first layer, by the size of a
+#: run. The papers have 64 and 16 channels, and HGD 30 passes.
+EFFORTS = {"default": (10_000, 3.0, 16, 4), "full": (50_000, 30.0, 64, 16)}
 
 
 def train_missing(setting: Setting, network: str) -> None:
@@ -21,7 +22,7 @@ def train_missing(setting: Setting, network: str) -> None:
         setting: the setting of the experiment.
         network: the URI of the classifier that guides HGD.
     """
-    n, epochs, width = EFFORTS[setting.scale]
+    n, epochs, width, narrow = EFFORTS[setting.scale]
     images = data.load(f"parquet:{setting.root}/cifar10-train.parquet", n=n, seed=setting.seed)
 
     def generator() -> torch.Generator:
@@ -47,6 +48,7 @@ def train_missing(setting: Setting, network: str) -> None:
         networks = train_comdefend(
             images,
             epochs=epochs,
+            width=narrow,
             device=setting.device,
             generator=generator(),
             progress=lambda done, total: told(done, total, "ComDefend"),
