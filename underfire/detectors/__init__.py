@@ -6,22 +6,28 @@ several detectors from one pass over the data. A `Guard` is a classifier that re
 """
 
 from underfire.detectors.calibration import Calibration
+from underfire.detectors.deep_validation import DeepValidation
 from underfire.detectors.detector import Detector, Fit
+from underfire.detectors.energy import Energy
 from underfire.detectors.ensemble_interpretation import EnsembleInterpretation
 from underfire.detectors.evaluated import Evaluated
 from underfire.detectors.feature_squeezing import FeatureSqueezing
 from underfire.detectors.files import load
 from underfire.detectors.fitting import fit_all, score_all
 from underfire.detectors.guard import Guard
+from underfire.detectors.softmax import Softmax
 
 __all__ = [
     "Calibration",
+    "DeepValidation",
     "Detector",
+    "Energy",
     "EnsembleInterpretation",
     "Evaluated",
     "FeatureSqueezing",
     "Fit",
     "Guard",
+    "Softmax",
     "fit_all",
     "load",
     "score_all",
