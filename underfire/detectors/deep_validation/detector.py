@@ -97,7 +97,8 @@ class DeepValidation(Detector):
 
     def _learn(self, model: Classifier, clean: Evaluated, attacked: Evaluated | None) -> dict[str, Tensor]:
         assert clean.y is not None
-        learned, classes, fitted = {}, clean.logits.shape[1], ~self._held_out(clean.y)
+        learned: dict[str, Tensor] = {}
+        classes, fitted = clean.logits.shape[1], ~self._held_out(clean.y)
         for number, values in enumerate(clean.features.values()):
             own = values[fitted]
             learned |= {f"{number}.mean": own.mean(0), f"{number}.std": own.std(0)} if self.standardise else {}
