@@ -1,8 +1,9 @@
 """Detectors in an audit: what is fitted to what, the tables, the report, and what is computed again."""
 
+import numpy as np
 import pytest
 
-from underfire.audit.detection import detections
+from underfire.audit.detection import detections, detector_results, read_scores
 from underfire.audit.plan import plan
 from underfire.audit.run import run
 from underfire.audit.spec import parse_spec
@@ -11,6 +12,7 @@ from underfire.audit.target import HELD_OUT, open_target
 from underfire.cli.summary import print_summary
 from underfire.errors import DataError, SpecError
 from underfire.measures.detection import auroc, detection_rate, threshold
+from underfire.measures.roc import tpr_at
 from underfire.report.export import to_json
 from underfire.report.page import render
 
@@ -25,6 +27,12 @@ def ledger(tmp_path_factory):
         "attacks": [
             {"name": "pgd", "norm": "linf", "eps": [0.02, 0.2], "steps": 5},
             {"name": "deepfool", "norm": "l2", "eps": [0.5, 1.0], "steps": 5},
+            {
+                "name": "corner_cases",
+                "transformations": ["rotation", "fog"],
+                "strengths": 2,
+                "label": "turned or in fog",
+            },
         ],
         "detectors": [SQUEEZING],
         "masking": False,
@@ -43,7 +51,7 @@ def test_the_tables_have_every_score(ledger):
     assert len(scores(ledger, "clean_scores WHERE held_out")) == HELD_OUT // 2
     sizes = ledger.sql("SELECT norm, eps, count(*) AS n FROM scores GROUP BY ALL ORDER BY ALL")
     assert [(row["norm"], row["eps"], row["n"]) for row in sizes] == [
-        ("l2", 0.5, 60), ("l2", 1.0, 60), ("linf", 0.02, 60), ("linf", 0.2, 60),
+        ("corner_case", 1.0, 60), ("l2", 0.5, 60), ("l2", 1.0, 60), ("linf", 0.02, 60), ("linf", 0.2, 60),
     ]  # fmt: skip
     # an image that a minimal attack did not fool within a size counts as unchanged there
     row = ledger.sql(
@@ -62,14 +70,32 @@ def test_the_figures_follow_from_the_tables(ledger):
     assert chosen.rate == detection_rate(hit, at) and chosen.auroc == auroc(clean, hit)
     assert chosen.expected == at.rate and chosen.measured == detection_rate(clean, at)
     assert chosen.expected.value <= 0.05 and chosen.detector == "squeezing"
+    every = scores(ledger, "scores WHERE was_right AND norm = 'linf' AND eps = 0.2")
+    assert chosen.auroc_of_all == auroc(clean, every) and list(chosen.at) == ["5", "10"]  # too few images for 1 %
+    assert chosen.at["10"] == tpr_at(clean, hit, 0.1)
+    assert chosen.evaded.value == (np.array(hit) <= at.value).sum() / len(every)
+    assert chosen.attainable.value >= max(chosen.evaded.value, found["linf", 0.02].evaded.value)
+
+
+def test_the_worst_attack_stands_beside_the_mean(ledger):
+    (found,) = detector_results(ledger, 0.05)
+    attacks = {(d.norm, d.eps): d for d in detections(ledger, 0.05)}
+    last = [attacks[key] for key in (("linf", 0.2), ("l2", 1.0), ("corner_case", 1.0))]
+    assert found.least.value == min(d.auroc.value for d in last) and found.worst in {d.label for d in last}
+    assert found.mean.value == pytest.approx(np.mean([d.auroc.value for d in last]))
+    assert set(found.checks) == {"pgd linf", "deepfool l2"}
+    assert len(read_scores(ledger).attacked) == 5
 
 
 @pytest.mark.slow
 def test_the_report_shows_them(ledger):
     page, found = render(ledger), findings(ledger).detections
-    assert len(found) == 4 and 'id="detection"' in page and "AUROC" in page and "<h3>squeezing</h3>" in page
-    assert "that it sees least" in page
-    assert len(to_json(ledger)["detections"]) == 4
+    assert len(found) == 5 and 'id="detection"' in page and "AUROC" in page and "<h3>squeezing</h3>" in page
+    assert "that it sees least" in page and "turned" in page
+    assert (
+        page.count("ROC curves of squeezing for 3 attacks") == page.count("Histograms of the scores of squeezing") == 1
+    )
+    assert len(to_json(ledger)["detections"]) == 5 and to_json(ledger)["detectors"][0]["worst"]
 
 
 def test_the_summary_shows_them(ledger, capsys):

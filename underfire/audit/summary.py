@@ -12,7 +12,7 @@ from underfire.audit import gap_words
 from underfire.audit.blank_maps import BlankMaps, blank_maps
 from underfire.audit.comparison import Difference, differences
 from underfire.audit.credibility import Refusal, answers, checks, rivals
-from underfire.audit.detection import Detection, detections
+from underfire.audit.detection import Detection, DetectorResult, detections, detector_results
 from underfire.audit.gaps import Gap, gaps
 from underfire.audit.gates import GateResult, judge
 from underfire.audit.interpreter_transfer import InterpreterTransfer, interpreter_transfers
@@ -88,6 +88,7 @@ class Findings:
         quadrants: the quadrants of prediction and explanation into which the samples fall.
         interpreter_transfers: the maps of every interpreter after every attack that is aimed at one.
         detections: how well each detector sees each attack.
+        detectors: how well each detector sees all attacks, and the one that it sees least.
     """
 
     clean: Interval | None
@@ -107,6 +108,7 @@ class Findings:
     gaps: tuple[Gap, ...] = ()
     interpreter_transfers: tuple[InterpreterTransfer, ...] = ()
     detections: tuple[Detection, ...] = ()
+    detectors: tuple[DetectorResult, ...] = ()
     quadrants: tuple[Quadrants, ...] = ()
     transfer: Transfer | None = None
 
@@ -135,6 +137,7 @@ def findings(ledger: Run) -> Findings:
             planned=ledger.planned,
         )
     )
+    flagged = ledger.spec.false_positive_rate or FALSE_POSITIVES
     return Findings(
         clean=clean,
         attacks=tuple(attacks),
@@ -154,5 +157,6 @@ def findings(ledger: Run) -> Findings:
         quadrants=tuple(quadrants(ledger)),
         interpreter_transfers=tuple(interpreter_transfers(ledger, attacks)),
         transfer=transfer(ledger),
-        detections=tuple(detections(ledger, ledger.spec.false_positive_rate or FALSE_POSITIVES)),
+        detections=tuple(detections(ledger, flagged)),
+        detectors=tuple(detector_results(ledger, flagged)),
     )

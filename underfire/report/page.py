@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from underfire import __version__
 from underfire.audit.aims import QUADRANTS, aims_at_prediction
-from underfire.audit.detection import Detection
+from underfire.audit.detection import RATES
 from underfire.audit.gap_words import place
 from underfire.audit.map_shifts import PLAUSIBLE_IOU, MapShift
 from underfire.audit.reading import AttackResult, Measured, largest
@@ -21,7 +21,7 @@ from underfire.audit.summary import Findings
 from underfire.audit.summary import findings as read
 from underfire.files import as_path, atomic_write
 from underfire.records import Interval
-from underfire.report import answers, gallery, gaps, measures, plots, transfers, verdict, words
+from underfire.report import answers, detection, gallery, gaps, measures, plots, transfers, verdict, words
 from underfire.report.facts import facts
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def render(ledger: Ledger) -> str:
             refused=found.refused,
             passed=answers.capped("good", found.standing),
             gates=found.gates,
-            detections=_detections(found),
+            detections=detection.panels(ledger, found, styles),
+            rates=[f"{100 * at:g}" for at in RATES],
             transfer=found.transfer,
             transfer_refused=found.transfer and transfers.not_run(found.transfer),
             transfer_table=found.transfer and transfers.table(found.transfer),
@@ -199,16 +200,6 @@ def _maps(interpreter: str, found: Findings, columns: Sequence[measures.Column])
         "rows": [(s, [_measured(s, column) for column in known], _meter(s.plausible)) for s in shifts],
         "differences": [d for d in found.differences if d.interpreter == interpreter and d.eps == top[d.label]],
     }
-
-
-def _detections(found: Findings) -> list[tuple[str, list[Detection], Detection | None]]:
-    """Return the results of every detector, each attack at its largest size, and the one that it detects least."""
-    panels = []
-    for name in dict.fromkeys(d.detector for d in found.detections):
-        rows = largest(d for d in found.detections if d.detector == name)
-        known = [d for d in rows if d.rate.n]
-        panels.append((name, rows, min(known, key=lambda d: d.rate.value, default=None)))
-    return panels
 
 
 def _measured(shift: MapShift, column: measures.Column) -> tuple[Measured | None, Markup]:

@@ -14,17 +14,20 @@ from io import StringIO
 from itertools import count
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
+from numpy.typing import ArrayLike
 
 from underfire.records import Interval
 
 _MARKERS = "os^DvPXp"
 _DASHES = ((), (4, 1.5), (1, 1.5), (5, 1.5, 1, 1.5), (7, 2), (2, 2), (5, 1.5, 1, 1.5, 1, 1.5), (1, 3))  # in line widths
 STYLES = len(_MARKERS)
+_BINS = 30  # of a histogram of scores
 WORST = -1  # the style of all attacks together: a heavy line in the colour of the text
 Curve = tuple[int, Mapping[float, Interval]]  # a style, and the rates in [0, 1] by size
 _VARIABLES = (*(f"c{i}" for i in range(STYLES)), "ink", "soft", "line", "card")
@@ -124,4 +127,57 @@ def curves(series: Sequence[Curve], names: tuple[str, str], tick: Callable[[floa
         labelled += [x] if all(abs(x - other) > 0.15 * places[-1] for other in labelled) else []
     axes.set_xticks(labelled, [tick(x) for x in labelled])
     axes.set_xticks(places, minor=True)
+    return _inline(figure, "chart", Markup('role="img" aria-label="{}"').format(alt))
+
+
+@rc_context(_SETTINGS)
+def roc(series: Sequence[tuple[int, ArrayLike, ArrayLike]], alt: str) -> Markup:
+    """Draw ROC curves in per cent, with the line of chance.
+
+    Args:
+        series: for each curve its style, the shares of clean inputs that are flagged, and those of attacked ones.
+        alt: the description of the plot in words.
+    """
+    figure = _figure(420, 330, layout="constrained")
+    ticks = range(0, 101, 25)
+    axes = figure.add_subplot(
+        xlabel="clean images flagged, %", xlim=(-3, 103), ylim=(-4, 104), xticks=ticks, yticks=ticks, facecolor="none"
+    )
+    axes.grid(axis="y", color=_LINE, zorder=0)
+    axes.set_title("successful attacks flagged, %", loc="left", size="medium", pad=10)
+    axes.plot([0, 100], [0, 100], color=_SOFT, linewidth=1.5, linestyle=(0, (2, 3)))
+    for i, (style, fpr, tpr) in enumerate(series):
+        look = {name: value for name, value in _look(style).items() if not name.startswith("marker")}
+        axes.plot(100 * np.asarray(fpr), 100 * np.asarray(tpr), gid=f"curve-{i}", zorder=3, **look)
+    return _inline(figure, "chart", Markup('role="img" aria-label="{}"').format(alt))
+
+
+@rc_context(_SETTINGS)
+def histograms(clean: ArrayLike, series: Sequence[tuple[int, ArrayLike]], threshold: float, alt: str) -> Markup:
+    """Draw the distribution of scores: of clean inputs as an area, of attacked ones as steps, and the threshold.
+
+    Args:
+        clean: scores of clean inputs.
+        series: for each step line its style and the scores of attacked inputs.
+        threshold: where an upright line stands.
+        alt: the description of the plot in words.
+    """
+    figure = _figure(420, 330, layout="constrained")
+    axes = figure.add_subplot(xlabel="score (higher is more suspicious)", facecolor="none")
+    axes.set_title("images, %", loc="left", size="medium", pad=10)
+    axes.grid(axis="y", color=_LINE, zorder=0)
+    # scores far outside are counted in the first and the last bin
+    every = np.concatenate([np.asarray(scores, float) for scores in (clean, *(part for _, part in series))])
+    low, high = np.quantile(every, [0.01, 0.99])
+    low, high = min(low, threshold), max(high, threshold)
+    edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
+    parts = [
+        np.clip(np.asarray(scores, float), edges[0], edges[-1]) for scores in (clean, *(part for _, part in series))
+    ]
+    shares = [100 * np.histogram(part, edges)[0] / max(len(part), 1) for part in parts]
+    axes.stairs(shares[0], edges, fill=True, color=_SOFT, alpha=0.35)
+    for i, ((style, _), share) in enumerate(zip(series, shares[1:], strict=True)):
+        look = {name: value for name, value in _look(style).items() if name in ("color", "linestyle", "linewidth")}
+        axes.stairs(share, edges, gid=f"curve-{i}", baseline=None, zorder=3, **look)
+    axes.axvline(threshold, color=_INK, linewidth=1.5, linestyle=(0, (4, 2)))
     return _inline(figure, "chart", Markup('role="img" aria-label="{}"').format(alt))

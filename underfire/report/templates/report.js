@@ -1,10 +1,10 @@
 // The page is complete without this script, which only highlights the curve of a row of the table in the plot.
 document.querySelectorAll("[data-plot]").forEach((panel) => {
-  const chart = panel.querySelector(".chart");
-  const curves = [...chart.querySelectorAll("[data-series]")];
+  const charts = [...panel.querySelectorAll(".chart")];
+  const curves = charts.flatMap((chart) => [...chart.querySelectorAll("[data-series]")]);
   let held = null;
   const show = (curve) => {
-    chart.classList.toggle("picked", curve !== null);
+    charts.forEach((chart) => chart.classList.toggle("picked", curve !== null));
     curves.forEach((part) => part.classList.toggle("on", part.dataset.series === curve));
   };
   panel.querySelectorAll("[data-curve]").forEach((name) => {
