@@ -48,7 +48,9 @@ def cluster() -> Iterator[Any]:
 
 
 def test_the_numbers_are_those_of_one_process(cluster: Any, small: Small, tmp_path: Path) -> None:
-    spec = small(shard_size=20)
+    padded = {"defenses": [{"name": "resize_and_pad", "keep_size": True}, {"name": "bit_depth", "bits": 2}]}
+    narrow = "python:audit_networks:narrow"
+    spec = small(shard_size=20, sources=["python:audit_networks:linear", narrow], victims=[narrow, padded])
     events: list[Event] = []
     with RayExecutor() as executor:
         there = run(spec, tmp_path / "there", executor=executor, progress=events.append)
@@ -56,7 +58,7 @@ def test_the_numbers_are_those_of_one_process(cluster: Any, small: Small, tmp_pa
         assert 0 <= executor.idle_share < 1
     assert not ray.is_initialized()
     here = run(spec, tmp_path / "here")
-    for table in ("clean", "rows", "maps"):
+    for table in ("clean", "rows", "maps", "answers", "sample", "transfer"):
         query = f"SELECT * {'EXCLUDE seconds' if table == 'rows' else ''} FROM {table} ORDER BY ALL"
         assert repr(there.sql(query)) == repr(here.sql(query))  # NaN is NaN, as text
         assert len(there.table(table)) > 0

@@ -40,7 +40,7 @@ def _contents(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
     """Every table but for the time that things took, in one order."""
     tables = {
         name: ledger.sql(f"SELECT * {'EXCLUDE seconds' if name == 'rows' else ''} FROM {name} ORDER BY ALL")
-        for name in ("clean", "rows", "maps", "measures", "checks")
+        for name in ("clean", "rows", "maps", "measures", "checks", "answers", "sample", "transfer")
     }
     return json.loads(json.dumps(tables))  # NaN equals NaN, as text
 
@@ -207,8 +207,11 @@ class Backwards(Executor):
 
 @pytest.mark.slow
 def test_any_executor_gives_the_same_ledger(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = small(shard_size=30, masking=True)
+    padded = {"defenses": [{"name": "resize_and_pad", "keep_size": True}, {"name": "bit_depth", "bits": 2}]}
+    others = {"sources": ["python:audit_networks:linear", "python:audit_networks:narrow"], "victims": [padded]}
+    spec = small(shard_size=30, masking=True, **others)
     here = run(spec, tmp_path / "here")
+    assert len(_contents(here)["transfer"]) > 0
     assert _contents(run(spec, tmp_path / "cluster", executor=Backwards())) == _contents(here)
     monkeypatch.setattr("underfire.audit.executors._PATIENCE", 0.0)  # a job that takes long from its first cell on
     monkeypatch.setattr("underfire.audit.executors.cores", lambda: 2)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from underfire import report
+from underfire import data, report
 from underfire.attacks import fgsm
 from underfire.audit import sampling
 from underfire.audit.around_through import Found, comparisons
@@ -25,7 +25,7 @@ from underfire.audit.summary import findings
 from underfire.audit.target import open_target
 from underfire.catalog import find
 from underfire.cli.summary import print_summary
-from underfire.defenses import defend
+from underfire.defenses import defend, through, train_hgd
 from underfire.errors import DataError, SpecError
 from underfire.models import load
 from underfire.report.export import to_json
@@ -170,6 +170,26 @@ def test_a_worker_that_opens_the_spec_itself_writes_the_same(ledger: Ledger, tmp
     store.delete(chosen.key)
     Work(spec, store)(chosen)
     assert store.get(chosen.key, "table.parquet") == before
+
+
+@pytest.mark.slow
+def test_a_victim_behind_a_trained_defence_is_that_of_its_weights(tmp_path: Path) -> None:
+    model, images = load(LINEAR), data.load("digits:train", n=60)
+    file, other = str(tmp_path / "hgd.safetensors"), str(tmp_path / "other.safetensors")
+    for path, seed in ((file, 0), (other, 1)):
+        train_hgd(model, images, epochs=1, width=1, generator=torch.Generator().manual_seed(seed)).save(path)
+    spec = PLAIN | {"victims": [{"defenses": [{"name": "hgd", "weights": file}], "label": "HGD"}]}
+    found = run(parse_spec(spec), tmp_path / "run")
+    # the attack through the defence, as a plain loop
+    batch, made = data.load("digits:", n=40, seed=1)[:], defend(model, {"name": "hgd", "weights": file})
+    x_adv = fgsm(through(made), batch.x, batch.y, eps=0.2)
+    fooled = (made(x_adv).argmax(1) != batch.y).double()
+    rows = found.sql("SELECT id, fooled FROM transfer WHERE way = 'through' AND eps = 0.2")
+    assert {row["id"]: row["fooled"] for row in rows} == dict(zip(batch.ids, fooled.tolist(), strict=True))
+    # other weights under the same name are another victim
+    before = keys(spec, "answer", "transfer")
+    Path(file).write_bytes(Path(other).read_bytes())
+    assert len(before & keys(spec, "answer", "transfer")) == len(keys(spec, "answer")) // 2  # the source
 
 
 # --- the sample -------------------------------------------------------------------------------------------------------

@@ -126,6 +126,19 @@ def test_what_a_method_knows_of_its_own_map_is_told(parsed: Parsed, name: str, f
         assert all(0 < row[figure] <= 1 for row in rows)
 
 
+def test_a_classifier_behind_defences_is_explained(parsed: Parsed) -> None:
+    how = ("explain", "gradient", *DIGITS, "--npy")
+    rows = parsed(*how, "--defense", "{name: bit_depth, bits: 1}", "--defense", "{name: spatial_smoothing, side: 3}")
+    made = uf.defenses.defend(
+        uf.models.load(DIGITS[2]), [{"name": "bit_depth", "bits": 1}, {"name": "spatial_smoothing", "side": 3}]
+    )
+    x = uf.data.load(DIGITS[0], n=DIGITS[4], seed=0)[:].x
+    assert [row["pred"] for row in rows] == made.predict(x).argmax(1).tolist()
+    wanted = uf.interpreters.gradient(uf.defenses.through(made), x, made.predict(x).argmax(1))
+    found = np.stack([np.load(Path("underfire-gradient") / row["file"].replace(".png", ".npy")) for row in rows])
+    assert np.allclose(found, wanted.numpy(), atol=1e-6)
+
+
 def test_several_interpreters_with_measures_and_raw_maps(parsed: Parsed) -> None:
     options = ("--measure", "insertion", "--measure", "sensitivity_max", "--npy", "--set", "samples=3")
     rows = parsed("explain", "gradient,smooth_grad", *DIGITS, "--out", "out", *options)

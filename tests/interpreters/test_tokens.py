@@ -56,6 +56,16 @@ class ChannelsLast(nn.Module):
         return self.head(self.norm(z + self.block(z)).mean((1, 2)))
 
 
+def test_a_transformer_behind_a_defence_that_changes_the_size_has_its_own_grid():
+    net = Tokens(class_token=False)
+    net.places = nn.Parameter(randn(1, 1, 8))  # of any number of tokens
+    plain, x = uf.Classifier(net), rand(2, 3, 16, 24)
+    padded = uf.defenses.resize_and_pad(plain, high=1.5)
+    for model, grid in ((plain, (4, 6)), (padded, (6, 9)), (plain, (4, 6)), (uf.defenses.through(padded), (6, 9))):
+        assert layout_of(model, x, "norm").grid == grid
+        assert uf.interpreters.grad_cam(model, x, torch.tensor([0, 1])).shape == (2, 1, *grid)
+
+
 @pytest.fixture
 def x():
     return rand(2, 3, 16, 24, dtype=torch.float64)

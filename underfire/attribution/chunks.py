@@ -77,7 +77,7 @@ def chunk_within(model: nn.Module, x: Tensor, memory: float = MEMORY, *, gradien
     Raises:
         InputError: the memory is too small for one image.
     """
-    known = _COSTS.setdefault(unwrap(model), {})
+    known = _COSTS.setdefault(unwrap(model, into_defenses=False), {})
     key = (x.shape[1:], x.dtype, x.device)
     if key not in known:
         known[key] = _cost(model, x)

@@ -92,7 +92,7 @@ class Estimates:
 
     def _pace(self, cell: Cell) -> Passes:
         """Return the seconds of a forward and of a backward pass of the model that a cell uses."""
-        options = asked(cell)
+        options = named_model(cell)
         name = "" if options is None else repr(options["model"])
         if name not in self._paces:
             others = self._target.others
@@ -109,7 +109,7 @@ class Estimates:
         return self._counted[what]
 
 
-def asked(cell: Cell) -> Mapping[str, Any] | None:
+def named_model(cell: Cell) -> Mapping[str, Any] | None:
     """Return the options of a cell that name the source or victim that it uses; None for the model of the audit."""
     if cell.kind in ("answer", "transfer"):
         return cell.options
@@ -118,7 +118,7 @@ def asked(cell: Cell) -> Mapping[str, Any] | None:
 
 def through_random(cell: Cell, target: Target) -> bool:
     """Return whether each pass of a cell is an average over draws of a random defence."""
-    options = asked(cell) if "samples" in cell.options else None
+    options = named_model(cell) if "samples" in cell.options else None
     return options is not None and is_random(target.others.defended(entry_of(options)))
 
 

@@ -66,7 +66,7 @@ class Others:
         return self._weights[text]
 
     def identity(self, entry: SourceSpec) -> dict[str, Any]:
-        """Return what determines the answers of a source or a victim, as options of a cell."""
+        """Return what determines the outputs of a source or a victim, as options of a cell."""
         entry = as_victim(entry)
         stated = entry.model_dump(exclude={"label", "through", "samples"})
         for plain in stated["defenses"]:
@@ -121,7 +121,7 @@ def undefended(model: Classifier) -> Classifier:
 
 
 def is_random(model: Classifier) -> bool:
-    """Return whether two answers of a classifier to one image may differ."""
+    """Return whether two evaluations of a classifier on one image may differ."""
     return isinstance(model, Defended) and model.random
 
 

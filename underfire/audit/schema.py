@@ -252,7 +252,7 @@ class AuditSpec(_Strict):
         sources: the models that attacks are crafted on for the victims; none is the model itself if there are victims.
         victims: the models that the adversarial images are shown to; none is the model itself if there are sources.
         sample: the images that count for the victims.
-        draws: how often a random victim is asked about each adversarial image.
+        draws: how often a random victim is evaluated on each adversarial image.
         false_positive_rate: the share of clean images that a detector may flag; None, which a complete spec with
             detectors never contains, stands for the default.
     """

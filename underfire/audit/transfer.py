@@ -2,7 +2,7 @@
 
 Only images count that every source and every victim classifies correctly. With several seeds of an attack, an image
 counts by the seed that fools it most. The rate on a victim without random defences has a Clopper-Pearson interval over
-the images. A random victim is asked several times about each image, after the attack and on fresh draws: its rate is
+the images. A random victim is evaluated several times on each image, after the attack and on fresh draws: its rate is
 the mean over the images of the share of the draws that are fooled, with a bootstrap interval over the images.
 """
 
@@ -25,7 +25,7 @@ class TransferResult:
 
     Attributes:
         way: one of `underfire.audit.kinds.transfer.WAYS`; of an attack through a defence, the source is the victim.
-        draws: how often the victim was asked about each image, after the attack.
+        draws: how often the victim was evaluated on each image, after the attack.
         success: share of the images that count on which the victim is fooled.
     """
 

@@ -65,8 +65,8 @@ Defenses = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME",
-        help="A defence in front of the model, such as jpeg or '{name: bit_depth, bits: 2}': the attack goes through "
-        "it (BPDA, EOT). May be repeated; the first one sees the images first.",
+        help="A defence in front of the model, such as jpeg or '{name: bit_depth, bits: 2}': gradients go through it "
+        "(BPDA, EOT). May be repeated; the first one sees the images first.",
     ),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, max=MOST, help="Number of images in one batch.")]

@@ -119,6 +119,7 @@ def explain(
         typer.Option(help="A measure of the maps, such as insertion or mass_inside; may be repeated."),
     ] = None,
     npy: Annotated[bool, typer.Option("--npy", help="Also write the maps themselves, as NumPy files.")] = False,
+    defense: Defenses = None,
     settings: Settings = None,
     n: Number = None,
     size: Size = None,
@@ -143,6 +144,7 @@ def explain(
         raise typer.BadParameter("--classes requires --all; one interpreter explains --goal, or the predicted class")
     place = out or Path(f"underfire-{name.replace(',', '-').replace(' ', '')}")
     job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json, output)
+    job = replace(job, defenses=tuple(defense or ()))
     if every:
         side_by_side.explain_all(job, goal, classes)
     else:

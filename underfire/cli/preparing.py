@@ -52,7 +52,7 @@ class PreparedInterpreter:
             InputError: the interpreter must be fitted first.
         """
         try:
-            return self.call(job.model, x, y, **more)
+            return self.call(job.differentiated, x, y, **more)
         except NotFitted as error:
             weights = " or --set weights=FILE" if "weights" in self.card.options else ""
             raise InputError(f"{error}; here: --reference DATA_URI{weights}") from None
@@ -103,7 +103,7 @@ def _fit(job: Job, name: str, method: Any, known: Dataset) -> None:
     with progress(f"fitting {name}", len(known), unit="images", quiet=job.quiet) as show:
         handle = unwrap(job.model).register_forward_hook(passed)
         try:
-            method.fit(job.model, known)
+            method.fit(job.differentiated, known)
         finally:
             handle.remove()
         show(len(known))

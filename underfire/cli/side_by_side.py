@@ -45,7 +45,7 @@ def explain_all(job: Job, goal: str | None, classes: int | None) -> None:
                 k = _columns(job, score, goal, classes)
                 sheet: list[list[Tensor | None]] = []
                 titles = []
-                for card, maps in run_all_interpreters(job.model, x.expand(len(k), -1, -1, -1), k):
+                for card, maps in run_all_interpreters(job.differentiated, x.expand(len(k), -1, -1, -1), k):
                     if isinstance(maps, UnderfireError):
                         left_out[card.name] = str(maps)
                         continue

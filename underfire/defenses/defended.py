@@ -116,7 +116,12 @@ class Preprocessing(Defense):
         method: as for `Defense`.
         generator: as for `Defense`.
         samples: as for `Defense`.
+
+    Attributes:
+        changes_images: that the classifier behind the defence gets other images, perhaps of another size.
     """
+
+    changes_images = True
 
     def __init__(
         self,

@@ -114,7 +114,7 @@ class Smoothed(Defended):
     def decide(self, x: Tensor, *, n: int = 1000, alpha: float = 0.001) -> Tensor:
         """Return the classes that the smoothed classifier predicts, int64 `[B]`, `ABSTAIN` where unsure (PREDICT).
 
-        An answer is that of the smoothed classifier with probability at least `1 - alpha`: a binomial test compares the
+        A class is that of the smoothed classifier with probability at least `1 - alpha`: a binomial test compares the
         two most frequent classes of `n` draws.
 
         Raises:
@@ -155,7 +155,7 @@ def randomised_smoothing(
     Noisy images are not clipped, as in the paper. The logits are the logarithm of the share of votes; a tie is decided
     by the mean probability. BPDA rule: the logarithm of the mean probability over the draws (Salman et al., Provably
     Robust Deep Learning via Adversarially Trained Smoothed Classifiers, NeurIPS 2019). `certify` returns radii, and
-    `decide` abstains. A model that was not trained with noise answers many images wrong.
+    `decide` abstains. A model that was not trained with noise gets many images wrong.
 
     Args:
         sigma: standard deviation of the noise, in units of the image.

@@ -25,7 +25,7 @@ def traced(model: nn.Module, x: Tensor, grid: Grid | None = None) -> Trace:
     """Return the trace of the model for images of the shape of `x`, made once; raise InputError for a wrong grid."""
     if grid is not None and min(grid) < 1:
         raise InputError(f"grid must be the rows and the columns of the tokens, such as (14, 14), got {grid}")
-    known = _TRACES.setdefault(unwrap(model), {})
+    known = _TRACES.setdefault(unwrap(model, into_defenses=False), {})
     if x.shape[1:] not in known:
         known[x.shape[1:]] = trace_layers(model, x)
     return known[x.shape[1:]]
@@ -69,7 +69,7 @@ def last_spatial_layer(model: nn.Module, x: Tensor, grid: Grid | None = None) ->
     Raises:
         Unsupported: there is no such layer, or its tokens have no grid that can be found.
     """
-    known = _LAST.setdefault(unwrap(model), {})
+    known = _LAST.setdefault(unwrap(model, into_defenses=False), {})
     key = (x.shape[1:], grid)
     if key not in known:
         known[key] = _last(model, x, grid)

@@ -14,16 +14,21 @@ from underfire.errors import ModelError, Unsupported, nearest
 from underfire.hooks.applied import APPLIED, AVERAGED
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """Return the user's module inside any number of classifiers and parallel wrappers."""
-    while True:
+def unwrap(model: nn.Module, *, into_defenses: bool = True) -> nn.Module:
+    """Return the user's module inside any number of classifiers and parallel wrappers.
+
+    Args:
+        into_defenses: if false, the first defence is returned, since the module behind it gets other images.
+    """
+    while into_defenses or not getattr(model, "changes_images", False):
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
         elif isinstance(getattr(type(model), "wrapped", None), property):
             # a Classifier, which this module may not import
             model = model.wrapped  # type: ignore[assignment]
         else:
-            return model
+            break
+    return model
 
 
 def channels_of(model: nn.Module) -> int | None:

@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The matrix: its columns and its rows, and how often random victims are asked; 1 if there are none."""
+    """The matrix: its columns and its rows, and how often random victims are evaluated; 1 if there are none."""
 
     victims: tuple[str, ...]
     rows: tuple[Row, ...]

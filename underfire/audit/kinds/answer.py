@@ -1,6 +1,6 @@
-"""`answer`: the answers of one source or victim to the clean images of one shard.
+"""`answer`: what one source or victim predicts for the clean images of one shard.
 
-A random victim is asked several times, and an image counts as right if most of its answers are right.
+A random victim is evaluated several times, and an image counts as right if most of the predictions are right.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from underfire.records import Batch
 schema = columns("id:s y:i pred:i right:b")
 about = columns("model:s role:s")
 
-CHUNK = 64  # images that a random victim gets at once; its answers depend on it, so it is no option
+CHUNK = 64  # images that a random victim gets at once; its random draws depend on it, so it is no option
 
 
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
@@ -36,14 +36,14 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
 
 
 def draws_of(entry: SourceSpec, spec: AuditSpec, target: Target) -> int:
-    """Return how often a source or a victim is asked about one image."""
+    """Return how often a source or a victim is evaluated on each image."""
     return int(spec.draws or 1) if is_random(target.others.defended(entry)) else 1
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:
-    """Return the answers as rows; as arrays, whether they are right, and the logits `[B, K]` of the first draw."""
+    """Return the predictions as rows; as arrays, whether they are right, and the logits `[B, K]` of the first draw."""
     batch, result = inputs.batch(cell), Result()
-    logits = torch.stack(list(answers(cell.options, batch.x, batch, inputs, "clean")))
+    logits = torch.stack(list(outputs(cell.options, batch.x, batch, inputs, "clean")))
     pred = logits.argmax(2)
     right = (pred == batch.y).float().mean(0) > 0.5
     result.add(len(batch), id=list(batch.ids), y=batch.y, pred=pred.mode(0).values, right=right)
@@ -51,7 +51,7 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     return result
 
 
-def answers(options: Mapping[str, Any], x: Tensor, batch: Batch, inputs: Inputs, what: str) -> Iterator[Tensor]:
+def outputs(options: Mapping[str, Any], x: Tensor, batch: Batch, inputs: Inputs, what: str) -> Iterator[Tensor]:
     """Yield the logits `[B, K]` of a source or victim for images, once for every draw.
 
     Args:
@@ -72,6 +72,6 @@ def entry_of(options: Mapping[str, Any]) -> VictimSpec:
 
 
 def views(spec: AuditSpec) -> dict[str, str]:
-    """Show the answers to clean images as the table `answers`."""
+    """Show the predictions for clean images as the table `answers`."""
     query = 'SELECT DISTINCT model, role, id, y, pred, "right" FROM answer_written JOIN answer_cells USING (cell)'
     return {"answers": query}

@@ -18,14 +18,14 @@ about = columns("")
 
 
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
-    """Yield one cell, which reads the answers of all sources and victims; none without victims."""
-    asked = {
+    """Yield one cell, which reads the predictions of all sources and victims; none without victims."""
+    predicted = {
         f"{cell.about['role']} {cell.about['model']} {cell.options['shard'][0]}": cell
         for cell in before
         if cell.kind == "answer"
     }
-    if asked:
-        yield Cell("sample", {"columns": schema.names}, asked, {"title": "images that all models get right"})
+    if predicted:
+        yield Cell("sample", {"columns": schema.names}, predicted, {"title": "images that all models get right"})
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:

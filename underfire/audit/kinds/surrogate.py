@@ -72,5 +72,5 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
 
 
 def views(spec: AuditSpec) -> dict[str, str]:
-    """Return no table: victims see these images, and the table `transfer` has what they answer."""
+    """Return no table: victims see these images, and the table `transfer` has what they predict."""
     return {}

@@ -1,6 +1,6 @@
-"""`transfer`: the answers of one victim, defended or not, to the adversarial images of one attack on one shard.
+"""`transfer`: what one victim, defended or not, predicts for the adversarial images of one attack on one shard.
 
-A random victim is asked several times, after the attack and on fresh draws.
+A random victim is evaluated several times, after the attack and on fresh draws.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 from underfire.audit.goals import choose_goal
 from underfire.audit.graph import Cell
-from underfire.audit.kinds.answer import answers, draws_of
+from underfire.audit.kinds.answer import draws_of, outputs
 from underfire.audit.kinds.craft import adversarial, inside
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AuditSpec, SourceSpec, VictimSpec
@@ -75,7 +75,7 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     # the goal of the attack is that of the source, whose clean logits it may depend on
     clean = inputs.arrays(craft.needs["clean"])["logits"]
     goal = choose_goal(attack["goal"], clean, batch, craft.options["seed"], inputs.target.labels or ())
-    draws = list(answers(cell.options, x_adv, batch, inputs, "attacked"))
+    draws = list(outputs(cell.options, x_adv, batch, inputs, "attacked"))
     for eps in sizes:
         kept, fooled, pred = inside(craft, eps, x, x_adv), [], []
         for logits in draws:
@@ -98,7 +98,7 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
 
 
 def views(spec: AuditSpec) -> dict[str, str]:
-    """Show what each victim answers to each adversarial image as the table `transfer`.
+    """Show what each victim predicts for each adversarial image as the table `transfer`.
 
     `fooled` is the share of the draws on which it is fooled, `counted` says whether the image is one that all models
     classify correctly, and `refused` is why the attack or the victim could not be run; such a row has no image.
