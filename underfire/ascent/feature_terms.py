@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def feature_distance(weight: float = 0.005, power: float = 0.5, layers: Layers =
             outputs = activations(start.model, start.x, names)[1]
         layouts = {name: _layout(start, name, output) for name, output in outputs.items()}
         maps = {name: _maps(output, layouts[name]) for name, output in outputs.items()}
-        clean = {name: _root(features, power).copysign(features) for name, features in maps.items()}
+        clean = {name: _power(features, power)[0] for name, features in maps.items()}
 
         def term(step: Step) -> Tensor:
             total = torch.zeros_like(step.logits[:, 0])
@@ -197,7 +198,7 @@ def _maps(output: Tensor, layout: Layout | None) -> Tensor:
 
 
 class _PowerDistance(torch.autograd.Function):
-    """Return `|P(a) - b|^2` of every row, `[B]`, with `P(a) = sign(a) |a|^power`, whose derivative is zero at zero.
+    """Return `|P(a) - b|^2` of every row, `[B]`, with `P(a) = sign(a) |a|^power`; at zero, its derivative counts as 0.
 
     One function instead of its operations, because the feature maps of early layers are large.
     """
@@ -205,22 +206,25 @@ class _PowerDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, before: Tensor, power: float) -> Tensor:
         """Return the distances; `before` is a power already."""
-        root = _root(features, power)
-        gap = root.copysign(features).sub_(before)
-        ctx.save_for_backward(root, gap)
+        gap, divisor = _power(features, power)
+        gap.sub_(before)
+        ctx.save_for_backward(gap, divisor)
         ctx.power = power
-        return gap.square().flatten(1).sum(1)
+        return torch.linalg.vector_norm(gap.flatten(1), dim=1).square()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient with respect to the features."""
-        root, gap = ctx.saved_tensors
-        inner = root.pow((ctx.power - 1) / ctx.power).masked_fill_(root == 0, 0).mul_(gap)
-        return inner.mul_(per_sample(2 * ctx.power * slope, inner)), None, None
+        gap, divisor = ctx.saved_tensors
+        return (gap * per_sample(2 * ctx.power * slope, gap)).div_(divisor), None, None
 
 
-def _root(features: Tensor, power: float) -> Tensor:
-    """Return `|a|^power`, and zero where `a` counts as zero."""
-    size: Tensor = F.threshold(features.abs(), _ZERO, 0, inplace=True)
-    return size.sqrt_() if power == 0.5 else size.pow_(power)
+def _power(features: Tensor, power: float) -> tuple[Tensor, Tensor]:
+    """Return `sign(a) |a|^power`, and `|a|^(1 - power)`, by which `a` is divided for it; of zero, it is infinity.
+
+    The derivative of the power is the exponent over the same number.
+    """
+    size: Tensor = F.threshold(features.abs(), _ZERO, math.inf, inplace=True)
+    divisor = size.sqrt_() if power == 0.5 else size.pow_(1 - power)
+    return features / divisor, divisor
