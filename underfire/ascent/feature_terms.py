@@ -210,7 +210,8 @@ class _PowerDistance(torch.autograd.Function):
         gap.sub_(before)
         ctx.save_for_backward(gap, divisor)
         ctx.power = power
-        return torch.linalg.vector_norm(gap.flatten(1), dim=1).square()
+        distance: Tensor = torch.linalg.vector_norm(gap.flatten(1), dim=1)
+        return distance.square()
 
     @staticmethod
     @once_differentiable
