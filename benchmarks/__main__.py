@@ -19,6 +19,7 @@ from benchmarks import (
     certificates,
     choices,
     class_activation,
+    deep_validation,
     explanation_measures,
     guard,
     integrated_gradients,
@@ -88,6 +89,7 @@ MEASURED = {
     "full-grad": Benchmark(propagation.weighed, propagation.rows, IMAGENET),
     "certificates": Benchmark(certificates.on_mnist, certificates.rows, ("MNIST",)),
     "smoothing": Benchmark(smoothing.certify, smoothing.rows, CIFAR),
+    "deep-validation": Benchmark(deep_validation.measure, deep_validation.rows, ("MNIST",)),
     "scale": Benchmark(scale.measure, scale.rows, CIFAR),
     "startup": Benchmark(startup.seconds, startup.rows),
 }

@@ -54,8 +54,8 @@ def features(model: nn.Module, x: Tensor, probes: Iterable[Probe]) -> tuple[Tens
     found = {}
     for probe in probes:
         output = outputs.get(probe.layer, logits)
-        require_finite(output, f"the output of layer {probe.layer!r}")
-        found[probe] = pooled(as_maps(model, x, probe.layer, output), probe.pooling).to(logits.dtype)
+        values = pooled(as_maps(model, x, probe.layer, output), probe.pooling).to(logits.dtype)
+        found[probe] = require_finite(values, f"the output of layer {probe.layer!r}")
     return logits, found
 
 

@@ -30,7 +30,8 @@ class Machines:
     def decide(self, z: Tensor, classes: Tensor) -> Tensor:
         """Return the decision function `Σ α_i exp(-γ |z - s_i|²) - ρ`, `[B]`, of the machine of each input's class.
 
-        The inputs of one class are evaluated together, so that the work does not grow with the number of classes.
+        The inputs of one class are evaluated together, so that the work does not grow with the number of classes. The
+        sums are those of float64, where the device has it: α sums to ν times the number of fitted inputs.
 
         Args:
             z: inputs `[B, D]`.
@@ -45,15 +46,16 @@ class Machines:
         slots = z.new_zeros(len(present), int(counts.max()), z.shape[1])
         slots = slots.index_put((slot, place), z[order])
         # evaluate the kernel of every slot with the support vectors of its class
-        whole = len(present) == len(self.vectors)
+        precise = z.dtype if z.device.type == "mps" else torch.float64
+        slots, whole = slots.to(precise), len(present) == len(self.vectors)
         vectors, weights, offset, gamma = (
-            t if whole else t[present] for t in (self.vectors, self.weights, self.offset, self.gamma)
+            (t if whole else t[present]).to(precise) for t in (self.vectors, self.weights, self.offset, self.gamma)
         )
         squares = slots.square().sum(2, keepdim=True) + vectors.square().sum(2)[:, None]
         distances = torch.baddbmm(squares, slots, vectors.transpose(1, 2), alpha=-2).clamp_min(0)
         kernel = (-gamma[:, None, None] * distances).exp()
         decided = torch.bmm(kernel, weights[:, :, None]).squeeze(2) - offset[:, None]
-        return z.new_zeros(len(z)).index_put((order,), decided[slot, place])
+        return z.new_zeros(len(z)).index_put((order,), decided[slot, place].to(z.dtype))
 
 
 def fit_machines(z: Tensor, y: Tensor, classes: int, nu: float, gamma: Gamma) -> Machines:

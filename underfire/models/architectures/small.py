@@ -29,10 +29,14 @@ class MnistSmall(nn.Module):
         return self.head(self.conv3(self.relu2(self.conv2(self.relu1(self.conv1(x))))).mean((2, 3)))
 
 
-def trades_small() -> nn.Sequential:
+def trades_small(dropout: float = 0.0) -> nn.Sequential:
     """Return the network for MNIST of TRADES: four 3x3 convolutions and three linear layers.
 
-    Source: Zhang et al.: Theoretically Principled Trade-off between Robustness and Accuracy, ICML 2019.
+    Args:
+        dropout: the share of the features between the first two linear layers that dropout removes; 0 has no dropout.
+
+    Source: Zhang et al.: Theoretically Principled Trade-off between Robustness and Accuracy, ICML 2019. Its widths are
+    those of the network of Carlini and Wagner: Towards Evaluating the Robustness of Neural Networks, S&P 2017.
     """
     widths, layers = (1, 32, 32, 64, 64), OrderedDict[str, nn.Module]()
     for number in range(1, 5):
@@ -40,9 +44,10 @@ def trades_small() -> nn.Sequential:
         layers[f"relu{number}"] = nn.ReLU()
         if number % 2 == 0:
             layers[f"pool{number}"] = nn.MaxPool2d(2)
-    head = OrderedDict[str, nn.Module](
-        fc1=nn.Linear(1024, 200), relu1=nn.ReLU(), fc2=nn.Linear(200, 200), relu2=nn.ReLU(), fc3=nn.Linear(200, 10)
-    )
+    head = OrderedDict[str, nn.Module](fc1=nn.Linear(1024, 200), relu1=nn.ReLU())
+    if dropout:
+        head["drop"] = nn.Dropout(dropout)
+    head.update(fc2=nn.Linear(200, 200), relu2=nn.ReLU(), fc3=nn.Linear(200, 10))
     parts = OrderedDict(feature_extractor=nn.Sequential(layers), flatten=nn.Flatten(), classifier=nn.Sequential(head))
     return nn.Sequential(parts)
 
