@@ -31,7 +31,7 @@ def test_a_detector_is_fitted_used_and_evaluated(parsed, shown, capsys):
     # evaluate, on images that were not used before
     test = ("detect", "evaluate", "squeezing.safetensors", *MODEL, "--data", "digits:", "--n", "100", "--seed", "2",
             "--attack", "{name: pgd, eps: [0.1, 0.3], steps: 3}", "--attack", "{name: corner_cases, strengths: 2}",
-            "--out", "evaluated.csv")  # fmt: skip
+            "--aware", "--out", "evaluated.csv")  # fmt: skip
     found = parsed(*test)
     figures = found["detectors"]["squeezing"]
     assert found["left_out"] > 0 and found["images"] < 100 - found["left_out"] + 1
@@ -40,9 +40,12 @@ def test_a_detector_is_fitted_used_and_evaluated(parsed, shown, capsys):
     assert figures["worst"]["attack"] == lowest
     assert figures["attacks"][lowest]["tpr_at"]["0.01"] is None  # too few clean images
     assert figures["attacks"][lowest]["tpr_at"]["0.1"]["n"] == figures["attacks"][lowest]["successful"]
+    aware = [attack["evades_aware"] for attack in figures["attacks"].values()]
+    assert aware[0]["n"] == aware[1]["n"] == found["images"] and aware[2] is None  # a corner case has no goal
+    assert aware[1]["value"] >= figures["attacks"]["pgd linf 0.3"]["evades"]["value"]
     assert len(Path("evaluated.csv").read_text().splitlines()) == 1 + 4 * found["images"]
     printed = shown(*test, "--force")
-    assert "(worst)" in printed and "worst attack: AUROC" in printed
+    assert "(worst)" in printed and "worst attack: AUROC" in printed and "aware" in printed and "1/5/10" in printed
     # the images of the fit alone cannot be evaluated on
     capsys.readouterr()
     again = [*test[:7], "--n", "80", "--seed", "1", "--attack", "fgsm"]

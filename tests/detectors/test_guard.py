@@ -5,7 +5,7 @@ import torch
 
 import underfire as uf
 from tests.networks import build_network, rand
-from underfire.detectors import Detector, FeatureSqueezing, Guard, load
+from underfire.detectors import DeepValidation, Detector, Energy, FeatureSqueezing, Guard, load
 from underfire.errors import DataError, InputError, ModelError, NotFitted, Unsupported
 from underfire.learning import read_tensors, write_tensors
 from underfire.measures.detection import threshold
@@ -51,11 +51,16 @@ def test_it_returns_the_class_or_refuses(model, clean):
     assert guarded.decide(x[:0]).shape == (0,)
 
 
-def test_the_detector_reads_the_pass_of_the_classifier(model, clean):
-    guarded = guard(model, clean)
+@pytest.mark.parametrize("detector", [Brightness(), Energy(), DeepValidation(layers="*")])
+def test_the_detector_reads_the_pass_of_the_classifier(model, clean, detector):
+    own = Batch(clean.x, model.predict(clean.x).argmax(1), clean.ids)
+    detector.fit(model, own)
+    guarded = Guard(model, detector, 0.5)
     with guarded.undefended.counting() as count:
-        guarded.decide(clean.x)
+        logits = guarded(clean.x)
     assert count.forwards == 40
+    expected = model(clean.x).amax(1) + detector.score(model, clean.x) - 0.5
+    assert torch.allclose(logits[:, -1], expected, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -106,6 +106,9 @@ def evaluate(
         ),
     ],
     output: Output = None,
+    aware: Annotated[
+        bool, typer.Option("--aware", help="Also run the attacks against classifier and detector together (a guard).")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="A table of all scores to write, FILE.csv or FILE.parquet.")] = None,
     n: Annotated[int | None, typer.Option("--n", min=1, max=MOST, help="Number of images; default: all.")] = None,
     batch_size: BatchSize = 64,
@@ -123,4 +126,4 @@ def evaluate(
     from underfire.cli.detecting_attacks import evaluate as go
 
     setting = Setting(model, output, batch_size, seed, device, quiet, as_json)
-    go(setting, tuple(files), data, n, tuple(attack), out, force)
+    go(setting, tuple(files), data, n, tuple(attack), aware, out, force)

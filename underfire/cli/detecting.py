@@ -160,21 +160,35 @@ def open_guard(setting: Setting, file: Path) -> Guard:
     return guard
 
 
-def attacked_images(setting: Setting, entry: AttackSpec, eps: float, batch: Batch) -> Tensor:
-    """Return the images of a batch after an attack of one size, `batch_size` at a time, under a progress bar."""
+def attacked_images(
+    setting: Setting, entry: AttackSpec, eps: float, batch: Batch, guard: Guard | None = None
+) -> Tensor:
+    """Return the images of a batch after an attack of one size, `batch_size` at a time, under a progress bar.
+
+    Args:
+        setting: the options of the verb.
+        entry: the attack.
+        eps: its size.
+        batch: the images.
+        guard: None attacks the model; a guard is attacked itself, with the likeliest wrong classes as the goal.
+    """
     import torch
 
     from underfire.audit.goals import choose_goal
     from underfire.audit.methods import attack_of
 
     attack, done = attack_of(entry, eps), []
-    with progress(f"{entry.title} at eps {eps:g}", len(batch), unit="images", quiet=setting.quiet) as show:
+    title = f"{entry.title} at eps {eps:g}" + (f" on {guard.detector.name}" if guard else "")
+    with progress(title, len(batch), unit="images", quiet=setting.quiet) as show:
         for rows in torch.arange(len(batch)).split(setting.batch_size):
             part = batch.take(rows)
-            logits = setting.model.predict(part.x)
-            goal = choose_goal(entry.goal, logits, part, setting.seed, setting.model.labels or ())
+            if guard is None:
+                logits = setting.model.predict(part.x)
+                goal = choose_goal(entry.goal, logits, part, setting.seed, setting.model.labels or ())
+            else:
+                goal = guard.likeliest_wrong(part.x, part.y)
             generator = torch.Generator(part.x.device).manual_seed(setting.seed)
-            done.append(attack(setting.model, part.x.clone(), part.y, goal=goal, generator=generator).detach())
+            done.append(attack(guard or setting.model, part.x.clone(), part.y, goal=goal, generator=generator).detach())
             show(int(rows[-1]) + 1)
     return torch.cat(done)
 

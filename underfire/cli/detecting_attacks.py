@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from underfire.audit.schema import AttackSpec
     from underfire.detectors import Guard
-    from underfire.records import Interval
+    from underfire.records import Batch, Interval
 
 _RATES = (0.01, 0.05, 0.1)
 
@@ -40,11 +41,15 @@ class _Attacked:
         label: the attack with its size.
         x: the images.
         success: which of them the model gets wrong, bool `[n]`.
+        entry: the attack.
+        eps: its size.
     """
 
     label: str
     x: Tensor
     success: Tensor
+    entry: AttackSpec
+    eps: float
 
 
 def evaluate(
@@ -53,10 +58,13 @@ def evaluate(
     data_uri: str,
     n: int | None,
     attacks: tuple[str, ...],
+    aware: bool,
     out: Path | None,
     force: bool,
 ) -> None:
     """Attack the test images that the model gets right, score them with every detector, and print the figures.
+
+    With `aware`, also attack the guard of every detector, by the attacks that can have a goal.
 
     Raises:
         InputError: a file is none of a guard, two files have one name, an attack is wrong, or `out` exists. DataError:
@@ -87,7 +95,7 @@ def evaluate(
         for eps in entry.eps:
             x_adv = attacked_images(setting, entry, eps, batch)
             success = setting.model.predict(x_adv).argmax(1) != batch.y
-            attacked.append(_Attacked(f"{entry.title} {eps:.4g}", x_adv, success.cpu()))
+            attacked.append(_Attacked(f"{entry.title} {eps:.4g}", x_adv, success.cpu(), entry, eps))
     if len({one.label for one in attacked}) < len(attacked):
         raise InputError("two attacks have the same name and size; give each a label, as in {name: pgd, label: ...}")
     # score
@@ -95,7 +103,8 @@ def evaluate(
     for name, guard in guards.items():
         clean = scores_of(setting, guard.detector.score, batch.x).numpy()
         found = {one.label: scores_of(setting, guard.detector.score, one.x).numpy() for one in attacked}
-        results[name] = _figures(guard, clean, found, {one.label: one.success.numpy() for one in attacked})
+        evades = {one.label: _aware(setting, guard, one, batch) for one in attacked if aware}
+        results[name] = _figures(guard, clean, found, {one.label: one.success.numpy() for one in attacked}, evades)
         rows += _rows(name, guard, batch.ids, {"": clean, **found}, attacked)
     if out is not None:
         write_rows(rows, out)
@@ -107,13 +116,35 @@ def evaluate(
             _show(name, result)
 
 
+def _aware(setting: Setting, guard: Guard, one: _Attacked, batch: Batch) -> Interval | None:
+    """Return the share of images that an attack on the guard itself gets accepted as a wrong class.
+
+    It is None for an attack without a goal, and for one that needs a gradient which the detector does not have.
+    """
+    from underfire.catalog import card_of
+    from underfire.detectors.guard import REFUSED
+    from underfire.measures.statistics import rate
+
+    facts, detector = one.entry.card.facts, card_of(type(guard.detector))
+    differentiable = detector is not None and detector.facts.differentiable
+    if "targeted" not in facts.goals or not (differentiable or facts.knowledge == "black-box"):
+        return None
+    decided = guard.decide(attacked_images(setting, one.entry, one.eps, batch, guard))
+    return rate(((decided != REFUSED) & (decided != batch.y)).cpu())
+
+
 def _figures(
-    guard: Guard, clean: np.ndarray, found: Mapping[str, np.ndarray], success: Mapping[str, np.ndarray]
+    guard: Guard,
+    clean: np.ndarray,
+    found: Mapping[str, np.ndarray],
+    success: Mapping[str, np.ndarray],
+    aware: Mapping[str, Interval | None],
 ) -> dict[str, Any]:
     """Return the figures of one detector: for each attack, and for the worst one and the mean over the attacks."""
     from underfire.measures.detection import auroc, detection_rate
     from underfire.measures.detection_over_attacks import over_attacks
     from underfire.measures.roc import average_precision, fpr_at, tpr_at
+    from underfire.measures.statistics import rate
 
     each: dict[str, Any] = {}
     for label, scores in found.items():
@@ -123,6 +154,8 @@ def _figures(
             "auroc": auroc(clean, hits),
             "auroc_of_all": auroc(clean, scores),
             "detected": detection_rate(hits, guard.threshold),
+            "evades": rate(success[label] & ~guard.threshold.flags(scores)),
+            "evades_aware": aware.get(label),
             "tpr_at": {f"{at:g}": _or_none(tpr_at, clean, hits, at) for at in _RATES},
             "fpr95": _or_none(fpr_at, clean, hits),
             "average_precision": average_precision(clean, hits),
@@ -170,16 +203,20 @@ def _show(name: str, result: Mapping[str, Any]) -> None:
     """Print the figures of one detector as a table."""
     stated, measured = result["expected_false_positive_rate"], result["false_positive_rate"]
     OUT.print(f"{name}: expected false-positive rate {stated}, measured {measured}")
-    head = ("attack", "successes", "AUROC", "AUROC of all", "detected", *(f"TPR at {at:.0%}" for at in _RATES), "FPR95")
+    known = any(found["evades_aware"] for found in result["attacks"].values())
+    more = ("evades", "aware") if known else ("evades",)
+    head = ("attack", "n", "AUROC", "of all", "detected", "at 1/5/10 %", *more)
     table = Table(*head, box=None, header_style="dim", pad_edge=False)
     for label, found in result["attacks"].items():
-        figures = [found["auroc"], found["auroc_of_all"], found["detected"], *found["tpr_at"].values(), found["fpr95"]]
+        shares = ["–" if i is None else f"{i.value:.2f}" for i in found["tpr_at"].values()]
+        figures = [*map(_cell, (found["auroc"], found["auroc_of_all"], found["detected"])), " / ".join(shares)]
+        figures += map(_cell, [found["evades"], found["evades_aware"]][: len(more)])
         worst = result["worst"] and label == result["worst"]["attack"]
-        table.add_row(f"{label} (worst)" if worst else label, str(found["successful"]), *map(_cell, figures))
+        table.add_row(f"{label} (worst)" if worst else label, str(found["successful"]), *figures)
     OUT.print(table)
     if result["worst"]:
         OUT.print(f"worst attack: AUROC {result['worst']['auroc']}; mean over the attacks: {result['mean_auroc']}\n")
 
 
 def _cell(i: Interval | None) -> str:
-    return "–" if i is None or math.isnan(i.value) else f"{i.value:.3f} [{i.low:.2f}, {i.high:.2f}]"
+    return "–" if i is None or math.isnan(i.value) else f"{i.value:.3f}\n{i.low:.2f}–{i.high:.2f}"
