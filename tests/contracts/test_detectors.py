@@ -14,7 +14,11 @@ from underfire.testing.detector import PROMISES
 CARDS = {card.name: card for card in uf.cards("detector")}
 #: What makes a detector quick.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "feature_squeezing": {"squeezers": ("bit_depth_3", "median_2", "non_local_means_3_3_8")}
+    "bayesian_uncertainty": {"samples": 4},
+    "feature_squeezing": {"squeezers": ("bit_depth_3", "median_2", "non_local_means_3_3_8")},
+    "kernel_density_and_uncertainty": {"samples": 4},
+    "lid": {"k": 5, "samples": 12},
+    "ml_loo": {"reuse": False},
 }
 
 

@@ -6,6 +6,7 @@ several detectors from one pass over the data. A `Guard` is a classifier that re
 """
 
 from underfire.detectors.calibration import Calibration
+from underfire.detectors.combination import Combination
 from underfire.detectors.deep_validation import DeepValidation
 from underfire.detectors.detector import Detector, Fit
 from underfire.detectors.energy import Energy
@@ -15,10 +16,18 @@ from underfire.detectors.feature_squeezing import FeatureSqueezing
 from underfire.detectors.files import load
 from underfire.detectors.fitting import fit_all, score_all
 from underfire.detectors.guard import Guard
+from underfire.detectors.kernel_density import BayesianUncertainty, KernelDensity, KernelDensityAndUncertainty
+from underfire.detectors.lid import LID
+from underfire.detectors.mahalanobis import Mahalanobis
+from underfire.detectors.ml_loo import MLLOO
 from underfire.detectors.softmax import Softmax
 
 __all__ = [
+    "LID",
+    "MLLOO",
+    "BayesianUncertainty",
     "Calibration",
+    "Combination",
     "DeepValidation",
     "Detector",
     "Energy",
@@ -27,6 +36,9 @@ __all__ = [
     "FeatureSqueezing",
     "Fit",
     "Guard",
+    "KernelDensity",
+    "KernelDensityAndUncertainty",
+    "Mahalanobis",
     "Softmax",
     "fit_all",
     "load",

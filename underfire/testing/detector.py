@@ -10,16 +10,17 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from underfire.catalog import Card, DetectorFacts, facts_of
 from underfire.errors import DataError, NotFitted
+from underfire.hooks import frozen
 from underfire.model import Classifier
 from underfire.records import Batch
 from underfire.testing.models import SHAPES, toy_classifier
 from underfire.testing.promises import check_promises, refused, require
 
-_FITTED, _BATCH, _DTYPE = 24, 5, torch.float64
+_FITTED, _ATTACKED, _BATCH, _DTYPE = 24, 8, 5, torch.float64
 
 
 def check_detector(
@@ -62,7 +63,7 @@ class Subject:
 
     def fitted(self, model: Classifier) -> Any:
         """Return a new detector that is fitted to `known`, and to noisy images if it is supervised."""
-        attacked = known(model, 1, right=False) if self.facts.supervised else None
+        attacked = known(model, 1, right=False).take(torch.arange(_ATTACKED)) if self.facts.supervised else None
         detector = self.new()
         require(detector.fit(model, known(model), attacked) is detector, "fit must return the detector")
         return detector
@@ -71,7 +72,7 @@ class Subject:
 def known(model: Classifier, seed: int = 0, *, right: bool = True) -> Batch:
     """Return the random images that detectors are fitted to, with labels that the model predicts, or with others."""
     x = _images(_FITTED, seed)
-    with torch.no_grad():
+    with torch.no_grad(), frozen(model):
         y = model(x).argmax(1)
     return Batch(x, y if right else (y + 1) % 4, tuple(map(str, range(_FITTED))))
 
@@ -85,6 +86,7 @@ def setting() -> tuple[Classifier, Tensor]:
         scale = logits.std(0)
         head.weight.div_(scale[:, None])
         head.bias.sub_(logits.mean(0)).div_(scale)
+    model.module.insert(-1, nn.Dropout(0.25).eval())  # type: ignore[operator]
     return model, _images(_BATCH, 7)
 
 
