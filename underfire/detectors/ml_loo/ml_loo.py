@@ -114,23 +114,25 @@ class MLLOO(Detector):
                     memory=self.memory,
                 )
 
-    def statistics(self, model: Classifier, inputs: Evaluated, probes: tuple[Probe, ...]) -> Tensor:
-        """Return the features that the regression reads, `[B, N * S]`; only a group of images is in memory at once."""
+    def dispersions(self, model: Classifier, x: Tensor, layers: tuple[str, ...]) -> Tensor:
+        """Return the statistics of the attributions of each neuron, `[B, N * S]`."""
+        values = self.attributions(model, x, layers)
+        return dispersion(values.transpose(1, 2).contiguous(), self._names).flatten(1)
+
+    def _features(self, model: Classifier, inputs: Evaluated, probes: tuple[Probe, ...]) -> Tensor:
+        """Return the features that the regression reads; the attributions of one group are in memory at once."""
         neurons = sum(inputs.features[probe].shape[1] for probe in probes) + inputs.logits.shape[1] + 1
-        # the attributions, a sorted copy, and what joins and sorts them
+        # the attributions, what joins them, and what sorts them
         needed = 4 * inputs.x[0].numel() * neurons * inputs.x.element_size()
         group = max(1, int(self.memory * 2**20 // needed))
-        found = []
-        for part in inputs.x.split(group):
-            values = self.attributions(model, part, tuple(probe.layer for probe in probes))
-            found.append(dispersion(values.transpose(1, 2).contiguous(), self._names).flatten(1))
-        return torch.cat(found)
+        layers = tuple(probe.layer for probe in probes)
+        return torch.cat([self.dispersions(model, part, layers) for part in inputs.x.split(group)])
 
     def _learn(self, model: Classifier, clean: Evaluated, attacked: Evaluated | None) -> dict[str, Tensor]:
         assert attacked is not None
         probes = tuple(clean.features)
-        return fit_regression(self.statistics(model, clean, probes), self.statistics(model, attacked, probes))
+        return fit_regression(self._features(model, clean, probes), self._features(model, attacked, probes))
 
     def _score(self, model: Classifier, inputs: Evaluated, learned: dict[str, Tensor]) -> Tensor:
         with torch.no_grad():
-            return log_odds(self.statistics(model, inputs, self.fitted().probes), learned)
+            return log_odds(self._features(model, inputs, self.fitted().probes), learned)
