@@ -6,6 +6,7 @@ import struct
 import pytest
 import torch
 
+from underfire import models
 from underfire.reproductions.detection.mnist_network import network, weights
 from underfire.reproductions.registry import Setting
 
@@ -35,3 +36,4 @@ def test_the_network_is_trained_once_and_read_afterwards(root, tmp_path):
     assert weights(setting).stat().st_mtime_ns == written and not again.training
     x = torch.zeros(2, 1, 28, 28)
     assert torch.equal(first(x), again(x)) and first(x).shape == (2, 10)
+    assert torch.equal(models.load(f"{weights(setting)}?arch=mnist_small_cnn")(x), first(x))
