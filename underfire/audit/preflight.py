@@ -95,7 +95,10 @@ def _try_detectors(target: Target) -> dict[str, Passes]:
         )
     for i, entry in enumerate(spec.detectors):
         with _translated(target, key_path("detectors", i), entry):
-            detector = detector_of(entry).fit(target.model, batch)
+            detector = detector_of(entry)
+            # a detector that learns from labels needs images of every class, which only the held-out ones have
+            labelled = getattr(detector, "labelled", False)
+            detector.fit(target.model, target.held_out_halves[0].to(spec.device) if labelled else batch)
             with TemporaryDirectory() as folder:  # an option may be one that no file can hold
                 detector.save(Path(folder) / "detector")
             _, found[entry.title] = tried(target, entry, partial(detector.score, target.model, batch.x), {})

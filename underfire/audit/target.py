@@ -117,6 +117,13 @@ class Target:
         content = repr(batch.ids).encode() + batch.x.contiguous().numpy().tobytes()
         return batch, hashlib.sha256(content).hexdigest()
 
+    @property
+    def held_out_halves(self) -> tuple[Batch, Batch]:
+        """The held-out images that detectors learn from, and those that thresholds are chosen from."""
+        batch = self.held_out[0]
+        places = torch.arange(len(batch))
+        return batch.take(places[::2]), batch.take(places[1::2])
+
     def _read(self, index: Tensor) -> Batch:
         """Return images; if one cannot be read, raise DataError with all images of the data that cannot."""
         try:

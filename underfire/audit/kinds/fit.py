@@ -41,9 +41,8 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
 def compute(cell: Cell, inputs: Inputs) -> Result:
     """Return the fitted detector as the bytes of its file, and the scores of the images that it was not fitted to."""
     entry, target = DetectorSpec.model_validate(cell.options["detector"]), inputs.target
-    batch, result = target.held_out[0].to(inputs.device), Result()
-    places = torch.arange(len(batch))
-    learn, choose = batch.take(places[::2]), batch.take(places[1::2])
+    learn, choose = (half.to(inputs.device) for half in target.held_out_halves)
+    result = Result()
     detector = detector_of(entry).fit(target.model, learn)
     result.add(len(choose), id=list(choose.ids), score=scores(detector, choose.x, inputs))
     with TemporaryDirectory() as folder:
