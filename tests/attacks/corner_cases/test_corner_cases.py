@@ -90,6 +90,13 @@ def test_successes_and_failures_are_kept_apart():
     assert turned.strength.value is None and len(turned.successful) == len(turned.failed) == 0
 
 
+def test_strengths_can_be_searched_on_other_images():
+    others, batch = grey(0.1, 0.2, 0.3, 0.4), grey(0.05, 0.45)
+    (found,) = synthesise(Bright(), batch, ("brightness",), searched=others, error_rate=0.5, strengths=100)
+    assert found.strength.value == pytest.approx(0.22) and found.strength.errors[found.strength.value].n == 4
+    assert found.successful.ids == ("0.45/brightness",) and found.failed.ids == ("0.05/brightness",)
+
+
 def test_the_attack_returns_the_mildest_transformation_that_fools_the_model():
     x, y, _ = (batch := grey(0.1, 0.4)).x, batch.y, batch.ids
     names = ("rotation", "brightness", "contrast")

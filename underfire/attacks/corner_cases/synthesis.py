@@ -94,6 +94,7 @@ def synthesise(
     batch: Batch,
     transformations: str | Sequence[str] = "deep_validation",
     *,
+    searched: Batch | None = None,
     error_rate: float = 0.6,
     strengths: int = 20,
     eps: float = 1.0,
@@ -106,6 +107,13 @@ def synthesise(
     not reach the error rate has no images. The name of an image is that of the unchanged one and the transformation,
     such as `seven/rotation`.
 
+    Args:
+        model: as for `search_strength`.
+        batch: the images that are transformed, with their labels.
+        transformations: names or a set, as `corner_cases` takes them; their ranges must keep the label.
+        searched: other images, on which the strengths are searched; None searches them on `batch` itself.
+        error_rate: as for `search_strength`, and so are the arguments after it.
+
     Raises:
         InputError: a transformation is unknown, or a number is out of its range. DataError: the model classifies no
             image correctly.
@@ -113,8 +121,12 @@ def synthesise(
     chosen = _named(transformations)
     right, found = _right(model, batch, chunk), []
     draws = draws_for(chosen, right.x, generator)
+    others, theirs = right, draws
+    if searched is not None:
+        others = _right(model, searched, chunk)
+        theirs = draws_for(chosen, others.x, generator)
     for one in chosen:
-        strength = _search(model, right, one, draws, error_rate, strengths, eps, chunk)
+        strength = _search(model, others, one, theirs, error_rate, strengths, eps, chunk)
         if strength.value is None:
             nothing = right.take(torch.arange(0))
             found.append(CornerCases(strength, nothing, nothing))
