@@ -22,6 +22,9 @@ VERBS = {
     "explain": ("gradient", "digits:test", *MODEL),
     "train": ("rts", *MODEL, "--data", "digits:test", "--out", "x.safetensors"),
     "layers": ("python:victims:two_answers",),
+    "detect fit": ("softmax", *MODEL, "--data", "digits:test", "--out", "x.safetensors"),
+    "detect score": ("x.safetensors", "digits:test", *MODEL),
+    "detect evaluate": ("x.safetensors", *MODEL, "--data", "digits:test", "--attack", "fgsm"),
     "study prepare": ("digits:test", *MODEL, "--interpreter", "gradient"),
 }
 
