@@ -88,7 +88,7 @@ def output_drops(
 
 @dataclass(frozen=True)
 class _Removal:
-    """What is replaced: rectangles, of all channels or of one each, and the image that replaces them."""
+    """The replaced parts: rectangles, of all channels or of one each, and the image that replaces them."""
 
     rows: Edges
     columns: Edges

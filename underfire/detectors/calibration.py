@@ -1,4 +1,4 @@
-"""What a threshold was chosen from: scores of held-out clean images, and which images must not be used for a test."""
+"""The data of a threshold: scores of held-out clean images, and which images must not be used for a test."""
 
 from __future__ import annotations
 

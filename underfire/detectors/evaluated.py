@@ -44,7 +44,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which inputs a detector learns from, and what it reads of them.
+    """The inputs that a detector learns from, and the layers that it reads of them.
 
     Attributes:
         probes: what it reads.

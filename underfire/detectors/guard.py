@@ -23,7 +23,7 @@ from underfire.records import Interval
 from underfire.validate import check_number
 
 REFUSED = -1
-"""What `decide` returns for a refused input."""
+"""The value that `decide` returns for a refused input."""
 
 _VERSION = 1
 _UNKNOWN = Interval(float("nan"), float("nan"), float("nan"), 0)

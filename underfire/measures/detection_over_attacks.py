@@ -82,7 +82,7 @@ def over_attacks(
 
 @dataclass(frozen=True)
 class OverBudgets:
-    """How many images evade a detector at each budget of an attack.
+    """The share of images that evade a detector at each budget of an attack.
 
     Attributes:
         measured: the share of images that fool the model and are not flagged, by budget.

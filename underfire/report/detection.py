@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Panel:
-    """What the page shows of one detector.
+    """The part of the page on one detector.
 
     Attributes:
         result: the worst attack and the mean over the attacks.

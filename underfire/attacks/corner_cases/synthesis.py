@@ -21,7 +21,7 @@ _named = transformations
 
 @dataclass(frozen=True)
 class Strength:
-    """What the search for the strength of a transformation found.
+    """The result of the search for the strength of a transformation.
 
     Attributes:
         transformation: the transformation.
