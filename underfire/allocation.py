@@ -15,8 +15,8 @@ def keep_freed_memory() -> bool:
     """Make this process keep the memory of freed tensors; return whether it could.
 
     By default glibc returns the memory of each large tensor to the system as soon as the tensor is freed. The next
-    tensor then gets new pages, which the system clears one by one. In the passes of an attack on photographs this takes
-    up to a third of the time. Other C libraries are left as they are.
+    tensor then gets new pages, which the system clears one by one; this slows down the passes of an attack on
+    photographs. Other C libraries are left as they are.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -64,6 +64,7 @@ def test_the_numbers_are_those_of_one_process(cluster: Any, small: Small, tmp_pa
         assert repr(there.sql(query)) == repr(here.sql(query))  # NaN is NaN, as text
         assert len(there.table(table)) > 0
     assert events[-1].cells == events[-1].of_cells == alone[-1].of_cells  # without crafts that nothing reads
+    assert {cell["key"] for cell in there.cells} == {cell["key"] for cell in here.cells}
     assert events[-1].done == events[-1].total
 
 

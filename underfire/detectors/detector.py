@@ -60,7 +60,7 @@ class Detector:
     """The smallest number of clean inputs of every class that a fit needs."""
 
     labelled: ClassVar[bool] = False
-    """Whether it learns only from clean inputs that the model classifies as labelled, and from attacked ones that it
+    """True if it learns only from clean inputs that the model classifies as labelled, and from attacked ones that it
     does not; the others are dropped and counted."""
 
     learned: dict[str, Tensor] | None = None
