@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         models,
         records,
         report,
+        training,
         transforms,
     )
     from underfire.catalog import Card, card, cards, find
@@ -79,6 +80,7 @@ __all__ = [
     "models",
     "records",
     "report",
+    "training",
     "transforms",
 ]
 

@@ -27,7 +27,7 @@ def with_checks(kind: str, method: Any, facts: Facts) -> Any:
             if found is not None:
                 setattr(method, name, with_checks(caller, found, facts))
         return method
-    if kind not in ("attack", "interpreter", "fit", "score", "measure", "defense"):
+    if kind not in ("attack", "interpreter", "fit", "score", "measure", "defense", "training"):
         return method
     signature = inspect.signature(method)
     # a measure may be a term of a loss: a call with tensors alone has nothing to check, unless it fails

@@ -155,7 +155,13 @@ class DefenseFacts(Facts):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingFacts(Facts):
-    """Facts about a method of training."""
+    """Facts about a method of training.
+
+    Attributes:
+        robust: whether the trained classifier is meant to resist attacks.
+    """
+
+    robust: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

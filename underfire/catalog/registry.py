@@ -27,6 +27,7 @@ from underfire.catalog.facts import (
     MeasureFacts,
     PartFacts,
     Role,
+    TrainingFacts,
     facts_for,
 )
 from underfire.catalog.options import check_options
@@ -172,6 +173,7 @@ _FAMILIES = (
     "detectors",
     "interpreters",
     "measures",
+    "training",
 )  # the packages with the methods of underfire
 _CARDS: dict[tuple[str, str], Card] = {}
 
@@ -179,8 +181,8 @@ _CARDS: dict[tuple[str, str], Card] = {}
 def card(kind: str, *, paper: str = "", name: str | None = None, **facts: Any) -> Callable[[_Method], _Method]:
     """Put the decorated method in the catalogue under its own name, or under `name`.
 
-    The arguments of an attack, an interpreter, a detector, a defence and a measure are checked and converted in every
-    call, see `checked_calls`.
+    The arguments of an attack, an interpreter, a detector, a defence, a training and a measure are checked and
+    converted in every call, see `checked_calls`.
 
     Args:
         kind: one of `KINDS`.
@@ -234,6 +236,8 @@ def cards(kind: Literal["detector"]) -> Iterator[Card[DetectorFacts]]: ...
 @overload
 def cards(kind: Literal["defense"]) -> Iterator[Card[DefenseFacts]]: ...
 @overload
+def cards(kind: Literal["training"]) -> Iterator[Card[TrainingFacts]]: ...
+@overload
 def cards(kind: Literal["measure"]) -> Iterator[Card[MeasureFacts]]: ...
 @overload
 def cards(kind: Literal["part"]) -> Iterator[Card[PartFacts]]: ...
@@ -256,6 +260,8 @@ def find(kind: Literal["interpreter"], name: str) -> Card[InterpreterFacts]: ...
 def find(kind: Literal["detector"], name: str) -> Card[DetectorFacts]: ...
 @overload
 def find(kind: Literal["defense"], name: str) -> Card[DefenseFacts]: ...
+@overload
+def find(kind: Literal["training"], name: str) -> Card[TrainingFacts]: ...
 @overload
 def find(kind: Literal["measure"], name: str) -> Card[MeasureFacts]: ...
 @overload

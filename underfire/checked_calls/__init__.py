@@ -2,7 +2,14 @@
 
 from underfire.catalog import callers
 from underfire.checked_calls.measures import call_measure
-from underfire.checked_calls.methods import call_attack, call_defense, call_fit, call_interpreter, call_score
+from underfire.checked_calls.methods import (
+    call_attack,
+    call_defense,
+    call_fit,
+    call_interpreter,
+    call_score,
+    call_training,
+)
 
 callers |= {
     "attack": call_attack,
@@ -11,4 +18,5 @@ callers |= {
     "score": call_score,
     "measure": call_measure,
     "defense": call_defense,
+    "training": call_training,
 }

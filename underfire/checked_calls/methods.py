@@ -15,7 +15,16 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from underfire.catalog import AttackFacts, DefenseFacts, DetectorFacts, InterpreterFacts, convert, number
+from underfire.catalog import (
+    AttackFacts,
+    DefenseFacts,
+    DetectorFacts,
+    Facts,
+    InterpreterFacts,
+    TrainingFacts,
+    convert,
+    number,
+)
 from underfire.domains import domain_of
 from underfire.errors import DataError, InputError, Unsupported, shown, with_article
 from underfire.model import Classifier, as_classifier, model_errors, session
@@ -102,17 +111,34 @@ def call_defense(method: Callable[..., Any], facts: DefenseFacts, bound: inspect
         InputError: an option has another type. ModelError: the model is none. Unsupported: the defence does not take
             the inputs of the model.
     """
+    _convert_options("defense", method, facts, bound)
+    return method(*bound.args, **bound.kwargs)
+
+
+def call_training(method: Callable[..., Any], facts: TrainingFacts, bound: inspect.BoundArguments) -> Any:
+    """Call a method of training with a classifier and checked options, and with gradients enabled.
+
+    Raises:
+        InputError: an option has another type. ModelError: the model is none. Unsupported: the method does not take the
+            inputs of the model.
+    """
+    _convert_options("training", method, facts, bound)
+    with torch.inference_mode(False), torch.enable_grad():
+        return method(*bound.args, **bound.kwargs)
+
+
+def _convert_options(kind: str, method: Callable[..., Any], facts: Facts, bound: inspect.BoundArguments) -> None:
+    """Make the model a classifier of the right domain, and convert the options to their types."""
     given, hints = bound.arguments, get_type_hints(method)
     model = given["model"] = as_classifier(given["model"])
     if model.domain.name not in facts.domains:
         taken = " or ".join(facts.domains)
         raise Unsupported(
-            f"defense {method.__name__!r} takes inputs of {taken}, and the model takes {model.domain.name}"
+            f"{kind} {method.__name__!r} takes inputs of {taken}, and the model takes {model.domain.name}"
         )
     for name in given:
-        if name != "model":
+        if name not in ("model", "data"):
             given[name] = convert(name, given[name], hints.get(name, Any))
-    return method(*bound.args, **bound.kwargs)
 
 
 def _check_interpreter(bound: inspect.BoundArguments) -> None:

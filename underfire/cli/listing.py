@@ -22,6 +22,7 @@ _COLUMNS = {
     "interpreter": ("family", "gives", "differentiable"),
     "detector": ("supervised", "differentiable"),
     "defense": ("differentiable", "random"),
+    "training": ("robust",),
     "measure": ("higher is better",),
     "part": ("role",),
 }

@@ -23,6 +23,7 @@ EXAMPLES = {
     "defense": "underfire attack pgd photo.jpg --model timm:resnet18 --size 224 --defense {name}",
     "interpreter": "underfire explain {name} photo.jpg --model timm:resnet18 --size 224{options}",
     "measure": "measures: [{name}]   # in a spec",
+    "training": "underfire train {name} --model zoo:cluttered_digits --data cluttered-digits:train --out w.safetensors",
     "part": "underfire attack {options} photo.jpg --model timm:resnet18 --size 224 --set {role}={name}",
 }
 """A way to use a method of each kind."""

@@ -9,5 +9,6 @@ from underfire.testing.defense import check_defense
 from underfire.testing.detector import check_detector
 from underfire.testing.interpreter import check_interpreter
 from underfire.testing.measure import check_measure
+from underfire.testing.training import check_training
 
-__all__ = ["check_attack", "check_defense", "check_detector", "check_interpreter", "check_measure"]
+__all__ = ["check_attack", "check_defense", "check_detector", "check_interpreter", "check_measure", "check_training"]

@@ -1,0 +1,147 @@
+"""Inner attacks: the perturbed images of a step, made by any attack of the catalogue on the network of that step.
+
+An attack differentiates by the images alone: the weights are frozen while it runs, so that no weight gets a gradient.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from underfire.ascent.objectives import log_odds
+from underfire.catalog import Card, find
+from underfire.domains import domain_of
+from underfire.errors import InputError
+from underfire.hooks import frozen
+from underfire.model import Classifier
+from underfire.training.steps import TrainingStep
+from underfire.validate import check_choice
+
+BatchNorm = Literal["eval", "train"]
+"""The statistics that batch norm uses while images are crafted: the running averages, or those of the batch."""
+
+Attack = str | Mapping[str, Any] | Callable[..., Tensor]
+"""The name of an attack, a mapping of its name and options, or a function `(model, x, y) -> x'`."""
+
+_QUICK = {"objective": log_odds(), "keep": "last"}  # what spares passes, and has the gradient's sign of cross-entropy
+_STEPS = 7
+
+
+@dataclass(frozen=True)
+class Inner:
+    """An attack with its options, and the mode of the network while it runs.
+
+    Attributes:
+        attack: `(model, x, y, *, generator) -> x'`.
+        batch_norm: the statistics of batch norm.
+        text: a description that tells inner attacks apart.
+    """
+
+    attack: Callable[..., Tensor] = field(repr=False)
+    batch_norm: BatchNorm
+    text: str
+
+    def __call__(self, step: TrainingStep, model: nn.Module | None = None, y: Tensor | None = None) -> Tensor:
+        """Return the perturbed images of a step, without a graph.
+
+        Args:
+            step: the step.
+            model: the classifier that is attacked; None is the one that is trained.
+            y: the classes that the attack leaves; None are the labels.
+        """
+        attacked = attacked_form(step.model, self.batch_norm) if model is None else model
+        with frozen(attacked):
+            return self.attack(attacked, step.x, step.y if y is None else y, generator=step.generator).detach()
+
+
+def inner_attack(attack: Attack, batch_norm: BatchNorm = "eval", **options: Any) -> Inner:
+    """Return the inner attack that `attack` names, with its options checked.
+
+    An attack that climbs an objective climbs the log-odds against the label, whose gradient has the signs of that of
+    the cross-entropy, and returns its last iterate, unless its own options say otherwise.
+
+    Args:
+        attack: the attack; a mapping has the key `name` and options.
+        batch_norm: the statistics of batch norm while it runs.
+        options: further options; one that is None is left out.
+
+    Raises:
+        InputError: there is no such attack or option, or eps is not above 0. Unsupported: `batch_norm` is unknown.
+    """
+    check_choice(get_args(BatchNorm), batch_norm=batch_norm)
+    given = {name: value for name, value in options.items() if value is not None}
+    check_eps(given.get("eps"))
+    if callable(attack) and not isinstance(attack, Card):
+        return Inner(_without_generator(attack), batch_norm, f"{getattr(attack, '__qualname__', attack)!s} {given}")
+    if isinstance(attack, Mapping):
+        if "name" not in attack:
+            raise InputError(f"an attack with options is a mapping such as {{name: pgd, steps: 7}}, got {dict(attack)}")
+        given |= {name: value for name, value in attack.items() if name != "name"}
+        attack = str(attack["name"])
+    card = attack if isinstance(attack, Card) else find("attack", attack)
+    if card.name == "pgd":
+        given.setdefault("steps", _STEPS)
+    usual = {name: value for name, value in _QUICK.items() if name in card.options and name not in given}
+    text = f"{card.name} {sorted(given.items())}"
+    checked = card.check(given)
+    method = inspect.unwrap(card.function)  # the arguments are checked here, once, and not in every step
+
+    def run(model: nn.Module, x: Tensor, y: Tensor, **more: Any) -> Tensor:
+        x_adv: Tensor = method(model, x, y, **checked, **usual, **more)
+        return x_adv
+
+    return Inner(run if "generator" in card.options else _without_generator(run), batch_norm, text)
+
+
+def check_eps(eps: float | Tensor | None) -> None:
+    """Raise InputError unless eps is above 0, or None."""
+    if isinstance(eps, (int, float)) and not eps > 0:
+        raise InputError(f"eps must be above 0, got {eps:g}; the method standard trains without an attack")
+
+
+def attacked_form(model: Classifier, batch_norm: BatchNorm) -> nn.Module:
+    """Return the classifier as an attack shall see it: with the running averages, or with statistics of the batch."""
+    return model if batch_norm == "eval" else _BatchStatistics(model)
+
+
+class _BatchStatistics(nn.Module):
+    """A classifier whose batch norms use the statistics of the batch, in evaluation mode, too.
+
+    Their running averages stay as they are.
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model, self.domain = model, domain_of(model)
+        self.layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
+        self.training = model.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits `[B, K]`."""
+        with self._of_the_batch():
+            logits: Tensor = self.model(x)
+        return logits
+
+    @contextmanager
+    def _of_the_batch(self) -> Iterator[None]:
+        before = [(layer.training, layer.track_running_stats) for layer in self.layers]
+        try:
+            for layer in self.layers:
+                layer.training, layer.track_running_stats = True, False
+            yield
+        finally:
+            for layer, (training, tracked) in zip(self.layers, before, strict=True):
+                layer.training, layer.track_running_stats = training, tracked
+
+
+def _without_generator(attack: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return an attack that is called without the generator, if it takes none."""
+    if "generator" in inspect.signature(attack).parameters:
+        return attack
+    return lambda model, x, y, *, generator=None: attack(model, x, y)
