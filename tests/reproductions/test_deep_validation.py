@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from underfire import models, reproductions
+from underfire.detectors import DeepValidation
 from underfire.records import Interval
-from underfire.reproductions.detection import deep_validation_cifar10, deep_validation_mnist
-from underfire.reproductions.detection.page import DENSITY, JOINT, SQUEEZING, decided, signs_of
+from underfire.reproductions.detection import (
+    deep_validation_attacks_mnist,
+    deep_validation_cifar10,
+    deep_validation_mnist,
+)
+from underfire.reproductions.detection import study as study_of_corner_cases
+from underfire.reproductions.detection.attacks import Attack
+from underfire.reproductions.detection.corner_case_detectors import DENSITY, JOINT, SQUEEZING
+from underfire.reproductions.detection.page import decided, signs_of
 from underfire.reproductions.detection.study import Measured, Sizes
 
 PUBLISHED = deep_validation_mnist.PUBLISHED
@@ -40,8 +50,9 @@ def test_every_test_image_has_one_use_and_there_are_enough() -> None:
         assert study.sizes["default"].changed >= 500 and study.sizes["default"].fit >= 12_000
 
 
-@pytest.mark.slow
-def test_a_small_run_on_digits_leaves_a_page(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def small(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The arguments of small runs on digits, which share their fitted detectors in one work folder."""
     weights = f"{data_root}/weights/trades/mnist_small_cnn.safetensors?arch=mnist_small_cnn"
     study = replace(
         deep_validation_mnist.STUDY,
@@ -50,9 +61,32 @@ def test_a_small_run_on_digits_leaves_a_page(data_root: Path, tmp_path: Path, mo
         layers=("classifier.relu1", "classifier.relu2"),
         sizes={"quick": Sizes(fit=200, searched=20, changed=30, clean=30, strengths=1)},
     )
-    monkeypatch.setattr(deep_validation_mnist, "STUDY", study)
-    name = "deep-validation-mnist"
-    text = reproductions.run(name, data_root=data_root, out=tmp_path, work=tmp_path / "work", quick=True).read_text()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deep_validation_mnist, "STUDY", study)
+        yield {"data_root": data_root, "work": tmp_path_factory.mktemp("work"), "quick": True}
+
+
+@pytest.mark.slow
+def test_a_small_run_on_digits_leaves_a_page(
+    small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = reproductions.run("deep-validation-mnist", out=tmp_path, **small).read_text()
     assert "| layer 2, `classifier.relu2` |" in text and "| Deep Validation, joint |" in text and "0.9937" in text
     assert "contrast_1 | left out: not within its range" in text and "joint ≥ 0.985 overall | **" in text
-    assert str(data_root) not in text
+    assert str(small["data_root"]) not in text
+    # the same again reads every fitted detector and every score from the work folder
+    for place, name in ((study_of_corner_cases, "synthesise"), (study_of_corner_cases, "score_columns")):
+        monkeypatch.setattr(place, name, None)
+    monkeypatch.setattr(DeepValidation, "fit", None)
+    assert reproductions.run("deep-validation-mnist", out=tmp_path, **small).read_text() == text
+
+
+@pytest.mark.slow
+def test_a_small_run_of_attacks_on_digits_leaves_a_page(
+    small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attacks = {"FGSM": Attack("fgsm", {"eps": 0.8}), "JSMA, LL": Attack("jsma", {"share": 0.01}, "least likely")}
+    monkeypatch.setattr(deep_validation_attacks_mnist, "ATTACKS", attacks)
+    text = reproductions.run("deep-validation-attacks-mnist", out=tmp_path, **small).read_text()
+    assert "| feature squeezing, paper | 0.9970 |" in text and "| feature squeezing, paper | 0.9441 |" in text
+    assert "squeezing above Deep Validation on successful examples | **" in text and '"least likely"' in text

@@ -36,6 +36,7 @@ _MODULES = {
     "adv2-transfer": "underfire.reproductions.adv2.transfer",
     "around-or-through": "underfire.reproductions.transfer.around_or_through",
     "cross-technique": "underfire.reproductions.cross_technique",
+    "deep-validation-attacks-mnist": "underfire.reproductions.detection.deep_validation_attacks_mnist",
     "deep-validation-cifar10": "underfire.reproductions.detection.deep_validation_cifar10",
     "deep-validation-mnist": "underfire.reproductions.detection.deep_validation_mnist",
     "interpretability-aware-mnist": "underfire.reproductions.interpretability_aware_mnist",

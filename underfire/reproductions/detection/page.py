@@ -10,10 +10,18 @@ import numpy as np
 
 from underfire.measures.detection import auroc
 from underfire.records import Interval
-from underfire.reproductions.detection.study import NU, NUS, Measured, Scores, Study
+from underfire.reproductions.detection.corner_case_detectors import (
+    DENSITY,
+    DENSITY_OWN,
+    JOINT,
+    NU,
+    NUS,
+    SQUEEZING,
+    Scores,
+)
+from underfire.reproductions.detection.study import Measured, Study
 from underfire.reproductions.registry import Outcome, Setting, table
 
-JOINT, SQUEEZING, DENSITY = f"joint, nu {NU:g}", "feature squeezing", "density, paper's bandwidth"
 NAMES = {JOINT: "Deep Validation, joint", SQUEEZING: "feature squeezing", DENSITY: "kernel density"}
 SOURCE = "the slides of seed 001 on Deep Validation (Wu, Xu, Zhong, Lyu and King, DSN 2019)"
 
@@ -25,8 +33,9 @@ images. The columns are transformations, and *overall* puts their corner cases t
 layer, the joint validator is the sum over the layers; ν is {NU:g}. Network, features, kernel and ranges are ours; the
 paper does not state all of its own."""
 
-_FACTS = """The accuracy is {accuracy:.1%} on the {clean} clean images. The model classifies {fitted} of the training
-images correctly; {dropped} are dropped."""
+_FACTS = """A transformation has the smallest strength at which the model errs on {error_rate:.0%} of other test images;
+one that does not reach this within its range is left out. The accuracy is {accuracy} on the clean images. The model
+classifies {fitted} of the training images correctly; {dropped} are dropped."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ def outcome(study: Study, setting: Setting, found: Measured, published: Publishe
         rows=rows,
         notes=[
             "The table has successful corner cases (SCC). " + HOW,
-            _FACTS.format(**found.facts),
+            _FACTS.format(**found.facts, error_rate=study.error_rate),
             "**What must hold**\n\n" + table(("claim", "verdict", "figures"), claims),
             "**The corner cases**\n\n" + _cases(found),
             "**Failed corner cases (FCC)**\n\n" + failed,
@@ -77,8 +86,8 @@ def outcome(study: Study, setting: Setting, found: Measured, published: Publishe
             "areas": areas,
             "claims": [dict(zip(("claim", "verdict", "figures"), row, strict=True)) for row in claims],
             "strengths": {
-                case.strength.transformation.name: {"setting": case.strength.setting, "errors": case.strength.errors}
-                for case in found.cases
+                strength.transformation.name: {"setting": strength.setting, "errors": strength.errors}
+                for strength in found.strengths
             },
             "layers": found.layers,
             **found.facts,
@@ -107,7 +116,7 @@ def signs_of(found: Measured, published: Published) -> tuple[str, str]:
     The density itself, unlike its logarithm, is zero where the exponential underflows; such images are ties.
     """
     values: dict[str, dict[str, Interval]] = {}
-    for name, width in ((DENSITY, "the paper's"), ("density, own", "the likeliest")):
+    for name, width in ((DENSITY, "the paper's"), (DENSITY_OWN, "the likeliest")):
         clean, cases = (-scores for scores in (found.clean[name], _together(found.successful, name)))
         with np.errstate(under="ignore", over="ignore"):
             densities = [np.minimum(np.exp(scores), np.finfo(np.float64).max) for scores in (clean, cases)]
@@ -126,7 +135,9 @@ def signs_of(found: Measured, published: Published) -> tuple[str, str]:
     if not below and score != "minus the log-density" and area.value < 0.5:
         text += (
             "Only a score that is higher for usual images gives a value below 0.5, so the published one agrees with a "
-            f"density that was not negated; negated, it would be {1 - published.density:.4f}."
+            f"density that was not negated; negated, it would be {1 - published.density:.4f}. "
+            "The script of the authors of kernel density returns the log-density, and leaves the sign to a logistic "
+            "regression."
         )
     elif below:
         text += (
@@ -158,13 +169,13 @@ def _rows(found: Measured, areas: Mapping[str, Mapping[str, Interval]]) -> list[
 
 def _cases(found: Measured) -> str:
     rows = []
-    for case in found.cases:
-        strength, none = case.strength, case.strength.value is None
+    for strength in found.strengths:
+        name, none = strength.transformation.name, strength.value is None
         most = max(strength.errors.values(), key=lambda one: one.value)
         chosen = most if strength.value is None else strength.errors[strength.value]
-        counts = ("–", "–") if none else (str(len(case.successful)), str(len(case.failed)))
+        counts = ["–" if none else str(len(of[name][JOINT])) for of in (found.successful, found.failed)]
         setting = "left out: not within its range" if none else strength.setting
-        rows.append([strength.transformation.name, setting, f"{chosen.value:.3f} (n={chosen.n})", *counts])
+        rows.append([name, setting, f"{chosen.value:.3f} (n={chosen.n})", *counts])
     return table(("transformation, with the end of its range", "setting", "errors in the search", "SCC", "FCC"), rows)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,22 +11,24 @@ import torch
 from torch import Generator, Tensor
 
 from underfire import data
-from underfire.attacks.corner_cases import CornerCases, synthesise
-from underfire.detectors import DeepValidation, FeatureSqueezing, KernelDensity, fit_all, score_all
+from underfire.attacks.corner_cases import Strength, synthesise, transformations
+from underfire.detectors import Detector
+from underfire.learning import model_fingerprint
 from underfire.measures.detection import auroc
+from underfire.measures.statistics import rate
 from underfire.model import Classifier
 from underfire.records import Batch, Interval
+from underfire.reproductions.detection.corner_case_detectors import (
+    DENSITY_OWN,
+    JOINT,
+    NU,
+    Scores,
+    fitted,
+    score_columns,
+    unfitted,
+)
+from underfire.reproductions.detection.stored import Store
 from underfire.reproductions.registry import Setting
-
-NUS = (0.01, 0.05, 0.1, 0.2)
-NU = 0.1
-"""The values of ν that are compared, and the one of the tables; the paper does not state its own."""
-ERROR_RATE = 0.6
-_CHUNK = 200  # images that are scored at once
-_SQUEEZED = 20  # clean images that feature squeezing is fitted to: its score uses nothing that it learns
-
-Scores = dict[str, np.ndarray]
-"""The scores of several detectors by name, each `[n]`."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Study:
         named: the name of the data for the squeezers and the bandwidth of the papers.
         sizes: the numbers of images, by the scale of a run.
         per_class: the largest number of images of a class that a detector learns from.
+        error_rate: the share of the images that the model must get wrong after a transformation.
     """
 
     network: Callable[[Setting], Classifier]
@@ -73,6 +76,7 @@ class Study:
     named: str
     sizes: Mapping[str, Sizes]
     per_class: int = 1000
+    error_rate: float = 0.6
 
     def spec(self, setting: Setting) -> dict[str, Any]:
         """Return everything that determines the numbers."""
@@ -81,12 +85,49 @@ class Study:
             "test": self.test.format(root=setting.root),
             "images": vars(self.sizes[setting.scale]),
             "transformations": list(self.transformations),
-            "error_rate": ERROR_RATE,
+            "error_rate": self.error_rate,
             "deep_validation": {"layers": self.layers, "pooling": self.pooling, "nu": NU, "per_class": self.per_class},
             "feature_squeezing": {"squeezers": self.named},
             "kernel_density": {"bandwidth": self.named, "per_class": self.per_class},
             "seed": setting.seed,
         }
+
+    def store(self, setting: Setting, model: Classifier) -> Store:
+        """Return the folder of the fitted detectors and of the scores."""
+        facts: dict[str, Any] = {
+            "uris": [self.train, self.test],
+            "sizes": vars(self.sizes[setting.scale]),
+            "layers": self.layers,
+        }
+        facts |= {"pooling": self.pooling, "named": self.named, "per_class": self.per_class}
+        return Store.of(setting, f"detection-{self.named}", facts | {"model": model_fingerprint(model)})
+
+    def detectors(self, setting: Setting, model: Classifier) -> dict[str, Detector]:
+        """Return the detectors, fitted to training images; those of an earlier run are read from the work folder."""
+        found = unfitted(self.layers, self.pooling, self.named, self.per_class)
+
+        def known() -> Batch:
+            n = self.sizes[setting.scale].fit
+            return data.load(self.train.format(root=setting.root), n=n, seed=setting.seed)[:].to(setting.device)
+
+        return fitted(found, model, known, self.store(setting, model), setting.progress)
+
+    def clean_scores(self, setting: Setting, model: Classifier, detectors: Mapping[str, Detector]) -> Scores:
+        """Return the scores of the clean test images."""
+        setting.progress(0, 1, "scoring clean images")
+        clean = self.test_images(setting)[2]
+        store = self.store(setting, model)
+        columns = store.tensors("clean", lambda: score_columns(model, detectors, clean.x))
+        return {name: column.numpy() for name, column in columns.items()}
+
+    def test_images(self, setting: Setting) -> tuple[Batch, Batch, Batch]:
+        """Return the test images that are searched on, that are changed, and that stay clean; no image is in two."""
+        sizes = self.sizes[setting.scale]
+        counts = [sizes.searched, sizes.changed, sizes.clean]
+        drawn = data.load(self.test.format(root=setting.root), n=sum(counts), seed=setting.seed)[:].to(setting.device)
+        order = torch.randperm(sum(counts), generator=Generator().manual_seed(setting.seed))
+        searched, changed, clean = (drawn.take(part) for part in order.split(counts))
+        return searched, changed, clean
 
 
 @dataclass(frozen=True)
@@ -94,7 +135,7 @@ class Measured:
     """The scores of clean images and of corner cases.
 
     Attributes:
-        cases: the corner cases, one entry for each transformation.
+        strengths: the result of the search for each transformation.
         clean: the scores of the clean images.
         successful: the scores of the corner cases that the model gets wrong, by transformation.
         failed: the scores of those that it gets right, by transformation.
@@ -102,7 +143,7 @@ class Measured:
         facts: the numbers of images and the accuracy.
     """
 
-    cases: tuple[CornerCases, ...]
+    strengths: tuple[Strength, ...]
     clean: Scores
     successful: dict[str, Scores]
     failed: dict[str, Scores]
@@ -116,66 +157,60 @@ class Measured:
 
 
 def measure(study: Study, setting: Setting) -> Measured:
-    """Fit the detectors to training images, and score corner cases and clean images from disjoint test images."""
+    """Fit the detectors to training images, and score corner cases and clean images from disjoint test images.
+
+    Every fitted detector and the scores of every transformation are kept in the work folder.
+    """
     sizes, model = study.sizes[setting.scale], study.network(setting)
-    root, steps = str(setting.root), 3 + len(study.transformations)
-    # draw the images: every test image has one use
-    setting.progress(0, steps, "fitting the detectors")
-    known = data.load(study.train.format(root=root), n=sizes.fit, seed=setting.seed)[:].to(setting.device)
-    total = sizes.searched + sizes.changed + sizes.clean
-    drawn = data.load(study.test.format(root=root), n=total, seed=setting.seed)[:].to(setting.device)
-    order = torch.randperm(total, generator=Generator().manual_seed(setting.seed))
-    searched, changed, clean = (drawn.take(part) for part in order.split([sizes.searched, sizes.changed, sizes.clean]))
-    right = torch.cat([model.predict(x).argmax(1) for x in clean.x.split(_CHUNK)]) == clean.y
-    detectors = fitted(study, model, known)
+    detectors, store = study.detectors(setting, model), study.store(setting, model)
+    searched, changed, clean = study.test_images(setting)
+    usual = study.clean_scores(setting, model, detectors)
+    total = len(study.transformations) + 1
     # synthesise the corner cases of each transformation, and score them
-    cases: list[CornerCases] = []
-    successful, failed = dict[str, Scores](), dict[str, Scores]()
-    for number, name in enumerate(study.transformations):
-        setting.progress(1 + number, steps, f"corner cases: {name}")
-        (found,) = synthesise(
-            model, changed, (name,), searched=searched, error_rate=ERROR_RATE, strengths=sizes.strengths
-        )
-        cases.append(found)
-        if found.strength.value is not None:
-            successful[name] = scored(model, detectors, found.successful.x)
-            failed[name] = scored(model, detectors, found.failed.x)
-    setting.progress(1 + len(study.transformations), steps, "scoring clean images")
-    main = detectors[f"joint, nu {NU:g}"]
-    assert isinstance(main, DeepValidation)
-    facts = {"accuracy": float(right.float().mean()), "fitted": len(known) - main.dropped, "dropped": main.dropped}
-    facts |= {"clean": len(clean), "bandwidth, likeliest": float(_learned(detectors["density, own"], "bandwidth"))}
-    layers = tuple(probe.layer for probe in main.fitted().probes)
-    return Measured(tuple(cases), scored(model, detectors, clean.x), successful, failed, layers, facts)
+    strengths: list[Strength] = []
+    scores: dict[str, dict[str, Scores]] = {"successful": {}, "failed": {}}
+    for number, name in enumerate(study.transformations, 1):
+        setting.progress(number, total, f"corner cases: {name}")
+
+        def compute(name: str = name) -> tuple[dict[str, Tensor], Any]:
+            share, strengths = study.error_rate, sizes.strengths
+            (found,) = synthesise(model, changed, (name,), searched=searched, error_rate=share, strengths=strengths)
+            both = {"successful": found.successful.x, "failed": found.failed.x}
+            columns = {kind: score_columns(model, detectors, x) for kind, x in both.items()}
+            return {f"{k}/{key}": v for k, of in columns.items() for key, v in of.items()}, _plain(found.strength)
+
+        columns, plain = store.record(f"{name} at {study.error_rate:g}", compute)
+        strengths.append(_strength(name, plain))
+        if strengths[-1].value is not None:
+            for key, column in columns.items():
+                kind, _, detector = key.partition("/")
+                scores[kind].setdefault(name, {})[detector] = column.numpy()
+    setting.progress(total, total, "scored")
+    return Measured(
+        tuple(strengths),
+        usual,
+        scores["successful"],
+        scores["failed"],
+        tuple(probe.layer for probe in detectors[JOINT].fitted().probes),
+        _facts(model, detectors, clean, sizes.fit),
+    )
 
 
-def fitted(study: Study, model: Classifier, known: Batch) -> dict[str, Any]:
-    """Return the detectors by name, all of which learn from one pass but feature squeezing, which learns nothing."""
-    same: dict[str, Any] = {"layers": study.layers, "per_class": study.per_class}
-    found: dict[str, Any] = {f"joint, nu {nu:g}": DeepValidation(**same, pooling=study.pooling, nu=nu) for nu in NUS}
-    found["joint, calibrated"] = DeepValidation(**same, pooling=study.pooling, nu=NU, mode="calibrated")
-    found["density, paper's bandwidth"] = KernelDensity(**same, bandwidth=study.named)
-    found["density, own"] = KernelDensity(**same)
-    fit_all(list(found.values()), model, known)
-    squeezing = FeatureSqueezing(squeezers=study.named)
-    squeezing.fit(model, known.take(torch.arange(min(_SQUEEZED, len(known)))))
-    return found | {"feature squeezing": squeezing}
+def _plain(strength: Strength) -> dict[str, Any]:
+    """Return a strength as plain values."""
+    return {"value": strength.value, "errors": [[at, asdict(share)] for at, share in strength.errors.items()]}
 
 
-def scored(model: Classifier, detectors: Mapping[str, Any], x: Tensor) -> Scores:
-    """Return the scores of images by every detector, and of the single validators as `layer 1`, `layer 2` and so on."""
-    parts: dict[str, list[Tensor]] = {}
-    main = detectors[f"joint, nu {NU:g}"]
-    with torch.no_grad():
-        for chunk in x.split(_CHUNK) if len(x) else [x]:
-            columns = dict(zip(detectors, score_all(list(detectors.values()), model, chunk), strict=True))
-            single = main.layer_scores(model, chunk) if len(chunk) else chunk.new_zeros(0, len(main.fitted().probes))
-            columns |= {f"layer {number}": column for number, column in enumerate(single.T, 1)}
-            for name, column in columns.items():
-                parts.setdefault(name, []).append(column)
-    return {name: torch.cat(columns).double().cpu().numpy() for name, columns in parts.items()}
+def _strength(name: str, plain: Mapping[str, Any]) -> Strength:
+    """Return the strength of plain values."""
+    (transformation,), value = transformations((name,)), plain["value"]
+    words = "" if value is None else transformation.at(value)
+    return Strength(transformation, value, words, {at: Interval(**share) for at, share in plain["errors"]})
 
 
-def _learned(detector: Any, name: str) -> Tensor:
-    value: Tensor = detector.learned[name]
-    return value
+def _facts(model: Classifier, detectors: Mapping[str, Detector], clean: Batch, fit: int) -> dict[str, Any]:
+    """Return the accuracy, the numbers of images, and the likeliest bandwidth."""
+    right = model.predict(clean.x).argmax(1) == clean.y
+    dropped, learned = detectors[JOINT].dropped, detectors[DENSITY_OWN].learned or {}
+    facts = {"accuracy": rate(right.cpu()), "fitted": fit - dropped, "dropped": dropped, "clean": len(clean)}
+    return facts | {"bandwidth, likeliest": float(learned["bandwidth"])}
