@@ -35,7 +35,7 @@ which ADV² takes as long as on all others together, is left out."""
 
 def run(setting: Setting) -> Outcome:
     """Fit the head, audit the classifier, and compare the maps with the masks of the experts."""
-    uri, head = _classifier(setting)
+    uri, head = classifier(setting)
     system = replace(SKIN, uri=uri).at(setting)
     results: dict[str, Any] = {"head": head, "lesion": _lesion(setting)}
     rows: list[list[str]] = []
@@ -90,7 +90,7 @@ def _lesion(setting: Setting) -> float:
     return float(torch.cat([mask.float().mean((1, 2, 3)) for mask in masks if mask is not None]).mean())
 
 
-def _classifier(setting: Setting) -> tuple[str, dict[str, Any]]:
+def classifier(setting: Setting) -> tuple[str, dict[str, Any]]:
     """Return the URI of the classifier with its head, and its accuracies; a later run reads both from their files."""
     folder = setting.work / f"skin-lesions-{setting.seed}"
     weights, accuracies = folder / "skin_lesions.safetensors", folder / "accuracy.json"
