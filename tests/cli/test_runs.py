@@ -16,7 +16,7 @@ import yaml
 from underfire.audit.ledger import Ledger
 from underfire.catalog import cards
 from underfire.cli import main
-from underfire.cli.runs import _Bar
+from underfire.cli.progress import StagedBar
 
 pytestmark = pytest.mark.slow  # one of the twenty heaviest files
 
@@ -139,7 +139,7 @@ def test_every_stage_of_a_job_counts_its_own_parts(
 ) -> None:
     monkeypatch.setattr("underfire.cli.progress.EVERY", 0.01)
     with ExitStack() as stack:
-        bar = _Bar(stack, "job", "parts", "opening", quiet=False)
+        bar = StagedBar(stack, "job", "parts", "opening", quiet=False)
         for stage in ((1, 900, "train"), (3, 40, "attack"), (1, 40, "attack again")):
             bar(*stage)
             time.sleep(0.05)

@@ -11,12 +11,21 @@ from torch.nn import functional as F
 
 import underfire as uf
 from underfire.testing import check_training
-from underfire.testing.training import PROMISES
+from underfire.testing.training import PROMISES, toy_network
 from underfire.training import Plan, Training
 
 CARDS = {card.name: card for card in uf.cards("training")}
 #: What makes a method quick, or what it must be given.
-SETTINGS: dict[str, dict[str, Any]] = {"adversarial": {"steps": 2}, "trades": {"steps": 2}, "free": {"replays": 2}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "adversarial": {"steps": 2},
+    "adversarial_generator": {"width": 4},
+    "ensemble_adversarial": {"sources": [toy_network()]},
+    "free": {"replays": 2},
+    "ig_norm": {"steps": 1, "points": 2, "points_of_attack": 1, "weight": 0.1},
+    "ig_sum_norm": {"steps": 1, "points": 2, "points_of_attack": 1},
+    "interpretability_aware": {"steps": 1, "others": "likeliest"},
+    "trades": {"steps": 2},
+}
 
 
 @pytest.mark.slow

@@ -27,9 +27,10 @@ def network(seed: int = 0) -> nn.Sequential:
     return body.double().eval()
 
 
-def seed_of(number: int) -> torch.Generator:
-    """The generator that a training uses if it is given `seeded(number)`."""
-    return seeded(int(torch.randint(2**40, (1,), generator=seeded(number))))
+def seed_of(number: int, draw: int = 0) -> torch.Generator:
+    """The generator that a training uses if it is given `seeded(number)`, after `draw` other draws of a seed."""
+    source = seeded(number)
+    return seeded([int(torch.randint(2**40, (1,), generator=source)) for _ in range(draw + 1)][-1])
 
 
 def batches(generator: torch.Generator, size: int = 4) -> Iterator[tuple[Tensor, Tensor]]:

@@ -156,7 +156,11 @@ def explain(
 @verbs.command()
 def train(
     name: Annotated[
-        str, typer.Argument(help="A method that is trained, such as rts, hgd or atta; aid or linear_head.")
+        str,
+        typer.Argument(
+            help="A method of `underfire list training`, such as trades; or one that has a network of its own, such as "
+            "rts, hgd or atta; aid or linear_head."
+        ),
     ],
     data: Annotated[str, typer.Option(help="Training images, as a data URI (cluttered-digits:train).")],
     out: Annotated[Path, typer.Option(help="The file to write, such as rts.safetensors.")],
@@ -169,7 +173,19 @@ def train(
         int | None,
         typer.Option("--n", min=1, max=MOST, help="Number of images of --data, and at most of --test; default: all."),
     ] = None,
+    eps: Annotated[
+        str | None,
+        typer.Option(help="Size of the inner attack of a training, and of the attacks of --audit; default: 8/255."),
+    ] = None,
     test: Annotated[str | None, typer.Option(help="Images to evaluate the result on, as a data URI.")] = None,
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit",
+            help="Attack the trained classifier by PGD, AutoAttack and ADV², and check for masked gradients; without "
+            "--test, on a part of --data that is not trained on.",
+        ),
+    ] = False,
     seed: Seed = 0,
     device: Device = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same command.")] = False,
@@ -177,7 +193,25 @@ def train(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train an interpreter, defence or attack, harden RTS (aid), or fit a head (linear_head); write the weights."""
+    """Train a classifier, also to resist attacks, or a network of an interpreter, a defence or an attack.
+
+    aid hardens RTS, and linear_head fits a head. The weights are written to a file.
+    """
+    from underfire.catalog import cards
+
+    if name in {card.name for card in cards("training")}:
+        if model is None:
+            raise InputError(f"{name} trains a model; pass --model URI")
+        from underfire.cli.classifiers import Job, train_classifier
+
+        texts = tuple(settings or ())
+        train_classifier(
+            Job(name, model, output, data, out, texts, eps, n, test, audit, seed, device, resume, force, quiet, as_json)
+        )
+        return
+    if eps is not None or audit:
+        flag = "--audit" if audit else "--eps"
+        raise InputError(f"{flag} is for methods of training, such as trades; {name} has its options by --set")
     if name == "linear_head":
         if model is None:
             raise InputError("linear_head is trained for a model; pass --model URI")

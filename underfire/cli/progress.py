@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from threading import Event, Thread
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -99,3 +99,27 @@ def progress(
         bars.live.stop()  # not `bars.stop`, which would print an empty line
         raise
     bars.stop()
+
+
+class StagedBar:
+    """A progress bar that opens at its first call, which states the total; before that, it shows the text `before`.
+
+    A job may have several stages: a call with another total, or with less done than before, opens a new bar.
+    """
+
+    def __init__(self, stack: ExitStack, what: str, unit: str, before: str, quiet: bool) -> None:
+        self._what, self._unit, self._quiet = what, unit, quiet
+        self._stage: tuple[int, int] | None = None  # parts done, and in all
+        self._show: Callable[..., None] = lambda done, what: None
+        self._shown = stack.enter_context(ExitStack())
+        if not quiet:
+            self._shown.enter_context(ERR.status(before))
+
+    def __call__(self, done: int, total: int, what: str = "") -> None:
+        """Show that `done` of `total` parts are done; `what` renames the bar."""
+        if self._stage is None or total != self._stage[1] or done < self._stage[0]:
+            self._shown.close()
+            bar = progress(self._what, total, unit=self._unit, start=done, quiet=self._quiet or not total)
+            self._show = self._shown.enter_context(bar)
+        self._stage = done, total
+        self._show(done, what or self._what)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from underfire.cli.choosing import Choice
 from underfire.cli.codes import HELD
 from underfire.cli.gates import Gate, Limits, exit_code, lines, outcomes, parse
 from underfire.cli.planning import show_plan
-from underfire.cli.progress import progress
+from underfire.cli.progress import StagedBar
 from underfire.cli.shared import ERR, OUT, RESULTS, atomic_write_all, device, print_json, to_json
 from underfire.cli.summary import print_summary
 
@@ -52,7 +52,7 @@ def audit(
         return HELD
     before = _head(out)
     with ExitStack() as stack:
-        bar = _Bar(stack, "audit", "images", "checking the model and the images", quiet)
+        bar = StagedBar(stack, "audit", "images", "checking the model and the images", quiet)
 
         def tell(event: Event) -> None:
             _tell_damaged(event.damaged, quiet)
@@ -126,29 +126,6 @@ def _head(out: str) -> dict[str, Any] | None:
 def _page(run: str, name: str) -> Path:
     """Return the path of the report: in the run folder, or in the current folder if the run is in an object store."""
     return Path(f"{name}.html") if "://" in run else Path(run) / "report.html"
-
-
-class _Bar:
-    """A progress bar that opens at its first call, which states the total; before that, it shows the text `before`.
-
-    A job may have several stages: a call with another total, or with less done than before, opens a new bar.
-    """
-
-    def __init__(self, stack: ExitStack, what: str, unit: str, before: str, quiet: bool) -> None:
-        self._what, self._unit, self._quiet = what, unit, quiet
-        self._stage: tuple[int, int] | None = None  # parts done, and in all
-        self._show: Callable[..., None] = lambda done, what: None
-        self._shown = stack.enter_context(ExitStack())
-        if not quiet:
-            self._shown.enter_context(ERR.status(before))
-
-    def __call__(self, done: int, total: int, what: str = "") -> None:
-        if self._stage is None or total != self._stage[1] or done < self._stage[0]:
-            self._shown.close()
-            bar = progress(self._what, total, unit=self._unit, start=done, quiet=self._quiet or not total)
-            self._show = self._shown.enter_context(bar)
-        self._stage = done, total
-        self._show(done, what or self._what)
 
 
 def report(
@@ -242,7 +219,7 @@ def reproduce(
     from underfire import reproductions
 
     with ExitStack() as stack:
-        bar = _Bar(stack, name, "parts", "opening models and data", quiet)
+        bar = StagedBar(stack, name, "parts", "opening models and data", quiet)
         table = reproductions.run(
             name,
             data_root=data_root,

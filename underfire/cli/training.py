@@ -147,7 +147,8 @@ def _found(name: str) -> tuple[Card, Callable[..., Any]]:
     named = (kind for kind in _OWN_NETWORK if name in {card.name for card in cards(kind)})
     kind = next(named, "interpreter")
     card = find(kind, interpreter)  # an unknown name is an error of its own
-    raise Unsupported(f"{card.name} is not trained; choices: {', '.join(one.name for one in choices)}, linear_head")
+    usable = [*(one.name for one in choices), "linear_head", *(one.name for one in cards("training"))]
+    raise Unsupported(f"{card.name} is not trained; choices: {', '.join(usable)}")
 
 
 def _split(card: Card, learn: Callable[..., Any], settings: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -36,5 +36,5 @@ def cam(model: nn.Module, x: Tensor, y: Tensor, *, grid: tuple[int, int] | None 
         logits, outputs = activations(model, x, [name])
         class_score(logits, y)  # check the classes
         features = layout_of(model, x, name, grid).maps(require_finite(outputs[name], f"the output of layer {name!r}"))
-        weighted = torch.einsum("bk,bkhw->bhw", weight.detach()[y].to(features.dtype), features)
+        weighted = torch.einsum("bk,bkhw->bhw", weight[y].to(features.dtype), features)
     return weighted.unsqueeze(1).to(x.dtype)

@@ -29,7 +29,10 @@ BatchNorm = Literal["eval", "train"]
 Attack = str | Mapping[str, Any] | Callable[..., Tensor]
 """The name of an attack, a mapping of its name and options, or a function `(model, x, y) -> x'`."""
 
-_QUICK = {"objective": log_odds(), "keep": "last"}  # what spares passes, and has the gradient's sign of cross-entropy
+_QUICK: dict[str, Any] = {
+    "objective": log_odds(),
+    "keep": "last",
+}  # what spares passes, and has the gradient's sign of cross-entropy
 _STEPS = 7
 
 
@@ -77,14 +80,15 @@ def inner_attack(attack: Attack, batch_norm: BatchNorm = "eval", **options: Any)
     check_choice(get_args(BatchNorm), batch_norm=batch_norm)
     given = {name: value for name, value in options.items() if value is not None}
     check_eps(given.get("eps"))
-    if callable(attack) and not isinstance(attack, Card):
+    card = attack if isinstance(attack, Card) else None
+    if card is None and callable(attack):
         return Inner(_without_generator(attack), batch_norm, f"{getattr(attack, '__qualname__', attack)!s} {given}")
     if isinstance(attack, Mapping):
         if "name" not in attack:
             raise InputError(f"an attack with options is a mapping such as {{name: pgd, steps: 7}}, got {dict(attack)}")
         given |= {name: value for name, value in attack.items() if name != "name"}
         attack = str(attack["name"])
-    card = attack if isinstance(attack, Card) else find("attack", attack)
+    card = card or find("attack", str(attack))
     if card.name == "pgd":
         given.setdefault("steps", _STEPS)
     usual = {name: value for name, value in _QUICK.items() if name in card.options and name not in given}

@@ -80,13 +80,15 @@ class Training:
         device = learned[0].device
         # open the data, and check its labels
         images = opened(data)
-        first = images[:1] if not isinstance(images, tuple) else tuple(tensor[:1] for tensor in images)
-        x, y = first if isinstance(first, tuple) else (first.x, first.y)
+        if isinstance(images, tuple):
+            x, y = images[0][:1], images[1]
+        else:
+            x, y = images[:1]
         self.model.domain.check(x)
         self.like = x.to(device)
         logits = self.model.predict(self.like)
         self.classes = logits.shape[1]
-        check_classes(logits, images[1].to(device) if isinstance(images, tuple) else y.to(device))
+        check_classes(logits, y.to(device))
         # make batches, optimiser and the facts of a checkpoint
         shuffled = Shuffled(images, plan.batch_size, device=device, augment=plan.make_augment())
         self.batches = Numbered(shuffled, replays)
