@@ -194,7 +194,8 @@ def _data(job: Job, model: Classifier) -> tuple[Dataset, Dataset | None]:
 
     images = open_data(job.data, model, n=job.n, seed=job.seed)
     if job.test is not None:
-        return images, open_data(job.test, model, seed=job.seed)
+        test = open_data(job.test, model, seed=job.seed)
+        return images, test if job.n is None or job.n >= len(test) else test.subset(job.n, job.seed)
     kept = min(HELD_OUT, len(images) // 10)
     if not job.audit:
         return images, None
