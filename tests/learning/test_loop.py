@@ -14,7 +14,19 @@ from torch.nn import functional as F
 
 from tests.networks import rand, randn
 from underfire.errors import InputError, ModelError
-from underfire.learning import Checkpoint, Drawn, Report, Shuffled, cosine, crop_and_flip, fit, one_cycle, warm_up
+from underfire.learning import (
+    Average,
+    Checkpoint,
+    Computation,
+    Drawn,
+    Report,
+    Shuffled,
+    cosine,
+    crop_and_flip,
+    fit,
+    one_cycle,
+    warm_up,
+)
 
 X, Y = rand(20, 2, 6, 6, seed=1), torch.arange(20) % 2
 
@@ -40,7 +52,7 @@ OPTIMISERS: dict[str, Any] = {
 SCHEDULES: dict[str, Any] = {"sgd": warm_up(3, cosine()), "adam": None, "adamw": one_cycle(), "rmsprop": cosine(1e-4)}
 
 
-def train(how: str, checkpoint: Checkpoint | None = None, kill: int = -1, steps: int = 8) -> nn.Module:
+def train(how: str, checkpoint: Checkpoint | None = None, kill: int = -1, steps: int = 8, **more: Any) -> nn.Module:
     """Train a network with the images in random order, shifted and with noise; stop before step `kill`."""
     net = network()
 
@@ -54,7 +66,7 @@ def train(how: str, checkpoint: Checkpoint | None = None, kill: int = -1, steps:
             raise Stop
 
     batches = Shuffled((X, Y), 6, augment=crop_and_flip(1))
-    options: dict[str, Any] = {"schedule": SCHEDULES[how], "generator": Generator().manual_seed(7)}
+    options: dict[str, Any] = {"schedule": SCHEDULES[how], "generator": Generator().manual_seed(7), **more}
     fit(net, OPTIMISERS[how](net), batches, loss, steps=steps, checkpoint=checkpoint, progress=progress, **options)
     return net
 
@@ -75,6 +87,23 @@ def test_killed_at_any_step_it_resumes_to_the_same_weights(how: str, tmp_path: P
             train(how, checkpoint, kill)
         assert same(whole, train(how, checkpoint))
     assert not same(whole, network())
+
+
+def test_killed_with_every_option_it_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    def options() -> dict[str, Any]:
+        every = Computation(accumulate=2, precision="bfloat16", channels_last=True)
+        return {"computation": every, "average": Average(0.9)}
+
+    whole, path = train("adamw", **options()), tmp_path / "state"
+    for kill in (4, 7):
+        with pytest.raises(Stop):
+            train("adamw", Checkpoint(path, every=3), kill, **options())
+    assert same(whole, train("adamw", Checkpoint(path), **options()))
+    assert same(whole, train("adamw", Checkpoint(path), **options()))  # nothing is left to do
+    assert not same(whole, train("adamw"))
+    for name, other in {"average": Average(0.8), "precision": Computation()}.items():
+        with pytest.raises(InputError, match=f"its {name} differs"):
+            train("adamw", Checkpoint(path), **options() | {name if name == "average" else "computation": other})
 
 
 def test_it_is_the_loop_that_one_writes() -> None:

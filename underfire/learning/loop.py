@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +12,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-from underfire.errors import InputError, ModelError
+from underfire.learning.average import Average
 from underfire.learning.checkpoints import Checkpoint, State
+from underfire.learning.computation import Computation, Loss
+from underfire.learning.keeper import Keeper
 from underfire.learning.schedules import Schedule
 from underfire.validate import at_least, at_least_one, default_generator
-
-Loss = Callable[[Any, Generator], Tensor]
-"""`(batch, generator) -> loss`, one number or one per image `[B]`, whose mean is minimised."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,8 @@ def fit(
     schedule: Schedule | None = None,
     generator: Generator | None = None,
     checkpoint: Checkpoint | None = None,
+    computation: Computation = Computation(),  # noqa: B008 (frozen)
+    average: Average | None = None,
     validate: Callable[[], Mapping[str, float]] | None = None,
     validate_every: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -71,6 +72,8 @@ def fit(
         generator: source of all random numbers; None is a new one with seed 0.
         checkpoint: where the state is stored. If the file exists, training continues from it and reaches the same
             weights as without the interruption.
+        computation: how the gradient of a batch is computed.
+        average: a moving average of the weights, which the network has in `validate` and at the end.
         validate: measures the network, for example on images that are not trained on.
         validate_every: number of steps between two calls of `validate`; the last step always has one.
         progress: called with the number of steps done and of all steps, before every step and at the end.
@@ -87,8 +90,12 @@ def fit(
     learned = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     generator = default_generator(generator, learned[0].device)
     seed = generator.initial_seed()
-    state = State(network, optimiser, generator, batches)
-    keeper = _Keeper(checkpoint, state, learned, steps, {} if schedule is None else {"steps": str(steps)})
+    computation.prepare(network)
+    if average is not None:
+        average.begin(network)
+    state = State(network, optimiser, generator, batches, average)
+    facts = {"average": repr(average), "precision": computation.precision}
+    keeper = Keeper(checkpoint, state, learned, steps, facts | ({} if schedule is None else {"steps": str(steps)}))
     # continue from a checkpoint, or store the state before the first step
     start = keeper.begin()
     scheduler = None if schedule is None else schedule(optimiser, steps)
@@ -108,21 +115,26 @@ def fit(
             # one step of the optimiser on each objective
             losses = []
             for objective in objectives:
-                value = objective(batch, generator)
-                keeper.check(value, step)
                 optimiser.zero_grad()
-                value.mean().backward(inputs=learned)
+                mean, values = computation.differentiate(objective, batch, learned, generator)
+                keeper.check(values, step)
                 optimiser.step()
-                losses.append(value.detach().mean())
+                losses.append(mean)
             if scheduler is not None:
                 scheduler.step()
+            if average is not None:
+                average.update(step + 1)
             # measure, report, store
-            last = step + 1 == steps
-            metrics = {} if validate is None or not (last or (step + 1) % validate_every == 0) else validate()
+            metrics: Mapping[str, float] = {}
+            if validate is not None and (step + 1 == steps or (step + 1) % validate_every == 0):
+                with nullcontext() if average is None else average.applied():
+                    metrics = validate()
             if watch is not None:
                 watch(Report(step + 1, steps, tuple(losses), rate, metrics))
             keeper.after(step + 1)
     optimiser.zero_grad()
+    if average is not None:
+        average.exchange()
     if progress is not None:
         progress(steps, steps)
 
@@ -136,52 +148,3 @@ def _own_global_generators(learned: Sequence[Tensor]) -> Iterator[list[Generator
     devices = sorted({p.device.index for p in learned if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices):
         yield [torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)]
-
-
-@dataclass
-class _Keeper:
-    """Writes and reads the checkpoints of a training, and stops it at a loss or a weight that is not finite."""
-
-    checkpoint: Checkpoint | None
-    state: State
-    learned: Sequence[Tensor]
-    steps: int
-    facts: Mapping[str, str]
-    stored: int = 0
-
-    def begin(self) -> int:
-        """Load the checkpoint, or write the first one, and return the number of steps done."""
-        if self.checkpoint is None:
-            return 0
-        self.facts = {**self.checkpoint.facts, **self.facts}
-        if not self.checkpoint.path.is_file():
-            self.state.save(self.checkpoint.path, 0, self.facts)
-            return 0
-        self.stored = self.state.load(self.checkpoint.path, self.facts)
-        if self.stored > self.steps:
-            raise InputError(
-                f"checkpoint {str(self.checkpoint.path)!r} has {self.stored} steps done, more than steps={self.steps}"
-            )
-        return self.stored
-
-    def after(self, step: int) -> None:
-        """Check the weights, and write the state after `step` steps, if it is time to."""
-        due = self.checkpoint is not None and step % self.checkpoint.every == 0
-        if not (due or step == self.steps):
-            return
-        if not bool(torch.stack([torch.isfinite(weight).all() for weight in self.learned]).all()):
-            raise ModelError(f"a weight is NaN or infinite after step {step} of {self.steps}{self._advice()}")
-        if self.checkpoint is not None:
-            self.state.save(self.checkpoint.path, step, self.facts)
-            self.stored = step
-
-    def check(self, value: Tensor, step: int) -> None:
-        """Raise ModelError if a loss is NaN or infinite."""
-        finite = torch.isfinite(value.detach())
-        if not bool(finite.all()):
-            share = f" for {int((~finite).sum())} of {len(value)} images" if value.dim() else ""
-            raise ModelError(f"the loss is NaN or infinite{share} in step {step + 1} of {self.steps}{self._advice()}")
-
-    def _advice(self) -> str:
-        kept = "" if self.checkpoint is None else f"; {self.checkpoint.path} holds the state after step {self.stored}"
-        return f"{kept}; a smaller learning rate may help"
