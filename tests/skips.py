@@ -10,6 +10,7 @@ from collections.abc import Iterable
 # What a test can lack, the words in the reason of its skip that say so, and how to get it.
 NEEDS = {
     "Chromium": (r"Chromium|Playwright", "apt-get install chromium"),
+    "Lightning Fabric": (r"Lightning Fabric", "pip install lightning-fabric"),
     "Ray": (r"\bRay\b|'ray\b", "pip install 'ray[client]'"),
     "real data": (r"real data", "set UNDERFIRE_DATA to its folder"),
 }

@@ -140,5 +140,5 @@ def test_settings_out_of_range(make: Any) -> None:
 def test_a_batch_without_tensors_is_not_split() -> None:
     net = nn.Linear(1, 1)
     sgd = torch.optim.SGD(net.parameters(), 0.1)
-    with pytest.raises(InputError, match="accumulate .* 0"):
+    with pytest.raises(InputError, match="parts, got 0"):
         fit(net, sgd, lambda step, _: step, lambda *_: net.weight.sum(), steps=1, computation=Computation(accumulate=2))

@@ -19,6 +19,8 @@ from underfire.learning import (
     Checkpoint,
     Computation,
     Drawn,
+    KeepBest,
+    MaskingGuard,
     Report,
     Shuffled,
     cosine,
@@ -55,6 +57,7 @@ SCHEDULES: dict[str, Any] = {"sgd": warm_up(3, cosine()), "adam": None, "adamw":
 def train(how: str, checkpoint: Checkpoint | None = None, kill: int = -1, steps: int = 8, **more: Any) -> nn.Module:
     """Train a network with the images in random order, shifted and with noise; stop before step `kill`."""
     net = network()
+    more.pop("nets", []).append(net)
 
     def loss(batch: tuple[Tensor, Tensor], generator: Generator) -> Tensor:
         x, y = batch
@@ -90,11 +93,20 @@ def test_killed_at_any_step_it_resumes_to_the_same_weights(how: str, tmp_path: P
 
 
 def test_killed_with_every_option_it_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    nets: list[nn.Module] = []
+
+    def validate() -> dict[str, float]:  # numbers that depend on nothing but the weights
+        value = sum(float(weight.detach().double().sum()) for weight in nets[-1].parameters())
+        return {"weak": 0.8, "strong": 1e3 * value % 1}
+
     def options() -> dict[str, Any]:
         every = Computation(accumulate=2, precision="bfloat16", channels_last=True)
-        return {"computation": every, "average": Average(0.9)}
+        guards = [KeepBest("strong"), MaskingGuard("weak", "strong", then="go_back", limit=9)]
+        return {"computation": every, "average": Average(0.9), "validate": validate, "guards": guards, "nets": nets}
 
-    whole, path = train("adamw", **options()), tmp_path / "state"
+    told: list[Report] = []
+    whole, path = train("adamw", **options(), watch=told.append), tmp_path / "state"
+    assert 0 < sum(bool(report.notes) for report in told) < 7
     for kill in (4, 7):
         with pytest.raises(Stop):
             train("adamw", Checkpoint(path, every=3), kill, **options())
@@ -182,9 +194,14 @@ def test_a_drawn_step_does_not_depend_on_the_steps_before() -> None:
     assert not torch.equal(Drawn((X, Y), 5, seed=11, offset=1)(4, generator)[0], x)
 
 
+@pytest.mark.parametrize("options", [False, True])
 @pytest.mark.parametrize("where", ["loss", "weight"])
-def test_a_lost_number_stops_it_and_the_last_good_state_is_kept(where: str, tmp_path: Path) -> None:
+def test_a_lost_number_stops_it_and_the_last_good_state_is_kept(where: str, options: bool, tmp_path: Path) -> None:
     """In step 6 of 9 the loss, or only its gradient, is not a number."""
+    more: dict[str, Any] = {}
+    if options:
+        more = {"average": Average(), "validate": lambda: {"one": 1.0}, "guards": [KeepBest("one")]}
+        more["computation"] = Computation(precision="bfloat16")
     net, path = nn.Linear(2, 1), tmp_path / "state"
 
     def loss(batch: int, _: Generator) -> Tensor:
@@ -196,9 +213,10 @@ def test_a_lost_number_stops_it_and_the_last_good_state_is_kept(where: str, tmp_
     sgd = torch.optim.SGD(net.parameters(), 0.01)
     said = "1 of 3 images in step 6" if where == "loss" else "after step 6"
     with pytest.raises(ModelError, match=said) as caught:
-        fit(net, sgd, lambda step, _: step, loss, steps=9, checkpoint=Checkpoint(path, every=2))
+        fit(net, sgd, lambda step, _: step, loss, steps=9, checkpoint=Checkpoint(path, every=2), **more)
     assert f"{path} holds the state after step 4" in str(caught.value)
-    assert torch.isfinite(load_file(path)["network.weight"]).all()
+    assert all(torch.isfinite(value).all() for value in load_file(path).values())
+    assert ("average.weight" in load_file(path)) == options
     net.reset_parameters()
     with pytest.raises(ModelError, match="step 6"):  # without a checkpoint too
         fit(net, sgd, lambda step, _: step, loss, steps=6)

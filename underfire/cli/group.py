@@ -68,8 +68,8 @@ class Verbs(Group):
             _trace(ctx)
             ERR.print(f"error: code outside underfire ended the program, with sys.exit({end.code!r})")
             raise typer.Exit(BAD_INPUT) from None
-        except KeyboardInterrupt:
-            ERR.print(f"interrupted{_HOW_TO_RESUME.get(ctx.invoked_subcommand, '')}")
+        except KeyboardInterrupt as error:
+            ERR.print(f"{str(error) or 'interrupted'}{_HOW_TO_RESUME.get(ctx.invoked_subcommand, '')}")
             raise typer.Exit(INTERRUPTED) from None
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from underfire.errors import InputError, shown
+from underfire.learning.processes import ALONE, Processes
 from underfire.validate import at_least_one, check_choice
 
 Loss = Callable[[Any, Generator], Tensor]
@@ -31,11 +32,13 @@ class Computation:
             bfloat16, weights and their gradients stay as they are.
         channels_last: whether the weights of convolutions, and by them the feature maps, have the channels as the last
             dimension in memory, which many processors compute faster. The network keeps this format afterwards.
+        processes: the processes that the rows of a batch are divided among, by `start_processes`.
     """
 
     accumulate: int = 1
     precision: Precision = "full"
     channels_last: bool = False
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
         at_least_one(accumulate=self.accumulate)
@@ -52,30 +55,43 @@ class Computation:
         """Add the gradient of the mean loss of a batch to `.grad` of the parameters `learned`.
 
         Returns:
-            The mean loss, and the values of the loss for all parts, without a graph.
+            The mean loss, and the values of the loss for the parts of this process, without a graph.
 
         Raises:
             InputError: a batch without tensors is to be split.
         """
-        means, values = [], []
+        mean, values = torch.zeros((), device=learned[0].device), []
         for part, share in self._parts(batch):
             with self._autocast(learned[0].device.type):
                 value = loss(part, generator)
-            mean = value.mean() if share == 1 else share * value.mean()
-            mean.backward(inputs=learned)
-            means.append(mean.detach())
+            part_mean = value.mean() if share == 1 else share * value.mean()
+            part_mean.backward(inputs=learned)
+            mean = mean + part_mean.detach()
             values.append(value.detach())
-        return torch.stack(means).sum(), values
+        if self.processes.count > 1:
+            for weight in learned:
+                weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            self.processes.add_up([mean, *(weight.grad for weight in learned if weight.grad is not None)])
+        return mean, values
+
+    def join_buffers(self, network: nn.Module) -> None:
+        """Give the running statistics of batch norms their mean over the processes."""
+        if self.processes.count > 1:
+            buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+            self.processes.add_up(buffers)
+            for buffer in buffers:
+                buffer.div_(self.processes.count)
 
     def _parts(self, batch: Any) -> Iterator[tuple[Any, float]]:
-        """Yield the parts of a batch, and the share of its rows that each has."""
-        if self.accumulate == 1:
+        """Yield the parts of a batch that belong to this process, and the share of its rows that each has."""
+        if self.accumulate == self.processes.count == 1:
             yield batch, 1.0
             return
         count = _rows(batch)
         if count is None:
-            raise InputError(f"accumulate splits batches of tensors, got {shown(batch)}")
-        ends = [count * i // self.accumulate for i in range(self.accumulate + 1)]
+            raise InputError(f"only batches of tensors can be computed in parts, got {shown(batch)}")
+        first, last = self.processes.rows(count)
+        ends = [first + (last - first) * i // self.accumulate for i in range(self.accumulate + 1)]
         for start, end in pairwise(ends):
             if start < end:
                 yield _slice(batch, start, end), (end - start) / count
