@@ -23,7 +23,7 @@ def test_two_processes_reach_the_weights_of_one(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         two_processes.trained(Computation(), two, kill=3)
     command = [sys.executable, two_processes.__file__, str(two)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr
     (first, facts), (second, _) = (read_tensors(two / f"weights{rank}") for rank in (0, 1))
     assert facts["count"] == "2" and read_facts(two / "state")["step"] == "7"

@@ -89,7 +89,7 @@ def fit(
         raise InputError("guards judge the metrics of validate, which is None; pass for example AttackedAccuracy")
     processes = computation.processes
     objectives = list(loss) if isinstance(loss, Sequence) else [loss]
-    watchers = [watch] if callable(watch) else list(watch or ())
+    watchers = [] if watch is None else list(watch) if isinstance(watch, Sequence) else [watch]
     if progress is None or processes.rank > 0:
         progress = _tell_nobody
     learned = [parameter for group in optimiser.param_groups for parameter in group["params"]]

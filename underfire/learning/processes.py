@@ -38,7 +38,7 @@ class Processes:
 
     def seed(self, seed: int) -> int:
         """Return the seed of this process for what all processes draw with the seed `seed`."""
-        return (seed + (self.rank << 40)) % 2**63
+        return (seed + 0x9E3779B1 * self.rank) % 2**63  # a generator of the CPU reads the lower 32 bits
 
     def generator(self, shared: Generator, seed: int) -> Generator:
         """Return the source of random numbers of a loss; alone, it is the shared one, from which batches are drawn."""
