@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from underfire import models, reproductions
-from underfire.detectors import DeepValidation
 from underfire.records import Interval
 from underfire.reproductions.detection import (
+    corner_case_detectors,
     deep_validation_attacks_mnist,
     deep_validation_cifar10,
     deep_validation_mnist,
@@ -77,7 +77,7 @@ def test_a_small_run_on_digits_leaves_a_page(
     # the same again reads every fitted detector and every score from the work folder
     for place, name in ((study_of_corner_cases, "synthesise"), (study_of_corner_cases, "score_columns")):
         monkeypatch.setattr(place, name, None)
-    monkeypatch.setattr(DeepValidation, "fit", None)
+    monkeypatch.setattr(corner_case_detectors, "fit_all", None)
     assert reproductions.run("deep-validation-mnist", out=tmp_path, **small).read_text() == text
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from underfire.detectors import DeepValidation, Detector, FeatureSqueezing, KernelDensity, score_all
+from underfire.detectors import DeepValidation, Detector, FeatureSqueezing, KernelDensity, fit_all, score_all
 from underfire.model import Classifier
 from underfire.records import Batch
 from underfire.reproductions.detection.stored import Store
@@ -55,26 +55,21 @@ def fitted(
     store: Store,
     progress: Progress = lambda done, total, what: None,
 ) -> dict[str, Detector]:
-    """Return fitted detectors, each read from its file in the store if it has one.
+    """Return fitted detectors, each read from its file in the store if it has one; the others share one pass.
 
     Args:
         known: returns the training images; it is called only if a detector has no file.
     """
-    found: dict[str, Detector] = {}
-    images: list[Batch] = []
-
-    def fit(detector: Detector) -> Detector:
-        if not images:
-            images.append(known())
-        batch = images[0]
-        if isinstance(detector, FeatureSqueezing):
-            batch = batch.take(torch.arange(min(_SQUEEZED, len(batch))))
-        return detector.fit(model, batch)
-
-    for number, (name, detector) in enumerate(detectors.items()):
-        progress(number, len(detectors), f"fitting: {name}")
-        found[name] = store.detector(name, partial(fit, detector))
-    return found
+    missing = {name: detector for name, detector in detectors.items() if not store.has(name)}
+    if missing:
+        progress(0, 1, f"fitting: {', '.join(missing)}")
+        batch = known()
+        few = batch.take(torch.arange(min(_SQUEEZED, len(batch))))
+        fit_all([detector for detector in missing.values() if not isinstance(detector, FeatureSqueezing)], model, batch)
+        for detector in missing.values():
+            if isinstance(detector, FeatureSqueezing):
+                detector.fit(model, few)
+    return {name: store.detector(name, partial(missing.get, name)) for name in detectors}  # type: ignore[arg-type]
 
 
 def scored(model: Classifier, detectors: Mapping[str, Any], x: Tensor) -> Scores:

@@ -22,7 +22,7 @@ from underfire.reproductions.registry import Progress
 
 BLOCKS = "layer?.?"  # the nine blocks of ResNet-20
 DROPOUT = 0.5
-SAMPLES = 20  # passes of Bayesian uncertainty; the paper takes 50
+SAMPLES = 10  # passes of Bayesian uncertainty; the paper takes 50
 ML_LOO = "ML-LOO"
 _PART = 5  # images whose attributions are computed at once
 _CHUNK = 100  # images that are scored at once

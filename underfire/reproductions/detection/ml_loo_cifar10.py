@@ -18,7 +18,15 @@ from underfire.measures.statistics import rate
 from underfire.model import Classifier
 from underfire.records import Batch, Interval
 from underfire.reproductions.detection.attacks import Attack, attacked, correct
-from underfire.reproductions.detection.learned_detectors import BLOCKS, DROPOUT, ML_LOO, OTHERS, Images, scores_of
+from underfire.reproductions.detection.learned_detectors import (
+    BLOCKS,
+    DROPOUT,
+    ML_LOO,
+    OTHERS,
+    SAMPLES,
+    Images,
+    scores_of,
+)
 from underfire.reproductions.detection.page import show
 from underfire.reproductions.detection.stored import Store
 from underfire.reproductions.registry import Outcome, Setting, table
@@ -53,17 +61,17 @@ class Sizes:
     known: int
 
 
-SIZES = {"quick": Sizes(3, 2, 120), "default": Sizes(60, 60, 1000), "full": Sizes(800, 200, 1000)}
+SIZES = {"quick": Sizes(3, 2, 120), "default": Sizes(50, 50, 600), "full": Sizes(800, 200, 1000)}
 
 _HOW = """Each cell is the ROC-AUC with its 95 % DeLong interval; the positive class is the successful attacks on {test}
 images, and the negatives are these images without the attack. In this table, a detector has learned from the same
-attack on {fit} other images. The paper learns from 800 images and tests on 200; here {fit} and {test}, because an image
-costs ML-LOO 3,073 passes (`--full` has the numbers of the paper). ML-LOO reads the interquartile ranges of the
-attributions of the nine blocks (spatial means), of the ten probabilities and of the predicted one. The other detectors
-have {known} clean images more for their statistics, and noisy copies as in their papers; LID reads the blocks and the
-logits. The network has no dropout, so KD+BU drops {dropout:.0%} of the units before its last layer, which it was not
-trained for. C&W has the settings of the authors' code; the sizes of FGSM (8/255) and JSMA (10 % of the values) are
-ours, since the passages of the paper state none."""
+attack on {fit} other images. The paper learns from 800 images and tests on 200, as `--full` does; an image costs ML-LOO
+3,073 passes. ML-LOO reads the interquartile ranges of the attributions of the nine blocks (spatial means), of the ten
+probabilities and of the predicted one. The other detectors have {known} clean images more for their statistics, and
+noisy copies as in their papers; LID reads the blocks and the logits, and KD+BU makes {samples} passes with dropout. The
+network has no dropout, so KD+BU drops {dropout:.0%} of the units before its last layer, which it was not trained for.
+C&W has the settings of the authors' code; the sizes of FGSM (8/255) and JSMA (10 % of the values) are ours, since the
+passages of the paper state none."""
 
 _OTHER = """**An attack that the detector has not learned from.** Each detector learns from the other two attacks
 together."""
@@ -125,7 +133,7 @@ def outcome(
             for lesson, of in scores[name].items()
         }
     shares = ", ".join(f"{attack} {successes[f'{attack}, test']}" for attack in ATTACKS)
-    how = _HOW.format(fit=sizes.fit, test=sizes.test, known=sizes.known, dropout=DROPOUT)
+    how = _HOW.format(fit=sizes.fit, test=sizes.test, known=sizes.known, dropout=DROPOUT, samples=SAMPLES)
     return Outcome(
         title="ML-LOO and three other detectors on CIFAR-10",
         source="Yang, Chen, Hsieh, Wang and Jordan, ML-LOO: Detecting Adversarial Examples with Feature Attribution, "

@@ -36,6 +36,10 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return cls(folder)
 
+    def has(self, name: str) -> bool:
+        """Return whether there is a file of this name."""
+        return self._path(name).is_file()
+
     def record(
         self, name: str, compute: Callable[[], tuple[Mapping[str, Tensor], Any]]
     ) -> tuple[dict[str, Tensor], Any]:
