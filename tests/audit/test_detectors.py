@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from underfire.audit.detection import detections, detector_results, read_scores
+from underfire.audit.kinds.evade import attacks_on, can_know
 from underfire.audit.plan import plan
 from underfire.audit.run import run
 from underfire.audit.spec import parse_spec
 from underfire.audit.summary import findings
 from underfire.audit.target import HELD_OUT, open_target
 from underfire.cli.summary import print_summary
+from underfire.detectors import MLLOO
 from underfire.errors import DataError, SpecError
 from underfire.measures.detection import auroc, detection_rate, threshold
 from underfire.measures.roc import tpr_at
@@ -64,7 +66,7 @@ def test_the_tables_have_every_score(ledger):
 def test_the_figures_follow_from_the_tables(ledger):
     at = threshold(scores(ledger, "clean_scores WHERE held_out"), 0.05)
     clean = scores(ledger, "clean_scores WHERE was_right")
-    found = {(d.norm, d.eps): d for d in detections(ledger, 0.05)}
+    found = {(d.norm, d.eps): d for d in detections(ledger, 0.05) if not d.aware}
     hit = scores(ledger, "scores WHERE was_right AND success AND norm = 'linf' AND eps = 0.2")
     chosen = found["linf", 0.2]
     assert chosen.rate == detection_rate(hit, at) and chosen.auroc == auroc(clean, hit)
@@ -77,31 +79,62 @@ def test_the_figures_follow_from_the_tables(ledger):
     assert chosen.attainable.value >= max(chosen.evaded.value, found["linf", 0.02].evaded.value)
 
 
+def test_an_attacker_who_knows_the_detector_comes_first(ledger):
+    at = threshold(scores(ledger, "clean_scores WHERE held_out"), 0.05)
+    every = detections(ledger, 0.05)
+    assert [d.aware for d in every] == [True] * 4 + [False] * 5  # a corner case has no goal
+    hit = scores(ledger, "aware_scores WHERE was_right AND success AND norm = 'linf' AND eps = 0.2")
+    every_score = scores(ledger, "aware_scores WHERE was_right AND norm = 'linf' AND eps = 0.2")
+    known, plain = ({(d.norm, d.eps): d for d in every if d.aware == aware} for aware in (True, False))
+    chosen = known["linf", 0.2]
+    assert chosen.rate == detection_rate(hit, at)
+    assert chosen.evaded.value == (np.array(hit) <= at.value).sum() / len(every_score)
+    assert chosen.rate.value < plain["linf", 0.2].rate.value  # the attack has lowered the scores below the threshold
+    # who knows the detector can also attack without using that
+    for key, d in known.items():
+        assert d.attainable.value >= max(d.evaded.value, plain[key].attainable.value)
+    aware, unaware = detector_results(ledger, 0.05)
+    assert aware.aware and not unaware.aware and aware.evaded.n == unaware.evaded.n == len(every_score)
+    assert aware.evaded.value >= max([unaware.evaded.value, *(d.attainable.value for d in known.values())])
+
+
+def test_the_attacks_that_can_know_a_detector(content):
+    several = ["pgd", "square", "corner_cases", {"name": "adv2", "interpreter": "gradient"}]
+    spec = parse_spec(
+        content(attacks=several, detectors=["energy", {"name": "energy", "aware": False, "label": "off"}])
+    )
+    attacks, (energy, off) = {entry.name: entry for entry in spec.attacks}, spec.detectors
+    assert [a.name for a in attacks_on(energy, spec)] == ["pgd", "square"] and attacks_on(off, spec) == []
+    blind = MLLOO()  # its score has no gradient
+    assert [name for name, entry in attacks.items() if can_know(entry, blind)] == ["square"]
+    assert not can_know(attacks["pgd"], object())
+
+
 def test_the_worst_attack_stands_beside_the_mean(ledger):
-    (found,) = detector_results(ledger, 0.05)
-    attacks = {(d.norm, d.eps): d for d in detections(ledger, 0.05)}
+    _, found = detector_results(ledger, 0.05)
+    attacks = {(d.norm, d.eps): d for d in detections(ledger, 0.05) if not d.aware}
     last = [attacks[key] for key in (("linf", 0.2), ("l2", 1.0), ("corner_case", 1.0))]
     assert found.least.value == min(d.auroc.value for d in last) and found.worst in {d.label for d in last}
     assert found.mean.value == pytest.approx(np.mean([d.auroc.value for d in last]))
     assert set(found.checks) == {"pgd linf", "deepfool l2"}
-    assert len(read_scores(ledger).attacked) == 5
+    assert len(read_scores(ledger).attacked) == 9
 
 
 @pytest.mark.slow
 def test_the_report_shows_them(ledger):
     page, found = render(ledger), findings(ledger).detections
-    assert len(found) == 5 and 'id="detection"' in page and "AUROC" in page and "<h3>squeezing</h3>" in page
-    assert "that it sees least" in page and "turned" in page
-    assert (
-        page.count("ROC curves of squeezing for 3 attacks") == page.count("Histograms of the scores of squeezing") == 1
-    )
-    assert len(to_json(ledger)["detections"]) == 5 and to_json(ledger)["detectors"][0]["worst"]
+    assert len(found) == 9 and 'id="detection"' in page and "AUROC" in page and "<h3>squeezing</h3>" in page
+    assert page.index("The attacker knows the detector") < page.index("The attacker does not know the detector")
+    assert "sees least" in page and "turned" in page and page.count("Histograms of the scores of squeezing") == 2
+    assert page.count("ROC curves of squeezing for 2 attacks that know it") == 1
+    assert page.count("ROC curves of squeezing for 3 attacks.") == 1
+    assert len(to_json(ledger)["detections"]) == 9 and to_json(ledger)["detectors"][0]["aware"]
 
 
 def test_the_summary_shows_them(ledger, capsys):
     print_summary(findings(ledger))
     shown = capsys.readouterr().out
-    assert "5 % false positives / AUROC" in shown and "squeezing" in shown
+    assert "at 5 % false positives" in shown and "squeezing" in shown and "knowing" in shown
 
 
 def keys(content, kind):
@@ -110,14 +143,17 @@ def keys(content, kind):
 
 
 @pytest.mark.slow
-def test_a_detector_attacks_nothing_again_and_a_rate_computes_nothing_again(content):
+def test_a_detector_and_a_rate_run_only_the_attacks_again_that_know_it(content):
     plain, one = content(), content(detectors=[SQUEEZING])
     assert keys(plain, "craft") == keys(one, "craft")
     two = content(detectors=[SQUEEZING, {**SQUEEZING, "squeezers": ["median_3"], "label": "3"}])
     rate = content(detectors=[SQUEEZING], false_positive_rate=0.1)
+    unaware = content(detectors=[{**SQUEEZING, "aware": False}])
     for kind in ("fit", "score"):
         assert keys(plain, kind) == set() and keys(one, kind) < keys(two, kind)
-        assert keys(one, kind) == keys(rate, kind)
+        assert keys(one, kind) == keys(rate, kind) == keys(unaware, kind)
+    # an attacker who knows the detector knows its threshold
+    assert keys(one, "evade").isdisjoint(keys(rate, "evade")) and keys(unaware, "evade") == set()
 
 
 @pytest.mark.parametrize(

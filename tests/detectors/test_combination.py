@@ -44,6 +44,19 @@ def test_a_combination_is_made_of_the_scores_of_its_members(case, rule, tmp_path
     assert torch.allclose(score, wanted, atol=1e-4)
 
 
+def test_a_p_value_has_the_gradient_of_the_z_score(case):
+    model, clean, _ = case
+    of = {"detectors": ("energy", "softmax")}
+    gradients = []
+    for rule in ("z_score", "p_value"):
+        x = clean.x[:8].clone().requires_grad_()
+        score = Combination(**of, rule=rule).fit(model, clean).score(model, x)
+        gradients.append(torch.autograd.grad(score.sum(), x)[0])
+    assert gradients[0].abs().sum() > 0 and torch.allclose(*gradients, rtol=1e-4)
+    with torch.no_grad():
+        assert torch.allclose(score, Combination(**of, rule=rule).fit(model, clean).score(model, clean.x[:8]))
+
+
 def test_what_cannot_be_combined_is_refused(case):
     for wrong in ("lid", ("lid",), ("lid", "lid"), ("lid", 5), ("lid", "no_such_detector")):
         with pytest.raises(InputError):

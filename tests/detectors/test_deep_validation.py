@@ -10,24 +10,16 @@ from underfire.detectors import DeepValidation
 from underfire.detectors.deep_validation import fit_machines
 from underfire.errors import InputError, ModelError, Unsupported
 from underfire.hooks import activations
-from underfire.records import Batch
 
 
-@pytest.fixture(scope="module")
-def model():
-    """A network that predicts each of its three classes about equally often."""
-    network = build_network(classes=3)
-    head, logits = network.module[-1], network.predict(rand(90, 3, 6, 6))
-    with torch.no_grad():
-        head.weight.div_(logits.std(0)[:, None])
-        head.bias.sub_(logits.mean(0)).div_(logits.std(0))
-    return network
+@pytest.fixture
+def model(balanced):
+    return balanced
 
 
-@pytest.fixture(scope="module")
-def clean(model):
-    x = rand(90, 3, 6, 6)
-    return Batch(x, model.predict(x).argmax(1), tuple(map(str, range(90))))
+@pytest.fixture
+def clean(balanced_images):
+    return balanced_images
 
 
 def by_sklearn(model, clean, x, layer, standardise, nu, gamma):

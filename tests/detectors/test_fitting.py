@@ -13,7 +13,6 @@ from underfire.detectors.files import VERSION
 from underfire.errors import DataError, InputError, ModelError, NotFitted
 from underfire.hooks import Probe
 from underfire.learning import read_tensors, write_tensors
-from underfire.records import Batch
 
 
 class MeanFeatures(Detector):
@@ -39,21 +38,14 @@ class MeanFeatures(Detector):
         return (inputs.features[Probe(self.layer)] - learned["mean"]).norm(dim=1)
 
 
-@pytest.fixture(scope="module")
-def model():
-    """A network that predicts each of its three classes about equally often."""
-    network = build_network(classes=3)
-    head, logits = network.module[-1], network.predict(rand(40, 3, 6, 6))
-    with torch.no_grad():
-        head.weight.div_(logits.std(0)[:, None])
-        head.bias.sub_(logits.mean(0)).div_(logits.std(0))
-    return network
+@pytest.fixture
+def model(balanced):
+    return balanced
 
 
-@pytest.fixture(scope="module")
-def clean(model):
-    x = rand(40, 3, 6, 6)
-    return Batch(x, model.predict(x).argmax(1), tuple(map(str, range(40))))
+@pytest.fixture
+def clean(balanced_images):
+    return balanced_images.take(torch.arange(40))
 
 
 def test_images_that_the_model_misclassifies_are_dropped_and_counted(model, clean):

@@ -5,7 +5,7 @@ import torch
 
 import underfire as uf
 from tests.networks import build_network, rand
-from underfire.detectors import DeepValidation, Detector, Energy, FeatureSqueezing, Guard, load
+from underfire.detectors import Calibration, DeepValidation, Detector, Energy, FeatureSqueezing, Guard, load
 from underfire.errors import DataError, InputError, ModelError, NotFitted, Unsupported
 from underfire.learning import read_tensors, write_tensors
 from underfire.measures.detection import threshold
@@ -72,6 +72,13 @@ def test_an_attack_with_a_goal_is_accepted_as_the_goal(model, clean):
     x_adv = uf.attacks.pgd(guarded, x, y, goal=goal, eps=0.5, steps=12, step_size=0.1)
     assert guarded.decide(x_adv).eq(goal).float().mean() >= 0.75
     assert (x_adv.mean((1, 2, 3)) < x.mean((1, 2, 3))).float().mean() >= 0.75  # it has become darker on the way
+
+
+def test_a_standard_deviation_of_the_clean_scores_weighs_as_much_as_one_logit(model, clean):
+    detector, scores = Brightness().fit(model, clean), (0.1, 0.3, 0.5, 0.7)
+    guarded = Guard(model, detector, 0.5, calibration=Calibration(scores, frozenset()))
+    assert guarded.module.scale == pytest.approx(torch.tensor(scores).std(correction=0).item())
+    assert Guard(model, detector, 0.5).module.scale == 1
 
 
 def test_a_score_without_a_gradient_stops_a_gradient_attack_and_no_other(model, clean):

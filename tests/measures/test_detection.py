@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from scipy.stats import beta
+from scipy.stats import beta, norm
 from sklearn.metrics import roc_auc_score
 
 from underfire.errors import DataError, InputError
-from underfire.measures.detection import auroc, detection_rate, p_values, threshold
+from underfire.measures.detection import auroc, auroc_difference, detection_rate, p_values, threshold
 from underfire.measures.statistics import clopper_pearson
 
 
@@ -49,6 +49,44 @@ def test_edges_of_auroc():
     few = clopper_pearson(5, 10)
     assert (equal.value, equal.low, equal.high) == (0.5, few.low, few.high)
     assert np.isnan(auroc([1.0], []).value)
+
+
+def by_delong(clean, attacked):
+    """Return the covariance of two areas by the definition of DeLong et al., pair by pair."""
+    m, n = len(attacked[0]), len(clean[0])
+    psi = np.array([[[(x > y) + 0.5 * (x == y) for y in clean[r]] for x in attacked[r]] for r in (0, 1)])
+    areas = psi.mean((1, 2))
+    by_attacked, by_clean = psi.mean(2) - areas[:, None], psi.mean(1) - areas[:, None]
+    return areas, by_attacked @ by_attacked.T / (m - 1) / m + by_clean @ by_clean.T / (n - 1) / n
+
+
+def test_the_difference_of_two_areas_has_the_paired_interval_of_delong():
+    generator = np.random.default_rng(0)
+
+    def scores(shift, size):  # two detectors whose scores of an input are similar
+        shared = generator.normal(size=size)
+        return tuple(np.round(shared + weight * generator.normal(size=size) + shift, 1) for weight in (0.3, 0.8))
+
+    clean, attacked = scores(0, 40), scores(1, 30)
+    found, (areas, covariance) = auroc_difference(clean, attacked), by_delong(clean, attacked)
+    error = 1.959964 * np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    assert found.value == pytest.approx(areas[0] - areas[1]) and found.n == 70
+    assert (found.low, found.high) == pytest.approx((found.value - error, found.value + error))
+    separate = [auroc(*pair) for pair in zip(clean, attacked, strict=True)]
+    assert found.high - found.low < min(i.high - i.low for i in separate)
+    # the true difference is that of Phi(1 / sqrt(2 (1 + w^2)))
+    true = norm.cdf(1 / np.sqrt(2 * 1.09)) - norm.cdf(1 / np.sqrt(2 * 1.64))
+    covered = [i.low <= true <= i.high for i in (auroc_difference(scores(0, 40), scores(1, 40)) for _ in range(200))]
+    assert 0.91 < np.mean(covered) <= 0.99
+    with pytest.raises(InputError, match="same attacked inputs"):
+        auroc_difference(clean, (attacked[0], [1.0]))
+
+
+def test_detectors_that_order_all_pairs_alike_leave_open_what_two_intervals_do():
+    perfect = auroc([0, 1, 2], [3, 4, 5, 6], 0.975)
+    found = auroc_difference(([0, 1, 2], [0, 0, 0]), ([3, 4, 5, 6], [1, 1, 1, 1]))
+    assert (found.value, found.low, found.high) == pytest.approx((0, perfect.low - 1, 1 - perfect.low))
+    assert np.isnan(auroc_difference(([1.0], [1.0]), ([], [])).value)
 
 
 def test_detection_rate_is_the_share_above_the_threshold():

@@ -6,7 +6,7 @@ import torch
 
 from underfire.errors import DataError, InputError
 from underfire.measures.detection import auroc
-from underfire.measures.detection_over_attacks import leave_one_attack_out, over_attacks, over_budgets
+from underfire.measures.detection_over_attacks import leave_one_attack_out, over_attacks, over_budgets, over_knowledge
 from underfire.measures.roc import tpr_at
 from underfire.records import Batch
 
@@ -34,6 +34,12 @@ def test_a_larger_budget_that_evades_less_is_no_stronger_attack():
     assert rising.check.passed and list(rising.measured) == [0.1, 0.2]
     assert over_budgets({0.1: [1, 0], 0.2: [0, 0]}).check.passed  # one image is no evidence
     assert over_budgets({0.1: [1, 0]}).check.passed
+
+
+def test_an_attack_that_knows_a_detector_and_evades_it_less_is_no_stronger():
+    found = over_knowledge([1] * 30 + [0] * 70, [0] * 30 + [1] * 5 + [0] * 65, eps=0.2)
+    assert not found.passed and found.value == pytest.approx(0.25) and "eps 0.2" in found.detail
+    assert over_knowledge([1, 0], [0, 0]).passed and over_knowledge([0] * 9, [1] * 9).value == -1
 
 
 class Seen:
@@ -68,5 +74,7 @@ def test_bad_input():
         over_attacks([0.0], {"pgd": []})
     with pytest.raises(InputError, match="same images"):
         over_budgets({0.1: [1], 0.2: [1, 0]})
+    with pytest.raises(InputError, match="same images"):
+        over_knowledge([1], [1, 0])
     with pytest.raises(InputError, match="two or more"):
         leave_one_attack_out(Seen, None, batches(0.0, "ab"), {"pgd": batches(1.0, "ab")})

@@ -124,6 +124,8 @@ def through_random(cell: Cell, target: Target) -> bool:
 
 def _label(cell: Cell) -> str:
     """Return the label of the method that a cell runs, or the title of the cell."""
+    if cell.kind == "evade":
+        return f"{cell.about['label']}, knowing {cell.about['detector']}"
     key = {
         "craft": "label",
         "surrogate": "label",
@@ -179,6 +181,10 @@ def _passes(target: Target, cell: Cell, trials: Trials) -> Passes:
         return trials.interpreters.get(cell.about["interpreter"], (0.0, 0.0))
     if cell.kind in ("fit", "score"):
         return trials.detectors.get(cell.about["detector"], (0.0, 0.0))
+    if cell.kind == "evade":  # each pass of the attack is one of classifier and detector
+        forwards, backwards = trials.attacks.get(cell.about["label"], (0.0, 0.0))
+        factor = trials.detectors.get(cell.about["detector"], (1.0, 0.0))[0]
+        return factor * (forwards + 2), factor * backwards
     try:
         return _of_run(target, cell, trials) if cell.kind == "probe" else _of_measures(target, cell)
     except (UnderfireError, RuntimeError):  # the cell itself will say why

@@ -41,8 +41,8 @@ _METHODS = {
 """The kinds of cells that run a method of the spec or a check, which may not support the model."""
 
 TABLES = (
-    *("clean", "rows", "maps", "measures", "interpreter_transfer", "scores", "clean_scores", "checks"),
-    *("answers", "sample", "transfer"),
+    *("clean", "rows", "maps", "measures", "interpreter_transfer", "scores", "clean_scores", "aware_scores"),
+    *("checks", "answers", "sample", "transfer"),
 )
 """The tables of every ledger; a table without results is empty."""
 
@@ -206,7 +206,8 @@ class Ledger:
                 database.register(
                     f"{name}_written", self._written(list(dict.fromkeys(c["key"] for c in planned)), kind)
                 )
-        shown = [c["key"] for c in self.about["cells"] if c["kind"] == "transfer" and c["key"] in self._done]
+        kinds = ("transfer", "evade")
+        shown = [c["key"] for c in self.about["cells"] if c["kind"] in kinds and c["key"] in self._done]
         reasons = self._store.read(dict.fromkeys(shown), REFUSED)
         refused = {"cell": list(reasons), "reason": [content.decode() for content in reasons.values()]}
         database.register("refused", pa.table(refused, schema=columns("cell:s reason:s")))

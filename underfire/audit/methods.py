@@ -91,12 +91,12 @@ def complete_detector(entry: DetectorSpec, known: Mapping[str, InterpreterSpec],
     if method.facts.supervised or not hasattr(method.function, "save"):
         lack = "learns from attacked images" if method.facts.supervised else "has no save and load"
         raise SpecError(f"{key_path(path, 'name')!r}: {entry.name} {lack}, so that an audit cannot run it")
-    options = checked_options(path, method, _several(entry.options, known), ("label",))
+    options = checked_options(path, method, _several(entry.options, known), ("label", "aware"))
     try:
         method.with_options(**method.check(unwrap(options)))
     except InputError as error:
         raise SpecError(f"{path!r}: {error}") from None
-    return DetectorSpec(name=entry.name, label=entry.title, **entry.own, **options)
+    return DetectorSpec(name=entry.name, label=entry.title, aware=entry.aware, **entry.own, **options)
 
 
 def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], path: str) -> AttackSpec:

@@ -17,15 +17,17 @@ from underfire.ascent.target_maps import benign
 from underfire.attacks.adv2.scheme import Bilevel
 from underfire.audit.accuracy import check_accuracy
 from underfire.audit.goals import KINDS
+from underfire.audit.kinds.evade import attacks_on
 from underfire.audit.labels import check_swapped
 from underfire.audit.methods import FALSE_POSITIVES, attack_of, detector_of, interpreter_of, of_batch, values_of
 from underfire.audit.normalisation import check_normalisation
 from underfire.audit.schema import AttackSpec, DetectorSpec, InterpreterSpec, key_path
 from underfire.audit.target import Target
-from underfire.audit.trials import Passes, Trials, inner_counts, passes_of_map, tried, value_of
+from underfire.audit.trials import Passes, Trials, inner_counts, passes_of_map, short_options, tried, value_of
 from underfire.classes import class_number, listing
+from underfire.detectors import Guard
 from underfire.domains import domain_of
-from underfire.errors import DataError, InputError, ModelError, SpecError, UnderfireError
+from underfire.errors import DataError, InputError, ModelError, SpecError, UnderfireError, Unsupported
 from underfire.records import Batch
 
 
@@ -101,8 +103,33 @@ def _try_detectors(target: Target) -> dict[str, Passes]:
             detector.fit(target.model, target.held_out_halves[0].to(spec.device) if labelled else batch)
             with TemporaryDirectory() as folder:  # an option may be one that no file can hold
                 detector.save(Path(folder) / "detector")
-            _, found[entry.title] = tried(target, entry, partial(detector.score, target.model, batch.x), {})
+            scored, found[entry.title] = tried(target, entry, partial(detector.score, target.model, batch.x), {})
+            _try_guard(target, entry, detector, float(scored.max()))
     return found
+
+
+def _try_guard(target: Target, entry: DetectorSpec, detector: Any, threshold: float) -> None:
+    """Try every attack by an attacker who knows a fitted detector.
+
+    An attack that a guard does not support does not end the trials: its cells will state that they could not be run.
+
+    Raises:
+        InputError: an attack does not work on the guard.
+    """
+    batch = target.preview.first.to(target.spec.device)
+    goal = (batch.y + 1) % target.preview.logits.shape[1]
+    for attack in attacks_on(entry, target.spec):
+        guard = Guard(target.model, detector, threshold)
+        run = attack_of(attack.model_copy(update=short_options(attack)), max(attack.eps))
+        generator = torch.Generator(target.spec.device).manual_seed(0)
+        try:
+            run(guard, batch.x, batch.y, goal=goal, generator=generator)
+        except Unsupported:
+            continue
+        except UnderfireError as error:
+            raise InputError(
+                f"{attack.title} by an attacker who knows the detector: {error}; aware: false leaves it out"
+            ) from None
 
 
 def _try_attacks(target: Target) -> dict[str, Passes]:

@@ -116,9 +116,14 @@ class MeasureSpec(_Method):
 
 
 class DetectorSpec(_Method):
-    """A detector that scores clean and attacked images; in a spec, the name alone is enough."""
+    """A detector that scores clean and attacked images; in a spec, the name alone is enough.
+
+    Attributes:
+        aware: whether the attacks are also run by an attacker who knows the detector.
+    """
 
     kind = "detector"
+    aware: bool = True
 
 
 class AttackSpec(_Method):

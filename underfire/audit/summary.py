@@ -13,6 +13,7 @@ from underfire.audit.blank_maps import BlankMaps, blank_maps
 from underfire.audit.comparison import Difference, differences
 from underfire.audit.credibility import Refusal, answers, checks, rivals
 from underfire.audit.detection import Detection, DetectorResult, detections, detector_results
+from underfire.audit.detector_differences import DetectorDifference, detector_differences
 from underfire.audit.gaps import Gap, gaps
 from underfire.audit.gates import GateResult, judge
 from underfire.audit.interpreter_transfer import InterpreterTransfer, interpreter_transfers
@@ -89,6 +90,7 @@ class Findings:
         interpreter_transfers: the maps of every interpreter after every attack that is aimed at one.
         detections: how well each detector sees each attack.
         detectors: how well each detector sees all attacks, and the one that it sees least.
+        detector_differences: by how much the best detector sees each attack better than each other one.
     """
 
     clean: Interval | None
@@ -109,6 +111,7 @@ class Findings:
     interpreter_transfers: tuple[InterpreterTransfer, ...] = ()
     detections: tuple[Detection, ...] = ()
     detectors: tuple[DetectorResult, ...] = ()
+    detector_differences: tuple[DetectorDifference, ...] = ()
     quadrants: tuple[Quadrants, ...] = ()
     transfer: Transfer | None = None
 
@@ -138,6 +141,7 @@ def findings(ledger: Run) -> Findings:
         )
     )
     flagged = ledger.spec.false_positive_rate or FALSE_POSITIVES
+    detectors = detector_results(ledger, flagged)
     return Findings(
         clean=clean,
         attacks=tuple(attacks),
@@ -158,5 +162,6 @@ def findings(ledger: Run) -> Findings:
         interpreter_transfers=tuple(interpreter_transfers(ledger, attacks)),
         transfer=transfer(ledger),
         detections=tuple(detections(ledger, flagged)),
-        detectors=tuple(detector_results(ledger, flagged)),
+        detectors=tuple(detectors),
+        detector_differences=tuple(detector_differences(ledger, detectors)),
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -24,6 +27,9 @@ from underfire.cli.flags import (
 )
 from underfire.cli.group import Group
 
+if TYPE_CHECKING:
+    from underfire.cli.detecting import Setting
+
 verbs = typer.Typer(
     cls=Group,
     help="Fit a detector of suspicious inputs, score images with it, and evaluate it against attacks.",
@@ -31,13 +37,55 @@ verbs = typer.Typer(
 )
 
 
-@verbs.command()
-def fit(
-    name: Annotated[str, typer.Argument(help="A detector of `underfire list detectors`.")],
+def _shared(
+    *,
     model: Model,
+    output: Output = None,
+    batch_size: BatchSize = 64,
+    seed: Seed = 0,
+    device: Device = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> Setting:
+    """Return the options that all verbs have."""
+    from underfire.cli.detecting import Setting
+
+    return Setting(model, output, batch_size, seed, device, quiet, as_json)
+
+
+def _with_setting(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the options of `_shared`; it gets their values as its argument `setting`."""
+    shared, own = inspect.signature(_shared).parameters, dict(inspect.signature(verb).parameters)
+    del own["setting"]
+
+    @wraps(verb)
+    def run(**given: Any) -> None:
+        setting = _shared(**{name: given.pop(name) for name in shared})
+        verb(setting=setting, **given)
+
+    # typer reads the names, the types and the defaults
+    hints = {**_hints(verb), **_hints(_shared)}
+    parameters = {**own, **shared}
+    run.__annotations__ = {name: hints[name] for name in parameters}
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [p.replace(kind=p.KEYWORD_ONLY, annotation=hints[name]) for name, p in parameters.items()]
+    )
+    return run
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of the parameters of a function, with the facts for typer."""
+    # `Setting` is not imported before a verb runs
+    return get_type_hints(function, localns={"Setting": Any}, include_extras=True)
+
+
+@verbs.command()
+@_with_setting
+def fit(
+    setting: Setting,
+    name: Annotated[str, typer.Argument(help="A detector of `underfire list detectors`.")],
     data: Annotated[str, typer.Option(help="Clean images with labels, as a data URI (cluttered-digits:train).")],
     out: Annotated[Path, typer.Option(help="The file to write, such as squeezing.safetensors.")],
-    output: Output = None,
     attack: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,51 +100,39 @@ def fit(
     n: Annotated[
         int | None, typer.Option("--n", min=2, max=MOST, help="Number of images of --data; default: all.")
     ] = None,
-    batch_size: BatchSize = 64,
-    seed: Seed = 0,
-    device: Device = None,
     force: Force = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
 ) -> None:
     """Fit a detector to one half of the images, choose its threshold from the other half, and save both.
 
     The file also marks these images, so that they are never used to evaluate the detector.
     """
-    from underfire.cli.detecting import Setting
     from underfire.cli.detecting import fit as go
 
-    setting = Setting(model, output, batch_size, seed, device, quiet, as_json)
     go(setting, name, tuple(settings or ()), data, n, tuple(attack or ()), rate, out, force)
 
 
 @verbs.command()
+@_with_setting
 def score(
+    setting: Setting,
     file: Annotated[Path, typer.Argument(help="A file of `underfire detect fit`.")],
     images: Images,
-    model: Model,
-    output: Output = None,
     out: Annotated[Path | None, typer.Option(help="A table to write, FILE.csv or FILE.parquet.")] = None,
     n: Number = None,
     size: Size = None,
-    batch_size: BatchSize = 64,
-    seed: Seed = 0,
-    device: Device = None,
     force: Force = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
 ) -> None:
     """Score images: the score, its p-value against held-out clean images, and whether it is above the threshold."""
-    from underfire.cli.detecting import Setting
     from underfire.cli.detecting_images import score as go
 
-    go(Setting(model, output, batch_size, seed, device, quiet, as_json), file, images, n, size, out, force)
+    go(setting, file, images, n, size, out, force)
 
 
 @verbs.command()
+@_with_setting
 def evaluate(
+    setting: Setting,
     files: Annotated[list[Path], typer.Argument(help="Files of `underfire detect fit`, for the same model.")],
-    model: Model,
     data: Annotated[str, typer.Option(help="Test images with labels, as a data URI (cluttered-digits:test).")],
     attack: Annotated[
         list[str],
@@ -105,25 +141,18 @@ def evaluate(
             help="An attack or corner case, a name or '{name: corner_cases, eps: [0.2, 0.6]}'; may be repeated.",
         ),
     ],
-    output: Output = None,
     aware: Annotated[
         bool, typer.Option("--aware", help="Also run the attacks against classifier and detector together (a guard).")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="A table of all scores to write, FILE.csv or FILE.parquet.")] = None,
     n: Annotated[int | None, typer.Option("--n", min=1, max=MOST, help="Number of images; default: all.")] = None,
-    batch_size: BatchSize = 64,
-    seed: Seed = 0,
-    device: Device = None,
     force: Force = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
 ) -> None:
     """Evaluate detectors: AUROC and detection rates for each attack, the worst attack, and the mean.
 
-    Images that a detector was fitted to or calibrated on are left out.
+    Images that a detector was fitted to or calibrated on are left out. Of several detectors, the best one is compared
+    with each other one.
     """
-    from underfire.cli.detecting import Setting
     from underfire.cli.detecting_attacks import evaluate as go
 
-    setting = Setting(model, output, batch_size, seed, device, quiet, as_json)
     go(setting, tuple(files), data, n, tuple(attack), aware, out, force)

@@ -86,22 +86,23 @@ def fit(
 
     card = find("detector", name)
     entries = [read_attack(text) for text in attacks]
-    if card.facts.supervised != bool(entries):
-        does = "learns from attacked images; name some by --attack" if card.facts.supervised else "takes no --attack"
-        raise InputError(f"{name} {does}")
-    new_file(out, force)
     detector: Any = card.with_options(**card.check(options.typed(card, settings)))
     if not isinstance(detector, Detector):
         raise InputError(f"{name} does not extend Detector, so that its file cannot be written")
+    if detector.supervised != bool(entries):
+        does = "learns from attacked images; name some by --attack" if detector.supervised else "takes no --attack"
+        raise InputError(f"{name} {does}")
+    new_file(out, force)
     batch = setting.read(data_uri, n)
     if len(batch) < _FEWEST:
         raise DataError(f"{name} needs images to fit to and others to choose the threshold from, got {len(batch)}")
     # one half to fit to, and the other to choose the threshold from
     places = torch.arange(len(batch))
     learn, choose = batch.take(places[::2]), batch.take(places[1::2])
+    threshold(list(range(len(choose))), rate)  # before the fit, check that the images can tell so fine a rate
     attacked = None
     if entries:
-        made = [attacked_images(setting, entry, eps, learn) for entry in entries for eps in entry.eps]
+        made = [attacked_images(setting, entry, eps, learn)[0] for entry in entries for eps in entry.eps]
         again = len(made)
         attacked = type(learn)(torch.cat(made), learn.y.repeat(again), learn.ids * again)
     with progress(f"fit {name}", len(learn), unit="images", quiet=setting.quiet) as show:
@@ -162,35 +163,44 @@ def open_guard(setting: Setting, file: Path) -> Guard:
 
 def attacked_images(
     setting: Setting, entry: AttackSpec, eps: float, batch: Batch, guard: Guard | None = None
-) -> Tensor:
-    """Return the images of a batch after an attack of one size, `batch_size` at a time, under a progress bar.
+) -> tuple[Tensor, Tensor | None]:
+    """Return the images of a batch after an attack of one size, and the class that each should reach.
+
+    The images are attacked `batch_size` at a time, under a progress bar.
 
     Args:
         setting: the options of the verb.
         entry: the attack.
         eps: its size.
         batch: the images.
-        guard: None attacks the model; a guard is attacked itself, with the likeliest wrong classes as the goal.
+        guard: None attacks the model; a guard is attacked itself. An untargeted attack on a guard is told to reach the
+            likeliest wrong classes.
+
+    Returns:
+        The images, and the goals of the entry, int64 `[n]`; None if it is untargeted.
     """
     import torch
 
-    from underfire.audit.goals import choose_goal
+    from underfire.ascent.rows import likeliest_others
+    from underfire.audit.goals import choose_goal, other_than_label
     from underfire.audit.methods import attack_of
 
-    attack, done = attack_of(entry, eps), []
+    attack, done, goals = attack_of(entry, eps), list[Tensor](), list[Tensor]()
     title = f"{entry.title} at eps {eps:g}" + (f" on {guard.detector.name}" if guard else "")
     with progress(title, len(batch), unit="images", quiet=setting.quiet) as show:
         for rows in torch.arange(len(batch)).split(setting.batch_size):
             part = batch.take(rows)
-            if guard is None:
-                logits = setting.model.predict(part.x)
-                goal = choose_goal(entry.goal, logits, part, setting.seed, setting.model.labels or ())
-            else:
-                goal = guard.likeliest_wrong(part.x, part.y)
+            logits = setting.model.predict(part.x)
+            goal = choose_goal(entry.goal, logits, part, setting.seed, setting.model.labels or ())
+            wanted = other_than_label(goal, part.y, logits.shape[1])
+            if guard is not None and wanted is None:
+                wanted = likeliest_others(logits, part.y, 1)[:, 0]
             generator = torch.Generator(part.x.device).manual_seed(setting.seed)
-            done.append(attack(guard or setting.model, part.x.clone(), part.y, goal=goal, generator=generator).detach())
+            model = setting.model if guard is None else guard
+            done.append(attack(model, part.x.clone(), part.y, goal=wanted, generator=generator).detach())
+            goals += [] if goal is None else [goal]
             show(int(rows[-1]) + 1)
-    return torch.cat(done)
+    return torch.cat(done), torch.cat(goals) if goals else None
 
 
 def scores_of(setting: Setting, score: Callable[[Classifier, Tensor], Tensor], x: Tensor) -> Tensor:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from underfire.cli.detecting import (
     Setting,
     attacked_images,
@@ -19,7 +17,8 @@ from underfire.cli.detecting import (
     scores_of,
     write_rows,
 )
-from underfire.cli.shared import OUT, print_json
+from underfire.cli.detecting_tables import print_differences, print_figures
+from underfire.cli.shared import print_json
 from underfire.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -39,15 +38,17 @@ class _Attacked:
 
     Attributes:
         label: the attack with its size.
-        x: the images.
-        success: which of them the model gets wrong, bool `[n]`.
+        x: the images; one that the attack changed by more than its size is the clean one.
+        success: which of them the model classifies as the attack wants, bool `[n]`.
+        counted: which of them count: those whose label is not already the class that the attack wants, bool `[n]`.
         entry: the attack.
         eps: its size.
     """
 
     label: str
     x: Tensor
-    success: Tensor
+    success: np.ndarray
+    counted: np.ndarray
     entry: AttackSpec
     eps: float
 
@@ -93,51 +94,78 @@ def evaluate(
     attacked = []
     for entry in entries:
         for eps in entry.eps:
-            x_adv = attacked_images(setting, entry, eps, batch)
-            success = setting.model.predict(x_adv).argmax(1) != batch.y
-            attacked.append(_Attacked(f"{entry.title} {eps:.4g}", x_adv, success.cpu(), entry, eps))
+            attacked.append(_attacked(setting, entry, eps, batch))
     if len({one.label for one in attacked}) < len(attacked):
         raise InputError("two attacks have the same name and size; give each a label, as in {name: pgd, label: ...}")
     # score
-    results, rows = {}, []
+    results, rows = dict[str, Any](), list[dict[str, Any]]()
+    scores: dict[str, dict[str, np.ndarray]] = {}
     for name, guard in guards.items():
         clean = scores_of(setting, guard.detector.score, batch.x).numpy()
         found = {one.label: scores_of(setting, guard.detector.score, one.x).numpy() for one in attacked}
-        evades = {one.label: _aware(setting, guard, one, batch) for one in attacked if aware}
-        results[name] = _figures(guard, clean, found, {one.label: one.success.numpy() for one in attacked}, evades)
+        evades = {one.label: _aware(setting, guard, one, batch, found[one.label]) for one in attacked if aware}
+        results[name] = _figures(guard, clean, found, attacked, evades)
+        scores[name] = {"": clean, **found}
         rows += _rows(name, guard, batch.ids, {"": clean, **found}, attacked)
     if out is not None:
         write_rows(rows, out)
         setting.say(f"written to {out}")
+    differences = _differences(results, scores, attacked)
     if setting.as_json:
-        print_json({"images": len(batch), "left_out": used, "detectors": results})
+        compared = {"differences": differences} if differences else {}
+        print_json({"images": len(batch), "left_out": used, "detectors": results, **compared})
     elif not setting.quiet:
         for name, result in results.items():
-            _show(name, result)
+            print_figures(name, result)
+        print_differences(differences)
 
 
-def _aware(setting: Setting, guard: Guard, one: _Attacked, batch: Batch) -> Interval | None:
-    """Return the share of images that an attack on the guard itself gets accepted as a wrong class.
+def _attacked(setting: Setting, entry: AttackSpec, eps: float, batch: Batch, guard: Guard | None = None) -> _Attacked:
+    """Attack the images, or a guard with them, and measure on the classifier alone which attacks succeeded."""
+    import torch
 
-    It is None for an attack without a goal, and for one that needs a gradient which the detector does not have.
+    from underfire.measures.outcome import attack_outcome
+    from underfire.validate import per_sample
+
+    x_adv, goal = attacked_images(setting, entry, eps, batch, guard)
+    outcome = attack_outcome(
+        setting.model.predict,
+        batch.x,
+        x_adv,
+        batch.y,
+        goal,
+        norm=str(entry.norm),
+        eps=eps,
+        domain=setting.model.domain,
+    )
+    x_adv = torch.where(per_sample(outcome["within_eps"], x_adv), x_adv, batch.x)
+    counted = torch.ones_like(batch.y, dtype=torch.bool) if goal is None else goal != batch.y
+    success = outcome["success"] & counted
+    return _Attacked(f"{entry.title} {eps:.4g}", x_adv, success.cpu().numpy(), counted.cpu().numpy(), entry, eps)
+
+
+def _aware(setting: Setting, guard: Guard, one: _Attacked, batch: Batch, scores: np.ndarray) -> Interval | None:
+    """Return the share of images that an attacker who knows the detector gets accepted as a wrong class.
+
+    They can run the attack on the guard itself, or the one that does not know it, whose images have these scores. It is
+    None for an attack without a goal, and for one that needs a gradient which the detector does not have.
     """
-    from underfire.catalog import card_of
-    from underfire.detectors.guard import REFUSED
+    from underfire.audit.kinds.evade import can_know
     from underfire.measures.statistics import rate
 
-    facts, detector = one.entry.card.facts, card_of(type(guard.detector))
-    differentiable = detector is not None and detector.facts.differentiable
-    if "targeted" not in facts.goals or not (differentiable or facts.knowledge == "black-box"):
+    if not can_know(one.entry, guard.detector):
         return None
-    decided = guard.decide(attacked_images(setting, one.entry, one.eps, batch, guard))
-    return rate(((decided != REFUSED) & (decided != batch.y)).cpu())
+    known = _attacked(setting, one.entry, one.eps, batch, guard)
+    flagged = guard.threshold.flags(scores_of(setting, guard.detector.score, known.x))
+    evades = (known.success & ~flagged) | (one.success & ~guard.threshold.flags(scores))
+    return rate(evades[one.counted])
 
 
 def _figures(
     guard: Guard,
     clean: np.ndarray,
     found: Mapping[str, np.ndarray],
-    success: Mapping[str, np.ndarray],
+    attacked: list[_Attacked],
     aware: Mapping[str, Interval | None],
 ) -> dict[str, Any]:
     """Return the figures of one detector: for each attack, and for the worst one and the mean over the attacks."""
@@ -147,21 +175,22 @@ def _figures(
     from underfire.measures.statistics import rate
 
     each: dict[str, Any] = {}
-    for label, scores in found.items():
-        hits = scores[success[label]]
+    for one in attacked:
+        label, scores = one.label, found[one.label]
+        hits = scores[one.success]
         each[label] = {
             "successful": len(hits),
             "auroc": auroc(clean, hits),
-            "auroc_of_all": auroc(clean, scores),
+            "auroc_of_all": auroc(clean, scores[one.counted]),
             "detected": detection_rate(hits, guard.threshold),
-            "evades": rate(success[label] & ~guard.threshold.flags(scores)),
+            "evades": rate((one.success & ~guard.threshold.flags(scores))[one.counted]),
             "evades_aware": aware.get(label),
             "tpr_at": {f"{at:g}": _or_none(tpr_at, clean, hits, at) for at in _RATES},
             "fpr95": _or_none(fpr_at, clean, hits),
             "average_precision": average_precision(clean, hits),
             "average_precision_of_clean": average_precision(clean, hits, "clean"),
         }
-    known = {label: scores[success[label]] for label, scores in found.items() if success[label].any()}
+    known = {one.label: found[one.label][one.success] for one in attacked if one.success.any()}
     over = over_attacks(clean, known) if known else None
     return {
         "detector": guard.detector.name,
@@ -199,24 +228,25 @@ def _rows(
     return rows
 
 
-def _show(name: str, result: Mapping[str, Any]) -> None:
-    """Print the figures of one detector as a table."""
-    stated, measured = result["expected_false_positive_rate"], result["false_positive_rate"]
-    OUT.print(f"{name}: expected false-positive rate {stated}, measured {measured}")
-    known = any(found["evades_aware"] for found in result["attacks"].values())
-    more = ("evades", "aware") if known else ("evades",)
-    head = ("attack", "n", "AUROC", "of all", "detected", "at 1/5/10 %", *more)
-    table = Table(*head, box=None, header_style="dim", pad_edge=False)
-    for label, found in result["attacks"].items():
-        shares = ["–" if i is None else f"{i.value:.2f}" for i in found["tpr_at"].values()]
-        figures = [*map(_cell, (found["auroc"], found["auroc_of_all"], found["detected"])), " / ".join(shares)]
-        figures += map(_cell, [found["evades"], found["evades_aware"]][: len(more)])
-        worst = result["worst"] and label == result["worst"]["attack"]
-        table.add_row(f"{label} (worst)" if worst else label, str(found["successful"]), *figures)
-    OUT.print(table)
-    if result["worst"]:
-        OUT.print(f"worst attack: AUROC {result['worst']['auroc']}; mean over the attacks: {result['mean_auroc']}\n")
+def _differences(
+    results: Mapping[str, Any], scores: Mapping[str, Mapping[str, np.ndarray]], attacked: list[_Attacked]
+) -> list[dict[str, Any]]:
+    """Return by how much the AUROC of the best detector exceeds that of each other one, for every attack, paired.
 
+    The best one has the highest AUROC of its worst attack. The list is empty for one detector, or if no attack
+    succeeded.
+    """
+    from underfire.measures.detection import auroc_difference
 
-def _cell(i: Interval | None) -> str:
-    return "–" if i is None or math.isnan(i.value) else f"{i.value:.3f}\n{i.low:.2f}–{i.high:.2f}"
+    known = {name: result["worst"]["auroc"].value for name, result in results.items() if result["worst"]}
+    if len(known) < 2:
+        return []
+    best, rows = max(known, key=lambda name: known[name]), list[dict[str, Any]]()
+    for other in (name for name in known if name != best):
+        first, second = scores[best], scores[other]
+        for one in attacked:
+            if one.success.any():
+                hits = first[one.label][one.success], second[one.label][one.success]
+                found = auroc_difference((first[""], second[""]), hits)
+                rows.append({"detector": best, "other": other, "attack": one.label, "difference": found})
+    return rows

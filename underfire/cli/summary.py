@@ -31,7 +31,8 @@ def print_summary(found: Findings) -> None:
         OUT.print(_maps(found))
     if found.detections:
         stated = 100 * found.detections[0].stated
-        OUT.print(f"\nSuccessful attacks that a detector flags, at {stated:g} % false positives / AUROC", style="bold")
+        text = f"Images that an attack gets past model and detector, at {stated:g} % false positives / AUROC"
+        OUT.print(f"\n{text}", style="bold")
         OUT.print(_detections(found))
     if found.transfer:
         sample = found.transfer.sample
@@ -97,16 +98,18 @@ def _maps(found: Findings) -> Table:
 
 
 def _detections(found: Findings) -> Table:
-    """Return the table of detection rates and AUROC, each attack at its largest size."""
+    """Return the table of detection rates and AUROC, each attack at its largest size, those that know it first."""
     from underfire.audit.reading import largest
 
     table, names = _table(), list(dict.fromkeys(d.detector for d in found.detections))
     cells: dict[str, dict[str, str]] = {}
     for name in names:
         table.add_column(name, overflow="fold")
-        for d in largest(d for d in found.detections if d.detector == name):
+        own = [d for d in found.detections if d.detector == name]
+        for d in [*largest(d for d in own if d.aware), *largest(d for d in own if not d.aware)]:
             area = "unknown" if math.isnan(d.auroc.value) else f"{d.auroc.value:.2f}"
-            cells.setdefault(d.label, {})[name] = f"{_percent(d.rate)} / {area}"
+            title = f"{d.label}, knowing the detector" if d.aware else d.label
+            cells.setdefault(title, {})[name] = f"{_percent(d.attainable)} / {area}"
     for label, row in cells.items():
         table.add_row(label, *(row.get(name, "") for name in names))
     return table

@@ -17,6 +17,7 @@ from underfire.errors import DataError, InputError, shown
 from underfire.hooks import Probe
 from underfire.model import Classifier
 from underfire.records import Batch
+from underfire.transforms.rounding import replaced
 from underfire.validate import check_choice
 
 _CHUNK = 64  # inputs that the detectors score at once while a combination learns
@@ -40,7 +41,8 @@ class Combination(Detector):
     Args:
         detectors: two or more of: the name of a detector, or a mapping of its `name` and its options.
         rule: `"z_score"`, in standard deviations above the mean of clean images; `"p_value"`, minus the logarithm of
-            the share of clean images that are at least as suspicious, which has no useful gradient; or `"logistic"`.
+            the share of clean images that are at least as suspicious, with the gradient of `"z_score"` (BPDA); or
+            `"logistic"`.
 
     Raises:
         InputError: there are fewer than two detectors, one is unknown or given twice. Unsupported: the rule is unknown.
@@ -62,6 +64,11 @@ class Combination(Detector):
     def supervised(self) -> bool:
         """Return whether a fit needs attacked inputs."""
         return self.rule == "logistic" or any(member.supervised for member in self.members)
+
+    @property
+    def differentiable(self) -> bool:
+        """Return whether gradients flow from the score to the input: those of all its detectors do."""
+        return all(member.differentiable for member in self.members)
 
     def _probes(self, model: Classifier, x: Tensor) -> tuple[Probe, ...]:
         return tuple(dict.fromkeys(probe for member in self.members for probe in member._probes(model, x)))
@@ -86,8 +93,7 @@ class Combination(Detector):
             return learned | fit_regression(scores, self._scores(model, unusual.x))
         if self.rule == "p_value":
             return learned | {"sorted": scores.sort(0).values.T.contiguous()}
-        scale = scores.std(0, correction=0)
-        return learned | {"mean": scores.mean(0), "scale": torch.where(scale > 0, scale, 1.0)}
+        return learned | {"mean": scores.mean(0), "scale": scores.std(0, correction=0)}
 
     def _scores(self, model: Classifier, x: Tensor) -> Tensor:
         """Return the score of each detector, `[n, M]`; only a chunk of the inputs is scored at once."""
@@ -114,11 +120,19 @@ class Combination(Detector):
         if self.rule == "logistic":
             return log_odds(scores, learned)
         if self.rule == "z_score":
-            return ((scores - learned["mean"]) / learned["scale"]).amax(1)
+            return _largest(scores, learned["mean"], learned["scale"])
         known = learned["sorted"]  # [M, n]
         below = torch.searchsorted(known, scores.detach().T.contiguous())
         share = (known.shape[1] - below + 1) / (known.shape[1] + 1)
-        return (-share.to(scores.dtype).log()).amax(0)
+        rarest = (-share.to(scores.dtype).log()).amax(0)
+        # a rank has no gradient; that of the largest standardised score takes its place (BPDA)
+        scale = known.std(1, correction=0)
+        return replaced(_largest(scores, known.mean(1), scale), rarest) if scores.requires_grad else rarest
+
+
+def _largest(scores: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Return the largest of the standardised scores `[B, M]`, `[B]`; a score that never varied keeps its scale."""
+    return ((scores - mean) / torch.where(scale > 0, scale, torch.ones_like(scale))).amax(1)
 
 
 def _part(inputs: Evaluated, rest: bool) -> Batch:

@@ -180,6 +180,12 @@ class Detector:
         return bool(card and card.facts.supervised)
 
     @property
+    def differentiable(self) -> bool:
+        """Return whether gradients flow from the score to the input."""
+        card = card_of(type(self))
+        return bool(card and card.facts.differentiable)
+
+    @property
     def options(self) -> dict[str, Any]:
         """Return the options that the detector was made with, by name."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}

@@ -10,6 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from underfire.ascent.rows import likeliest_others
 from underfire.detectors.calibration import Calibration
 from underfire.detectors.detector import Detector
 from underfire.detectors.evaluated import evaluate
@@ -64,7 +65,8 @@ class Guard(Classifier):
         detector: a fitted detector.
         threshold: what `measures.detection.threshold` returns for clean inputs that the detector was not fitted to; or
             a number.
-        scale: the difference of scores that weighs as much as one logit.
+        scale: the difference of scores that weighs as much as one logit; None is the standard deviation of the clean
+            scores of the calibration, or 1 without one.
         calibration: the clean scores that the threshold was chosen from, and which images were used; None if unknown.
 
     Raises:
@@ -80,12 +82,13 @@ class Guard(Classifier):
         detector: Detector,
         threshold: Threshold | float,
         *,
-        scale: float = 1.0,
+        scale: float | None = None,
         calibration: Calibration | None = None,
     ) -> None:
         if not isinstance(detector, Detector):
             raise InputError(f"a guard needs a detector that extends Detector, got {shown(detector)}")
         at = threshold if isinstance(threshold, Threshold) else Threshold(threshold, _UNKNOWN)
+        scale = _spread(calibration) if scale is None else scale
         check_number(threshold=at.value, scale=scale)
         if not scale > 0:
             raise InputError(f"scale must be > 0, got {scale}")
@@ -121,8 +124,7 @@ class Guard(Classifier):
 
     def likeliest_wrong(self, x: Tensor, y: Tensor, *, chunk: int = 256) -> Tensor:
         """Return for every input the class that the classifier finds likeliest after `y`, int64 `[B]`, as a goal."""
-        logits = self.undefended.predict(x, chunk=chunk)
-        return logits.scatter(1, y[:, None], float("-inf")).argmax(1)
+        return likeliest_others(self.undefended.predict(x, chunk=chunk), y, 1)[:, 0]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the guard as a safetensors file, in which the model is named by its fingerprint alone.
@@ -165,3 +167,9 @@ class Guard(Classifier):
     @property
     def _refused(self) -> int:
         return self.detector.fitted().classes
+
+
+def _spread(calibration: Calibration | None) -> float:
+    """Return the standard deviation of the scores of a calibration; 1 if it is unknown or 0."""
+    scores = torch.tensor(calibration.scores if calibration else (), dtype=torch.float64)
+    return float(scores.std(correction=0)) or 1.0 if len(scores) else 1.0

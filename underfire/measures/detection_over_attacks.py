@@ -138,6 +138,37 @@ def over_budgets(evaded: Mapping[float, Tensor | ArrayLike], confidence: float =
     )
 
 
+def over_knowledge(
+    unaware: Tensor | ArrayLike, aware: Tensor | ArrayLike, eps: float = 0.0, confidence: float = 0.95
+) -> Check:
+    """Check that an attack that knows a detector evades it at least as often as the same attack that does not.
+
+    What an attacker can do without knowing a detector, they can do with knowing it. So the share of images that evade
+    the detector can fall only if the attack that knows it is not the strongest: the gradient of the score may be
+    masked, or too few steps remain for the prediction. The check is the sign test of `over_budgets`.
+
+    Args:
+        unaware: whether each image evades the detector after the attack that does not know it, bool `[n]`.
+        aware: the same after the attack that knows it.
+        eps: the size of both, for the message.
+        confidence: the confidence of the test in (0, 1).
+
+    Raises:
+        InputError: the numbers of images differ.
+    """
+    without, known = as_vector(unaware) > 0.5, as_vector(aware) > 0.5
+    if len(without) != len(known):
+        raise InputError(f"both attacks must have the same images, got {len(without)} and {len(known)}")
+    lost, certain = _fall(without, known, checked_level(confidence))
+    detail = "No significant fall: the attack that knows the detector is at least as strong."
+    if certain:
+        detail = (
+            f"At eps {eps:g}, the attack that knows the detector evades it on {lost:.1%} of the images less than the "
+            "one that does not know it, so it is not the strongest; the share at any size counts both."
+        )
+    return Check("knowledge", not certain, lost, 0.0, detail)
+
+
 def _fall(small: NDArray[np.bool_], large: NDArray[np.bool_], level: float) -> tuple[float, bool]:
     """Return by how much the share falls from the small to the large budget, and whether the fall is significant."""
     lost, won = int((small & ~large).sum()), int((large & ~small).sum())

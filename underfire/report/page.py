@@ -115,6 +115,7 @@ def render(ledger: Ledger) -> str:
             passed=answers.capped("good", found.standing),
             gates=found.gates,
             detections=detection.panels(ledger, found, styles),
+            compared=detection.compared(found.detector_differences),
             rates=[f"{100 * at:g}" for at in RATES],
             transfer=found.transfer,
             transfer_refused=found.transfer and transfers.not_run(found.transfer),

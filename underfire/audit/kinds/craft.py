@@ -29,6 +29,8 @@ from underfire.audit.values import as_text
 from underfire.errors import InputError
 from underfire.measures.outcome import attack_outcome
 from underfire.measures.perturbation import within
+from underfire.model import Classifier
+from underfire.records import Batch
 from underfire.validate import per_sample
 
 _OUTCOME = "pred_adv:i conf_adv:f success:b in_box:b within_eps:b linf:f l2:f l1:f l0:f "
@@ -109,14 +111,10 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     x, y, n = batch.x, batch.y, len(batch)
     goal = choose_goal(entry.goal, clean, batch, cell.options["seed"], model.labels or ())
     sizes: list[float] = cell.options["sizes"]
-    # All sizes get the same random numbers, so that their comparison is fair.
-    generator = torch.Generator(x.device).manual_seed(seed_for(cell.options["seed"], batch.ids[0]))
     with model.counting() as count:
         start = _now(x)
-        reached = other_than_label(goal, y, clean.shape[1])
-        x_adv = attack_of(entry, sizes[0])(model, x.clone(), y, goal=reached, generator=generator)
+        x_adv = attacked(entry, sizes[0], model, batch, other_than_label(goal, y, clean.shape[1]), cell.options["seed"])
         seconds = _now(x) - start
-    x_adv = _checked(x_adv, x)
     # an image with logits that are not finite is not a success: replace it by the clean image
     logits = model.predict(x_adv, chunk=spec.batch_size, finite=False)
     finite = logits.isfinite().all(1)
@@ -158,6 +156,18 @@ def views(spec: AuditSpec) -> dict[str, str]:
 
 
 # --- functions for the cells that need a craft cell ------------------------------------------------------------------
+
+
+def attacked(entry: AttackSpec, eps: float, model: Classifier, batch: Batch, goal: Tensor | None, seed: int) -> Tensor:
+    """Return the images of a shard after an attack of one size on a model.
+
+    All sizes get the same random numbers, so that their comparison is fair.
+
+    Raises:
+        InputError: the attack returned images of another shape, or pixels that are not finite.
+    """
+    generator = torch.Generator(batch.x.device).manual_seed(seed_for(seed, batch.ids[0]))
+    return _checked(attack_of(entry, eps)(model, batch.x.clone(), batch.y, goal=goal, generator=generator), batch.x)
 
 
 def adversarial(cell: Cell, inputs: Inputs) -> tuple[Tensor, Tensor]:

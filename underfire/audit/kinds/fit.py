@@ -25,6 +25,9 @@ from underfire.errors import ModelError
 schema = columns("id:s score:f")
 about = columns("detector:s")
 
+NOT_FITTED = {"label", "aware"}
+"""The keys of an entry that do not affect the fit."""
+
 
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
     """Yield one cell for every detector.
@@ -33,18 +36,23 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
     """
     for entry in spec.detectors:
         batch, digest = target.held_out
-        options = with_files({"detector": entry.model_dump(exclude={"label"}), "held_out": digest}, entry)
+        options = with_files({"detector": entry.model_dump(exclude=NOT_FITTED), "held_out": digest}, entry)
         description = {"title": f"{entry.title}, fitted", "detector": entry.title}
         yield Cell("fit", options, {"clean": before[0]}, description, images=len(batch))
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:
-    """Return the fitted detector as the bytes of its file, and the scores of the images that it was not fitted to."""
+    """Return the fitted detector as the bytes of its file, and the scores of the images that it was not fitted to.
+
+    The scores are rows and an array.
+    """
     entry, target = DetectorSpec.model_validate(cell.options["detector"]), inputs.target
     learn, choose = (half.to(inputs.device) for half in target.held_out_halves)
     result = Result()
     detector = detector_of(entry).fit(target.model, learn)
-    result.add(len(choose), id=list(choose.ids), score=scores(detector, choose.x, inputs))
+    found = scores(detector, choose.x, inputs)
+    result.add(len(choose), id=list(choose.ids), score=found)
+    result.arrays["score"] = found
     with TemporaryDirectory() as folder:
         path = Path(folder) / "detector"
         detector.save(path)

@@ -8,7 +8,6 @@ import torch
 from torch import Generator, Tensor
 
 from underfire.catalog import card
-from underfire.detectors.detector import Detector
 from underfire.detectors.evaluated import Evaluated, evaluate
 from underfire.detectors.kernel_density.bayesian_uncertainty import BayesianUncertainty, uncertainty
 from underfire.detectors.kernel_density.kernel_density import PAPER, KernelDensity
@@ -18,7 +17,7 @@ from underfire.model import Classifier
 
 
 @card("detector", name="kernel_density_and_uncertainty", paper=PAPER, supervised=True, differentiable=True)
-class KernelDensityAndUncertainty(Detector):
+class KernelDensityAndUncertainty(KernelDensity):
     """Score an image by a logistic regression on its kernel density and its Bayesian uncertainty.
 
     The score is the log-odds that the image is attacked. The regression learns from the clean images, noisy copies of
@@ -30,9 +29,6 @@ class KernelDensityAndUncertainty(Detector):
         matched_noise: whether noisy copies of the clean images, with noise as large as the attack, count as not
             attacked too, as in the paper.
     """
-
-    labelled = True
-    least_per_class = 2
 
     def __init__(
         self,
@@ -46,12 +42,8 @@ class KernelDensityAndUncertainty(Detector):
         matched_noise: bool = True,
         generator: Generator | None = None,
     ) -> None:
-        self.layers, self.pooling, self.bandwidth = layers, pooling, bandwidth
-        self.held_out, self.per_class = held_out, per_class
+        super().__init__(layers=layers, pooling=pooling, bandwidth=bandwidth, held_out=held_out, per_class=per_class)
         self.samples, self.matched_noise = samples, matched_noise
-        self._density = KernelDensity(
-            layers=layers, pooling=pooling, bandwidth=bandwidth, held_out=held_out, per_class=per_class
-        )
         self._uncertainty = BayesianUncertainty(samples=samples, generator=generator)
 
     @property
@@ -60,18 +52,10 @@ class KernelDensityAndUncertainty(Detector):
         names = ("layers", "pooling", "bandwidth", "held_out", "per_class", "samples", "matched_noise")
         return {name: getattr(self, name) for name in names}
 
-    @property
-    def most_per_class(self) -> int | None:
-        """Return how many clean images of each class are learned."""
-        return self.per_class
-
-    def _probes(self, model: Classifier, x: Tensor) -> tuple[Probe, ...]:
-        return self._density._probes(model, x)
-
     def _learn(self, model: Classifier, clean: Evaluated, attacked: Evaluated | None) -> dict[str, Tensor]:
         assert attacked is not None
         (probe,) = clean.features
-        learned = self._uncertainty._learn(model, clean, None) | self._density._learn(model, clean, None)
+        learned = self._uncertainty._learn(model, clean, None) | super()._learn(model, clean, None)
         usual = [clean]
         if self.matched_noise:
             usual.append(evaluate(model, noisy_like(clean, attacked), (probe,)))
@@ -80,7 +64,7 @@ class KernelDensityAndUncertainty(Detector):
 
     def _features(self, model: Classifier, inputs: Evaluated, probe: Probe, learned: dict[str, Tensor]) -> Tensor:
         """Return minus the log-density, and the uncertainty, `[B, 2]`."""
-        improbable = self._density.improbability(inputs, probe, learned)
+        improbable = self.improbability(inputs, probe, learned)
         return torch.stack([improbable, uncertainty(model, inputs.x, self.samples, int(learned["seed"]))], 1)
 
     def _score(self, model: Classifier, inputs: Evaluated, learned: dict[str, Tensor]) -> Tensor:
