@@ -129,6 +129,7 @@ def _label(cell: Cell) -> str:
     key = {
         "craft": "label",
         "surrogate": "label",
+        "fit_attack": "label",
         "explain": "interpreter",
         "fit": "detector",
         "score": "detector",
@@ -173,7 +174,7 @@ def _passes(target: Target, cell: Cell, trials: Trials) -> Passes:
     """Return the passes of one cell for one image; 0 for a method that does not work on this model."""
     if cell.kind in ("clean", "answer", "transfer"):
         return 1.0, 0.0
-    if cell.kind in ("craft", "surrogate"):
+    if cell.kind in ("craft", "surrogate", "fit_attack"):
         forwards, backwards = trials.attacks.get(cell.about["label"], (0.0, 0.0))
         draws = cell.options["samples"] if through_random(cell, target) else 1
         return draws * (forwards + 1), draws * backwards  # the outcome takes one pass

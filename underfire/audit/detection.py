@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from underfire.audit.left_out import if_new
 from underfire.audit.reading import Source, largest
 from underfire.measures.detection import Threshold, auroc, detection_rate, threshold
 from underfire.measures.detection_over_attacks import over_attacks, over_budgets, over_knowledge
@@ -37,6 +38,9 @@ class Detection:
             also the share for which it does so without knowing it.
         at: the share of the successful attacks that is flagged at other false-positive rates, by the rate in per cent;
             without the rates that the clean images of the audit cannot tell.
+        learned: whether the detector has learned from images of this attack.
+        rate_if_new: `rate` of the same detector fitted without this attack; None if it was not fitted so.
+        auroc_if_new: `auroc` of that detector.
     """
 
     detector: str
@@ -54,6 +58,9 @@ class Detection:
     evaded: Interval
     attainable: Interval
     at: dict[str, Interval] = field(default_factory=dict)
+    learned: bool = False
+    rate_if_new: Interval | None = None
+    auroc_if_new: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -126,14 +133,17 @@ def read_scores(source: Source) -> Scores:
     """Return the scores of every detector; those of attackers who know it first, then by norm, label and size."""
     clean: dict[str, list[float]] = {}
     held: dict[str, list[float]] = {}
-    for row in source.sql("SELECT detector, held_out, score FROM clean_scores WHERE held_out OR was_right ORDER BY id"):
+    query = """
+        SELECT detector, held_out, score FROM clean_scores WHERE left_out = '' AND (held_out OR was_right) ORDER BY id
+    """
+    for row in source.sql(query):
         (held if row["held_out"] else clean).setdefault(row["detector"], []).append(row["score"])
     groups: dict[tuple[str, bool, str, str, float], AttackScores] = {}
     query = """
     SELECT detector, aware, norm, label, eps, any_value(attacked) AS attacked, id,
            min(score) AS every, min(score) FILTER (success) AS success
     FROM (SELECT *, FALSE AS aware FROM scores UNION ALL BY NAME SELECT *, TRUE AS aware FROM aware_scores)
-    WHERE was_right GROUP BY detector, aware, norm, label, eps, id
+    WHERE was_right AND left_out = '' GROUP BY detector, aware, norm, label, eps, id
     ORDER BY detector, aware DESC, norm, label, eps, id
     """
     for row in source.sql(query):
@@ -150,12 +160,15 @@ def read_scores(source: Source) -> Scores:
 
 def detections(source: Source, false_positive_rate: float) -> list[Detection]:
     """Return every detector against every attack at every size, in the order of `read_scores`."""
-    scores, found = read_scores(source), []
+    scores, new, found = read_scores(source), if_new(source, false_positive_rate), list[Detection]()
+    query = "SELECT detector, unnest(learned) AS label FROM fit_cells WHERE left_out = ''"
+    learned = {(row["detector"], row["label"]) for row in source.sql(query)}
     for name, at in _thresholds(scores, false_positive_rate).items():
         clean, own = scores.clean[name], [one for one in scores.attacked if one.detector == name]
         evaded = [one.evaded(at) for one in own]
         for one, missed in zip(own, evaded, strict=True):
             hits = list(one.successes.values())
+            rate_if_new, auroc_if_new = new.get((name, one.label, one.norm, one.eps), (None, None))
             reached = [part for other, part in zip(own, evaded, strict=True) if _reaches(one, other)]
             found.append(
                 Detection(
@@ -174,6 +187,9 @@ def detections(source: Source, false_positive_rate: float) -> list[Detection]:
                     evaded=rate(list(missed.values())),
                     attainable=_any(reached),
                     at={f"{100 * r:g}": tpr_at(clean, hits, r) for r in RATES if hits and (len(clean) + 1) * r >= 1},
+                    learned=(name, one.label) in learned,
+                    rate_if_new=None if one.aware else rate_if_new,
+                    auroc_if_new=None if one.aware else auroc_if_new,
                 )
             )
     return found

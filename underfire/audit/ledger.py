@@ -128,6 +128,7 @@ class Ledger:
                 about = cell["about"]
                 title = str(about.get("title", role)).partition(" of ")[0]
                 name = about.get("label" if role == "attack" else role, title)
+                name = f"{name} without {about['left_out']}" if about.get("left_out") else name
                 groups.setdefault((role, str(name)), []).append(cell["key"])
         found = []
         for (role, name), keys in groups.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -48,7 +48,9 @@ def complete(spec: AuditSpec) -> AuditSpec:
     distinct("attacks", [entry.title for entry in attacks])
     measures = [_measure(entry, key_path("measures", i)) for i, entry in enumerate(spec.measures)]
     distinct("measures", [entry.title.lower() for entry in measures])  # columns of tables, whose case SQL ignores
-    detectors = [complete_detector(entry, known, key_path("detectors", i)) for i, entry in enumerate(spec.detectors)]
+    detectors = [
+        complete_detector(entry, known, attacks, key_path("detectors", i)) for i, entry in enumerate(spec.detectors)
+    ]
     distinct("detectors", [entry.title for entry in detectors])
     if detectors and spec.held_out is None and spec.data.n is None:
         raise SpecError("'held_out' is missing: detectors learn from images that are not attacked, and 'n' leaves none")
@@ -81,22 +83,50 @@ def complete_interpreter(entry: InterpreterSpec, path: str, *, maps_only: bool =
     return InterpreterSpec(name=entry.name, label=entry.title, **entry.own, **options)
 
 
-def complete_detector(entry: DetectorSpec, known: Mapping[str, InterpreterSpec], path: str) -> DetectorSpec:
-    """Return a detector with its default label and checked options; see `complete_attack` for the arguments.
+def complete_detector(
+    entry: DetectorSpec, known: Mapping[str, InterpreterSpec], attacks: Sequence[AttackSpec], path: str
+) -> DetectorSpec:
+    """Return a detector with its default label, checked options, and the attacks that it learns from.
+
+    Args:
+        entry: the detector.
+        known: the interpreters of the spec by label, to which an option `interpreters` may refer.
+        attacks: the complete attacks of the spec.
+        path: the key of the entry in the spec, for error messages.
 
     Raises:
-        SpecError: the detector is unknown, has a wrong option, needs attacked images to learn from, or cannot be saved.
+        SpecError: the detector is unknown, has a wrong option, cannot be saved, or learns from no attack of the spec.
     """
     method = card_at(key_path(path, "name"), entry)
-    if method.facts.supervised or not hasattr(method.function, "save"):
-        lack = "learns from attacked images" if method.facts.supervised else "has no save and load"
-        raise SpecError(f"{key_path(path, 'name')!r}: {entry.name} {lack}, so that an audit cannot run it")
-    options = checked_options(path, method, _several(entry.options, known), ("label", "aware"))
+    if not hasattr(method.function, "save"):
+        raise SpecError(
+            f"{key_path(path, 'name')!r}: {entry.name} has no save and load, so that an audit cannot run it"
+        )
+    options = checked_options(path, method, _several(entry.options, known), ("label", "aware", "learns_from"))
     try:
-        method.with_options(**method.check(unwrap(options)))
+        made: Any = method.with_options(**method.check(unwrap(options)))
     except InputError as error:
         raise SpecError(f"{path!r}: {error}") from None
-    return DetectorSpec(name=entry.name, label=entry.title, aware=entry.aware, **entry.own, **options)
+    labels = _learned(entry, getattr(made, "supervised", method.facts.supervised), attacks, path)
+    facts = {"label": entry.title, "aware": entry.aware, "learns_from": labels}
+    return DetectorSpec(name=entry.name, **facts, **entry.own, **options)
+
+
+def _learned(entry: DetectorSpec, supervised: bool, attacks: Sequence[AttackSpec], path: str) -> list[str] | None:
+    """Return the labels of the attacks that a supervised detector learns from; None for any other detector."""
+    place = key_path(path, "learns_from")
+    if not supervised:
+        if entry.learns_from is not None:
+            raise SpecError(f"{place!r} has no meaning for {entry.title}, which learns from clean images; leave it out")
+        return None
+    usable = [attack.title for attack in attacks if not attack.card.facts.keeps_prediction]
+    for label in entry.learns_from or ():
+        if label not in usable:
+            hint = nearest(label, usable)
+            raise SpecError(f"{place!r}: no attack that changes the prediction has the label {shown(label)}; {hint}")
+    if not usable:
+        raise SpecError(f"{path!r}: {entry.name} learns from attacked images, and no attack changes the prediction")
+    return list(dict.fromkeys(entry.learns_from or usable))
 
 
 def complete_attack(entry: AttackSpec, known: Mapping[str, InterpreterSpec], path: str) -> AttackSpec:

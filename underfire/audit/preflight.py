@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -98,14 +99,33 @@ def _try_detectors(target: Target) -> dict[str, Passes]:
     for i, entry in enumerate(spec.detectors):
         with _translated(target, key_path("detectors", i), entry):
             detector = detector_of(entry)
-            # a detector that learns from labels needs images of every class, which only the held-out ones have
-            labelled = getattr(detector, "labelled", False)
-            detector.fit(target.model, target.held_out_halves[0].to(spec.device) if labelled else batch)
+            detector.fit(target.model, *_to_fit(target, detector, supervised=entry.learns_from is not None))
             with TemporaryDirectory() as folder:  # an option may be one that no file can hold
                 detector.save(Path(folder) / "detector")
             scored, found[entry.title] = tried(target, entry, partial(detector.score, target.model, batch.x), {})
             _try_guard(target, entry, detector, float(scored.max()))
     return found
+
+
+def _to_fit(target: Target, detector: Any, *, supervised: bool) -> tuple[Batch, Batch | None]:
+    """Return the images that the trial of a detector fits it to: clean ones, and for a supervised one as if attacked.
+
+    A detector that learns from labels may need images of every class, which only the held-out ones have. Those of a
+    supervised one get the classes that the model predicts as their labels, and other classes as if they were attacked,
+    so that it can learn from each of them; it gets no more than it needs.
+    """
+    learn, device = target.held_out_halves[0], target.spec.device
+    if not supervised:
+        return (learn.to(device) if getattr(detector, "labelled", False) else target.preview.first.to(device)), None
+    parts = [detector, *getattr(detector, "members", ())]
+    if not any(getattr(part, "least_per_class", 0) for part in parts):
+        learn = learn.take(torch.arange(min(len(learn), max(2, *(getattr(part, "least", 2) for part in parts)))))
+    learn = learn.to(device)
+    predicted = target.logits(learn).argmax(1)
+    others = (predicted + 1) % target.preview.logits.shape[1]
+    if any(getattr(part, "least_per_class", 0) for part in parts):
+        return learn, replace(learn, y=others)
+    return replace(learn, y=predicted), replace(learn, y=others)
 
 
 def _try_guard(target: Target, entry: DetectorSpec, detector: Any, threshold: float) -> None:

@@ -120,10 +120,13 @@ class DetectorSpec(_Method):
 
     Attributes:
         aware: whether the attacks are also run by an attacker who knows the detector.
+        learns_from: the labels of the attacks of the spec that a supervised detector learns from; None, which a
+            complete spec never contains for such a detector, stands for all that change the prediction.
     """
 
     kind = "detector"
     aware: bool = True
+    learns_from: Annotated[list[Text], Filled] | None = None
 
 
 class AttackSpec(_Method):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,8 +49,6 @@ class Combination(Detector):
         InputError: there are fewer than two detectors, one is unknown or given twice. Unsupported: the rule is unknown.
     """
 
-    least = 3
-
     def __init__(
         self,
         *,
@@ -59,6 +58,7 @@ class Combination(Detector):
         check_choice(("z_score", "p_value", "logistic"), rule=rule)
         self.detectors, self.rule = detectors, rule
         self.members = _named(detectors)
+        self.least = max(3, math.ceil(1.5 * max(member.least for member in self.members)))  # they learn from two thirds
 
     @property
     def supervised(self) -> bool:

@@ -53,7 +53,7 @@ class Detector:
         about: facts about the fit; None before.
     """
 
-    least: ClassVar[int] = 1
+    least: int = 1
     """The smallest number of clean inputs that a fit needs."""
 
     least_per_class: ClassVar[int] = 0

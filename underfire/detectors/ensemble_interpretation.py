@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import combinations
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class EnsembleInterpretation(Detector):
         InputError: there are fewer than two, one is unknown or given twice, or it gives no maps.
     """
 
-    least: ClassVar[int] = 2
+    least = 2
 
     def __init__(
         self, *, interpreters: tuple[str | Mapping[str, Any] | Callable[..., Tensor], ...] = ("gradient", "grad_cam")

@@ -10,7 +10,6 @@ from underfire.detectors.detector import Detector
 from underfire.detectors.distances import squared_distances
 from underfire.detectors.evaluated import Evaluated
 from underfire.detectors.regression import counterparts, fit_regression, log_odds, noisy_like
-from underfire.errors import DataError
 from underfire.hooks import Probe, all_features, choose_probes
 from underfire.learning import drawn_seed
 from underfire.model import Classifier
@@ -64,6 +63,7 @@ class LID(Detector):
         self.matched_noise, self.generator = matched_noise, generator
         at_least(2, k=k)
         at_least(k + 2, samples=samples)
+        self.least = samples
 
     @property
     def options(self) -> dict[str, object]:
@@ -76,11 +76,6 @@ class LID(Detector):
 
     def _learn(self, model: Classifier, clean: Evaluated, attacked: Evaluated | None) -> dict[str, Tensor]:
         assert attacked is not None
-        if len(clean) < self.samples:
-            raise DataError(
-                f"{self.name} compares images with {self.samples} clean ones that the model classifies as labelled, "
-                f"got {len(clean)}; give more, or fewer samples"
-            )
         # draw the minibatch
         generator = torch.Generator().manual_seed(drawn_seed(self.generator))
         drawn = torch.randperm(len(clean), generator=generator)[: self.samples].to(clean.x.device)

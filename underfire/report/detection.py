@@ -50,12 +50,17 @@ class Panel:
         first: one of its results, for the threshold that all of them share.
         blocks: the attackers, the one who knows the detector first.
         refused: for each attack that an attacker who knows it could not run, its label and the reason.
+        learned: the attacks that it has learned from, by their labels.
+        new: for each of these, the result that also has the figures of the detector fitted without it; empty if it was
+            not fitted so.
     """
 
     detector: str
     first: Detection
     blocks: list[Block]
     refused: list[tuple[str, str]]
+    learned: list[str]
+    new: list[Detection]
 
     @property
     def aware(self) -> bool:
@@ -76,8 +81,10 @@ def panels(ledger: Ledger, found: Findings, styles: Mapping[str, int]) -> list[P
     scores, refused, made = read_scores(ledger), not_run(ledger), []
     for name in dict.fromkeys(result.detector for result in found.detectors):
         blocks = [_block(result, scores, found, styles) for result in found.detectors if result.detector == name]
-        first = next(d for d in found.detections if d.detector == name)
-        made.append(Panel(name, first, blocks, refused.get(name, [])))
+        own = [d for d in found.detections if d.detector == name]
+        learned = list(dict.fromkeys(d.label for d in own if d.learned))
+        new = largest(d for d in own if d.auroc_if_new)
+        made.append(Panel(name, own[0], blocks, refused.get(name, []), learned, new))
     return made
 
 

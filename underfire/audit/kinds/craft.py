@@ -53,6 +53,13 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
 
 def on_shards(spec: AuditSpec, target: Target, clean: Sequence[Cell]) -> Iterator[Cell]:
     """Yield the cells of every attack on the shards of `clean` cells."""
+    for entry, options, seed in runs(spec):
+        for shard in clean:
+            yield _cell(entry, options, seed, shard, target)
+
+
+def runs(spec: AuditSpec) -> Iterator[tuple[AttackSpec, dict[str, Any], int]]:
+    """Yield every attack with the options of its cells and its seed, once for each of its sizes and seeds."""
     for entry in spec.attacks:
         card = entry.card
         random = card.facts.random or entry.goal == "random-target"
@@ -64,9 +71,7 @@ def on_shards(spec: AuditSpec, target: Target, clean: Sequence[Cell]) -> Iterato
         options = with_files(options, entry, *filter(None, [aim]))
         for sizes in [descending] if card.facts.minimal else [[eps] for eps in entry.eps]:
             for seed in spec.seeds if random else spec.seeds[:1]:
-                for shard in clean:
-                    own = {**options, "sizes": sizes, "seed": seed if random else 0}
-                    yield _cell(entry, own, seed, shard, target)
+                yield entry, {**options, "sizes": sizes, "seed": seed if random else 0}, seed
 
 
 def _cell(entry: AttackSpec, options: dict[str, Any], seed: int, clean: Cell, target: Target) -> Cell:

@@ -33,7 +33,7 @@ about = columns("detector:s clean:s attack:s label:s norm:s seed:i targeted:b")
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
     """Yield a cell for every detector, and every attack, size, seed and shard with which an attacker can know it."""
     shards = [cell for cell in before if cell.kind == "clean"]
-    fits = {cell.about["detector"]: cell for cell in before if cell.kind == "fit"}
+    fits = {cell.about["detector"]: cell for cell in before if cell.kind == "fit" and not cell.about["left_out"]}
     for entry in spec.detectors:
         known = spec.model_copy(update={"attacks": attacks_on(entry, spec)})
         for cell in craft.on_shards(known, target, shards):
@@ -108,7 +108,8 @@ def views(spec: AuditSpec) -> Mapping[str, str]:
     """Show the scores as the table `aware_scores`, with the columns of `scores`."""
     return {
         "aware_scores": """
-        SELECT detector, cell, attack, label, '' AS attacked, norm, eps, seed, id, pred = y AS was_right, success, score
+        SELECT detector, '' AS left_out, cell, attack, label, '' AS attacked, norm, eps, seed, id,
+               pred = y AS was_right, success, score
         FROM evade_written JOIN evade_cells USING (cell)
         JOIN (SELECT cell AS clean, id, y, pred FROM clean_written) USING (clean, id)
         WHERE NOT (targeted AND goal = y)

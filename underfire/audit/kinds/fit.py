@@ -1,7 +1,8 @@
 """`fit`: a detector, fitted to one half of the held-out clean images, and its scores of the other half.
 
-The threshold is chosen from these scores when the results are read, so that another false-positive rate computes
-nothing again.
+The threshold is chosen from these scores when the results are read, so that another false-positive rate does not fit
+again. A supervised detector also learns from the first half after attacks of the spec; it is fitted to all of them, and
+once without each of them, which shows how well it sees an attack that it has not learned from.
 """
 
 from __future__ import annotations
@@ -15,30 +16,38 @@ import torch
 from torch import Tensor
 
 from underfire.audit.graph import Cell
+from underfire.audit.kinds.fit_attack import joined
 from underfire.audit.methods import detector_of
 from underfire.audit.named_files import with_files
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AuditSpec, DetectorSpec
 from underfire.audit.target import Target
-from underfire.errors import ModelError
+from underfire.errors import DataError, ModelError, Unsupported
 
 schema = columns("id:s score:f")
-about = columns("detector:s")
+about = columns("detector:s left_out:s learned:l")
 
-NOT_FITTED = {"label", "aware"}
-"""The keys of an entry that do not affect the fit."""
+NOT_FITTED = {"label", "aware", "learns_from"}
+"""The keys of an entry that do not affect the fit, or affect it by the cells that it needs."""
 
 
 def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[Cell]:
-    """Yield one cell for every detector.
+    """Yield a cell for every detector, and for a supervised one further cells without each of its attacks.
 
-    It needs the first clean cell only because the key of that cell depends on the model.
+    They need the first clean cell only because the key of that cell depends on the model.
     """
     for entry in spec.detectors:
         batch, digest = target.held_out
         options = with_files({"detector": entry.model_dump(exclude=NOT_FITTED), "held_out": digest}, entry)
-        description = {"title": f"{entry.title}, fitted", "detector": entry.title}
-        yield Cell("fit", options, {"clean": before[0]}, description, images=len(batch))
+        labels = entry.learns_from or []
+        for left_out in ["", *(labels if len(labels) > 1 else [])]:
+            learned = [label for label in labels if label != left_out]
+            attacks = [cell for cell in before if cell.kind == "fit_attack" and cell.about["label"] in learned]
+            needs = {"clean": before[0], **{f"attack {i}": cell for i, cell in enumerate(attacks)}}
+            title = f"{entry.title}, fitted" + (f" without {left_out}" if left_out else "")
+            description = {"title": title, "detector": entry.title, "left_out": left_out, "learned": learned}
+            images = len(batch) + sum(cell.images for cell in attacks)
+            yield Cell("fit", options, needs, description, images=images)
 
 
 def compute(cell: Cell, inputs: Inputs) -> Result:
@@ -48,8 +57,14 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     """
     entry, target = DetectorSpec.model_validate(cell.options["detector"]), inputs.target
     learn, choose = (half.to(inputs.device) for half in target.held_out_halves)
+    attacked = joined([need for role, need in cell.needs.items() if role != "clean"], inputs)
     result = Result()
-    detector = detector_of(entry).fit(target.model, learn)
+    try:
+        detector = detector_of(entry).fit(target.model, learn, attacked)
+    except DataError as error:
+        if attacked is None:
+            raise
+        raise Unsupported(str(error)) from None  # no attack has succeeded, so that there is nothing to learn
     found = scores(detector, choose.x, inputs)
     result.add(len(choose), id=list(choose.ids), score=found)
     result.arrays["score"] = found

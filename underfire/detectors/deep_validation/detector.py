@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from underfire.catalog import card
-from underfire.detectors.deep_validation.machines import Gamma, Machines, fit_machines
+from underfire.detectors.deep_validation.machines import Gamma, Machines, fit_machines, precise
 from underfire.detectors.detector import Detector
 from underfire.detectors.evaluated import Evaluated, evaluate
 from underfire.errors import DataError, InputError, shown
@@ -17,6 +17,7 @@ from underfire.hooks import Probe, check_pooling, choose_probes, frozen
 from underfire.model import Classifier
 from underfire.validate import at_least, check_choice
 
+_FIELDS = tuple(field.name for field in dataclasses.fields(Machines))
 _HELD_OUT = 5  # in mode "calibrated", every fifth image of a class is held out
 
 
@@ -76,6 +77,7 @@ class DeepValidation(Detector):
             raise InputError(f"gamma must be 'scale', 'auto' or a number above 0, got {shown(gamma)}")
         self.layers, self.pooling, self.standardise, self.nu = layers, pooling, standardise, nu
         self.gamma, self.per_class, self.mode = gamma, per_class, mode
+        self._ready: tuple[Any, Any, dict[str, Tensor]] | None = None  # learned tensors, for a device and a dtype
 
     @property
     def most_per_class(self) -> int | None:
@@ -124,6 +126,16 @@ class DeepValidation(Detector):
     def _score(self, model: Classifier, inputs: Evaluated, learned: dict[str, Tensor]) -> Tensor:
         return self._layer_scores(inputs, learned).sum(1)
 
+    def _learned_like(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the learned tensors on the device of `x`; those of the machines are converted to float64 only once."""
+        ready = self._ready
+        if ready is None or ready[0] is not self.learned or ready[1] != (x.device, x.dtype):
+            with torch.inference_mode(False):  # a later pass may need gradients
+                found = super()._learned_like(x)
+                found |= {name: precise(value) for name, value in found.items() if name.rpartition(".")[2] in _FIELDS}
+            ready = self._ready = self.learned, (x.device, x.dtype), found
+        return ready[2]
+
     def _layer_scores(self, inputs: Evaluated, learned: dict[str, Tensor]) -> Tensor:
         scores = self._discrepancies(inputs, learned)
         return (scores - learned["usual_mean"]) / learned["usual_std"] if self.mode == "calibrated" else scores
@@ -133,9 +145,10 @@ class DeepValidation(Detector):
         probes = self.about.probes if self.about else tuple(inputs.features)
         columns, classes = [], inputs.predicted
         for number, probe in enumerate(probes):
-            machines = Machines(**{f.name: learned[f"{number}.{f.name}"] for f in dataclasses.fields(Machines)})
+            machines = Machines(**{name: learned[f"{number}.{name}"] for name in _FIELDS})
             decided = machines.decide(_standardised(inputs.features[probe], learned, number), classes)
-            columns.append(-decided if self.mode == "paper" else -decided / machines.weights.sum(1)[classes])
+            scale = machines.weights.sum(1)[classes].to(decided) if self.mode == "calibrated" else 1.0
+            columns.append(-decided / scale)
         return torch.stack(columns, 1)
 
 

@@ -46,16 +46,20 @@ class Machines:
         slots = z.new_zeros(len(present), int(counts.max()), z.shape[1])
         slots = slots.index_put((slot, place), z[order])
         # evaluate the kernel of every slot with the support vectors of its class
-        precise = z.dtype if z.device.type == "mps" else torch.float64
-        slots, whole = slots.to(precise), len(present) == len(self.vectors)
+        slots, whole = precise(slots), len(present) == len(self.vectors)
         vectors, weights, offset, gamma = (
-            (t if whole else t[present]).to(precise) for t in (self.vectors, self.weights, self.offset, self.gamma)
+            precise(t if whole else t[present]) for t in (self.vectors, self.weights, self.offset, self.gamma)
         )
         squares = slots.square().sum(2, keepdim=True) + vectors.square().sum(2)[:, None]
         distances = torch.baddbmm(squares, slots, vectors.transpose(1, 2), alpha=-2).clamp_min(0)
         kernel = (-gamma[:, None, None] * distances).exp()
         decided = torch.bmm(kernel, weights[:, :, None]).squeeze(2) - offset[:, None]
         return z.new_zeros(len(z)).index_put((order,), decided[slot, place].to(z.dtype))
+
+
+def precise(values: Tensor) -> Tensor:
+    """Return values in float64 if their device has it."""
+    return values if values.device.type == "mps" else values.double()
 
 
 def fit_machines(z: Tensor, y: Tensor, classes: int, nu: float, gamma: Gamma) -> Machines:
