@@ -18,7 +18,11 @@ PGD = {"name": "pgd", "norm": "linf", "eps": [0.2], "steps": 4}
 
 def test_one_class_for_all_images_leaves_out_the_images_of_that_class(small: Small, tmp_path: Path) -> None:
     run(
-        small(attacks=[{**PGD, "goal": 3}], detectors=["softmax"], interpreters=["gradient"]),
+        small(
+            attacks=[{**PGD, "goal": 3}],
+            detectors=[{"name": "combination", "detectors": ["softmax", "energy"]}],
+            interpreters=["gradient"],
+        ),
         tmp_path / "run",
     )
     ledger = Ledger(tmp_path / "run")

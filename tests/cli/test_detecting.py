@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from underfire.cli import main
+from underfire.cli.detecting import Setting, read_attack
+from underfire.cli.detecting_attacks import _attacked
 from underfire.detectors import Guard, load
 from underfire.learning import read_facts
 
@@ -54,12 +56,23 @@ def test_a_detector_is_fitted_used_and_evaluated(parsed, shown, capsys):
     assert "fingerprint" in capsys.readouterr().err
 
 
+def test_an_attack_with_a_goal_succeeds_only_if_it_reaches_the_goal():
+    setting = Setting("python:victims:right", None, 32, 0, "cpu", True, False)
+    batch = setting.read("digits:", 40)
+    one = _attacked(setting, read_attack("{name: fgsm, eps: 0.3, goal: '3'}"), 0.3, batch)
+    predicted = setting.model.predict(one.x).argmax(1)
+    assert one.counted.tolist() == (batch.y != 3).tolist()
+    assert one.success.tolist() == ((predicted == 3) & (batch.y != 3)).tolist()
+    assert (predicted != batch.y).sum() > one.success.sum()  # more are fooled, but not as wanted
+
+
 @pytest.mark.parametrize(
     ("arguments", "fact"),
     [
         (("fit", "feature_squeezin", *MODEL, "--data", "digits:", "--out", "a"), "feature_squeezing"),
         ((*FIT[1:], "--attack", "pgd", "--out", "a"), "no --attack"),
         ((*FIT[1:], "--out", "."), "folder"),
+        ((*FIT[1:-1], "0.001", "--out", "a"), "needs 999 clean inputs, got 40"),
         (("evaluate", "a", *MODEL, "--data", "digits:", "--attack", "pg"), "pgd"),
         (("evaluate", "a", *MODEL, "--data", "digits:", "--attack", "[pgd]"), "--attack must be"),
         (("score", "a", "digits:", *MODEL, "--out", "a.txt"), ".csv or .parquet"),

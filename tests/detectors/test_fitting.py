@@ -56,6 +56,23 @@ def test_images_that_the_model_misclassifies_are_dropped_and_counted(model, clea
     assert torch.equal(detector.seen.x, clean.x[5:]) and torch.equal(detector.seen.y, clean.y[5:])
 
 
+class Supervised(MeanFeatures):
+    """The same, from attacked images too."""
+
+    supervised = True
+
+
+def test_a_supervised_detector_learns_from_successful_attacks_on_images_that_were_right(model, clean):
+    y = clean.y.clone()
+    y[:5] = (y[:5] + 1) % 3  # misclassified before the attack
+    fooled = (clean.y + 1) % 3
+    fooled[5:9] = clean.y[5:9]  # these attacks failed
+    detector = Supervised(most=None).fit(model, replace(clean, y=y), replace(clean, y=fooled))
+    assert detector.attacked.ids == clean.ids[9:] and detector.about.unsuccessful == 9 and detector.dropped == 5
+    with pytest.raises(DataError, match="successful attacks"):
+        Supervised(most=None).fit(model, clean, clean)
+
+
 def test_the_first_images_of_each_class_are_kept_and_a_class_with_too_few_is_named(model, clean):
     detector = MeanFeatures().fit(model, clean)
     wanted = torch.cat([(clean.y == k).nonzero().flatten()[:3] for k in range(3)]).sort().values

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -81,3 +81,14 @@ LARGEST_SHARD = 64
 def key_path(*keys: str | int) -> str:
     """Return the path of nested keys as text, such as `attacks[0].eps`."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
+
+
+GateMeasure = Literal["clean_accuracy", "robust_accuracy", "worst_accuracy", "map_iou", "interpretation_gap"]
+NEEDS: dict[GateMeasure, tuple[str, ...]] = {
+    "clean_accuracy": ("at_least",),
+    "robust_accuracy": ("at_least", "attack", "eps"),
+    "worst_accuracy": ("at_least", "norm", "eps"),
+    "map_iou": ("at_least", "attack", "eps", "interpreter"),
+    "interpretation_gap": ("at_most", "norm", "interpreter"),
+}
+"""The keys that a gate must have beside `measure`, by measure; a gap is the better the lower it is."""

@@ -108,7 +108,7 @@ def complete_detector(
     except InputError as error:
         raise SpecError(f"{path!r}: {error}") from None
     labels = _learned(entry, getattr(made, "supervised", method.facts.supervised), attacks, path)
-    facts = {"label": entry.title, "aware": entry.aware, "learns_from": labels}
+    facts: dict[str, Any] = {"label": entry.title, "aware": entry.aware, "learns_from": labels}
     return DetectorSpec(name=entry.name, **facts, **entry.own, **options)
 
 

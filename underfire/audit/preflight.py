@@ -18,17 +18,15 @@ from underfire.ascent.target_maps import benign
 from underfire.attacks.adv2.scheme import Bilevel
 from underfire.audit.accuracy import check_accuracy
 from underfire.audit.goals import KINDS
-from underfire.audit.kinds.evade import attacks_on
 from underfire.audit.labels import check_swapped
 from underfire.audit.methods import FALSE_POSITIVES, attack_of, detector_of, interpreter_of, of_batch, values_of
 from underfire.audit.normalisation import check_normalisation
 from underfire.audit.schema import AttackSpec, DetectorSpec, InterpreterSpec, key_path
 from underfire.audit.target import Target
-from underfire.audit.trials import Passes, Trials, inner_counts, passes_of_map, short_options, tried, value_of
+from underfire.audit.trials import Passes, Trials, inner_counts, passes_of_map, tried, value_of
 from underfire.classes import class_number, listing
-from underfire.detectors import Guard
 from underfire.domains import domain_of
-from underfire.errors import DataError, InputError, ModelError, SpecError, UnderfireError, Unsupported
+from underfire.errors import DataError, InputError, ModelError, SpecError, UnderfireError
 from underfire.records import Batch
 
 
@@ -102,54 +100,28 @@ def _try_detectors(target: Target) -> dict[str, Passes]:
             detector.fit(target.model, *_to_fit(target, detector, supervised=entry.learns_from is not None))
             with TemporaryDirectory() as folder:  # an option may be one that no file can hold
                 detector.save(Path(folder) / "detector")
-            scored, found[entry.title] = tried(target, entry, partial(detector.score, target.model, batch.x), {})
-            _try_guard(target, entry, detector, float(scored.max()))
+            _, found[entry.title] = tried(target, entry, partial(detector.score, target.model, batch.x), {})
     return found
 
 
 def _to_fit(target: Target, detector: Any, *, supervised: bool) -> tuple[Batch, Batch | None]:
     """Return the images that the trial of a detector fits it to: clean ones, and for a supervised one as if attacked.
 
-    A detector that learns from labels may need images of every class, which only the held-out ones have. Those of a
-    supervised one get the classes that the model predicts as their labels, and other classes as if they were attacked,
-    so that it can learn from each of them; it gets no more than it needs.
+    They are two images, or the held-out ones for a detector that needs more or images of every class. A supervised
+    detector that needs no classes gets as few as it needs, with the predicted classes as their labels. The images that
+    count as attacked are the same ones with other labels, so that the detector can learn from each of them.
     """
-    learn, device = target.held_out_halves[0], target.spec.device
+    parts, device = [detector, *getattr(detector, "members", ())], target.spec.device
+    first, learn = target.preview.first.to(device), target.held_out_halves[0].to(device)
+    needed = max(2, *(getattr(part, "least", 1) for part in parts))
     if not supervised:
-        return (learn.to(device) if getattr(detector, "labelled", False) else target.preview.first.to(device)), None
-    parts = [detector, *getattr(detector, "members", ())]
+        labelled = any(getattr(part, "labelled", False) for part in parts)
+        return learn if labelled or needed > len(first) else first, None
     if not any(getattr(part, "least_per_class", 0) for part in parts):
-        learn = learn.take(torch.arange(min(len(learn), max(2, *(getattr(part, "least", 2) for part in parts)))))
-    learn = learn.to(device)
-    predicted = target.logits(learn).argmax(1)
-    others = (predicted + 1) % target.preview.logits.shape[1]
-    if any(getattr(part, "least_per_class", 0) for part in parts):
-        return learn, replace(learn, y=others)
-    return replace(learn, y=predicted), replace(learn, y=others)
-
-
-def _try_guard(target: Target, entry: DetectorSpec, detector: Any, threshold: float) -> None:
-    """Try every attack by an attacker who knows a fitted detector.
-
-    An attack that a guard does not support does not end the trials: its cells will state that they could not be run.
-
-    Raises:
-        InputError: an attack does not work on the guard.
-    """
-    batch = target.preview.first.to(target.spec.device)
-    goal = (batch.y + 1) % target.preview.logits.shape[1]
-    for attack in attacks_on(entry, target.spec):
-        guard = Guard(target.model, detector, threshold)
-        run = attack_of(attack.model_copy(update=short_options(attack)), max(attack.eps))
-        generator = torch.Generator(target.spec.device).manual_seed(0)
-        try:
-            run(guard, batch.x, batch.y, goal=goal, generator=generator)
-        except Unsupported:
-            continue
-        except UnderfireError as error:
-            raise InputError(
-                f"{attack.title} by an attacker who knows the detector: {error}; aware: false leaves it out"
-            ) from None
+        learn = learn.take(torch.arange(min(len(learn), needed)))
+        learn = replace(learn, y=target.logits(learn).argmax(1))
+    others = (target.logits(learn).argmax(1) + 1) % target.preview.logits.shape[1]
+    return learn, replace(learn, y=others)
 
 
 def _try_attacks(target: Target) -> dict[str, Passes]:

@@ -12,6 +12,7 @@ from underfire.audit.fields import (
     MEASURES,
     Count,
     Filled,
+    GateMeasure,
     Limited,
     Number,
     PerChannel,
@@ -24,6 +25,7 @@ from underfire.audit.fields import (
     number_as_text,
     short,
 )
+from underfire.audit.fields import NEEDS as NEEDS
 from underfire.audit.fields import key_path as key_path
 from underfire.audit.fields import number as number
 from underfire.audit.values import Live
@@ -219,17 +221,6 @@ class SampleSpec(_Strict):
     chosen: list[int] | None = None
     looked: int = 0
     available: int = 0
-
-
-GateMeasure = Literal["clean_accuracy", "robust_accuracy", "worst_accuracy", "map_iou", "interpretation_gap"]
-NEEDS: dict[GateMeasure, tuple[str, ...]] = {
-    "clean_accuracy": ("at_least",),
-    "robust_accuracy": ("at_least", "attack", "eps"),
-    "worst_accuracy": ("at_least", "norm", "eps"),
-    "map_iou": ("at_least", "attack", "eps", "interpreter"),
-    "interpretation_gap": ("at_most", "norm", "interpreter"),
-}
-"""The keys that a gate must have beside `measure`, by measure; a gap is the better the lower it is."""
 
 
 class GateSpec(_Strict):

@@ -185,7 +185,9 @@ def attacked_images(
     from underfire.audit.goals import choose_goal, other_than_label
     from underfire.audit.methods import attack_of
 
-    attack, done, goals = attack_of(entry, eps), list[Tensor](), list[Tensor]()
+    attack = attack_of(entry, eps)
+    done: list[Tensor] = []
+    goals: list[Tensor] = []
     title = f"{entry.title} at eps {eps:g}" + (f" on {guard.detector.name}" if guard else "")
     with progress(title, len(batch), unit="images", quiet=setting.quiet) as show:
         for rows in torch.arange(len(batch)).split(setting.batch_size):

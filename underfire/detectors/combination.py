@@ -49,6 +49,8 @@ class Combination(Detector):
         InputError: there are fewer than two detectors, one is unknown or given twice. Unsupported: the rule is unknown.
     """
 
+    labelled = True
+
     def __init__(
         self,
         *,

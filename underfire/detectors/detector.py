@@ -31,7 +31,8 @@ class Fit:
         model: the fingerprint of the model (see `learning.model_fingerprint`).
         probes: the layers that the detector reads, and how they are pooled.
         dropped: the number of clean inputs that were left out because the model misclassifies them.
-        unsuccessful: the number of attacked inputs that were left out because the model classifies them as labelled.
+        unsuccessful: the number of attacked inputs that were left out because the model classifies them as labelled, or
+            misclassifies the clean input of the same name.
     """
 
     classes: int
@@ -60,8 +61,8 @@ class Detector:
     """The smallest number of clean inputs of every class that a fit needs."""
 
     labelled: ClassVar[bool] = False
-    """True if it learns only from clean inputs that the model classifies as labelled, and from attacked ones that it
-    does not; the others are dropped and counted."""
+    """True if it learns only from clean inputs that the model classifies as labelled, and from the successful attacks
+    on such inputs; the others are dropped and counted."""
 
     learned: dict[str, Tensor] | None = None
     about: Fit | None = None

@@ -68,8 +68,8 @@ def evaluate(model: Classifier, x: Tensor, probes: Sequence[Probe] = ()) -> Eval
     return Evaluated(x, require_finite(logits, "the model's output"), found)
 
 
-def evaluate_for(model: Classifier, batch: Batch, choices: Sequence[Choice]) -> list[tuple[Evaluated, int]]:
-    """Return what each choice keeps of a batch, from one pass over it, and the number of inputs that it drops.
+def evaluate_for(model: Classifier, batch: Batch, choices: Sequence[Choice]) -> list[tuple[Evaluated, tuple[str, ...]]]:
+    """Return what each choice keeps of a batch, from one pass over it, and the names of the inputs that it drops.
 
     The inputs that are left out because there are enough of their label do not count as dropped.
 
@@ -86,14 +86,15 @@ def evaluate_for(model: Classifier, batch: Batch, choices: Sequence[Choice]) -> 
         for taker in takers:
             taker.take(start, y[start : start + len(logits)], logits, found)
         start += len(logits)
-    return [(taker.result(batch, y), taker.dropped) for taker in takers]
+    return [(taker.result(batch, y), tuple(batch.ids[row] for row in taker.dropped)) for taker in takers]
 
 
 class _Taker:
     """Collect the rows that one choice keeps, chunk by chunk."""
 
     def __init__(self, choice: Choice) -> None:
-        self.choice, self.dropped = choice, 0
+        self.choice = choice
+        self.dropped: list[int] = []
         self.rows: list[Tensor] = []
         self.logits: list[Tensor] = []
         self.found: dict[Probe, list[Tensor]] = {probe: [] for probe in choice.probes}
@@ -104,7 +105,7 @@ class _Taker:
         kept = torch.ones_like(y, dtype=torch.bool)
         if self.choice.correct is not None:
             kept = (logits.argmax(1) == y) == self.choice.correct
-            self.dropped += int((~kept).sum())
+            self.dropped += (start + (~kept).nonzero().flatten()).tolist()
         if self.choice.most is not None:
             kept &= self._places(y, logits.shape[1], kept) <= self.choice.most
         rows = kept.nonzero().flatten()

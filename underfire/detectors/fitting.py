@@ -10,6 +10,7 @@ from torch import Tensor
 
 from underfire.catalog import DetectorFacts
 from underfire.catalog.calls import with_checks
+from underfire.detectors.calibration import unseen
 from underfire.detectors.detector import Detector, Fit
 from underfire.detectors.evaluated import Choice, Evaluated, evaluate, evaluate_for
 from underfire.domains import domain_of
@@ -36,6 +37,10 @@ def fit_together(detectors: Sequence[Any], model: Classifier, clean: Batch, atta
             for d in own
         ]
         usual = evaluate_for(model, clean, wanted) if own else []
+        # an attack has no success on an input that the model misclassifies unchanged
+        wrong, useless = frozenset(name for _, dropped in usual for name in dropped), 0
+        if attacked is not None:
+            attacked, useless = unseen(attacked, attacked.ids, wrong)
         theirs = [
             Choice(choice.probes, correct=False if d.labelled else None)
             for d, choice in zip(own, wanted, strict=True)
@@ -44,17 +49,19 @@ def fit_together(detectors: Sequence[Any], model: Classifier, clean: Batch, atta
         moved = iter(evaluate_for(model, attacked, theirs) if attacked is not None and theirs else [])
         for detector, choice, (known, dropped) in zip(own, wanted, usual, strict=True):
             _check_counts(detector, model, known)
-            suspicious, unsuccessful = next(moved) if detector.supervised else (None, 0)
+            suspicious, unsuccessful = next(moved) if detector.supervised else (None, ())
             if suspicious is not None and not len(suspicious):
                 raise DataError(
-                    f"{detector.name}: the model classifies all attacked inputs as labelled, so none is left"
+                    f"{detector.name} learns from successful attacks, and there is none: the model classifies "
+                    f"{len(unsuccessful)} attacked inputs as labelled, and misclassifies {useless} unchanged"
                 )
             learned = detector._learn(model, known, suspicious)
             if not all(bool(torch.isfinite(value).all()) for value in learned.values()):
                 raise ModelError(f"{detector.name} learned a number that is not finite")
             shape, mark = tuple(clean.x.shape[1:]), model_fingerprint(model)
             detector.learned = learned
-            detector.about = Fit(known.logits.shape[1], shape, mark, choice.probes, dropped, unsuccessful)
+            failed = len(unsuccessful) + useless if detector.supervised else 0
+            detector.about = Fit(known.logits.shape[1], shape, mark, choice.probes, len(dropped), failed)
     for detector in detectors:
         if not isinstance(detector, Detector):
             detector.fit(model, clean, attacked)

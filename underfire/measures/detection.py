@@ -145,8 +145,8 @@ def auroc_difference(
     parts = (above - above_by_other, m), (below - below_by_other, n)
     variance = sum(part.var(ddof=1) / size for part, size in parts) if min(m, n) > 1 else 0.0
     if variance == 0:
-        first, second = (auroc(*scores, 1 - tail) for scores in ((one, hit), (other, hit_by_other)))
-        return Interval(value, max(first.low - second.high, -1.0), min(first.high - second.low, 1.0), m + n)
+        own, others = (auroc(*scores, 1 - tail) for scores in ((one, hit), (other, hit_by_other)))
+        return Interval(value, max(own.low - others.high, -1.0), min(own.high - others.low, 1.0), m + n)
     error = -ndtri(tail) * np.sqrt(variance)
     return Interval(value, float(max(value - error, -1)), float(min(value + error, 1)), m + n)
 

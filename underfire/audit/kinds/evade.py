@@ -22,6 +22,7 @@ from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AttackSpec, AuditSpec, DetectorSpec
 from underfire.audit.target import Target
 from underfire.detectors import Calibration, Detector, Guard
+from underfire.errors import InputError, Unsupported
 from underfire.measures.detection import threshold
 from underfire.measures.outcome import attack_outcome
 from underfire.validate import per_sample
@@ -75,7 +76,10 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     clean = inputs.arrays(cell.needs["clean"])["logits"]
     goal = choose_goal(entry.goal, clean, batch, seed, model.labels or ())
     wanted = likeliest_others(clean, y, 1)[:, 0] if goal is None else other_than_label(goal, y, clean.shape[1])
-    x_adv = model.domain.clip(craft.attacked(entry, sizes[0], guard, batch, wanted, seed))
+    try:
+        x_adv = model.domain.clip(craft.attacked(entry, sizes[0], guard, batch, wanted, seed))
+    except InputError as error:  # such as a layer that the attack names, and that a guard has by another name
+        raise Unsupported(str(error)) from None
     logits, found = model.predict(x_adv, chunk=inputs.target.spec.batch_size), scores(guard.detector, x_adv, inputs)
     usual, result = scores(guard.detector, x, inputs), Result()
     for eps in sizes:

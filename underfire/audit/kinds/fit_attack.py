@@ -5,7 +5,6 @@ They are the held-out images of the fit. No threshold is chosen from them, and t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -33,11 +32,11 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
         return
     digest, count = target.held_out[1], len(target.held_out_halves[0])
     attacks = [entry for entry in spec.attacks if entry.title in learned]
-    parts = math.ceil(count / LARGEST_SHARD)
     pixels = target.preview.first.x[0].numel()
     for entry, options, _ in craft.runs(spec.model_copy(update={"attacks": attacks, "seeds": spec.seeds[:1]})):
-        for part in range(parts):
-            own, images = {**options, "held_out": digest, "part": [part, parts]}, len(range(part, count, parts))
+        for start in range(0, count, LARGEST_SHARD):
+            stop = min(start + LARGEST_SHARD, count)
+            own, images = {**options, "held_out": digest, "rows": [start, stop]}, stop - start
             description = {"title": f"{entry.title} on images that detectors learn from", "label": entry.title}
             needs = {"clean": before[0]}
             yield Cell("fit_attack", own, needs, description, images=images, kept_bytes=images * pixels * 4)
@@ -61,8 +60,7 @@ def views(spec: AuditSpec) -> dict[str, str]:
 
 def _images(cell: Cell, inputs: Inputs) -> Batch:
     """Return the clean images of a cell."""
-    learn, (part, parts) = inputs.target.held_out_halves[0], cell.options["part"]
-    return learn.take(torch.arange(len(learn))[part::parts]).to(inputs.device)
+    return inputs.target.held_out_halves[0].take(torch.arange(*cell.options["rows"])).to(inputs.device)
 
 
 def joined(cells: Sequence[Cell], inputs: Inputs) -> Batch | None:
