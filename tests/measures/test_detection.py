@@ -80,6 +80,8 @@ def test_the_difference_of_two_areas_has_the_paired_interval_of_delong():
     assert 0.91 < np.mean(covered) <= 0.99
     with pytest.raises(InputError, match="same attacked inputs"):
         auroc_difference(clean, (attacked[0], [1.0]))
+    with pytest.raises(InputError, match="give a pair"):
+        auroc_difference(clean[0], attacked)
 
 
 def test_detectors_that_order_all_pairs_alike_leave_open_what_two_intervals_do():

@@ -114,11 +114,16 @@ def fit(
     guard = Guard(setting.model, detector, at, calibration=Calibration(tuple(found.tolist()), seen))
     guard.save(out)
     counts = {"fitted": len(learn), "dropped": detector.dropped, "calibrated": len(choose)}
+    if attacked is not None:
+        counts |= {"attacked": len(attacked), "unsuccessful": detector.fitted().unsuccessful}
     if setting.as_json:
         expected = {"threshold": at.value, "false_positive_rate": at.rate}
         print_json({"file": str(out), "detector": name, **counts, **expected})
     elif not setting.quiet:
         OUT.print(f"{name}: fitted to {len(learn)} images, {detector.dropped} of them left out as misclassified")
+        if attacked is not None:
+            left_out = counts["unsuccessful"]
+            OUT.print(f"and to {len(attacked)} attacked images, {left_out} of them left out as unsuccessful")
         OUT.print(f"threshold {at.value:.6g}: expected false-positive rate {at.rate}")
         OUT.print(f"written to {out}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Generator, Tensor
 
@@ -95,12 +97,16 @@ class LID(Detector):
         return learned | fit_regression(torch.cat(usual), unusual)
 
     def _dimensions(
-        self, found: object, probes: tuple[Probe, ...], learned: dict[str, Tensor], own: Tensor | None = None
+        self,
+        found: Mapping[Probe, Tensor],
+        probes: tuple[Probe, ...],
+        learned: dict[str, Tensor],
+        own: Tensor | None = None,
     ) -> Tensor:
         """Return the estimates of each layer, `[B, L]`; `own` is the known image that each is not compared with."""
         layers = []
         for number, probe in enumerate(probes):
-            values = found[probe]  # type: ignore[index]
+            values = found[probe]
             distances = squared_distances(values, learned[f"{number}.known"])
             if own is not None:
                 column = torch.arange(distances.shape[1], device=own.device)

@@ -125,13 +125,16 @@ def auroc_difference(
         confidence: the confidence of the interval in (0, 1).
 
     Raises:
-        InputError: the detectors have different numbers of scores. DataError: a score is not finite.
+        InputError: the scores are no pairs, or differ in their numbers. DataError: a score is not finite.
 
     Source: DeLong, DeLong and Clarke-Pearson, Biometrics 1988.
     """
     from scipy.special import ndtri
 
     tail = (1 - checked_level(confidence)) / 2
+    for pair in (clean, attacked):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise InputError(f"give a pair: the scores by the first and by the second detector, got {shown(pair)}")
     (one, other), (hit, hit_by_other) = (tuple(map(checked_scores, pair)) for pair in (clean, attacked))
     for first, second, kind in ((one, other, "clean"), (hit, hit_by_other, "attacked")):
         if len(first) != len(second):
