@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from underfire.ascent.threats import ball
 from underfire.catalog import card
 from underfire.domains import ADDITIVE
+from underfire.errors import Unsupported
 from underfire.model import Classifier
 from underfire.training.crafting import check_eps
 from underfire.training.images import Data
@@ -46,10 +47,12 @@ def free(
         replays: how many times in a row a batch is used, the paper's m.
 
     Raises:
-        InputError: eps is not above 0, or `replays` is below 1.
+        InputError: eps is not above 0, or `replays` is below 1. Unsupported: the plan divides batches into parts.
     """
     check_eps(eps)
     at_least_one(replays=replays)
+    if plan.accumulate > 1 or plan.processes.count > 1:
+        raise Unsupported("free keeps a perturbation of the whole batch; train it in one process with accumulate=1")
     training = Training("free", model, data, plan, generator, {"eps": eps, "replays": replays}, replays=replays)
     threat = ball("linf", eps).in_domain(training.model.domain)
     # the perturbation is a parameter of the optimiser, whose step is ours

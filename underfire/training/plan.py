@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -12,8 +12,22 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from underfire.errors import InputError
-from underfire.learning import Report, Schedule, cosine, crop_and_flip, one_cycle, steps_down
+from underfire.learning import (
+    Average,
+    Computation,
+    Guard,
+    Processes,
+    Schedule,
+    Watch,
+    cosine,
+    crop_and_flip,
+    one_cycle,
+    steps_down,
+)
 from underfire.learning.batches import Augment
+from underfire.learning.computation import Precision
+from underfire.learning.processes import ALONE
+from underfire.model import Classifier
 from underfire.validate import at_least, at_least_one, check_choice
 
 OptimiserName = Literal["sgd", "adam", "adamw"]
@@ -40,10 +54,18 @@ class Plan:
             steps) or `"constant"`.
         augment: random changes of the images: `"shift"` by up to 4 pixels, or `"shift_and_flip"`.
         fresh: whether training begins with new random weights, and not with those of the model.
+        average: decay of a moving average of the weights, which the classifier has in the end; 0 is no average.
+        accumulate: number of parts of a batch whose gradients add up, so that less memory is needed.
+        precision: `"full"`, or `"bfloat16"` for losses under torch's autocast.
+        channels_last: whether feature maps have the channels as the last dimension in memory.
         checkpoint: a file for the state of the training; if it exists, training continues from it.
         every: number of steps between two writes of the checkpoint.
         progress: a function of the number of steps that are done, and of all steps.
-        watch: a function that gets a `learning.Report` after every step.
+        watch: functions that get a `learning.Report` after every step, such as `learning.JsonLines`.
+        validate: measures the classifier, such as `learning.AttackedAccuracy`.
+        validate_every: number of epochs between two of its calls.
+        guards: what judges these metrics, such as `learning.KeepBest` and `learning.MaskingGuard`.
+        processes: the processes that train, by `learning.start_processes`.
     """
 
     epochs: float = 15.0
@@ -55,17 +77,26 @@ class Plan:
     schedule: ScheduleName = "one_cycle"
     augment: AugmentName = "none"
     fresh: bool = False
+    average: float = 0.0
+    accumulate: int = 1
+    precision: Precision = "full"
+    channels_last: bool = False
     checkpoint: str | os.PathLike[str] | None = field(default=None, repr=False, compare=False)
     every: int = field(default=50, repr=False, compare=False)
     progress: Callable[[int, int], None] | None = field(default=None, repr=False, compare=False)
-    watch: Callable[[Report], None] | None = field(default=None, repr=False, compare=False)
+    watch: Watch | Sequence[Watch] | None = field(default=None, repr=False, compare=False)
+    validate: Callable[[Classifier], Mapping[str, float]] | None = field(default=None, repr=False, compare=False)
+    validate_every: float = field(default=1.0, repr=False, compare=False)
+    guards: Sequence[Guard] = field(default=(), repr=False, compare=False)
+    processes: Processes = field(default=ALONE, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         at_least_one(batch_size=self.batch_size, every=self.every)
         at_least(0, momentum=self.momentum, weight_decay=self.weight_decay)
         for name, choices in (("optimiser", OptimiserName), ("schedule", ScheduleName), ("augment", AugmentName)):
             check_choice(get_args(choices), **{name: getattr(self, name)})
-        for name in ("epochs", "rate"):
+        self.make_average(), self.make_computation()  # they check their settings
+        for name in ("epochs", "rate", "validate_every"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name):g}")
 
@@ -80,6 +111,19 @@ class Plan:
     def make_schedule(self) -> Schedule | None:
         """Return the schedule of the learning rate; None if it is constant."""
         return None if self.schedule == "constant" else _SCHEDULES[self.schedule]()
+
+    def make_average(self) -> Average | None:
+        """Return the moving average of the weights; None if there is none."""
+        return None if self.average == 0 else Average(self.average)
+
+    def make_computation(self) -> Computation:
+        """Return how gradients are computed."""
+        return Computation(
+            accumulate=self.accumulate,
+            precision=self.precision,
+            channels_last=self.channels_last,
+            processes=self.processes,
+        )
 
     def make_augment(self) -> Augment | None:
         """Return the random changes of the images; None if there are none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -134,6 +135,11 @@ class Training:
             schedule=plan.make_schedule(),
             generator=Generator(self.device).manual_seed(self.seed),
             checkpoint=checkpoint,
+            computation=plan.make_computation(),
+            average=plan.make_average(),
+            validate=None if plan.validate is None else partial(plan.validate, self.model),
+            validate_every=max(1, round(plan.validate_every * self.batches.batches.per_epoch)),
+            guards=plan.guards,
             progress=plan.progress,
             watch=plan.watch,
         )
