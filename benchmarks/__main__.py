@@ -40,7 +40,6 @@ from benchmarks import (
     small_batches,
     smoothing,
     startup,
-    training_loop,
     transfer,
 )
 from benchmarks.setting import describe
@@ -93,7 +92,6 @@ MEASURED = {
     "certificates": Benchmark(certificates.on_mnist, certificates.rows, ("MNIST",)),
     "smoothing": Benchmark(smoothing.certify, smoothing.rows, CIFAR),
     "deep-validation": Benchmark(deep_validation.measure, deep_validation.rows, ("MNIST",)),
-    "training-loop": Benchmark(training_loop.measure, training_loop.rows, CIFAR),
     "scale": Benchmark(scale.measure, scale.rows, CIFAR),
     "startup": Benchmark(startup.seconds, startup.rows),
 }
