@@ -7,7 +7,7 @@ from the inputs that are to be detected.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -132,7 +132,8 @@ def auroc_difference(
     from scipy.special import ndtri
 
     tail = (1 - checked_level(confidence)) / 2
-    for pair in (clean, attacked):
+    pairs: Any = (clean, attacked)
+    for pair in pairs:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise InputError(f"give a pair: the scores by the first and by the second detector, got {shown(pair)}")
     (one, other), (hit, hit_by_other) = (tuple(map(checked_scores, pair)) for pair in (clean, attacked))
