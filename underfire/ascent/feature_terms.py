@@ -61,7 +61,7 @@ def feature_distance(weight: float = 0.005, power: float = 0.5, layers: Layers =
 
         return term
 
-    return weight * objective(Prepared(prepare))
+    return weight * objective(Prepared(prepare), first_order=True)
 
 
 def smooth_change(weight: float = 0.01, pool: int = 3) -> Objective:
@@ -87,7 +87,7 @@ def smooth_change(weight: float = 0.01, pool: int = 3) -> Objective:
 
         return term
 
-    return weight * objective(Prepared(prepare))
+    return weight * objective(Prepared(prepare), first_order=True)
 
 
 def tap_terms(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +14,7 @@ from underfire.ascent.leader import Leader
 from underfire.ascent.objective import Start
 from underfire.ascent.recipe import Keep as Keep
 from underfire.ascent.recipe import Recipe as Recipe
-from underfire.ascent.sources import evaluate, members_of, shared_passes, sources_of
+from underfire.ascent.sources import evaluate, folded_passes, members_of, shared_passes, sources_of
 from underfire.ascent.step import Best, State, Step, Targets, choose, succeeded, take
 from underfire.ascent.step_rules import Position, Progress, StepRule, scheduled
 from underfire.ascent.threats import Threat
@@ -21,8 +22,12 @@ from underfire.domains import check_inputs, domain_of
 from underfire.errors import Unsupported
 from underfire.gradients import views
 from underfire.gradients.attack_loss import AttackLoss
+from underfire.gradients.backward import true_gradient
 from underfire.hooks import frozen
 from underfire.validate import at_least_one, check_classes, default_generator, per_sample
+
+_FOLDS = 4
+"""Number of steps from which batch norms are folded, which costs as much as a pass of a few images."""
 
 
 def ascend(
@@ -42,7 +47,8 @@ def ascend(
     """Maximise the objective of a recipe within its threat, and return the perturbed images, shaped like `x`.
 
     Every step estimates the gradient at `z` (or at the point where the move peeks) of the objective averaged over the
-    views, smooths it, moves along it, and projects. The model is left as it was found.
+    views, smooths it, moves along it, and projects. Unless the objective differentiates a pass itself, batch norms are
+    computed inside the convolutions before them, which changes the rounding. The model is left as it was found.
 
     Args:
         model: maps `x` to logits `[B, K]`; its domain says what `x` is.
@@ -73,9 +79,18 @@ def ascend(
     x = x.detach()
     generator = default_generator(generator, x.device)
     run = _Run(model, x, Targets(y, goal, torch.arange(len(x), device=x.device)), recipe, steps, generator, watch)
-    alone = recipe.objective.logits_only and recipe.rank is None and watch is None
-    with frozen(model), recipe.backward(model, x), shared_passes(model, begin=not alone) as forget:
+    unwatched = recipe.rank is None and watch is None
+    alone, first_order = (flag and unwatched for flag in (recipe.objective.logits_only, recipe.objective.first_order))
+    with ExitStack() as stack:
+        stack.enter_context(frozen(model))
+        stack.enter_context(recipe.backward(model, x))
+        forget = stack.enter_context(shared_passes(model, begin=not alone, twice=not first_order))
+        folds = recipe.backward is true_gradient and steps >= _FOLDS
+        if folds and alone:
+            stack.enter_context(folded_passes(model, x))
         run.begin(forget)
+        if folds and first_order and not alone:  # now the layers are known that the terms read
+            stack.enter_context(folded_passes(model, x))
         for restart in range(restarts):
             rows = run.targets.index
             if recipe.keep == "success":

@@ -74,10 +74,13 @@ class Objective:
     Attributes:
         terms: the weights and the terms.
         logits_only: whether the terms compute from the logits alone, so that no other pass of the model can share work.
+        first_order: whether the terms differentiate no pass themselves, and read only layers that they have read when
+            the attack began; passes can then be made faster.
     """
 
     terms: tuple[tuple[Weight, Term], ...]
     logits_only: bool = False
+    first_order: bool = False
 
     def __call__(self, step: Step) -> Tensor:
         """Return the objective of every row, `[B]`, with the weights of this step."""
@@ -104,7 +107,8 @@ class Objective:
         return torch.stack(weighed).sum(0) if len(weighed) > 1 else weighed[0]
 
     def __add__(self, other: Objective) -> Objective:
-        return Objective(self.terms + other.terms, self.logits_only and other.logits_only)
+        flags = (self.logits_only and other.logits_only, self.first_order and other.first_order)
+        return Objective(self.terms + other.terms, *flags)
 
     def __mul__(self, factor: Weight) -> Objective:
         def scaled(weight: Weight) -> Weight:
@@ -112,7 +116,7 @@ class Objective:
                 return weight * factor
             return lambda t: (weight(t) if callable(weight) else weight) * (factor(t) if callable(factor) else factor)
 
-        return Objective(tuple((scaled(weight), term) for weight, term in self.terms), self.logits_only)
+        return replace(self, terms=tuple((scaled(weight), term) for weight, term in self.terms))
 
     __rmul__ = __mul__
 
@@ -123,6 +127,6 @@ class Objective:
         return self * -1.0
 
 
-def objective(term: Term, *, logits_only: bool = False) -> Objective:
-    """Return the objective that consists of one term, with weight 1; see `Objective` for `logits_only`."""
-    return Objective(((1.0, term),), logits_only)
+def objective(term: Term, *, logits_only: bool = False, first_order: bool = False) -> Objective:
+    """Return the objective that consists of one term, with weight 1; see `Objective` for what else it states."""
+    return Objective(((1.0, term),), logits_only, logits_only or first_order)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.gradients.smoothing import norms, unit
-from underfire.hooks import shared_forward
+from underfire.hooks import folded, layers_read, shared_forward
 from underfire.model import Ensemble
 
 S = TypeVar("S")
@@ -27,7 +27,7 @@ def sources_of(model: nn.Module) -> tuple[nn.Module, ...]:
 
 
 @contextmanager
-def shared_passes(model: nn.Module, *, begin: bool = True) -> Iterator[Callable[[], None]]:
+def shared_passes(model: nn.Module, *, begin: bool = True, twice: bool = True) -> Iterator[Callable[[], None]]:
     """Share forward passes of the model and of the members of an ensemble, as `hooks.shared_forward` does for one."""
     with ExitStack() as stack:
         models = dict.fromkeys((model, *members_of(model)))
@@ -38,6 +38,22 @@ def shared_passes(model: nn.Module, *, begin: bool = True) -> Iterator[Callable[
                 one()
 
         yield forget
+
+
+@contextmanager
+def folded_passes(model: nn.Module, x: Tensor) -> Iterator[None]:
+    """Fold the batch norms of the model, or of every member of an ensemble, inside the block (see `hooks.folded`).
+
+    Layers that shared passes read already may be read inside; if they are those of an ensemble as one model, nothing
+    is folded.
+    """
+    members = dict.fromkeys(members_of(model))
+    if model not in members and layers_read(model):
+        members.clear()
+    with ExitStack() as stack:
+        for one in members:
+            stack.enter_context(folded(one, x, layers_read(one)))
+        yield
 
 
 def evaluate(

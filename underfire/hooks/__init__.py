@@ -33,7 +33,14 @@ from underfire.hooks.networks import (
 )
 from underfire.hooks.normalisation import Normalised, normalised
 from underfire.hooks.pyramid import PyramidLevel, feature_pyramid
-from underfire.hooks.reading import activations, bypass_cache, forward_from_layers, shared_forward, uncached
+from underfire.hooks.reading import (
+    activations,
+    bypass_cache,
+    forward_from_layers,
+    layers_read,
+    shared_forward,
+    uncached,
+)
 from underfire.hooks.relu_rules import (
     capture_relu_rule,
     deconv_relu,
@@ -74,6 +81,7 @@ __all__ = [
     "is_compiled",
     "last_spatial_layer",
     "layer",
+    "layers_read",
     "layout_of",
     "normalised",
     "plain_relu",

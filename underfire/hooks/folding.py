@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from threading import Lock
@@ -18,6 +18,7 @@ from underfire.hooks.networks import frozen, hides_functions, remove_at_exit, un
 from underfire.hooks.reading import uncached
 from underfire.hooks.rectifiers import name_of
 from underfire.hooks.tracing import noise_image
+from underfire.model import unwatched
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # not their subclasses, which may do more
@@ -38,18 +39,19 @@ class _Folded:
 
 
 @contextmanager
-def folded(model: object, x: Tensor) -> Iterator[None]:
+def folded(model: object, x: Tensor, keep: Collection[str] = ()) -> Iterator[None]:
     """Compute every batch norm inside the convolution before it, inside the block.
 
     A convolution and a batch norm are a pair if, in one pass of a noise image, each is called once, the norm reads what
     the convolution returns, and nothing else does. The weights are those at the beginning of the block. Pairs with
     hooks or parametrised weights stay as they are, and so do models that are compiled or no `nn.Module`. The outputs of
     the model differ by rounding alone, and it is restored at the end of the block; but the outputs of a folded
-    convolution are those of its norm, so that layers must not be read inside.
+    convolution are those of its norm, so that other layers than `keep` must not be read inside.
 
     Args:
         model: the classifier, in evaluation mode inside the block (see `frozen`).
         x: images; only their size, dtype and device matter.
+        keep: names of convolutions that stay as they are. A block inside another folds what the outer one does.
     """
     core: object = unwrap(model) if isinstance(model, nn.Module) else model
     if not isinstance(core, nn.Module) or not _can_fold(core, x):
@@ -57,7 +59,7 @@ def folded(model: object, x: Tensor) -> Iterator[None]:
         return
     with _LOCK:
         if core not in _OPEN:
-            _OPEN[core] = _Folded(0, _fold(_pairs(core, x)))
+            _OPEN[core] = _Folded(0, _fold(_pairs(core, x, keep)))
         _OPEN[core].blocks += 1
     try:
         yield
@@ -75,14 +77,15 @@ def _can_fold(core: nn.Module, x: Tensor) -> bool:
     return any(type(module) in _NORMS for module in core.modules())
 
 
-def _pairs(core: nn.Module, x: Tensor) -> list[Pair]:
-    """Return the convolutions and the batch norms after them; the pass that finds their names is made once."""
+def _pairs(core: nn.Module, x: Tensor, keep: Collection[str]) -> list[Pair]:
+    """Return the convolutions, but for `keep`, and the norms after them; the pass that finds them is made once."""
     known = _PAIRS.setdefault(core, {})
     key = x.shape[1:], x.dtype, x.device
     if key not in known:
         known[key] = _find(core, x)
     modules = dict(core.named_modules(remove_duplicate=False))
-    found = [(modules[first], modules[second]) for first, second in known[key] if {first, second} <= modules.keys()]
+    there = [names for names in known[key] if modules.keys() >= {*names} and names[0] not in keep]
+    found = [(modules[first], modules[second]) for first, second in there]
     return [pair for pair in found if _plain(*pair)]
 
 
@@ -136,7 +139,7 @@ def _find(core: nn.Module, x: Tensor) -> list[tuple[str, str]]:
             pairs.append((source[id(seen[0])], name, id(seen[0])))
 
     like = next((p for p in core.parameters() if p.is_floating_point()), x)
-    with ExitStack() as stack, torch.no_grad(), frozen(core):
+    with ExitStack() as stack, torch.no_grad(), frozen(core), unwatched():
         for name, module in core.named_modules():
             if isinstance(module, _CONVOLUTIONS):
                 hook = module.register_forward_hook(

@@ -22,10 +22,11 @@ class _Memo:
     Attributes:
         wanted: the names of the layers that every pass reads.
         hard_sigmoids: whether the network may call a hard sigmoid; true until a pass with a graph has called none.
+        twice: whether a gradient of a pass may be differentiated again.
     """
 
-    def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
-        self.original = forward
+    def __init__(self, forward: Callable[[Tensor], Tensor], twice: bool = True) -> None:
+        self.original, self.twice = forward, twice
         self.wanted: set[str] = set()
         self.hard_sigmoids = True
         self.bypassed = False
@@ -45,7 +46,7 @@ _MEMOS: WeakKeyDictionary[nn.Module, _Memo] = WeakKeyDictionary()
 
 
 @contextmanager
-def shared_forward(model: nn.Module, *, begin: bool = True) -> Iterator[Callable[[], None]]:
+def shared_forward(model: nn.Module, *, begin: bool = True, twice: bool = True) -> Iterator[Callable[[], None]]:
     """Remember the last forward pass inside the block: calls of `model` and `activations` on the same tensor share it.
 
     An attack whose objective needs both the logits and an explanation then needs one pass in each step. A layer that
@@ -54,6 +55,7 @@ def shared_forward(model: nn.Module, *, begin: bool = True) -> Iterator[Callable
 
     Args:
         begin: if false, passes are shared only if they are in an outer block; no other call would share them.
+        twice: whether a gradient of a pass may be differentiated again; passes are faster if not.
     """
     if model in _MEMOS:  # an outer context shares the passes already
         yield _MEMOS[model].forget
@@ -61,7 +63,7 @@ def shared_forward(model: nn.Module, *, begin: bool = True) -> Iterator[Callable
     if not begin or not hasattr(model, "forward"):  # a plain function's passes are never shared
         yield lambda: None
         return
-    memo = _Memo(model.forward)
+    memo = _Memo(model.forward, twice)
     own = vars(model).get("forward")  # a replaced forward function is restored at the end
 
     def forward(x: Tensor) -> Tensor:
@@ -97,6 +99,12 @@ def bypass_cache(model: nn.Module) -> Iterator[None]:
         memo.bypassed = before
 
 
+def layers_read(model: nn.Module) -> frozenset[str]:
+    """Return the layers that every pass inside the block of `shared_forward` reads; none outside."""
+    memo = _MEMOS.get(model)
+    return frozenset() if memo is None else frozenset(memo.wanted)
+
+
 def uncached(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """Return the model's own forward function, whose passes `shared_forward` does not remember."""
     memo = _MEMOS.get(model)
@@ -119,7 +127,7 @@ def read(
         memo: where the pass is remembered; None remembers nothing.
         begin: let the graph begin at these layers, as in `forward_from_layers`.
     """
-    twice = x.requires_grad and torch.is_grad_enabled()
+    twice = x.requires_grad and torch.is_grad_enabled() and (memo is None or memo.twice)
     hard_sigmoids = memo is None or memo.hard_sigmoids
     with ExitStack() as stack:
         seen = stack.enter_context(twice_differentiable(hard_sigmoids)) if twice else None

@@ -17,6 +17,7 @@ from underfire.audit.opening import is_random, seed_for
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AuditSpec, SourceSpec, VictimSpec
 from underfire.audit.target import Target
+from underfire.hooks import folded, frozen
 from underfire.records import Batch
 
 schema = columns("id:s y:i pred:i right:b")
@@ -62,8 +63,9 @@ def outputs(options: Mapping[str, Any], x: Tensor, batch: Batch, inputs: Inputs,
         what: a text on which the random numbers depend, beside the first image.
     """
     model = inputs.target.others.open(entry_of(options), seed_for(what, batch.ids[0]))
-    for _ in range(options["draws"]):
-        yield model.predict(x, chunk=CHUNK if options["draws"] > 1 else inputs.target.spec.batch_size)
+    with frozen(model), folded(model, x):
+        for _ in range(options["draws"]):
+            yield model.predict(x, chunk=CHUNK if options["draws"] > 1 else inputs.target.spec.batch_size)
 
 
 def entry_of(options: Mapping[str, Any]) -> VictimSpec:
