@@ -170,6 +170,12 @@ class Classifier(nn.Module):
         finally:
             self._counts = [c for c in self._counts if c is not count]
 
+    def count_again(self, count: Count) -> None:
+        """Add passes that were made before to every open `counting` block, for a result that is used again."""
+        for one in self._counts:
+            one.forwards += count.forwards
+            one.backwards += count.backwards
+
     @torch.no_grad()
     def predict(self, x: Tensor, *, chunk: int = 256, finite: bool = True) -> Tensor:
         """Return logits `[B, K]`, computed without a graph in evaluation mode, `chunk` images at a time.

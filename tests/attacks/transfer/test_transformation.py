@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from underfire.attacks.transfer.transformation import (
     hard_transformation,
     train_transformation,
 )
+from underfire.attacks.transfer.transformation.sharing import _KEPT
 from underfire.attacks.transfer.transformation.training import Game
 from underfire.data import Dataset
 from underfire.errors import InputError, NotFitted
@@ -99,6 +101,29 @@ def test_it_costs_what_it_says(x: Tensor) -> None:
         attacks.atta(small, x.float(), Y, **OPTIONS)
     once = 1  # the check of the classes
     assert count.forwards == 3 * (once + OUTER * (INNER + 1) * 2 + 2 * STEPS)
+
+
+def test_two_attacks_on_the_same_images_train_the_networks_once(x: Tensor) -> None:
+    small, x = build_network(), x.float()
+
+    def run(name: str, **changes: Any) -> tuple[Tensor, int, int]:
+        passes: list[int] = []
+        hook = small.module.register_forward_hook(lambda *_: passes.append(1))
+        with small.counting() as count:
+            found = uf.find("attack", name)(small, x, Y, **{**OPTIONS, "generator": seeded(5), **changes})
+        hook.remove()
+        return found, count.forwards, len(passes)
+
+    first, again, other = run("atta"), run("atta"), run("atta", generator=seeded(6))
+    assert torch.equal(first[0], again[0]) and first[1] == again[1] == other[1]
+    assert again[2] < first[2] == other[2]  # the passes count, and are not made
+    random = run("at_di", probability=0.5)  # with the networks of atta
+    _KEPT.clear()
+    anew = run("at_di", probability=0.5)
+    assert torch.equal(random[0], anew[0])  # the generator goes on as after the training
+    assert random[1] == anew[1] and random[2] < anew[2]
+    for changes in ({"eps": 0.05}, {"strength_weight": 5.0}, {"goal": (Y + 1) % 4}, {"norm": "l2"}):
+        assert run("atta", **changes)[2] == first[2], changes
 
 
 def test_trained_once_it_is_the_same_network_for_every_image(model: Classifier, x: Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from underfire.ascent.objective import objective as one_term
 from underfire.ascent.objectives import log_odds
 from underfire.ascent.step import Step
 from underfire.attacks.transfer.transformation.network import AdversarialTransformation, transformed
+from underfire.attacks.transfer.transformation.sharing import shared
 from underfire.attacks.transfer.transformation.training import Game, transformations_of
 from underfire.catalog import card
 from underfire.errors import InputError
@@ -39,7 +41,7 @@ def hard_transformation(
 
     Without `weights`, a network is trained for each image when the attack begins, by algorithm 1 of the paper. That
     costs `outer_steps * (inner_steps + 1)` passes of two images each, forward and backward. Each step of the attack
-    then costs one more pass.
+    then costs one more pass. Another attack on the same images, with the same options, does not train them again.
 
     Args:
         weights: a file that `underfire train atta` wrote, or the result of `train_transformation`: one network for all
@@ -78,15 +80,10 @@ def hard_transformation(
         inner = aim.begin(start, [start.model])
         if known is None:
             size = torch.as_tensor(eps, dtype=start.x.dtype, device=start.x.device) / inner_steps
-            own = transformations_of(
-                start,
-                game,
-                size=size.expand(len(start.x)),
-                outer_steps=outer_steps,
-                rate=transformation_rate,
-                kernels=kernels,
-                slope=slope,
-            )
+            settings: dict[str, Any] = {"outer_steps": outer_steps, "rate": transformation_rate}
+            settings |= {"size": size.expand(len(start.x)), "kernels": kernels, "slope": slope}
+            options = {**settings, "size": size.tolist(), "game": game}
+            own = shared(start, options, lambda: transformations_of(start, game, **settings))
 
         def term(step: Step) -> Tensor:
             if known is not None:
@@ -99,4 +96,5 @@ def hard_transformation(
 
         return term
 
-    return gamma * one_term(Prepared(prepare))
+    # the passes of this term are its own, so that none can be shared
+    return gamma * one_term(Prepared(prepare), logits_only=aim.logits_only)
