@@ -337,6 +337,14 @@ def test_a_victim_of_another_size_scales_the_images_where_asked(tmp_path: Path) 
     assert max(r.success.value for r in found.results) > 0.2
 
 
+def test_a_victim_with_the_weights_of_the_source_is_no_transfer_even_if_it_scales_its_images() -> None:
+    scaled = {"model": "python:audit_networks:pooling", "resize": 16}
+    victims = [{**scaled, "label": "scaled"}, {**scaled, **BITS, "label": "scaled, bits"}, LINEAR]
+    cells = plan(parse_spec(PLAIN | {"sources": ["python:audit_networks:pooling"], "victims": victims}))
+    ways = {(cell.about["victim"], cell.about["way"]) for cell in cells if cell.kind == "transfer"}
+    assert {("scaled", "white-box"), ("scaled, bits", "around"), ("linear", "transfer")} <= ways
+
+
 def test_an_ensemble_is_a_source_and_its_members_are_no_transfer(tmp_path: Path) -> None:
     spec = PLAIN | {
         "sources": [{"ensemble": [LINEAR, NARROW], "label": "both"}],

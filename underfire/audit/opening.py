@@ -76,9 +76,7 @@ class Others:
         return with_files({"of": stated, "weights": self.weights(entry)}, *entry.defenses)
 
     def inner_weights(self, entry: SourceSpec) -> set[str]:
-        """Return hashes of the models of a source or a victim behind all defences; empty if it scales its images."""
-        if isinstance(entry, VictimSpec) and entry.resize is not False:
-            return set()
+        """Return hashes of the models of a source or a victim, behind all defences and before any scaling of images."""
         return {weights_of(undefended(self._load(one))) for one in entry.models}
 
     def defended(self, entry: SourceSpec) -> Classifier:

@@ -17,8 +17,9 @@ def svre(inner_steps: int | None = None, inner_decay: float = 1.0) -> Estimator:
 
     From the iterate, `inner_steps` steps of the attack's own length are taken. Each follows the accumulated
     `grad_k(z~) - (grad_k(z) - grad(z))`, divided by its L1 norm, of a source `k` that is drawn uniformly; `grad` is the
-    gradient of the whole ensemble. The result is the accumulated gradient after the last inner step. The images of a
-    batch share the draws. Costs `2 * inner_steps + 1` forward and backward passes, of which one passes all sources.
+    gradient of the whole ensemble. The result is the accumulated gradient after the last inner step, which the
+    momentum of the attack divides by its L1 norm once more, as in the authors' code. The images of a batch share the
+    draws. Costs `2 * inner_steps + 1` forward and backward passes, of which one passes all sources.
 
     Args:
         inner_steps: number of inner steps, the paper's M; None is four for each source, as in the paper.

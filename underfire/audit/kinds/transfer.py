@@ -60,7 +60,11 @@ def _is(cell: Cell, role: str, entry: SourceSpec) -> bool:
 
 
 def way_of(source: SourceSpec, victim: VictimSpec, target: Target) -> str:
-    """Return how the attacks on a source reach a victim: one of `WAYS`."""
+    """Return how the attacks on a source reach a victim: one of `WAYS`.
+
+    A victim that scales its images first, with the weights of the source, counts as white-box too: the attacker knows
+    all of it but the scaling, so that its rate says nothing about transfer to another network.
+    """
     others = target.others
     if not others.inner_weights(source) & others.inner_weights(victim):
         return "transfer"
