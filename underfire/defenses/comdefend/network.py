@@ -7,6 +7,7 @@ numbers of channels are those of its table and of the authors' code.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -19,8 +20,16 @@ _COMPRESS, _RECONSTRUCT = (1, 2, 4, 8, 16, 8, 4, 2), (2, 4, 8, 16, 8, 4, 2, 1)  
 
 
 def layers(channels: list[int]) -> nn.Sequential:
-    """Return 3 × 3 convolutions between these numbers of channels, with an ELU after each but the last."""
+    """Return 3 × 3 convolutions between these numbers of channels, with an ELU after each but the last.
+
+    Their first weights are normal with a variance of 2 over the number of inputs, and their biases zero, so that the
+    output varies as much as the input. Those of torch would shrink it more than a hundredfold in nine layers, and the
+    noise on a code so small leaves nothing from which the training could begin (ours; the paper does not say).
+    """
     made = [layer for pair in pairwise(channels) for layer in (nn.Conv2d(*pair, 3, padding=1), nn.ELU())]
+    for layer in made[::2]:
+        nn.init.kaiming_normal_(cast(nn.Conv2d, layer).weight, nonlinearity="relu")
+        nn.init.zeros_(cast(Tensor, layer.bias))
     return nn.Sequential(*made[:-1])
 
 
