@@ -124,6 +124,7 @@ def test_no_attack_of_the_catalogue_beats_a_certificate(x: Tensor, norm: str, ep
     y = model(x).argmax(1)
     certain = margin_bound(model, x, y, eps=eps, norm=norm) > 1e-5  # more than the rounding of float32
     assert certain.sum() >= 3
+    x, y, certain = x[certain], y[certain], certain[certain]  # nothing is said of the others
     attacks = attacks_of(norm)
     assert norm == "l2" or {"pgd", "autoattack"} <= set(attacks)
     for name, attack in attacks.items():
@@ -154,7 +155,9 @@ def test_no_attack_beats_a_certificate(name: str, data_root: Path, monkeypatch: 
     norm, eps = NETWORKS[name]
     data = f"mnist:{data_root}/mnist" if name.startswith("mnist") else f"parquet:{data_root}/cifar10-test.parquet"
     model = uf.models.load(f"zoo:{name}")
-    x, y = uf.data.load(data)[:4]
+    x, y = uf.data.load(data)[:32]
+    surest = margins(model, x, y).topk(2).indices  # a bound of each image takes a second
+    x, y = x[surest], y[surest]
     bound = margin_bound(model, x, y, eps=eps, norm=norm)
     certain = bound > 1e-4  # more than the rounding of float32
     assert certain.any()
