@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from underfire.reproductions.transfer import around_or_through, cifar10, defende
 from underfire.reproductions.transfer import grid as grids
 from underfire.reproductions.transfer.claims import above, as_table, in_order
 from underfire.reproductions.transfer.grid import Grid, mean_fooled
+from underfire.reproductions.transfer.parts import part
 
 GRIDS = [imagenet.GRID, imagenet.TOGETHER, cifar10.GRID, defended.GRID, around_or_through.GRID]
 
@@ -59,21 +63,71 @@ def test_the_fields_table_has_the_order_that_must_hold() -> None:
     assert "| MI-FGSM | 50.0 | 49.6 | 57.9 | 53.4 | 37.4 |" in field.beside({"MI-FGSM": np.array([0.0, 1.0])})
 
 
-@pytest.mark.slow
-def test_quick_runs_leave_a_page_with_the_claims(
-    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+NETWORKS = {name: f"python:tests.audit.audit_networks:{name}" for name in ("pooling", "convolutional", "linear")}
+
+
+def small(grid: Grid, attacks: tuple[str, ...], victims: dict[str, Any]) -> Grid:
+    """A grid with networks and images that cost nothing."""
+    sources: dict[str, Any] = {name: NETWORKS[name] for name in ("pooling", "convolutional")}
+    chosen = {label: grid.attacks[label] for label in attacks}
+    return replace(grid, data="digits:", sources=sources, victims=victims, attacks=chosen, sizes=["8/255", "16/255"])
+
+
+def test_a_quick_run_leaves_a_page_with_the_claims_and_its_parts_have_its_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels = ("I-FGSM (BIM)", "MI-FGSM", "TAP", "ATA", "TAP+ATA")
-    grid = replace(cifar10.GRID, attacks={label: cifar10.GRID.attacks[label] for label in labels})
+    grid = small(cifar10.GRID, ("I-FGSM (BIM)", "MI-FGSM", "TAP", "ATA", "TAP+ATA"), NETWORKS)
     monkeypatch.setattr(cifar10, "GRID", grid)
-    page = reproductions.run("transfer-cifar10", data_root=data_root, out=tmp_path, work=tmp_path / "work", quick=True)
-    text = page.read_text()
-    assert "TAP+ATA > TAP, eps 16/255" in text and "hold" in text and "*100.0 [" in text
-    attacks = {label: around_or_through.GRID.attacks[label] for label in ("MI-FGSM", "Square")}
-    victims = {label: around_or_through.GRID.victims[label] for label in ("undefended", "JPEG", "median")}
-    monkeypatch.setattr(around_or_through, "GRID", replace(around_or_through.GRID, attacks=attacks, victims=victims))
-    page = reproductions.run("around-or-through", data_root=data_root, out=tmp_path, work=tmp_path / "work", quick=True)
-    assert "JPEG keeps 0 % under an adaptive attack" in page.read_text()
+    text = reproductions.run(
+        "transfer-cifar10", data_root=tmp_path, out=tmp_path, work=tmp_path, quick=True
+    ).read_text()
+    assert "TAP+ATA > TAP, eps 16/255" in text and "hold" in text and "| *" in text
+    # a part has nothing to compute after the whole, and a page without claims
+    left: list[int] = []
+    setting = Setting(tmp_path, tmp_path, tmp_path, "quick", progress=lambda done, total, what: left.append(total))
+    made = part(grid, "One source", source="a paper", sources=["convolutional"], attacks=["TAP", "ATA"]).run(setting)
+    assert left[0] == 0 and {row[0] for row in made.rows} == {"convolutional"} and len(made.rows) == 4
+    assert made.rows[0] in [line.strip("| ").split(" | ") for line in text.splitlines()]
+    assert not any("must hold**" in note for note in made.notes) and "A part of `transfer-cifar10`" in made.notes[-1]
+
+
+def test_defences_are_attacked_around_and_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    victims = {
+        label: {"model": NETWORKS["pooling"], "defenses": around_or_through.MORE.get(label, [])}
+        for label in ("undefended", "bit depth", "JPEG")
+    }
+    grid = small(around_or_through.GRID, ("MI-FGSM", "Square"), victims)
+    monkeypatch.setattr(around_or_through, "GRID", grid)
+    text = reproductions.run(
+        "around-or-through", data_root=tmp_path, out=tmp_path, work=tmp_path, quick=True
+    ).read_text()
+    assert "JPEG keeps 0 % under an adaptive attack" in text and "| bit depth |" in text
+    setting = Setting(tmp_path, tmp_path, tmp_path, "quick")
+    made = part(grid, "x", source="y", attacks=["Square"], page=around_or_through.page).run(setting)
+    assert made.title.endswith("attacked by Square") and {row[0] for row in made.rows} == {"bit depth", "JPEG"}
+
+
+def test_the_parts_of_an_experiment_are_the_whole() -> None:
+    names = set(reproductions.names())
+    assert {"transfer-imagenet-squeezenet-modern", "transfer-cifar10-wresnet", "around-or-through-square"} <= names
+    for whole, module in (
+        ("transfer-imagenet", imagenet),
+        ("transfer-cifar10", cifar10),
+        ("transfer-defended", defended),
+    ):
+        assert {f"{whole}-{name}" for name in module.PARTS} == {name for name in names if name.startswith(f"{whole}-")}
+    only = imagenet.GRID.only(sources=["SqueezeNet 1.1"], attacks=grids.MODERN)
+    setting = Setting(Path(__file__).parent, Path(), Path())
+    assert only.spec(setting)["model"] == imagenet.GRID.spec(setting)["model"]
+    assert only.spec(setting)["victims"] == imagenet.GRID.spec(setting)["victims"]
+    assert [entry["label"] for entry in only.spec(setting)["attacks"]] == list(grids.MODERN)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.name)
+def test_the_files_of_a_grid_exist(grid: Grid, data_root: Path, tmp_path: Path) -> None:
+    text = json.dumps(grid.spec(Setting(data_root, tmp_path, tmp_path)))
+    files = set(re.findall(rf"{re.escape(str(data_root))}[^\"?]*", text))
+    assert files and all(Path(file).exists() for file in files)
 
 
 def test_an_attack_must_beat_bim_in_three_rows_of_four(monkeypatch: pytest.MonkeyPatch) -> None:

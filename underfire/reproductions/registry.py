@@ -50,6 +50,21 @@ _MODULES = {
     "transfer-defended": "underfire.reproductions.transfer.defended",
     "transfer-imagenet": "underfire.reproductions.transfer.imagenet",
 }
+#: Experiments that take hours have parts, each of them an experiment in `PARTS` of the module.
+_PARTS = {
+    "around-or-through": ("gradients", "square", "transferred"),
+    "transfer-cifar10": ("resnet20", "resnet32", "resnet56", "wresnet"),
+    "transfer-defended": ("composed", "single", "training"),
+    "transfer-imagenet": (
+        "ensembles",
+        *(
+            f"{name}{group}"
+            for name in ("efficientnet", "mobilenet-v1", "mobilenet-v2", "squeezenet")
+            for group in ("", "-modern")
+        ),
+    ),
+}
+_MODULES |= {f"{whole}-{part}": f"{_MODULES[whole]}:{part}" for whole, parts in _PARTS.items() for part in parts}
 
 
 @dataclass(frozen=True)
@@ -119,20 +134,41 @@ class Outcome:
     pictures: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment.
+
+    Attributes:
+        summary: one line on it.
+        run: runs it at a setting.
+        needs_data: whether it reads the folder of real data and weights.
+    """
+
+    summary: str
+    run: Callable[[Setting], Outcome]
+    needs_data: bool = True
+
+
 def names() -> list[str]:
     """Return the names of the experiments, sorted."""
     return sorted(_MODULES)
 
 
 def summary(name: str) -> str:
-    """Return the first line of an experiment's docstring."""
-    return (import_module(_module(name)).__doc__ or "").split("\n", 1)[0]
+    """Return what an experiment does, in one line."""
+    return _experiment(name).summary
 
 
-def _module(name: str) -> str:
+def _experiment(name: str) -> Experiment:
+    """Return an experiment: a module with a function `run`, or a part in its `PARTS`."""
     if name not in _MODULES:
         raise InputError(f"unknown reproduction {name!r}; {nearest(name, _MODULES)}")
-    return _MODULES[name]
+    place, _, part = _MODULES[name].partition(":")
+    module = import_module(place)
+    if part:
+        found: Experiment = module.PARTS[part]
+        return found
+    return Experiment((module.__doc__ or "").split("\n", 1)[0], module.run, getattr(module, "NEEDS_DATA", True))
 
 
 def run(
@@ -167,7 +203,7 @@ def run(
     Raises:
         InputError: there is no such experiment, or it is to be quick and full. DataError: its data is missing.
     """
-    module = import_module(_module(name))
+    experiment = _experiment(name)
     if quick and full:
         raise InputError("an experiment is run quick or full, not both")
     root = data_root or (Path(os.environ["UNDERFIRE_DATA"]) if os.environ.get("UNDERFIRE_DATA") else None)
@@ -176,12 +212,12 @@ def run(
     setting = Setting(
         root, out, work or Path("runs", "reproductions"), scale, seed, device, progress or Setting.progress
     )
-    if getattr(module, "NEEDS_DATA", True):
+    if experiment.needs_data:
         try:
             _ = setting.root
         except DataError as error:
             raise DataError(f"{name} {error}") from None
-    outcome: Outcome = module.run(setting)
+    outcome = experiment.run(setting)
     # the spec names files as anyone can find them, not where they are on this machine
     text = json.dumps(dict(outcome.spec), ensure_ascii=False, default=str)
     places = {str(root): "$UNDERFIRE_DATA"} if root else {}

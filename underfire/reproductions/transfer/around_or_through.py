@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from underfire.audit.transfer import transfer
+from underfire.audit.ledger import Ledger
+from underfire.audit.transfer import Transfer, transfer
 from underfire.reproductions.registry import Outcome, Setting
 from underfire.reproductions.transfer.claims import Decision
 from underfire.reproductions.transfer.defended import DEFENDED, DEFENSES, SOURCE, prepared
 from underfire.reproductions.transfer.grid import SMALL, Grid
 from underfire.reproductions.transfer.page import HOW, outcome, show
+from underfire.reproductions.transfer.parts import part
 
 #: Further defences: those that the literature breaks, and others.
 MORE: dict[str, list[dict[str, Any]]] = {
@@ -56,14 +59,47 @@ withstand everything. A defence *survives* if the lower end of that interval is 
 _LEFT = 0.05
 
 
+_SOURCE = "Athalye, Carlini and Wagner, ICML 2018: crop, JPEG, TV and R&P keep 0 % under an adaptive attack"
+_TITLE = "Around or through: which input defences survive"
+
+
 def run(setting: Setting) -> Outcome:
     """Train the defences that need it, run the audit, and say of every defence what is left."""
     grid = prepared(GRID, setting)
     ledger = grid.run(setting)
+    return page(grid, setting, ledger, "", _decided(_found(ledger)))
+
+
+def page(grid: Grid, setting: Setting, ledger: Ledger, note: str, decisions: Sequence[Decision] = ()) -> Outcome:
+    """Return the page of the whole, or of a part of the attacks, which decides nothing."""
+    found = _found(ledger)
+    title = _TITLE if decisions or not note else f"{_TITLE}, attacked by {' and '.join(grid.attacks)}"
+    sentences = "\n".join(f"* {one.sentence}" for one in found.defenses)
+    notes = [*([note] if note else []), _WAYS, sentences]
+    made = outcome(grid, setting, ledger, decisions, title=title, source=_SOURCE, notes=notes)
+    rows = [
+        [
+            one.victim,
+            *(show(share) for share in (one.around, one.through, one.without_bpda, one.left)),
+            "hides the gradient" if one.hides else "",
+            "survives" if one.left.low > _LEFT else "does not survive",
+        ]
+        for one in found.defenses
+    ]
+    columns = ("defence", "around", "through", "through, without BPDA", "left under all", "gradient", "verdict")
+    return Outcome(made.title, made.source, made.spec, columns, rows, [HOW, *made.notes[1:]], made.results)
+
+
+def _found(ledger: Ledger) -> Transfer:
     found = transfer(ledger)
-    assert found is not None
+    assert found is not None  # the audit has victims
+    return found
+
+
+def _decided(found: Transfer) -> list[Decision]:
+    """Return whether the defences that the literature breaks are broken here."""
     by_name = {one.victim: one for one in found.defenses}
-    decisions = [
+    return [
         Decision(
             f"{name} keeps 0 % under an adaptive attack",
             by_name[name].left.value <= _LEFT,
@@ -73,23 +109,14 @@ def run(setting: Setting) -> Outcome:
         for name in BROKEN
         if name in by_name
     ]
-    made = outcome(
-        grid,
-        setting,
-        ledger,
-        decisions,
-        title="Around or through: which input defences survive",
-        source="Athalye, Carlini and Wagner, ICML 2018: crop, JPEG, TV and R&P keep 0 % under an adaptive attack",
-        notes=[_WAYS, "\n".join(f"* {one.sentence}" for one in found.defenses)],
+
+
+PARTS = {
+    name: part(GRID, f"{_TITLE}, {what}", source=_SOURCE, attacks=attacks, prepare=prepared, page=page)
+    for name, what, attacks in (
+        ("transferred", "attacked by MI-FGSM and SI-NI-TI-DIM", ("MI-FGSM", "SI-NI-TI-DIM")),
+        ("gradients", "attacked by PGD and APGD", ("PGD-40", "APGD")),
+        ("square", "attacked by Square", ("Square",)),
     )
-    rows = [
-        [
-            name,
-            *(show(part) for part in (one.around, one.through, one.without_bpda, one.left)),
-            "hides the gradient" if one.hides else "",
-            "survives" if one.left.low > _LEFT else "does not survive",
-        ]
-        for name, one in by_name.items()
-    ]
-    columns = ("defence", "around", "through", "through, without BPDA", "left under all", "gradient", "verdict")
-    return Outcome(made.title, made.source, made.spec, columns, rows, [HOW, *made.notes[1:]], made.results)
+}
+"""The parts by name, each with some of the attacks."""

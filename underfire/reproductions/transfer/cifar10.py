@@ -11,6 +11,7 @@ from underfire.reproductions.registry import Outcome, Setting
 from underfire.reproductions.transfer.claims import Decision, above
 from underfire.reproductions.transfer.grid import SMALL, Fooled, Grid, fooled, mean_fooled, means_of
 from underfire.reproductions.transfer.page import outcome
+from underfire.reproductions.transfer.parts import part
 
 _FILE = "{root}/weights/%s.safetensors?arch=%s"
 _WRESNET = "{root}/weights/interpretability_aware/cifar10_wresnet_%s.safetensors?arch=cifar10_wresnet_%s"
@@ -44,6 +45,14 @@ GRID = Grid(
     images=(2, 500, 1000),
 )
 
+_SOURCE = "the slides of seed 001 (TAP, ATA, SI-NI-TI-DIM), whose networks are for ImageNet"
+PARTS = {
+    label.lower().replace("-", ""): part(
+        GRID, f"Transfer from {label} to other networks for CIFAR-10", source=_SOURCE, sources=[label]
+    )
+    for label in SOURCES
+}
+"""The parts by name: one for each source."""
 _SEED = """The complementary effect in the slides (accuracy of the victims under attack, lower is better): TAP 58.4,
 27.3, 1.8, 24.2, 51.7 %; TAP+ATA 53.6, 22.7, 0.8, 19.8, 48.1 %. Independent measurements find ATA below MI-FGSM."""
 
@@ -59,7 +68,7 @@ def run(setting: Setting) -> Outcome:
         ledger,
         decisions,
         title="Transfer between networks for CIFAR-10, some of them adversarially trained",
-        source="the slides of seed 001 (TAP, ATA, SI-NI-TI-DIM), whose networks are for ImageNet",
+        source=_SOURCE,
         notes=[_SEED],
     )
 

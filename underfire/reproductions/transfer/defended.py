@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from underfire.reproductions.registry import Outcome, Setting, table
+from underfire.reproductions.registry import Experiment, Outcome, Setting, table
+from underfire.reproductions.transfer import trained
 from underfire.reproductions.transfer.claims import in_order
 from underfire.reproductions.transfer.grid import SMALL, Grid, means_of
 from underfire.reproductions.transfer.page import outcome
-from underfire.reproductions.transfer.trained import train_missing
+from underfire.reproductions.transfer.parts import part
 
 _FILE = "{root}/weights/%s.safetensors?arch=%s"
 DEFENDED, SOURCE = (_FILE % (2 * (f"resnet{depth}_cifar10",)) for depth in (20, 56))
@@ -53,8 +54,39 @@ def prepared(grid: Grid, setting: Setting) -> Grid:
     if setting.quick:
         kept = {label: v for label, v in grid.victims.items() if "{work}" not in repr(v)}
         return replace(grid, victims=kept).at(setting)
-    train_missing(setting, DEFENDED.format(root=setting.root))
+    trained.train_missing(setting, DEFENDED.format(root=setting.root))
     return grid
+
+
+_SOURCE = "the slides of seed 001, table 'Attack transformation-based defenses' (ATTA, CVPR 2021)"
+_COMPOSED = ("SI-NI-TI-DIM", "ATTA", "AT-SI-NI-TI-DIM")
+
+
+def measure_training(setting: Setting) -> Outcome:
+    """Train HGD and ComDefend, and measure the accuracy of the network behind each defence."""
+    return trained.accuracies(setting, DEFENDED.format(root=setting.root), DEFENSES, _SOURCE)
+
+
+PARTS = {
+    "training": Experiment(
+        "Train HGD and ComDefend for ResNet-20, before the other parts of transfer-defended run at once.",
+        measure_training,
+    ),
+    "single": part(
+        GRID,
+        "Attacks of one idea on a network behind input defences",
+        source=_SOURCE,
+        attacks=[label for label in SMALL if label not in _COMPOSED],
+        prepare=prepared,
+    ),
+    "composed": part(
+        GRID,
+        "ATTA and compositions on a network behind input defences",
+        source=_SOURCE,
+        attacks=_COMPOSED,
+        prepare=prepared,
+    ),
+}
 
 
 def run(setting: Setting) -> Outcome:
@@ -74,6 +106,6 @@ def run(setting: Setting) -> Outcome:
         ledger,
         in_order(ORDER, means, what=" on average over the defences"),
         title="Transferred attacks on a network behind input defences",
-        source="the slides of seed 001, table 'Attack transformation-based defenses' (ATTA, CVPR 2021)",
+        source=_SOURCE,
         notes=[f"**The averages over the defences, beside the published ones** (in per cent)\n\n{beside}"],
     )

@@ -73,6 +73,7 @@ class Grid:
         images: number of images of a quick, a usual and a full run, all right for every network.
         steps: number of steps of an attack that has steps; a quick run has 2, and no more of anything else.
         samples: largest number of samples over which an attack averages in a usual run; a full one has the published.
+        copies: largest number of scaled copies in a usual run, likewise.
         inner: largest number of steps of the images for a step of ATTA's network in a usual run, likewise.
         shard: images that are attacked at once.
         more: further keys of the spec; without a source that is one network, `model` must be among them.
@@ -87,13 +88,14 @@ class Grid:
     images: tuple[int, int, int]
     steps: int = 10
     samples: int = 5
+    copies: int = 5
     inner: int = 2
     shard: int = 50
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def spec(self, setting: Setting) -> dict[str, Any]:
         """Return the audit as a spec."""
-        first = next((uri for uri in self.sources.values() if isinstance(uri, str)), "")
+        first = self._first
         sources = [
             {"label": label, **({"model": uri} if isinstance(uri, str) else {"ensemble": uri})}
             for label, uri in self.sources.items()
@@ -126,13 +128,31 @@ class Grid:
         defaults = {name: option.default for name, option in find("attack", entry["name"]).options.items()}
         if "steps" in defaults:
             entry.setdefault("steps", self.steps)
-        limits = {**dict.fromkeys(_SAMPLES, self.samples), "inner_steps": self.inner}
+        limits = {**dict.fromkeys(_SAMPLES, self.samples), "copies": self.copies, "inner_steps": self.inner}
         if setting.quick:
             limits = dict.fromkeys((*limits, *_COUNTS), _FEW)
         for name, most in limits.items() if setting.scale != "full" else ():
             if isinstance(count := entry.get(name, defaults.get(name)), int):
                 entry[name] = min(count, most)
         return {**entry, "label": label, "eps": list(self.sizes)}
+
+    @property
+    def _first(self) -> str:
+        """The URI of the first source that is one network; empty if there is none."""
+        return next((uri for uri in self.sources.values() if isinstance(uri, str)), "")
+
+    def only(self, *, sources: Sequence[str] = (), attacks: Sequence[str] = ()) -> Grid:
+        """Return the grid with some of its sources or attacks; none keeps all.
+
+        Its audit has the cells of the whole, so that both find each other's results in the work folder. For this it
+        keeps the model, and its victims must be those of the whole: they determine the images.
+        """
+        return replace(
+            self,
+            sources={label: self.sources[label] for label in sources or self.sources},
+            attacks={label: self.attacks[label] for label in attacks or self.attacks},
+            more={"model": self._first, **self.more},
+        )
 
     def at(self, setting: Setting) -> Grid:
         """Return the grid of a run: a quick one has two sources and three victims."""

@@ -46,7 +46,7 @@ def outcome(
         spec=grid.spec(setting),
         columns=("source", "attack", "eps", *victims, "mean over other networks"),
         rows=rows(found, victims),
-        notes=[HOW, told, as_table(decisions), *notes],
+        notes=[HOW, told, *([as_table(decisions)] if decisions else []), *notes],
         results={"transfer": _plain(found), "claims": as_results(decisions)},
     )
 
