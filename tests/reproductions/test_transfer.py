@@ -70,7 +70,9 @@ def small(grid: Grid, attacks: tuple[str, ...], victims: dict[str, Any]) -> Grid
     """A grid with networks and images that cost nothing."""
     sources: dict[str, Any] = {name: NETWORKS[name] for name in ("pooling", "convolutional")}
     chosen = {label: grid.attacks[label] for label in attacks}
-    return replace(grid, data="digits:", sources=sources, victims=victims, attacks=chosen, sizes=["8/255", "16/255"])
+    more = {"executor": "in-process"}  # where the machine is busy, workers would be started
+    own = replace(grid, data="digits:", sources=sources, victims=victims, attacks=chosen, more=more)
+    return replace(own, sizes=["8/255", "16/255"])
 
 
 def test_a_quick_run_leaves_a_page_with_the_claims_and_its_parts_have_its_cells(

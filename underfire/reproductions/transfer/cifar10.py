@@ -26,13 +26,13 @@ Pairs = Mapping[tuple[str, str, str], Fooled]
 """The fooled images by source, victim and way."""
 
 BASE = "I-FGSM (BIM)"
-PARTS = {
+COMPOSITIONS = {
     "SI-NI-TI-DIM": ("SIM", "NI-FGSM", "TIM", "DIM"),
     "TAP+ATA": ("TAP", "ATA"),
     "AT-SI-NI-TI-DIM": ("ATTA", "SI-NI-TI-DIM"),
 }
 """Compositions with the attacks that they are made of."""
-REGULARISED = tuple(label for label in SMALL if label not in ("FGSM", BASE, *PARTS))
+REGULARISED = tuple(label for label in SMALL if label not in ("FGSM", BASE, *COMPOSITIONS))
 """The attacks that add one idea to BIM."""
 
 GRID = Grid(
@@ -80,7 +80,7 @@ def decided(grid: Grid, ledger: Ledger, eps: float) -> list[Decision]:
     rows = {label: fooled(ledger, label, eps) for label in REGULARISED if label in grid.attacks}
     decisions = [_in_rows(label, found, base, at) for label, found in rows.items() if found]
     means = means_of(grid, ledger, eps)
-    for whole, parts in PARTS.items():
+    for whole, parts in COMPOSITIONS.items():
         known = [part for part in parts if {whole, part} <= means.keys()]
         decisions += [above(f"{whole} > {part}{at}", means[whole], means[part]) for part in known]
     return decisions
