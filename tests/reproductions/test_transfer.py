@@ -63,18 +63,19 @@ def test_the_fields_table_has_the_order_that_must_hold() -> None:
     assert "| MI-FGSM | 50.0 | 49.6 | 57.9 | 53.4 | 37.4 |" in field.beside({"MI-FGSM": np.array([0.0, 1.0])})
 
 
-NETWORKS = {name: f"python:tests.audit.audit_networks:{name}" for name in ("pooling", "convolutional", "linear")}
+NETWORKS = {name: f"python:tests.audit.audit_networks:{name}" for name in ("convolutional", "tokens", "linear")}
 
 
 def small(grid: Grid, attacks: tuple[str, ...], victims: dict[str, Any]) -> Grid:
     """A grid with networks and images that cost nothing."""
-    sources: dict[str, Any] = {name: NETWORKS[name] for name in ("pooling", "convolutional")}
+    sources: dict[str, Any] = {name: NETWORKS[name] for name in ("convolutional", "tokens")}
     chosen = {label: grid.attacks[label] for label in attacks}
     more = {"executor": "in-process"}  # where the machine is busy, workers would be started
     own = replace(grid, data="digits:", sources=sources, victims=victims, attacks=chosen, more=more)
     return replace(own, sizes=["8/255", "16/255"])
 
 
+@pytest.mark.slow
 def test_a_quick_run_leaves_a_page_with_the_claims_and_its_parts_have_its_cells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,15 +88,16 @@ def test_a_quick_run_leaves_a_page_with_the_claims_and_its_parts_have_its_cells(
     # a part has nothing to compute after the whole, and a page without claims
     left: list[int] = []
     setting = Setting(tmp_path, tmp_path, tmp_path, "quick", progress=lambda done, total, what: left.append(total))
-    made = part(grid, "One source", source="a paper", sources=["convolutional"], attacks=["TAP", "ATA"]).run(setting)
-    assert left[0] == 0 and {row[0] for row in made.rows} == {"convolutional"} and len(made.rows) == 4
+    made = part(grid, "One source", source="a paper", sources=["tokens"], attacks=["TAP", "ATA"]).run(setting)
+    assert left[0] == 0 and {row[0] for row in made.rows} == {"tokens"} and len(made.rows) == 4
     assert made.rows[0] in [line.strip("| ").split(" | ") for line in text.splitlines()]
     assert not any("must hold**" in note for note in made.notes) and "A part of `transfer-cifar10`" in made.notes[-1]
 
 
+@pytest.mark.slow
 def test_defences_are_attacked_around_and_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     victims = {
-        label: {"model": NETWORKS["pooling"], "defenses": around_or_through.MORE.get(label, [])}
+        label: {"model": NETWORKS["convolutional"], "defenses": around_or_through.MORE.get(label, [])}
         for label in ("undefended", "bit depth", "JPEG")
     }
     grid = small(around_or_through.GRID, ("MI-FGSM", "Square"), victims)
