@@ -106,7 +106,8 @@ def train_classifier(job: Job) -> None:
     # train
     with ExitStack() as stack:
         tell = StagedBar(stack, f"train {job.name}", "steps", "preparing", job.quiet)
-        chosen = Plan(**plan, checkpoint=job.checkpoint, progress=tell)
+        notes: list[str] = []
+        chosen = Plan(**plan, checkpoint=job.checkpoint, progress=tell, watch=lambda report: notes.extend(report.notes))
         generator = torch.Generator().manual_seed(job.seed)
         made = card(model, images, **options, plan=chosen, generator=generator)
     # write the weights
@@ -121,6 +122,7 @@ def train_classifier(job: Job) -> None:
         "model": job.model,
         "data": f"{job.data} ({len(images)} images)",
         "underfire": __version__,
+        **({"notes": "; ".join(notes)} if notes else {}),
     }
     job.out.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(job.out, made.module.state_dict(), about)
@@ -132,6 +134,8 @@ def train_classifier(job: Job) -> None:
     judgement = Judgement()
     if test is not None:
         judgement = judged(made, test, eps, options.get("norm"), job.out if job.audit else None, job.quiet)
+    for note in notes if not job.quiet else ():
+        ERR.print(f"note: {note}")
     uri = trained_uri(job.model, job.out)
     with atomic_write(job.card) as part:
         part.write_text(model_card(card, about, uri, judgement), encoding="utf-8")

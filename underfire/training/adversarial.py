@@ -73,4 +73,4 @@ def adversarial(
         return clean_weight * clean + (1 - clean_weight) * perturbed
 
     options = {"attack": craft, "clean_weight": clean_weight}
-    return Training("adversarial", model, data, plan, generator, options).run(loss)
+    return Training("adversarial", model, data, plan, generator, options, eps=eps, norm=norm or "linf").run(loss)

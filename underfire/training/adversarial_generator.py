@@ -89,7 +89,7 @@ def adversarial_generator(
     x = data[0][:1] if isinstance(data, tuple) else data[:1].x
     made = initialised(lambda: PerturbationNetwork(x.shape[1], width), drawn_seed(generator)).to(x.dtype)
     options = {"eps": eps, "width": width, "attacker_rate": attacker_rate, "clean_weight": clean_weight}
-    pair: dict[str, Any] = {"partner": made, "partner_rate": attacker_rate}
+    pair: dict[str, Any] = {"partner": made, "partner_rate": attacker_rate, "eps": eps}
     training = Training("adversarial_generator", model, data, plan, generator, options, **pair)
     threat = ball("linf", eps).in_domain(training.model.domain)
 

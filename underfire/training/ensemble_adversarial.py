@@ -61,7 +61,7 @@ def ensemble_adversarial(
     craft = inner_attack(attack, batch_norm, eps=eps)
     opened = [models.load(one) if isinstance(one, str) else as_classifier(one) for one in sources]
     options = {"attack": craft, "clean_weight": clean_weight, "sources": [models.fingerprint(one) for one in opened]}
-    training = Training("ensemble_adversarial", model, data, plan, generator, options)
+    training = Training("ensemble_adversarial", model, data, plan, generator, options, eps=eps)
     for number, one in enumerate(opened):
         count = one.to(training.device).predict(training.like).shape[1]
         if count != training.classes:

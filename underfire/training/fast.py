@@ -49,4 +49,4 @@ def fast(
     def loss(step: TrainingStep) -> Tensor:
         return F.cross_entropy(step.model(craft(step)), step.y, reduction="none")
 
-    return Training("fast", model, data, plan, generator, {"attack": craft}).run(loss)
+    return Training("fast", model, data, plan, generator, {"attack": craft}, eps=eps, norm=norm).run(loss)

@@ -53,7 +53,9 @@ def free(
     at_least_one(replays=replays)
     if plan.accumulate > 1 or plan.processes.count > 1:
         raise Unsupported("free keeps a perturbation of the whole batch; train it in one process with accumulate=1")
-    training = Training("free", model, data, plan, generator, {"eps": eps, "replays": replays}, replays=replays)
+    training = Training(
+        "free", model, data, plan, generator, {"eps": eps, "replays": replays}, replays=replays, eps=eps
+    )
     threat = ball("linf", eps).in_domain(training.model.domain)
     # the perturbation is a parameter of the optimiser, whose step is ours
     size = min(plan.batch_size, training.batches.batches.count)

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from underfire.data import Dataset
+from underfire.data.dataset import draw
 from underfire.errors import DataError
 from underfire.learning import Shuffled
 from underfire.models.loaders import content_of
@@ -42,6 +43,24 @@ def opened(data: Data) -> Data:
         found = f"only class {present[0]}" if present else "no images"
         raise DataError(f"training needs images of at least two classes, the data has {found}")
     return x, y
+
+
+def split_off(data: Data, count: int, seed: int) -> tuple[Data, tuple[Tensor, Tensor]]:
+    """Return the data without `count` images, and these images, drawn by `seed`.
+
+    Raises:
+        DataError: there are not more images than that.
+    """
+    total = len(data[0]) if isinstance(data, tuple) else len(data)
+    if count >= total:
+        raise DataError(f"held_out must be less than the number of images, {total}, got {count}")
+    if isinstance(data, Dataset):
+        kept = data.subset(count, seed)[:]
+        return data.rest(count, seed), (kept.x, kept.y)
+    order = draw("the training data", total, total, seed)
+    x, y = data
+    kept_rows, rows = order[:count].to(x.device), order[count:].to(x.device)
+    return (x[rows], y[rows]), (x[kept_rows], y[kept_rows])
 
 
 def fingerprint_of(data: Data) -> str:

@@ -26,6 +26,7 @@ from underfire.learning import (
 )
 from underfire.learning.batches import Augment
 from underfire.learning.computation import Precision
+from underfire.learning.guards import Then
 from underfire.learning.processes import ALONE
 from underfire.model import Classifier
 from underfire.validate import at_least, at_least_one, check_choice
@@ -58,6 +59,12 @@ class Plan:
         accumulate: number of parts of a batch whose gradients add up, so that less memory is needed.
         precision: `"full"`, or `"bfloat16"` for losses under torch's autocast.
         channels_last: whether feature maps have the channels as the last dimension in memory.
+        held_out: number of images that are kept back. After every `validate_every` epochs, the accuracy on them is
+            measured: clean, and at the eps of the method under FGSM and under PGD of 10 steps.
+        overfitting: what happens when the accuracy under FGSM is far above that under PGD, see
+            `learning.MaskingGuard`: `"say"`, `"stop"` or `"go_back"`.
+        patience: measurements without a better accuracy under PGD (or, without eps, on clean images) after which the
+            training stops; then the result has the best weights. None trains to the end.
         checkpoint: a file for the state of the training; if it exists, training continues from it.
         every: number of steps between two writes of the checkpoint.
         progress: a function of the number of steps that are done, and of all steps.
@@ -81,6 +88,9 @@ class Plan:
     accumulate: int = 1
     precision: Precision = "full"
     channels_last: bool = False
+    held_out: int = 0
+    overfitting: Then = "say"
+    patience: int | None = None
     checkpoint: str | os.PathLike[str] | None = field(default=None, repr=False, compare=False)
     every: int = field(default=50, repr=False, compare=False)
     progress: Callable[[int, int], None] | None = field(default=None, repr=False, compare=False)
@@ -96,6 +106,12 @@ class Plan:
         for name, choices in (("optimiser", OptimiserName), ("schedule", ScheduleName), ("augment", AugmentName)):
             check_choice(get_args(choices), **{name: getattr(self, name)})
         self.make_average(), self.make_computation()  # they check their settings
+        at_least(0, held_out=self.held_out)
+        check_choice(get_args(Then), overfitting=self.overfitting)
+        if self.held_out == 0 and (self.patience is not None or self.overfitting != "say"):
+            raise InputError("patience and overfitting need held_out, the number of images that are kept back")
+        if self.held_out and self.validate is not None:
+            raise InputError("validate measures images of its own; leave out held_out")
         for name in ("epochs", "rate", "validate_every"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name):g}")

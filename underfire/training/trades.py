@@ -66,7 +66,7 @@ def trades(
         return F.cross_entropy(clean, step.y, reduction="none") + beta * divergence(clean, step.model(x_adv))
 
     options = {"norm": norm, "eps": eps, "steps": steps, "step_size": length, "beta": beta, "batch_norm": batch_norm}
-    return Training("trades", model, data, plan, generator, options).run(loss)
+    return Training("trades", model, data, plan, generator, options, eps=eps, norm=norm).run(loss)
 
 
 def divergence(clean: Tensor, perturbed: Tensor) -> Tensor:

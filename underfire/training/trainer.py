@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,11 +12,12 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
 from underfire import models
+from underfire.catalog import find
 from underfire.errors import ModelError
 from underfire.files import as_path
-from underfire.learning import Checkpoint, Shuffled, drawn_seed, fit
+from underfire.learning import AttackedAccuracy, Checkpoint, Guard, KeepBest, MaskingGuard, Shuffled, drawn_seed, fit
 from underfire.model import Classifier, as_classifier
-from underfire.training.images import Data, Numbered, fingerprint_of, opened
+from underfire.training.images import Data, Numbered, fingerprint_of, opened, split_off
 from underfire.training.plan import Plan
 from underfire.training.steps import Loss, TrainingStep
 from underfire.training.weights import with_new_weights
@@ -35,6 +36,8 @@ class Training:
         plan: how the training runs.
         generator: source of the seed of all random numbers.
         options: the options of the method, with which a checkpoint must agree.
+        eps: the size of the attacks on the images that the plan keeps back; None makes none.
+        norm: the norm of eps.
         partner: a second network that is trained beside the classifier; it is moved to the same device.
         partner_rate: its learning rate, as a share of that of the classifier.
         replays: how many steps in a row get the same batch; the number of all steps does not depend on it.
@@ -63,6 +66,8 @@ class Training:
         generator: Generator | None,
         options: Mapping[str, Any],
         *,
+        eps: float | None = None,
+        norm: str = "linf",
         partner: nn.Module | None = None,
         partner_rate: float = 1.0,
         replays: int = 1,
@@ -90,6 +95,11 @@ class Training:
         logits = self.model.predict(self.like)
         self.classes = logits.shape[1]
         check_classes(logits, y.to(device))
+        # keep images back
+        self._held_out: AttackedAccuracy | None = None
+        if plan.held_out:
+            images, (x, y) = split_off(images, plan.held_out, self.seed % 2**63)
+            self._held_out = AttackedAccuracy(x, y, self._attacks(eps, norm))
         # make batches, optimiser and the facts of a checkpoint
         shuffled = Shuffled(images, plan.batch_size, device=device, augment=plan.make_augment())
         self.batches = Numbered(shuffled, replays)
@@ -125,6 +135,7 @@ class Training:
         checkpoint = None
         if plan.checkpoint is not None:
             checkpoint = Checkpoint(as_path(plan.checkpoint), self._facts, plan.every)
+        validate = self._held_out or plan.validate
         self.network.train()
         fit(
             self.network,
@@ -137,15 +148,34 @@ class Training:
             checkpoint=checkpoint,
             computation=plan.make_computation(),
             average=plan.make_average(),
-            validate=None if plan.validate is None else partial(plan.validate, self.model),
+            validate=None if validate is None else partial(validate, self.model),
             validate_every=max(1, round(plan.validate_every * self.batches.batches.per_epoch)),
-            guards=plan.guards,
+            guards=[*self._guards(), *plan.guards],
             progress=plan.progress,
             watch=plan.watch,
         )
         for parameter, wanted in zip(self.model.parameters(), self._wanted, strict=True):
             parameter.requires_grad_(wanted)
         return self.model.eval()
+
+    @staticmethod
+    def _attacks(eps: float | None, norm: str) -> dict[str, Callable[..., Tensor]]:
+        """Return the attacks on the images that are kept back: a single step, and PGD of 10 steps."""
+        found = {"fgsm": find("attack", "fgsm"), "pgd": find("attack", "pgd")}
+        if eps is None or norm not in found["fgsm"].facts.norms:
+            return {}
+        more: dict[str, dict[str, Any]] = {"fgsm": {}, "pgd": {"steps": 10}}
+        return {name: card.with_options(eps=eps, norm=norm, **more[name]) for name, card in found.items()}
+
+    def _guards(self) -> list[Guard]:
+        """Return what watches the accuracy on the images that are kept back."""
+        if self._held_out is None:
+            return []
+        attacked = bool(self._held_out.attacks)
+        guards: list[Guard] = [MaskingGuard(then=self.plan.overfitting)] if attacked else []
+        if self.plan.patience is not None:
+            guards.append(KeepBest("accuracy under pgd" if attacked else "accuracy", self.plan.patience))
+        return guards
 
     def _of_batch(self, loss: Loss) -> Any:
         """Return a loss of a step as the loop needs it: a loss of a batch."""

@@ -74,4 +74,4 @@ def ig_norm(
         return clean + weight * path_norm(step.model, step.x, x_adv, step.y, points)
 
     options = {**inner, "weight": weight, "points": (points, points_of_attack)}
-    return Training("ig_norm", model, data, plan, generator, options).run(loss)
+    return Training("ig_norm", model, data, plan, generator, options, eps=eps).run(loss)

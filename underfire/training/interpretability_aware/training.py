@@ -101,7 +101,7 @@ def interpretability_aware(
         "attack": (eps, steps, length, ramp),
         "gamma": gamma,
     }
-    training = Training("interpretability_aware", model, data, plan, generator, options)
+    training = Training("interpretability_aware", model, data, plan, generator, options, eps=eps)
     explain.check(training.model, training.like, training.like.new_zeros(1).long())
 
     def loss(step: TrainingStep) -> Tensor:
