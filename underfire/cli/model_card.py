@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from underfire.model import Classifier
 
 AUDITED = 200  # test images of the audit
+STRONG = "autoattack"  # the attack beside PGD
+ADV2 = {"steps": 60, "warm_steps": 20}  # the options of the attack on explanations
 _STEPS = 20  # of PGD
 
 
@@ -51,8 +53,8 @@ def judged(
     norm = norm or "linf"
     usual = usual_methods(model, test[:2].to(str(model.mean.device)))
     attacks: list[Any] = [{"name": "pgd", "label": "PGD", "norm": norm, "eps": eps, "steps": _STEPS}]
-    others: list[tuple[str, dict[str, Any]]] = [("autoattack", {})]
-    others += [("adv2", {"interpreter": one, "steps": 60, "warm_steps": 20}) for one in usual.interpreters]
+    others: list[tuple[str, dict[str, Any]]] = [(STRONG, {})]
+    others += [("adv2", {"interpreter": one, **ADV2}) for one in usual.interpreters]
     for name, more in others:
         if norm in find("attack", name).facts.norms:
             attacks.append({"name": name, "norm": norm, "eps": eps, **more})
