@@ -91,6 +91,8 @@ def ascend(
         run.begin(forget)
         if folds and first_order and not alone:  # now the layers are known that the terms read
             stack.enter_context(folded_passes(model, x))
+            forget()
+            run.begin(forget)  # clean features anew, which those of an unchanged image then equal exactly
         for restart in range(restarts):
             rows = run.targets.index
             if recipe.keep == "success":

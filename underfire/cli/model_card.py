@@ -47,8 +47,9 @@ def judged(
     figures: dict[str, Any] = {"test images": len(test), "accuracy": clean / len(test)}
     if weights is None:
         return Judgement(figures)
-    from underfire import audit, report
+    from underfire import report
     from underfire.audit.templates import usual_methods
+    from underfire.live import audit
 
     norm = norm or "linf"
     usual = usual_methods(model, test[:2].to(str(model.mean.device)))

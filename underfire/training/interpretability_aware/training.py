@@ -91,8 +91,10 @@ def interpretability_aware(
     check_choice(get_args(VariantName), variant=variant)
     if not 0 <= ramp[0] <= ramp[1] <= 1:
         raise InputError(f"ramp must be two shares of the training, the smaller one first, got {tuple(ramp)}")
-    chosen = replace(VARIANTS[variant], **({} if others is None else {"others": others}))
-    check_choice(get_args(Others), others=chosen.others)
+    chosen = VARIANTS[variant]
+    if others is not None:
+        check_choice(get_args(Others), others=others)
+        chosen = replace(chosen, others=others)
     length = 2.5 * eps / steps if step_size is None else step_size
     explain = explainer(interpreter, steps)
     options = {
