@@ -47,9 +47,8 @@ def judged(
     figures: dict[str, Any] = {"test images": len(test), "accuracy": clean / len(test)}
     if weights is None:
         return Judgement(figures)
-    from underfire import report
+    from underfire import audit, report
     from underfire.audit.templates import usual_methods
-    from underfire.live import audit
 
     norm = norm or "linf"
     usual = usual_methods(model, test[:2].to(str(model.mean.device)))
@@ -63,7 +62,7 @@ def judged(
     with ExitStack() as stack:
         bar = StagedBar(stack, "audit", "images", "checking the model and the images", quiet)
         chosen = test if len(test) <= AUDITED else test.subset(AUDITED)
-        results = audit(
+        results = audit(  # type: ignore[operator] # mypy does not know that the package can be called
             model,
             chosen,
             attacks,
