@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from underfire.reproductions.adv2.imagenet import on_photographs
-from underfire.reproductions.adv2.system import MOBILENET, masked
+from underfire.reproductions.adv2.system import MOBILENET, masked, note_on_mask
 from underfire.reproductions.registry import Outcome, Setting
 
 
 def run(setting: Setting) -> Outcome:
     """Audit MobileNet v1 with MASK."""
-    return on_photographs("MobileNet v1", masked(MOBILENET), setting)
+    system = masked(MOBILENET)
+    return on_photographs("MobileNet v1", system, setting, note_on_mask(system, setting))
