@@ -39,7 +39,7 @@ def network(seed: int) -> nn.Sequential:
         ("svre", {"inner_steps": 2}, 0),
         ("tap", {}, 1),
         ("ata", {}, 1 + STEPS),
-        ("tap", {"layers": ("0", "3")}, 2 + STEPS),
+        ("tap", {"layers": ("0", "3")}, 1 + STEPS),
     ],
 )
 def test_the_images_are_those_without_folding(

@@ -126,7 +126,7 @@ def test_bits_are_bits_and_their_gradient_is_that_of_the_sigmoid(small: dict[str
     s = (code / 20).sigmoid()
     y = images.clone().requires_grad_()
     net.compress(y - 0.5).backward(bits.grad * s * (1 - s) / 20)
-    assert torch.allclose(x.grad, y.grad, rtol=1e-4, atol=1e-9)
+    assert torch.allclose(x.grad, y.grad, rtol=1e-4, atol=1e-5 * float(y.grad.abs().max()))
 
 
 def test_squares_are_cut_and_put_together(small: dict[str, Any], relu_model: Classifier, images: Tensor) -> None:

@@ -63,4 +63,4 @@ def test_too_few_images_or_neighbours_are_refused():
     with pytest.raises(DataError, match="100"):
         LID().fit(model, labelled(model), labelled(model, wrong=True))
     with pytest.raises(DataError, match="attacked"):
-        LID().fit(model, labelled(model))
+        LID(k=5, samples=20).fit(model, labelled(model))

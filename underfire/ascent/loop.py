@@ -89,8 +89,8 @@ def ascend(
         if folds and alone:
             stack.enter_context(folded_passes(model, x))
         run.begin(forget)
-        if folds and first_order and not alone:  # now the layers are known that the terms read
-            stack.enter_context(folded_passes(model, x))
+        # the terms have read their layers, so that the others may be folded
+        if folds and first_order and not alone and stack.enter_context(folded_passes(model, x)):
             forget()
             run.begin(forget)  # clean features anew, which those of an unchanged image then equal exactly
         for restart in range(restarts):

@@ -41,19 +41,18 @@ def shared_passes(model: nn.Module, *, begin: bool = True, twice: bool = True) -
 
 
 @contextmanager
-def folded_passes(model: nn.Module, x: Tensor) -> Iterator[None]:
+def folded_passes(model: nn.Module, x: Tensor) -> Iterator[bool]:
     """Fold the batch norms of the model, or of every member of an ensemble, inside the block (see `hooks.folded`).
 
-    Layers that shared passes read already may be read inside; if they are those of an ensemble as one model, nothing
-    is folded.
+    The block gets whether there is a norm to fold. Layers that shared passes read already may be read inside; if they
+    are those of an ensemble as one model, nothing is folded.
     """
     members = dict.fromkeys(members_of(model))
     if model not in members and layers_read(model):
         members.clear()
     with ExitStack() as stack:
-        for one in members:
-            stack.enter_context(folded(one, x, layers_read(one)))
-        yield
+        found = [stack.enter_context(folded(one, x, layers_read(one))) for one in members]
+        yield any(found)
 
 
 def evaluate(

@@ -32,15 +32,16 @@ _LOCK = Lock()
 
 @dataclass
 class _Folded:
-    """The number of blocks that fold a model at present, and the way to restore it after the last."""
+    """The number of blocks that fold a model now, whether there is a pair, and the way to restore it at the end."""
 
     blocks: int
+    pairs: bool
     restore: ExitStack
 
 
 @contextmanager
-def folded(model: object, x: Tensor, keep: Collection[str] = ()) -> Iterator[None]:
-    """Compute every batch norm inside the convolution before it, inside the block.
+def folded(model: object, x: Tensor, keep: Collection[str] = ()) -> Iterator[bool]:
+    """Compute every batch norm inside the convolution before it, inside the block; yield whether there is a pair.
 
     A convolution and a batch norm are a pair if, in one pass of a noise image, each is called once, the norm reads what
     the convolution returns, and nothing else does. The weights are those at the beginning of the block. Pairs with
@@ -55,14 +56,15 @@ def folded(model: object, x: Tensor, keep: Collection[str] = ()) -> Iterator[Non
     """
     core: object = unwrap(model) if isinstance(model, nn.Module) else model
     if not isinstance(core, nn.Module) or not _can_fold(core, x):
-        yield
+        yield False
         return
     with _LOCK:
         if core not in _OPEN:
-            _OPEN[core] = _Folded(0, _fold(_pairs(core, x, keep)))
+            pairs = _pairs(core, x, keep)
+            _OPEN[core] = _Folded(0, bool(pairs), _fold(pairs))
         _OPEN[core].blocks += 1
     try:
-        yield
+        yield _OPEN[core].pairs
     finally:
         with _LOCK:
             _OPEN[core].blocks -= 1
