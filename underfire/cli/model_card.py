@@ -22,7 +22,7 @@ _STEPS = 20  # of PGD
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was measured on test images; empty without them.
+    """The measurements on test images; empty without them.
 
     Attributes:
         figures: numbers and intervals by name.

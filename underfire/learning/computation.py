@@ -1,4 +1,4 @@
-"""How the gradient of a batch is computed: at once or in parts, in which precision and which memory format."""
+"""The computation of the gradient of a batch: at once or in parts, its precision and its memory format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Precision = Literal["full", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Computation:
-    """How the gradient of the mean loss of a batch is computed; the mean itself is the same with every setting.
+    """The computation of the gradient of the mean loss of a batch; the mean is the same with every setting.
 
     Attributes:
         accumulate: number of parts that a batch is split into. Their gradients are added up, so that a part needs less

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Verdict(NamedTuple):
-    """What a guard says after a validation: a sentence or nothing, and whether the training stops."""
+    """The verdict of a guard after a validation: a sentence or nothing, and whether the training stops."""
 
     note: str = ""
     stop: bool = False

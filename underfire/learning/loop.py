@@ -25,7 +25,7 @@ from underfire.learning.schedules import Schedule
 from underfire.validate import at_least, at_least_one, default_generator
 
 Watch = Callable[[Report], None]
-"""What gets a report after every step: `JsonLines`, `TensorBoard`, `MLflow` or any function."""
+"""A receiver of a report after every step: `JsonLines`, `TensorBoard`, `MLflow` or any function."""
 
 
 def fit(

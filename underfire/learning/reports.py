@@ -1,4 +1,4 @@
-"""What a training reports after a step, and at its end."""
+"""The report of a training after a step, and its outcome at the end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended.
+    """The end of a training.
 
     Attributes:
         steps: number of steps done.

@@ -1,4 +1,4 @@
-"""How a training runs: epochs, batches, optimiser, learning rate; the same options for every method."""
+"""The plan of a training: epochs, batches, optimiser, learning rate; the same options for every method."""
 
 from __future__ import annotations
 
