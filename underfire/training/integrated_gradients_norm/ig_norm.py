@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Generator, Tensor, nn
-from torch.nn import functional as F
+from torch import Generator, nn
 
 from underfire.catalog import card
 from underfire.model import Classifier
-from underfire.training.crafting import check_eps
 from underfire.training.images import Data
-from underfire.training.integrated_gradients_norm.attribution import path_norm, worst_attribution
+from underfire.training.integrated_gradients_norm.regularised import train_regularised
 from underfire.training.plan import USUAL, Plan
-from underfire.training.steps import TrainingStep
-from underfire.training.trainer import Training
-from underfire.validate import at_least, at_least_one
 
 
 @card(
@@ -50,28 +43,17 @@ def ig_norm(
     Raises:
         InputError: a number is out of its range.
     """
-    check_eps(eps)
-    at_least(0, weight=weight)
-    at_least_one(points=points, points_of_attack=points_of_attack, steps=steps)
-    inner: dict[str, Any] = {
-        "eps": eps,
-        "steps": steps,
-        "step_size": 2.5 * eps / steps if step_size is None else step_size,
-    }
-
-    def loss(step: TrainingStep) -> Tensor:
-        x_adv = worst_attribution(
-            step.model,
-            step.x,
-            step.y,
-            points=points_of_attack,
-            weight=weight,
-            perturbed=False,
-            generator=step.generator,
-            **inner,
-        )
-        clean = F.cross_entropy(step.model(step.x), step.y, reduction="none")
-        return clean + weight * path_norm(step.model, step.x, x_adv, step.y, points)
-
-    options = {**inner, "weight": weight, "points": (points, points_of_attack)}
-    return Training("ig_norm", model, data, plan, generator, options, eps=eps).run(loss)
+    return train_regularised(
+        "ig_norm",
+        model,
+        data,
+        plan,
+        generator,
+        perturbed=False,
+        weight=weight,
+        points=points,
+        points_of_attack=points_of_attack,
+        eps=eps,
+        steps=steps,
+        step_size=step_size,
+    )
