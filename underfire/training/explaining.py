@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from underfire.ascent.map_gradients import map_gradient
 from underfire.catalog import Card, InterpreterFacts, card_behind, cards, find
@@ -45,7 +46,13 @@ class Explainer:
             with live_weights(model):
                 m = self.explain(model, x.detach().requires_grad_(True), y)
             weights = [p for p in model.parameters() if p.requires_grad]
-            slopes = torch.autograd.grad(m.sum(), weights, allow_unused=True) if m.requires_grad else ()
+            try:
+                slopes = torch.autograd.grad(m.sum(), weights, allow_unused=True) if m.requires_grad else ()
+            except CheckpointError:
+                raise Unsupported(
+                    f"{self.text} computes parts of its map a second time for the gradient, which training "
+                    "does not allow; use one such as cam, grad_cam or gradient"
+                ) from None
         if all(slope is None for slope in slopes):
             raise Unsupported(
                 f"the map of {self.text} has no gradient with respect to the weights, so that it cannot be trained; "
