@@ -209,7 +209,9 @@ def train(
             Job(name, model, output, data, out, texts, eps, n, test, audit, seed, device, resume, force, quiet, as_json)
         )
         return
-    if eps is not None or audit:
+    from underfire.cli.training import trained_network
+
+    if (eps is not None or audit) and (name == "linear_head" or trained_network(name)):
         flag = "--audit" if audit else "--eps"
         raise InputError(f"{flag} is for methods of training, such as trades; {name} has its options by --set")
     if name == "linear_head":

@@ -15,7 +15,7 @@ from underfire.cli.progress import progress
 from underfire.cli.shared import ERR, OUT, open_model, print_json
 from underfire.cli.shared import device as best_device
 from underfire.cli.trained_networks import attacked_accuracy, defended_accuracy
-from underfire.errors import InputError, Unsupported
+from underfire.errors import InputError, Unsupported, nearest
 
 if TYPE_CHECKING:
     from underfire.data import Dataset
@@ -59,7 +59,7 @@ def train(
     from underfire.audit.labels import open_data
 
     # check everything that does not need the model
-    card, learn = _found(name)
+    card, learn = trained_network(name)
     made, fitted = _split(card, learn, settings)
     known = inspect.signature(learn).parameters
     if out.is_dir():
@@ -131,11 +131,11 @@ def trainable(card: Card) -> bool:
     return card.fitted and hasattr(card.function, "save")
 
 
-def _found(name: str) -> tuple[Card, Callable[..., Any]]:
+def trained_network(name: str) -> tuple[Card, Callable[..., Any]]:
     """Return the method that a name trains, and the function that trains it; of an interpreter it takes the object.
 
     Raises:
-        Unsupported: the method is not trained.
+        Unsupported: the method is not trained. InputError: there is no such method.
     """
     choices = [card for kind in ("interpreter", *_OWN_NETWORK) for card in cards(kind) if trainable(card)]
     interpreter, verb = _LEARN.get(name, (name, "fit"))
@@ -144,10 +144,11 @@ def _found(name: str) -> tuple[Card, Callable[..., Any]]:
             return card, card.facts.train
         if card.kind == "interpreter" and card.name == interpreter:
             return card, getattr(card.function, verb)
-    named = (kind for kind in _OWN_NETWORK if name in {card.name for card in cards(kind)})
-    kind = next(named, "interpreter")
-    card = find(kind, interpreter)  # an unknown name is an error of its own
-    usable = [*(one.name for one in choices), "linear_head", *(one.name for one in cards("training"))]
+    usable = [*(one.name for one in choices), *_LEARN, "linear_head", *(one.name for one in cards("training"))]
+    named = [kind for kind in ("interpreter", *_OWN_NETWORK) if interpreter in {one.name for one in cards(kind)}]
+    if not named:
+        raise InputError(f"nothing that is trained has the name {name!r}; {nearest(name, usable)}")
+    card = find(named[0], interpreter)
     raise Unsupported(f"{card.name} is not trained; choices: {', '.join(usable)}")
 
 
