@@ -87,12 +87,15 @@ def decided(grid: Grid, ledger: Ledger, eps: float) -> list[Decision]:
 
 
 def _in_rows(label: str, found: Pairs, base: Pairs, at: str) -> Decision:
-    """Return whether an attack fools more images than BIM from at least three of four sources."""
-    sources = list(dict.fromkeys(source for source, _, _ in base))
+    """Return whether an attack fools more images than BIM from at least three of four sources.
+
+    A source on which the attack was refused is no row.
+    """
+    sources = [source for source in dict.fromkeys(s for s, _, _ in base) if any(s == source for s, _, _ in found)]
     rows = [above("", mean_fooled(found, source), mean_fooled(base, source)) for source in sources]
     better, clear = sum(row.holds for row in rows), [row.holds for row in rows if row.sure]
-    needed = 3 if len(rows) == 4 else len(rows)
-    gain = np.mean(mean_fooled(found)) - np.mean(mean_fooled(base))
+    needed = min(3, len(rows))
+    gain = np.mean([mean_fooled(found, s) - mean_fooled(base, s) for s in sources])
     figures = f"better from {better} of {len(rows)} sources, {100 * gain:+.1f} points on average"
     sure = sum(clear) >= needed or clear.count(False) > len(rows) - needed
     return Decision(f"{label} > BIM in three rows of four{at}", better >= needed, figures, sure)
