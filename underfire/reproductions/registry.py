@@ -42,6 +42,7 @@ _MODULES = {
     "detectors-adaptive-cifar10": "underfire.reproductions.detection.detectors_adaptive_cifar10",
     "detectors-adaptive-mnist": "underfire.reproductions.detection.detectors_adaptive_mnist",
     "detectors-skin-lesions": "underfire.reproductions.detection.detectors_skin_lesions",
+    "interpretability-aware-cifar10": "underfire.reproductions.interpretability_aware_cifar10",
     "interpretability-aware-mnist": "underfire.reproductions.interpretability_aware_mnist",
     "interpreters": "underfire.reproductions.interpreters",
     "ml-loo-cifar10": "underfire.reproductions.detection.ml_loo_cifar10",
