@@ -47,6 +47,7 @@ _MODULES = {
     "interpreters": "underfire.reproductions.interpreters",
     "ml-loo-cifar10": "underfire.reproductions.detection.ml_loo_cifar10",
     "physical-examples": "underfire.reproductions.physical_examples",
+    "trades-mnist": "underfire.reproductions.hardening.trades_mnist",
     "transfer-cifar10": "underfire.reproductions.transfer.cifar10",
     "transfer-defended": "underfire.reproductions.transfer.defended",
     "transfer-imagenet": "underfire.reproductions.transfer.imagenet",

@@ -1,0 +1,1 @@
+"""Experiments on trained robustness: networks are trained once, kept, and attacked."""
