@@ -35,7 +35,7 @@ class EnsembleInterpretation(Detector):
 
     Args:
         interpreters: two or more interpreters: names of the catalogue, mappings of a `name` and options, or functions
-            `(model, x, y) -> map`. The score has a gradient only if all of them are differentiable.
+            `(model, x, y) -> map`. A map without a gradient, such as that of `lime`, is a constant for an attack.
 
     Raises:
         InputError: there are fewer than two, one is unknown or given twice, or it gives no maps.

@@ -12,8 +12,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from underfire.attacks.pgd import pgd
+from underfire.attacks.square import square
 from underfire.catalog import Card, DetectorFacts, facts_of
-from underfire.errors import DataError, NotFitted
+from underfire.detectors import Detector, Guard
+from underfire.errors import DataError, NotFitted, Unsupported
 from underfire.hooks import frozen
 from underfire.model import Classifier
 from underfire.records import Batch
@@ -143,6 +146,30 @@ def differentiable_as_the_card_says(subject: Subject) -> None:
         require(lowest < score, "no step against the gradient lowers a score")
 
 
+def attacked_as_a_guard(subject: Subject) -> None:
+    """Check that PGD with a goal attacks a guard of a detector that extends `Detector`, and is accepted once or more.
+
+    For a score without a gradient, the guard must refuse PGD in one line, and an attack by queries must run.
+    """
+    model, x = setting()
+    detector = subject.fitted(model)
+    if not isinstance(detector, Detector):
+        return
+    scores = detector.score(model, x)
+    guard = Guard(model, detector, float(scores.max()), scale=float(scores.std()))
+    y = model.predict(x).argmax(1)
+    goal = guard.likeliest_wrong(x, y)
+    if not detector.differentiable:
+        with refused(Unsupported, "gradient", "PGD on a guard of a score without a gradient"):
+            pgd(guard, x, y, goal=goal, steps=1)
+        x, y, goal = x[:1], y[:1], goal[:1]
+        require(square(guard, x, y, goal=goal, queries=2).shape == x.shape, "Square changes the shape of an image")
+        return
+    require(guard.decide(x) != goal, "the guard returns the goal before the attack")
+    x_adv = pgd(guard, x, y, goal=goal, eps=0.3, steps=5)
+    require((guard.decide(x_adv) == goal).any(), "the guard accepts no image of PGD as its goal")
+
+
 def model_left_as_found(subject: Subject) -> None:
     """Check that modes and gradients of the model, the inputs and the global random state are kept."""
     model, x = setting()
@@ -207,6 +234,7 @@ PROMISES: dict[str, Callable[[Subject], None]] = {
         fit_comes_first,
         batch_equals_singles,
         differentiable_as_the_card_says,
+        attacked_as_a_guard,
         model_left_as_found,
         deterministic,
         saved_and_loaded,
