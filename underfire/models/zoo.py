@@ -17,6 +17,7 @@ from underfire.models.architectures import (
     MnistSmall,
     MobileNetV1,
     MobileNetV2,
+    PreactivationResNet,
     ResNet,
     SqueezeNet,
     WResnet,
@@ -67,6 +68,9 @@ ZOO: dict[str, Entry] = {
         partial(ResNet, 1, (16, 2), ((32, 1, 2), (48, 2, 1))), mean=(0.2,), std=(0.3,), labels=DIGITS
     ),
     **{f"resnet{depth}_cifar10": _cifar_resnet(depth) for depth in (20, 32, 56)},
+    "preact_resnet18_cifar10": Entry(
+        PreactivationResNet, (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616), CIFAR10, 32
+    ),
     "mobilenet_v1_075_imagenet": Entry(MobileNetV1, mean=(0.5,), std=(0.5,), side=224),
     "mobilenet_v2_imagenet": Entry(MobileNetV2, mean=(128 / 255,), std=(128 / 255,), side=224),
     "efficientnet_lite0_imagenet": Entry(EfficientNetLite0, mean=(127 / 255,), std=(128 / 255,), side=224),

@@ -69,13 +69,15 @@ def retract(network: nn.Module, beta: float, share: float, passes: int, generato
 
 
 @torch.no_grad()
-def orthonormality_error(network: nn.Module) -> dict[str, float]:
-    """Return for each layer how far its singular values are from 1 at most, by the name of the layer.
+def singular_values(network: nn.Module) -> dict[str, Tensor]:
+    """Return the singular values of each layer, the largest first, by the name of the layer.
 
-    The singular values are those of the weights `[out, in * k]` times the scale of `frames`.
+    They are those of the weights `[out, in * k]` times the scale of `frames`; those of a tight frame are all 1.
     """
     names = {layer: name for name, layer in network.named_modules()}
-    return {
-        names[layer]: float((torch.linalg.svdvals(scale * weight_of(layer).flatten(1)) - 1).abs().max())
-        for layer, scale in frames(network)
-    }
+    return {names[layer]: torch.linalg.svdvals(scale * weight_of(layer).flatten(1)) for layer, scale in frames(network)}
+
+
+def orthonormality_error(network: nn.Module) -> dict[str, float]:
+    """Return for each layer how far its singular values are from 1 at most, by the name of the layer."""
+    return {name: float((values - 1).abs().max()) for name, values in singular_values(network).items()}
