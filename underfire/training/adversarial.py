@@ -16,6 +16,7 @@ from underfire.model import Classifier
 from underfire.training.crafting import Attack, BatchNorm, inner_attack
 from underfire.training.images import Data
 from underfire.training.plan import USUAL, Plan
+from underfire.training.ramps import Ramp
 from underfire.training.steps import TrainingStep
 from underfire.training.trainer import Training
 
@@ -37,6 +38,7 @@ def adversarial(
     steps: int | None = None,
     step_size: float | None = None,
     clean_weight: float = 0.0,
+    ramp: Ramp = (0.0, 0.0),
     batch_norm: BatchNorm = "eval",
     plan: Plan = USUAL,
     generator: Generator | None = None,
@@ -62,7 +64,7 @@ def adversarial(
         raise InputError(
             f"clean_weight must be in [0, 1), got {clean_weight:g}; the method standard has only clean images"
         )
-    craft = inner_attack(attack, batch_norm, norm=norm, eps=eps, steps=steps, step_size=step_size)
+    craft = inner_attack(attack, batch_norm, ramp, norm=norm, eps=eps, steps=steps, step_size=step_size)
 
     def loss(step: TrainingStep) -> Tensor:
         x_adv = craft(step)

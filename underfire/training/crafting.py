@@ -17,9 +17,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from underfire.ascent.objectives import log_odds
 from underfire.catalog import Card, find
 from underfire.domains import domain_of
-from underfire.errors import InputError
+from underfire.errors import InputError, Unsupported
 from underfire.hooks import frozen
 from underfire.model import Classifier
+from underfire.training.ramps import Ramp, check_ramp, ramped
 from underfire.training.steps import TrainingStep
 from underfire.validate import check_choice
 
@@ -41,14 +42,16 @@ class Inner:
     """An attack with its options, and the mode of the network while it runs.
 
     Attributes:
-        attack: `(model, x, y, *, generator) -> x'`.
+        attack: `(model, x, y, *, generator) -> x'`; with a ramp, it also takes `share`, the share of eps.
         batch_norm: the statistics of batch norm.
         text: a description that tells inner attacks apart.
+        ramp: see `Ramp`; while eps is 0, the images stay clean.
     """
 
     attack: Callable[..., Tensor] = field(repr=False)
     batch_norm: BatchNorm
     text: str
+    ramp: Ramp = (0.0, 0.0)
 
     def __call__(self, step: TrainingStep, model: nn.Module | None = None, y: Tensor | None = None) -> Tensor:
         """Return the perturbed images of a step, without a graph.
@@ -58,12 +61,16 @@ class Inner:
             model: the classifier that is attacked; None is the one that is trained.
             y: the classes that the attack leaves; None are the labels.
         """
+        share = ramped(step.number / step.steps, self.ramp)
+        if share == 0:
+            return step.x
         attacked = attacked_form(step.model, self.batch_norm) if model is None else model
+        part = {} if share == 1 else {"share": share}
         with frozen(attacked):
-            return self.attack(attacked, step.x, step.y if y is None else y, generator=step.generator).detach()
+            return self.attack(attacked, step.x, step.y if y is None else y, generator=step.generator, **part).detach()
 
 
-def inner_attack(attack: Attack, batch_norm: BatchNorm = "eval", **options: Any) -> Inner:
+def inner_attack(attack: Attack, batch_norm: BatchNorm = "eval", ramp: Ramp = (0.0, 0.0), **options: Any) -> Inner:
     """Return the inner attack that `attack` names, with its options checked.
 
     An attack that climbs an objective climbs the log-odds against the label, whose gradient has the signs of that of
@@ -72,16 +79,21 @@ def inner_attack(attack: Attack, batch_norm: BatchNorm = "eval", **options: Any)
     Args:
         attack: the attack; a mapping has the key `name` and options.
         batch_norm: the statistics of batch norm while it runs.
+        ramp: how eps grows.
         options: further options; one that is None is left out.
 
     Raises:
-        InputError: there is no such attack or option, or eps is not above 0. Unsupported: `batch_norm` is unknown.
+        InputError: there is no such attack or option, eps is not above 0, or the ramp is wrong. Unsupported:
+            `batch_norm` is unknown, or there is a ramp and the attack has no eps.
     """
     check_choice(get_args(BatchNorm), batch_norm=batch_norm)
+    check_ramp(ramp)
     given = {name: value for name, value in options.items() if value is not None}
     check_eps(given.get("eps"))
     card = attack if isinstance(attack, Card) else None
     if card is None and callable(attack):
+        if ramp[1] > 0:
+            raise Unsupported("a function as the inner attack has its own eps, so that ramp must be left out")
         return Inner(_without_generator(attack), batch_norm, f"{getattr(attack, '__qualname__', attack)!s} {given}")
     if isinstance(attack, Mapping):
         if "name" not in attack:
@@ -96,11 +108,15 @@ def inner_attack(attack: Attack, batch_norm: BatchNorm = "eval", **options: Any)
     checked = card.check(given)
     method = inspect.unwrap(card.function)  # the arguments are checked here, once, and not in every step
 
-    def run(model: nn.Module, x: Tensor, y: Tensor, **more: Any) -> Tensor:
-        x_adv: Tensor = method(model, x, y, **checked, **usual, **more)
+    if ramp[1] > 0 and checked.get("eps") is None:
+        raise Unsupported(f"{card.name} has no eps that ramp could raise; leave ramp out, or use an attack such as pgd")
+
+    def run(model: nn.Module, x: Tensor, y: Tensor, share: float = 1.0, **more: Any) -> Tensor:
+        size = {} if share == 1 else {"eps": share * checked["eps"]}
+        x_adv: Tensor = method(model, x, y, **checked | size, **usual, **more)
         return x_adv
 
-    return Inner(run if "generator" in card.options else _without_generator(run), batch_norm, text)
+    return Inner(run if "generator" in card.options else _without_generator(run), batch_norm, text, ramp)
 
 
 def check_eps(eps: float | Tensor | None) -> None:
@@ -148,4 +164,4 @@ def _without_generator(attack: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return an attack that is called without the generator, if it takes none."""
     if "generator" in inspect.signature(attack).parameters:
         return attack
-    return lambda model, x, y, *, generator=None: attack(model, x, y)
+    return lambda model, x, y, *, generator=None, **more: attack(model, x, y, **more)

@@ -17,6 +17,7 @@ from underfire.model import Classifier
 from underfire.training.crafting import BatchNorm, attacked_form, check_eps
 from underfire.training.images import Data
 from underfire.training.plan import USUAL, Plan
+from underfire.training.ramps import Ramp, check_ramp, ramped
 from underfire.training.steps import TrainingStep
 from underfire.training.trainer import Training
 from underfire.validate import at_least, at_least_one
@@ -41,6 +42,7 @@ def trades(
     steps: int = 10,
     step_size: float | None = None,
     beta: float = 6.0,
+    ramp: Ramp = (0.0, 0.0),
     batch_norm: BatchNorm = "eval",
     plan: Plan = USUAL,
     generator: Generator | None = None,
@@ -48,8 +50,8 @@ def trades(
     """Minimise `CE(f(x), y) + beta KL(f(x) || f(x'))`, with the x' in the ball that maximise the divergence.
 
     Args:
-        step_size: length of one step of the inner attack; None is `2.5 * eps / steps`. The authors have .007 for eps
-            .031 and 10 steps.
+        step_size: length of one step of the inner attack; None is `2.5 * eps / steps`, with the eps of the ramp. The
+            authors have .007 for eps .031 and 10 steps.
         beta: the weight of the divergence; the authors have 6 for CIFAR-10 and 1 for MNIST.
 
     Raises:
@@ -58,14 +60,18 @@ def trades(
     check_eps(eps)
     at_least(0, beta=beta)
     at_least_one(steps=steps)
-    length = 2.5 * eps / steps if step_size is None else step_size
+    check_ramp(ramp)
 
     def loss(step: TrainingStep) -> Tensor:
-        x_adv = craft(step, norm, eps, steps, length, batch_norm)
+        x_adv, size = step.x, eps * ramped(step.number / step.steps, ramp)
+        if size > 0:
+            length = 2.5 * size / steps if step_size is None else step_size
+            x_adv = craft(step, norm, size, steps, length, batch_norm)
         clean = step.model(step.x)
         return F.cross_entropy(clean, step.y, reduction="none") + beta * divergence(clean, step.model(x_adv))
 
-    options = {"norm": norm, "eps": eps, "steps": steps, "step_size": length, "beta": beta, "batch_norm": batch_norm}
+    attack = {"norm": norm, "eps": eps, "steps": steps, "step_size": step_size, "ramp": ramp, "batch_norm": batch_norm}
+    options = {**attack, "beta": beta}
     return Training("trades", model, data, plan, generator, options, eps=eps, norm=norm).run(loss)
 
 

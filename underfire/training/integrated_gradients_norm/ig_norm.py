@@ -9,6 +9,7 @@ from underfire.model import Classifier
 from underfire.training.images import Data
 from underfire.training.integrated_gradients_norm.regularised import train_regularised
 from underfire.training.plan import USUAL, Plan
+from underfire.training.ramps import Ramp
 
 
 @card(
@@ -26,6 +27,7 @@ def ig_norm(
     eps: float = 8 / 255,
     steps: int = 7,
     step_size: float | None = None,
+    ramp: Ramp = (0.0, 0.0),
     plan: Plan = USUAL,
     generator: Generator | None = None,
 ) -> Classifier:
@@ -38,7 +40,7 @@ def ig_norm(
         weight: the weight of the norm, the paper's lambda; the authors have 1 for MNIST.
         points: gradients on the path from x to x'.
         points_of_attack: the same in the inner attack.
-        step_size: length of one step of the inner attack; None is `2.5 * eps / steps`.
+        step_size: length of one step of the inner attack; None is `2.5 * eps / steps`, with the eps of the ramp.
 
     Raises:
         InputError: a number is out of its range.
@@ -56,4 +58,5 @@ def ig_norm(
         eps=eps,
         steps=steps,
         step_size=step_size,
+        ramp=ramp,
     )

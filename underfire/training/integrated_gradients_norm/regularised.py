@@ -12,6 +12,7 @@ from underfire.training.crafting import check_eps
 from underfire.training.images import Data
 from underfire.training.integrated_gradients_norm.attribution import path_norm, worst_attribution
 from underfire.training.plan import Plan
+from underfire.training.ramps import Ramp, check_ramp, ramped
 from underfire.training.steps import TrainingStep
 from underfire.training.trainer import Training
 from underfire.validate import at_least, at_least_one
@@ -31,6 +32,7 @@ def train_regularised(
     eps: float,
     steps: int,
     step_size: float | None,
+    ramp: Ramp,
 ) -> Classifier:
     """Minimise the cross-entropy plus the norm of the integrated gradients to the worst image of the ball.
 
@@ -42,22 +44,19 @@ def train_regularised(
     check_eps(eps)
     at_least(0, weight=weight)
     at_least_one(points=points, points_of_attack=points_of_attack, steps=steps)
-    length = 2.5 * eps / steps if step_size is None else step_size
-    inner: dict[str, Any] = {"eps": eps, "steps": steps, "step_size": length}
+    check_ramp(ramp)
+    attack: dict[str, Any] = {"points": points_of_attack, "weight": weight, "perturbed": perturbed, "steps": steps}
 
     def loss(step: TrainingStep) -> Tensor:
+        size = eps * ramped(step.number / step.steps, ramp)
+        if size == 0:
+            return F.cross_entropy(step.model(step.x), step.y, reduction="none")
+        length = 2.5 * size / steps if step_size is None else step_size
         x_adv = worst_attribution(
-            step.model,
-            step.x,
-            step.y,
-            points=points_of_attack,
-            weight=weight,
-            perturbed=perturbed,
-            generator=step.generator,
-            **inner,
+            step.model, step.x, step.y, **attack, eps=size, step_size=length, generator=step.generator
         )
         entropy = F.cross_entropy(step.model(x_adv if perturbed else step.x), step.y, reduction="none")
         return entropy + weight * path_norm(step.model, step.x, x_adv, step.y, points)
 
-    options = {**inner, "weight": weight, "points": (points, points_of_attack)}
+    options = {**attack, "eps": eps, "step_size": step_size, "ramp": ramp, "points of the loss": points}
     return Training(method, model, data, plan, generator, options, eps=eps).run(loss)

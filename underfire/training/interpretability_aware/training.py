@@ -20,7 +20,6 @@ from underfire.ascent.objectives import cross_entropy, log_odds
 from underfire.ascent.step import Step
 from underfire.ascent.threats import ball
 from underfire.catalog import card
-from underfire.errors import InputError
 from underfire.gradients.estimators import autograd
 from underfire.hooks import frozen, shared_forward
 from underfire.model import Classifier
@@ -37,6 +36,7 @@ from underfire.training.interpretability_aware.discrepancy import (
 from underfire.training.interpretability_aware.variants import VARIANTS, VariantName
 from underfire.training.live_weights import live_weights
 from underfire.training.plan import USUAL, Plan
+from underfire.training.ramps import Ramp, check_ramp, ramped
 from underfire.training.steps import TrainingStep
 from underfire.training.trainer import Training
 from underfire.validate import at_least, at_least_one, check_choice
@@ -59,7 +59,7 @@ def interpretability_aware(
     steps: int = 10,
     step_size: float | None = None,
     gamma: float = 0.01,
-    ramp: tuple[float, float] = (1 / 60, 1 / 12),
+    ramp: Ramp = (1 / 60, 1 / 12),
     plan: Plan = USUAL,
     generator: Generator | None = None,
 ) -> Classifier:
@@ -77,10 +77,9 @@ def interpretability_aware(
         others: the classes beside the label that count: `"weighted"`, `"likeliest"` (the most likely one of the clean
             image, the two-class discrepancy) or `"none"`; None is what the variant has. With an interpreter that makes
             a pass for every class, `"likeliest"` costs less.
-        step_size: length of one step of the inner attack; None is `2.5 * eps / steps`.
+        step_size: length of one step of the inner attack; None is `2.5 * eps / steps`, with the eps of the ramp.
         gamma: the weight of D; the authors have 0.01.
-        ramp: eps is 0 up to the first share of the training, and rises linearly up to the second; the default is that
-            of the authors for MNIST. For CIFAR-10 they have (0.064, 0.895).
+        ramp: the default is that of the authors for MNIST. For CIFAR-10 they have (0.064, 0.895).
 
     Raises:
         InputError: a number is out of its range. Unsupported: the interpreter is not differentiable.
@@ -89,18 +88,16 @@ def interpretability_aware(
     at_least(0, gamma=gamma)
     at_least_one(steps=steps)
     check_choice(get_args(VariantName), variant=variant)
-    if not 0 <= ramp[0] <= ramp[1] <= 1:
-        raise InputError(f"ramp must be two shares of the training, the smaller one first, got {tuple(ramp)}")
+    check_ramp(ramp)
     chosen = VARIANTS[variant]
     if others is not None:
         check_choice(get_args(Others), others=others)
         chosen = replace(chosen, others=others)
-    length = 2.5 * eps / steps if step_size is None else step_size
     explain = explainer(interpreter, steps)
     options = {
         "variant": chosen,
         "interpreter": explain.text,
-        "attack": (eps, steps, length, ramp),
+        "attack": (eps, steps, step_size, ramp),
         "gamma": gamma,
     }
     training = Training("interpretability_aware", model, data, plan, generator, options, eps=eps)
@@ -113,6 +110,7 @@ def interpretability_aware(
         classes = compared_classes(step.model, step.x, step.y, training.classes, chosen.others)
         x_adv = step.x
         if size > 0:
+            length = 2.5 * size / steps if step_size is None else step_size
             x_adv = craft(step, explain, size, steps, length, chosen.others, classes, chosen.attacks, gamma)
         forget()
         # outer minimisation: maps and logits of an image share one pass
@@ -127,18 +125,6 @@ def interpretability_aware(
 
     with shared_forward(training.model) as forget:
         return training.run(loss)
-
-
-def ramped(progress: float, ramp: tuple[float, float]) -> float:
-    """Return the share of eps at this share of the training.
-
-    >>> ramped(0.1, (0.2, 0.4)), ramped(0.3, (0.2, 0.4)), ramped(0.5, (0.2, 0.4)), ramped(0.0, (0.0, 0.0))
-    (0.0, 0.5, 1.0, 1.0)
-    """
-    first, last = ramp
-    if progress >= last:
-        return 1.0
-    return 0.0 if progress <= first else round((progress - first) / (last - first), 12)
 
 
 def craft(
