@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from underfire.audit.gaps import Curves, curves
+from underfire.audit.gaps import curves, gap_difference
 from underfire.audit.reading import SAMPLES, Source
 from underfire.audit.sizes import size, threat
 from underfire.measures.gap import gap_interval
-from underfire.measures.statistics import bootstrap_mean, paired_difference, rate, ratio_difference
+from underfire.measures.statistics import bootstrap_mean, paired_difference, rate
 from underfire.records import Interval
 
 SIGNIFICANCE = 0.05
@@ -78,22 +78,8 @@ def _gap_changes(first: Source, second: Source, *, same: bool) -> Iterator[Chang
         name = f"interpretation gap of {interpreter} at {threat(norm, sizes[0])}{until}"
         difference = _apart(a, b)
         if same and difference is not None:
-            after, before = _by_image(pair[1], pair[0])
-            difference = ratio_difference(after, before)
+            difference = gap_difference(pair[1], pair[0])
         yield Change(name, a, b, difference, None)
-
-
-def _by_image(*runs: Curves | None) -> Iterator[tuple[list[float], list[float]]]:
-    """Yield for every run both areas of every image of all runs; 0 where an image has none, or an unknown one."""
-    known: list[dict[str, tuple[float, float]]] = []
-    for run in runs:
-        kept, won = (area.tolist() for area in run.areas()) if run else ([], [])
-        found = zip(run.ids if run else (), kept, won, strict=True)
-        known.append({name: (k, w) for name, k, w in found if not np.isnan(k)})
-    names = sorted({name for areas in known for name in areas})
-    for areas in known:
-        pairs = [areas.get(name, (0.0, 0.0)) for name in names]
-        yield [kept for kept, _ in pairs], [won for _, won in pairs]
 
 
 def _apart(a: Interval | None, b: Interval | None) -> Interval | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from underfire.audit.aims import MAP_KEPT, aim_of, aims_at
 from underfire.audit.reading import Source
 from underfire.measures.gap import areas, gap_interval, likeness
+from underfire.measures.statistics import ratio_difference
 from underfire.records import Interval
 
 
@@ -108,6 +109,24 @@ def curves(source: Source) -> list[Curves]:
         _curves(interpreter, norm, list(rows), aims.get((interpreter, norm), []))
         for (interpreter, norm), rows in _grouped(source)
     ]
+
+
+def gap_difference(after: Curves | None, before: Curves | None) -> Interval:
+    """Return the gap of one run minus that of another on the same images, by resampling images with both areas."""
+    return ratio_difference(*_by_image(after, before))
+
+
+def _by_image(*runs: Curves | None) -> Iterator[tuple[list[float], list[float]]]:
+    """Yield for every run both areas of every image of all runs; 0 where an image has none, or an unknown one."""
+    known: list[dict[str, tuple[float, float]]] = []
+    for run in runs:
+        kept, won = (area.tolist() for area in run.areas()) if run else ([], [])
+        found = zip(run.ids if run else (), kept, won, strict=True)
+        known.append({name: (k, w) for name, k, w in found if not np.isnan(k)})
+    names = sorted({name for own in known for name in own})
+    for own in known:
+        pairs = [own.get(name, (0.0, 0.0)) for name in names]
+        yield [kept for kept, _ in pairs], [won for _, won in pairs]
 
 
 def _grouped(source: Source) -> Iterator[tuple[tuple[str, str], Iterator[Mapping[str, Any]]]]:

@@ -112,17 +112,21 @@ def correct(model: Classifier, batch: Batch, eps: float, steps: int = STEPS) -> 
 
 
 def compare(table: Table, setting: Setting) -> Outcome:
-    """Attack all networks of the table at all radii; nothing is random, so the seed has no effect.
+    """Attack all networks of the table at all radii; nothing is random, so the seed has no effect."""
+    part = table.quick if setting.quick else Part(tuple(table.rows), 200, STEPS)
+    return outcome(table, part, attacked(table, part, setting))
 
-    The images that stay correct are kept in the work folder, so that an interrupted run continues.
+
+def attacked(table: Table, part: Part, setting: Setting) -> dict[str, list[Tensor]]:
+    """Return which images each published network classifies correctly at each radius.
+
+    They are kept in the work folder, so that an interrupted run continues.
     """
-    whole = Part(tuple(table.rows), 200, STEPS)
-    part = table.quick if setting.quick else whole
     batch = authors_images(table.data.format(root=setting.root), part.images)
     store = Store.of(setting, table.name, {"images": part.images, "steps": part.steps})
     found: dict[str, list[Tensor]] = {name: [] for name in part.networks}
     cells = [(name, radius) for name in part.networks for radius in table.radii]
-    with _without_denormals():
+    with without_denormals():
         for done, (name, radius) in enumerate(cells):
             setting.progress(done, len(cells), f"{table.rows[name].label}, eps {radius}")
 
@@ -132,7 +136,7 @@ def compare(table: Table, setting: Setting) -> Outcome:
 
             found[name].append(store.tensors(f"{name}, {radius}", compute)["correct"])
     setting.progress(len(cells), len(cells), "done")
-    return outcome(table, part, found)
+    return found
 
 
 def outcome(table: Table, part: Part, found: Mapping[str, Sequence[Tensor]]) -> Outcome:
@@ -215,7 +219,7 @@ def cell(ours: float, published: float | None) -> str:
 
 
 @contextmanager
-def _without_denormals() -> Iterator[None]:
+def without_denormals() -> Iterator[None]:
     """Round the smallest floats to zero inside the block; a CPU computes with them slowly."""
     torch.set_flush_denormal(True)
     try:

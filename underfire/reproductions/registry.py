@@ -14,64 +14,9 @@ from typing import Any, Literal
 
 from underfire.errors import DataError, InputError, nearest
 from underfire.files import atomic_write
+from underfire.reproductions.experiments import MODULES
 
 Progress = Callable[[int, int, str], None]  # parts done, parts in all, the current part
-
-_MODULES = {
-    "adv2": "underfire.reproductions.adv2.claims",
-    "adv2-aid": "underfire.reproductions.adv2.aid",
-    "adv2-cifar10": "underfire.reproductions.adv2.cifar10",
-    "adv2-digits": "underfire.reproductions.adv2.digits",
-    "adv2-ensemble": "underfire.reproductions.adv2.ensemble",
-    "adv2-imagenet": "underfire.reproductions.adv2.imagenet",
-    "adv2-imagenet-efficientnet": "underfire.reproductions.adv2.imagenet_efficientnet",
-    "adv2-imagenet-efficientnet-mask": "underfire.reproductions.adv2.imagenet_efficientnet_mask",
-    "adv2-imagenet-mask": "underfire.reproductions.adv2.imagenet_mask",
-    "adv2-random-class": "underfire.reproductions.adv2.random_class",
-    "adv2-random-patch": "underfire.reproductions.adv2.random_patch",
-    "adv2-robust": "underfire.reproductions.adv2.robust",
-    "adv2-skin-lesions": "underfire.reproductions.adv2.skin_lesions",
-    "adv2-squeezing": "underfire.reproductions.adv2.squeezing",
-    "adv2-stadv": "underfire.reproductions.adv2.stadv",
-    "adv2-transfer": "underfire.reproductions.adv2.transfer",
-    "around-or-through": "underfire.reproductions.transfer.around_or_through",
-    "cross-technique": "underfire.reproductions.cross_technique",
-    "deep-validation-attacks-mnist": "underfire.reproductions.detection.deep_validation_attacks_mnist",
-    "deep-validation-cifar10": "underfire.reproductions.detection.deep_validation_cifar10",
-    "deep-validation-mnist": "underfire.reproductions.detection.deep_validation_mnist",
-    "detectors-adaptive-cifar10": "underfire.reproductions.detection.detectors_adaptive_cifar10",
-    "detectors-adaptive-mnist": "underfire.reproductions.detection.detectors_adaptive_mnist",
-    "detectors-skin-lesions": "underfire.reproductions.detection.detectors_skin_lesions",
-    "distillation-broken": "underfire.reproductions.hardening.distillation_broken",
-    "ensemble-adversarial": "underfire.reproductions.hardening.ensemble_adversarial",
-    "fast-cifar10": "underfire.reproductions.hardening.fast_cifar10",
-    "interpretability-aware-cifar10": "underfire.reproductions.interpretability_aware_cifar10",
-    "interpretability-aware-mnist": "underfire.reproductions.interpretability_aware_mnist",
-    "interpreters": "underfire.reproductions.interpreters",
-    "ml-loo-cifar10": "underfire.reproductions.detection.ml_loo_cifar10",
-    "parseval": "underfire.reproductions.hardening.parseval",
-    "physical-examples": "underfire.reproductions.physical_examples",
-    "single-step-masking": "underfire.reproductions.hardening.single_step_masking",
-    "trades-mnist": "underfire.reproductions.hardening.trades_mnist",
-    "transfer-cifar10": "underfire.reproductions.transfer.cifar10",
-    "transfer-defended": "underfire.reproductions.transfer.defended",
-    "transfer-imagenet": "underfire.reproductions.transfer.imagenet",
-}
-#: Experiments that take hours have parts, each of them an experiment in `PARTS` of the module.
-_PARTS = {
-    "around-or-through": ("gradients", "square", "transferred"),
-    "transfer-cifar10": ("resnet20", "resnet32", "resnet56", "wresnet"),
-    "transfer-defended": ("composed", "single", "training"),
-    "transfer-imagenet": (
-        "ensembles",
-        *(
-            f"{name}{group}"
-            for name in ("efficientnet", "mobilenet-v1", "mobilenet-v2", "squeezenet")
-            for group in ("", "-modern")
-        ),
-    ),
-}
-_MODULES |= {f"{whole}-{part}": f"{_MODULES[whole]}:{part}" for whole, parts in _PARTS.items() for part in parts}
 
 
 @dataclass(frozen=True)
@@ -158,7 +103,7 @@ class Experiment:
 
 def names() -> list[str]:
     """Return the names of the experiments, sorted."""
-    return sorted(_MODULES)
+    return sorted(MODULES)
 
 
 def summary(name: str) -> str:
@@ -168,9 +113,9 @@ def summary(name: str) -> str:
 
 def _experiment(name: str) -> Experiment:
     """Return an experiment: a module with a function `run`, or a part in its `PARTS`."""
-    if name not in _MODULES:
-        raise InputError(f"unknown reproduction {name!r}; {nearest(name, _MODULES)}")
-    place, _, part = _MODULES[name].partition(":")
+    if name not in MODULES:
+        raise InputError(f"unknown reproduction {name!r}; {nearest(name, MODULES)}")
+    place, _, part = MODULES[name].partition(":")
     module = import_module(place)
     if part:
         found: Experiment = module.PARTS[part]

@@ -1,0 +1,1 @@
+"""The gap between prediction and explanation of robustly trained networks."""
