@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -18,12 +18,48 @@ from underfire.files import atomic_write
 
 if TYPE_CHECKING:
     from underfire.data import Dataset
+    from underfire.learning import Watch
     from underfire.model import Classifier
 
 CLASSES = "classes.json"
 EPS = 8 / 255
 HELD_OUT = 500
 """The largest number of training images, and at most a tenth of them, that an audit keeps back without --test."""
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where loss, rate and metrics of every step are written.
+
+    Attributes:
+        ledger: a file of JSON lines.
+        tensorboard: a folder of TensorBoard.
+        mlflow: the name of an experiment of MLflow.
+    """
+
+    ledger: Path | None = None
+    tensorboard: Path | None = None
+    mlflow: str | None = None
+
+    def watchers(self, *, resume: bool) -> list[Watch]:
+        """Return what writes the reports of a training.
+
+        Raises:
+            MissingExtra: a package is not installed. InputError: the ledger holds something else, or another training
+                that is not resumed.
+        """
+        from underfire.learning import JsonLines, MLflow, TensorBoard, read_json_lines
+
+        found: list[Watch] = []
+        if self.ledger is not None:
+            if read_json_lines(self.ledger) and not resume:
+                raise InputError(f"{self.ledger} holds another training; choose another --ledger, or pass --force")
+            found.append(JsonLines(self.ledger))
+        if self.tensorboard is not None:
+            found.append(TensorBoard(self.tensorboard))
+        if self.mlflow is not None:
+            found.append(MLflow(self.mlflow))
+        return found
 
 
 @dataclass(frozen=True)
@@ -47,6 +83,8 @@ class Job:
         force: whether files are overwritten.
         quiet: whether nothing is printed but results as JSON.
         as_json: whether results are printed as JSON.
+        devices: the number of devices, each with a process of its own; None is one, without further processes.
+        tracking: where the reports of the steps are written.
     """
 
     name: str
@@ -65,6 +103,8 @@ class Job:
     force: bool
     quiet: bool
     as_json: bool
+    devices: int | None = None
+    tracking: Tracking = field(default_factory=Tracking)
 
     @property
     def checkpoint(self) -> Path:
@@ -86,13 +126,19 @@ def train_classifier(job: Job) -> None:
     import torch
 
     from underfire import __version__
-    from underfire.learning import write_tensors
+    from underfire.learning import Processes, start_processes, write_tensors
     from underfire.training import Plan
 
     # check everything that does not need the model
     card = find("training", job.name)
     options, plan, eps = split(card, job)
     _check_files(job)
+    watch = job.tracking.watchers(resume=job.resume or job.force)
+    # start the same command for each further device
+    processes = Processes()
+    if job.devices is not None:
+        processes = start_processes(job.devices, accelerator=job.device or "auto")
+        job = replace(job, device=str(processes.device), quiet=job.quiet or processes.rank > 0)
     if job.resume and not job.checkpoint.is_file() and not job.quiet:
         ERR.print(f"there is no {job.checkpoint} to resume from; training starts from the beginning")
     # open model and data
@@ -100,16 +146,19 @@ def train_classifier(job: Job) -> None:
     card.check_domain(model.domain.name)
     images, test = _data(job, model)
     _check_classes(job, model)
-    if not job.resume:
+    if not job.resume and processes.rank == 0:
         for file in (job.checkpoint, Path(f"{job.checkpoint}.teacher")):
             file.unlink(missing_ok=True)
     # train
     with ExitStack() as stack:
         tell = StagedBar(stack, f"train {job.name}", "steps", "preparing", job.quiet)
         notes: list[str] = []
-        chosen = Plan(**plan, checkpoint=job.checkpoint, progress=tell, watch=lambda report: notes.extend(report.notes))
+        watch.append(lambda report: notes.extend(report.notes))
+        chosen = Plan(**plan, checkpoint=job.checkpoint, progress=tell, watch=watch, processes=processes)
         generator = torch.Generator().manual_seed(job.seed)
         made = card(model, images, **options, plan=chosen, generator=generator)
+    if processes.rank > 0:
+        return
     # write the weights
     stated = {
         name: options.get(name, p.default) for name, p in card.options.items() if name not in ("plan", "generator")
@@ -119,6 +168,7 @@ def train_classifier(job: Job) -> None:
         "options": ", ".join(f"{name}={value}" for name, value in stated.items()),
         "plan": repr(chosen),
         "seed": str(job.seed),
+        **({"processes": str(processes.count)} if processes.count > 1 else {}),
         "model": job.model,
         "data": f"{job.data} ({len(images)} images)",
         "underfire": __version__,
@@ -153,6 +203,9 @@ def split(card: Card[Any], job: Job) -> tuple[dict[str, Any], dict[str, Any], fl
     hints = get_type_hints(Plan)
     known = {field.name: hints[field.name] for field in fields(Plan) if field.repr}
     given = typed(card, job.settings, known)
+    if job.devices is not None and job.device is not None and ":" in job.device:
+        kind = job.device.partition(":")[0]
+        raise InputError(f"--devices chooses the devices of a kind; pass --device {kind}, got --device {job.device}")
     eps: Any = number(job.eps) if job.eps is not None else EPS
     if not isinstance(eps, float) or not eps > 0:
         raise InputError(f"--eps must be a number above 0 such as 8/255, got {job.eps!r}")

@@ -186,6 +186,19 @@ def train(
             "--test, on a part of --data that is not trained on.",
         ),
     ] = False,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST, help="Number of devices, such as GPUs, each of which gets a process; default: one."
+        ),
+    ] = None,
+    ledger: Annotated[
+        Path | None, typer.Option(help="A file for loss, rate and metrics of every step, as lines of JSON.")
+    ] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="A folder for the same, which TensorBoard shows.")] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="EXPERIMENT", help="An experiment of MLflow that gets the same as a run.")
+    ] = None,
     seed: Seed = 0,
     device: Device = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same command.")] = False,
@@ -202,17 +215,34 @@ def train(
     if name in {card.name for card in cards("training")}:
         if model is None:
             raise InputError(f"{name} trains a model; pass --model URI")
-        from underfire.cli.classifiers import Job, train_classifier
+        from underfire.cli.classifiers import Job, Tracking, train_classifier
 
-        texts = tuple(settings or ())
-        train_classifier(
-            Job(name, model, output, data, out, texts, eps, n, test, audit, seed, device, resume, force, quiet, as_json)
+        job = Job(
+            name,
+            model,
+            output,
+            data,
+            out,
+            tuple(settings or ()),
+            eps,
+            n,
+            test,
+            audit,
+            seed,
+            device,
+            resume,
+            force,
+            quiet,
+            as_json,
         )
+        train_classifier(replace(job, devices=devices, tracking=Tracking(ledger, tensorboard, mlflow)))
         return
     from underfire.cli.training import trained_network
 
-    if (eps is not None or audit) and (name == "linear_head" or trained_network(name)):
-        flag = "--audit" if audit else "--eps"
+    own = {"--audit": audit or None, "--eps": eps, "--devices": devices}
+    own |= {"--ledger": ledger, "--tensorboard": tensorboard, "--mlflow": mlflow}
+    flag = next((flag for flag, value in own.items() if value is not None), None)
+    if flag is not None and (name == "linear_head" or trained_network(name)):
         raise InputError(f"{flag} is for methods of training, such as trades; {name} has its options by --set")
     if name == "linear_head":
         if model is None:
