@@ -40,6 +40,8 @@ from benchmarks import (
     small_batches,
     smoothing,
     startup,
+    training,
+    training_loop,
     transfer,
 )
 from benchmarks.setting import describe
@@ -92,6 +94,8 @@ MEASURED = {
     "certificates": Benchmark(certificates.on_mnist, certificates.rows, ("MNIST",)),
     "smoothing": Benchmark(smoothing.certify, smoothing.rows, CIFAR),
     "deep-validation": Benchmark(deep_validation.measure, deep_validation.rows, ("MNIST",)),
+    "training": Benchmark(training.measure, training.rows, CIFAR),
+    "training-loop": Benchmark(training_loop.measure, training_loop.rows),
     "scale": Benchmark(scale.measure, scale.rows, CIFAR),
     "startup": Benchmark(startup.seconds, startup.rows),
 }

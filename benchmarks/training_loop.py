@@ -1,4 +1,4 @@
-"""Measure what the loop of all trainings costs in a step of ResNet-20: `python -m benchmarks.training_loop`.
+"""Measure what the loop of all trainings costs in a step of ResNet-20: `python -m benchmarks training-loop`.
 
 What the loop does beside the passes does not depend on the number of images. So it is measured with two images, where
 the passes are short, and compared with one forward and backward pass of a batch of 128.
@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from benchmarks.setting import zoo
-from benchmarks.timing import clock, in_turn
+from benchmarks.timing import Row, clock, in_turn
 from underfire.learning import Average, Shuffled, fit
 
 BATCH, FEW, STEPS, ROUNDS = 128, 2, 15, 3
@@ -50,9 +50,11 @@ def measure() -> dict[str, float]:
     return found | {"passes of a batch": statistics.median(in_turn({"passes": passes}, rounds=ROUNDS)["passes"])}
 
 
-if __name__ == "__main__":
-    measured = measure()
+def rows(result: dict[str, float]) -> list[Row]:
+    """Return the rows of the table."""
+    whole, found = result["passes of a batch"], []
     for name in ("loop", "loop, average"):
-        extra = measured[name] - measured["by hand"]
-        share = extra / measured["passes of a batch"]
-        print(f"{name}: {1e3 * extra:.2f} ms a step, {share:.2%} of the passes of {BATCH} images (target: 1 %)")
+        extra = result[name] - result["by hand"]
+        value = f"{1e3 * extra:.2f} ms, {extra / whole:.2%} of the passes of {BATCH} images"
+        found.append((f"what the {name} adds to a step of ResNet-20", value, "at most 1 %"))
+    return found
