@@ -62,7 +62,7 @@ def test_of_several_processes_the_first_one_alone_writes(monkeypatch: pytest.Mon
         return Processes(rank=len(asked) % 2, device=torch.device("cpu"))
 
     monkeypatch.setattr("underfire.learning.start_processes", started)
-    command = ("train", "standard", *WHERE, *QUICK[2:], "--devices", "2", "--device", "cpu", "--out", "w.safetensors")
+    command = ["train", "standard", *WHERE, *QUICK[2:], "--devices", "2", "--device", "cpu", "--out", "w.safetensors"]
     assert main(command) == 0 and not Path("w.safetensors").exists() and not Path("w.md").exists()
     Path("w.safetensors.checkpoint").unlink(missing_ok=True)
     assert main(command) == 0 and Path("w.safetensors").exists()
