@@ -113,7 +113,8 @@ def curves(source: Source) -> list[Curves]:
 
 def gap_difference(after: Curves | None, before: Curves | None) -> Interval:
     """Return the gap of one run minus that of another on the same images, by resampling images with both areas."""
-    return ratio_difference(*_by_image(after, before))
+    first, second = _by_image(after, before)
+    return ratio_difference(first, second)
 
 
 def _by_image(*runs: Curves | None) -> Iterator[tuple[list[float], list[float]]]:

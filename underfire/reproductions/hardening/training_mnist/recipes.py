@@ -58,7 +58,7 @@ class Schedule:
         ramp: how eps grows.
         points: points of the integrated gradients, in the loss and in the inner attack.
         rate: the learning rate of Adam, by method like `epochs`.
-        change: how it changes, `"one_cycle"` or `"constant"`.
+        change: how it changes, `"cosine"` or `"constant"`.
         batch_size: images in a step.
     """
 
@@ -107,7 +107,7 @@ SCHEDULES = {
         ramp=(0.0, 0.5),
         points=(5, 1),
         rate={"standard": 2e-3, "others": 5e-4},
-        change="one_cycle",
+        change="cosine",
     ),
     "full": Schedule(
         epochs={"others": 100},
