@@ -26,7 +26,7 @@ from underfire.reproductions.detection import (
     learned_detectors,
     ml_loo_cifar10,
 )
-from underfire.reproductions.detection.adaptive_page import figures
+from underfire.reproductions.detection.adaptive_page import figures, ranking
 from underfire.reproductions.detection.attacks import Attack
 from underfire.reproductions.detection.stored import Store
 from underfire.reproductions.registry import Setting
@@ -60,6 +60,19 @@ def test_an_attacker_who_knows_the_detector_has_the_other_attacks_too() -> None:
     assert (values["fooled"], values["evades, unaware"], values["evades, aware"]) == (0.5, 0.25, 0.75)
     assert values["accuracy, aware"] == 0.25 and values["flagged attacks, unaware"] == 0.5
     assert values["ROC-AUC, aware"] == pytest.approx((1.5 + 2.5 + 3.5) / 60)
+
+
+def test_all_detectors_of_a_tie_are_named() -> None:
+    shares = {"a": (0.0, 1.0), "b": (0.0, 1.0), "c": (0.5, 1.0)}
+    found = {
+        label: {
+            f"evades, {who}": Interval(share, share, share, 9)
+            for who, share in zip(("unaware", "aware"), of, strict=True)
+        }
+        for label, of in shares.items()
+    }
+    said = ranking(found)
+    assert "a, b, on 0.000" in said and "evades every detector on 1.000" in said and "For 3 of 3" in said
 
 
 def test_the_claims_on_ml_loo_are_reached_or_missed() -> None:

@@ -46,7 +46,7 @@ def outcome(contest: Contest, setting: Setting, results: Mapping[str, Result], t
     n = len(next(iter(results.values())).lowest(aware=False))
     fooled = next(iter(found.values()))["fooled"]
     said = f"Without a detector, the unaware attacker fools the model on {fooled} of the images."
-    notes = [_HOW, f"{said} {_ranking(found)}"]
+    notes = [_HOW, f"{said} {ranking(found)}"]
     for label, options in contest.detectors.items():
         if options["name"] == "ml_loo":
             notes.append(_NO_GRADIENT.format(name=label, others=" and ".join(contest.transferred)))
@@ -75,15 +75,19 @@ def figures(result: Result) -> dict[str, Interval]:
     return found
 
 
-def _ranking(found: Mapping[str, Mapping[str, Interval]]) -> str:
+def ranking(found: Mapping[str, Mapping[str, Interval]]) -> str:
     """Return which detector is evaded least often by each kind of attacker, and how many lose to the one that knows."""
-    best = {who: min(found, key=lambda label: found[label][f"evades, {who}"].value) for who in ("unaware", "aware")}
+    said = []
+    for who in ("unaware", "aware"):
+        shares = {label: one[f"evades, {who}"] for label, one in found.items()}
+        lowest = min(shares.values(), key=lambda share: share.value)
+        best = [label for label, share in shares.items() if share.value == lowest.value]
+        if len(best) == len(found) > 1:
+            said.append(f"An {who} attacker evades every detector on {_show(lowest)} of the images.")
+        else:
+            said.append(f"Least evaded by an {who} attacker: {', '.join(best)}, on {_show(lowest)} of the images.")
     lost = [one for one in found.values() if one["evades, aware"].low > one["evades, unaware"].high]
-    said = " ".join(
-        f"Least evaded by an {who} attacker: {label}, on {_show(found[label][f'evades, {who}'])} of the images."
-        for who, label in best.items()
-    )
-    return f"{said} For {len(lost)} of {len(found)} detectors, the intervals of both shares do not overlap."
+    return f"{' '.join(said)} For {len(lost)} of {len(found)} detectors, the intervals of both shares do not overlap."
 
 
 def _show(value: Interval) -> str:
