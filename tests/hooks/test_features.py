@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from tests.networks import build_network, rand
 from underfire.errors import InputError, ModelError
 from underfire.hooks import Probe, activations, all_features, choose_layers, choose_probes, features
+from underfire.hooks.features import pooled
 
 
 class Functional(nn.Module):
@@ -88,3 +89,31 @@ def test_features_that_are_not_finite_are_refused():
         model.module[0].weight[0] = float("nan")
     with pytest.raises(ModelError, match="NaN for 4 of 4"):
         features(model, x, [Probe("1")])
+
+
+@pytest.mark.parametrize("needs_grad", [False, True])
+def test_an_operation_in_place_after_a_layer_leaves_its_features_as_they_were(needs_grad):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(4 * 4 * 3, 5), nn.ReLU(inplace=True)
+    model, x = nn.Sequential(*layers).double().eval(), rand(5, 3, 6, 5, dtype=torch.float64).requires_grad_(needs_grad)
+    probes = [Probe("0", pooling) for pooling in ("mean", "max", "mean_2", "none")] + [Probe("3"), Probe("logits")]
+    first = features(model, x, probes)  # finds the layouts
+    again = features(model, x, probes)
+    wanted = layers[0](x)
+    for logits, found in (first, again):
+        assert torch.equal(found[Probe("0", "none")], wanted.flatten(1)) and (found[Probe("3")] < 0).any()
+        assert torch.allclose(found[Probe("0", "mean_2")], F.adaptive_avg_pool2d(wanted, 2).flatten(1))
+        assert torch.equal(logits, found[Probe("logits")]) and torch.equal(logits, model(x))
+    if needs_grad:
+        slopes = [
+            torch.autograd.grad(sum(f.square().sum() for f in found.values()), x)[0] for _, found in (first, again)
+        ]
+        assert torch.allclose(slopes[0], slopes[1]) and bool(slopes[0].any())
+
+
+@pytest.mark.parametrize("size", [(3, 6), (2, 9), (16, 16), (20, 17)])
+@pytest.mark.parametrize("side", [2, 4])
+def test_parts_of_a_map_are_those_of_adaptive_pooling(size, side):
+    maps = rand(2, 3, *size)
+    wanted = F.adaptive_avg_pool2d(maps, side).flatten(1)
+    assert torch.allclose(pooled(maps, f"mean_{side}"), wanted, atol=1e-6)

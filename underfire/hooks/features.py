@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -11,13 +12,16 @@ from torch.nn import functional as F
 
 from underfire.errors import InputError, shown
 from underfire.hooks.choosing import AUTO, LOGITS, choose_layers
-from underfire.hooks.finding import as_maps
+from underfire.hooks.finding import as_maps, is_traced
 from underfire.hooks.networks import frozen, readable_layers
-from underfire.hooks.reading import activations
+from underfire.hooks.reading import activations, read, shares_passes, uncached
 from underfire.validate import require_finite
 
 CHUNK = 256
 """The number of inputs that pass through the model at once while features are streamed."""
+
+
+_SMALL = 256  # the places of a map up to which a product with a matrix pools it faster than torch
 
 
 class Probe(NamedTuple):
@@ -50,13 +54,43 @@ def features(model: nn.Module, x: Tensor, probes: Iterable[Probe]) -> tuple[Tens
     own = {probe.layer for probe in probes}
     if LOGITS in own and LOGITS not in dict(readable_layers(model)):
         own.discard(LOGITS)
-    logits, outputs = activations(model, x, sorted(own)) if own else (model(x), {})
-    found = {}
+    alone = is_traced(model, x) and not shares_passes(model)  # else the whole outputs are kept, or their layout unknown
+    pools = _Pooled(model, x, probes, copies=alone)
+    if alone:
+        logits, _ = read(model, uncached(model), x, sorted(own), into=pools) if own else (model(x), None)
+    else:
+        logits, outputs = activations(model, x, sorted(own)) if own else (model(x), {})
+        for layer, output in outputs.items():
+            pools[layer] = output
+    if LOGITS not in own:
+        pools[LOGITS] = logits
     for probe in probes:
-        output = outputs.get(probe.layer, logits)
-        values = pooled(as_maps(model, x, probe.layer, output), probe.pooling).to(logits.dtype)
-        found[probe] = require_finite(values, f"the output of layer {probe.layer!r}")
-    return logits, found
+        require_finite(pools.found[probe], f"the output of layer {probe.layer!r}")
+    return logits, {probe: pools.found[probe].to(logits.dtype) for probe in probes}
+
+
+class _Pooled(dict[str, Tensor]):
+    """Features of probes, pooled when the output of their layer is set; the output itself is not kept.
+
+    Args:
+        copies: whether the network may overwrite an output in place after it was set.
+
+    Attributes:
+        found: the features `[B, D]` by probe.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor, probes: Sequence[Probe], *, copies: bool) -> None:
+        super().__init__()
+        self._model, self._x, self._probes, self._copies = model, x[:1].detach(), probes, copies
+        self.found: dict[Probe, Tensor] = {}
+
+    def __setitem__(self, layer: str, output: Tensor) -> None:
+        super().__setitem__(layer, output.new_empty(0))
+        for probe in self._probes:
+            if probe.layer == layer:
+                maps = as_maps(self._model, self._x, layer, output)
+                kept = output.requires_grad or maps.dim() != 4 or probe.pooling == "none"
+                self.found[probe] = pooled(maps.clone() if kept and self._copies else maps, probe.pooling)
 
 
 def stream_features(
@@ -89,7 +123,24 @@ def pooled(output: Tensor, pooling: str) -> Tensor:
         return output.flatten(1)
     if pooling == "max":
         return output.amax((2, 3))
-    return output.mean((2, 3)) if side == 1 else F.adaptive_avg_pool2d(output, side).flatten(1)
+    if side == 1:
+        return output.mean((2, 3))
+    rows, columns = output.shape[2:]
+    if rows * columns > _SMALL:
+        return F.adaptive_avg_pool2d(output, side).flatten(1)
+    return (output.flatten(2) @ _averages(rows, columns, side, output.dtype, output.device)).flatten(1)
+
+
+@lru_cache(maxsize=64)
+def _averages(rows: int, columns: int, side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the matrix that averages the parts of a small map as `adaptive_avg_pool2d`, `[rows * columns, side²]`."""
+    with torch.inference_mode(False):  # a later pass may need gradients
+        parts = []
+        for length in (rows, columns):
+            places, part = torch.arange(length), torch.arange(side)[:, None]
+            inside = (places >= part * length // side) & (places < -(-(part + 1) * length // side))
+            parts.append(inside / inside.sum(1, keepdim=True))
+        return torch.kron(*parts).T.to(device, dtype).contiguous()
 
 
 def check_pooling(pooling: str) -> int:

@@ -31,6 +31,11 @@ def traced(model: nn.Module, x: Tensor, grid: Grid | None = None) -> Trace:
     return known[x.shape[1:]]
 
 
+def is_traced(model: nn.Module, x: Tensor) -> bool:
+    """Return whether `traced` has made the trace of the model for images of the shape of `x`."""
+    return x.shape[1:] in _TRACES.get(unwrap(model, into_defenses=False), {})
+
+
 def layout_of(model: nn.Module, x: Tensor, name: str, grid: Grid | None = None) -> Layout:
     """Return how the output of the layer `name` is read as feature maps `[B, C, h, w]`.
 

@@ -27,7 +27,7 @@ def layer_means(model: nn.Module, x: Tensor, names: Sequence[str]) -> Iterator[L
     """
     traced(model, x)
     means = LayerMeans(model, x, names)
-    with reading(model, names, False, means):
+    with reading(model, names, False, means, copies=False):
         yield means
 
 
@@ -40,7 +40,7 @@ class LayerMeans(dict[str, Tensor]):
 
     def __setitem__(self, name: str, output: Tensor) -> None:
         maps = as_maps(self._model, self._x, name, output)
-        super().__setitem__(name, maps.mean((2, 3)) if maps.dim() == 4 else maps)
+        super().__setitem__(name, maps.mean((2, 3)) if maps.dim() == 4 else maps.clone())
 
     def taken(self) -> list[Tensor]:
         """Return the means of the latest pass in the order of the names, and forget them.

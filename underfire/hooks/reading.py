@@ -99,6 +99,11 @@ def bypass_cache(model: nn.Module) -> Iterator[None]:
         memo.bypassed = before
 
 
+def shares_passes(model: nn.Module) -> bool:
+    """Return whether passes are remembered here: inside the block of `shared_forward`."""
+    return model in _MEMOS and not _MEMOS[model].bypassed
+
+
 def layers_read(model: nn.Module) -> frozenset[str]:
     """Return the layers that every pass inside the block of `shared_forward` reads; none outside."""
     memo = _MEMOS.get(model)
@@ -119,6 +124,7 @@ def read(
     memo: _Memo | None = None,
     *,
     begin: bool = False,
+    into: dict[str, Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Run one pass and return the logits and the outputs of the layers `names`.
 
@@ -126,14 +132,16 @@ def read(
         forward: the function that maps `x` to logits.
         memo: where the pass is remembered; None remembers nothing.
         begin: let the graph begin at these layers, as in `forward_from_layers`.
+        into: takes the outputs as the layers return them, and keeps no part of their memory, so that the network gets
+            no copies; None is a dictionary that keeps them.
     """
     twice = x.requires_grad and torch.is_grad_enabled() and (memo is None or memo.twice)
     hard_sigmoids = memo is None or memo.hard_sigmoids
     with ExitStack() as stack:
         seen = stack.enter_context(twice_differentiable(hard_sigmoids)) if twice else None
-        outputs = dict[str, Tensor]()
+        outputs = dict[str, Tensor]() if into is None else into
         if names:
-            stack.enter_context(reading(model, names, begin, outputs))
+            stack.enter_context(reading(model, names, begin, outputs, copies=into is None))
         logits = forward(x)
     missing = [name for name in names if name not in outputs]
     if missing:
@@ -145,8 +153,14 @@ def read(
 
 
 @contextmanager
-def reading(model: nn.Module, names: Sequence[str], begin: bool, outputs: dict[str, Tensor]) -> Iterator[None]:
-    """Put the outputs of the layers `names` into `outputs` in every pass inside the block; see `read`."""
+def reading(
+    model: nn.Module, names: Sequence[str], begin: bool, outputs: dict[str, Tensor], *, copies: bool = True
+) -> Iterator[None]:
+    """Put the outputs of the layers `names` into `outputs` in every pass inside the block; see `read`.
+
+    Args:
+        copies: whether the network gets copies, so that a later in-place operation does not overwrite the outputs.
+    """
     applied = _AppliedResults(outputs, begin)
 
     def keep(name: str, functions: Sequence[str], itself: bool) -> Callable[..., Any]:
@@ -157,7 +171,7 @@ def reading(model: nn.Module, names: Sequence[str], begin: bool, outputs: dict[s
                 output = output.detach().requires_grad_()
             if itself:
                 outputs[name] = output.dequantize() if output.is_quantized else output
-            given = output.clone()  # a later in-place operation must not overwrite it
+            given = output.clone() if copies or functions else output
             if functions:
                 applied.watch(name, given)
             return given

@@ -77,7 +77,8 @@ class DeepValidation(Detector):
             raise InputError(f"gamma must be 'scale', 'auto' or a number above 0, got {shown(gamma)}")
         self.layers, self.pooling, self.standardise, self.nu = layers, pooling, standardise, nu
         self.gamma, self.per_class, self.mode = gamma, per_class, mode
-        self._ready: tuple[Any, Any, dict[str, Tensor]] | None = None  # learned tensors, for a device and a dtype
+        # learned tensors and their machines, for a device and a dtype
+        self._ready: tuple[Any, Any, dict[str, Tensor], list[Machines]] | None = None
 
     @property
     def most_per_class(self) -> int | None:
@@ -133,7 +134,9 @@ class DeepValidation(Detector):
             with torch.inference_mode(False):  # a later pass may need gradients
                 found = super()._learned_like(x)
                 found |= {name: precise(value) for name, value in found.items() if name.rpartition(".")[2] in _FIELDS}
-            ready = self._ready = self.learned, (x.device, x.dtype), found
+                machines = _machines(found)
+                _ = [one.squares for one in machines]  # computed once, and outside of inference mode
+            ready = self._ready = self.learned, (x.device, x.dtype), found, machines
         return ready[2]
 
     def _layer_scores(self, inputs: Evaluated, learned: dict[str, Tensor]) -> Tensor:
@@ -144,12 +147,19 @@ class DeepValidation(Detector):
         """Return the negative decision functions of the machines of the predicted classes, `[B, L]`."""
         probes = self.about.probes if self.about else tuple(inputs.features)
         columns, classes = [], inputs.predicted
-        for number, probe in enumerate(probes):
-            machines = Machines(**{name: learned[f"{number}.{name}"] for name in _FIELDS})
+        ready = self._ready
+        every = ready[3] if ready is not None and ready[2] is learned else _machines(learned)
+        for number, (probe, machines) in enumerate(zip(probes, every, strict=True)):
             decided = machines.decide(_standardised(inputs.features[probe], learned, number), classes)
             scale = machines.weights.sum(1)[classes].to(decided) if self.mode == "calibrated" else 1.0
             columns.append(-decided / scale)
         return torch.stack(columns, 1)
+
+
+def _machines(learned: dict[str, Tensor]) -> list[Machines]:
+    """Return the machines of every layer."""
+    layers = sum(name.endswith(".offset") for name in learned)
+    return [Machines(**{name: learned[f"{n}.{name}"] for name in _FIELDS}) for n in range(layers)]
 
 
 def _standardised(values: Tensor, learned: dict[str, Tensor], number: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -27,6 +28,11 @@ class Machines:
     offset: Tensor
     gamma: Tensor
 
+    @cached_property
+    def squares(self) -> Tensor:
+        """Return the squared norms of the support vectors, `[K, S]`."""
+        return precise(self.vectors).square().sum(2)
+
     def decide(self, z: Tensor, classes: Tensor) -> Tensor:
         """Return the decision function `Σ α_i exp(-γ |z - s_i|²) - ρ`, `[B]`, of the machine of each input's class.
 
@@ -43,15 +49,17 @@ class Machines:
         order = classes.argsort(stable=True)
         slot = torch.repeat_interleave(torch.arange(len(present), device=z.device), counts[present])
         place = torch.arange(len(z), device=z.device) - (counts.cumsum(0) - counts)[classes[order]]
-        slots = z.new_zeros(len(present), int(counts.max()), z.shape[1])
-        slots = slots.index_put((slot, place), z[order])
+        own = precise(z)[order]
+        slots = own.new_zeros(len(present), int(counts.max()), z.shape[1]).index_put((slot, place), own)
+        norms = own.new_zeros(slots.shape[:2]).index_put((slot, place), own.square().sum(1))
         # evaluate the kernel of every slot with the support vectors of its class
-        slots, whole = precise(slots), len(present) == len(self.vectors)
-        vectors, weights, offset, gamma = (
-            precise(t if whole else t[present]) for t in (self.vectors, self.weights, self.offset, self.gamma)
+        whole = len(present) == len(self.vectors)
+        vectors, squares, weights, offset, gamma = (
+            precise(t if whole else t[present])
+            for t in (self.vectors, self.squares, self.weights, self.offset, self.gamma)
         )
-        squares = slots.square().sum(2, keepdim=True) + vectors.square().sum(2)[:, None]
-        distances = torch.baddbmm(squares, slots, vectors.transpose(1, 2), alpha=-2).clamp_min(0)
+        sums = norms[:, :, None] + squares[:, None]
+        distances = torch.baddbmm(sums, slots, vectors.transpose(1, 2), alpha=-2).clamp_min(0)
         kernel = (-gamma[:, None, None] * distances).exp()
         decided = torch.bmm(kernel, weights[:, :, None]).squeeze(2) - offset[:, None]
         return z.new_zeros(len(z)).index_put((order,), decided[slot, place].to(z.dtype))
