@@ -8,6 +8,7 @@ from typing import Any
 
 from underfire.audit.binding import RESERVED, usable
 from underfire.audit.entries import card_at, checked_options, distinct
+from underfire.audit.fitted_files import complete_file, loaded
 from underfire.audit.others import complete_others
 from underfire.audit.schema import (
     NEEDS,
@@ -52,7 +53,7 @@ def complete(spec: AuditSpec) -> AuditSpec:
         complete_detector(entry, known, attacks, key_path("detectors", i)) for i, entry in enumerate(spec.detectors)
     ]
     distinct("detectors", [entry.title for entry in detectors])
-    if detectors and spec.held_out is None and spec.data.n is None:
+    if any(not one.file for one in detectors) and spec.held_out is None and spec.data.n is None:
         raise SpecError("'held_out' is missing: detectors learn from images that are not attacked, and 'n' leaves none")
     if len(set(spec.seeds)) < len(spec.seeds):
         raise SpecError(f"'seeds' holds a seed twice: {shown(spec.seeds)}")
@@ -98,11 +99,13 @@ def complete_detector(
         SpecError: the detector is unknown, has a wrong option, cannot be saved, or learns from no attack of the spec.
     """
     method = card_at(key_path(path, "name"), entry)
+    if entry.file is not None:
+        return complete_file(entry, path)
     if not hasattr(method.function, "save"):
         raise SpecError(
             f"{key_path(path, 'name')!r}: {entry.name} has no save and load, so that an audit cannot run it"
         )
-    options = checked_options(path, method, _several(entry.options, known), ("label", "aware", "learns_from"))
+    options = checked_options(path, method, _several(entry.options, known), ("label", "aware", "learns_from", "file"))
     try:
         made: Any = method.with_options(**method.check(unwrap(options)))
     except InputError as error:
@@ -170,8 +173,8 @@ def interpreter_of(entry: InterpreterSpec) -> Callable[..., Any]:
 
 
 def detector_of(entry: DetectorSpec) -> Any:
-    """Return a new detector of an entry, which is not fitted yet."""
-    return entry.card.with_options(**values_of(entry))
+    """Return a new detector of an entry, which is fitted only if the entry names its file."""
+    return loaded(entry) if entry.file else entry.card.with_options(**values_of(entry))
 
 
 def attack_of(entry: AttackSpec, eps: float) -> Callable[..., Any]:

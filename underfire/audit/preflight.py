@@ -17,6 +17,7 @@ from torch import Tensor
 from underfire.ascent.target_maps import benign
 from underfire.attacks.adv2.scheme import Bilevel
 from underfire.audit.accuracy import check_accuracy
+from underfire.audit.fitted_files import opened
 from underfire.audit.goals import KINDS
 from underfire.audit.labels import check_swapped
 from underfire.audit.methods import FALSE_POSITIVES, attack_of, detector_of, interpreter_of, of_batch, values_of
@@ -27,6 +28,7 @@ from underfire.audit.trials import Passes, Trials, inner_counts, passes_of_map, 
 from underfire.classes import class_number, listing
 from underfire.domains import domain_of
 from underfire.errors import DataError, InputError, ModelError, SpecError, UnderfireError
+from underfire.measures.detection import threshold
 from underfire.records import Batch
 
 
@@ -88,14 +90,20 @@ def _try_detectors(target: Target) -> dict[str, Passes]:
     spec, batch, found = target.spec, target.preview.first.to(target.spec.device), dict[str, Passes]()
     if not spec.detectors:
         return found
-    rate, images = spec.false_positive_rate or FALSE_POSITIVES, len(target.held_out[0])
-    if images // 2 < (needed := math.ceil(1 / rate - 1e-9) - 1):
+    rate = spec.false_positive_rate or FALSE_POSITIVES
+    images = len(target.held_out[0]) if any(not entry.file for entry in spec.detectors) else None
+    if images is not None and images // 2 < (needed := math.ceil(1 / rate - 1e-9) - 1):
         raise SpecError(
             f"'false_positive_rate' {rate:g} needs {2 * needed} images that are held out, half of them for the "
             f"threshold, and there are {images}; a smaller 'n' of the data or 'held_out' gives more"
         )
     for i, entry in enumerate(spec.detectors):
         with _translated(target, key_path("detectors", i), entry):
+            if entry.file:
+                detector, calibration = opened(entry, target)
+                threshold(calibration.scores, rate)
+                _, found[entry.title] = tried(target, entry, partial(detector.score, target.model, batch.x), {})
+                continue
             detector = detector_of(entry)
             detector.fit(target.model, *_to_fit(target, detector, supervised=entry.learns_from is not None))
             with TemporaryDirectory() as folder:  # an option may be one that no file can hold

@@ -122,12 +122,14 @@ class DetectorSpec(_Method):
 
     Attributes:
         aware: whether the attacks are also run by an attacker who knows the detector.
-        learns_from: the labels of the attacks of the spec that a supervised detector learns from; None, which a
-            complete spec never contains for such a detector, stands for all that change the prediction.
+        learns_from: the labels of the attacks that a supervised detector learns from; None, which a complete spec never
+            contains for one, stands for all that change the prediction.
+        file: a detector that is fitted already, with its threshold, as `underfire detect fit` writes it.
     """
 
     kind = "detector"
     aware: bool = True
+    file: Text | None = None
     learns_from: Annotated[list[Text], Filled] | None = None
 
 
@@ -246,8 +248,7 @@ class AuditSpec(_Strict):
     Attributes:
         shard_size: the number of images in a cell; None, which the spec of a run never has, leaves it to the run.
         masking_shard_size: the same for the masking checks; no more than `shard_size`.
-        held_out: clean images that detectors are fitted to and their thresholds chosen from; None takes images of the
-            data that the audit does not attack.
+        held_out: clean images for the fits and the thresholds of detectors; None takes those that are not attacked.
         sources: the models that attacks are crafted on for the victims; none is the model itself if there are victims.
         victims: the models that the adversarial images are shown to; none is the model itself if there are sources.
         sample: the images that count for the victims.

@@ -156,14 +156,9 @@ def read_attack(text: str) -> AttackSpec:
 
 def open_guard(setting: Setting, file: Path) -> Guard:
     """Return the guard of a file for the model, which must know what it was calibrated on."""
-    from underfire.detectors import Guard
+    from underfire.audit.fitted_files import calibrated_guard
 
-    guard = Guard.load(file, setting.model)
-    if guard.calibration is None:
-        raise InputError(
-            f"{str(file)!r} does not say which images it was calibrated on; make it by underfire detect fit"
-        )
-    return guard
+    return calibrated_guard(file, setting.model)[0]
 
 
 def attacked_images(

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from underfire.audit.fitted_files import opened
 from underfire.audit.graph import Cell
 from underfire.audit.kinds.fit_attack import joined
 from underfire.audit.methods import detector_of
@@ -22,6 +23,7 @@ from underfire.audit.named_files import with_files
 from underfire.audit.result import Inputs, Result, columns
 from underfire.audit.schema import AuditSpec, DetectorSpec
 from underfire.audit.target import Target
+from underfire.audit.values import file_digests
 from underfire.errors import DataError, ModelError, Unsupported
 
 schema = columns("id:s score:f")
@@ -37,8 +39,18 @@ def cells(spec: AuditSpec, target: Target, before: Sequence[Cell]) -> Iterator[C
     They need the first clean cell only because the key of that cell depends on the model.
     """
     for entry in spec.detectors:
+        if entry.file:
+            options = {"detector": entry.model_dump(exclude=NOT_FITTED), "files": file_digests([entry.file])}
+            description = {
+                "title": f"{entry.title}, from its file",
+                "detector": entry.title,
+                "left_out": "",
+                "learned": [],
+            }
+            yield Cell("fit", options, {"clean": before[0]}, description, images=1)
+            continue
         batch, digest = target.held_out
-        options = with_files({"detector": entry.model_dump(exclude=NOT_FITTED), "held_out": digest}, entry)
+        options = with_files({"detector": entry.model_dump(exclude=NOT_FITTED | {"file"}), "held_out": digest}, entry)
         labels = entry.learns_from or []
         for left_out in ["", *(labels if len(labels) > 1 else [])]:
             learned = [label for label in labels if label != left_out]
@@ -56,9 +68,10 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
     The scores are rows and an array.
     """
     entry, target = DetectorSpec.model_validate(cell.options["detector"]), inputs.target
+    if entry.file:
+        return _stored(entry, target)
     learn, choose = (half.to(inputs.device) for half in target.held_out_halves)
     attacked = joined([need for role, need in cell.needs.items() if role != "clean"], inputs)
-    result = Result()
     try:
         detector = detector_of(entry).fit(target.model, learn, attacked)
     except DataError as error:
@@ -66,8 +79,21 @@ def compute(cell: Cell, inputs: Inputs) -> Result:
             raise
         raise Unsupported(str(error)) from None  # no attack has succeeded, so that there is nothing to learn
     found = scores(detector, choose.x, inputs)
-    result.add(len(choose), id=list(choose.ids), score=found)
-    result.arrays["score"] = found
+    return _kept(detector, choose.ids, found)
+
+
+def _stored(entry: DetectorSpec, target: Target) -> Result:
+    """Return a detector that is fitted already, with the scores of the images that its threshold was chosen from."""
+    detector, calibration = opened(entry, target)
+    names = [f"calibration {number}" for number in range(len(calibration.scores))]
+    return _kept(detector, names, torch.tensor(calibration.scores, dtype=torch.float64))
+
+
+def _kept(detector: Any, names: Sequence[str], held: Tensor) -> Result:
+    """Return a detector as the bytes of its file, with the scores of the images that a threshold is chosen from."""
+    result = Result()
+    result.add(len(names), id=list(names), score=held)
+    result.arrays["score"] = held
     with TemporaryDirectory() as folder:
         path = Path(folder) / "detector"
         detector.save(path)
