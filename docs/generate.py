@@ -226,6 +226,20 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def detectors_aware() -> str:
+    """Return how often attackers evade each detector."""
+    from underfire.reproductions.detection.guide import aware_table
+
+    return aware_table(ROOT / "docs" / "reproductions")
+
+
+def detectors_unaware() -> str:
+    """Return how well each detector tells apart what nobody made to evade it."""
+    from underfire.reproductions.detection.guide import unaware_table
+
+    return unaware_table(ROOT / "docs" / "reproductions")
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "model_uris": model_uris,
     "catalogue": catalogue,
@@ -236,6 +250,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "example_spec": example_spec,
     "evidence": evidence,
     "vocabulary": vocabulary,
+    "detectors_aware": detectors_aware,
+    "detectors_unaware": detectors_unaware,
 }
 
 
