@@ -133,6 +133,7 @@ def test_the_embedded_weights_are_small() -> None:
     [
         "cluttered_digits",
         "resnet20_cifar10",
+        "preact_resnet18_cifar10",
         "mobilenet_v1_075_imagenet",
         "efficientnet_lite0_imagenet",
         "mobilenet_v2_imagenet",
@@ -154,6 +155,12 @@ def test_class_activation_maps_are_exact(name: str) -> None:
     assert outputs[layer].shape[-1] >= 2
     if "cifar10_wresnet" not in name and "mnist" not in name:
         assert float(outputs[layer].detach().min()) >= 0  # after the ReLU
+
+
+def test_the_preactivation_network_has_the_weights_of_its_published_form() -> None:
+    network = models.zoo.entry("preact_resnet18_cifar10").build()
+    # 11,171,146 as it is often written, and 2 for each of the 512 channels of the last batch norm
+    assert sum(weight.numel() for weight in network.parameters()) == 11_171_146 + 2 * 512
 
 
 def slow_same(x: Tensor, conv: nn.Conv2d) -> Tensor:
