@@ -75,6 +75,12 @@ class Trial:
         return self.batch if n is None else Batch(self.batch.x[:n], self.batch.y[:n], self.batch.ids[:n])
 
 
+def right(model: Classifier, batch: Batch) -> Hits:
+    """Return which images of a batch a network classifies correctly."""
+    found: Hits = (model.predict(batch.x).argmax(1) == batch.y).double().cpu().numpy()
+    return found
+
+
 def accuracy(hits: Hits) -> str:
     """Return the share of correct images in per cent, with its 95 % Clopper-Pearson interval."""
     return show(rate(hits))

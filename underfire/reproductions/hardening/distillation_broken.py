@@ -22,7 +22,7 @@ from underfire.models.architectures.small import trades_small
 from underfire.records import Batch
 from underfire.reproductions.adv2.table import show
 from underfire.reproductions.detection.stored import Store
-from underfire.reproductions.hardening.attacked import Attack, Hits, Trial, accuracy, clean
+from underfire.reproductions.hardening.attacked import Attack, Hits, Trial, accuracy, clean, right
 from underfire.reproductions.hardening.digits import EPS, PLAN, TEST, four_convolutions
 from underfire.reproductions.hardening.networks import Workshop, first_images
 from underfire.reproductions.registry import Outcome, Setting
@@ -104,7 +104,7 @@ def run(setting: Setting) -> Outcome:
     found[CW] = {}
     for name, model in named.items():
         made = trial.images(f"{CW}, {name}", nearest, model, n=sizes.few)
-        found[CW][name] = (model.predict(made.x).argmax(1) == made.y).double().cpu().numpy()
+        found[CW][name] = right(model, made)
         lengths[name] = l2(batch.x[: sizes.few], made.x).double().cpu().numpy()
     return outcome(setting, sizes, found, lengths, {name: vanished(model, batch) for name, model in named.items()})
 

@@ -13,7 +13,7 @@ from underfire import models
 from underfire.attacks import mi_fgsm
 from underfire.measures.statistics import rate
 from underfire.reproductions.detection.stored import Store
-from underfire.reproductions.hardening.attacked import Attack, Hits, Trial, accuracy
+from underfire.reproductions.hardening.attacked import Attack, Hits, Trial, accuracy, right
 from underfire.reproductions.hardening.digits import EPS, PLAN, SIZES, TEST, Digits, Sizes
 from underfire.reproductions.hardening.networks import first_images
 from underfire.reproductions.hardening.single_step_masking import FGSM, PGD, PLAIN, RAND, SINGLE, attacks
@@ -56,9 +56,7 @@ def run(setting: Setting) -> Outcome:
     for name, attack in black.items():
         # the images are made once, for all networks
         made = trial.images(f"black-box {name}", attack, source)
-        found[f"black-box {name}"] = {
-            label: (model.predict(made.x).argmax(1) == made.y).double().cpu().numpy() for label, model in named.items()
-        }
+        found[f"black-box {name}"] = {label: right(model, made) for label, model in named.items()}
     transferred = [of for name, of in found.items() if name.startswith("black-box")]
     found[WORST] = {label: np.prod([of[label] for of in transferred], axis=0) for label in named}
     for name in (FGSM, RAND, PGD):

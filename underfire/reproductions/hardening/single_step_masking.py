@@ -17,7 +17,7 @@ from underfire.model import Classifier
 from underfire.records import Batch
 from underfire.reproductions.adv2.table import show
 from underfire.reproductions.detection.stored import Store
-from underfire.reproductions.hardening.attacked import Attack, Hits, Trial, accuracy, clean
+from underfire.reproductions.hardening.attacked import Attack, Hits, Trial, accuracy, clean, right
 from underfire.reproductions.hardening.digits import EPS, PLAN, SIZES, TEST, Digits, Sizes
 from underfire.reproductions.hardening.networks import first_images
 from underfire.reproductions.registry import Outcome, Setting
@@ -52,9 +52,8 @@ def run(setting: Setting) -> Outcome:
     for name, attack in own.items():
         found[name] = {label: trial.correct(f"{name}, {label}", attack, model) for label, model in named.items()}
     for name, attack in zip(OTHERS, (own[FGSM], own[PGD]), strict=True):
-        found[name] = {
-            label: trial.correct(f"{name}, {label}", attack, other, victim=model) for label, model in named.items()
-        }
+        made = trial.images(name, attack, other)
+        found[name] = {label: right(model, made) for label, model in named.items()}
     # what an undefended network of other layers makes of the single steps of each network
     seen = {
         label: trial.correct(f"FGSM of {label}, other", own[FGSM], model, victim=other)
