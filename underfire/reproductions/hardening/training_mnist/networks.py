@@ -17,7 +17,7 @@ from underfire.model import Classifier
 from underfire.models.zoo import DIGITS
 from underfire.reproductions.detection.stored import Store
 from underfire.reproductions.hardening.training_mnist.folded import FoldedSmall, class_maps
-from underfire.reproductions.hardening.training_mnist.recipes import RECIPES, SCHEDULES, START, Schedule
+from underfire.reproductions.hardening.training_mnist.recipes import RECIPES, SCHEDULES, Schedule
 from underfire.reproductions.registry import Setting
 from underfire.training import Plan
 
@@ -72,10 +72,7 @@ class Trained:
     def _trained(self, name: str) -> Classifier:
         """Return a network after its training."""
         recipe, schedule, setting = RECIPES[name], self.schedule, self.setting
-        if schedule.warm and name != START:
-            model = self.network(START)
-        else:
-            model = Classifier(initialised(FoldedSmall, setting.seed), labels=list(DIGITS)).to(setting.device)
+        model = Classifier(initialised(FoldedSmall, setting.seed), labels=list(DIGITS)).to(setting.device)
         folder = self.store(name).folder
         plan = Plan(
             **schedule.of(recipe.method),  # type: ignore[arg-type] # epochs and rate

@@ -9,9 +9,6 @@ from typing import Any
 EPS = 0.3
 """The size of all inner attacks."""
 
-START = "normal"
-"""The network without a defence, which the other trainings of a short schedule begin with."""
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -31,7 +28,7 @@ def _aware(variant: str) -> Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    START: Recipe("standard"),
+    "normal": Recipe("standard"),
     "adv": Recipe("adversarial"),
     "trades": Recipe("trades", {"beta": 1.0}),
     "ig": Recipe("ig_norm", {"weight": 1.0}),
@@ -52,7 +49,6 @@ class Schedule:
     Attributes:
         epochs: passes over the training images, by method; `"others"` are the methods that are not named.
         images: number of training images; None takes all 60,000.
-        warm: whether the others begin with the network `START`, and not with random weights.
         steps: steps of the inner attack.
         step_size: their length; None is the usual one.
         ramp: how eps grows.
@@ -64,7 +60,6 @@ class Schedule:
 
     epochs: Mapping[str, float]
     images: int | None = None
-    warm: bool
     steps: int
     step_size: float | None = None
     ramp: tuple[float, float]
@@ -93,7 +88,6 @@ SCHEDULES = {
     "quick": Schedule(
         epochs={"others": 1},
         images=100,
-        warm=True,
         steps=1,
         ramp=(0.0, 0.5),
         points=(2, 1),
@@ -102,16 +96,14 @@ SCHEDULES = {
     ),
     "default": Schedule(
         epochs={"ig_norm": 3, "ig_sum_norm": 3, "others": 8},
-        warm=True,
         steps=5,
-        ramp=(0.0, 0.5),
+        ramp=(0.125, 0.5),
         points=(5, 1),
         rate={"standard": 2e-3, "others": 5e-4},
         change="cosine",
     ),
     "full": Schedule(
         epochs={"others": 100},
-        warm=False,
         steps=40,
         step_size=0.01,
         ramp=(1 / 60, 1 / 12),

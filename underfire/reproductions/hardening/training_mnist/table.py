@@ -11,7 +11,7 @@ from torch import Tensor
 
 from underfire.measures.statistics import rate
 from underfire.reproductions.hardening.training_mnist.networks import Trained
-from underfire.reproductions.hardening.training_mnist.recipes import EPS, RECIPES, START, Schedule
+from underfire.reproductions.hardening.training_mnist.recipes import EPS, RECIPES, Schedule
 from underfire.reproductions.interpretability_aware_mnist import TABLE
 from underfire.reproductions.interpretability_aware_networks import (
     STEPS,
@@ -28,7 +28,7 @@ from underfire.reproductions.transfer.claims import Decision, above, as_results,
 BEST, FAR = "int2adv", ("0.35", "0.4")
 """The network that must have the highest accuracy, and the radii at which it must."""
 
-_QUICK = Part((START, BEST), 20, 2)
+_QUICK = Part(("normal", BEST), 20, 2)
 _PUBLISHED = "Boopathy et al., Proper Network Interpretability Helps Adversarial Robustness, ICML 2020"
 
 Hits = Mapping[str, Sequence[Tensor]]
@@ -162,17 +162,14 @@ points of the published weights at every radius."""
 
 def schedule(used: Schedule) -> str:
     """Return the schedule of the trainings in words, beside that of the authors."""
-    begin = "random ones"
-    if used.warm:
-        begin = f"those of {TABLE.rows[START].label}, whose first weights are random"
     size = "2.5 eps / steps" if used.step_size is None else f"{used.step_size}"
     first, last = used.ramp
-    return f"""**The schedule.** The first weights are {begin}. Epochs: {_by_method(used.epochs)}. Adam with the rate
-{_by_method(used.rate)} ({used.change}), in batches of {used.batch_size}. Inner attacks have {used.steps} steps of
-{size}; their eps grows from 0 to {EPS} between the shares {first:.2g} and {last:.2g} of the training. Integrated
-gradients have {used.points[0]} points in the loss and {used.points[1]} in the inner attack. The weight of the
-divergence of TRADES is 1. The authors have random first weights, 100 epochs, the rate 1e-4, 40 steps of .01, an eps
-that grows between the shares 0.017 and 0.083, and 50 and 10 points; `--full` trains so."""
+    return f"""**The schedule.** All begin with the same random weights. Epochs: {_by_method(used.epochs)}. Adam
+with the rate {_by_method(used.rate)} ({used.change}), in batches of {used.batch_size}. Inner attacks have
+{used.steps} steps of {size}; their eps grows from 0 to {EPS} between the shares {first:.2g} and {last:.2g} of the
+training. Integrated gradients have {used.points[0]} points in the loss and {used.points[1]} in the inner attack. The
+weight of the divergence of TRADES is 1. The authors have 100 epochs, the rate 1e-4, 40 steps of .01, an eps that grows
+between the shares 0.017 and 0.083, and 50 and 10 points; `--full` trains so."""
 
 
 def _by_method(values: Mapping[str, float]) -> str:
