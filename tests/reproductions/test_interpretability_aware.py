@@ -75,10 +75,16 @@ def test_an_interrupted_run_continues(data_root: Path, tmp_path: Path, monkeypat
     setting = Setting(data_root, tmp_path, tmp_path, "quick")
     table = replace(CIFAR10, radii={"0": 0.0, "8/255": 8 / 255}, quick=Part(("normal",), 2, 2))
     table = replace(table, rows={"normal": replace(table.rows["normal"], accuracies=(0.765, 0.06))})
-    first = compare(table, setting)
+    first = compare(table, setting, ["normal"])
     monkeypatch.setattr(interpretability_aware_cifar10, "TABLE", table)
     monkeypatch.setattr("underfire.reproductions.interpretability_aware_networks.network", None)
     page = reproductions.run(
         "interpretability-aware-cifar10", data_root=data_root, out=tmp_path, work=tmp_path, quick=True
     )
     assert all(value in page.read_text() for value in first.rows[0]) and len(list(tmp_path.glob("*/*"))) == 2
+
+
+def test_every_network_is_a_part_of_the_table() -> None:
+    parts = [f"interpretability-aware-cifar10-{name}" for name in CIFAR10.rows]
+    assert set(parts) <= set(reproductions.names())
+    assert reproductions.summary(parts[-1]).startswith("Int2-Adv on CIFAR-10")

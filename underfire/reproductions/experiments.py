@@ -49,6 +49,7 @@ MODULES: dict[str, str] = {
 PARTS: dict[str, tuple[str, ...]] = {
     "around-or-through": ("gradients", "square", "transferred"),
     "gap-of-robust-models": ("mnist", "mnist-trained", "trades", "cifar10"),
+    "interpretability-aware-cifar10": ("normal", "adv", "trades", "intone", "int", "intadv", "int2", "int2adv"),
     "training-mnist-table": ("normal", "adv", "trades", "ig", "igsum", "intone", "int", "intadv", "int2", "int2adv"),
     "transfer-cifar10": ("resnet20", "resnet32", "resnet56", "wresnet"),
     "transfer-defended": ("composed", "single", "training"),

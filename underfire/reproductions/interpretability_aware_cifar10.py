@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from underfire.reproductions.interpretability_aware_networks import Part, Row, Table, compare
-from underfire.reproductions.registry import Outcome, Setting
+from underfire.reproductions.registry import Experiment, Outcome, Setting
 
 TABLE = Table(
     name="interpretability-aware-cifar10",
@@ -29,3 +31,12 @@ TABLE = Table(
 def run(setting: Setting) -> Outcome:
     """Attack all eight networks at all seven radii."""
     return compare(TABLE, setting)
+
+
+PARTS = {
+    name: Experiment(
+        f"{row.label} on CIFAR-10 under PGD-200 at seven radii (a part of interpretability-aware-cifar10).",
+        partial(compare, TABLE, names=(name,)),
+    )
+    for name, row in TABLE.rows.items()
+}

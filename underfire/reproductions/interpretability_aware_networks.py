@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -111,9 +111,16 @@ def correct(model: Classifier, batch: Batch, eps: float, steps: int = STEPS) -> 
     return (model.predict(x).argmax(1) == y).cpu()
 
 
-def compare(table: Table, setting: Setting) -> Outcome:
-    """Attack all networks of the table at all radii; nothing is random, so the seed has no effect."""
+def compare(table: Table, setting: Setting, names: Sequence[str] = ()) -> Outcome:
+    """Attack the networks of the table at all radii; nothing is random, so the seed has no effect.
+
+    Args:
+        table: the table.
+        setting: the setting of the experiment.
+        names: the networks; none takes all of them.
+    """
     part = table.quick if setting.quick else Part(tuple(table.rows), 200, STEPS)
+    part = replace(part, networks=tuple(names) or part.networks)
     return outcome(table, part, attacked(table, part, setting))
 
 
