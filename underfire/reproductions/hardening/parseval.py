@@ -25,7 +25,7 @@ from underfire.training import Plan
 from underfire.training.parseval import singular_values
 
 PLAN = Plan(rate=0.05, weight_decay=5e-4)
-BETA = 0.01
+BETA = 0.05
 USUAL, FRAMES, STEPPED = "usual", "Parseval", "FGSM-trained"
 
 
