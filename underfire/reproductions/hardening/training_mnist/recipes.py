@@ -97,9 +97,9 @@ SCHEDULES = {
     "default": Schedule(
         epochs={"ig_norm": 3, "ig_sum_norm": 3, "others": 8},
         steps=5,
-        ramp=(0.125, 0.5),
+        ramp=(0.0625, 0.6),
         points=(5, 1),
-        rate={"standard": 2e-3, "others": 5e-4},
+        rate={"standard": 2e-3, "others": 1e-3},
         change="cosine",
     ),
     "full": Schedule(
