@@ -46,6 +46,7 @@ from benchmarks import (
 )
 from benchmarks.setting import describe
 from benchmarks.timing import Benchmark
+from benchmarks.verdicts import MISSED, verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -133,9 +134,13 @@ def write_table() -> None:
         if (RESULTS / f"{name}.json").exists()
     }
     results = {name: document["results"] for name, document in documents.items()}
-    table = [
-        (*row, _images(documents[name])) for name, result in results.items() for row in MEASURED[name].rows(result)
-    ]
+    table = []
+    for name, result in results.items():
+        rows = MEASURED[name].rows(result)
+        said = verdicts(rows, documents[name]["environment"]["threads"])
+        table += [(*row, word, _images(documents[name])) for row, word in zip(rows, said, strict=True)]
+    missed = sum(word == MISSED for *_, word, _ in table)
+    judged = sum(bool(word) for *_, word, _ in table)
     lines = [
         "# Benchmarks",
         "",
@@ -143,8 +148,11 @@ def write_table() -> None:
         "its median (smallest to largest). A forward+backward unit is one forward and one backward pass of the whole",
         "batch with frozen weights. A peer is another library. Of one thread, the processor's seconds count.",
         "",
-        "| measurement | value | target | images |",
-        "| --- | --- | --- | --- |",
+        f"Of {judged} rows with a target that can be compared, {judged - missed} reach it and {missed} miss it.",
+        "The median is compared, without its spread.",
+        "",
+        "| measurement | value | target | reached | images |",
+        "| --- | --- | --- | --- | --- |",
         *("| " + " | ".join(row) + " |" for row in table),
         "",
     ]
