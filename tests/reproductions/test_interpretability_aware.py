@@ -12,6 +12,7 @@ from torch import Tensor
 
 from underfire import reproductions
 from underfire.reproductions import interpretability_aware_cifar10, interpretability_aware_mnist
+from underfire.reproductions.curves import curves
 from underfire.reproductions.interpretability_aware_networks import (
     Part,
     authors_images,
@@ -84,3 +85,10 @@ def test_every_network_is_a_part_of_the_table() -> None:
     parts = [f"interpretability-aware-cifar10-{name}" for name in CIFAR10.rows]
     assert set(parts) <= set(reproductions.names())
     assert reproductions.summary(parts[-1]).startswith("Int2-Adv on CIFAR-10")
+
+
+def test_the_curves_show_every_network_and_are_the_same_again():
+    ours, published = {"Normal": [1.0, 0.5], "Int-IG": [0.9, 0.2]}, {"Normal": [1.0, 0.4]}
+    svg = curves({"0": 0.0, "0.4": 0.4}, ours, published, 200)
+    assert svg == curves({"0": 0.0, "0.4": 0.4}, ours, published, 200)
+    assert all(f">{word}<" in svg for word in ("Normal", "Int-IG", "accuracy", "eps"))

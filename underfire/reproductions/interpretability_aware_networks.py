@@ -18,6 +18,7 @@ from underfire.attacks import pgd
 from underfire.measures.statistics import rate
 from underfire.model import Classifier
 from underfire.records import Batch
+from underfire.reproductions.curves import curves
 from underfire.reproductions.detection.stored import Store
 from underfire.reproductions.registry import Outcome, Setting
 
@@ -155,6 +156,9 @@ def outcome(table: Table, part: Part, found: Mapping[str, Sequence[Tensor]]) -> 
     counted = f"{equal} of the {len(pairs)} published cells are equal to the digit"
     if near > equal:
         counted += f", and {near - equal} more are one image ({1 / part.images:g}) away"
+    said = "Accuracy against the size of the attack: ours with its 95 % band, and the published values as circles"
+    picture = f"{said}.\n\n![{said}]({table.name}-curves.svg)"
+    drawn, of_paper = ({table.rows[name].label: values for name, values in one.items()} for one in (ours, published))
     return Outcome(
         title=table.title,
         source="Boopathy et al., Proper Network Interpretability Helps Adversarial Robustness, ICML 2020",
@@ -175,11 +179,12 @@ def outcome(table: Table, part: Part, found: Mapping[str, Sequence[Tensor]]) -> 
             [table.rows[name].label, *map(cell, values, published.get(name) or (None,) * len(values))]
             for name, values in ours.items()
         ],
-        notes=[f"{counted}. {_reading(table, found)}", *swapped(table, ours, published)],
+        notes=[f"{counted}. {_reading(table, found)}\n\n{picture}", *swapped(table, ours, published)],
         results={
             name: {"ours": values, "published": published.get(name), "rates": list(map(rate, found[name]))}
             for name, values in ours.items()
         },
+        pictures={"curves": curves(table.radii, drawn, of_paper, part.images)},
     )
 
 

@@ -12,28 +12,30 @@ from underfire.errors import DataError
 from underfire.reproductions.adv2.claim_list import CLAIMS, Claim
 from underfire.reproductions.adv2.comparisons import Comparison, Results
 from underfire.reproductions.adv2.table import SOURCE
-from underfire.reproductions.registry import Outcome, Setting
+from underfire.reproductions.registry import Outcome, Setting, table
 
 NEEDS_DATA = False  # it reads the results of other experiments only
 _HOW = """A claim *holds* if every comparison holds, in every experiment that measured it, and *holds in part* if some
-do. Of each experiment and each kind of figure, the table shows the least favourable comparison, with its 95 % interval;
-the page of the experiment has all. A limit is compared with the estimate, as in the paper; where the table says *lower*
-or *higher* without a limit, the interval decides. The paper's networks are a ResNet-50 and a DenseNet-169, whose
-weights are not available here."""
+do. Of each experiment and each kind of figure, the table of a claim shows the least favourable comparison, with its
+95 % interval; the page of the experiment has all. A limit is compared with the estimate, as in the paper; where a claim
+says *lower* or *higher* without a limit, the interval decides. The paper's networks are a ResNet-50 and a DenseNet-169,
+whose weights are not available here."""
 _NAMED = 4  # failed comparisons that are named
 
 
 def run(setting: Setting) -> Outcome:
     """Read the results of the experiments in the output folder; nothing is attacked here."""
     rows: list[list[str]] = []
+    sections: list[str] = []
     results: dict[str, Any] = {}
     for claim in CLAIMS:
         read = {name: _read(setting.out, name) for name in claim.experiments}
         found = {name: _compare(claim, name, known) for name, known in read.items() if known is not None}
         every = [comparison for one in found.values() for comparison in one]
-        shown = "; ".join(f"{name}: {_least_favourable(one)}" for name, one in found.items())
         said = _verdict(every)
-        rows.append([claim.name, claim.text, claim.published, claim.wanted, shown, said, _reason(claim, said, every)])
+        held = f"{sum(one.holds for one in every)} of {len(every)}" if every else "–"
+        rows.append([claim.name, claim.text, said, held])
+        sections.append(_section(claim, found, said))
         results[claim.name] = {
             "verdict": said,
             "comparisons": {
@@ -45,11 +47,26 @@ def run(setting: Setting) -> Outcome:
         title="The claims on ADV²: the paper's figures and ours",
         source=f"{SOURCE}, and the authors' talk",
         spec={"experiments": sorted({name for claim in CLAIMS for name in claim.experiments})},
-        columns=("claim", "what it says", "paper", "holds if", "ours", "verdict", "why"),
+        columns=("claim", "what it says", "verdict", "comparisons that hold"),
         rows=rows,
-        notes=[_HOW],
+        notes=[_HOW, *sections],
         results=results,
     )
+
+
+def _section(claim: Claim, found: Mapping[str, Sequence[Comparison]], said: str) -> str:
+    """Return the section of a claim: the paper's figures, when it holds, and the least favourable figures here."""
+    lines = [f"## {claim.name}", "", f"{claim.text} **{said[:1].upper()}{said[1:]}.**", ""]
+    lines += [f"* In the paper: {claim.published}.", f"* Here it holds if: {claim.wanted}.", ""]
+    rows = [
+        (name, one.what, one.figures, one.where, "yes" if one.holds else "**no**")
+        for name, comparisons in found.items()
+        for one in _least_favourable(comparisons)
+    ]
+    if rows:
+        lines += [table(("experiment", "figure", "ours, the least favourable", "of", "holds"), rows), ""]
+    every = [comparison for one in found.values() for comparison in one]
+    return "\n".join([*lines, _reason(claim, every)]).strip()
 
 
 def _compare(claim: Claim, name: str, results: Results) -> list[Comparison]:
@@ -65,13 +82,13 @@ def _compare(claim: Claim, name: str, results: Results) -> list[Comparison]:
         raise DataError(f"{fault} ({type(error).__name__}: {error}); run {name} again") from error
 
 
-def _least_favourable(found: Sequence[Comparison]) -> str:
+def _least_favourable(found: Sequence[Comparison]) -> list[Comparison]:
     """Return the least favourable comparison of each kind of figure."""
     kinds: dict[str, Comparison] = {}
     for one in found:
         if one.what not in kinds or _room(one) < _room(kinds[one.what]):
             kinds[one.what] = one
-    return ", ".join(f"{what} {one.figures} ({one.where})" for what, one in kinds.items())
+    return list(kinds.values())
 
 
 def _room(one: Comparison) -> float:
@@ -86,14 +103,14 @@ def _verdict(found: Sequence[Comparison]) -> str:
     return "holds" if all(held) else "holds in part" if any(held) else "does not hold"
 
 
-def _reason(claim: Claim, said: str, found: Sequence[Comparison]) -> str:
+def _reason(claim: Claim, found: Sequence[Comparison]) -> str:
     """Return how many comparisons hold, those that fail, the worst first, and what differs here from the paper."""
     if not found:
         return ""
     failed = sorted((one for one in found if not one.holds), key=_room)
-    text = f"{len(found) - len(failed)} of {len(found)} comparisons hold"
     if not failed:
-        return text
+        return f"All {len(found)} comparisons hold."
+    text = f"{len(found) - len(failed)} of {len(found)} comparisons hold"
     named = "; ".join(f"{one.what} of {one.where}" for one in failed[:_NAMED])
     more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
     return f"{text}; not: {named}{more}. {claim.differs}"

@@ -17,11 +17,12 @@ def run(setting: Setting) -> Outcome:
     return on_photographs("MobileNet v1", with_rts(MOBILENET, setting), setting, note(setting.scale))
 
 
-def on_photographs(name: str, system: System, setting: Setting, *notes: str) -> Outcome:
-    """Compare ADV² with PGD on a network of photographs."""
+def on_photographs(name: str, system: System, setting: Setting, *notes: str, maps: str = "") -> Outcome:
+    """Compare ADV² with PGD on a network of photographs; `maps` is a single interpreter for the title."""
+    subject = ", ".join(filter(None, (name, maps)))
     return compare(
         {name: system},
         setting,
-        title=f"ADV² on ImageNet photographs and {name}: the class changes, the explanation stays",
+        title=f"ADV² on ImageNet photographs and {subject}: the class changes, the explanation stays",
         notes=[_WHY, *notes],
     )

@@ -10,4 +10,4 @@ from underfire.reproductions.registry import Outcome, Setting
 def run(setting: Setting) -> Outcome:
     """Audit EfficientNet-lite0 with MASK."""
     system = masked(EFFICIENTNET)
-    return on_photographs("EfficientNet-lite0", system, setting, note_on_mask(system, setting))
+    return on_photographs("EfficientNet-lite0", system, setting, note_on_mask(system, setting), maps="MASK")

@@ -10,4 +10,4 @@ from underfire.reproductions.registry import Outcome, Setting
 def run(setting: Setting) -> Outcome:
     """Audit MobileNet v1 with MASK."""
     system = masked(MOBILENET)
-    return on_photographs("MobileNet v1", system, setting, note_on_mask(system, setting))
+    return on_photographs("MobileNet v1", system, setting, note_on_mask(system, setting), maps="MASK")
