@@ -149,7 +149,7 @@ DIGITS = ("digits:", "--model", "python:victims:without_pooling", "--n", 4)
         (("explain", "cam", *DIGITS), "CAM needs global average pooling"),
         (("explain", "grad_cam", *DIGITS, "--set", "layer=9"), "no layer '9'; Choices: 0, 1, 1.linear"),
         (("explain", "saliency", *DIGITS), "unknown interpreter 'saliency'"),
-        (("list", "atacks"), "unknown kind 'atack'; did you mean 'attack'?"),
+        (("list", "atacks"), "unknown kind or method 'atacks'; did you mean 'attack'?"),
         (("reproduce", "adv2-imagenett"), "did you mean 'adv2-imagenet'?"),
         (("report", "nowhere"), "'nowhere' is not a run folder: it has no ledger.json"),
     ],

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from underfire.audit.ledger import Ledger
-from underfire.catalog import cards
+from underfire.catalog import KINDS, cards
 from underfire.cli import main
 from underfire.cli.progress import StagedBar
 
@@ -102,6 +102,22 @@ def test_the_list_has_every_card(shown: Shown, parsed: Parsed) -> None:
     table = shown("list", "attack")
     assert all(f"\n{card.name} " in table for card in cards("attack")) and "white-box" in table
     assert "joined by underscores" in " ".join(table.split())  # how names of transfer attacks are composed
+    everywhere = " ".join(shown("list").split())
+    assert all(card.name in everywhere for card in cards())
+    assert "Take steps along the steepest direction" in everywhere
+
+
+def test_the_list_shows_a_method_by_its_name(shown: Shown, parsed: Parsed) -> None:
+    assert shown("list", "pgd") == shown("show", "pgd")
+    assert parsed("list", "pgd") == parsed("show", "pgd")
+
+
+def test_a_kind_without_methods_says_so_and_is_not_offered(shown: Shown, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = [kind for kind in KINDS if not list(cards(kind))]
+    assert [shown("list", kind) for kind in empty] == [f"there is no method of the kind {kind} yet\n" for kind in empty]
+    assert main(["list", "attak"]) == 2
+    offered = capsys.readouterr().err
+    assert "attack" in offered and not any(kind in offered for kind in empty)
 
 
 def test_reproductions_are_listed(shown: Shown, parsed: Parsed) -> None:

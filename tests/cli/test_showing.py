@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import underfire as uf
@@ -73,6 +74,11 @@ def test_layers_are_those_of_the_module_with_their_outputs(parsed: Parsed, shown
     text = shown("layers", "python:victims:right")  # takes 8 x 8 only, which is found out
     assert "linear" in text and "650" in text and "1 x 8 x 8" in text
     assert "2 x 9 x 9" in shown("layers", "python:victims:colour", "--size", 9)
+
+
+def test_the_image_of_the_layers_is_grey_for_a_model_of_grey_images(shown: Shown) -> None:
+    Image.new("RGB", (8, 8)).save("photo.png")
+    assert "1 x 8 x 8" in shown("layers", "python:victims:right", "--data", "folder:.")
 
 
 def test_layers_of_a_model_that_does_not_take_the_size(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from underfire.catalog import KINDS, Card, cards, grammars
+from underfire.catalog import KINDS, Card, cards, composed, grammars
 from underfire.cli.shared import OUT, print_json
+from underfire.errors import InputError, nearest
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -16,16 +17,17 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-#: The facts in the table of each kind, beside name and source.
+#: The facts in the table of one kind, beside name and summary.
 _COLUMNS = {
     "attack": ("knowledge", "norms"),
-    "interpreter": ("family", "gives", "differentiable"),
-    "detector": ("supervised", "differentiable"),
-    "defense": ("differentiable", "random"),
+    "interpreter": ("gives",),
+    "detector": ("supervised",),
+    "defense": ("random",),
     "training": ("robust",),
     "measure": ("higher is better",),
     "part": ("role",),
 }
+_PLURAL = {"defences": "defense", "defenses": "defense", "defence": "defense"}
 
 
 def _fact(card: Card, what: str) -> str:
@@ -38,32 +40,48 @@ def _fact(card: Card, what: str) -> str:
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def show(kind: str | None, as_json: bool) -> None:
-    """Print all cards of `kind` (singular or plural), or of every kind.
+def show(wanted: str | None, as_json: bool) -> None:
+    """Print one line for each method of a kind (singular or plural) or of every kind, or the card of one method.
 
     Raises:
-        InputError: the kind is unknown.
+        InputError: there is no such kind and no such method.
     """
+    kind = None if wanted is None else _PLURAL.get(wanted, wanted.removesuffix("s"))
     if kind is not None and kind not in KINDS:
-        kind = {"defences": "defense", "defence": "defense"}.get(kind, kind.removesuffix("s"))
+        _show_method(str(wanted), as_json)
+        return
     found = list(cards(kind))
     if as_json:
         print_json([card.as_dict() for card in found])
+        return
+    if not found:
+        OUT.print(f"there is no method of the kind {kind} yet")
         return
     for group in KINDS:
         members = [card for card in found if card.kind == group]
         if not members:
             continue
-        columns = _COLUMNS.get(group, ())
-        if any(card.facts.domains != ("image",) for card in members):
-            columns = ("domains", *columns)
-        table = _table(group, "name", "source", *columns)
+        columns = _COLUMNS.get(group, ()) if kind else ()
+        table = _table(group, "name", "what it does", *columns)
         for card in members:
-            table.add_row(card.name, card.source, *(_fact(card, what) for what in columns))
+            table.add_row(card.name, card.summary.replace("`", ""), *(_fact(card, what) for what in columns))
         OUT.print(table)
         if group in grammars:
             OUT.print(grammars[group].said)
         OUT.print()
+    OUT.print("underfire show NAME prints options, facts and paper of a method")
+
+
+def _show_method(name: str, as_json: bool) -> None:
+    """Print the card of a method, or raise InputError with the nearest kind or method."""
+    from underfire.cli import showing
+
+    known = list(cards())
+    if not any(card.name == name for card in known) and all(composed(kind, name) is None for kind in KINDS):
+        kinds = list(dict.fromkeys(card.kind for card in known))
+        hint = nearest(name, [*kinds, *(card.name for card in known)]).partition("Choices:")[0]
+        raise InputError(f"unknown kind or method {name!r}; {hint}kinds: {', '.join(kinds)}")
+    showing.show(name, as_json)
 
 
 def show_reproductions(as_json: bool) -> None:

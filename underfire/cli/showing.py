@@ -53,14 +53,15 @@ def _document(card: Card[Any]) -> dict[str, Any]:
 
     texts = meanings(card)
     options = [
-        {"name": option, "default": _default(parameter), "meaning": texts[option]}
+        {"name": option, "default": shown_default(parameter), "meaning": texts[option]}
         for option, parameter in card.options.items()
         if option not in ("generator", "goal")
     ]
     return {**card.as_dict(), "options": options, "example": example(card)}
 
 
-def _default(parameter: Parameter) -> str:
+def shown_default(parameter: Parameter) -> str:
+    """Return the default of an option as text, sizes of pixels as fractions of 255."""
     if parameter.default is Parameter.empty:
         return "required"
     value = parameter.default
@@ -180,10 +181,10 @@ def _image(model: Classifier, data: str | None, size: int | None) -> Tensor | No
     from underfire.data import load
     from underfire.hooks import channels_of
 
-    if data is not None:
-        return load(data)[0].x
-    generator = torch.Generator().manual_seed(0)
     known = channels_of(model)
+    if data is not None:
+        return load(data, channels=known)[0].x
+    generator = torch.Generator().manual_seed(0)
     sizes = [(c, s) for s in ((size,) if size else _SIDES) for c in ((known,) if known else (3, 1))]
     for channels, side in sizes:
         x = torch.rand(1, channels, side, side, generator=generator)
