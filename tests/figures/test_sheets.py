@@ -116,3 +116,10 @@ def test_every_image_may_have_a_title():
         figures.sheet([[IMAGE, IMAGE]], titles=[["a"]])
     with pytest.raises(InputError, match="one for each image"):
         figures.sheet([[IMAGE]], titles=[["a"]], column_titles=["b"])
+
+
+def test_a_text_stands_in_the_place_of_an_image():
+    figure = figures.sheet([[IMAGE, "no map: " + "word " * 200]])
+    _, cell = figure.axes
+    (text,) = cell.texts
+    assert text.get_text().startswith("no map:") and text.get_text().endswith("...") and not cell.images

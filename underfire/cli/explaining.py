@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from underfire.classes import class_number
 from underfire.cli.pictures import Job, Row, rows_of
 from underfire.cli.preparing import PreparedInterpreter, prepare
 from underfire.cli.shared import ERR, atomic_write_all, to_json
+from underfire.cli.side_by_side import write_sheets
 from underfire.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class ExplainedBatch:
         staging: the folder to write into.
         measures: measures of the maps.
         npy: whether to write the maps themselves.
+        drawn: the maps over their images, drawn so far, by the stem; each with its title.
     """
 
     batch: Batch
@@ -44,6 +46,7 @@ class ExplainedBatch:
     staging: Path
     measures: tuple[MeasureSpec, ...] = ()
     npy: bool = False
+    drawn: dict[str, list[tuple[str, Tensor]]] = field(default_factory=dict)
 
     @property
     def classes(self) -> Tensor:
@@ -87,17 +90,20 @@ def explain(
     endings = (*endings, "{name}.npy") if npy else endings
     specs = _measures(measures)
     files = [f"{stem}.{end.format(name=name)}" for stem in job.source.stems for name in names for end in endings]
+    files = list(dict.fromkeys(files))  # the maps of several interpreters share a sheet
     # explain the images batch by batch
     rows: list[Row] = []
     with atomic_write_all(job.out, [*files, "results.json"], force=job.force) as staging:
         for batch, logits, stems in job.batches(", ".join(names), sum(method.passes for method in methods)):
             known, outputs = job.model.labels or (), logits.shape[1]
             wanted = None if goal is None else torch.full_like(batch.y, class_number(goal, known, outputs))
+            drawn: dict[str, list[tuple[str, Tensor]]] = {}
             for method in methods:
                 about = [{"interpreter": method.card.name, **row} for row in job.about(batch, logits)]
-                part = ExplainedBatch(batch, logits, wanted, stems, about, staging, specs, npy)
+                part = ExplainedBatch(batch, logits, wanted, stems, about, staging, specs, npy, drawn)
                 write(job, method, part)
                 rows += part.rows
+            write_sheets(part.stems, part.rows, part.batch.x, drawn, staging)
         (staging / "results.json").write_text(to_json(rows) + "\n", encoding="utf-8")
     # print the table, and what a reader of it must know
     several = {"interpreter": "interpreter"} if len(methods) > 1 else {}
@@ -163,8 +169,10 @@ def _write_maps(job: Job, method: PreparedInterpreter, part: ExplainedBatch) -> 
     measured |= figures_of_maps | _measured(job, method, part, maps)
     _add_explained_classes(job, part, k)
     for i, (stem, row, more) in enumerate(zip(part.stems, part.rows, rows_of(measured), strict=True)):
-        row |= {**more, "file": f"{stem}.{method.card.name}.png"}
-        figures.save(figures.heatmap(maps[i], part.batch.x[i]), part.staging / row["file"], at_least=224)
+        row |= {**more, "file": f"{stem}.{method.card.name}.png", "sheet": f"{stem}.sheet.png"}
+        picture = figures.heatmap(maps[i], part.batch.x[i])
+        figures.save(picture, part.staging / row["file"], at_least=224)
+        part.drawn.setdefault(stem, []).append((f"{method.card.name}: {row['explained_class']}", picture))
         if part.npy:
             np.save(part.staging / f"{stem}.{method.card.name}.npy", maps[i].cpu().numpy(), allow_pickle=False)
 
@@ -277,7 +285,7 @@ _EXPLAINED = {**_IMAGE, "explained_class": "explained"}
 _Writer = Callable[[Job, PreparedInterpreter, ExplainedBatch], None]
 # For each kind of explanation: the function that writes it, the files of an image, and the columns of the table.
 _WRITERS: dict[str, tuple[_Writer, tuple[str, ...], dict[str, str]]] = {
-    "map": (_write_maps, ("{name}.png",), {**_EXPLAINED, "mass_inside": "in evidence", **_DETAILS}),
+    "map": (_write_maps, ("{name}.png", "sheet.png"), {**_EXPLAINED, "mass_inside": "in evidence", **_DETAILS}),
     "images": (
         _write_images,
         ("{name}.png", "sheet.png"),

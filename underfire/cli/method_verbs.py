@@ -85,12 +85,12 @@ def explain(
     output: Output = None,
     name: Annotated[
         str | None,
-        typer.Argument(help="An interpreter of `underfire list interpreters`, or several: NAME,NAME; none with --all."),
+        typer.Argument(help="An interpreter of `underfire list interpreters`, or several: NAME,NAME."),
     ] = None,
     images: ImagesIfGiven = None,
     every: Annotated[
         bool,
-        typer.Option("--all", help="One figure per image: every interpreter that returns a map, for every class."),
+        typer.Option("--all", help="One figure per image: the interpreters named, or all with maps, for every class."),
     ] = False,
     classes: Annotated[
         int | None,
@@ -131,24 +131,27 @@ def explain(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Explain predictions; write maps over images, changed images, examples or rules, and a table."""
+    """Explain predictions; write maps over images, changed images, examples or rules, and a table.
+
+    Maps are also on a sheet with the image and a legend.
+    """
     from underfire.cli import explaining, pictures, side_by_side
 
-    if every and name is not None and images is None:  # with --all, the first argument is the images
-        name, images = "all", name
-    if name is None or images is None or (every and (name != "all" or settings or reference or measure or npy)):
-        usage = "explain --all IMAGES --model URI" if every else "explain NAME IMAGES --model URI"
+    if every and name is not None and images is None:  # with --all, the first of one argument is the images
+        name, images = "", name
+    if name is None or images is None or (every and (settings or reference or measure or npy)):
+        usage = "explain --all [NAME,NAME] IMAGES --model URI" if every else "explain NAME IMAGES --model URI"
         without = ", without --set, --reference, --measure and --npy" if every else ""
         raise typer.BadParameter(f"the arguments must be: underfire {usage}{without}")
     if classes is not None and not every:
         raise typer.BadParameter("--classes requires --all; one interpreter explains --goal, or the predicted class")
-    place = out or Path(f"underfire-{name.replace(',', '-').replace(' ', '')}")
+    names = tuple(dict.fromkeys(part.strip() for part in name.split(","))) if name else ()
+    place = out or Path(f"underfire-{'all' if every else '-'.join(names)}")
     job = pictures.Job(images, model, n, size, batch_size, place, force, seed, device, quiet, as_json, output)
     job = replace(job, defenses=tuple(defense or ()))
     if every:
-        side_by_side.explain_all(job, goal, classes)
+        side_by_side.explain_all(job, names, goal, classes)
     else:
-        names = tuple(dict.fromkeys(part.strip() for part in name.split(",")))
         more = tuple(measure or ()), npy
         explaining.explain(job, names, goal, tuple(settings or ()), reference, reference_n, *more)
 
@@ -258,10 +261,13 @@ def train(
 
 @verbs.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="attack, interpreter, measure ...; default: all kinds.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="attack, interpreter, measure ..., or the name of a method; default: all kinds."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the methods with their sources and facts."""
+    """List the methods with one line for each; with the name of a method, show it."""
     from underfire.cli.listing import show
 
     show(kind, as_json)

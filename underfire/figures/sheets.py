@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import fill
+from textwrap import fill, shorten
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -22,7 +22,7 @@ _INK = "#1a1a1a"
 
 
 def sheet(
-    rows: Sequence[Sequence[Tensor | None]],
+    rows: Sequence[Sequence[Tensor | str | None]],
     row_titles: Sequence[str] = (),
     column_titles: Sequence[str] = (),
     *,
@@ -33,7 +33,8 @@ def sheet(
     """Draw images in rows and columns, as a matplotlib figure that opens no window.
 
     Args:
-        rows: images `[C, H, W]` in [0, 1], any sizes; None leaves a cell empty.
+        rows: images `[C, H, W]` in [0, 1], any sizes; a text is written in the place of an image, and None leaves a
+            cell empty.
         row_titles: one title for each row, on its left; empty for none.
         column_titles: one title for each column, above it; empty for none.
         titles: one title for each image, above it, in rows like the images; not together with column titles.
@@ -71,7 +72,10 @@ def sheet(
             axis = axes[i, j]
             axis.set(xticks=[], yticks=[])
             axis.set_frame_on(False)
-            if image is not None:
+            if isinstance(image, str):
+                words = fill(shorten(image, round(150 * cell), placeholder=" ..."), round(17 * cell))
+                axis.text(0.5, 0.5, words, ha="center", va="center", fontsize=7, color=_INK, transform=axis.transAxes)
+            elif image is not None:
                 small = min(image.shape[-2:]) < 128  # show single pixels as squares
                 axis.imshow(rgb(image).permute(1, 2, 0).numpy(), interpolation="nearest" if small else "antialiased")
             if i < len(above) and above[i]:
