@@ -2,6 +2,7 @@
 
 The command writes `gallery.md` and one small figure for each attack: the clean image, the magnified change, and the
 adversarial image. With `--data`, the images are photographs and images of CIFAR-10, otherwise digits of the package.
+The two photographs come with scikit-image and are in the public domain (CC0).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from tools.interpreter_gallery import square
 from underfire import data, models
 from underfire.catalog import Card, cards, find
 from underfire.errors import InputError, UnderfireError
@@ -118,10 +120,7 @@ def subjects(root: Path | None, seed: int) -> dict[str, Callable[[], Subject]]:
     }
     if root is not None:
         name = "mobilenet_v1_075_imagenet"
-        photographs = f"folder:{root / 'imagenet_sample'}?size=224"
-        found["photographs"] = lambda: _right(
-            "a photograph", models.load(f"{root / 'weights' / name}.safetensors?arch={name}"), photographs, seed
-        )
+        found["photographs"] = lambda: _photographs(models.load(f"{root / 'weights' / name}.safetensors?arch={name}"))
         small, larger = (
             f"{root / 'weights' / f'resnet{depth}_cifar10.safetensors'}?arch=resnet{depth}_cifar10"
             for depth in (20, 32)
@@ -141,6 +140,14 @@ def _right(name: str, model: Classifier, uri: str, seed: int) -> Subject:
     confidence = prediction.confidence(logits, batch.y) * (logits.argmax(1) == batch.y)
     rows = ((confidence > 0) & (confidence >= confidence.median())).nonzero().squeeze(1)[:BATCH]
     return Subject(name, model, batch.x[rows], batch.y[rows])
+
+
+def _photographs(model: Classifier) -> Subject:
+    """Return the cup of coffee and the cat of scikit-image; their labels are the classes that the model predicts."""
+    from skimage.data import chelsea, coffee
+
+    x = torch.cat([square(torch.from_numpy(picture)) for picture in (coffee(), chelsea())])
+    return Subject("a photograph", model, x, model.predict(x).argmax(1))
 
 
 def _tree(seed: int) -> Classifier:

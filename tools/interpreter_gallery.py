@@ -79,11 +79,11 @@ def subjects(root: Path | None, seed: int) -> list[Subject]:
         name = "mobilenet_v1_075_imagenet"
         network = models.load(f"{root / 'weights' / name}.safetensors?arch={name}")
         for title, picture in (("coffee", coffee()), ("a cat", chelsea())):
-            found.append(Subject(title, network, _square(torch.from_numpy(picture)), None))
+            found.append(Subject(title, network, square(torch.from_numpy(picture)), None))
     return found
 
 
-def _square(picture: Tensor) -> Tensor:
+def square(picture: Tensor) -> Tensor:
     """Crop the centre of a photograph, uint8 `[H, W, 3]`, and scale it to `[1, 3, SIDE, SIDE]`."""
     x = picture.permute(2, 0, 1)[None].float() / 255
     top, left = (max(0, (n - min(x.shape[2:])) // 2) for n in x.shape[2:])
@@ -132,12 +132,33 @@ def show(card: Card, pictured: Sequence[Subject]) -> ShownInterpreter:
         elif gives == "images":
             other = _short(subject.model, int(subject.model.predict(answer).argmax()))
             change, factor = magnify(subject.x[0], answer[0])
-            shown.pictures[subject.name] = [(f"change × {factor:.3g}", change), (f"becomes {other}", answer[0])]
+            place = _window(subject.x[0], answer[0])
+            shown.pictures[subject.name] = [
+                (f"change × {factor:.3g}", change),
+                (f"becomes {other}", answer[0]),
+                ("magnified, before", _cut(subject.x[0], place)),
+                ("magnified, after", _cut(answer[0], place)),
+            ]
         elif gives == "examples":
             shown.pictures[subject.name] = _examples(answer)
         else:
             shown.words += [f"Of {subject.name}: {_words(rules)}" for rules in answer]
     return shown
+
+
+def _window(x: Tensor, changed: Tensor) -> tuple[int, int, int]:
+    """Return top, left and side of the square, a quarter of the image wide, in which it changed most."""
+    side = x.shape[1] // 4
+    change = (changed - x).abs().sum(0)[None, None]
+    sums = F.avg_pool2d(change, side, stride=1)[0, 0]
+    top, left = divmod(int(sums.argmax()), sums.shape[1])
+    return top, left, side
+
+
+def _cut(x: Tensor, place: tuple[int, int, int]) -> Tensor:
+    """Return a square of an image."""
+    top, left, side = place
+    return x[:, top : top + side, left : left + side]
 
 
 def _words(rules: Any) -> str:
