@@ -11,71 +11,48 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
+import method_pages
+import peer_table
+from method_pages import PLURAL, table
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 MARKER = re.compile(r"<!-- generated: (\w+) -->\n.*?<!-- end of \1 -->", re.DOTALL)
 CODE_LINK = re.compile(r'\]\(\.\./(underfire/[\w/]+\.py) "([\w.]+)"\)')
-PLURAL = {
-    "attack": "Attacks",
-    "interpreter": "Interpreters",
-    "detector": "Detectors",
-    "defense": "Defences",
-    "training": "Training",
-    "poisoning": "Poisoning",
-    "measure": "Measures",
-    "part": "Parts of a recipe",
-}
-
 #: Modules and packages that serve the others and are no part of the Python interface.
 INTERNAL = ("cli", "incremental", "reproductions", "validate")
 
-#: Facts that only the machinery reads.
-INNER = ("quick", "timed", "per_pixel", "detailed", "complete", "unrolled", "train")
+#: A package with at most this number of modules has them on one API page.
+TOGETHER = 4
 
-
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _fact(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value or "")
+#: Pages that are files beside the folder of the documentation.
+ROOT_PAGES = {"changelog.md": "CHANGELOG.md", "security.md": "SECURITY.md", "contributing.md": "CONTRIBUTING.md"}
 
 
 def catalogue() -> str:
-    """Return every card, one table for each kind, with the facts that set its cards apart."""
+    """Return every card, one table for each kind; on the site, `method_pages` makes cards of them."""
     from underfire import cards
-    from underfire.catalog import FACTS, KINDS
+    from underfire.catalog import KINDS
 
     parts = []
     for kind in KINDS:
-        found = list(cards(kind))
-        if not found:
-            continue
-        facts = [
-            f.name
-            for f in fields(FACTS[kind])
-            if f.name not in INNER and any(getattr(card.facts, f.name) != f.default for card in found)
-        ]
-        rows = []
-        for card in found:
-            module = card.function.__module__
-            stated = [_fact(getattr(card.facts, name)) for name in facts]
-            place = f'{_source(module)} "{module}.{card.function.__qualname__}"'
-            rows.append((f"[`{card.name}`]({place})", card.summary, card.paper, *stated))
-        words = tuple(name.replace("_", " ") for name in facts)
-        parts.append(f"## {PLURAL[kind]}\n\n" + table(("name", "what it does", "source", *words), rows))
+        rows = [(f"[`{card.name}`]({_link(card)})", card.summary, card.paper) for card in cards(kind)]
+        if rows:
+            parts.append(f"## {PLURAL[kind]}\n\n" + table(("name", "what it does", "source"), rows))
     return "\n\n".join(parts)
+
+
+def _link(card: Any) -> str:
+    """Return the target of a link to a method: its source on disk, and its page on the site."""
+    module = card.function.__module__
+    return f'{_source(module)} "{module}.{card.function.__qualname__}"'
 
 
 def _source(module: str) -> str:
@@ -86,6 +63,15 @@ def _source(module: str) -> str:
 
 def methods() -> str:
     """Return the names of all methods: one row for each kind, and for each family of attacks."""
+    return _families(lambda card: f"`{card.name}`")
+
+
+def linked_methods() -> str:
+    """Return the names of all methods as links."""
+    return _families(lambda card: f"[`{card.name}`]({_link(card)})")
+
+
+def _families(word: Callable[[Any], str]) -> str:
     from underfire import cards
     from underfire.catalog import KINDS, Card
 
@@ -101,7 +87,7 @@ def methods() -> str:
     families: dict[str, list[str]] = {}
     for kind in KINDS:
         for card in sorted(cards(kind), key=lambda card: (family(card), card.name)):
-            families.setdefault(family(card), []).append(f"`{card.name}`")
+            families.setdefault(family(card), []).append(word(card))
     return table(("kind", "methods"), [(name, ", ".join(listed)) for name, listed in families.items()])
 
 
@@ -134,20 +120,35 @@ def _verbs(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
 
 def spec() -> str:
     """Return every section of an audit spec with its keys, from the models that read it."""
-    from underfire.audit.spec import AuditSpec
+    from underfire.audit import schema as schema_module
 
-    schema = AuditSpec.model_json_schema()
+    schema = schema_module.AuditSpec.model_json_schema()
     sections = {schema["title"]: schema, **schema["$defs"]}
     parts = []
     for title, section in sections.items():
-        wanted = section.get("required", [])
+        wanted, texts = section.get("required", []), meanings_of(getattr(schema_module, title))
         rows = [
-            (f"`{key}`", _kind(value), "required" if key in wanted else f"`{json.dumps(value.get('default'))}`")
+            (
+                f"`{key}`",
+                _kind(value),
+                "required" if key in wanted else f"`{json.dumps(value.get('default'))}`",
+                texts[key],
+            )
             for key, value in section["properties"].items()
         ]
         lead = section["description"].split("\n\n")[0]
-        parts.append(f"### {title}\n\n{lead}\n\n" + table(("key", "type", "default"), rows))
+        parts.append(f"### {title}\n\n{lead}\n\n" + table(("key", "type", "default", "meaning"), rows))
     return "\n\n".join(parts)
+
+
+def meanings_of(section: type) -> dict[str, str]:
+    """Return the meanings of the keys of a section, also of those that it inherits."""
+    from underfire.catalog.docstrings import arguments
+
+    texts: dict[str, str] = {}
+    for base in reversed(section.__mro__):
+        texts |= arguments(base)
+    return texts
 
 
 def _kind(value: dict[str, Any]) -> str:
@@ -240,10 +241,48 @@ def detectors_unaware() -> str:
     return unaware_table(ROOT / "docs" / "reproductions")
 
 
+def tutorial_model() -> str:
+    """Return the module of the tutorial."""
+    return _file("my_model.py")
+
+
+def tutorial_data() -> str:
+    """Return the script of the tutorial that writes weights and images."""
+    return _file("prepare.py")
+
+
+def _file(name: str) -> str:
+    text = (ROOT / "examples" / "tutorial" / name).read_text().strip()
+    return f'```{{ .python title="{name}" }}\n{text}\n```'
+
+
+def citation() -> str:
+    """Return the BibTeX entry of the library, from CITATION.cff."""
+    import yaml
+
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    authors = " and ".join(f"{{{author['name']}}}" for author in cff["authors"])
+    released = cff["date-released"]
+    return (
+        f"```bibtex\n@software{{underfire,\n  author = {{{authors}}},\n  title = {{{cff['title']}}},\n"
+        f"  version = {{{cff['version']}}},\n  year = {{{released.year}}},\n  note = {{{cff['license']}}},\n}}\n```"
+    )
+
+
+def peers() -> str:
+    """Return what was measured beside other libraries."""
+    return peer_table.peers(ROOT / "docs" / "benchmarks.md")
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "model_uris": model_uris,
     "catalogue": catalogue,
     "methods": methods,
+    "linked_methods": linked_methods,
+    "tutorial_model": tutorial_model,
+    "tutorial_data": tutorial_data,
+    "citation": citation,
+    "peers": peers,
     "commands": commands,
     "spec": spec,
     "tokens": tokens,
@@ -256,20 +295,32 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def api_pages() -> dict[str, str]:
-    """Return path and text of one API page for every public module and package; `INTERNAL` names the others."""
+    """Return path and text of the API pages: one for every public module and package; `INTERNAL` names the others.
+
+    A package with many modules has a page that lists them, and one page for each of them.
+    """
     found = (
         p.stem for p in sorted((ROOT / "underfire").iterdir()) if p.suffix == ".py" or (p / "__init__.py").exists()
     )
-    names = [name for name in found if not name.startswith("_") and name not in INTERNAL]
-    return {f"api/{name}.md": _api_page(f"underfire.{name}") for name in names}
-
-
-def _api_page(name: str) -> str:
-    parts = [f"::: {name}\n    options: {{show_submodules: false}}\n"]
-    parts += [
-        f"::: {part}\n    options: {{heading_level: 2, show_submodules: false}}\n" for part in public_modules(name)
-    ]
-    return "\n".join(parts)
+    pages: dict[str, str] = {}
+    for name in found:
+        if name.startswith("_") or name in INTERNAL:
+            continue
+        package = f"underfire.{name}"
+        modules = public_modules(package)
+        own = f"::: {package}\n    options: {{show_submodules: false}}\n"
+        if len(modules) <= TOGETHER:
+            parts = [f"::: {part}\n    options: {{heading_level: 2, show_submodules: false}}\n" for part in modules]
+            pages[f"api/{name}.md"] = "\n".join([own, *parts])
+            continue
+        rows = []
+        for part in modules:
+            where = f"{name}/{part.removeprefix(f'{package}.')}.md"
+            pages[f"api/{where}"] = f"::: {part}\n    options: {{show_submodules: false}}\n"
+            first = (import_module(part).__doc__ or "").partition("\n")[0]
+            rows.append((f"[`{part.removeprefix('underfire.')}`]({where})", first))
+        pages[f"api/{name}.md"] = f"{own}\n## Modules\n\n{table(('module', 'content'), rows)}\n"
+    return pages
 
 
 def public_modules(package: str) -> list[str]:
@@ -285,26 +336,73 @@ def public_modules(package: str) -> list[str]:
 
 
 def on_config(config: Any) -> Any:
-    """Add the results and the API pages to the navigation (called by mkdocs)."""
+    """Add results, API pages and the address of the repository, if it has one (called by mkdocs)."""
     results = [{title: where} for title, where in _evidence()]
     if results:
         config.nav.append({"Results": results})
-    config.nav.append({"API": [{Path(where).stem: where} for where in api_pages()]})
+    config.nav.append({"API": [{Path(where).stem: where} for where in api_pages() if where.count("/") == 1]})
+    config.repo_url = config.repo_url or _repository()
+    config.repo_name = config.repo_name or (config.repo_url and "Repository")
     return config
 
 
+def _repository() -> str | None:
+    """Return the web address of the repository that the files were cloned from, if it has one."""
+    command = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]
+    address = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return address.removesuffix(".git") if address.startswith("https://") and "@" not in address else None
+
+
 def on_files(files: Any, config: Any) -> Any:
-    """Add the API pages (called by mkdocs)."""
+    """Add the API pages, the pages of the methods, and the pages of the repository (called by mkdocs)."""
     from mkdocs.structure.files import File
 
-    for where, text in api_pages().items():
+    for where, text in (api_pages() | method_pages.pages() | root_pages()).items():
         files.append(File.generated(config, where, content=text))
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Return a page whose links to code lead to the API pages (called by mkdocs)."""
-    return CODE_LINK.sub(r"][\2]", markdown)
+def root_pages() -> dict[str, str]:
+    """Return path and text of the pages that are files of the repository, with their links made for the site."""
+    pages = {}
+    for where, file in ROOT_PAGES.items():
+        text = re.sub(r"\]\(docs/([^)]+)\)", r"](\1)", (ROOT / file).read_text())
+        for page, other in ROOT_PAGES.items():
+            text = text.replace(f"]({other})", f"]({page})")
+        pages[where] = text
+    return pages
+
+
+def on_page_markdown(markdown: str, page: Any = None, **_: Any) -> str:
+    """Return a page as the site shows it (called by mkdocs).
+
+    Links to code lead to the page of the method or to the API page, links to files of the repository to their pages,
+    and the catalogue has cards in place of tables.
+    """
+    where = page.file.src_uri if page is not None else "index.md"
+    up = "../" * where.count("/")
+    if where == "catalogue.md":
+        markdown = MARKER.sub(lambda _: method_pages.cards_page(), markdown)
+    for name, file in ROOT_PAGES.items():
+        markdown = markdown.replace(f"](../{file})", f"]({up}{name})")
+    markdown = markdown.replace("](../README.md)", f"]({up}quickstart.md)")
+    markdown = re.sub(r"\]\(\.\./benchmarks/[^)]+\)", f"]({up}benchmarks.md)", markdown)
+
+    def target(found: re.Match[str]) -> str:
+        method = method_pages.places().get(found[2])
+        return f"]({up}{method})" if method else f"][{found[2]}]"
+
+    return CODE_LINK.sub(target, markdown)
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Mark missed targets on the pages of results, and keep their first column and the paper's in view (by mkdocs)."""
+    if not page.file.src_uri.startswith(("reproductions/", "benchmarks")):
+        return html
+    html = html.replace("<td><strong>missed</strong></td>", '<td class="uf-missed">missed</td>')
+    html = html.replace("<td>reached</td>", '<td class="uf-reached">reached</td>')
+    paper = " uf-paper" if re.search(r"<th[^>]*>paper</th>\s*</tr>", html) else ""
+    return f'<div class="uf-results{paper}">{html}</div>'
 
 
 def renewed(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +27,7 @@ WITH_EXAMPLES = [page for page in (ROOT / "README.md", *PAGES) if EXAMPLES.searc
 
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
+    sys.path.insert(0, str(ROOT / "docs"))  # as mkdocs does: the modules beside it
     found = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
@@ -54,9 +56,41 @@ def test_links_to_code_name_an_object_in_the_file(generate: ModuleType) -> None:
             assert named or re.search(rf"(?m:(?:def|class) {last}\b|^{last} = )", (ROOT / file).read_text()), name
 
 
-def test_on_the_site_links_to_code_lead_to_its_api_page(generate: ModuleType) -> None:
-    page = generate.on_page_markdown((ROOT / "docs" / "catalogue.md").read_text())
-    assert "[`pgd`][underfire.attacks.pgd.pgd]" in page and "](../underfire" not in page
+def test_on_the_site_links_to_code_lead_to_the_pages_of_methods_and_of_the_api(generate: ModuleType) -> None:
+    page = generate.on_page_markdown((ROOT / "docs" / "index.md").read_text())
+    assert "[`pgd`](methods/attack/pgd.md)" in page and "](../underfire" not in page
+    page = generate.on_page_markdown((ROOT / "docs" / "concepts.md").read_text())
+    assert "[`ascent.loop`][underfire.ascent.loop]" in page and "](../underfire" not in page
+
+
+def test_every_method_has_a_page_and_a_card_that_leads_to_it(generate: ModuleType) -> None:
+    pages, cards_page = generate.method_pages.pages(), generate.method_pages.cards_page()
+    assert len(pages) == len(list(cards()))
+    for card in cards():
+        text = pages[f"methods/{card.kind}/{card.name}.md"]
+        assert f"# {card.name}\n" in text and card.summary in text and card.paper.split("; ")[0] in text
+        assert f'href="../methods/{card.kind}/{card.name}/"' in cards_page
+        assert all(f"| `{option}` |" in text for option in card.options if option not in ("generator", "goal"))
+
+
+@pytest.mark.parametrize(
+    ("paper", "authors", "title", "year"),
+    [
+        ("Madry, Makelov and Vladu, On Models, ICLR 2018", "Madry and Makelov and Vladu", "On Models", "2018"),
+        ("Wang et al., Admix: Mixing, Well, ICCV 2021", "Wang and others", "Admix: Mixing, Well", "2021"),
+        ("Bach and Samek, On Pixels and Rules, PLoS ONE 2015", "Bach and Samek", "On Pixels and Rules", "2015"),
+        ("Andrychowicz, Learning and Attacks, ICLR 2016", "Andrychowicz", "Learning and Attacks", "2016"),
+    ],
+)
+def test_a_reference_becomes_bibtex(generate: ModuleType, paper: str, authors: str, title: str, year: str) -> None:
+    entry = generate.method_pages.bibtex(paper)
+    for field in (f"author = {{{authors}}}", f"title = {{{title}}}", f"year = {{{year}}}"):
+        assert field in entry
+
+
+def test_every_key_of_a_spec_has_a_meaning(generate: ModuleType) -> None:
+    rows = [line for line in generate.spec().splitlines() if line.startswith("| `")]
+    assert [row for row in rows if row.endswith("|  |")] == []
 
 
 def test_no_install_hint_names_our_package() -> None:

@@ -82,7 +82,8 @@ def backward_to_input(
     Under a ReLU rule (`hooks.guided_relu`, `hooks.deconv_relu`), the result is not a gradient.
 
     Args:
-        neuron, output: see `score`.
+        neuron: as in `score`.
+        output: as in `score`.
         twice: whether the result carries a graph, if `x` requires a gradient.
 
     Raises:

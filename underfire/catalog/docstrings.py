@@ -23,13 +23,14 @@ def vocabulary() -> dict[str, str]:
 
 
 def arguments(function: Callable[..., Any]) -> dict[str, str]:
-    """Return the texts of the section `Args` of a docstring, or of a dataclass `Attributes`, by name.
+    """Return the texts of the section `Args` of a docstring, or `Attributes` of one without it, by name.
 
     >>> arguments(arguments)
     {}
     """
-    title = "Attributes" if is_dataclass(function) else "Args"
-    section = (inspect.getdoc(function) or "").partition(f"\n{title}:\n")[2]
+    text = inspect.getdoc(function) or ""
+    title = "Args" if "\nArgs:\n" in text and not is_dataclass(function) else "Attributes"
+    section = text.partition(f"\n{title}:\n")[2]
     meanings: dict[str, str] = {}
     name = ""
     for line in section.splitlines():
