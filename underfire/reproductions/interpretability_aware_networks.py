@@ -157,7 +157,8 @@ def outcome(table: Table, part: Part, found: Mapping[str, Sequence[Tensor]]) -> 
     if near > equal:
         counted += f", and {near - equal} more are one image ({1 / part.images:g}) away"
     said = "Accuracy against the size of the attack: ours with its 95 % band, and the published values as circles"
-    picture = f"{said}.\n\n![{said}]({table.name}-curves.svg)"
+    several = len(ours) > 1  # a part with one network has no picture
+    picture = f"\n\n{said}.\n\n![{said}]({table.name}-curves.svg)" if several else ""
     drawn, of_paper = ({table.rows[name].label: values for name, values in one.items()} for one in (ours, published))
     return Outcome(
         title=table.title,
@@ -179,12 +180,12 @@ def outcome(table: Table, part: Part, found: Mapping[str, Sequence[Tensor]]) -> 
             [table.rows[name].label, *map(cell, values, published.get(name) or (None,) * len(values))]
             for name, values in ours.items()
         ],
-        notes=[f"{counted}. {_reading(table, found)}\n\n{picture}", *swapped(table, ours, published)],
+        notes=[f"{counted}. {_reading(table, found)}{picture}", *swapped(table, ours, published)],
         results={
             name: {"ours": values, "published": published.get(name), "rates": list(map(rate, found[name]))}
             for name, values in ours.items()
         },
-        pictures={"curves": curves(table.radii, drawn, of_paper, part.images)},
+        pictures={"curves": curves(table.radii, drawn, of_paper, part.images)} if several else {},
     )
 
 
