@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from underfire.audit.left_out import if_new
 from underfire.audit.reading import Source, largest
+from underfire.audit.sizes import size
 from underfire.measures.detection import Threshold, auroc, detection_rate, threshold
 from underfire.measures.detection_over_attacks import over_attacks, over_budgets, over_knowledge
 from underfire.measures.roc import tpr_at
@@ -235,9 +237,11 @@ def _checks(own: list[AttackScores], everyone: list[AttackScores], at: Threshold
     checks = {}
     for one in largest(own):
         sizes = {other.eps: list(other.evaded(at).values()) for other in own if _same(one, other)}
-        found = [over_budgets(sizes).check] if len(sizes) > 1 else []
+        found = [over_budgets(sizes, written=partial(size, one.norm)).check] if len(sizes) > 1 else []
         plain = [other for other in everyone if one.aware and not other.aware and _matches(one, other)]
-        found += [over_knowledge(list(other.evaded(at).values()), sizes[one.eps], one.eps) for other in plain]
+        found += [
+            over_knowledge(list(other.evaded(at).values()), sizes[one.eps], size(one.norm, one.eps)) for other in plain
+        ]
         if found:
             checks[one.label] = min(found, key=lambda check: check.passed)
     return checks

@@ -95,7 +95,12 @@ class OverBudgets:
     check: Check
 
 
-def over_budgets(evaded: Mapping[float, Tensor | ArrayLike], confidence: float = 0.95) -> OverBudgets:
+def over_budgets(
+    evaded: Mapping[float, Tensor | ArrayLike],
+    confidence: float = 0.95,
+    *,
+    written: Callable[[float], str] = "{:g}".format,
+) -> OverBudgets:
     """Check that no more images evade a detector at a small budget than at a larger one.
 
     A detector may well flag a small change less often than a large one, so the detection rate of one attack need not
@@ -109,6 +114,7 @@ def over_budgets(evaded: Mapping[float, Tensor | ArrayLike], confidence: float =
     Args:
         evaded: whether each image evades the detector, bool `[n]`, by budget, of the same images in the same order.
         confidence: the confidence of every interval and of the test in (0, 1).
+        written: how a budget is written in the message.
 
     Raises:
         InputError: there is no budget, or the numbers of images differ.
@@ -128,8 +134,9 @@ def over_budgets(evaded: Mapping[float, Tensor | ArrayLike], confidence: float =
     detail = "No significant fall: the attack is at least as strong with a larger budget."
     if certain:
         detail = (
-            f"From eps {small:g} to {large:g}, the share of images that evade the detector falls by {lost:.1%}, "
-            f"although the larger budget contains the smaller one: the attack is not the strongest at eps {large:g}."
+            f"From eps {written(small)} to {written(large)}, the share of images that evade the detector falls by "
+            f"{100 * lost:.1f} %, although the larger budget contains the smaller one: the attack is not the strongest "
+            f"at eps {written(large)}."
         )
     return OverBudgets(
         {eps: rate(hit, level) for eps, hit in hits.items()},
@@ -139,7 +146,7 @@ def over_budgets(evaded: Mapping[float, Tensor | ArrayLike], confidence: float =
 
 
 def over_knowledge(
-    unaware: Tensor | ArrayLike, aware: Tensor | ArrayLike, eps: float = 0.0, confidence: float = 0.95
+    unaware: Tensor | ArrayLike, aware: Tensor | ArrayLike, eps: float | str = 0.0, confidence: float = 0.95
 ) -> Check:
     """Check that an attack that knows a detector evades it at least as often as the same attack that does not.
 
@@ -150,7 +157,7 @@ def over_knowledge(
     Args:
         unaware: whether each image evades the detector after the attack that does not know it, bool `[n]`.
         aware: the same after the attack that knows it.
-        eps: the size of both, for the message.
+        eps: the size of both, as a number or as the message should write it.
         confidence: the confidence of the test in (0, 1).
 
     Raises:
@@ -163,8 +170,9 @@ def over_knowledge(
     detail = "No significant fall: the attack that knows the detector is at least as strong."
     if certain:
         detail = (
-            f"At eps {eps:g}, the attack that knows the detector evades it on {lost:.1%} of the images less than the "
-            "one that does not know it, so it is not the strongest; the share at any size counts both."
+            f"At eps {eps if isinstance(eps, str) else f'{eps:g}'}, the attack that knows the detector evades it on "
+            f"{100 * lost:.1f} % of the images less than the one that does not know it, so it is not the strongest; "
+            "the share at any size counts both."
         )
     return Check("knowledge", not certain, lost, 0.0, detail)
 

@@ -67,6 +67,12 @@ class Panel:
         """Return whether an attacker who knows the detector was tried."""
         return self.blocks[0].result.aware
 
+    @property
+    def results(self) -> tuple[DetectorResult | None, DetectorResult | None]:
+        """Return the results of the attacker who knows the detector and of the one who does not; None if not tried."""
+        by_aware = {block.result.aware: block.result for block in self.blocks}
+        return by_aware.get(True), by_aware.get(False)
+
 
 def panels(ledger: Ledger, found: Findings, styles: Mapping[str, int]) -> list[Panel]:
     """Return the panel of every detector.
