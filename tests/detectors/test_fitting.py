@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.networks import build_network, rand
-from underfire.detectors import Detector, FeatureSqueezing, fit_all, load, score_all
+from underfire.detectors import Detector, FeatureSqueezing, Mahalanobis, fit_all, load, score_all
 from underfire.detectors.files import VERSION
 from underfire.errors import DataError, InputError, ModelError, NotFitted
 from underfire.hooks import Probe
@@ -112,6 +112,17 @@ def test_another_model_and_another_image_size_are_refused(model, clean):
         weight[0] = float("nan")
     with pytest.raises(ModelError, match="NaN"):
         MeanFeatures().fit(other, clean)
+
+
+def test_a_file_that_lacks_a_tensor_is_refused(model, clean, tmp_path):
+    path = tmp_path / "detector.safetensors"
+    Mahalanobis().fit(model, clean).save(path)
+    tensors, facts = read_tensors(path)
+    lost = sorted(tensors)[0]
+    del tensors[lost]
+    write_tensors(path, tensors, facts)
+    with pytest.raises(InputError, match=f"lacks 1 of its tensors, .*{lost}"):
+        load(path)
 
 
 def test_a_file_of_another_version_is_refused(model, clean, tmp_path):

@@ -17,7 +17,7 @@ from underfire.hooks import Probe
 from underfire.learning import read_tensors, write_tensors
 
 #: The version of the format; a file of another version is refused.
-VERSION = "2"
+VERSION = "3"
 
 
 def save(detector: Detector, path: str | os.PathLike[str]) -> None:
@@ -34,6 +34,7 @@ def contents(detector: Detector) -> tuple[dict[str, Tensor], dict[str, str]]:
             "version": VERSION,
             "options": json.dumps(detector.options),
             "fit": json.dumps(asdict(about)),
+            "tensors": json.dumps(sorted(detector.learned or {})),
         }
     except TypeError:
         raise InputError(f"{detector.name} with a function among its options cannot be saved; use names") from None
@@ -53,6 +54,8 @@ def load(path: str | os.PathLike[str]) -> Detector:
         if facts.get("version") != VERSION:
             written = shown(facts.get("version", "1"))
             raise InputError(f"its format has version {written}, and {VERSION!r} is needed; fit the detector again")
+        if missing := sorted(set(json.loads(facts["tensors"])) - tensors.keys()):
+            raise InputError(f"it lacks {len(missing)} of its tensors, such as {shown(missing[0])}")
         detector: Any = card.with_options(**card.check(json.loads(facts["options"])))
         detector.learned, detector.about = tensors, _fit(json.loads(facts["fit"]))
     except KeyError as error:
