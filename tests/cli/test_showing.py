@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,8 +78,9 @@ def test_layers_are_those_of_the_module_with_their_outputs(parsed: Parsed, shown
 
 
 def test_the_image_of_the_layers_is_grey_for_a_model_of_grey_images(shown: Shown) -> None:
-    Image.new("RGB", (8, 8)).save("photo.png")
-    assert "1 x 8 x 8" in shown("layers", "python:victims:right", "--data", "folder:.")
+    Path("photos/one").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save("photos/one/photo.png")
+    assert "1 x 8 x 8" in shown("layers", "python:victims:right", "--data", "folder:photos")
 
 
 def test_layers_of_a_model_that_does_not_take_the_size(capsys: pytest.CaptureFixture[str]) -> None:
