@@ -242,7 +242,7 @@ def train(
         return
     from underfire.cli.training import trained_network
 
-    own = {"--audit": audit or None, "--eps": eps, "--devices": devices}
+    own: dict[str, object] = {"--audit": audit or None, "--eps": eps, "--devices": devices}
     own |= {"--ledger": ledger, "--tensorboard": tensorboard, "--mlflow": mlflow}
     flag = next((flag for flag, value in own.items() if value is not None), None)
     if flag is not None and (name == "linear_head" or trained_network(name)):

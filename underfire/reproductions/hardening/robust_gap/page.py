@@ -124,7 +124,7 @@ def _plain_spec(family: Family, setting: Setting) -> dict[str, Any]:
 
 def differences(family: Family, found: Mapping[str, Measured]) -> dict[str, dict[str, Interval]]:
     """Return the gap of every network minus that of the network without a defence, by training and interpreter."""
-    if family.usual not in found:
+    if family.usual is None or family.usual not in found:
         return {}
     usual = found[family.usual].curves
     return {
