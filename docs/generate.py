@@ -13,6 +13,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -392,7 +393,19 @@ def on_page_markdown(markdown: str, page: Any = None, **_: Any) -> str:
         method = method_pages.places().get(found[2])
         return f"]({up}{method})" if method else f"][{found[2]}]"
 
-    return CODE_LINK.sub(target, markdown)
+    text = CODE_LINK.sub(target, markdown)
+    return re.sub(r"\[([^\[\]]+)\]\[(underfire[\w.]*)\]", lambda m: m[0] if _has_page(m[2]) else m[1], text)
+
+
+@cache
+def _documented() -> frozenset[str]:
+    """Return the modules that the API pages show."""
+    return frozenset(re.findall(r"^::: ([\w.]+)$", "\n".join(api_pages().values()), re.MULTILINE))
+
+
+def _has_page(name: str) -> bool:
+    """Return whether an API page shows an object, by its full name."""
+    return name in _documented() or name.rpartition(".")[0] in _documented()
 
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
