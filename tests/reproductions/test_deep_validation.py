@@ -21,7 +21,7 @@ from underfire.reproductions.detection import (
 from underfire.reproductions.detection import study as study_of_corner_cases
 from underfire.reproductions.detection.attacks import Attack
 from underfire.reproductions.detection.corner_case_detectors import DENSITY, JOINT, SQUEEZING
-from underfire.reproductions.detection.page import decided, signs_of
+from underfire.reproductions.detection.page import decided, missed, signs_of
 from underfire.reproductions.detection.study import Measured, Sizes
 
 PUBLISHED = deep_validation_mnist.PUBLISHED
@@ -32,6 +32,14 @@ def test_each_claim_is_reached_or_missed() -> None:
     areas = {name: {"overall": Interval(value, value, value, 9)} for name, value in values.items()}
     verdicts = [verdict.strip("*") for _, verdict, _ in decided(areas, PUBLISHED, 2)]
     assert verdicts == ["reached", "reached", "missed", "reached"]
+
+
+def test_the_page_says_where_the_joint_validator_misses_its_figure() -> None:
+    columns = {"rotation_45": 0.85, "scale_0.6+rotation_45": 0.77, "shear_0.4": 0.99}
+    areas = {name: Interval(value, value, value, 9) for name, value in columns.items()}
+    overall = {value: {JOINT: areas | {"overall": Interval(value, value, value, 9)}} for value in (0.9, 0.99)}
+    assert "0.985 on scale+rotation (0.770), rotation (0.850)." in missed(overall[0.9], PUBLISHED)
+    assert missed(overall[0.99], PUBLISHED) == ""
 
 
 @pytest.mark.parametrize(("shift", "said"), [(3.0, "was not negated; negated, it would be 0.8564"), (-3.0, "denser")])
