@@ -118,8 +118,9 @@ def missed(areas: Mapping[str, Mapping[str, Interval]], published: Published) ->
     below = {name: area.value for name, area in joint.items() if area.value < published.least and name != "overall"}
     where = ", ".join(f"{_short(name)} ({below[name]:.3f})" for name in sorted(below, key=lambda name: below[name]))
     return (
-        f"\n\nThe joint validator misses {published.least:g} on {where}. The paper has another network and other corner "
-        "cases, and does not state its features, its kernel and ν, so that the cause cannot be told from its text."
+        f"\n\nThe joint validator misses {published.least:g} on {where}. The paper has another network and other "
+        "corner cases, and does not state its features, its kernel and ν, so that the cause cannot be told from its "
+        "text."
     )
 
 
