@@ -6,6 +6,7 @@ import csv
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,8 @@ def test_a_kind_without_methods_says_so_and_is_not_offered(shown: Shown, capsys:
 def test_reproductions_are_listed(shown: Shown, parsed: Parsed) -> None:
     names = {entry["name"] for entry in parsed("reproduce")}
     assert {"interpretability-aware-mnist", "adv2-imagenet"} <= names
-    assert all(name in shown("reproduce", "--list") for name in names)
+    listed = shown("reproduce", "--list")
+    assert all(name in listed for name in names)
 
 
 def test_a_reproduction_shows_its_table(
@@ -167,8 +169,9 @@ def test_help_and_version(shown: Shown) -> None:
     from underfire import __version__
 
     assert shown("--version") == f"underfire {__version__}\n"
+    every = shown("--help")
     for verb in ("audit", "report", "attack", "explain", "list", "reproduce"):
-        assert verb in shown("--help") and "Usage: underfire " + verb in shown(verb, "--help")
+        assert verb in every and "Usage: underfire " + verb in shown(verb, "--help")
 
 
 @pytest.mark.parametrize("arguments", [["audit", "--wrkers", "2"], ["attak"], ["attack", "pgd"]])
@@ -203,7 +206,12 @@ def test_a_run_folder_may_have_a_colon_and_damage_is_told(
 
 
 @pytest.mark.slow
-def test_the_share_of_waiting_is_told(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_share_of_waiting_is_told(
+    spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a thread in place of a worker process, which takes seconds to start
+    pool = "underfire.audit.executors.ProcessPoolExecutor"
+    monkeypatch.setattr(pool, lambda workers, *_, **__: ThreadPoolExecutor(workers))
     assert main(["audit", str(spec), "--out", "run", "--executor", "processes", "--workers", "1"]) == 0
     assert "workers waited" in capsys.readouterr().err
     assert 0 <= Ledger("run").environment["idle_share"] < 1
