@@ -29,7 +29,7 @@ HELD_OUT = 500
 
 @dataclass(frozen=True)
 class Tracking:
-    """Where loss, rate and metrics of every step are written.
+    """The places that loss, rate and metrics of every step are written to.
 
     Attributes:
         ledger: a file of JSON lines.

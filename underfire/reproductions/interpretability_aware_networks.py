@@ -41,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Part:
-    """What a quick run computes.
+    """The part of a table that a quick run computes.
 
     Attributes:
         networks: the names of the networks.

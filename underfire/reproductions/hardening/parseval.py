@@ -103,7 +103,7 @@ values of 1 the bound is 1: no layer enlarges a perturbation. It is no bound on 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one data set gave.
+    """The measurements on one data set.
 
     Attributes:
         spectra: the singular values of each layer, by network and layer.

@@ -19,7 +19,7 @@ _WHAT = "The gap between prediction and explanation of robustly trained networks
 
 @dataclass(frozen=True)
 class Measured:
-    """What the attacks found on one network.
+    """The results of the attacks on one network.
 
     Attributes:
         gaps: the gap by interpreter.

@@ -12,7 +12,7 @@ EPS = 0.3
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network of the table is trained.
+    """The training of a network of the table.
 
     Attributes:
         method: the method of training, by its name in the catalogue.

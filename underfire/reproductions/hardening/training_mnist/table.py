@@ -32,7 +32,7 @@ _QUICK = Part(("normal", BEST), 20, 2)
 _PUBLISHED = "Boopathy et al., Proper Network Interpretability Helps Adversarial Robustness, ICML 2020"
 
 Hits = Mapping[str, Sequence[Tensor]]
-"""Which images are classified correctly at each radius, by the name of the network."""
+"""The images that are classified correctly at each radius, by the name of the network."""
 
 
 def run(setting: Setting) -> Outcome:
