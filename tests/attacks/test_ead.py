@@ -22,7 +22,7 @@ size = ball("l1", 1).size
 def test_flat_boundaries_are_met(two_boundaries, goal):
     model, x, y = two_boundaries.model, two_boundaries.x, two_boundaries.y
     classes = None if goal is None else torch.full_like(y, goal)
-    x_adv = ead(model, x, y, goal=classes, rule="L1", beta=0.02, steps=150, binary_search_steps=8, c=0.1)
+    x_adv = ead(model, x, y, goal=classes, rule="L1", beta=0.02, steps=150, binary_search_steps=12, c=0.1)
     reached = model(x_adv).argmax(1)
     assert bool((reached != y).all()) if goal is None else bool((reached == goal).all())
     expected = torch.stack([two_boundaries.distance("l1", k) for k in (1, 2)]).gather(0, reached[None] - 1)[0]
@@ -65,10 +65,7 @@ def test_it_is_the_papers_iterations(network, images, fast, rule):
 @pytest.mark.slow
 def test_each_rule_keeps_what_it_says(relu_model, images):
     y = relu_model(images).argmax(1)
-    found = {
-        rule: ead(relu_model, images, y, beta=0.01, steps=60, c=0.1, binary_search_steps=4, rule=rule)
-        for rule in ("EN", "L1")
-    }
+    found = {rule: ead(relu_model, images, y, beta=0.01, steps=60, c=0.1, rule=rule) for rule in ("EN", "L1")}
     assert all(bool((relu_model(x_adv).argmax(1) != y).all()) for x_adv in found.values())
 
     def elastic(x_adv: Tensor) -> Tensor:
@@ -90,7 +87,7 @@ def test_c_is_searched_for_every_sample(network, images):
 
 def test_confidence_is_a_lead_in_logits(relu_model, images):
     y = relu_model(images).argmax(1)
-    logits = relu_model(ead(relu_model, images, y, c=1.0, steps=60, binary_search_steps=3, confidence=0.2))
+    logits = relu_model(ead(relu_model, images, y, c=1.0, steps=60, confidence=0.2))
     lead = logits.scatter(1, y[:, None], -math.inf).amax(1) - logits.gather(1, y[:, None])[:, 0]
     assert (lead >= 0.2 - 1e-5).all()
 

@@ -19,9 +19,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "boundary": {"queries": 1500},
     "hop_skip_jump": {"queries": 1500},
     "zoo": {"queries": 15_000, "c": 0.1, "binary_search_steps": 4},
-    "carlini_wagner": {"steps": 120},
+    "carlini_wagner": {"steps": 200},
     "ddn": {"steps": 300},
-    "ead": {"rule": "L1", "beta": 1e-2, "steps": 200},  # the default looks for little of L1 and L2 together
+    "ead": {"rule": "L1", "beta": 1e-2, "steps": 500},  # the default looks for little of L1 and L2 together
     "jsma": {"pair": False},  # a pair is two entries where one would do
 }
 #: How far from the nearest point it may end, where the method is exact on a linear model; elsewhere it is 1.25.

@@ -37,9 +37,9 @@ class Waits(TorchDispatchMode):
 def waits_of_a_step(
     small: Case, goal: torch.Tensor | None, attack: Callable[..., torch.Tensor] = uf.attacks.adv2, **options: Any
 ) -> int:
-    """Return how often a run of three steps waits more than one of two."""
+    """Return how often a run of six steps waits more than one of five."""
     counts = []
-    for steps in (2, 2, 3):  # the first run finds out what the model is like
+    for steps in (5, 5, 6):  # the first run finds out what the model is like
         with Waits() as seen:
             if "warm_steps" in inspect.signature(attack).parameters:
                 options["warm_steps"] = steps

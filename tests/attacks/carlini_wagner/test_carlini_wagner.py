@@ -176,11 +176,11 @@ def test_stalled_runs_cost_no_success_on_a_robust_network(data_root):
     """The defaults find as many images of an adversarially trained network as runs that never stop early."""
     weights = data_root / "weights/interpretability_aware/cifar10_wresnet_adv.safetensors"
     model = models.load(f"{weights}?arch=cifar10_wresnet_adv")
-    batch = data.load(f"parquet:{data_root / 'cifar10-test.parquet'}", n=8, seed=3)[:]
-    right = (model.predict(batch.x).argmax(1) == batch.y).nonzero().squeeze(1)[:4]
+    batch = data.load(f"parquet:{data_root / 'cifar10-test.parquet'}", n=16, seed=3)[:]
+    right = (model.predict(batch.x).argmax(1) == batch.y).nonzero().squeeze(1)[:8]
     x, y = batch.x[right], batch.y[right]
     found = {}
     for abort_early in (True, False):
-        x_adv = carlini_wagner(model, x, y, binary_search_steps=4, steps=20, abort_early=abort_early)
+        x_adv = carlini_wagner(model, x, y, binary_search_steps=5, steps=20, abort_early=abort_early)
         found[abort_early] = int((model.predict(x_adv).argmax(1) != y).sum())
-    assert found[True] >= found[False] >= 3
+    assert found[True] >= found[False] >= 6
