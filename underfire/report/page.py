@@ -47,6 +47,11 @@ def _template(name: str) -> str:
     return files("underfire.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
+def _joined(*names: str) -> Markup:
+    """Return the text of several templates, which is part of the page as it is."""
+    return Markup("".join(map(_template, names)))
+
+
 def _engine() -> Environment:
     """Return the template engine with the filters of the page."""
     engine = Environment(
@@ -85,7 +90,7 @@ def render(ledger: Ledger) -> str:
         .get_template("report.html")
         .render(
             version=__version__,
-            style=Markup(_template("report.css")),
+            style=_joined("report.css", "gallery.css", "print.css"),
             script=Markup(_template("report.js")),
             run=run,
             verdict=verdict.judge(found),
