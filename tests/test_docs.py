@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,12 +26,26 @@ WITH_EXAMPLES = [page for page in (ROOT / "README.md", *PAGES) if EXAMPLES.searc
 
 
 @pytest.fixture(scope="module")
-def generate() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "docs"))  # as mkdocs does: the modules beside it
-    found = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+def code() -> Iterator[Callable[[str], ModuleType]]:
+    """Return a function that imports a module beside the pages, as mkdocs does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "docs")
+        yield importlib.import_module
+
+
+@pytest.fixture(scope="module")
+def generate(code: Callable[[str], ModuleType]) -> ModuleType:
+    return code("generate")
+
+
+@pytest.fixture(scope="module")
+def method_pages(code: Callable[[str], ModuleType]) -> ModuleType:
+    return code("method_pages")
+
+
+@pytest.fixture(scope="module")
+def hooks(code: Callable[[str], ModuleType]) -> ModuleType:
+    return code("hooks")
 
 
 def test_every_generated_part_is_on_a_page_and_every_marker_is_known(generate: ModuleType) -> None:
@@ -49,22 +63,22 @@ def test_the_generated_parts_in_the_files_are_new(generate: ModuleType, page: Pa
 def test_links_to_code_name_an_object_in_the_file(generate: ModuleType) -> None:
     for page in PAGES:
         text = page.read_text()
-        assert "][underfire" not in text, f"{page.name}: a forge does not follow such a link; see docs/generate.py"
+        assert "][underfire" not in text, f"{page.name}: a forge does not follow such a link; see docs/code_links.py"
         for file, name in generate.CODE_LINK.findall(text):
             last = name.rpartition(".")[2]
             named = last in (ROOT / file).with_suffix("").parts
             assert named or re.search(rf"(?m:(?:def|class) {last}\b|^{last} = )", (ROOT / file).read_text()), name
 
 
-def test_on_the_site_links_to_code_lead_to_the_pages_of_methods_and_of_the_api(generate: ModuleType) -> None:
-    page = generate.on_page_markdown((ROOT / "docs" / "index.md").read_text())
+def test_on_the_site_links_to_code_lead_to_the_pages_of_methods_and_of_the_api(hooks: ModuleType) -> None:
+    page = hooks.on_page_markdown((ROOT / "docs" / "index.md").read_text())
     assert "[`pgd`](methods/attack/pgd.md)" in page and "](../underfire" not in page
-    page = generate.on_page_markdown((ROOT / "docs" / "concepts.md").read_text())
+    page = hooks.on_page_markdown((ROOT / "docs" / "concepts.md").read_text())
     assert "[`ascent.loop`][underfire.ascent.loop]" in page and "](../underfire" not in page
 
 
-def test_every_method_has_a_page_and_a_card_that_leads_to_it(generate: ModuleType) -> None:
-    pages, cards_page = generate.method_pages.pages(), generate.method_pages.cards_page()
+def test_every_method_has_a_page_and_a_card_that_leads_to_it(method_pages: ModuleType) -> None:
+    pages, cards_page = method_pages.pages(), method_pages.cards_page()
     assert len(pages) == len(list(cards()))
     for card in cards():
         text = pages[f"methods/{card.kind}/{card.name}.md"]
@@ -82,14 +96,14 @@ def test_every_method_has_a_page_and_a_card_that_leads_to_it(generate: ModuleTyp
         ("Andrychowicz, Learning and Attacks, ICLR 2016", "Andrychowicz", "Learning and Attacks", "2016"),
     ],
 )
-def test_a_reference_becomes_bibtex(generate: ModuleType, paper: str, authors: str, title: str, year: str) -> None:
-    entry = generate.method_pages.bibtex(paper)
+def test_a_reference_becomes_bibtex(method_pages: ModuleType, paper: str, authors: str, title: str, year: str) -> None:
+    entry = method_pages.bibtex(paper)
     for field in (f"author = {{{authors}}}", f"title = {{{title}}}", f"year = {{{year}}}"):
         assert field in entry
 
 
 def test_every_key_of_a_spec_has_a_meaning(generate: ModuleType) -> None:
-    rows = [line for line in generate.spec().splitlines() if line.startswith("| `")]
+    rows = [line for line in generate.PARTS["spec"]().splitlines() if line.startswith("| `")]
     assert [row for row in rows if row.endswith("|  |")] == []
 
 
@@ -112,7 +126,7 @@ def test_every_verb_is_in_the_docs(generate: ModuleType) -> None:
 
     from underfire.cli.app import app
 
-    reference = generate.commands()
+    reference = generate.PARTS["commands"]()
     written = "".join(page.read_text() for page in (*PAGES, ROOT / "README.md"))
     for name, verb in get_command(app).commands.items():
         assert f"## underfire {name}\n\n{verb.help}" in reference

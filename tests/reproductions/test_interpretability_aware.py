@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from underfire import reproductions
+from underfire.measures.statistics import clopper_pearson
 from underfire.reproductions import interpretability_aware_cifar10, interpretability_aware_mnist
 from underfire.reproductions.curves import curves
 from underfire.reproductions.interpretability_aware_networks import (
@@ -88,7 +90,11 @@ def test_every_network_is_a_part_of_the_table() -> None:
 
 
 def test_the_curves_show_every_network_and_are_the_same_again():
-    ours, published = {"Normal": [1.0, 0.5], "Int-IG": [0.9, 0.2]}, {"Normal": [1.0, 0.4]}
-    svg = curves({"0": 0.0, "0.4": 0.4}, ours, published, 200)
-    assert svg == curves({"0": 0.0, "0.4": 0.4}, ours, published, 200)
+    ours = {
+        name: [clopper_pearson(k, 200) for k in right]
+        for name, right in (("Normal", (200, 100)), ("Int-IG", (180, 40)))
+    }
+    published = {"Normal": [1.0, math.nan]}
+    svg = curves({"0": 0.0, "0.4": 0.4}, ours, published)
+    assert svg == curves({"0": 0.0, "0.4": 0.4}, ours, published)
     assert all(f">{word}<" in svg for word in ("Normal", "Int-IG", "accuracy", "eps"))

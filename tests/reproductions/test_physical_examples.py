@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from underfire import reproductions
-from underfire.reproductions.physical_examples import LEVELS, METHODS, PUBLISHED, destruction, right
+from underfire.measures.statistics import clopper_pearson
+from underfire.reproductions.physical_examples import LEVELS, METHODS, PUBLISHED, _curves, destruction, right
 
 
 def test_the_destruction_rate_by_hand():
@@ -30,6 +31,14 @@ def test_right_among_the_top():
 def test_the_published_numbers_are_for_methods_and_sizes_that_are_run():
     assert {name for name, _ in PUBLISHED} < set(METHODS)
     assert {level for _, level in PUBLISHED} < set(LEVELS)
+
+
+def test_every_attack_has_a_curve():
+    rates = {
+        f"{name} {level}": {"destruction top-1": clopper_pearson(level, 20)} for name in METHODS for level in LEVELS
+    }
+    svg = _curves(rates, LEVELS)
+    assert all(f">{word}<" in svg for word in (*METHODS, "destruction, top-1", "4", "16"))
 
 
 @pytest.mark.slow

@@ -10,18 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
-from tools import attack_gallery as gallery
-from underfire import find
+from tools.attack_gallery import __main__ as gallery
+from tools.attack_gallery import page, pictures, settings, subjects
+from underfire import cards, find
 from underfire.catalog import AttackFacts, Card
 from underfire.errors import InputError
 from underfire.interpreters import cam
+from underfire.model import Classifier
 
 
 @pytest.mark.slow
 def test_pictures_are_small_and_the_page_shows_them(tmp_path, monkeypatch, capsys):
     names = ["fgsm", "decision_tree", "adv2"]
     monkeypatch.setitem(
-        gallery.SETTINGS, "adv2", gallery.Setting(options={"interpreter": cam, "steps": 3, "warm_steps": 2})
+        settings.SETTINGS, "adv2", settings.Setting(options={"interpreter": cam, "steps": 3, "warm_steps": 2})
     )
     monkeypatch.delenv("UNDERFIRE_DATA", raising=False)
     monkeypatch.setattr(sys, "argv", ["gallery", "--out", str(tmp_path), "--only", *names])
@@ -52,17 +54,17 @@ def test_the_first_image_that_is_fooled_is_shown():
         """Take light away."""
         return (x - eps).clamp_min(0)
 
-    model = gallery.Classifier(Dark())
+    model = Classifier(Dark())
     x = torch.tensor([0.9, 0.8, 0.6, 0.55])[:, None, None, None].expand(4, 1, 4, 4)
-    subject = gallery.Subject("grey", model, x, torch.zeros(4, dtype=torch.int64))
+    subject = subjects.Subject("grey", model, x, torch.zeros(4, dtype=torch.int64))
     card = Card("attack", "darker", darker, "", AttackFacts())
-    shown, changed, _ = gallery._attacked(card, subject, {}, 0)
+    shown, changed, _ = pictures._attacked(card, subject, {}, 0)
     assert shown.mean() == pytest.approx(0.6)
     assert changed.mean() == pytest.approx(0.4)
-    shown, _, _ = gallery._attacked(card, subject, {"eps": 0.01}, 0)  # holds on all that are tried
+    shown, _, _ = pictures._attacked(card, subject, {"eps": 0.01}, 0)  # holds on all that are tried
     assert shown.mean() == pytest.approx(0.6)
     universal = Card("attack", "darker", darker, "", AttackFacts(universal=True))
-    assert gallery._attacked(universal, subject, {"eps": 0.07}, 0)[0].mean() == pytest.approx(0.55)
+    assert pictures._attacked(universal, subject, {"eps": 0.07}, 0)[0].mean() == pytest.approx(0.55)
 
 
 def test_settings_follow_from_the_card():
@@ -70,19 +72,22 @@ def test_settings_follow_from_the_card():
         """Take its time."""
 
     card = Card("attack", "slow", slow, "", AttackFacts(knowledge="black-box"))
-    setting = gallery.setting_of(card)
-    assert setting.on == ("cifar", "digits")
-    assert setting.options == {"steps": gallery.STEPS}
-    shown = gallery.show(card, {}, None, 0)
+    setting = settings.setting_of(card)
+    assert setting.on == ("digits",)
+    assert setting.options == {"steps": settings.STEPS}
+    shown = pictures.show(card, {}, None, 0)
     assert shown.caption == "Not shown: it needs the options surrogate."
-    assert "Not shown" in gallery.page([shown])
-    assert "![" not in gallery.page([shown])
-    assert gallery._word(partial(cam)) == "cam"
-    assert set(gallery.SETTINGS) <= {card.name for card in gallery.cards("attack")}
+    kept = {"fgsm": "## fgsm\n\nSign."}
+    text = page.page([shown], kept)
+    assert "Not shown" in text and "![" not in text
+    assert list(page.sections(text)) == ["fgsm", "slow"]
+    assert page.sections(text)["fgsm"] == kept["fgsm"]
+    assert pictures._word(partial(cam)) == "cam"
+    assert set(settings.SETTINGS) <= {card.name for card in cards("attack")}
 
 
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(InputError, match="no folder of data"):
-        gallery.write(tmp_path, root=tmp_path / "none")
+        page.write(tmp_path, root=tmp_path / "none")
     with pytest.raises(InputError, match="did you mean 'pgd'"):
-        gallery.write(tmp_path, names=["pdg"])
+        page.write(tmp_path, names=["pdg"])

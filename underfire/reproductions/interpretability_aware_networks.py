@@ -159,7 +159,8 @@ def outcome(table: Table, part: Part, found: Mapping[str, Sequence[Tensor]]) -> 
     said = "Accuracy against the size of the attack: ours with its 95 % band, and the published values as circles"
     several = len(ours) > 1  # a part with one network has no picture
     picture = f"\n\n{said}.\n\n![{said}]({table.name}-curves.svg)" if several else ""
-    drawn, of_paper = ({table.rows[name].label: values for name, values in one.items()} for one in (ours, published))
+    drawn = {table.rows[name].label: list(map(rate, columns)) for name, columns in found.items()}
+    of_paper = {table.rows[name].label: values for name, values in published.items()}
     return Outcome(
         title=table.title,
         source="Boopathy et al., Proper Network Interpretability Helps Adversarial Robustness, ICML 2020",
@@ -185,7 +186,7 @@ def outcome(table: Table, part: Part, found: Mapping[str, Sequence[Tensor]]) -> 
             name: {"ours": values, "published": published.get(name), "rates": list(map(rate, found[name]))}
             for name, values in ours.items()
         },
-        pictures={"curves": curves(table.radii, drawn, of_paper, part.images)} if several else {},
+        pictures={"curves": curves(table.radii, drawn, of_paper)} if several else {},
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from underfire.attacks import bim, eot, fgsm, illc
 from underfire.measures.statistics import rate
 from underfire.model import Classifier
 from underfire.records import Interval
+from underfire.reproductions.curves import curves
 from underfire.reproductions.photographs import chunks, photographs
 from underfire.reproductions.registry import Outcome, Setting
 from underfire.transforms.camera import camera
@@ -140,8 +142,9 @@ def run(setting: Setting) -> Outcome:
             "paper: average, prefiltered",
         ),
         rows=rows,
-        notes=_notes(results, n, levels[-1]),
+        notes=_notes(results, n, levels),
         results=results,
+        pictures={"curves": _curves(results, levels)} if len(levels) > 1 else {},
     )
 
 
@@ -169,15 +172,34 @@ def _row(name: str, level: int, found: dict[str, Interval]) -> list[str]:
     ]
 
 
-def _notes(results: dict[str, Any], n: int, top: int) -> list[str]:
-    kept = results["clean"]["top-1"]
+def _curves(results: dict[str, Any], levels: Sequence[int]) -> str:
+    """Return a chart of the destruction rate for each attack."""
+    return curves(
+        {str(level): level for level in levels},
+        {name: [results[f"{name} {level}"]["destruction top-1"] for level in levels] for name in METHODS},
+        {
+            name: [PUBLISHED[name, k][1] / 100 if (name, k) in PUBLISHED else math.nan for k in levels]
+            for name in METHODS
+        },
+        "destruction, top-1",
+    )
+
+
+def _notes(results: dict[str, Any], n: int, levels: Sequence[int]) -> list[str]:
+    kept, top = results["clean"]["top-1"], levels[-1]
     order = ", ".join(f"{name} {results[f'{name} {top}']['destruction top-1'].value:.2f}" for name in METHODS)
     return [
         f"n = {n} photographs, all classified correctly before the camera; after it, {_interval(kept)} are. " + _HOW,
         f"Destruction rate at eps {top}: {order}.",
+        *([f"{_DRAWN}.\n\n![{_DRAWN}](physical-examples-curves.svg)"] if len(levels) > 1 else []),
         _WHY,
     ]
 
+
+_DRAWN = (
+    "Destruction rate by the predicted class, against eps (of 255): ours with its 95 % band, and the paper's "
+    "prefiltered case as circles"
+)
 
 _HOW = """Brackets are 95 % Clopper-Pearson intervals. The destruction rate is defined as in the paper: of the
 successful adversarial images, the share that is classified correctly after the camera. Every image is photographed
