@@ -60,7 +60,7 @@ coverage: $(STAMP) ## run the tests and doctests and count the lines that they r
 	$(PYTEST) --cov --cov-report=term
 
 docs: $(STAMP) ## build the documentation into site/, warnings are errors
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 chaos: $(STAMP) ## kill runs, fill disks, flip bits, feed hostile files; writes docs/reliability.md (ONLY="kills growth": these parts)
 	$(BIN)/python -m tools.chaos $(if $(ONLY),--only $(ONLY))
