@@ -11,6 +11,7 @@ from underfire.training.distillation import distillation
 from underfire.training.ensemble_adversarial import ensemble_adversarial
 from underfire.training.fast import fast
 from underfire.training.free import free
+from underfire.training.gaussian_noise import gaussian_noise
 from underfire.training.integrated_gradients_norm import ig_norm, ig_sum_norm
 from underfire.training.interpretability_aware import interpretability_aware
 from underfire.training.linear_head import LinearHead, linear_head
@@ -34,6 +35,7 @@ __all__ = [
     "ensemble_adversarial",
     "fast",
     "free",
+    "gaussian_noise",
     "ig_norm",
     "ig_sum_norm",
     "inner_attack",

@@ -9,7 +9,7 @@ from underfire.audit.ledger import Ledger
 from underfire.audit.transfer import Transfer, transfer
 from underfire.reproductions.registry import Outcome, Setting
 from underfire.reproductions.transfer.claims import Decision
-from underfire.reproductions.transfer.defended import DEFENDED, DEFENSES, SOURCE, prepared
+from underfire.reproductions.transfer.defended import DEFENDED, DEFENSES, SOURCE, behind, prepared
 from underfire.reproductions.transfer.grid import SMALL, Grid
 from underfire.reproductions.transfer.page import HOW, outcome, show
 from underfire.reproductions.transfer.parts import part
@@ -35,10 +35,7 @@ GRID = Grid(
     sources={"ResNet-20": DEFENDED, "ResNet-56": SOURCE},
     victims={
         "undefended": DEFENDED,
-        **{
-            label: {"model": DEFENDED, "defenses": defenses, "samples": _DRAWS}
-            for label, defenses in {**MORE, **DEFENSES}.items()
-        },
+        **{label: {**victim, "samples": _DRAWS} for label, victim in behind({**MORE, **DEFENSES}).items()},
     },
     attacks={
         "MI-FGSM": "mi_fgsm",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +25,20 @@ DEFENSES: dict[str, list[dict[str, Any]]] = {
     "NIPS-r3": [{"name": "nips_r3"}],
     "FD": [{"name": "feature_distillation"}],
     "ComDefend": [{"name": "comdefend", "weights": "{work}/comdefend-cifar10-{scale}.safetensors"}],
-    "RS": [{"name": "randomised_smoothing", "sigma": 0.1, "samples": 20}],
+    "RS": [{"name": "randomised_smoothing", "sigma": trained.SIGMA, "samples": 20}],
 }
+
+_NOISY = "{work}/noisy-cifar10-{scale}.safetensors?arch=resnet20_cifar10"
+
+
+def behind(defenses: Mapping[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Return ResNet-20 behind each of the defences, as entries of a spec; that of RS was trained with noise."""
+    return {
+        label: {"model": _NOISY if label == "RS" else DEFENDED, "defenses": entries}
+        for label, entries in defenses.items()
+    }
+
+
 PUBLISHED = {
     "FGSM": (8.9, 16.8, 23.1, 19.2, 13.4, 6.8),
     "BIM": (12.1, 19.3, 23.8, 21.8, 17.2, 8.9),
@@ -41,7 +54,7 @@ GRID = Grid(
     sources={"ResNet-56": SOURCE},
     victims={
         "undefended": DEFENDED,
-        **{label: {"model": DEFENDED, "defenses": d, "through": False} for label, d in DEFENSES.items()},
+        **{label: {**victim, "through": False} for label, victim in behind(DEFENSES).items()},
     },
     attacks=SMALL,
     sizes=["8/255"],
@@ -63,13 +76,14 @@ _COMPOSED = ("SI-NI-TI-DIM", "ATTA", "AT-SI-NI-TI-DIM")
 
 
 def measure_training(setting: Setting) -> Outcome:
-    """Train HGD and ComDefend, and measure the accuracy of the network behind each defence."""
-    return trained.accuracies(setting, DEFENDED.format(root=setting.root), DEFENSES, _SOURCE)
+    """Train what the defences need, and measure the accuracy of the network behind each defence."""
+    victims = {"none": {"model": DEFENDED, "defenses": []}, **behind(DEFENSES)}
+    return trained.accuracies(setting, DEFENDED.format(root=setting.root), victims, _SOURCE)
 
 
 PARTS = {
     "training": Experiment(
-        "Train HGD and ComDefend for ResNet-20, before the other parts of transfer-defended run at once.",
+        "Train HGD, ComDefend and the network for RS, before the other parts of transfer-defended run at once.",
         measure_training,
     ),
     "single": part(

@@ -119,8 +119,7 @@ class Grid:
             **self.more,
         }
         spec["sample"]["seed"] = setting.seed
-        places = {"root": setting.data_root, "work": setting.work, "scale": setting.scale}
-        return _placed(spec, {f"{{{key}}}": str(place) for key, place in places.items()})
+        return placed(spec, setting)
 
     def _attack(self, label: str, given: Any, setting: Setting) -> dict[str, Any]:
         """Return the entry of an attack, with its sizes and its steps."""
@@ -166,14 +165,15 @@ class Grid:
         return run_audit(self.spec(setting), self.name, setting)
 
 
-def _placed(value: Any, places: Mapping[str, str]) -> Any:
+def placed(value: Any, setting: Setting) -> Any:
     """Return plain values with the folders of a run in the place of their names in texts, such as `{root}`."""
     if isinstance(value, dict):
-        return {key: _placed(part, places) for key, part in value.items()}
+        return {key: placed(part, setting) for key, part in value.items()}
     if isinstance(value, list):
-        return [_placed(part, places) for part in value]
+        return [placed(part, setting) for part in value]
+    places = {"root": setting.data_root, "work": setting.work, "scale": setting.scale}
     for name, place in places.items() if isinstance(value, str) else ():
-        value = value.replace(name, place)
+        value = value.replace(f"{{{name}}}", str(place))
     return value
 
 
