@@ -96,6 +96,7 @@ def write(
     attacks: Sequence[str] = tuple(attack.label for attack in ATTACKS),
     interpreters: Sequence[str] = ("gradient", "grad_cam"),
     gallery: int = 4,
+    stored: Sequence[int] | None = None,
     masks: bool = True,
     labels: Sequence[str] | None = LABELS,
     checks: Sequence[tuple[str, bool, float, float, str]] = CHECKS,
@@ -105,7 +106,8 @@ def write(
     rival_share: float = 0.04,
 ) -> Path:
     """Write the run folder and return it; the last `missing` attacks and checks are left out, as a killed run would."""
-    x, y, where = images(max(gallery, 1))
+    stored = range(gallery) if stored is None else stored  # the samples whose pictures the run has
+    x, y, where = images(max(len(stored), 1))
     classes = [int(y[i % len(y)]) for i in range(n)]
     right = [i < round(0.95 * n) for i in range(n)]
     clean, result = Cell("clean", {}), Result()
@@ -118,7 +120,7 @@ def write(
             craft = _craft(attack, eps, clean, classes)
             groups.append([craft, *(_maps(attack, name, craft, masks, measures) for name in interpreters)])
             if gallery:
-                groups[-1].append(_gallery(attack, eps, craft[0], x, where, interpreters))
+                groups[-1].append(_gallery(attack, eps, craft[0], x, where, interpreters, stored))
     if checks:
         result = Result()
         names = ("name", "passed", "value", "limit", "detail")
@@ -210,7 +212,13 @@ def _maps(
 
 
 def _gallery(
-    attack: Attack, eps: float, craft: Cell, x: Tensor, where: Tensor, interpreters: Sequence[str]
+    attack: Attack,
+    eps: float,
+    craft: Cell,
+    x: Tensor,
+    where: Tensor,
+    interpreters: Sequence[str],
+    stored: Sequence[int],
 ) -> tuple[Cell, Result]:
     random = torch.Generator().manual_seed(len(attack.label))
     noise = (torch.randint(0, 2, x.shape, generator=random) * 2.0 - 1.0) * min(eps, 8 / 255)
@@ -222,5 +230,5 @@ def _gallery(
         tensors[f"map_clean.{i}"] = benign
         tensors[f"map_adv.{i}"] = benign * 0.95 if attack.attacked == interpreter else other
     result = Result(arrays=tensors)
-    result.add(len(x), id=[f"s{i}" for i in range(len(x))])
+    result.add(len(x), id=[f"s{i}" for i in stored])
     return Cell("gallery", {}, {"craft": craft}, {"craft": craft.key, "interpreters": list(interpreters)}), result

@@ -65,14 +65,27 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+@pytest.fixture(scope="module")
+def written(synthetic: Synthetic, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The file of the report of a synthetic run; equal options give the same file, written once."""
+    files: dict[str, Path] = {}
+
+    def of(**options: Any) -> Path:
+        key = repr(sorted(options.items()))
+        if key not in files:
+            files[key] = report.html(synthetic(**options), tmp_path_factory.mktemp("page") / "report.html")
+        return files[key]
+
+    return of
+
+
 @pytest.fixture
-def visit(browser: Any, synthetic: Synthetic, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def visit(browser: Any, written: Callable[..., Path]) -> Iterator[Callable[..., Any]]:
     """Opens the report of a synthetic run in a window of some width; fails on a console message or a request."""
     heard: list[str] = []
     contexts: list[Any] = []
 
     def go(width: int = 1440, *, dark: bool = False, scripts: bool = True, **options: Any) -> Any:
-        path = report.html(synthetic(**options), tmp_path / "report.html")
         scheme = "dark" if dark else "light"
         view = {"width": width, "height": 900}
         contexts.append(browser.new_context(viewport=view, color_scheme=scheme, java_script_enabled=scripts))
@@ -80,7 +93,7 @@ def visit(browser: Any, synthetic: Synthetic, tmp_path: Path) -> Iterator[Callab
         page.on("console", lambda message: heard.append(message.text))
         page.on("pageerror", lambda error: heard.append(str(error)))
         page.on("request", lambda request: heard.append(request.url) if request.url.startswith("http") else None)
-        page.goto(path.as_uri())
+        page.goto(written(**options).as_uri())
         return page
 
     yield go
@@ -101,7 +114,7 @@ def test_nothing_sticks_out(visit: Callable[..., Any], width: int) -> None:
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_all_text_has_contrast(visit: Callable[..., Any], dark: bool) -> None:
-    page = visit(dark=dark, missing=0, gates=[{"measure": "clean_accuracy", "at_least": 0.99}])
+    page = visit(dark=dark, gates=[{"measure": "clean_accuracy", "at_least": 0.99}])
     assert page.evaluate(FAINT) == []
 
 
@@ -119,9 +132,9 @@ def test_first_screen_has_the_verdict(visit: Callable[..., Any]) -> None:
 
 def test_pictures_are_there_and_crisp(visit: Callable[..., Any]) -> None:
     page = visit()
-    assert page.eval_on_selector_all("img", "images => images.every(i => i.complete && i.naturalWidth === 64)")
+    assert page.eval_on_selector_all(".sample img", "images => images.every(i => i.complete && i.naturalWidth === 64)")
     assert page.eval_on_selector_all(
-        "img", "images => images.every(i => getComputedStyle(i).imageRendering === 'pixelated')"
+        ".sample img", "images => images.every(i => getComputedStyle(i).imageRendering === 'pixelated')"
     )
 
 
@@ -134,6 +147,51 @@ def test_a_row_shows_its_curve_alone_by_keyboard(visit: Callable[..., Any]) -> N
     assert page.locator(".chart.picked .series.on").count() == 2  # its band and its line
     page.keyboard.press("Enter")
     assert page.locator(".chart.picked").count() == 0
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing_on_the_page_nor_in_the_comparison(visit: Callable[..., Any], dark: bool) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = visit(390 if dark else 1440, dark=dark)
+    for _ in range(2):
+        found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        assert [(problem["id"], [node["html"] for node in problem["nodes"]]) for problem in found] == []
+        page.get_by_role("button", name="Compare at full size").first.click()
+
+
+def test_a_picture_is_compared_at_full_size_by_keyboard(visit: Callable[..., Any]) -> None:
+    page = visit()
+    button = page.get_by_role("button", name="Compare at full size").first
+    button.focus()
+    page.keyboard.press("Enter")
+    dialog, line = page.get_by_role("dialog"), page.get_by_role("slider")
+    assert dialog.is_visible() and line.input_value() == "50"
+    for key in ("ArrowRight", "ArrowDown", "ArrowDown"):  # wipe, and go to the first map
+        page.keyboard.press(key)
+    assert line.input_value() == "52"
+    cells = page.locator(".sample").first.locator("tr").nth(4).locator("img")
+    shown = dialog.locator(".stage img")
+    assert [shown.nth(i).get_attribute("src") for i in (0, 1)] == [cells.nth(i).get_attribute("src") for i in (0, 1)]
+    assert "IoU 0." in dialog.inner_text()
+    page.keyboard.press("PageDown")
+    assert page.locator(".sample h3").nth(1).inner_text() == dialog.get_by_role("heading").inner_text()
+    for _ in range(9):  # the focus stays in the dialog
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('dialog')")
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible() and button.evaluate("b => b === document.activeElement")
+
+
+def test_a_selected_table_is_copied_as_rows_and_columns(visit: Callable[..., Any]) -> None:
+    copied = visit().evaluate("""() => {
+      const data = new DataTransfer(), table = document.querySelector("#checks table");
+      getSelection().selectAllChildren(table);
+      document.dispatchEvent(new ClipboardEvent("copy", { clipboardData: data, cancelable: true }));
+      return [data.getData("text/plain"), data.getData("text/html")];
+    }""")
+    lines = [line.split("\t") for line in copied[0].split("\n")]
+    assert lines[0][:2] == ["Result", "Check"] and [len(line) for line in lines] == [5] * 8
+    assert copied[1].count("<tr>") == 8 and copied[1].startswith("<table><tr><th>Result</th>")
 
 
 @pytest.mark.parametrize("width", [390, 1440])

@@ -76,7 +76,7 @@ class AuditSpec(Strict):
         seeds: everything random is repeated for each of them.
         gates: limits that decide the exit code.
         masking: whether the checks for masked gradients run.
-        gallery: the number of images of each attack that the report shows.
+        gallery: the number of images that the report shows, all of them right without an attack.
         batch_size: the number of images in one pass that computes only logits.
         keep_gb: the gigabytes of adversarial images and maps that stay on disk for later specs.
         device: where the model computes, such as `cpu` or `cuda`.

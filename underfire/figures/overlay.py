@@ -49,13 +49,19 @@ def rgb(image: Tensor) -> Tensor:
     return picture.clamp(0, 1).expand(3, -1, -1).contiguous()
 
 
-def heatmap(map: Tensor, image: Tensor) -> Tensor:  # noqa: A002
+def heatmap(map: Tensor, image: Tensor, *, signed: bool | None = None) -> Tensor:  # noqa: A002
     """Draw an attribution map `[1, h, w]` of any size over its image: RGB `[3, H, W]`.
 
     The image is drawn in grey below the colours; the stronger the map, the more the colour covers the image. For a map
     without negative values, colours run from violet (its minimum) over green to yellow (its maximum). For a map with
     negative values, they run from violet (against the class) to orange (for the class), symmetric around zero. The
     strongest 1 % of the pixels share the full colour. For a constant map, only the grey image is drawn.
+
+    Args:
+        map: `[1, h, w]`.
+        image: `[1 or 3, H, W]` in [0, 1].
+        signed: whether to draw the map as one that has negative values, so that several maps of an interpreter have
+            one colour scale; None looks at the map itself.
 
     Raises:
         InputError: a shape is wrong, or a value is NaN or infinite.
@@ -69,7 +75,7 @@ def heatmap(map: Tensor, image: Tensor) -> Tensor:  # noqa: A002
     grey = (picture * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0).expand(3, -1, -1)
     if m.min() == m.max():
         return grey.contiguous()
-    signed = bool((m < 0).any())
+    signed = bool((m < 0).any()) if signed is None else signed
     # resize the map to the image
     v = m / m.abs().max()
     v = F.interpolate(v[None], size=grey.shape[1:], mode="bilinear", antialias=True)[0, 0]

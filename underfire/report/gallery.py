@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import io
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor
-
-from underfire.audit.reading import AttackResult, largest
-from underfire.figures.overlay import heatmap, magnify, to_data_uri, to_image
-from underfire.measures.maps import normalise
-from underfire.report import words
+from underfire.audit.aims import aims_at
+from underfire.audit.summary import Findings
+from underfire.figures.overlay import heatmap, magnify
+from underfire.report import selection, words
+from underfire.report.pictures import Drawing, Picture, encode, step
+from underfire.report.shots import Shot, shots
 
 if TYPE_CHECKING:
     from underfire.audit.ledger import Ledger
-
-COLUMNS = 3
-SAMPLES = 6
-_PHOTOGRAPH, _LARGEST = 128, 320  # sides in pixels: the smallest that is compressed, and the largest on the page
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture on the page: its data URI, its alternative text, its size in pixels, and the note below it."""
-
-    uri: str
-    alt: str
-    width: int
-    height: int
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,83 +30,97 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """The table of one image: a column for the clean image and for every attack, a row for every kind of picture.
+class Row:
+    """Pictures of one kind.
 
-    A picture is None where there is none.
+    Attributes:
+        name: the kind in a few words.
+        pictures: a picture for every column; None where there is none.
+        scale: the colours of a map, `"sequential"` or `"diverging"`; empty for other pictures.
     """
 
-    title: str
-    columns: list[Column]
-    rows: list[tuple[str, list[Picture | None]]]
+    name: str
+    pictures: list[Picture | None]
+    scale: str = ""
 
 
 @dataclass(frozen=True)
-class _Shot:
-    """One image under one attack: its tensors without a batch axis, and its row of the ledger.
+class Sample:
+    """The table of one image: a column for the clean image and for every attack, a row for every kind of picture."""
 
-    `aim` is the interpreter that the attack is aimed at; empty if none.
+    title: str
+    columns: list[Column]
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The tables of the chosen images, and one sentence on what was chosen and what was left out."""
+
+    told: str = ""
+    samples: list[Sample] = field(default_factory=list)
+
+
+_Rows = list[tuple[str, str, list[Drawing | None]]]  # the name, the scale and the drawings of every row
+
+
+def gallery(ledger: Ledger, found: Findings, labels: Sequence[str] | None) -> Gallery:
+    """Return the tables of images that are right before the attack, first those on which the headline rests.
+
+    The attacks and the interpreter of the headline come first. The gallery is empty if the run stored no such image.
     """
-
-    result: AttackResult
-    aim: str
-    tensors: dict[str, Tensor]
-    row: dict[str, Any]
-
-
-def samples(ledger: Ledger, results: Sequence[AttackResult], labels: Sequence[str] | None) -> list[Sample]:
-    """Return the tables of the first images that are stored for all chosen attacks; empty if the run stored none."""
+    of = selection.basis(found)
     aims = {row["label"]: row["attacked"] for row in ledger.sql("SELECT DISTINCT label, attacked FROM rows")}
-    found = [_shots(ledger, result, aims.get(result.label, "")) for result in _chosen(results, aims)]
-    found = [shots for shots in found if shots]
-    ids = [name for name in found[0] if all(name in shots for shots in found)] if found else []
-    interpreters = [entry.title for entry in ledger.spec.interpreters]
-    return [_sample(name, [shots[name] for shots in found], interpreters, labels) for name in ids[:SAMPLES]]
-
-
-def _chosen(results: Sequence[AttackResult], aims: Mapping[str, str]) -> list[AttackResult]:
-    """Return the strongest plain attack and the attacks aimed at an interpreter; if there are none, the strongest."""
-    ranked = sorted(largest(results), key=lambda h: (h.robust.value, -np.nan_to_num(h.confidence)))
-    plain, aimed = ([h for h in ranked if bool(aims.get(h.label)) is which] for which in (False, True))
-    return (plain[:1] + aimed if aimed else plain)[:COLUMNS]
-
-
-def _shots(ledger: Ledger, result: AttackResult, aim: str) -> dict[str, _Shot]:
-    """Return the stored images of an attack at one size, by name; of several seeds, those of the first."""
-    shots: dict[str, _Shot] = {}
-    query = "SELECT DISTINCT seed, cell, label, norm, eps FROM rows ORDER BY seed, cell"
-    for place in ledger.sql(query):
-        if (place["label"], place["norm"], place["eps"]) != (result.label, result.norm, result.eps):
-            continue
-        tensors = ledger.gallery(place["cell"])
-        ids = ledger.gallery_ids(place["cell"])
-        query = f"SELECT * FROM rows WHERE cell = '{place['cell']}' AND eps = {place['eps']!r}"
-        rows = {row["id"]: row for row in ledger.sql(query) if row["label"] == result.label} if ids else {}
-        for i, name in enumerate(ids):
-            shots.setdefault(name, _Shot(result, aim, {key: value[i] for key, value in tensors.items()}, rows[name]))
-    return shots
-
-
-def _sample(name: str, shots: Sequence[_Shot], interpreters: Sequence[str], labels: Sequence[str] | None) -> Sample:
-    """Return the table of the image `name`, of which every attack has one of the `shots`."""
-    first = shots[0]
-    x, truth = first.tensors["x"], words.class_name(first.row["y"], labels)
-    columns = [_column("Clean", "no attack", first.row, "clean", labels)]
-    columns += [_column(s.result.label, words.threat(s.result.norm, s.result.eps), s.row, "adv", labels) for s in shots]
-    images = [_picture(x, f"The clean image, of class {truth}")]
-    images += [
-        _picture(s.tensors["x_adv"], f"The image attacked by {c.name} at {c.size}, classified as {c.predicted}")
-        for s, c in zip(shots, columns[1:], strict=True)
+    chosen = selection.attacks(found, of, {label for label, aim in aims.items() if aim})
+    columns = [images for hit in chosen if (images := shots(ledger, hit, aims[hit.label]))]
+    # choose the images, by what the attacks of the columns did
+    hits = [next(iter(images.values())).result for images in columns]
+    of = replace(of, attacks=[hit for hit in of.attacks if hit in hits])
+    names = [name for name in columns[0] if all(name in images for images in columns)] if columns else []
+    tables = [[images[name] for images in columns] for name in names]
+    tables = sorted(tables, key=lambda table: -_support(of, table))[: ledger.spec.gallery]
+    if not tables:
+        return Gallery()
+    # draw them
+    titles = sorted((entry.title for entry in ledger.spec.interpreters), key=lambda title: title != of.interpreter)
+    signed = {title: any(_negative(shot, title) for table in tables for shot in table) for title in titles}
+    drawn = (_rows(table, signed, labels) for table in tables)
+    first = next(drawn)
+    at = step([drawing.image for _, _, row in first for drawing in row if drawing], len(tables))
+    samples = [
+        Sample(
+            f"{words.class_name(table[0].row['y'], labels)} ({table[0].row['id']})",
+            _columns(table, labels),
+            [Row(name, [drawing and encode(drawing, at) for drawing in row], scale) for name, scale, row in rows],
+        )
+        for table, rows in zip(tables, [first, *drawn], strict=True)
     ]
-    rows: list[tuple[str, list[Picture | None]]] = [
-        ("Image", [*images]),
-        ("Magnified change", [None, *(_change(s) for s in shots)]),
-        *(
-            (f"{name} map", [_map(first, name, "clean"), *(_map(s, name, "adv") for s in shots)])
-            for name in interpreters
-        ),
+    # say what was chosen
+    (count,) = ledger.sql("SELECT count(*) AS n, count(*) FILTER (pred <> y) AS wrong FROM clean")
+    left_out = {hit.label for hit in found.attacks} - {hit.label for hit in hits}
+    resting = sum(_support(of, table) == len(of.attacks) for table in tables)
+    right, wrong = count["n"] - count["wrong"], count["wrong"]
+    told = selection.told(of, shown=len(tables), resting=resting, right=right, wrong=wrong, left_out=len(left_out))
+    return Gallery(told, samples)
+
+
+def _support(of: selection.Basis, table: Sequence[Shot]) -> int:
+    """Return how many attacks of the headline did to an image what the headline says."""
+    return sum(bool(shot.row["success"]) != of.withstood for shot in table if shot.result in of.attacks)
+
+
+def _negative(shot: Shot, interpreter: str) -> bool:
+    """Return whether a map of the interpreter has negative values."""
+    maps = (shot.tensors.get(f"map_{when}.{interpreter}") for when in ("clean", "adv"))
+    return any(m is not None and bool((m < 0).any()) for m in maps)
+
+
+def _columns(table: Sequence[Shot], labels: Sequence[str] | None) -> list[Column]:
+    clean = _column("Clean", "no attack", table[0].row, "clean", labels)
+    return [
+        clean,
+        *(_column(s.result.label, words.threat(s.result.norm, s.result.eps), s.row, "adv", labels) for s in table),
     ]
-    return Sample(f"{truth} ({name})", columns, rows)
 
 
 def _column(name: str, size: str, row: Mapping[str, Any], when: str, labels: Sequence[str] | None) -> Column:
@@ -132,29 +129,45 @@ def _column(name: str, size: str, row: Mapping[str, Any], when: str, labels: Seq
     return Column(name, size, words.class_name(predicted, labels), sure, predicted != row["y"])
 
 
-def _picture(image: Tensor, alt: str, note: str = "") -> Picture:
-    """Return a small image exactly, and a large one scaled down and compressed."""
-    if max(image.shape[-2:]) < _PHOTOGRAPH:
-        return Picture(to_data_uri(image), alt, int(image.shape[-1]), int(image.shape[-2]), note)
-    photograph, buffer = to_image(image), io.BytesIO()
-    photograph.thumbnail((_LARGEST, _LARGEST))
-    photograph.save(buffer, format="WEBP", quality=88)
-    uri = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Picture(uri, alt, *photograph.size, note)
+def _rows(table: Sequence[Shot], signed: Mapping[str, bool], labels: Sequence[str] | None) -> _Rows:
+    """Return the drawings of one image, of which every attack has one entry of `table`."""
+    first = table[0]
+    images: list[Drawing | None] = [
+        Drawing(first.tensors["x"], f"The clean image, of class {words.class_name(first.row['y'], labels)}"),
+        *(
+            Drawing(
+                s.tensors["x_adv"],
+                f"The image attacked by {s.result.label} at {words.threat(s.result.norm, s.result.eps)}, classified as "
+                f"{words.class_name(s.row['pred_adv'], labels)}",
+            )
+            for s in table
+        ),
+    ]
+    maps: _Rows = [
+        (
+            f"{name} map",
+            "diverging" if negative else "sequential",
+            [_map(first, name, "clean", negative), *(_map(s, name, "adv", negative) for s in table)],
+        )
+        for name, negative in signed.items()
+    ]
+    return [("Image", "", images), ("Magnified change", "", [None, *map(_change, table)]), *maps]
 
 
-def _change(shot: _Shot) -> Picture:
+def _change(shot: Shot) -> Drawing:
     """Return the magnified perturbation."""
     shown, factor = magnify(shot.tensors["x"], shot.tensors["x_adv"])
     alt = f"The perturbation of {shot.result.label}, magnified {factor:.0f} times around grey"
-    return _picture(shown, alt, f"× {factor:.0f}")
+    return Drawing(shown, alt, f"× {factor:.0f}")
 
 
-def _map(shot: _Shot, interpreter: str, when: str) -> Picture | None:
+def _map(shot: Shot, interpreter: str, when: str, signed: bool) -> Drawing | None:
     """Return the map laid over the image that it explains; None if there is no map, or it is not finite."""
     m, image = shot.tensors.get(f"map_{when}.{interpreter}"), shot.tensors["x" if when == "clean" else "x_adv"]
     if m is None or not bool(m.isfinite().all()):
         return None
-    aimed = ", which is aimed at this map" if shot.aim == interpreter else ""
+    aimed = ", which is aimed at this map" if aims_at(shot.aim, interpreter) else ""
     of = "the clean image" if when == "clean" else f"the image attacked by {shot.result.label}{aimed}"
-    return _picture(heatmap(normalise(m[None])[0], image), f"{interpreter} map of {of}, laid over it")
+    overlap = shot.overlaps.get(interpreter, math.nan) if when == "adv" else math.nan
+    note = "" if math.isnan(overlap) else f"IoU {overlap:.2f}"
+    return Drawing(heatmap(m, image, signed=signed), f"{interpreter} map of {of}, laid over it", note)

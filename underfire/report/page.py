@@ -23,6 +23,7 @@ from underfire.files import as_path, atomic_write
 from underfire.records import Interval
 from underfire.report import answers, detection, gallery, gaps, measures, plots, transfers, verdict, words
 from underfire.report.facts import facts
+from underfire.report.pictures import gradient
 
 if TYPE_CHECKING:
     from underfire.audit.ledger import Ledger
@@ -79,9 +80,10 @@ def render(ledger: Ledger) -> str:
     """Return the report page of a run as HTML text."""
     found, run = read(ledger), facts(ledger)
     against = [hit for hit in found.attacks if aims_at_prediction(hit.quadrant)]
-    samples = gallery.samples(ledger, found.attacks, run.labels)
+    shown = gallery.gallery(ledger, found, run.labels)
     styles = {label: i % plots.STYLES for i, label in enumerate(dict.fromkeys(h.label for h in found.attacks))}
-    columns = max((len(s.columns) for s in samples), default=0)
+    columns = max((len(s.columns) for s in shown.samples), default=0)
+    rows = max((len(s.rows) for s in shown.samples), default=1)
     targets, transfer_rows = gaps.matrix(found.interpreter_transfers)
     optional = {"gates": found.gates, "detection": found.detections, "transfer": found.transfer}
     absent = {name for name, shown in optional.items() if not shown}
@@ -91,7 +93,7 @@ def render(ledger: Ledger) -> str:
         .render(
             version=__version__,
             style=_joined("report.css", "gallery.css", "print.css"),
-            script=Markup(_template("report.js")),
+            script=_joined("report.js", "gallery.js", "copy.js"),
             run=run,
             verdict=verdict.judge(found),
             findings=verdict.findings(found),
@@ -103,9 +105,11 @@ def render(ledger: Ledger) -> str:
             bounds=gaps.bounds(found.shifts),
             panels=[_panel(norm, against, found, styles) for norm in _order(against)],
             attacks=largest(found.attacks),
-            samples=samples,
+            gallery=shown,
+            scales={"sequential": gradient(signed=False), "diverging": gradient(signed=True)},
             columns=columns,
             picture=128 if columns < 4 else 96,  # pixels: two samples side by side on a wide page
+            printed=min(20 if columns < 4 else 15, max(11, 90 // rows)),  # millimetres: two below each other
             maps=[
                 _maps(name, found, measures.columns(ledger.spec, "maps"))
                 for name in dict.fromkeys(s.interpreter for s in found.shifts)

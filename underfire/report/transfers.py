@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -112,13 +111,11 @@ def lead(found: Transfer) -> Markup:
             ).format(best.label, best.source, words.percent(best.success.value), _victims(best.victims))
         )
     if hidden := [entry.victim for entry in found.defenses if entry.hides]:
-        parts.append(Markup("{} {} the gradient.").format(_listed(hidden), "hides" if len(hidden) == 1 else "hide"))
+        parts.append(
+            Markup("{} {} the gradient.").format(words.listed(hidden), "hides" if len(hidden) == 1 else "hide")
+        )
     return Markup(" ").join(parts)
 
 
 def _victims(count: int) -> str:
     return "the victim" if count == 1 else f"{count} victims"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -47,6 +47,15 @@ def class_name(index: int, labels: Sequence[str] | None) -> str:
     return labels[index] if labels and 0 <= index < len(labels) else f"class {index}"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return names as a part of a sentence.
+
+    >>> listed(["FGSM", "PGD", "ADV²"])
+    'FGSM, PGD and ADV²'
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def plain(name: str) -> str:
     """Convert an identifier to words.
 
