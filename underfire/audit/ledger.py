@@ -159,6 +159,8 @@ class Ledger:
     def gallery(self, craft: str) -> dict[str, Tensor]:
         """Return the images and maps of an attack that were stored for the report, by name; empty if there are none.
 
+        All of these images are classified correctly without an attack.
+
         The names are `x`, `x_adv`, and `map_clean.TITLE` and `map_adv.TITLE` for every interpreter.
 
         Args:
