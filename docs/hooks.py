@@ -13,6 +13,9 @@ from code_links import CODE_LINK, ROOT
 from generate import MARKER
 from parts import results
 
+#: The head of a table whose last column is that of the paper.
+PAPER_LAST = re.compile(r"<table>((?:(?!</thead>).)*<th[^>]*>paper[^<]*</th>\s*</tr>\s*</thead>)", re.DOTALL)
+
 #: Pages that are files beside the folder of the documentation.
 ROOT_PAGES = {"changelog.md": "CHANGELOG.md", "security.md": "SECURITY.md", "contributing.md": "CONTRIBUTING.md"}
 
@@ -84,5 +87,5 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
         return html
     html = html.replace("<td><strong>missed</strong></td>", '<td class="uf-missed">missed</td>')
     html = html.replace("<td>reached</td>", '<td class="uf-reached">reached</td>')
-    paper = " uf-paper" if re.search(r"<th[^>]*>paper</th>\s*</tr>", html) else ""
-    return f'<div class="uf-results{paper}">{html}</div>'
+    html = PAPER_LAST.sub(r"<table data-paper>\1", html)
+    return f'<div class="uf-results">{html}</div>'

@@ -90,7 +90,7 @@ def _at_once(found: dict[str, Any]) -> list[Row]:
 
 
 def _workers(found: dict[str, Any]) -> list[Row]:
-    left = f"{found['left']} left a worker behind; of both kinds, {found['different']} results differ"
+    left = f"{found['left']} left a worker behind; after both kinds of kill, {found['different']} results differ"
     return [
         ("A worker process is killed", f"{found['workers']}", f"{found['said']} said so in one line"),
         ("A run with worker processes is killed", f"{found['parents']}", left),
