@@ -249,11 +249,11 @@ def page(shown: Sequence[ShownInterpreter], pictured: Sequence[Subject]) -> str:
 
 
 def _strip(one: ShownInterpreter, by_name: Mapping[str, Subject]) -> Any:
-    """Draw each subject and, beside it, the pictures of one interpreter, in one row."""
-    cells: list[tuple[str, Tensor]] = []
-    for name, pictures in one.pictures.items():
-        cells += [(by_name[name].title, by_name[name].x[0]), *pictures]
-    return sheet([[image for _, image in cells]], column_titles=[title for title, _ in cells])
+    """Draw each subject and, beside it, the pictures of one interpreter: in one row, or in a row for each subject."""
+    rows = [[(by_name[name].title, by_name[name].x[0]), *pictures] for name, pictures in one.pictures.items()]
+    if all(len(row) == 2 for row in rows):
+        rows = [[cell for row in rows for cell in row]]
+    return sheet([[image for _, image in row] for row in rows], titles=[[title for title, _ in row] for row in rows])
 
 
 def write(out: Path, *, root: Path | None = None, names: Sequence[str] = (), seed: int = 0) -> Path:

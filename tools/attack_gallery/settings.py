@@ -45,6 +45,7 @@ SETTINGS: dict[str, Setting] = {
     "decision_tree": Setting(on=("tree",)),
     "ead": Setting(options={"steps": 50, **_SEARCH}),
     "ensemble_transfer": Setting(on=("ensemble",)),
+    "eot": Setting(options={"steps": 20, "samples": 3}),
     "explanation_and_prediction": Setting(options={"interpreter": cam}),
     "explanation_only": Setting(options={"interpreter": cam}),
     "explanation_only_black_box": Setting(on=_DIGITS, options={"interpreter": cam, "eps": 0.1, "queries": 3000}),
@@ -54,6 +55,7 @@ SETTINGS: dict[str, Setting] = {
     "lbfgs": Setting(options={"steps": 20, "candidates": 1, **_SEARCH}),
     "nes": Setting(on=_DIGITS, options={"eps": 16 / 255, "queries": 6000}),
     "one_pixel": Setting(on=_DIGITS, options={"eps": 5}),
+    "ops": Setting(options={"perturbations": 3, "samples": 3}),
     "photometric": Setting(options={"values": 11}),
     "random_noise": Setting(),
     "sgm": Setting(on=("residual",)),
@@ -65,7 +67,7 @@ SETTINGS: dict[str, Setting] = {
 }
 #: Attacks that evaluate the model many times in each step take this many on a photograph.
 _SAMPLES = 5
-for _name in ("bsr", "eot", "ops", "pgn", "sia", "ssm", "vmi_fgsm", "vni_fgsm"):
+for _name in ("bsr", "pgn", "sia", "ssm", "vmi_fgsm", "vni_fgsm"):
     SETTINGS[_name] = Setting(options={"samples": _SAMPLES})
 
 
