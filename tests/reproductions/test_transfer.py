@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from underfire import reproductions
 from underfire.audit.spec import parse_spec
+from underfire.models import zoo
 from underfire.reproductions.registry import Setting
 from underfire.reproductions.transfer import around_or_through, cifar10, defended, field, imagenet
 from underfire.reproductions.transfer import grid as grids
@@ -32,6 +34,14 @@ def test_a_grid_is_a_spec_with_the_sizes_of_its_scale(grid: Grid, tmp_path: Path
     assert all(entry.options.get(name, 0) <= 2 for entry in spec.attacks for name in ("steps", "samples", "queries"))
     assert parse_spec(grid.spec(replace(setting, scale="full"))).sample.n == grid.images[2]  # type: ignore[union-attr]
     assert grid.images[1] >= {"transfer-cifar10": 500, "transfer-imagenet": 200}.get(grid.name, 0)
+
+
+@pytest.mark.parametrize("network", ["cifar10_wresnet_normal", "resnet20_cifar10"])
+def test_the_networks_for_cifar10_take_padded_images(network: str) -> None:
+    rates = {given["rate"] for given in grids.SMALL.values() if "rate" in given}
+    side = int(32 * rates.pop())
+    assert not rates and side > 32
+    assert zoo.entry(network).build().eval()(torch.rand(1, 3, side, side)).shape == (1, 10)
 
 
 def test_a_claim_is_decided_by_paired_differences() -> None:

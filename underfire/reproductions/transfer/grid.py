@@ -46,13 +46,23 @@ ATTACKS: dict[str, str] = {
 MODERN = ("Admix", "SSM", "SIA", "BSR", "PGN", "OPS")
 """The strongest of them, which are newer than the seeds' attacks and take many more passes."""
 
-_WIDE = ("TIM", "SI-NI-TI-DIM", "AT-SI-NI-TI-DIM")
+_KERNEL, _PADDED = {"size": 3}, {"rate": 36 / 32}
+_OF_32_PIXELS = {
+    "TIM": _KERNEL,
+    "DIM": _PADDED,
+    "SI-NI-TI-DIM": _KERNEL | _PADDED,
+    "AT-SI-NI-TI-DIM": _KERNEL | _PADDED,
+}
 SMALL: dict[str, Any] = {
-    label: {"name": name, "size": 3} if label in _WIDE else name
+    label: {"name": name, **_OF_32_PIXELS[label]} if label in _OF_32_PIXELS else name
     for label, name in ATTACKS.items()
     if label not in MODERN
 }
-"""The seeds' attacks for images of 32 pixels. The kernel of 15 pixels is for images of 299, so here it has 3."""
+"""The seeds' attacks for images of 32 pixels.
+
+The kernel of 15 pixels is for images of 299, so here it has 3. Images are padded to 36 pixels, a side that networks
+which halve it twice take, and not to 330/299 of their side, which is 35.
+"""
 
 Fooled = NDArray[np.float64]
 """Of every image that counts, the share of the victim's draws that are fooled, `[n]`."""
