@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,11 +46,13 @@ class _Quiet(SimpleHTTPRequestHandler):
         """Print nothing."""
 
 
-def served(site: Path) -> ThreadingHTTPServer:
-    """Serve a folder on a free port of this machine, in a thread."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(site)))
-    Thread(target=server.serve_forever, daemon=True).start()
-    return server
+@contextmanager
+def served(site: Path) -> Iterator[int]:
+    """Serve a folder on a free port of this machine, which is given."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(site))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
 
 
 def broken(page: Any) -> Iterator[str]:
@@ -71,8 +74,8 @@ def check(site: Path, pages: tuple[str, ...] = PAGES, widths: tuple[int, ...] = 
     """
     from playwright.sync_api import sync_playwright
 
-    server, wrong = served(site), 0
-    with sync_playwright() as playwright:
+    wrong = 0
+    with served(site) as port, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_chromium(), args=["--no-sandbox"], timeout=TIMEOUT)
         for width in widths:
             for scheme in ("light", "dark"):
@@ -80,7 +83,7 @@ def check(site: Path, pages: tuple[str, ...] = PAGES, widths: tuple[int, ...] = 
                 context.set_default_timeout(TIMEOUT)
                 page = context.new_page()
                 for where in pages:
-                    page.goto(f"http://127.0.0.1:{server.server_port}/{where}")
+                    page.goto(f"http://127.0.0.1:{port}/{where}")
                     found = list(broken(page))
                     wrong += bool(found)
                     print(f"{where or 'home'}, {scheme}, {width}: {'; '.join(found[:1]) or 'nothing'}", flush=True)
@@ -88,7 +91,6 @@ def check(site: Path, pages: tuple[str, ...] = PAGES, widths: tuple[int, ...] = 
                         print(line)
                 context.close()
         browser.close()
-    server.shutdown()
     return wrong
 
 

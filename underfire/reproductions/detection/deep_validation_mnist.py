@@ -1,4 +1,4 @@
-"""Detect corner cases of MNIST by Deep Validation, feature squeezing and kernel density (seed 001, topic 1)."""
+"""Detect corner cases of MNIST by Deep Validation, feature squeezing and kernel density (Wu et al. 2019)."""
 
 from __future__ import annotations
 

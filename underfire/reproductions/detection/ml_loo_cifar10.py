@@ -1,4 +1,4 @@
-"""Detect attacks on CIFAR-10 by ML-LOO, LID, Mahalanobis distance, and kernel density with uncertainty (seed 000)."""
+"""Detect attacks on CIFAR-10 by ML-LOO, LID, Mahalanobis distance, and kernel density with uncertainty (Yang 2020)."""
 
 from __future__ import annotations
 

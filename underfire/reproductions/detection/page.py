@@ -23,7 +23,7 @@ from underfire.reproductions.detection.study import Measured, Study
 from underfire.reproductions.registry import Outcome, Setting, table
 
 NAMES = {JOINT: "Deep Validation, joint", SQUEEZING: "feature squeezing", DENSITY: "kernel density"}
-SOURCE = "the slides of seed 001 on Deep Validation (Wu, Xu, Zhong, Lyu and King, DSN 2019)"
+SOURCE = "slides on Deep Validation (Wu, Xu, Zhong, Lyu and King, DSN 2019)"
 
 HOW = f"""Each cell is the ROC-AUC with its 95 % DeLong interval. The positive class is the corner cases, a higher
 score is more suspicious, and the negatives are clean test images. SCC are successful corner cases, which the model

@@ -45,7 +45,7 @@ GRID = Grid(
     images=(2, 500, 1000),
 )
 
-_SOURCE = "the slides of seed 001 (TAP, ATA, SI-NI-TI-DIM), whose networks are for ImageNet"
+_SOURCE = "slides on TAP, ATA and SI-NI-TI-DIM, whose networks are for ImageNet"
 PARTS = {
     label.lower().replace("-", ""): part(
         GRID, f"Transfer from {label} to other networks for CIFAR-10", source=_SOURCE, sources=[label]

@@ -1,4 +1,4 @@
-"""Show transferred attacks to a network behind each input defence (seed 001, transformation-based defenses)."""
+"""Show transferred attacks to a network behind each input defence (Wu et al. 2021)."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def prepared(grid: Grid, setting: Setting) -> Grid:
     return grid
 
 
-_SOURCE = "the slides of seed 001, table 'Attack transformation-based defenses' (ATTA, CVPR 2021)"
+_SOURCE = "slides on ATTA (Wu et al., CVPR 2021), table 'Attack transformation-based defenses'"
 _COMPOSED = ("SI-NI-TI-DIM", "ATTA", "AT-SI-NI-TI-DIM")
 
 
