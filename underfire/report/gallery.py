@@ -91,7 +91,10 @@ def gallery(ledger: Ledger, found: Findings, labels: Sequence[str] | None) -> Ga
         Sample(
             f"{words.class_name(table[0].row['y'], labels)} ({table[0].row['id']})",
             _columns(table, labels),
-            [Row(name, [drawing and encode(drawing, at) for drawing in row], scale) for name, scale, row in rows],
+            [
+                Row(name, [encode(drawing, at) if drawing else None for drawing in row], scale)
+                for name, scale, row in rows
+            ],
         )
         for table, rows in zip(tables, [first, *drawn], strict=True)
     ]

@@ -49,8 +49,8 @@ def shots(ledger: Ledger, result: AttackResult, aim: str) -> dict[str, Shot]:
         tensors, where = ledger.gallery(place["cell"]), f"cell = '{place['cell']}' AND eps = {place['eps']!r}"
         rows = {row["id"]: row for row in ledger.sql(f"SELECT * FROM rows WHERE {where}")}
         overlaps: dict[str, dict[str, float]] = {}
-        for row in ledger.sql(f"SELECT id, interpreter, map_iou FROM maps WHERE {where}"):
-            overlaps.setdefault(row["id"], {})[row["interpreter"]] = row["map_iou"]
+        for entry in ledger.sql(f"SELECT id, interpreter, map_iou FROM maps WHERE {where}"):
+            overlaps.setdefault(entry["id"], {})[entry["interpreter"]] = entry["map_iou"]
         for i, name in enumerate(ids):
             row = rows.get(name)  # an image that has the class which the attack wants has none
             if row and row["pred_clean"] == row["y"]:
