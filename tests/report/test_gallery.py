@@ -40,8 +40,8 @@ def test_images_of_the_headline_come_first_and_wrong_ones_never(synthetic: Synth
     assert [sample.columns[1].fooled for sample in found.samples] == [True, True, True, False]
     assert found.told == (
         "Shown: 4 of the 19 images that the model classifies correctly without an attack, first the 3 that fgsm linf "
-        "fools, because the headline rests on these; left out: 1 image that it gets wrong without an attack, because "
-        "no attack is to blame."
+        "fools, because the headline rests on these; left out: 1 image that it gets wrong without an attack (no "
+        "attack is to blame for it)."
     )
     assert names(shown(synthetic(**run, stored=[19, 3]))) == ["s3"]
     assert shown(synthetic(**run, stored=[19])) == Gallery()
@@ -51,7 +51,7 @@ def test_the_attacks_and_the_map_of_the_headline_come_first(synthetic: Synthetic
     found = shown(synthetic(attacks=FORGED, interpreters=("gradient", "grad_cam"), gallery=3))
     (first, *_), of = found.samples, selection.basis(findings(synthetic(attacks=FORGED, gallery=3)))
     assert [column.name for column in first.columns] == ["Clean", "pgd linf", "adv2 grad_cam"]
-    assert [row.name for row in first.rows] == ["Image", "Magnified change", "grad_cam map", "gradient map"]
+    assert [row.name for row in first.rows] == ["Image", "Change", "grad_cam map", "gradient map"]
     assert len(found.samples) == 3 and "all of which pgd linf and adv2 grad_cam both fool" in found.told
     assert found.told.endswith("and 1 attack that the headline is not about.")
     assert (of.interpreter, of.withstood) == ("grad_cam", False)

@@ -154,7 +154,7 @@ def _rows(table: Sequence[Shot], signed: Mapping[str, bool], labels: Sequence[st
         )
         for name, negative in signed.items()
     ]
-    return [("Image", "", images), ("Magnified change", "", [None, *map(_change, table)]), *maps]
+    return [("Image", "", images), ("Change", "", [None, *map(_change, table)]), *maps]
 
 
 def _change(shot: Shot) -> Drawing:

@@ -109,7 +109,7 @@ def render(ledger: Ledger) -> str:
             scales={"sequential": gradient(signed=False), "diverging": gradient(signed=True)},
             columns=columns,
             picture=128 if columns < 4 else 96,  # pixels: two samples side by side on a wide page
-            printed=min(20 if columns < 4 else 15, max(11, 90 // rows)),  # millimetres: two below each other
+            printed=min(18 if columns < 4 else 14, max(10, 78 // rows)),  # millimetres: two below each other
             maps=[
                 _maps(name, found, measures.columns(ledger.spec, "maps"))
                 for name in dict.fromkeys(s.interpreter for s in found.shifts)

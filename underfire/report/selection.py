@@ -78,7 +78,10 @@ def told(of: Basis, *, shown: int, resting: int, right: int, wrong: int, left_ou
     if of.attacks:
         those = "all of which" if resting == shown else f"first the {resting} that" if resting else "none of which"
         text += f", {those} {_did(of)}" + (", because the headline rests on these" if resting else "")
-    parts = [f"{wrong} image{'s' * (wrong != 1)} that it gets wrong without an attack, because no attack is to blame"]
+    them = "them" if wrong > 1 else "it"
+    parts = [
+        f"{wrong} image{'s' * (wrong != 1)} that it gets wrong without an attack (no attack is to blame for {them})"
+    ]
     others = f"{left_out} attack{'s' * (left_out != 1)} that the headline is not about"
     parts = (parts if wrong else []) + ([others] if left_out else [])
     return f"{text}; left out: {words.listed(parts) if parts else 'nothing'}."
