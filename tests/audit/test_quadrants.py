@@ -19,7 +19,7 @@ from underfire.audit.spec import parse_spec
 from underfire.audit.standing import Evidence, assess
 from underfire.audit.summary import findings
 from underfire.measures.statistics import clopper_pearson
-from underfire.report import verdict
+from underfire.report.findings import findings as sentences
 from underfire.report.export import to_json
 from underfire.report.page import render
 
@@ -163,7 +163,7 @@ def test_a_map_is_changed_if_noise_of_the_size_changes_fewer(
     many += [] if noise is None else [shares(100 - noise, noise, "random_noise", "both kept")]
     found = replace(findings(ledger), quadrants=tuple(many), standing=assess(Evidence()))
     found = replace(found, standing=replace(found.standing, level="firm"))
-    (told,) = (f for f in verdict.findings(found) if f.words.startswith("explanation_only keeps"))
+    (told,) = (f for f in sentences(found) if f.words.startswith("explanation_only keeps"))
     assert told.tone == tone
     assert (control_of(many[0], many) is None) == (noise is None)
 

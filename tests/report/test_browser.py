@@ -123,7 +123,7 @@ def test_first_screen_has_the_verdict(visit: Callable[..., Any]) -> None:
     for question in (
         "Prediction–interpretation gap",
         "How often is the model right under attack?",
-        "Do the explanations survive?",
+        "Do the maps reveal the attack?",
         "Can these numbers be believed?",
     ):
         box = page.locator("#verdict").get_by_role("heading", name=question, exact=True).bounding_box()
@@ -144,7 +144,7 @@ def test_a_row_shows_its_curve_alone_by_keyboard(visit: Callable[..., Any]) -> N
     button.focus()
     page.keyboard.press("Enter")
     assert button.get_attribute("aria-pressed") == "true"
-    assert page.locator(".chart.picked .series.on").count() == 2  # its band and its line
+    assert page.locator(".chart.picked .series.on").count() == 3  # its band, its line and its name
     page.keyboard.press("Enter")
     assert page.locator(".chart.picked").count() == 0
 
@@ -205,7 +205,32 @@ def test_plots_are_readable(visit: Callable[..., Any], width: int) -> None:
 def test_the_page_is_whole_without_scripts(visit: Callable[..., Any]) -> None:
     page = visit(scripts=False)
     assert page.locator(".chart").count() == 2
-    assert page.get_by_role("table").count() >= 8
+    assert page.locator("table").count() >= 8
+    assert page.locator("#overview tbody tr").count() == page.locator("#overview tbody tr:visible").count() == 13
+
+
+def test_tables_have_sizes_search_and_order(visit: Callable[..., Any]) -> None:
+    page = visit()
+    rows = page.locator("#overview tbody tr:visible")
+    assert rows.count() == 5  # every attack at its largest eps
+    page.get_by_label("Eps").select_option("L∞ eps 4/255")
+    assert rows.count() == 3
+    page.locator("#overview").get_by_label("Search").fill("PGD")
+    assert rows.all_inner_texts()[0].startswith("pgd linf") and rows.count() == 1
+    page.locator("#overview").get_by_label("Search").fill("")
+    page.locator("#overview").get_by_role("button", name="Accuracy left").click()
+    assert [text.split("\t")[0] for text in rows.all_inner_texts()] == ["fgsm linf", "mi_fgsm linf", "pgd linf"]
+
+
+def test_a_link_into_closed_details_opens_them(visit: Callable[..., Any]) -> None:
+    page = visit()
+    table = page.locator("#environment table")
+    assert not table.is_visible()
+    page.goto(f"{page.url}#environment")
+    page.locator("#environment summary").click()
+    assert table.is_visible()
+    nav = page.locator(".pages").bounding_box()
+    assert nav and nav["y"] <= 0.5  # the navigation stays in view
 
 
 def test_on_paper_tables_are_not_cut(visit: Callable[..., Any]) -> None:

@@ -15,7 +15,7 @@ from underfire.audit.ledger import Ledger
 from underfire.audit.standing import Standing
 from underfire.audit.summary import findings
 from underfire.report import junit, sarif
-from underfire.report.verdict import findings as sentences
+from underfire.report.findings import findings as sentences
 
 pytestmark = pytest.mark.slow
 

@@ -76,7 +76,11 @@ def test_first_screen_says_what_the_numbers_say(page: Callable[..., Page]) -> No
     )
     assert f"95{SPACE}% interval 0.2–7.0{SPACE}%, n{SPACE}={SPACE}100" in text
     # ADV2 and PGD both fool 90 images; ADV2 keeps every map that it aims at, PGD none.
-    assert f"plausible in 100.0{SPACE}%, 95{SPACE}% interval 96.0–100.0{SPACE}%, n{SPACE}={SPACE}90" in text
+    assert f"The map hides the attack in 100.0{SPACE}% of the images" in text
+    assert (
+        f"95{SPACE}% interval 96.0–100.0{SPACE}%, n{SPACE}={SPACE}90 images that adv2 grad_cam and pgd linf fool"
+        in text
+    )
     # one attack is aimed at one map: 90 images keep an IoU of 0.9 or 0.95, and PGD alone fools 3 more (0.25 to 0.45)
     kept = [((2 * iou / (1 + iou)) - 0.2) / 0.8 for iou in (*[0.9, 0.95] * 45, 0.25, 0.35, 0.45)]
     assert f"Prediction–interpretation gap {sum(kept) / 93:.2f}" in text
@@ -94,14 +98,15 @@ def test_curves_and_their_table_agree(page: Callable[..., Page]) -> None:
     assert re.search(r"pgd linf 71\.0 [\d.–]+ 48\.0 [\d.–]+ 2\.0 0\.2–7\.0 100", found.text)
     assert re.search(r"without an attack it is 95\.0 \(88\.7–98\.4.%\)", found.text)
     curves = Counter(str(group["data-series"]) for group in found.all("g") if "data-series" in group)
-    assert curves == {"0": 5, "1": 2, "2": 2, "3": 2, "4": 2}  # band and line; the first has a whisker, and one in L2
+    # band, line and name; the first has a whisker, too, and in L2 a band and a line alone
+    assert curves == {"0": 6, "1": 3, "2": 3, "3": 3, "4": 3}
 
 
 def test_a_robust_run_reads_as_one(page: Callable[..., Page], synthetic: Synthetic, tmp_path: Path) -> None:
     checks = [("more_steps", True, 0.0, 0.02, "More steps fool no fewer.")]
     text = page(attacks=["fgsm linf"], interpreters=[], checks=checks, gallery=0).text
     assert "The model is easily fooled, but nothing was aimed at its explanations" not in text
-    assert "Do the explanations survive? Not tested" in text
+    assert "Do the maps reveal the attack? Not tested" in text
     assert "1 of 1 masking checks passed" in text
     assert "This run has no example images" in text
     assert "Prediction–interpretation gap Not known Not measured" in text
@@ -118,12 +123,13 @@ def test_names_from_outside_are_escaped(synthetic: Synthetic) -> None:
 
 def test_nothing_is_loaded_from_anywhere(page: Callable[..., Page], synthetic: Synthetic, tmp_path: Path) -> None:
     source = report.html(synthetic(), tmp_path / "deep" / "report.html").read_text(encoding="utf-8")
-    assert not re.search(r"https?://|//cdn|@import|url\(", source)
+    links = r'<a href="https://(?:atlas\.mitre\.org|scholar\.google\.com)/[^"]*" rel="noreferrer">'
+    assert not re.search(r"https?://|//cdn|@import|url\(", re.sub(links, "<a>", source))
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report.html"]
     for tag, attrs in Page(source).tags:
         for name in ("src", "href"):
             value = attrs.get(name) or "#"
-            assert value.startswith(("data:", "#")), (tag, value[:60])
+            assert value.startswith(("data:", "#")) or tag == "a", (tag, value[:60])
 
 
 def test_structure_for_readers_of_all_kinds(page: Callable[..., Page]) -> None:
@@ -134,7 +140,10 @@ def test_structure_for_readers_of_all_kinds(page: Callable[..., Page]) -> None:
     assert all(b <= a + 1 for a, b in pairwise(levels))
     ids = [str(attrs["id"]) for _, attrs in found.tags if "id" in attrs]
     assert max(Counter(ids).values()) == 1
-    assert {str(a["href"])[1:] for a in found.all("a")} <= set(ids)
+    assert {str(a["href"])[1:] for a in found.all("a") if str(a["href"]).startswith("#")} <= set(ids)
+    headings = [attrs for tag, attrs in found.tags if re.fullmatch("h[1-4]", tag) and attrs.get("id") != "h-compare"]
+    assert all(attrs.get("id") for attrs in headings)
+    assert len(found.all("a")) >= len(headings) == sum(a.get("class") == "permalink" for a in found.all("a"))
     images = found.all("img")
     assert len(images) == 2 + 4 * (3 + 2 + 3 + 3)  # samples × (images, changes, two rows of maps)
     pictures = [image for image in images if image["src"] != "data:,"]  # the others are for the comparison at full size
@@ -144,6 +153,48 @@ def test_structure_for_readers_of_all_kinds(page: Callable[..., Page]) -> None:
     scrolling = [div for div in found.all("div") if div.get("class") == "scroll"]
     assert len(scrolling) == len(found.all("table"))
     assert all(div.get("tabindex") == "0" and div.get("aria-label") for div in scrolling)
+
+
+def test_blind_attacks_come_first_everywhere(page: Callable[..., Page], synthetic: Synthetic) -> None:
+    checks = (
+        ("gradients", False, 1.0, 0.05, "The gradient is zero."),
+        ("beats_noise", False, 0.633, 0.184, "Noise wins."),
+    )
+    options: dict[str, Any] = {"checks": checks, "attacks": ["fgsm linf"], "gallery": 0}
+    options["gates"] = [{"measure": "clean_accuracy", "at_least": 0.99}]
+    found, source = page(**options), render(synthetic(**options))
+    assert "These numbers cannot be believed: the model has no gradient" in found.text
+    assert 'id="h-verdict" class="bad"' in source and 'class="icon good"' not in source
+    assert "Serious The attacks were blind and the true rate may be higher: fgsm linf fools" in found.text
+    assert found.text.count("Checks say that the attacks were blind.") == 5  # at the head of every section of figures
+    assert "Withstood" not in found.text
+    # what a check measures, with unit and direction; and the gate that does not hold is above everything else
+    lead = f"Lead of random noise over the attack beats_noise +63.3{SPACE}points at most 18.4{SPACE}points"
+    assert lead in found.text and f"no gradient gradients 100.0{SPACE}% at most 5.0{SPACE}%" in found.text
+    assert found.text.index("1 of 1 gate missed") < found.text.index("Prediction–interpretation gap")
+    assert "Clean accuracy: 0.95, must be at least 0.99" in found.text
+
+
+def test_every_attack_has_a_row_for_each_size_with_its_sources(page: Callable[..., Page]) -> None:
+    found = page()
+    sizes = [str(attrs["data-size"]) for attrs in found.all("tr") if "data-size" in attrs]
+    assert Counter(sizes) == {f"L∞ eps {k}/255": 3 + (k == 8) for k in (2, 4, 8)} | {
+        f"L2 eps {k}": 1 for k in ("0.25", "0.5", "1")
+    }
+    assert sum("data-largest" in attrs for attrs in found.all("tr")) == 5
+    links = [str(attrs.get("href")) for attrs in found.all("a")]
+    assert "https://atlas.mitre.org/techniques/AML.T0043.000" in links and "#attack-pgd" in links
+    assert any("Towards+Deep+Learning+Models" in link for link in links)
+    assert any("download" in attrs and str(attrs["href"]).startswith("data:text/yaml") for attrs in found.all("a"))
+    assert "underfire show adv2" in found.text
+
+
+def test_two_pairs_are_not_significant(page: Callable[..., Page]) -> None:
+    text = page(n=3, gallery=0).text
+    assert "too few pairs" in text
+    assert not re.search(
+        r"\bsignificant\b", text.replace("A difference is significant if there are at least 6 pairs", "")
+    )
 
 
 def test_gates_say_held_missed_or_no_result(page: Callable[..., Page]) -> None:
@@ -195,7 +246,7 @@ def test_without_masks_there_is_no_such_column(page: Callable[..., Page]) -> Non
 def test_an_attack_at_one_size_promises_nothing_below_it(synthetic: Synthetic) -> None:
     source = render(synthetic(attacks=["pgd linf", "adv2 grad_cam"]))
     row = re.search(r'data-curve="(\d)"><svg(?:(?!</svg>).)*</svg>\s*adv2 grad_cam<', source, re.DOTALL)
-    assert row and source.count(f'data-series="{row[1]}"') == 3  # a whisker too, and its line has one point
+    assert row and source.count(f'data-series="{row[1]}"') == 4  # a whisker and a name too, and its line has one point
     assert source.count("A mark without a curve") == 1
 
 

@@ -21,7 +21,7 @@ def draw(*series: plots.Curve) -> str:
 def part(drawn: str, number: int, which: int) -> list[tuple[float, float]]:
     """The corners of a part of a curve: 0 is its band, the last one its line."""
     found = re.findall(
-        rf'<g class="series" data-series="{number}">\s*(?:<defs>\s*)?<path (?:id="\w+" )?d="([^"]*)"', drawn
+        rf'<g class="series(?: band)?" data-series="{number}">\s*(?:<defs>\s*)?<path (?:id="\w+" )?d="([^"]*)"', drawn
     )
     corners = [(float(x), float(y)) for x, y in re.findall(r"([\d.-]+) ([\d.-]+)", found[which])]
     return [(x, y + 290 if y < 0 else y) for x, y in corners]  # matplotlib counts a band from the floor of the drawing
@@ -53,6 +53,18 @@ def test_lone_points_have_whiskers_and_stand_side_by_side() -> None:
     assert abs((low - high) / (floor - top) - 0.5) < 0.01
     (other, _), _ = part(drawn, 2, 1)
     assert abs(other - x - 11) < 0.01 and x < right < other
+
+
+def test_curves_are_named_at_their_ends_and_only_one_band_is_seen() -> None:
+    names = ["one", "two", "three", "all together"]
+    series = [(i, curve(1.0, 0.0)) for i in (0, 1, 2)] + [(plots.WORST, curve(1.0, 0.0))]
+    drawn = str(plots.curves(series, ("size", "rate"), str, "a", names))
+    assert all(f">{name}</text>" in drawn for name in names)
+    assert re.findall(r'class="series band" data-series="(\d)"', drawn) == ["0", "1", "2"]
+    assert 'class="series band"' not in draw((0, curve(1.0, 0.0)))  # a curve alone has its band
+    many = [(i % plots.STYLES, curve(1.0, 0.0)) for i in range(20)]
+    drawn = str(plots.curves(many, ("size", "rate"), str, "a", [f"a long name of attack {i}" for i in range(20)]))
+    assert drawn.count("a long name of a…</text>") == 12  # no more than there is room for
 
 
 def test_only_the_drawing_is_left_of_the_file() -> None:

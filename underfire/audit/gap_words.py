@@ -38,6 +38,10 @@ def meaning(gap: Gap | None, standing: Standing) -> str:
         text = f"Where an attack changes the class of an image, it keeps {kept}"
         return f"{text}. No attack was aimed at this map; one that is may keep more."
     text = next(text for least, text in _MEANINGS if gap.value.value >= least)
+    if standing.level == "blind":
+        return (
+            f"At least this much, because the attacks were blind: where an attack changes the class, it keeps {kept}."
+        )
     return f"Where the class of an image can be changed, an attacker can keep {kept}: {text}."
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from underfire.audit.blank_maps import BlankMaps, say_blank
-from underfire.audit.comparison import Difference, leading
+from underfire.audit.comparison import PAIRS, Difference, leading
 from underfire.audit.map_shifts import PLAUSIBLE_IOU, MapShift
 from underfire.audit.reading import RobustAccuracy
 from underfire.audit.sizes import threat
@@ -77,11 +77,14 @@ def holds(bound: Bound) -> str:
 
 def _forgery(gap: Difference) -> str:
     """Return a sentence on the gain of an attack on a map over the plain attack, with the rates of plausible maps."""
-    gain = f"mean IoU {gap.ious[0]:.2f} against {gap.ious[1]:.2f}"
-    if not np.isnan(gap.iou.low):
-        gain += f", paired difference {gap.iou.value:+.2f} (95% interval {gap.iou.low:+.2f} to {gap.iou.high:+.2f})"
-    where = f"the {gap.interpreter} map than {gap.baseline} at the same {threat(gap.norm, gap.eps)}"
-    kept = f"keeps more of {where}" if gap.forged else f"does not keep significantly more of {where}"
+    gain, place = f"mean IoU {gap.ious[0]:.2f} against {gap.ious[1]:.2f}", threat(gap.norm, gap.eps)
     aimed, plain = gap.plausible
     rates = f"{aimed.value:.1%} and {plain.value:.1%} of the maps stay plausible (IoU at least {PLAUSIBLE_IOU})"
+    if gap.iou.n < PAIRS:
+        both = f"{gap.label} and {gap.baseline} fool {gap.iou.n} of the same images at {place}"
+        return f"{both}, too few to compare the {gap.interpreter} maps: {gain}; {rates}."
+    if not np.isnan(gap.iou.low):
+        gain += f", paired difference {gap.iou.value:+.2f} (95% interval {gap.iou.low:+.2f} to {gap.iou.high:+.2f})"
+    where = f"the {gap.interpreter} map than {gap.baseline} at the same {place}"
+    kept = f"keeps more of {where}" if gap.forged else f"does not keep significantly more of {where}"
     return f"{gap.label} {kept}, over the {gap.iou.n} images that both fool: {gain}; {rates}."

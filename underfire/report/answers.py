@@ -111,8 +111,7 @@ def _interval(i: Interval) -> str:
     return f"95\u00a0% interval {words.format_interval(i)}, n\u00a0=\u00a0{i.n}"
 
 
-_SURVIVE = "Do the explanations survive?"
-_ANSWERS = {"bad": "No", "warn": "Not always", "good": "Yes", "none": "Cannot be said"}
+_REVEALED = "Do the maps reveal the attack?"
 
 
 def forgery(gap: Difference, standing: Standing) -> Answer:
@@ -120,15 +119,18 @@ def forgery(gap: Difference, standing: Standing) -> Answer:
     kept, plain = gap.plausible
     verdict = "none" if standing.level == "nothing" else gain_tone(gap)
     tone = capped(verdict, standing)
+    text = f"The map hides the attack in {words.percent(kept.value)} of the images"
+    if verdict == "good":
+        text += ", not significantly more than after a plain attack"
     few = f" {gap.iou.n} images that both fool are too few to compare." if gap.iou.n < PAIRS else ""
     return Answer(
-        _SURVIVE,
+        _REVEALED,
         tone,
-        _ANSWERS["none" if tone == "none" else verdict],
-        f"The map stays plausible in {words.percent(kept.value)}, {_interval(kept)}",
-        f"{gap.label} changes the class, and the {gap.interpreter} map warns nobody: its IoU with the clean map is at "
-        f"least {PLAUSIBLE_IOU}. With the plain attack {gap.baseline}: {words.percent(plain.value)}, the upright line."
-        + few,
+        "Cannot be said" if tone == "none" else text,
+        f"{_interval(kept)} images that {gap.label} and {gap.baseline} fool",
+        f"{gap.label} changes the class, and the {gap.interpreter} map keeps an IoU of at least {PLAUSIBLE_IOU} with "
+        f"the clean map. After the plain attack {gap.baseline}, the map hides the attack in "
+        f"{words.percent(plain.value)}, the upright line." + few,
         plots.meter(kept.value, kept.low, kept.high, plain.value, length=_LONG),
         verdict=verdict,
     )
@@ -138,14 +140,14 @@ def explanations(shift: MapShift | None, standing: Standing) -> Answer:
     """Return the answer on the explanations without a comparison: there is no verdict."""
     if shift is None:
         detail = "This run has no map of an attacked image: nothing is known about explanations."
-        return Answer(_SURVIVE, "none", "Not tested", detail=detail)
+        return Answer(_REVEALED, "none", "Not tested", detail=detail)
     rate = f"After {shift.label}, the {shift.interpreter} map stays plausible (IoU with the clean map at least "
     rate += f"{PLAUSIBLE_IOU}) while the class changes in {words.percent(shift.plausible.value)} of the images. "
     if shift.forges:
         reason = "No plain attack of the same norm and size fools the same images, so there is nothing to compare with."
     else:
         reason = "No attack was aimed at an explanation, so it may still be possible to forge one."
-    return Answer(_SURVIVE, "none", "Not compared" if shift.forges else "Not attacked", "", rate + reason)
+    return Answer(_REVEALED, "none", "Not compared" if shift.forges else "Not attacked", "", rate + reason)
 
 
 def belief(found: Findings) -> Answer:

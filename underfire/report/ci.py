@@ -12,7 +12,7 @@ from underfire import __version__
 from underfire.audit.gates import GateResult, sound
 from underfire.audit.summary import Findings
 from underfire.report.facts import facts
-from underfire.report.verdict import findings
+from underfire.report.findings import findings
 from underfire.report.words import format_interval, percent
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from underfire import __version__
 from underfire.audit import summary
 from underfire.audit.ledger import TABLES
 from underfire.files import as_path, atomic_write
-from underfire.report import verdict
+from underfire.report import findings, verdict
 from underfire.report.facts import facts
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def to_json(ledger: Ledger) -> dict[str, Any]:
         "answers": {card.question: card.answer for card in judged.cards},
         **asdict(found),
         "planned": run.planned,
-        "findings": [asdict(f) | {"severity": f.severity} for f in verdict.findings(found)],
+        "findings": [asdict(f) | {"severity": f.severity} for f in findings.findings(found)],
         "spec": ledger.spec.model_dump(mode="json"),
         "environment": ledger.environment,
     }

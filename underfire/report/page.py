@@ -13,22 +13,29 @@ from markupsafe import Markup
 
 from underfire import __version__
 from underfire.audit.aims import QUADRANTS, aims_at_prediction
+from underfire.audit.comparison import PAIRS
 from underfire.audit.detection import RATES
 from underfire.audit.gap_words import place
+from underfire.audit.gates import GateResult
 from underfire.audit.map_shifts import PLAUSIBLE_IOU, MapShift
 from underfire.audit.reading import AttackResult, Measured, largest
 from underfire.audit.summary import Findings
 from underfire.audit.summary import findings as read
 from underfire.files import as_path, atomic_write
 from underfire.records import Interval
-from underfire.report import answers, detection, gallery, gaps, measures, plots, transfers, verdict, words
+from underfire.report import answers, checks, detection, gallery, gaps, measures, plots, transfers, verdict, words
 from underfire.report.facts import facts
+from underfire.report.findings import findings, groups
+from underfire.report.headings import permalinks
+from underfire.report.matrix import matrix
+from underfire.report.methods import by_label, methods
 from underfire.report.pictures import gradient
 
 if TYPE_CHECKING:
     from underfire.audit.ledger import Ledger
 
 _SECTIONS = (
+    ("overview", "Overview"),
     ("findings", "Findings"),
     ("accuracy", "Accuracy"),
     ("gap", "Gap"),
@@ -38,6 +45,7 @@ _SECTIONS = (
     ("detection", "Detection"),
     ("checks", "Checks"),
     ("gates", "Gates"),
+    ("methods", "Methods"),
     ("spec", "Spec"),
     ("environment", "Environment"),
 )
@@ -84,9 +92,10 @@ def render(ledger: Ledger) -> str:
     styles = {label: i % plots.STYLES for i, label in enumerate(dict.fromkeys(h.label for h in found.attacks))}
     columns = max((len(s.columns) for s in shown.samples), default=0)
     rows = max((len(s.rows) for s in shown.samples), default=1)
+    used, norms = methods(ledger.spec), _order(against)
     targets, transfer_rows = gaps.matrix(found.interpreter_transfers)
-    optional = {"gates": found.gates, "detection": found.detections, "transfer": found.transfer}
-    absent = {name for name, shown in optional.items() if not shown}
+    optional = {"gates": found.gates, "detection": found.detections, "transfer": found.transfer, "methods": used}
+    absent = {name for name, content in optional.items() if not content}
     page = (
         _engine()
         .get_template("report.html")
@@ -96,14 +105,19 @@ def render(ledger: Ledger) -> str:
             script=_joined("report.js", "gallery.js", "copy.js"),
             run=run,
             verdict=verdict.judge(found),
-            findings=verdict.findings(found),
+            groups=groups(findings(found)),
+            failed_gates=_failed(found),
+            matrix=matrix(found, norms),
+            methods=used,
+            methods_by_label=by_label(used),
+            pictured={column.name for sample in shown.samples[:1] for column in sample.columns},
             head=gaps.head(found),
             gaps=[(gap, gaps.meter(gap, 100)) for gap in found.gaps],
             against=gaps.against_plain(found.interpreter_transfers),
             targets=targets,
             transfer_rows=transfer_rows,
             bounds=gaps.bounds(found.shifts),
-            panels=[_panel(norm, against, found, styles) for norm in _order(against)],
+            panels=[_panel(norm, against, found, styles) for norm in norms],
             attacks=largest(found.attacks),
             gallery=shown,
             scales={"sequential": gradient(signed=False), "diverging": gradient(signed=True)},
@@ -115,11 +129,13 @@ def render(ledger: Ledger) -> str:
                 for name in dict.fromkeys(s.interpreter for s in found.shifts)
             ],
             kept=PLAUSIBLE_IOU,
+            pairs=PAIRS,
             quadrants=largest(found.quadrants),
             quadrant_names=QUADRANTS,
             map_columns=measures.columns(ledger.spec, "maps"),
             row_columns=measures.columns(ledger.spec, "rows"),
             checks=found.checks,
+            check_rows=checks.rows(found.checks),
             refused=found.refused,
             passed=answers.capped("good", found.standing),
             gates=found.gates,
@@ -132,7 +148,7 @@ def render(ledger: Ledger) -> str:
             sections=[s for s in _SECTIONS if s[0] not in absent],
         )
     )
-    return plots.distinct(page)
+    return permalinks(plots.distinct(page))
 
 
 def html(ledger: Ledger, path: str | os.PathLike[str]) -> Path:
@@ -173,6 +189,7 @@ def _panel(norm: str, attacks: Sequence[AttackResult], found: Findings, styles: 
             f"Line chart of robust accuracy against eps in {words.norm(norm)}. At the largest eps: "
             + "; ".join(f"{name} {words.percent(i.value)}" for name, i in end.items())
             + ". All values are in the table beside it.",
+            ["all together" if name == _TOGETHER else name for name in rates] if len(rates) > 1 else (),
         ),
         "clean": found.clean,
         "several": len(rates) > 1,
@@ -180,7 +197,7 @@ def _panel(norm: str, attacks: Sequence[AttackResult], found: Findings, styles: 
         "columns": [f"eps {words.size(norm, eps)}" for eps in sizes],
         "rows": [
             {
-                "key": plots.key(styles.get(name, plots.WORST)),
+                "key": plots.key(styles.get(name, plots.WORST), name in lone),
                 "name": name,
                 "cells": [curve.get(eps) for eps in sizes],
                 "n": end[name].n,
@@ -189,6 +206,13 @@ def _panel(norm: str, attacks: Sequence[AttackResult], found: Findings, styles: 
             for name, curve in rates.items()
         ],
     }
+
+
+def _failed(found: Findings) -> list[tuple[str, str, list[GateResult]]]:
+    """Return the gates that do not hold, in groups: the colour, what happened in words, and the gates."""
+    states = {"missed": ("bad", "missed"), "unknown": ("warn", "without a result"), "unsure": ("warn", "not sure")}
+    result = [(*said, [gate for gate in found.gates if gate.state == state]) for state, said in states.items()]
+    return [group for group in result if group[2]]
 
 
 def _order(hits: Sequence[AttackResult]) -> list[str]:
@@ -204,8 +228,13 @@ def _maps(interpreter: str, found: Findings, columns: Sequence[measures.Column])
     top = {s.label: s.eps for s in shifts}
     # A measure that is unknown for every attack, for example because the data has no masks, gets no column.
     known = [c for c in columns if any(c.label in s.measures and s.measures[c.label].value.n for s in shifts)]
+    most = max(shifts, key=lambda s: (s.plausible.n > 0, s.plausible.value))
+    told = f"{len(shifts)} attack{'s' * (len(shifts) != 1)}"
+    if most.plausible.n:
+        told += f"; {most.label} hides in most: {words.percent(most.plausible.value)} of the images"
     return {
         "interpreter": interpreter,
+        "told": told,
         "columns": known,
         "rows": [(s, [_measured(s, column) for column in known], _meter(s.plausible)) for s in shifts],
         "differences": [d for d in found.differences if d.interpreter == interpreter and d.eps == top[d.label]],

@@ -25,9 +25,19 @@ from numpy.typing import ArrayLike
 from underfire.records import Interval
 
 _MARKERS = "os^DvPXp"
-_DASHES = ((), (4, 1.5), (1, 1.5), (5, 1.5, 1, 1.5), (7, 2), (2, 2), (5, 1.5, 1, 1.5, 1, 1.5), (1, 3))  # in line widths
+_DASHES = (
+    (),
+    (3, 1.2),
+    (1, 1.2),
+    (4, 1.2, 1, 1.2),
+    (5, 1.5),
+    (2, 2),
+    (3, 1, 1, 1, 1, 1),
+    (1, 3),
+)  # in line widths, short
 STYLES = len(_MARKERS)
 _BINS = 30  # of a histogram of scores
+_LINE_HEIGHT, _ROOM, _LONGEST = 8.5, 12, 17  # of names of curves: the height on the axis, the number, the letters
 WORST = -1  # the style of all attacks together: a heavy line in the colour of the text
 Curve = tuple[int, Mapping[float, Interval]]  # a style, and the rates in [0, 1] by size
 _VARIABLES = (*(f"c{i}" for i in range(STYLES)), "ink", "soft", "line", "card")
@@ -51,6 +61,7 @@ def _inline(figure: Figure, kind: str, about: Markup) -> Markup:
     figure.savefig(file, format="svg", metadata={"Date": None})
     text = re.sub(r' id="[\w.]*_\d+"', "", "".join(file.getvalue().partition("<g id=")[1:]))  # unused ids
     text = re.sub(r'id="curve-(\d+)"', r'class="series" data-series="\1"', text)
+    text = re.sub(r'id="band-(\d+)"', r'class="series band" data-series="\1"', text)
     text = re.sub(r"#c0de(\d\d)", lambda found: f"var(--{_VARIABLES[int(found[1])]})", text)
     return Markup('<svg class="{}" viewBox="0 0 {:.0f} {:.0f}" {}>').format(kind, width, height, about) + Markup(text)
 
@@ -76,10 +87,12 @@ def _look(style: int) -> dict[str, Any]:
 
 @cache
 @rc_context(_SETTINGS)
-def key(style: int) -> Markup:
-    """Draw a short line of a style with its marker, as the key of a curve in a table."""
-    figure = _figure(36, 16)
-    figure.add_artist(Line2D([1 / 36, 0.5, 35 / 36], [0.5] * 3, markevery=[1], **_look(style)))
+def key(style: int, lone: bool = False) -> Markup:
+    """Draw a short line of a style with its marker, as the key of a curve in a table; a lone point has a whisker."""
+    figure = _figure(44, 16)
+    x, y = ([0.5] * 3, [0, 0.5, 1]) if lone else ([1 / 44, 0.5, 43 / 44], [0.5] * 3)
+    look = {**_look(style), **({"linestyle": "-"} if lone else {})}
+    figure.add_artist(Line2D(x, y, markevery=[1], **look))
     return _inline(figure, "key", Markup('aria-hidden="true"'))
 
 
@@ -98,14 +111,23 @@ def meter(value: float, low: float, high: float, mark: float = math.nan, *, leng
 
 
 @rc_context(_SETTINGS)
-def curves(series: Sequence[Curve], names: tuple[str, str], tick: Callable[[float], str], alt: str) -> Markup:
+def curves(
+    series: Sequence[Curve],
+    names: tuple[str, str],
+    tick: Callable[[float], str],
+    alt: str,
+    labels: Sequence[str] = (),
+) -> Markup:
     """Draw rates in per cent over the size, each with its confidence band, or with a whisker if it has one point.
+
+    Of several curves, only the band of all attacks together is visible; the page shows another one with its curve.
 
     Args:
         series: the curves.
         names: the names of the two axes.
         tick: returns the label of a size on the axis.
         alt: the description of the plot in words.
+        labels: the names of the curves, which stand at their ends; none without them.
     """
     figure = _figure(420, 290, layout="constrained")
     axes = figure.add_subplot(xlabel=names[0], ylim=(-4, 104), yticks=range(0, 101, 25), facecolor="none")
@@ -118,16 +140,39 @@ def curves(series: Sequence[Curve], names: tuple[str, str], tick: Callable[[floa
         at, low, high = ([100 * getattr(curve[x], part) for x in sizes] for part in ("value", "low", "high"))
         aside = apart * (lone.index(i) - (len(lone) - 1) / 2) if i in lone else 0  # lone points stand side by side
         place = axes.transData + ScaledTranslation(aside / 72, 0, figure.dpi_scale_trans)
-        axes.fill_between(sizes, low, high, gid=f"curve-{i}", color=look["color"], alpha=0.12, linewidth=0)
+        band = "curve" if style == WORST or len(series) == 1 else "band"
+        axes.fill_between(sizes, low, high, gid=f"{band}-{i}", color=look["color"], alpha=0.12, linewidth=0)
         if i in lone:
             axes.plot(2 * sizes, low + high, gid=f"curve-{i}", transform=place, color=look["color"])
         axes.plot(sizes, at, gid=f"curve-{i}", transform=place, zorder=2 if style == WORST else 3 + (i in lone), **look)
+    _name_ends(axes, series, labels)
     places, labelled = sorted({0.0}.union(*(curve for _, curve in series))), [0.0]
     for x in reversed(places):  # a size too close to another one has a tick but no label
         labelled += [x] if all(abs(x - other) > 0.15 * places[-1] for other in labelled) else []
     axes.set_xticks(labelled, [tick(x) for x in labelled])
     axes.set_xticks(places, minor=True)
     return _inline(figure, "chart", Markup('role="img" aria-label="{}"').format(alt))
+
+
+def _name_ends(axes: Any, series: Sequence[Curve], labels: Sequence[str]) -> None:
+    """Write the names of the curves right of the axes, at the height of their ends, but not over each other.
+
+    If there is no room for all, the curves that end lowest are named.
+    """
+    ends = [100 * curve[max(curve)].value for _, curve in series][: len(labels)]
+    named = sorted(range(len(ends)), key=lambda i: (series[i][0] != WORST, ends[i]))[:_ROOM]
+    named.sort(key=lambda i: (ends[i], series[i][0] != WORST))
+    heights: list[float] = []
+    for i in named:  # upwards, each a line above the one before
+        heights.append(max(ends[i], heights[-1] + _LINE_HEIGHT if heights else 0.0))
+    for k in reversed(range(len(heights))):  # downwards, where the last ones are above the axes
+        heights[k] = min(heights[k], heights[k + 1] - _LINE_HEIGHT if k + 1 < len(heights) else 100.0)
+    for i, height in zip(named, heights, strict=True):
+        text = labels[i] if len(labels[i]) <= _LONGEST else labels[i][: _LONGEST - 1].rstrip() + "…"
+        place = axes.get_yaxis_transform()
+        axes.text(
+            1.03, height, text, transform=place, va="center", color=_look(series[i][0])["color"], gid=f"curve-{i}"
+        )
 
 
 @rc_context(_SETTINGS)
