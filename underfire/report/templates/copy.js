@@ -16,7 +16,7 @@
     const tables = [...document.querySelectorAll("table")].filter((table) => range.intersectsNode(table));
     const inside = range.commonAncestorContainer, parent = inside.nodeType === 1 ? inside : inside.parentElement;
     if (tables.length !== 1 || parent.closest("td, th, caption") || !parent.closest("table, .scroll")) return;
-    put(event, [...tables[0].rows].filter((row) => range.intersectsNode(row)));
+    put(event, [...tables[0].rows].filter((row) => !row.hidden && range.intersectsNode(row)));
   });
   document.querySelectorAll("table caption").forEach((caption) => {
     const button = document.createElement("button");
