@@ -6,7 +6,7 @@ import importlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,6 +75,16 @@ def test_on_the_site_links_to_code_lead_to_the_pages_of_methods_and_of_the_api(h
     assert "[`pgd`](methods/attack/pgd.md)" in page and "](../underfire" not in page
     page = hooks.on_page_markdown((ROOT / "docs" / "concepts.md").read_text())
     assert "[`ascent.loop`][underfire.ascent.loop]" in page and "](../underfire" not in page
+
+
+def test_a_table_of_results_keeps_the_column_of_the_paper_in_view(hooks: ModuleType) -> None:
+    head = "<table>\n<thead>\n<tr>\n<th>{}</th>\n<th>{}</th>\n</tr>\n</thead>\n</table>"
+    tables = head.format("attack", "paper (DenseNet)") + head.format("paper", "ours")
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="reproductions/some.md"))
+    html = hooks.on_page_content(tables, page)
+    assert html.startswith('<div class="uf-results"><table data-paper>') and html.count("data-paper") == 1
+    page.file.src_uri = "faq.md"
+    assert hooks.on_page_content(tables, page) == tables
 
 
 def test_every_method_has_a_page_and_a_card_that_leads_to_it(method_pages: ModuleType) -> None:

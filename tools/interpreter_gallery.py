@@ -33,7 +33,7 @@ from underfire.records import Examples
 SIDE = 224
 REFERENCE = 500  # images that an interpreter is fitted to
 #: Options that differ from the defaults, by interpreter; the page names them.
-SETTINGS: dict[str, dict[str, Any]] = {}
+SETTINGS: dict[str, dict[str, Any]] = {"counterfactual": {"steps": 30, "binary_search_steps": 3}}
 _ACROSS = 6  # pictures in one row of a figure
 
 

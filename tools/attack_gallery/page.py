@@ -16,9 +16,9 @@ from underfire.errors import InputError
 
 _ABOUT = """Every attack of the catalogue on one image: the clean image, the magnified change around mid-grey, and the
 adversarial image. The predicted class and its probability stand above each image. Attacks that fit a photograph are
-shown on one, reduced to 160 × 160 pixels; those that need very many queries or one class of small images are shown on
-a digit. Steps, samples and queries are fewer than the defaults where an attack is slow: below each picture stands what
-was used. Made by `python -m tools.attack_gallery --data FOLDER` in about a quarter of an hour on one core."""
+shown on one of 160 × 160 pixels, the others on a digit. Where an attack is slow, steps, samples and queries are fewer
+than its defaults; the text below each picture says what was used. Made by
+`python -m tools.attack_gallery --data FOLDER`."""
 
 
 def page(shown: Sequence[ShownAttack], kept: Mapping[str, str] | None = None) -> str:

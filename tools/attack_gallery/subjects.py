@@ -39,15 +39,13 @@ def subjects(root: Path | None, seed: int) -> dict[str, Callable[[], Subject]]:
         "tree": lambda: _right("a digit, 8 x 8 pixels", _tree(seed), "digits:", seed),
     }
     if root is not None:
-        first, second, residual = (
+        first, second = (
             f"{root / 'weights' / name}.safetensors?arch={name}"
-            for name in ("mobilenet_v1_075_imagenet", "mobilenet_v2_imagenet", "resnet20_cifar10")
+            for name in ("mobilenet_v1_075_imagenet", "mobilenet_v2_imagenet")
         )
         found["photographs"] = lambda: _photographs("a photograph", models.load(first))
+        found["residual"] = lambda: _photographs("a photograph for a residual network", models.load(second))
         found["ensemble"] = lambda: _photographs("a photograph for two networks", models.ensemble([first, second]))
-        found["residual"] = lambda: _right(
-            "an image of CIFAR-10", models.load(residual), f"parquet:{root / 'cifar10-test.parquet'}", seed
-        )
     return {name: cache(make) for name, make in found.items()}
 
 
