@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from underfire.audit import gap_words
 from underfire.audit.blank_maps import BlankMaps, blank_maps
@@ -121,8 +122,17 @@ class Findings:
         return all(gate.passed for gate in self.gates)
 
 
+_FOUND: WeakKeyDictionary[Run, Findings] = WeakKeyDictionary()
+
+
 def findings(ledger: Run) -> Findings:
-    """Return all findings of a ledger."""
+    """Return all findings of a ledger; its tables never change, so they are computed once."""
+    if ledger not in _FOUND:
+        _FOUND[ledger] = _compute(ledger)
+    return _FOUND[ledger]
+
+
+def _compute(ledger: Run) -> Findings:
     clean, attacks = clean_accuracy(ledger), attack_results(ledger)
     robust, shifts, masking = robust_accuracies(ledger, attacks), map_shifts(ledger), checks(ledger)
     compared, answered = differences(ledger, shifts), bool(ledger.environment.get("answered"))

@@ -248,8 +248,8 @@ def cards(kind: str | None = None) -> Iterator[Card[Any]]:
     if kind is not None and kind not in KINDS:
         raise InputError(f"unknown kind {kind!r}; {_nearest_kind(kind)}")
     _load()
-    order = sorted(_CARDS, key=lambda key: (KINDS.index(key[0]), key[1]))
-    return (_CARDS[key] for key in order if kind in (None, key[0]))
+    wanted = [key for key in _CARDS if kind in (None, key[0])]
+    return (_CARDS[key] for key in sorted(wanted, key=lambda key: (KINDS.index(key[0]), key[1])))
 
 
 @overload
@@ -274,10 +274,10 @@ def find(kind: str, name: str) -> Card[Any]:
     Raises:
         InputError: there is no such kind or name; the message suggests the nearest one.
     """
-    known = {c.name: c for c in cards(kind)}
-    found = known.get(str(name)) or composed(kind, str(name))
+    known = cards(kind)  # checks the kind and loads the methods
+    found = _CARDS.get((kind, str(name))) or composed(kind, str(name))
     if found is None:
-        raise InputError(f"unknown {kind} {shown(name)}; {nearest(name, known)}")
+        raise InputError(f"unknown {kind} {shown(name)}; {nearest(name, [c.name for c in known])}")
     return found
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from underfire.allocation import keep_freed_memory
 from underfire.cli.codes import HELD, NOT_BELIEVED
@@ -199,12 +201,18 @@ def _exit(code: int) -> None:
         raise typer.Exit(code)
 
 
+@cache
+def _commands() -> Any:
+    """Return all verbs as one command, which typer reads from the signatures of the functions."""
+    return get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code, one of `underfire.cli.codes`."""
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         debug = [word for word in given if word == "--debug"]
-        app(args=[*debug[:1], *(word for word in given if word != "--debug")], prog_name="underfire")
+        _commands()(args=[*debug[:1], *(word for word in given if word != "--debug")], prog_name="underfire")
     except SystemExit as end:
         if end.code is None:
             return HELD

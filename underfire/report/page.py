@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,8 +62,9 @@ def _joined(*names: str) -> Markup:
     return Markup("".join(map(_template, names)))
 
 
+@cache
 def _engine() -> Environment:
-    """Return the template engine with the filters of the page."""
+    """Return the template engine with the filters of the page; it compiles each template once."""
     engine = Environment(
         loader=FunctionLoader(_template),
         autoescape=True,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,14 @@ def application(
     return Starlette(routes=routes)
 
 
+@cache
+def _engine() -> Environment:
+    """Return the template engine, which compiles each template once."""
+    return Environment(
+        loader=PackageLoader("underfire.study"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+
+
 class _Handlers:
     """Answer the requests for the pages, the pictures and the JSON interface of a study."""
 
@@ -80,9 +89,6 @@ class _Handlers:
         self.study, self.store, self.clock = study, store, clock
         self.sent: dict[tuple[int, int], float] = {}  # when each trial was last sent, by annotator and trial
         self.plans: dict[int, tuple[Trial, ...]] = {}
-        self.pages = Environment(
-            loader=PackageLoader("underfire.study"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-        )
 
     # --- pages -------------------------------------------------------------------------------------------------------
 
@@ -212,5 +218,5 @@ class _Handlers:
     def _page(self, name: str, status: int = 200, **values: Any) -> Response:
         from starlette.responses import HTMLResponse
 
-        page = self.pages.get_template(name).render(study=self.study, choices=self.study.choices, **values)
+        page = _engine().get_template(name).render(study=self.study, choices=self.study.choices, **values)
         return HTMLResponse(page, status_code=status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -25,16 +26,24 @@ def render(found: StudyResults | NoticingResults) -> str:
     return _fill("results.html", found, verdict=headline(found), chart=_chart(found), correction=CORRECTION)
 
 
-def _fill(template: str, found: StudyResults | NoticingResults, **values: Any) -> str:
-    """Return a template of results as HTML text."""
+@cache
+def _engine() -> Environment:
+    """Return the template engine with the filters of the page; it compiles each template once."""
     engine = Environment(
         loader=PackageLoader("underfire.study"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     engine.filters.update(span=_span, number=_number, percent=_percent)
+    return engine
+
+
+def _fill(template: str, found: StudyResults | NoticingResults, **values: Any) -> str:
+    """Return a template of results as HTML text."""
     templates = files("underfire.study").joinpath("templates")
     style = "".join(templates.joinpath(name).read_text(encoding="utf-8") for name in ("study.css", "results.css"))
-    return engine.get_template(template).render(
-        found=found, fastest=FASTEST, slowest=SLOWEST, style=Markup(style), **values
+    return (
+        _engine()
+        .get_template(template)
+        .render(found=found, fastest=FASTEST, slowest=SLOWEST, style=Markup(style), **values)
     )
 
 
