@@ -100,14 +100,20 @@ def key(style: int, lone: bool = False) -> Markup:
 @rc_context(_SETTINGS)
 def meter(value: float, low: float, high: float, mark: float = math.nan, *, length: int = 100) -> Markup:
     """Draw a rate on a scale from 0 to 1, `length` units long, with its interval and an upright line at `mark`."""
+    if not math.isfinite(value):
+        return Markup()
     figure = _figure(length + 8, 12)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(-4 / length, 1 + 4 / length), ylim=(0, 12))
-    axes.axis("off")
-    axes.plot([0, 1], [6, 6], color=_LINE, linewidth=3, solid_capstyle="round")
-    axes.plot([mark, mark], [1, 11], color=_SOFT, linewidth=1.5)
-    axes.plot([low, high], [6, 6], color=_INK, alpha=0.5, linewidth=3, solid_capstyle="butt")
-    axes.plot([value], [6], "o", color=_INK, markersize=7)
-    return _inline(figure, "meter", Markup('aria-hidden="true"')) if math.isfinite(value) else Markup()
+
+    def line(places: Sequence[float], heights: Sequence[float], **look: Any) -> None:
+        # in shares of the figure, and without axes, which take most of the time
+        shares = [(4 + place * length) / (length + 8) for place in places]
+        figure.add_artist(Line2D(shares, [height / 12 for height in heights], **look))
+
+    line([0, 1], [6, 6], color=_LINE, linewidth=3, solid_capstyle="round")
+    line([mark, mark], [1, 11], color=_SOFT, linewidth=1.5)
+    line([low, high], [6, 6], color=_INK, alpha=0.5, linewidth=3, solid_capstyle="butt")
+    line([value], [6], color=_INK, linestyle="", marker="o", markersize=7)
+    return _inline(figure, "meter", Markup('aria-hidden="true"'))
 
 
 @rc_context(_SETTINGS)
