@@ -63,6 +63,33 @@ def test_as_low_as_scipy_in_as_many_evaluations():
     assert np.abs(solver.z.numpy()).max() <= 0.8
 
 
+def recursion(solver, i):
+    """The direction of one sample by the two loops of Liu and Nocedal, pair after pair, the newest first."""
+    z, g = solver._z[i], solver._g[i]
+    free = ~(((z <= solver._low[i]) & (g > 0)) | ((z >= solver._high[i]) & (g < 0)))
+    count, memory = int(solver._pairs[i]), len(solver._steps)
+    slots = [(count - back) % memory for back in range(1, min(count, memory) + 1)]
+    pairs = [(solver._steps[slot, i] * free, solver._changes[slot, i] * free) for slot in slots]
+    pairs = [(s, y) for s, y in pairs if s @ y > 0]
+    q, weights = g * free, []
+    for s, y in pairs:
+        weights.append((s @ q) / (s @ y))
+        q = q - weights[-1] * y
+    s, y = pairs[0]
+    r = (s @ y) / (y @ y) * q
+    for (s, y), weight in zip(reversed(pairs), reversed(weights), strict=True):
+        r = r + (weight - (y @ r) / (s @ y)) * s
+    return -r
+
+
+def test_the_direction_is_that_of_the_recursion():
+    for rounds in (3, 8, 30):  # a memory that is empty in part, and one that was overwritten
+        solver, _ = minimum(rosenbrock, start(4, 8), rounds, -0.7, 0.7, memory=6)
+        directions = solver._direction()
+        for i in range(4):
+            assert torch.allclose(directions[i], recursion(solver, i), rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_batch_finds_what_its_samples_find_alone():
     z = start(5, 6)

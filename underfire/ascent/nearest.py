@@ -74,8 +74,10 @@ class Nearest:
         rank = self.rank(x_adv, index, size)
         # An improvement within rounding does not count.
         better = success & (size <= eps) & (rank < self.size[index] * (1 - 16 * torch.finfo(size.dtype).eps))
-        rows = index[better]
-        self.x_adv[rows], self.size[rows] = x_adv[better].detach(), rank[better]
+        kept = better.nonzero().squeeze(1)
+        if len(kept):
+            rows = index[kept]
+            self.x_adv[rows], self.size[rows] = x_adv[kept].detach(), rank[kept]
         return better
 
     def rank(self, x_adv: Tensor, index: Tensor, size: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Minimise by L-BFGS in a box, for many samples at once, each with its own memory and line search.
 
 Source: Liu and Nocedal, On the Limited Memory BFGS Method for Large Scale Optimization, Mathematical Programming 1989;
-gradient projection keeps the bounds (Bertsekas, SIAM Journal on Control and Optimization 1982).
+gradient projection keeps the bounds (Bertsekas, SIAM Journal on Control and Optimization 1982); compact form (Byrd,
+Nocedal and Schnabel, Representations of Quasi-Newton Matrices, Mathematical Programming 1994).
 """
 
 from __future__ import annotations
@@ -110,32 +111,37 @@ class QuasiNewton:
         self._pairs[rows] += 1
 
     def _direction(self) -> Tensor:
-        """Return the direction of the two-loop recursion, on the entries that the box leaves free."""
-        g = self._g
+        """Return the quasi-Newton direction on the entries that the box leaves free, by the compact form of L-BFGS.
+
+        With the stored steps S and gradient changes Y as columns, the oldest first, R the upper triangle of SᵀY and D
+        its diagonal: H q = γ q + S R⁻ᵀ ((D + γ YᵀY) p - γ Yᵀq) - γ Y p with p = R⁻¹ Sᵀq, which is what the recursion
+        over the pairs computes, in a few products of small matrices.
+        """
+        g, memory = self._g, len(self._steps)
         free = ~(((self._z <= self._low) & (g > 0)) | ((self._z >= self._high) & (g < 0)))
         q = g * free
         downhill = -q * (self._size / q.abs().amax(1).clamp_min(torch.finfo(q.dtype).tiny))[:, None]
-        everyone = torch.arange(len(q), device=q.device)
-        scale = torch.zeros_like(self._t)
-        history: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        for back in range(1, len(self._steps) + 1):
-            slot = (self._pairs - back).remainder(len(self._steps))
-            s, y = self._steps[slot, everyone] * free, self._changes[slot, everyone] * free
-            sy = (s * y).sum(1)
-            usable = (self._pairs >= back) & (sy > 0)
-            inverse = torch.where(usable, 1 / torch.where(usable, sy, 1), 0)
-            a = inverse * (s * q).sum(1)
-            q = q - a[:, None] * y
-            newest = usable & (scale == 0)
-            scale = torch.where(newest, sy / torch.where(newest, (y * y).sum(1), 1), scale)
-            history.append((s, y, inverse, a))
-            if not bool((self._pairs > back).any()):
-                break
-        r = q * scale[:, None]
-        for s, y, inverse, a in reversed(history):
-            r = r + (a - inverse * (y * r).sum(1))[:, None] * s
-        d = -r * free
-        useful = (scale > 0) & ((d * g).sum(1) < 0) & torch.isfinite(d).all(1)
+        kept = min(memory, int(self._pairs.max())) if len(q) else 0
+        if kept == 0:
+            return downhill
+        # the stored pairs, `[B, kept, n]`; one without positive curvature on the free entries becomes zero
+        age = torch.arange(kept, 0, -1, device=q.device)
+        slot, everyone = (self._pairs[:, None] - age).remainder(memory), torch.arange(len(q), device=q.device)[:, None]
+        s, y = self._steps[slot, everyone] * free[:, None], self._changes[slot, everyone] * free[:, None]
+        usable = (self._pairs[:, None] >= age) & ((s * y).sum(2) > 0)
+        s, y = s * usable[:, :, None], y * usable[:, :, None]
+        sy, yy = s @ y.mT, y @ y.mT
+        curvature = sy.diagonal(dim1=1, dim2=2)
+        # the scale is that of the newest pair; a pair that is zero gets a row of the identity, so that R has an inverse
+        newest = (usable * torch.arange(1, kept + 1, device=q.device)).argmax(1, keepdim=True)
+        scale = (curvature / yy.diagonal(dim1=1, dim2=2)).nan_to_num(0.0).gather(1, newest)[:, :, None]
+        upper = sy.triu() + torch.diag_embed((~usable).to(q.dtype))
+        # the product of the inverse Hessian with the gradient
+        p = torch.linalg.solve_triangular(upper, s @ q[:, :, None], upper=True)
+        v = curvature[:, :, None] * p + scale * (yy @ p - y @ q[:, :, None])
+        w = torch.linalg.solve_triangular(upper.mT, v, upper=False)
+        d = -(scale * (q[:, :, None] - y.mT @ p) + s.mT @ w).squeeze(2)
+        useful = (scale[:, 0, 0] > 0) & ((d * g).sum(1) < 0) & torch.isfinite(d).all(1)
         return torch.where(useful[:, None], d, downhill)
 
 

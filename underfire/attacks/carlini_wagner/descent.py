@@ -85,7 +85,9 @@ def descend(
         logits, value, g_objective = value_and_grad(model, objective, x_adv, targets)
         distance, g_distance = search.distance(x_adv - x, targets.index)
         # record the successes
-        success = succeeded(logits, targets.y, targets.goal) & (lead(targets.step(model, x_adv, logits)) >= confidence)
+        success = succeeded(logits, targets.y, targets.goal)
+        if confidence:
+            success &= lead(targets.step(model, x_adv, logits)) >= confidence
         nearest.update(x_adv, success, targets.index)
         reached |= success
         # step in tanh space
