@@ -19,8 +19,8 @@ from underfire.audit.spec import parse_spec
 from underfire.audit.standing import Evidence, assess
 from underfire.audit.summary import findings
 from underfire.measures.statistics import clopper_pearson
-from underfire.report.findings import findings as sentences
 from underfire.report.export import to_json
+from underfire.report.findings import findings as sentences
 from underfire.report.page import render
 
 

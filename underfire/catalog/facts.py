@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from underfire.catalog.options import convert
 from underfire.errors import InputError, nearest
@@ -221,6 +221,15 @@ FACTS: dict[str, type[Facts]] = {
     "part": PartFacts,
 }
 KINDS = tuple(FACTS)
+
+
+def check_kind(kind: str) -> None:
+    """Raise InputError if there is no such kind; a role, such as `"view"`, is named as the role of a part."""
+    if kind not in KINDS:
+        role = kind.strip().lower().replace("-", "_").removesuffix("s")
+        is_role = role in get_args(Role)
+        meant = f"its methods are of kind 'part', with role {role!r}" if is_role else nearest(kind, KINDS)
+        raise InputError(f"unknown kind {kind!r}; {meant}")
 
 
 @cache

@@ -11,9 +11,10 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import Parameter
+from functools import lru_cache
+from inspect import Parameter, isclass, signature
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from underfire.errors import InputError, nearest, shown, with_article
 
@@ -57,6 +58,19 @@ def number(value: Any) -> Any:
         return float(fraction[1]) / float(fraction[2]) if fraction else float(value)
     except (ValueError, ZeroDivisionError, OverflowError):
         return value
+
+
+@lru_cache(maxsize=4096)
+def options_of(function: Callable[..., Any], *, every: bool = False) -> dict[str, Parameter]:
+    """Return the keyword-only parameters of a function or class by name, or with `every` all; do not change them."""
+    parameters = signature(function).parameters.values()
+    return {p.name: p for p in parameters if every or p.kind is p.KEYWORD_ONLY}
+
+
+@lru_cache(maxsize=4096)
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of the parameters of a function, or of an object of a class, by name; do not change them."""
+    return get_type_hints(function.__init__ if isclass(function) else function)
 
 
 def check_options(

@@ -10,7 +10,7 @@ from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from itertools import chain
-from typing import Any, Generic, Literal, get_args, get_type_hints, overload
+from typing import Any, Generic, Literal, overload
 from typing import TypeVar as _PlainTypeVar
 
 from typing_extensions import TypeVar
@@ -26,11 +26,11 @@ from underfire.catalog.facts import (
     InterpreterFacts,
     MeasureFacts,
     PartFacts,
-    Role,
     TrainingFacts,
+    check_kind,
     facts_for,
 )
-from underfire.catalog.options import check_options
+from underfire.catalog.options import check_options, hints_of, options_of
 from underfire.errors import InputError, Unsupported, nearest, shown
 
 _Method = _PlainTypeVar("_Method", bound=Callable[..., Any])
@@ -114,7 +114,7 @@ class Card(Generic[F]):
     @property
     def hints(self) -> dict[str, Any]:
         """The types of the options, by name."""
-        return get_type_hints(self.function.__init__ if self.fitted else self.function)
+        return hints_of(self.function)
 
     @property
     def summary(self) -> str:
@@ -134,8 +134,7 @@ class Card(Generic[F]):
     @property
     def options(self) -> dict[str, inspect.Parameter]:
         """The keyword-only parameters of the method, by name; of a part, all its parameters."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY or self.kind == "part"}
+        return options_of(self.function, every=self.kind == "part")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the card as plain values, for JSON and tables."""
@@ -193,8 +192,7 @@ def card(kind: str, *, paper: str = "", name: str | None = None, **facts: Any) -
     Raises:
         InputError: the kind or a fact is unknown, or another method already has the name.
     """
-    if kind not in KINDS:
-        raise InputError(f"unknown kind {kind!r}; {_nearest_kind(kind)}")
+    check_kind(kind)
 
     def enter(method: _Method) -> _Method:
         key = (kind, name or method.__name__)
@@ -210,12 +208,6 @@ def card(kind: str, *, paper: str = "", name: str | None = None, **facts: Any) -
         return method
 
     return enter
-
-
-def _nearest_kind(word: str) -> str:
-    """Return the end of a message about an unknown kind; a role, such as `"view"`, is the role of a part."""
-    role = word.strip().lower().replace("-", "_").removesuffix("s")
-    return f"its methods are of kind 'part', with role {role!r}" if role in get_args(Role) else nearest(word, KINDS)
 
 
 @cache
@@ -245,8 +237,8 @@ def cards(kind: Literal["part"]) -> Iterator[Card[PartFacts]]: ...
 def cards(kind: str | None = None) -> Iterator[Card]: ...
 def cards(kind: str | None = None) -> Iterator[Card[Any]]:
     """Return every card, or every card of one kind, sorted by kind and name."""
-    if kind is not None and kind not in KINDS:
-        raise InputError(f"unknown kind {kind!r}; {_nearest_kind(kind)}")
+    if kind is not None:
+        check_kind(kind)
     _load()
     wanted = [key for key in _CARDS if kind in (None, key[0])]
     return (_CARDS[key] for key in sorted(wanted, key=lambda key: (KINDS.index(key[0]), key[1])))
@@ -274,10 +266,11 @@ def find(kind: str, name: str) -> Card[Any]:
     Raises:
         InputError: there is no such kind or name; the message suggests the nearest one.
     """
-    known = cards(kind)  # checks the kind and loads the methods
+    check_kind(kind)
+    _load()
     found = _CARDS.get((kind, str(name))) or composed(kind, str(name))
     if found is None:
-        raise InputError(f"unknown {kind} {shown(name)}; {nearest(name, [c.name for c in known])}")
+        raise InputError(f"unknown {kind} {shown(name)}; {nearest(name, [c.name for c in cards(kind)])}")
     return found
 
 

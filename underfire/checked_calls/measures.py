@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import cache
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from underfire.catalog.options import check_options
+from underfire.catalog.options import check_options, hints_of
 from underfire.errors import InputError, with_article
 from underfire.model import model_errors
 from underfire.validate import check_labels
@@ -37,7 +37,7 @@ def call_measure(method: Callable[..., Any], _: Any, bound: inspect.BoundArgumen
         if name in given and not (optional and value is None):
             given[name] = as_tensor(name, value, device)
     chosen = {name: value for name, value in given.items() if name in options}
-    given |= check_options(method.__name__, options, get_type_hints(method), chosen, elsewhere=list(options))
+    given |= check_options(method.__name__, options, hints_of(method), chosen, elsewhere=list(options))
     x, y = given.get("x"), given.get("y")
     if functions and x is not None:
         if y is not None:
@@ -85,7 +85,7 @@ def as_tensor(name: str, value: Any, device: torch.device | None = None) -> Tens
 @cache
 def _roles(method: Callable[..., Any]) -> tuple[dict[str, bool], set[str], dict[str, inspect.Parameter]]:
     """Return the arguments of a measure that are tensors, each with whether it may be None, functions, and options."""
-    hints, tensors, functions = get_type_hints(method), dict[str, bool](), set[str]()
+    hints, tensors, functions = hints_of(method), dict[str, bool](), set[str]()
     parameters = inspect.signature(method).parameters
     for name in parameters:
         parts = get_args(hints[name]) if type(None) in get_args(hints[name]) else (hints[name],)

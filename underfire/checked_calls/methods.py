@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from underfire.catalog import (
     convert,
     number,
 )
+from underfire.catalog.options import hints_of
 from underfire.domains import domain_of
 from underfire.errors import DataError, InputError, Unsupported, shown, with_article
 from underfire.model import Classifier, as_classifier, model_errors, session
@@ -129,7 +130,7 @@ def call_training(method: Callable[..., Any], facts: TrainingFacts, bound: inspe
 
 def _convert_options(kind: str, method: Callable[..., Any], facts: Facts, bound: inspect.BoundArguments) -> None:
     """Make the model a classifier of the right domain, and convert the options to their types."""
-    given, hints = bound.arguments, get_type_hints(method)
+    given, hints = bound.arguments, hints_of(method)
     model = given["model"] = as_classifier(given["model"])
     if model.domain.name not in facts.domains:
         taken = " or ".join(facts.domains)
