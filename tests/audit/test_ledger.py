@@ -67,6 +67,19 @@ def test_the_gallery_is_what_the_rows_say(ledger: Ledger) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["linear", "shifted"])  # the second is always wrong
+def test_the_gallery_looks_for_right_images_in_several_shards(small: Small, tmp_path: Path, name: str) -> None:
+    data, model = {"uri": "digits:", "n": 8, "seed": 1}, f"python:audit_networks:{name}"
+    ledger = run(small(model=model, data=data, shard_size=2, gallery=1), tmp_path / "run")
+    kinds = Counter(cell["kind"] for cell in ledger.cells)
+    assert (kinds["craft"], kinds["gallery"]) == (8, 4)  # two of the four shards have four times one image
+    right = {row["id"] for row in ledger.sql("SELECT id FROM clean WHERE pred = y")}
+    stored = {row["id"] for row in ledger.sql("SELECT id FROM gallery")}
+    assert stored <= right and bool(stored) == bool(right) == (name == "linear")
+    assert ledger.missing == 0 and ledger.refusals == ()
+
+
+@pytest.mark.slow
 def test_it_is_written_to_and_read_from_any_filesystem(ledger: Ledger, small: Small) -> None:
     there = run(small(batch_size=2), "memory://bucket/run")
     query = "SELECT id, eps, pred_adv, linf FROM rows ORDER BY ALL"
