@@ -68,6 +68,12 @@ def test_a_model_that_withstands_rests_on_the_images_that_no_attack_fools() -> N
     assert "first the 7 that PGD does not fool, because the headline rests on these; left out: nothing." in told
 
 
+def test_a_run_that_cannot_be_believed_has_no_images_on_which_its_headline_rests(synthetic: Synthetic) -> None:
+    blind = [("gradients", False, 1.0, 0.05, "No gradient.")]
+    found = shown(synthetic(attacks=["fgsm linf"], checks=blind, gallery=2))
+    assert "all of which fgsm linf fools; left out" in found.told
+
+
 def test_maps_with_negative_values_have_one_scale_around_zero(synthetic: Synthetic, monkeypatch: Any) -> None:
     read = Ledger.gallery
 

@@ -25,11 +25,13 @@ class Basis:
         attacks: the attacks that the headline is about, each at one size.
         interpreter: the interpreter that it is about; empty if none.
         withstood: whether the headline says that the model withstands the attacks.
+        believed: whether the headline is a verdict, and not that the figures of the run cannot be believed.
     """
 
     attacks: list[AttackResult]
     interpreter: str
     withstood: bool
+    believed: bool = True
 
 
 def basis(found: Findings) -> Basis:
@@ -44,9 +46,9 @@ def basis(found: Findings) -> Basis:
     known = {(hit.label, hit.norm, hit.eps): hit for hit in found.attacks}
     attacks = [known[place] for place in dict.fromkeys(places) if place in known]
     about = gap or shift
-    clean = found.clean.value if found.clean else 1.0
-    withstood = worst is not None and accuracy_tone(worst.robust.value, clean) == "good"
-    return Basis(attacks, about.interpreter if about else "", withstood)
+    clean, believed = found.clean.value if found.clean else 1.0, found.standing.believable
+    withstood = believed and worst is not None and accuracy_tone(worst.robust.value, clean) == "good"
+    return Basis(attacks, about.interpreter if about else "", withstood, believed)
 
 
 def attacks(found: Findings, of: Basis, aimed: Collection[str]) -> list[AttackResult]:
@@ -77,7 +79,7 @@ def told(of: Basis, *, shown: int, resting: int, right: int, wrong: int, left_ou
     text = f"Shown: {shown} of the {right} images that the model classifies correctly without an attack"
     if of.attacks:
         those = "all of which" if resting == shown else f"first the {resting} that" if resting else "none of which"
-        text += f", {those} {_did(of)}" + (", because the headline rests on these" if resting else "")
+        text += f", {those} {_did(of)}" + (", because the headline rests on these" if resting and of.believed else "")
     them = "them" if wrong > 1 else "it"
     parts = [
         f"{wrong} image{'s' * (wrong != 1)} that it gets wrong without an attack (no attack is to blame for {them})"
