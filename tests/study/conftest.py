@@ -46,7 +46,7 @@ def made(tmp_path: Path) -> Callable[..., Study]:
         for i in range(n + practice):
             said = classes[i % 4]
             label = classes[(i + (i // 4 % 4 == 0)) % 4]
-            items.append(Item(f"image {i}", label if labelled else None, said, 0.9))
+            items.append(Item(f"image {i}", label if labelled else None, said, 0.9, signed=False))
         about = {"model": "toy", "interpreter": "gradient", "options": {}, "data": "nowhere", **about}
         study = Study(tmp_path / folder, about, 0, choices_of(CLASSES), tuple(items), practice)
         (study.folder / "pictures").mkdir(parents=True)
@@ -68,7 +68,7 @@ def made_noticing(tmp_path: Path) -> Callable[..., Study]:
     def make(ious: dict[str, float], n: int = 30, practice: int = 3) -> Study:
         about = {"model": "toy", "interpreter": "gradient", "options": {}, "data": "nowhere", "eps": 0.1}
         items = tuple(
-            Item(f"image {i}", 0, 0, 0.9, name, f"class {i}", iou)
+            Item(f"image {i}", 0, 0, 0.9, name, f"class {i}", iou, signed=False)
             for i in range(n + practice)
             for name, iou in ious.items()
         )
@@ -86,7 +86,7 @@ def made_noticing(tmp_path: Path) -> Callable[..., Study]:
 class Server:
     """A study served by uvicorn in a thread."""
 
-    def __init__(self, study: Study, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, study: Study, clock: Callable[[], float] = time.monotonic, statement: str = "") -> None:
         uvicorn = pytest.importorskip("uvicorn", reason="needs the extra: pip install starlette uvicorn")
         from underfire.study.app import application
 
@@ -94,7 +94,7 @@ class Server:
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        app = application(study, self.store, clock=clock)
+        app = application(study, self.store, statement=statement, clock=clock)
         self.server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", lifespan="off"))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
         self.thread.start()
@@ -129,8 +129,8 @@ def serve() -> Iterator[Callable[..., Server]]:
     """Serves studies until the test ends."""
     servers: list[Server] = []
 
-    def go(study: Study, clock: Callable[[], float] = time.monotonic) -> Server:
-        servers.append(Server(study, clock))
+    def go(study: Study, clock: Callable[[], float] = time.monotonic, statement: str = "") -> Server:
+        servers.append(Server(study, clock, statement))
         return servers[-1]
 
     yield go

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sqlite3
 import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from underfire.errors import MissingExtra
+from underfire.figures.overlay import colour_bar
+from underfire.study import words
 from underfire.study.app import application, is_loopback
+from underfire.study.design import Trial
 
 pytestmark = pytest.mark.slow  # one of the twenty heaviest files
 
@@ -26,7 +31,7 @@ def server(made: Callable[..., Any], serve: Callable[..., Any], clock: Any) -> A
 
 @pytest.fixture
 def token(server: Any) -> str:
-    return str(json.loads(server.ask("POST", "/api/join", {"name": "Ada"}))["token"])
+    return str(json.loads(server.ask("POST", "/api/join", {"name": "Ada", "consent": True}))["token"])
 
 
 def refused(server: Any, method: str, path: str, content: Any = None, **headers: str) -> tuple[int, str]:
@@ -50,7 +55,7 @@ def test_pages_load_nothing_from_elsewhere(server: Any, token: str) -> None:
 
 
 def test_a_name_is_escaped(server: Any) -> None:
-    found = json.loads(server.ask("POST", "/api/join", {"name": "<script>alert('x')</script>"}))
+    found = json.loads(server.ask("POST", "/api/join", {"name": "<script>alert('x')</script>", "consent": True}))
     page = server.ask("GET", f"/a/{found['token']}").decode()
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
 
@@ -74,7 +79,9 @@ def test_the_models_decision_is_told_in_practice_only(server: Any, token: str) -
         reply = json.loads(server.ask("POST", f"/api/{token}/answer", given(trial=number)))
         told.append("decision" in reply)
     assert told == [trial.practice for trial in plan]
-    assert reply["next"] == {"done": True, "trial": 12, "total": 12}
+    (annotator,) = server.store.annotators()
+    assert reply["next"] == {"done": True, "trial": 12, "total": 12, "code": annotator.code}
+    assert len(annotator.code) == 9 and json.loads(server.ask("GET", f"/api/{token}/next")) == reply["next"]
     assert refused(server, "POST", f"/api/{token}/answer", given(trial=12))[0] == 409
 
 
@@ -88,8 +95,10 @@ def test_a_picture_is_given_for_the_due_trial_only(server: Any, token: str) -> N
 
 
 def test_explanations_are_given_where_they_are_shown(server: Any) -> None:
-    server.ask("POST", "/api/join", {"name": "Ada"})
-    token = json.loads(server.ask("POST", "/api/join", {"name": "Grace"}))["token"]  # the second begins with them
+    server.ask("POST", "/api/join", {"name": "Ada", "consent": True})
+    token = json.loads(server.ask("POST", "/api/join", {"name": "Grace", "consent": True}))[
+        "token"
+    ]  # the second begins with them
     due = json.loads(server.ask("GET", f"/api/{token}/next"))
     assert due["explained"] and server.ask("GET", due["map"]).startswith(b"\x89PNG")
 
@@ -149,9 +158,11 @@ def test_an_answer_that_comes_twice_gives_the_trial_that_is_due(server: Any, tok
 @pytest.mark.parametrize(
     ("content", "status", "says"),
     [
-        ({"name": 3}, 400, "name"),
-        ({"name": ""}, 400, "1 to 40"),
-        ({"name": "Ada"}, 409, "Ada"),
+        ({"name": 3, "consent": True}, 400, "name"),
+        ({"name": "", "consent": True}, 400, "1 to 40"),
+        ({"name": "Ada", "consent": True}, 409, "somebody already takes part as 'Ada'"),
+        ({"name": "Eve"}, 400, "consent"),
+        ({"name": "Eve", "consent": 1}, 400, "consent"),
         ([], 400, "JSON object"),
         (b"{", 400, "not JSON"),
         (b"x" * 5000, 413, "at most 4096 bytes"),
@@ -161,6 +172,43 @@ def test_a_wrong_name_is_refused(server: Any, token: str, content: Any, status: 
     found = refused(server, "POST", "/api/join", content)
     assert found[0] == status and says in found[1]
     assert len(server.store.annotators()) == 1
+
+
+def test_a_withdrawal_deletes_the_annotator_and_frees_the_place(server: Any, token: str) -> None:
+    server.ask("POST", f"/api/{token}/answer", given())
+    assert json.loads(server.ask("POST", f"/api/{token}/withdraw", {})) == {"withdrawn": 1}
+    assert server.store.answers() == server.store.annotators() == [] and server.store.withdrawals() == 1
+    for method, path, content in (("GET", "next", None), ("POST", "answer", given()), ("POST", "withdraw", {})):
+        assert refused(server, method, f"/api/{token}/{path}", content)[0] == 404
+    server.ask("POST", "/api/join", {"name": "Ada", "consent": True})
+    assert [a.number for a in server.store.annotators()] == [0]
+
+
+def test_the_legend_follows_the_map(server: Any, token: str) -> None:
+    study = server.study
+    for signed, ends in ((True, "against the decision"), (False, "not important"), (None, None)):
+        items = tuple(replace(item, signed=signed) for item in study.items)
+        found = words.legend(replace(study, items=items), Trial(0, True, False))
+        assert (found and found["low"]) == ends
+    assert words.legend(study, Trial(0, False, False)) is None
+    assert json.loads(server.ask("GET", f"/api/{token}/next"))["legend"] is None
+
+
+def test_the_colours_of_the_legend_are_those_of_the_maps(server: Any) -> None:
+    style = server.ask("GET", "/static/study.css").decode()
+    for rule, signed in (("#scale {", False), ("#scale.signed {", True)):
+        stops = re.findall("#([0-9a-f]{6})", style[style.index(rule) :].split("}")[0])
+        colours = colour_bar(signed)[:, 0, [round(i * 255 / 8) for i in range(9)]].T
+        assert [tuple(bytes.fromhex(stop)) for stop in stops] == [
+            tuple(c) for c in (colours * 255).round().int().tolist()
+        ]
+
+
+def test_the_statement_stands_before_the_consent(made: Callable[..., Any], serve: Callable[..., Any]) -> None:
+    page = serve(made(n=4), statement="Ask <ada@example.org>.\n\nApproved.").ask("GET", "/").decode()
+    assert (
+        page.index("<p>Ask &lt;ada@example.org&gt;.</p>") < page.index("<p>Approved.</p>") < page.index('id="consent"')
+    )
 
 
 def test_other_sites_cannot_ask(server: Any) -> None:
@@ -228,7 +276,7 @@ def test_a_client_that_hangs_up_leaves_no_traceback(server: Any, caplog: pytest.
 
 def test_a_store_that_cannot_be_used_is_said(server: Any, token: str) -> None:
     with closing(sqlite3.connect(server.store.path)) as database:
-        database.execute("DROP TRIGGER answers_are_kept")
+        database.execute("DROP TRIGGER answers_of_annotators_are_kept")
         database.execute("DROP TABLE answers")
     status, error = refused(server, "GET", f"/api/{token}/next")
     assert status == 503

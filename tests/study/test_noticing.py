@@ -94,16 +94,20 @@ def test_who_calls_everything_attacked_notices_nothing(measured: Callable[..., n
 
 
 def test_few_annotators_are_no_verdict(measured: Callable[..., noticing.NoticingResults]) -> None:
-    found = measured(NoticingAnnotator(noise=0.01), 2)
-    assert found.difference.low == found.difference.high > 0 and len(found.notes) == 2
-    assert "not known yet" in noticing.headline(found)[0]
+    found = measured(NoticingAnnotator(noise=0.1), 7)
+    assert found.why == "" and found.sensitivity["pgd"].value > 0 and math.isnan(found.difference.value)
+    title, sentence = noticing.headline(found)
+    assert "not known yet" in title and "it takes 8 annotators" in sentence
+    found = replace(found, difference=found.sensitivity["pgd"], why_difference="")
+    assert noticing.headline(found)[0] == "People notice ADV² less often than PGD"
 
 
 def test_one_annotator_and_none_are_results_too(measured: Callable[..., noticing.NoticingResults]) -> None:
     nobody = measured(NoticingAnnotator(), 0)
     assert noticing.headline(nobody)[0] == "There are not enough answers yet" and "nan" not in page.render(nobody)
     one = measured(NoticingAnnotator(), 1)
-    assert math.isnan(one.difference.low) and "not known yet" in noticing.headline(one)[0]
+    assert math.isnan(one.sensitivity["pgd"].value) and one.why == "it takes 64 answers, and there are 10"
+    assert noticing.headline(one)[1] == "It takes 64 answers in each condition; there are: Clean 10, PGD 10, ADV² 10."
     source = page.render(one)
     assert noticing.headline(one)[1] in source and "nan" not in source and "<script" not in source
 

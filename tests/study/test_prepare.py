@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import underfire as uf
 from underfire import figures
@@ -22,6 +23,7 @@ from underfire.data import read_image
 from underfire.errors import DataError, InputError
 from underfire.study import simulate
 from underfire.study.design import Item, read_study
+from underfire.study.pictures import enlarged
 from underfire.study.prepare import choose_items
 from underfire.study.store import AnswerStore
 
@@ -102,7 +104,7 @@ def test_prepare_simulate_report(study: Callable[..., tuple[int, str, str]]) -> 
         simulate.answer_all(simulate.SimulatedAnnotator(), made, store, name)
     store.close()
     code, shown, _ = study("report", "s")
-    assert code == 0 and "bits/s" in shown and "Grace" in shown
+    assert code == 0 and "bits/s withheld: it takes 64 answers, and there are 16" in shown and "Grace" in shown
     assert "Grace" in Path("s/results.html").read_text()
     code, shown, _ = study("report", "s", "--json", "--html", "elsewhere/page.html")
     assert Path("elsewhere/page.html").exists()
@@ -110,7 +112,11 @@ def test_prepare_simulate_report(study: Callable[..., tuple[int, str, str]]) -> 
     assert code == 2 and "elsewhere is a folder" in said
     found = json.loads(shown)
     assert found["pooled"]["with"]["n"] == 16 and found["rate"]["value"]["n"] == 2
-    assert found["people"][1]["name"] == "Grace" and found["people"][1]["figures"]["with"]["rate"]["value"] > 0
+    assert found["people"][1]["name"] == "Grace" and found["people"][1]["figures"]["with"]["n"] == 8
+    code, _, said = study("withdraw", "s", "Grade")
+    assert code == 2 and "no annotator 'Grade'; did you mean 'Grace'" in said
+    assert study("withdraw", "s", "Grace") == (0, "", "Grace has withdrawn: the name and 20 answers are deleted\n")
+    assert "1 annotator has withdrawn" in study("report", "s")[1]
 
     code, _, said = study(*DIGITS, "--n", 16, "--out", "s", "--force")
     assert code == 2 and "answers of another study" in said
@@ -162,6 +168,29 @@ def test_bad_input_is_one_line(study: Callable[..., tuple[int, str, str]], argum
     code, shown, said = study(*arguments)
     assert (code, shown, said.count("\n")) == (2, "", 1) and says in said, said
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "cannot read --statement s.txt: No such file"), (b"\xff", "UTF-8"), (b" ", "1 to 20000 characters")],
+)
+def test_a_statement_must_be_a_text(
+    study: Callable[..., tuple[int, str, str]], made: Callable[..., Any], content: bytes | None, says: str
+) -> None:
+    made()
+    if content is not None:
+        Path("s.txt").write_bytes(content)
+    code, _, said = study("serve", "study", "--statement", "s.txt")
+    assert code == 2 and says in said and said.count("\n") == 1 and not Path("study/answers.sqlite").exists()
+
+
+def test_small_images_are_enlarged_smoothly() -> None:
+    image = torch.zeros(1, 8, 8)
+    image[:, :, 4:] = 1
+    large = enlarged(image)
+    assert large.shape == (1, 320, 320) and len(large.unique()) > 20  # a mosaic has two values
+    assert large[0, :, 40] == pytest.approx(0, abs=1e-3) and large[0, :, -40] == pytest.approx(1, abs=1e-3)
+    assert enlarged(torch.zeros(3, 400, 320)).shape == (3, 400, 320)
 
 
 def test_a_port_in_use_is_said(study: Callable[..., tuple[int, str, str]], made: Callable[..., Any]) -> None:

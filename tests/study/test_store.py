@@ -64,13 +64,32 @@ def test_a_time_that_cannot_be_is_refused(store: AnswerStore, seconds: float) ->
 
 def test_a_name_is_one_persons(store: AnswerStore) -> None:
     store.join("Ada")
-    with pytest.raises(NameTaken, match="'ada' is taken"):
+    with pytest.raises(NameTaken, match="already takes part as 'ada'"):
         store.join("ada")
     assert store.join("Grace").number == 1
-    for name in ("", "   ", "x" * 41, "a\u202eb", "a\x00b"):
-        with pytest.raises(InputError, match="1 to 40"):
+    wrong = {
+        "   ": "is empty",
+        "x" * 41: "has 41 characters",
+        "a\u202eb": "U.202E",
+        "a\x00b": "U.0000",
+        "\ud800": "U.D800",
+    }
+    for name, says in wrong.items():
+        with pytest.raises(InputError, match=f"{says}.*1 to 40"):
             store.join(name)
     assert store.find("nobody") is None
+
+
+def test_a_withdrawal_leaves_nothing_of_the_annotator(store: AnswerStore, tmp_path: Path) -> None:
+    ada, grace = store.join("Ada Lovelace"), store.join("Grace")
+    store.add(answer(0), answer(1), answer(0, annotator=grace.number))
+    code = store.completion_code(ada)
+    assert code == store.completion_code(ada) == store.annotators()[0].code
+    assert store.withdraw(ada) == 2 and store.withdraw(ada) == 0 and store.withdrawals() == 1
+    assert [p.name for p in store.annotators()] == ["Grace"] and store.answers() == [answer(0, annotator=1)]
+    assert store.join("Joan").number == 0 and store.annotators()[0].code == ""
+    written = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert not [text for text in ("Ada Lovelace", ada.token, code) if text.encode() in written]
 
 
 @pytest.mark.slow
@@ -131,7 +150,7 @@ def test_values_of_another_type_are_refused(store: AnswerStore, tmp_path: Path) 
 
 def test_a_file_that_is_spoiled_later_is_one_kind_of_error(store: AnswerStore, tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / FILE)) as database:
-        database.execute("DROP TRIGGER answers_are_kept")
+        database.execute("DROP TRIGGER answers_of_annotators_are_kept")
         database.execute("DROP TABLE answers")
     for use in (store.answers, lambda: store.add(answer())):
         with pytest.raises(StoreError, match="no such table"):

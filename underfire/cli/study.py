@@ -11,9 +11,10 @@ import typer
 from underfire.cli import shared
 from underfire.cli.flags import MOST, BatchSize, Device, Force, Json, Output, Quiet, Seed, Settings, Size
 from underfire.cli.group import Group
-from underfire.cli.shared import ERR, OUT, atomic_write_all, print_json
+from underfire.cli.shared import ERR, atomic_write_all, print_json
 from underfire.cli.study_images import StudyImages
-from underfire.errors import InputError, MissingExtra
+from underfire.cli.study_people import Folder, serve, withdraw
+from underfire.errors import InputError
 
 if TYPE_CHECKING:
     from underfire.audit.schema import InterpreterSpec
@@ -29,7 +30,8 @@ verbs = typer.Typer(
     help="Measure in a study whether explanations help people: in the browser, without and with explanations.",
     no_args_is_help=True,
 )
-Folder = Annotated[Path, typer.Argument(help="The folder of a prepared study.")]
+verbs.command()(serve)
+verbs.command()(withdraw)
 
 
 @verbs.command()
@@ -102,8 +104,7 @@ def prepare(
         refuse({**given, "--device": device})
         same: dict[str, Any] = {"n": n, "practice": practice, "seed": seed, "force": force}
         if eps is not None:
-            notice(images, interpreter, out, eps=eps, with_image=with_image, **same)
-            _say_noticing(out, n, practice, quiet)
+            _say_noticing(notice(images, interpreter, out, eps=eps, with_image=with_image, **same), n, quiet)
             return
         study, labelled = choose(images, interpreter, out, classes=classes, mistakes=mistakes, **same)
         _say(study, n, practice, labelled, quiet)
@@ -118,8 +119,7 @@ def prepare(
     about = {"model": model, "interpreter": interpreter, "options": dict(entry.options), "data": images}
     if eps is not None:
         study = Study(out, {**about, "eps": eps}, seed, CHOICES, (), practice, True, with_image)
-        _write_noticing(source, entry, eps, study, n, force=force)
-        _say_noticing(out, n, practice, quiet)
+        _say_noticing(_write_noticing(source, entry, eps, study, n, force=force), n, quiet)
         return
     explain = source.explainer(entry)
     # classify the images, and choose those of the study
@@ -142,65 +142,23 @@ def _say(study: Study, n: int, practice: int, labelled: bool, quiet: bool) -> No
     names = ", ".join(choice.name for choice in study.choices)
     known = f"; the model gets {wrong} wrong" if labelled else "; labels unknown, so no trust coefficient"
     ERR.print(f"{n} images and {practice} for practice{known}. Classes: {names}")
-    ERR.print(f"Next: underfire study serve {study.folder}")
+    _say_next(study)
 
 
-def _say_noticing(out: Path, n: int, practice: int, quiet: bool) -> None:
+def _say_noticing(study: Study, n: int, quiet: bool) -> None:
     """Say what was prepared, and what comes next."""
     if not quiet:
-        ERR.print(f"{n} images and {practice} for practice, each clean, under PGD and under ADV²")
-        ERR.print(f"Next: underfire study serve {out}")
+        ERR.print(f"{n} images and {study.practice} for practice, each clean, under PGD and under ADV²")
+        _say_next(study)
 
 
-@verbs.command()
-def serve(
-    folder: Folder,
-    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 admits other machines.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0: a free one.")] = 8000,
-    quiet: Quiet = False,
-) -> None:
-    """Serve a study to the browsers of annotators until Ctrl-C; every answer is stored at once."""
-    import errno
-    import os
-    import socket
+def _say_next(study: Study) -> None:
+    """Say how many annotators the study needs, and what comes next."""
+    from underfire.study.checks import annotators_needed, answers_needed
 
-    from underfire.study.app import application, is_loopback
-    from underfire.study.design import read_study
-    from underfire.study.store import AnswerStore
-
-    try:
-        import uvicorn
-    except ImportError:
-        raise MissingExtra("uvicorn", "starlette") from None
-    study = read_study(folder)
-    study.check_pictures()
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listening = socket.create_server((host, port), family=family)
-    except OSError as error:
-        # Python adds the address to the system's message; an unknown host name has no such message.
-        unknown = error.errno is None or isinstance(error, socket.gaierror)
-        reason = error.strerror if unknown else os.strerror(error.errno or 0)
-        other = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
-        raise InputError(f"cannot listen on {host} port {port}: {reason}; choose another with {other}") from None
-    with listening:
-        store = AnswerStore(folder)
-        app = application(study, store, host=host)
-        place = f"[{host}]" if ":" in host else host
-        if not quiet:
-            OUT.print(f"http://{place}:{listening.getsockname()[1]}/")
-            reach = "" if is_loopback(host) else "; every machine that can reach this one can take part"
-            ERR.print(f"Press Ctrl-C to stop. Every answer is stored in {store.path}{reach}")
-        try:
-            config = uvicorn.Config(app, log_level="error", access_log=False, ws="none", lifespan="off")
-            uvicorn.Server(config).run(sockets=[listening])
-        except KeyboardInterrupt:
-            pass
-        finally:
-            count = len(store.answers())
-            store.close()
-    if not quiet:
-        ERR.print(f"stopped with {count} answers; next: underfire study report {folder}")
+    needed = answers_needed(len(study.choices))
+    ERR.print(f"Results take {needed} answers in each condition: invite {annotators_needed(study)} annotators or more")
+    ERR.print(f"Next: underfire study serve {study.folder}")
 
 
 @verbs.command()
@@ -224,7 +182,7 @@ def report(
     found: StudyResults | NoticingResults
     try:
         evaluate = noticing.evaluate if study.noticing else results.evaluate
-        found = evaluate(study, store.annotators(), store.answers())
+        found = evaluate(study, store.annotators(), store.answers(), withdrawn=store.withdrawals())
     finally:
         store.close()
     page = html or folder / "results.html"
@@ -251,7 +209,7 @@ def _check_noticing(n: int, practice: int, classes: int, mistakes: float | None)
 
 def _write_noticing(
     source: StudyImages, entry: InterpreterSpec, eps: float, study: Study, n: int, *, force: bool
-) -> None:
+) -> Study:
     """Attack images until `n` and those for practice are fooled, draw their versions, and write the study."""
     from dataclasses import replace
 
@@ -281,7 +239,9 @@ def _write_noticing(
             folder=staging,
             advice="choose from more images with --from, or a larger size with --noticing",
         )
-        replace(study, items=tuple(items)).write(staging)
+        study = replace(study, items=tuple(items))
+        study.write(staging)
+    return study
 
 
 def _check_folder(folder: Path, force: bool) -> None:

@@ -74,8 +74,8 @@ def notice(
     with_image: bool,
     seed: int,
     force: bool,
-) -> None:
-    """Write the study of noticing of the PGD and ADV² images of a run."""
+) -> Study:
+    """Write the study of noticing of the PGD and ADV² images of a run, and return it."""
     from underfire.study import attacked, prepare
     from underfire.study.design import CONDITIONS, Study
     from underfire.study.from_run import KeptRun
@@ -92,4 +92,6 @@ def notice(
             folder=staging,
             advice="audit more images, or take a larger size of the run with --noticing",
         )
-        replace(study, items=tuple(items)).write(staging)
+        study = replace(study, items=tuple(items))
+        study.write(staging)
+    return study

@@ -31,12 +31,16 @@ def _show_predicting(found: StudyResults) -> None:
     OUT.print(f"{title}. {numbers}\n")
     a, b = found.pooled["without"], found.pooled["with"]
     table = Table("", "without", "with", "difference", box=None, header_style="dim", pad_edge=False)
-    table.add_row("bits/s", a.why_rate or _format(a.rate), b.why_rate or _format(b.rate), _format_gain(found.rate))
-    table.add_row("trust", a.why_trust or _format(a.trust), b.why_trust or _format(b.trust), _format_gain(found.trust))
+    table.add_row("bits/s", *(_or_withheld(p.rate, p.why_rate) for p in (a, b)), _format_gain(found.rate))
+    table.add_row("trust", *(_or_withheld(p.trust, p.why_trust) for p in (a, b)), _format_gain(found.trust))
     table.add_row("agree with the model", _format(a.agreement, ".0%"), _format(b.agreement, ".0%"))
     table.add_row("seconds (median)", f"{a.seconds:.2f}", f"{b.seconds:.2f}")
     table.add_row("answers", str(a.n), str(b.n))
     OUT.print(table)
+    whys = {"bits/s": a.why_rate or b.why_rate, "trust": a.why_trust or b.why_trust, "difference": found.rate.why}
+    for what, why in whys.items():
+        if why:
+            OUT.print(f"{what} withheld: {why}")
     if found.people:
         OUT.print()
         people = Table(
@@ -45,7 +49,7 @@ def _show_predicting(found: StudyResults) -> None:
             "first block",
             "agreement",
             "seconds",
-            "bits/s",
+            "code",
             box=None,
             header_style="dim",
             pad_edge=False,
@@ -58,7 +62,7 @@ def _show_predicting(found: StudyResults) -> None:
                 "with" if person.explained_first else "without",
                 f"{before.agreement.value:.0%} → {after.agreement.value:.0%}",
                 f"{before.seconds:.2f} → {after.seconds:.2f}",
-                f"{before.rate.value:.2f} → {after.rate.value:.2f}",
+                person.code,
             )
         OUT.print(people)
     _caveats(found)
@@ -74,12 +78,17 @@ def _show_noticing(found: NoticingResults) -> None:
     for name, share in found.noticed.items():
         d = found.sensitivity.get(name)
         table.add_row(
-            NAMES[name], _format(share, ".0%"), _format(d) if d else "", f"{found.iou[name]:.2f}", str(share.n)
+            NAMES[name],
+            _format(share, ".0%"),
+            _or_withheld(d, found.why) if d else "",
+            f"{found.iou[name]:.2f}",
+            str(share.n),
         )
     OUT.print(table)
     for person in found.people:
         shares = ", ".join(f"{NAMES[name]} {share.value:.0%}" for name, share in person.noticed.items())
-        OUT.print(f"{person.name}: {person.answered}/{person.of}; called attacked: {shares}")
+        code = f"; code {person.code}" if person.code else ""
+        OUT.print(f"{person.name}: {person.answered}/{person.of}; called attacked: {shares}{code}")
     _caveats(found)
 
 
@@ -92,7 +101,11 @@ def _caveats(found: StudyResults | NoticingResults) -> None:
 
 
 def _format_gain(difference: Difference) -> str:
-    return difference.why or _format(difference.value, "+.2f")
+    return "withheld" if difference.why else _format(difference.value, "+.2f")
+
+
+def _or_withheld(interval: Interval, why: str) -> str:
+    return "withheld" if why else _format(interval)
 
 
 def _format(interval: Interval, form: str = ".2f") -> str:

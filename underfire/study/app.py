@@ -38,7 +38,12 @@ def is_loopback(host: str) -> bool:
 
 
 def application(
-    study: Study, store: AnswerStore, *, host: str = "127.0.0.1", clock: Callable[[], float] = time.monotonic
+    study: Study,
+    store: AnswerStore,
+    *,
+    host: str = "127.0.0.1",
+    statement: str = "",
+    clock: Callable[[], float] = time.monotonic,
 ) -> Starlette:
     """Return the study as a web application.
 
@@ -47,6 +52,7 @@ def application(
         store: the store of the answers.
         host: the address that the server listens on; if it is a loopback address, requests to other host names are
             refused.
+        statement: a text for the first page, such as the organiser's contact; empty lines separate its paragraphs.
         clock: returns monotonic seconds, to check the times that the browser measures.
 
     Raises:
@@ -60,7 +66,7 @@ def application(
 
     # On a loopback address, a request with another host name comes from a foreign web site (DNS rebinding).
     hosts = {"127.0.0.1", "localhost", "::1", host} if is_loopback(host) else None
-    handlers = _Handlers(study, store, clock)
+    handlers = _Handlers(study, store, words.statement(statement), clock)
     pages = {
         "/": handlers.welcome,
         "/a/{token}": handlers.trials,
@@ -69,7 +75,9 @@ def application(
         "/picture/{token}/{trial}/{kind}": handlers.picture,
     }
     routes = [Route(path, endpoint_of(handler, hosts)) for path, handler in pages.items()]
-    for path, handler in {"/api/join": handlers.join, "/api/{token}/answer": handlers.answer}.items():
+    posts = {"/api/join": handlers.join}
+    posts |= {"/api/{token}/answer": handlers.answer, "/api/{token}/withdraw": handlers.withdraw}
+    for path, handler in posts.items():
         routes.append(Route(path, endpoint_of(handler, hosts), methods=["POST"]))
     return Starlette(routes=routes)
 
@@ -85,17 +93,19 @@ def _engine() -> Environment:
 class _Handlers:
     """Answer the requests for the pages, the pictures and the JSON interface of a study."""
 
-    def __init__(self, study: Study, store: AnswerStore, clock: Callable[[], float]) -> None:
-        self.study, self.store, self.clock = study, store, clock
+    def __init__(
+        self, study: Study, store: AnswerStore, statement: tuple[str, ...], clock: Callable[[], float]
+    ) -> None:
+        self.study, self.store, self.statement, self.clock = study, store, statement, clock
         self.sent: dict[tuple[int, int], float] = {}  # when each trial was last sent, by annotator and trial
         self.plans: dict[int, tuple[Trial, ...]] = {}
 
     # --- pages -------------------------------------------------------------------------------------------------------
 
     async def welcome(self, request: Request) -> Response:
-        """Return the first page, which describes the study and asks for a name."""
-        practice, images = self.study.practice > 0, self.study.shown
-        return self._page("welcome.html", images=images, practice=practice, breaks=images > 20)
+        """Return the first page, which describes the study, and takes the consent and a name."""
+        about = {"practice": self.study.practice > 0, "images": self.study.shown, "breaks": self.study.shown > 20}
+        return self._page("welcome.html", statement=self.statement, **about)
 
     async def trials(self, request: Request) -> Response:
         """Return the page that shows all trials."""
@@ -131,9 +141,11 @@ class _Handlers:
     # --- the interface -----------------------------------------------------------------------------------------------
 
     async def join(self, request: Request) -> Response:
-        """Register a new annotator: take `{"name"}` and return `{"name", "token"}`."""
+        """Register a new annotator: take `{"name", "consent": true}` and return `{"name", "token"}`."""
         content = await read_json(request)
         name = content.get("name")
+        if content.get("consent") is not True:
+            raise Refused(400, "nobody takes part without consent: send consent true, by ticking the box on the page")
         if not isinstance(name, str):
             raise Refused(400, "send a name")
         try:
@@ -144,6 +156,13 @@ class _Handlers:
             raise Refused(400, str(error)) from None
         return as_json({"name": annotator.name, "token": annotator.token})
 
+    async def withdraw(self, request: Request) -> Response:
+        """Delete an annotator with all answers, and return `{"withdrawn"}`, the number of deleted answers."""
+        await read_json(request)
+        annotator = self._annotator(request)
+        self.sent = {key: sent for key, sent in self.sent.items() if key[0] != annotator.number}
+        return as_json({"withdrawn": self.store.withdraw(annotator)})
+
     async def next(self, request: Request) -> Response:
         """Return the current trial."""
         return as_json(self._current(self._annotator(request)))
@@ -153,8 +172,8 @@ class _Handlers:
 
         After a practice trial the response also contains the right answer, as `"decision"`.
         """
-        received = self.clock()
-        annotator, content = self._annotator(request), await read_json(request)
+        received, content = self.clock(), await read_json(request)
+        annotator = self._annotator(request)  # after the body has arrived, since annotators may withdraw meanwhile
         number, answer, seconds, hidden = (content.get(k) for k in ("trial", "answer", "seconds", "hidden"))
         plan, due = self._plan(annotator), self.store.done(annotator)
         if number != due or due >= len(plan):
@@ -183,7 +202,8 @@ class _Handlers:
         """Return the current trial for the page, and start the clock of that trial."""
         plan, number = self._plan(annotator), self.store.done(annotator)
         if number >= len(plan):
-            return {"done": True, "trial": number, "total": len(plan)}
+            code = self.store.completion_code(annotator)
+            return {"done": True, "trial": number, "total": len(plan), "code": code}
         trial = plan[number]
         kinds = self.study.kinds(trial)
         self.sent[annotator.number, number] = self.clock()
@@ -197,6 +217,7 @@ class _Handlers:
             "explained": trial.explained,
             "before": words.notice(self.study, trial, plan),
             "description": words.description(self.study, trial),
+            "legend": words.legend(self.study, trial),
             "class": self.study.items[trial.item].shown_class,
             "image": f"{where}/image" if "image" in kinds else None,
             "map": f"{where}/map" if "map" in kinds else None,

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from underfire import figures
 from underfire.errors import DataError, InputError
 from underfire.measures.maps import map_iou
 from underfire.measures.prediction import confidence
-from underfire.study.design import CONDITIONS, Choice, Item, picture_name
-from underfire.study.prepare import SIDE
+from underfire.study.design import CONDITIONS, Choice, Item
+from underfire.study.pictures import draw as draw_pictures
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,15 +78,11 @@ def draw(
         sure = {name: confidence(some.logits[name], classes[name]).tolist() for name in CONDITIONS}
         for i in some.usable():
             for name in CONDITIONS:
-                version, at, k = some.images[name][i], len(items), int(classes[name][i])
-                below = version if with_image else version.new_zeros(version.shape)
-                figures.save(version, folder / picture_name(at, "image"), at_least=SIDE)
-                figures.save(
-                    figures.heatmap(some.maps[name][i], below), folder / picture_name(at, "map"), at_least=SIDE
-                )
+                at, k = len(items), int(classes[name][i])
+                signed = draw_pictures(some.images[name][i], some.maps[name][i], at, folder, map_alone=not with_image)
                 label = int(some.labels[i])
                 shown = None if label < 0 else label
-                items.append(Item(some.ids[i], shown, k, sure[name][i], name, name_of(k), ious[name][i]))
+                items.append(Item(some.ids[i], shown, k, sure[name][i], name, name_of(k), ious[name][i], signed))
             if len(items) == count * len(CONDITIONS):
                 return items
     number = len(items) // len(CONDITIONS)

@@ -61,6 +61,7 @@ class Item:
         condition: the version of the image in a study of noticing, one of `CONDITIONS`; otherwise empty.
         shown_class: the name of the predicted class if the annotator sees it; otherwise empty.
         iou: the intersection over union of its map and the map of the clean image in a study of noticing.
+        signed: whether its map has negative values, for the legend; None if an older version prepared the study.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Item:
     condition: str = ""
     shown_class: str = ""
     iou: float = 1.0
+    signed: bool | None = None
 
     @property
     def wrong(self) -> bool:

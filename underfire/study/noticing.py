@@ -19,8 +19,15 @@ from numpy.typing import NDArray
 from underfire.errors import InputError
 from underfire.measures.statistics import clopper_pearson
 from underfire.records import Interval
+from underfire.study.checks import (
+    answers_needed,
+    hasty_notes,
+    too_few,
+    too_few_annotators,
+    why_excluded,
+    withdrawal_note,
+)
 from underfire.study.design import CONDITIONS
-from underfire.study.results import why_excluded
 
 if TYPE_CHECKING:
     from underfire.study.design import Study
@@ -28,17 +35,25 @@ if TYPE_CHECKING:
 
 NAMES = {"clean": "Clean", "pgd": "PGD", "adv2": "ADV²"}
 _RESAMPLES = 10_000
-_FEW = 8  # with fewer annotators, the bootstrap is too narrow for a verdict
 
 
 @dataclass(frozen=True)
 class AnnotatorNoticing:
-    """The result of one annotator: the images answered, their number, and the shares called attacked by condition."""
+    """The result of one annotator.
+
+    Attributes:
+        name: the pseudonym.
+        answered: the number of images with an answer, without practice.
+        of: the number of images.
+        noticed: the shares called attacked, by condition.
+        code: the completion code; empty for an annotator who has not finished.
+    """
 
     name: str
     answered: int
     of: int
     noticed: dict[str, Interval]
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,8 +64,10 @@ class NoticingResults:
         about: the model, interpreter, data and eps.
         with_image: whether annotators saw the input beside its map.
         noticed: the share of inputs called attacked, by condition, with exact intervals over answers.
-        sensitivity: d' of PGD and of ADV² against clean, with intervals over annotators (nan for fewer than two).
-        difference: d' of PGD minus that of ADV².
+        sensitivity: d' of PGD and of ADV² against clean, with intervals over annotators; nan where withheld.
+        difference: d' of PGD minus that of ADV²; nan where withheld.
+        why: the reason why d' is withheld; empty where it is not.
+        why_difference: the reason why the difference is withheld; empty where it is not.
         iou: the mean intersection over union of the maps and the clean maps, by condition.
         people: the result of every annotator.
         left_out: the number of answers that do not count, by reason.
@@ -62,14 +79,18 @@ class NoticingResults:
     noticed: dict[str, Interval]
     sensitivity: dict[str, Interval]
     difference: Interval
+    why: str
+    why_difference: str
     iou: dict[str, float]
     people: tuple[AnnotatorNoticing, ...]
     left_out: dict[str, int]
     notes: tuple[str, ...]
 
 
-def evaluate(study: Study, annotators: Sequence[Annotator], answers: Iterable[Answer]) -> NoticingResults:
-    """Compute the results of a study of noticing.
+def evaluate(
+    study: Study, annotators: Sequence[Annotator], answers: Iterable[Answer], *, withdrawn: int = 0
+) -> NoticingResults:
+    """Compute the results of a study of noticing; arguments are those of `results.evaluate`.
 
     Raises:
         InputError: an answer belongs to another study: its input or its answer does not exist.
@@ -86,28 +107,38 @@ def evaluate(study: Study, annotators: Sequence[Annotator], answers: Iterable[An
             counts[row[a.annotator], a.item % len(CONDITIONS)] += (a.answer, 1)
     answered = Counter(a.annotator for a in given)
     people = tuple(
-        AnnotatorNoticing(p.name, answered[p.number], study.shown, _shares(own))
+        AnnotatorNoticing(p.name, answered[p.number], study.shown, _shares(own), p.code)
         for p, own in zip(annotators, counts, strict=True)
     )
-    pgd, adv2, difference = _sensitivities(counts[counts[:, :, 1].any(1)])
+    # withhold d' from few answers, and the difference from few annotators
+    took_part = counts[counts[:, :, 1].any(1)]
+    few = too_few(int(counts.sum(0)[:, 1].min()), len(study.choices))
+    few_people = few or too_few_annotators(len(took_part))
+    nothing = Interval(math.nan, math.nan, math.nan, len(took_part))
+    pgd, adv2, difference = (nothing,) * 3 if few else _sensitivities(took_part)
     items = study.items[: len(CONDITIONS) * study.shown]
     return NoticingResults(
         about={**study.about, "images": study.shown},
         with_image=study.with_image,
         noticed=_shares(counts.sum(0)),
         sensitivity={"pgd": pgd, "adv2": adv2},
-        difference=difference,
+        difference=nothing if few_people else difference,
+        why=few,
+        why_difference=few_people,
         iou={name: float(np.mean([i.iou for i in items if i.condition == name])) for name in CONDITIONS},
         people=people,
         left_out=dict(Counter(reason for reason in excluded if reason)),
-        notes=tuple(_notes(people)),
+        notes=(*_notes(people, withdrawn), *hasty_notes(annotators, given)),
     )
 
 
 def headline(found: NoticingResults) -> tuple[str, str]:
     """Return the result as a headline, and as a sentence with its numbers."""
-    if not all(share.n for share in found.noticed.values()):
-        return "There are not enough answers yet", "Clean, PGD and ADV² inputs each need an answer."
+    if found.why:
+        needed = answers_needed(2)
+        counts = [f"{NAMES[name]} {share.n}" for name, share in found.noticed.items()]
+        why = f"It takes {needed} answers in each condition; there are: {', '.join(counts)}."
+        return "There are not enough answers yet", why
     clean, pgd, adv2 = (f"{100 * share.value:.0f}\u00a0%" for share in found.noticed.values())
     d = {name: _with_interval(value) for name, value in found.sensitivity.items()}
     sentence = (
@@ -115,8 +146,9 @@ def headline(found: NoticingResults) -> tuple[str, str]:
         f"inputs, {adv2} of the ADV² inputs and {clean} of the clean inputs attacked; d\u2032 against clean inputs is "
         f"{d['pgd']} for PGD and {d['adv2']} for ADV²."
     )
-    if math.isnan(found.difference.low) or found.difference.n < _FEW:
-        return "Whether people notice ADV² as often as PGD is not known yet", sentence
+    if found.why_difference:
+        why = f"Their difference is not shown: {found.why_difference}."
+        return "Whether people notice ADV² as often as PGD is not known yet", f"{sentence} {why}"
     if found.difference.low > 0:
         return "People notice ADV² less often than PGD", sentence
     if found.difference.high < 0:
@@ -171,14 +203,9 @@ def _with_interval(d: Interval) -> str:
     return f"{d.value:.2f}{ends}".replace("-", "\u2212")
 
 
-def _notes(people: Sequence[AnnotatorNoticing]) -> Iterator[str]:
+def _notes(people: Sequence[AnnotatorNoticing], withdrawn: int) -> Iterator[str]:
     """Yield a sentence for every reason to doubt the figures."""
     started = [p for p in people if p.answered]
-    if 0 < len(started) < _FEW:
-        yield (
-            f"With fewer than {_FEW} annotators (there are {len(started)}), bootstrap intervals are too narrow to say "
-            "whether people notice."
-        )
     if len(started) % len(CONDITIONS):
         yield (
             f"The number of annotators, {len(started)}, is no multiple of {len(CONDITIONS)}, so that images do not "
@@ -186,3 +213,4 @@ def _notes(people: Sequence[AnnotatorNoticing]) -> Iterator[str]:
         )
     if unfinished := sum(p.answered < p.of for p in started):
         yield f"{unfinished} of {len(started)} annotators have not finished."
+    yield from withdrawal_note(withdrawn)

@@ -12,8 +12,9 @@ from markupsafe import Markup
 
 from underfire.records import Interval
 from underfire.study import noticing
+from underfire.study.checks import FASTEST, FEWEST_ANNOTATORS, SLOWEST, answers_needed
 from underfire.study.noticing import NoticingResults
-from underfire.study.results import CORRECTION, FASTEST, SLOWEST, StudyResults, headline
+from underfire.study.results import CORRECTION, StudyResults, headline
 
 _WIDTH, _HEIGHT, _LEFT, _TOP = 420, 260, 56, 16  # of the chart, in its own pixels
 _X = {"without": 0.24, "with": 0.76}  # where each condition stands, as a share of the width
@@ -22,8 +23,11 @@ _X = {"without": 0.24, "with": 0.76}  # where each condition stands, as a share 
 def render(found: StudyResults | NoticingResults) -> str:
     """Return the page as HTML text."""
     if isinstance(found, NoticingResults):
-        return _fill("noticing.html", found, verdict=noticing.headline(found), names=noticing.NAMES)
-    return _fill("results.html", found, verdict=headline(found), chart=_chart(found), correction=CORRECTION)
+        verdict, needed = noticing.headline(found), answers_needed(2)
+        return _fill("noticing.html", found, verdict=verdict, needed=needed, names=noticing.NAMES)
+    needed = answers_needed(len(found.about["classes"]))
+    verdict, chart = headline(found), _chart(found)
+    return _fill("results.html", found, verdict=verdict, needed=needed, chart=chart, correction=CORRECTION)
 
 
 @cache
@@ -40,19 +44,20 @@ def _fill(template: str, found: StudyResults | NoticingResults, **values: Any) -
     """Return a template of results as HTML text."""
     templates = files("underfire.study").joinpath("templates")
     style = "".join(templates.joinpath(name).read_text(encoding="utf-8") for name in ("study.css", "results.css"))
-    return (
-        _engine()
-        .get_template(template)
-        .render(found=found, fastest=FASTEST, slowest=SLOWEST, style=Markup(style), **values)
+    limits = {"fastest": FASTEST, "slowest": SLOWEST, "annotators": FEWEST_ANNOTATORS}
+    return _engine().get_template(template).render(found=found, **limits, style=Markup(style), **values)
     )
 
 
 def _chart(found: StudyResults) -> dict[str, Any] | None:
-    """Return the coordinates of the chart: each annotator's rate without and with explanations, and the pooled rate."""
+    """Return the coordinates of the chart: each annotator's share without and with explanations, and the pooled rate.
+
+    There is no chart while the difference is withheld.
+    """
     pairs = [(p.name, p.share["without"], p.share["with"]) for p in found.people if p.share]
     pairs = [pair for pair in pairs if all(math.isfinite(v) for v in pair[1:])]
     pooled = {name: part.rate for name, part in found.pooled.items()}
-    if not all(math.isfinite(i.value) for i in pooled.values()):
+    if found.rate.why or not all(math.isfinite(i.value) for i in pooled.values()):
         return None
     values = [v for _, *two in pairs for v in two]
     values += [v for i in pooled.values() for v in (i.value, i.high) if v == v]  # an interval may be nan

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underfire import figures
 from underfire.errors import DataError, InputError
 from underfire.measures.prediction import confidence
 from underfire.study.design import FILE, KEYS, Item, Study, choices_of, picture_name
+from underfire.study.pictures import draw
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from underfire.records import Batch
 
 _MORE = "; choose from more images with --from, if there are more"
-SIDE = 320
-"""Pixels that a side of a picture has at least; a smaller image is enlarged by a whole factor."""
 
 
 def predict_items(model: Classifier, batches: Iterable[Batch], *, labelled: bool) -> list[Item]:
@@ -97,6 +96,7 @@ def write(
 
     wanted = {place: i for i, place in enumerate(places)}
     (folder / "pictures").mkdir()
+    signed: dict[int, bool] = {}
     start = 0
     for batch in batches:
         here = [i for i in range(len(batch)) if start + i in wanted]
@@ -105,10 +105,10 @@ def write(
             items = [wanted[start + i] for i in here]
             predicted = torch.tensor([study.items[i].prediction for i in items], device=x.device)
             for i, image, m in zip(items, x, maps(batch, here, predicted).detach(), strict=True):
-                figures.save(image, folder / picture_name(i, "image"), at_least=SIDE)
-                figures.save(figures.heatmap(m, image), folder / picture_name(i, "map"), at_least=SIDE)
+                signed[i] = draw(image, m, i, folder)
         start += len(batch)
-    study.write(folder)
+    drawn = tuple(replace(item, signed=signed[i]) for i, item in enumerate(study.items))
+    replace(study, items=drawn).write(folder)
 
 
 def make_study(

@@ -3,6 +3,7 @@
 The answers of all annotators are pooled into one table of answers and predictions, because mutual information is
 overestimated from the few answers of one person. With two or more annotators, intervals are over annotators, not over
 answers. The difference is paired: each annotator's share with explanations minus the same annotator's share without.
+Rates and trust coefficients from too few answers are withheld (see `checks`): they are undefined and say why.
 """
 
 from __future__ import annotations
@@ -18,15 +19,20 @@ from underfire.errors import InputError
 from underfire.measures import human
 from underfire.measures.statistics import rate
 from underfire.records import Interval
+from underfire.study.checks import (
+    hasty_notes,
+    like_random_keys,
+    too_few,
+    too_few_annotators,
+    why_excluded,
+    withdrawal_note,
+)
 from underfire.study.store import Annotator, Answer
 
 if TYPE_CHECKING:
     from underfire.study.design import Study
 
 CORRECTION = "jackknife"
-FASTEST, SLOWEST = 0.15, 60.0
-"""The fastest and the slowest answer that counts, in seconds; others are not deliberate decisions."""
-_CLOCK_TOLERANCE = 1.0  # seconds by which the times of browser and server may differ
 CONDITIONS = {False: "without", True: "with"}
 
 
@@ -43,6 +49,7 @@ class AnswerFigures:
         trust: trust coefficient, corrected.
         why_rate: the reason why there is no rate; empty where there is one.
         why_trust: the reason why there is no trust coefficient; empty where there is one.
+        random: whether the answers cannot be told from random keys (G-test at 0.1 %); False for too few answers.
     """
 
     n: int
@@ -53,6 +60,7 @@ class AnswerFigures:
     trust: Interval
     why_rate: str
     why_trust: str
+    random: bool
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,8 @@ class AnnotatorResult:
         explained_first: whether the block with explanations came first.
         figures: the figures of both blocks, by condition.
         share: the annotator's share in the pooled rate, by condition; the pooled rate is the mean of all shares. Empty
-            unless the annotator has answered in both blocks.
+            unless the annotator has answered in both blocks and the pooled rates are defined.
+        code: the completion code; empty for an annotator who has not finished.
     """
 
     name: str
@@ -83,6 +92,7 @@ class AnnotatorResult:
     explained_first: bool
     figures: dict[str, AnswerFigures]
     share: dict[str, float] = field(default_factory=dict)
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,8 +118,16 @@ class StudyResults:
     notes: tuple[str, ...]
 
 
-def evaluate(study: Study, annotators: Sequence[Annotator], answers: Iterable[Answer]) -> StudyResults:
+def evaluate(
+    study: Study, annotators: Sequence[Annotator], answers: Iterable[Answer], *, withdrawn: int = 0
+) -> StudyResults:
     """Compute the results of a study.
+
+    Args:
+        study: the study.
+        annotators: those who take part.
+        answers: their answers.
+        withdrawn: the number of annotators who have withdrawn, for the notes.
 
     Raises:
         InputError: an answer belongs to another study: its image or class does not exist.
@@ -124,46 +142,44 @@ def evaluate(study: Study, annotators: Sequence[Annotator], answers: Iterable[An
     good = [a for a, reason in zip(given, excluded, strict=True) if not reason]
     people = tuple(_person(study, person, given, good) for person in annotators)
     parts = {name: [a for a in good if a.explained is flag] for flag, name in CONDITIONS.items()}
+    pooled = {name: _figures(study, part, pooled=True) for name, part in parts.items()}
     # the paired difference, over annotators who have answered in both blocks
     both = {a.annotator for a in parts["with"]} & {a.annotator for a in parts["without"]}
     after, before = (
         _estimates(study, [a for a in parts[name] if a.annotator in both], pooled=True) for name in ("with", "without")
     )
-    each = zip(sorted(both), before[0].shares.tolist(), after[0].shares.tolist(), strict=True)
-    shares = {number: {"without": a, "with": b} for number, a, b in each}
+    few = too_few_annotators(len(both))
+    rates, trusts = (human.difference(after[i], before[i]) for i in (0, 1))
+    shares: dict[int, dict[str, float]] = {}
+    if not (few or rates[1]):
+        each = zip(sorted(both), before[0].shares.tolist(), after[0].shares.tolist(), strict=True)
+        shares = {number: {"without": a, "with": b} for number, a, b in each}
     return StudyResults(
         about={**study.about, "images": study.shown, "classes": [choice.name for choice in study.choices]},
-        pooled={name: _figures(study, part, pooled=True) for name, part in parts.items()},
-        rate=Difference(*human.difference(after[0], before[0])),
-        trust=Difference(*human.difference(after[1], before[1])),
+        pooled=pooled,
+        rate=_difference(*rates, few),
+        trust=_difference(*trusts, few),
         people=tuple(replace(people[i], share=shares.get(person.number, {})) for i, person in enumerate(annotators)),
         left_out=dict(Counter(reason for reason in excluded if reason)),
-        notes=tuple(_notes(study, people, parts)),
+        notes=(*_notes(study, people, pooled, withdrawn), *hasty_notes(annotators, given)),
     )
-
-
-def why_excluded(answer: Answer) -> str:
-    """Return the reason why an answer does not count, or `""` if it counts."""
-    if answer.hidden:
-        return "the page was hidden"
-    if answer.seconds < FASTEST:
-        return f"faster than {FASTEST:g} s"
-    if answer.seconds > SLOWEST:
-        return f"slower than {SLOWEST:g} s"
-    if answer.server_seconds is not None and answer.seconds > answer.server_seconds + _CLOCK_TOLERANCE:
-        return "longer than the server measured"
-    return ""
 
 
 def headline(found: StudyResults) -> tuple[str, str]:
     """Return the result as a headline, and as a sentence with its numbers."""
-    before, after, gain = found.pooled["without"].rate, found.pooled["with"].rate, found.rate
-    if math.isnan(before.value) or math.isnan(after.value):
-        why = found.pooled["without"].why_rate or found.pooled["with"].why_rate
-        return "There are not enough answers yet", f"There is no information transfer rate: {why}."
-    rates = f"The rate is {before.value:.2f} bits per second without explanations and {after.value:.2f} with them"
-    if math.isnan(gain.value.low):
-        return "Whether the explanations help is not known yet", f"{rates}; {gain.why}."
+    before, after, gain = found.pooled["without"], found.pooled["with"], found.rate
+    if why := before.why_rate or after.why_rate:
+        part = "without" if before.why_rate else "with"
+        return "There are not enough answers yet", f"There is no information transfer rate {part} explanations: {why}."
+    if before.random and after.random:
+        return "The answers cannot be told from random keys", (
+            "They do not depend on the model's decisions, neither without nor with explanations (G-test, p > 0.001): "
+            "the rates say nothing."
+        )
+    low, high = before.rate.value, after.rate.value
+    rates = f"The rate is {low:.2f} bits per second without explanations and {high:.2f} with them"
+    if gain.why:
+        return "Whether the explanations help is not known yet", f"{rates}. Their difference is not shown: {gain.why}."
     low, high = gain.value.low, gain.value.high
     span = f"{rates}: a difference of {gain.value.value:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}."
     if low > 0:
@@ -171,6 +187,12 @@ def headline(found: StudyResults) -> tuple[str, str]:
     if high < 0:
         return "The explanations hinder people in predicting the model", span
     return "These answers do not show whether the explanations help", span
+
+
+def _difference(value: Interval, why: str, few: str) -> Difference:
+    """Return a difference, undefined where the estimates are undefined or there are too few annotators."""
+    why = why or few
+    return Difference(Interval(math.nan, math.nan, math.nan, value.n) if why else value, why)
 
 
 def _estimates(study: Study, answers: Sequence[Answer], *, pooled: bool) -> tuple[human.Estimate, human.Estimate]:
@@ -183,10 +205,24 @@ def _estimates(study: Study, answers: Sequence[Answer], *, pooled: bool) -> tupl
     predicted = _classes([study.items[a.item].prediction for a in answers])
     seconds = torch.tensor([a.seconds for a in answers], dtype=torch.float64)
     labels = [study.items[a.item].label for a in answers]
+    few = too_few(len(answers), len(study.choices))
     rates = human.transfer_rate(chosen, predicted, seconds, **options)
+    if few:
+        rates = _withheld(rates, few)
     if None in labels:
-        return rates, human.Estimate(math.nan, torch.full_like(rates.shares, math.nan), "the images have no labels")
+        return rates, _withheld(rates, "the images have no labels")
+    if few:
+        return rates, _withheld(rates, few)
+    if like_random_keys(chosen.tolist(), [label for label in labels if label is not None]):
+        return rates, _withheld(rates, "the answers depend on the labels no more than random keys")
     return rates, human.trust(chosen, predicted, _classes(labels), **options)
+
+
+def _withheld(estimate: human.Estimate, why: str) -> human.Estimate:
+    """Return an estimate without its value, and why there is none."""
+    import torch
+
+    return human.Estimate(math.nan, torch.full_like(estimate.shares, math.nan), why)
 
 
 def _figures(study: Study, answers: Sequence[Answer], *, pooled: bool) -> AnswerFigures:
@@ -197,9 +233,10 @@ def _figures(study: Study, answers: Sequence[Answer], *, pooled: bool) -> Answer
     rates, trust = _estimates(study, answers, pooled=several)
     predicted = [study.items[a.item].prediction for a in answers]
     chosen, seconds = [a.answer for a in answers], [a.seconds for a in answers]
-    plain = human.information_transfer_rate(
-        _classes(chosen), _classes(predicted), torch.tensor(seconds, dtype=torch.float64)
-    )
+    plain = math.nan
+    if not rates.why:
+        times = torch.tensor(seconds, dtype=torch.float64)
+        plain = human.information_transfer_rate(_classes(chosen), _classes(predicted), times)
     return AnswerFigures(
         n=len(answers),
         seconds=median(seconds) if seconds else math.nan,
@@ -209,6 +246,7 @@ def _figures(study: Study, answers: Sequence[Answer], *, pooled: bool) -> Answer
         trust=trust.interval(),
         why_rate=rates.why,
         why_trust=trust.why,
+        random=not rates.why and like_random_keys(chosen, predicted),
     )
 
 
@@ -222,17 +260,17 @@ def _person(study: Study, person: Annotator, given: Sequence[Answer], good: Sequ
         of=study.shown,
         explained_first=study.plan(person.number)[0].explained,
         figures={name: _figures(study, part, pooled=False) for name, part in parts.items()},
+        code=person.code,
     )
 
 
-def _notes(study: Study, people: Sequence[AnnotatorResult], parts: dict[str, list[Answer]]) -> Iterable[str]:
+def _notes(
+    study: Study, people: Sequence[AnnotatorResult], pooled: dict[str, AnswerFigures], withdrawn: int
+) -> Iterable[str]:
     """Yield a sentence for every reason to doubt the figures."""
-    k, fewest = len(study.choices), min(len(part) for part in parts.values())
-    if 0 < fewest < 4 * k * k:
-        yield (
-            f"With {fewest} answers for {k} classes the rates are too large, even after the correction; with about "
-            f"{4 * k * k} answers for each condition this bias is small. The bias of the difference is smaller."
-        )
+    random = [name for name, part in pooled.items() if part.random]
+    if len(random) == 1:
+        yield f"The answers {random[0]} explanations cannot be told from random keys (G-test, p > 0.001)."
     started = [p for p in people if p.answered]
     first = sum(p.explained_first for p in started)
     if started and 2 * first != len(started):
@@ -242,6 +280,7 @@ def _notes(study: Study, people: Sequence[AnnotatorResult], parts: dict[str, lis
         )
     if any(0 < p.answered < p.of for p in people):
         yield f"{sum(0 < p.answered < p.of for p in people)} of {len(started)} annotators have not finished."
+    yield from withdrawal_note(withdrawn)
     wrong = sum(item.wrong for item in study.items[: study.shown])
     if all(item.label is not None for item in study.items) and wrong < 0.1 * study.shown:
         yield (

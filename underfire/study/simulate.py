@@ -160,7 +160,7 @@ def take_part(
         trials: the number of answers after which to stop; None answers all.
     """
     if token is None:
-        token = str(json.loads(send("POST", "/api/join", {"name": name}))["token"])
+        token = str(json.loads(send("POST", "/api/join", {"name": name, "consent": True}))["token"])
     kind = "image" if study.with_image else "map"
     known = {study.picture(i, kind).read_bytes(): item for i, item in enumerate(study.items)}
     draw, classes = random.Random(f"{seed}/{name}"), sorted(study.classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from underfire.study.design import Study, Trial
@@ -23,6 +24,24 @@ _DESCRIPTIONS = {
 }
 _MAP_ALONE = "You will see where an image was important for the program's decision, but not the image itself."
 _CLASS = "Above it stands the class that the program chose."
+
+
+LEGENDS = {False: ("not important", "important"), True: ("against the decision", "for the decision")}
+"""The words at both ends of the colours of a map, by whether the map has negative values."""
+
+
+def legend(study: Study, trial: Trial) -> dict[str, Any] | None:
+    """Return the legend of the map of a trial: `signed`, `low` and `high`; or None if no map is shown."""
+    signed = study.items[trial.item].signed
+    if signed is None or not trial.explained:
+        return None
+    low, high = LEGENDS[signed]
+    return {"signed": signed, "low": low, "high": high}
+
+
+def statement(text: str) -> tuple[str, ...]:
+    """Return the paragraphs of a text, which empty lines separate."""
+    return tuple(part.strip() for part in re.split(r"\n\s*\n", text) if part.strip())
 
 
 def description(study: Study, trial: Trial) -> str:

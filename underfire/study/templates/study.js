@@ -12,6 +12,7 @@ const sleep = (time) => new Promise((done) => setTimeout(done, time));
 const memory = {
   read() { try { return JSON.parse(localStorage.getItem("underfire-study")); } catch { return null; } },
   write(value) { try { localStorage.setItem("underfire-study", JSON.stringify(value)); } catch { /* private window */ } },
+  forget() { try { localStorage.removeItem("underfire-study"); } catch { /* private window */ } },
 };
 
 // Send a request. While the server does not answer, say so and send it again, so that no answer is lost.
@@ -41,14 +42,17 @@ function welcome() {
     find("link").href = "/a/" + encodeURIComponent(known.token);
     find("again").hidden = false;
   }
+  // Say what is missing, mark its field, and put the cursor there.
+  const refuse = (field, message) => {
+    for (const one of [find("consent"), find("name")]) one.setAttribute("aria-invalid", String(one === field));
+    find("trouble").textContent = message;
+    field.focus();
+  };
   find("join").addEventListener("submit", async (event) => {
     event.preventDefault();
-    const found = await ask("/api/join", { name: find("name").value });
-    if (found.error) {
-      find("trouble").textContent = found.error;
-      find("name").focus();
-      return;
-    }
+    if (!find("consent").checked) return refuse(find("consent"), "Tick the box if you agree: nobody takes part without consent.");
+    const found = await ask("/api/join", { name: find("name").value, consent: true });
+    if (found.error) return refuse(find("name"), found.error[0].toUpperCase() + found.error.slice(1) + ".");
     memory.write({ name: found.name, token: found.token });
     location.href = "/a/" + encodeURIComponent(found.token);
   });
@@ -90,7 +94,7 @@ function pause({ title, text }) {
       done();
     };
     const press = (event) => {
-      if (event.key !== " " || event.repeat) return;
+      if (event.key !== " " || event.repeat || event.target.closest("details")) return;
       event.preventDefault();
       end();
     };
@@ -138,13 +142,23 @@ function clear() {
   cross.textContent = "+";
   find("stage").replaceChildren(cross);
   find("told").textContent = find("class").textContent = "";
+  explain(null);
   for (const button of document.querySelectorAll(".choice")) button.classList.remove("given");
   show("trial");
   return sleep(CROSS);
 }
 
-async function trial(pictures, name) {
+// Show the legend of the colours, or nothing in its place, so that the image has the same size.
+function explain(legend) {
+  find("legend").classList.toggle("none", !legend);
+  find("scale").className = legend?.signed ? "signed" : "";
+  find("low").textContent = legend?.low ?? "";
+  find("high").textContent = legend?.high ?? "";
+}
+
+async function trial(pictures, name, legend) {
   find("stage").replaceChildren(...pictures);
+  explain(legend);
   find("class").textContent = name ? `The program says: ${name}` : "";
   return answer(await painted());
 }
@@ -156,10 +170,27 @@ async function tell(decision, right) {
   await sleep(TOLD);
 }
 
+// Delete everything about the annotator, here and on the server.
+async function withdraw(place) {
+  const found = await ask(place + "/withdraw", {});
+  if (found.error) { // somebody has done so already, such as in another window
+    find("trouble").textContent = `${found.error}.`;
+    return;
+  }
+  memory.forget();
+  find("me").textContent = find("count").textContent = "";
+  find("progress").style.width = "0";
+  const answers = found.withdrawn === 1 ? "your 1 answer" : `all your ${found.withdrawn} answers`;
+  find("withdrawn-text").textContent = `Your name and ${answers} have been deleted.`;
+  show("withdrawn");
+  find("withdrawn-title").focus();
+}
+
 async function trials() {
   const { token, name } = document.body.dataset;
   const place = "/api/" + encodeURIComponent(token);
   memory.write({ token, name });
+  for (const button of document.querySelectorAll(".withdraw")) button.addEventListener("click", () => withdraw(place));
   let next = await ask(place + "/next");
   let first = true;
   while (!next.done && !next.error) {
@@ -177,7 +208,7 @@ async function trials() {
       next = await ask(place + "/next");
       continue;
     }
-    const given = await trial(pictures, next.class);
+    const given = await trial(pictures, next.class, next.legend);
     const reply = await ask(place + "/answer", { trial: next.trial, ...given });
     if (reply.decision) await tell(reply.decision, reply.right);
     next = reply.next || reply; // the server refuses an answer that comes twice, and sends the current trial
@@ -188,6 +219,7 @@ async function trials() {
   }
   find("count").textContent = "";
   find("progress").style.width = "100%";
+  find("code").textContent = next.code;
   show("end");
   find("end-title").focus();
 }
