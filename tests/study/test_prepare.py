@@ -160,7 +160,11 @@ def test_image_files_have_no_labels(
             ("prepare", "digits:", "--model", "python:victims:right", "--interpreter", "grad_kam"),
             "did you mean 'grad_cam'",
         ),
+        ((*DIGITS, "--noticing", "8"), "--noticing must be an eps above 0 and at most 1"),
+        ((*DIGITS, "--out", __file__), "is a file; --out must be a folder"),
         (("serve", "nowhere"), "no study in 'nowhere'"),
+        (("serve", "nowhere", "--host", ""), "--host is empty"),
+        (("withdraw", "nowhere", "Ada"), "no study in 'nowhere'"),
         (("report", "nowhere"), "no study in 'nowhere'"),
     ],
 )

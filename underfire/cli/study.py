@@ -245,8 +245,11 @@ def _write_noticing(
 
 
 def _check_folder(folder: Path, force: bool) -> None:
-    """Raise InputError if the folder contains a study with answers, or without `force` any study."""
+    """Raise InputError if the folder is a file, or contains a study with answers, or without `force` any study."""
     from underfire.study import design, store
+
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; --out must be a folder")
 
     if (folder / store.FILE).exists():
         raise InputError(f"{folder / store.FILE} has the answers of another study; choose another folder with --out")

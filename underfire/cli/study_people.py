@@ -38,6 +38,8 @@ def serve(
         import uvicorn
     except ImportError:
         raise MissingExtra("uvicorn", "starlette") from None
+    if not host:  # Python would listen on all addresses
+        raise InputError("--host is empty; give an address such as 127.0.0.1, or 0.0.0.0 for all")
     study, text = read_study(folder), _read_statement(statement)
     study.check_pictures()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

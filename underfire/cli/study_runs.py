@@ -30,8 +30,8 @@ def size_of(text: str) -> float:
     from underfire.catalog import number
 
     eps = number(text)
-    if not isinstance(eps, float) or not 0 < eps < float("inf"):
-        raise InputError(f"--noticing must be an eps above 0, such as 0.03 or 8/255, got {shown(text)}")
+    if not isinstance(eps, float) or not 0 < eps <= 1:
+        raise InputError(f"--noticing must be an eps above 0 and at most 1, such as 0.03 or 8/255, got {shown(text)}")
     return eps
 
 

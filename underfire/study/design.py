@@ -236,7 +236,7 @@ def read_study(folder: Path) -> Study:
         raise InputError(f"{str(folder / FILE)!r} is damaged: it is not JSON; prepare the study again") from None
     try:
         if content.pop("schema") != SCHEMA:
-            raise InputError(f"{str(folder)!r} was prepared by another version of underfire")
+            raise InputError(f"{str(folder)!r} was prepared by another version of underfire; prepare it again")
         choices = tuple(Choice(**choice) for choice in content.pop("choices"))
         items = tuple(Item(**item) for item in content.pop("items"))
         study = Study(folder, choices=choices, items=items, **content)
