@@ -256,7 +256,7 @@ def test_the_results_are_accessible_and_fit(
         for i in range(8)
         for k, t in enumerate(study.plan(i))
     ]
-    found = {
+    found: dict[str, results.StudyResults | noticing.NoticingResults] = {
         "enough": results.evaluate(study, people, answers),
         "few": results.evaluate(study, people[:1], answers[:36]),
         "noticing": noticing.evaluate(made_noticing({"clean": 1.0, "pgd": 0.3, "adv2": 0.8}), people[:1], []),

@@ -46,7 +46,6 @@ def _fill(template: str, found: StudyResults | NoticingResults, **values: Any) -
     style = "".join(templates.joinpath(name).read_text(encoding="utf-8") for name in ("study.css", "results.css"))
     limits = {"fastest": FASTEST, "slowest": SLOWEST, "annotators": FEWEST_ANNOTATORS}
     return _engine().get_template(template).render(found=found, **limits, style=Markup(style), **values)
-    )
 
 
 def _chart(found: StudyResults) -> dict[str, Any] | None:
