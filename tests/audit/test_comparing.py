@@ -47,8 +47,8 @@ def test_a_stronger_attack_on_the_same_images_is_a_paired_difference(
     weak = made(folder, "weak", small(attacks=[{"name": "pgd", "eps": 0.02, "steps": 5, "label": "a"}], gallery=0))
     strong = made(folder, "strong", small(attacks=[{"name": "pgd", "eps": 0.02, "steps": 5, "label": "b"}], gallery=0))
     changes = {change.figure: change for change in compare(weak, strong)}
-    assert changes["accuracy under all attacks at linf eps 0.02"].p == 1.0
-    only = changes["robust accuracy, a at linf eps 0.02"]
+    assert changes["accuracy under all attacks at L∞ eps 0.02"].p == 1.0
+    only = changes["robust accuracy, a at L∞ eps 0.02"]
     assert only.after is None and only.difference is None and only.significant
 
 
@@ -61,7 +61,7 @@ def test_mcnemar_on_another_model(small: Callable[..., AuditSpec], folder: Path)
         small(model="python:audit_networks:noisy_gradient", attacks=attack, interpreters=[], gallery=0),
     )
     changes = {change.figure: change for change in compare(right, misled)}
-    robust = changes["robust accuracy, a at linf eps 0.1"]
+    robust = changes["robust accuracy, a at L∞ eps 0.1"]
     assert robust.before and robust.after and robust.difference
     assert robust.difference.value == pytest.approx(robust.after.value - robust.before.value)
     first, second = ({row["id"]: row["ok"] for row in ledger.sql(QUERY)} for ledger in (right, misled))

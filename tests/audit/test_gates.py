@@ -38,3 +38,9 @@ def test_a_gap_is_at_most_its_limit() -> None:
 def test_a_gap_that_no_attack_was_aimed_at_is_unknown(gap: Gap | None) -> None:
     found = outcome(*[gap] if gap else [])
     assert (found.value, found.state, found.passed) == (None, "unknown", False)
+
+
+def test_a_gate_on_an_attack_without_a_result_has_its_size_in_grey_levels() -> None:
+    gate = GateSpec(measure="robust_accuracy", attack="PGD", eps=8 / 255, at_least=0.5)
+    found = judge(gate, FIRM, None, [], [], [], [], norms={"PGD": "linf"})
+    assert (found.name, found.state) == ("robust accuracy PGD eps 8/255", "unknown")

@@ -100,6 +100,7 @@ def test_an_attack_that_gets_worse_with_its_budget_is_found() -> None:
     model = Classifier(audit_networks.linear().eval())
     found = {c.name: c for c in checks(model, batch.x, batch.y, attack=weakened, budget=Budget("linf", 0.1, 10))}  # type: ignore[arg-type]
     assert {name for name, check in found.items() if not check.passed} >= {"more_steps", "larger_eps", "restarts"}
+    assert "L∞ eps 0.05: 100%, L∞ eps 0.1: 0%" in found["larger_eps"].detail
 
 
 def test_an_attack_that_random_noise_beats_is_found() -> None:

@@ -78,7 +78,7 @@ def test_one_command_trains_and_judges(parsed: Parsed, monkeypatch: pytest.Monke
     command = ("train", "fast", *WHERE[:5], "60", "--set", "epochs=1", "--set", "rate=0.001", "--audit")
     found = parsed(*command, "--out", "w.safetensors")
     assert found["test images"] == 6 and found["audited images"] == 2  # a tenth, which is not trained on
-    assert {"accuracy under PGD, linf 0.03137", "masking checks passed"} <= set(found)
+    assert {"accuracy under PGD, L∞ eps 8/255", "masking checks passed"} <= set(found)
     assert any("apgd" in name for name in found) and Path("w.audit/report.html").is_file()
     assert "Prediction-interpretation gap" in Path("w.md").read_text()
 

@@ -144,7 +144,7 @@ def _name(key: Key) -> str:
     if kind == "clean":
         return "clean accuracy"
     *words, norm, eps = rest
-    place = f"{norm} eps {eps:.4g}"
+    place = threat(norm, eps)
     if kind == "worst":
         return f"accuracy under all attacks at {place}"
     if kind == "mean":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -93,6 +93,7 @@ def judge(
     gaps: Sequence[Gap],
     *,
     name: str = "",
+    norms: Mapping[str, str] | None = None,
 ) -> GateResult:
     """Return the outcome of a gate; a gap has a value only if an attack of the run aimed at the map.
 
@@ -108,6 +109,7 @@ def judge(
         shifts: the effect of the attacks on the maps.
         gaps: the prediction-interpretation gaps.
         name: the name of the gate in messages; without one, it is made from the keys.
+        norms: the norm of each attack by its label, for the name of a gate on an attack without a result.
     """
 
     def fits(entry: Any, *keys: str) -> bool:
@@ -124,16 +126,16 @@ def judge(
     known = [rate for rate in rates if not math.isnan(rate.value)]
     worst = min if gate.at_most is None else max
     rate = worst(known, key=lambda rate: rate.value, default=None)
-    name = name or _name(gate, attacks)
+    name = name or _name(gate, {**(norms or {}), **{a.label: a.norm for a in attacks}})
     return decide(name, rate, gate.at_least, at_most=gate.at_most, confident=gate.confident, sound=sound(standing))
 
 
 _FIELDS = {"attack": "label"}  # the field of a result that a key of a gate selects, where it has another name
 
 
-def _name(gate: GateSpec, attacks: Sequence[AttackResult]) -> str:
+def _name(gate: GateSpec, norms: Mapping[str, str]) -> str:
     """Return the name of a gate of a spec, in words."""
-    unit = gate.norm or next((a.norm for a in attacks if a.label == gate.attack), "")
+    unit = gate.norm or norms.get(gate.attack or "", "")
     eps = None if gate.eps is None else f"eps {size(unit, gate.eps)}"
     parts = [gate.attack, gate.norm and norm(gate.norm), eps, gate.interpreter]
     return " ".join([gate.measure.replace("_", " "), *filter(None, parts)])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from underfire.audit.probes import CROSS_ENTROPY, MARGIN, NOISES, RESTARTS, Budget, diameter, names, probe
 from underfire.audit.probes import NOISE as NOISE_RUN
 from underfire.audit.schema import AttackSpec, AuditSpec
+from underfire.audit.sizes import threat
 from underfire.catalog import find
 from underfire.records import Check
 
@@ -90,8 +92,8 @@ def judge(found: Mapping[str, Tensor], budget: Budget, largest: float) -> list[C
     gain = _share(restarted) - _share(white)
     return [
         *_check_gradients(1 - _share(found[MARGIN]), 1 - _share(found[CROSS_ENTROPY]), _count(white)),
-        _never_weaker("more_steps", dict(sorted(steps.items())) | {budget.steps: white}, "{} steps"),
-        _never_weaker("larger_eps", sizes, f"{norm} {{:.4g}}"),
+        _never_weaker("more_steps", dict(sorted(steps.items())) | {budget.steps: white}, "{} steps".format),
+        _never_weaker("larger_eps", sizes, partial(threat, norm)),
         Check(
             "unbounded_eps",
             bool(unbounded.all()),
@@ -124,12 +126,15 @@ def chance(lost: int, won: int) -> int:
     return min(n, 2 * (k - 1) - n)  # k is the smallest number of losses that chance does not explain
 
 
-def _never_weaker(name: str, found: dict[Any, Tensor], unit: str) -> Check:
-    """Check that a larger budget fools no fewer images than chance explains, for each pair of successive budgets."""
+def _never_weaker(name: str, found: dict[Any, Tensor], said: Callable[[Any], str]) -> Check:
+    """Check that a larger budget fools no fewer images than chance explains, for each pair of successive budgets.
+
+    `said` returns a budget in words.
+    """
     budgets = list(found)
     pairs = [_compare(found[small], found[large]) for small, large in pairwise(budgets)]
     value, limit = max(pairs, key=lambda pair: pair[0] - pair[1], default=(0.0, 0.0))
-    text = ", ".join(f"{unit.format(budget)}: {_share(hits):.0%}" for budget, hits in found.items())
+    text = ", ".join(f"{said(budget)}: {_share(hits):.0%}" for budget, hits in found.items())
     text = f"Of {_count(found[budgets[0]])} fooled: {text}"
     return Check(name, value <= limit, value, limit, f"{text}; a larger budget must not fool fewer images.")
 

@@ -21,6 +21,7 @@ from underfire.audit.schema import (
     MeasureSpec,
     key_path,
 )
+from underfire.audit.sizes import size
 from underfire.audit.values import unwrap
 from underfire.catalog import Card, cards, find
 from underfire.errors import InputError, SpecError, nearest, shown
@@ -279,12 +280,15 @@ def _gate(path: str, gate: GateSpec, spec: AuditSpec) -> None:
             f"{key_path(path, 'interpreter')!r}: no interpreter has the label {shown(gate.interpreter)}; {hint}"
         )
     entries = [by_label[gate.attack]] if gate.attack else [entry for entry in spec.attacks if entry.norm == gate.norm]
-    sizes = sorted({size for entry in entries for size in entry.eps})
+    sizes = sorted({eps for entry in entries for eps in entry.eps})
     if gate.norm is not None and not entries:
         raise SpecError(f"{key_path(path, 'norm')!r}: no attack has norm {shown(gate.norm)}")
     if gate.eps is not None and gate.eps not in sizes:
-        choices = ", ".join(f"{size:g}" for size in sizes)
-        raise SpecError(f"{key_path(path, 'eps')!r}: no attack has the size {gate.eps:g}; choices: {choices}")
+        norm = entries[0].norm if entries else ""
+        choices = ", ".join(size(str(norm), eps) for eps in sizes)
+        raise SpecError(
+            f"{key_path(path, 'eps')!r}: no attack has the size {size(str(norm), gate.eps)}; choices: {choices}"
+        )
 
 
 def _default(method: Card[Any], name: str) -> Any:

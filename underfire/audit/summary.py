@@ -150,6 +150,7 @@ def _compute(ledger: Run) -> Findings:
             planned=ledger.planned,
         )
     )
+    norms = {entry.title: str(entry.norm) for entry in ledger.spec.attacks}
     flagged = ledger.spec.false_positive_rate or FALSE_POSITIVES
     detectors = detector_results(ledger, flagged)
     return Findings(
@@ -159,7 +160,9 @@ def _compute(ledger: Run) -> Findings:
         shifts=tuple(shifts),
         differences=tuple(compared),
         checks=tuple(masking),
-        gates=tuple(judge(gate, standing, known, attacks, robust, shifts, apart) for gate in ledger.spec.gates),
+        gates=tuple(
+            judge(gate, standing, known, attacks, robust, shifts, apart, norms=norms) for gate in ledger.spec.gates
+        ),
         missing=ledger.missing,
         verdict=verdict(standing, clean, robust, shifts, compared, masking, blank=blank, answered=answered),
         refused=ledger.refusals,

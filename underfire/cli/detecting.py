@@ -184,11 +184,12 @@ def attacked_images(
     from underfire.ascent.rows import likeliest_others
     from underfire.audit.goals import choose_goal, other_than_label
     from underfire.audit.methods import attack_of
+    from underfire.audit.sizes import size
 
     attack = attack_of(entry, eps)
     done: list[Tensor] = []
     goals: list[Tensor] = []
-    title = f"{entry.title} at eps {eps:g}" + (f" on {guard.detector.name}" if guard else "")
+    title = f"{entry.title} at eps {size(str(entry.norm), eps)}" + (f" on {guard.detector.name}" if guard else "")
     with progress(title, len(batch), unit="images", quiet=setting.quiet) as show:
         for rows in torch.arange(len(batch)).split(setting.batch_size):
             part = batch.take(rows)

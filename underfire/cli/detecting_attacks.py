@@ -124,6 +124,7 @@ def _attacked(setting: Setting, entry: AttackSpec, eps: float, batch: Batch, gua
     """Attack the images, or a guard with them, and measure on the classifier alone which attacks succeeded."""
     import torch
 
+    from underfire.audit.sizes import size
     from underfire.measures.outcome import attack_outcome
     from underfire.validate import per_sample
 
@@ -141,7 +142,8 @@ def _attacked(setting: Setting, entry: AttackSpec, eps: float, batch: Batch, gua
     x_adv = torch.where(per_sample(outcome["within_eps"], x_adv), x_adv, batch.x)
     counted = torch.ones_like(batch.y, dtype=torch.bool) if goal is None else goal != batch.y
     success = outcome["success"] & counted
-    return _Attacked(f"{entry.title} {eps:.4g}", x_adv, success.cpu().numpy(), counted.cpu().numpy(), entry, eps)
+    title = f"{entry.title} {size(str(entry.norm), eps)}"
+    return _Attacked(title, x_adv, success.cpu().numpy(), counted.cpu().numpy(), entry, eps)
 
 
 def _aware(setting: Setting, guard: Guard, one: _Attacked, batch: Batch, scores: np.ndarray) -> Interval | None:

@@ -48,6 +48,7 @@ def judged(
     if weights is None:
         return Judgement(figures)
     from underfire import audit, report
+    from underfire.audit.sizes import threat
     from underfire.audit.templates import usual_methods
 
     norm = norm or "linf"
@@ -75,7 +76,7 @@ def judged(
     page = report.html(results.ledger, folder / "report.html")
     figures["audited images"] = len(chosen)
     for result in found.attacks:
-        figures[f"accuracy under {result.label}, {result.norm} {eps:.4g}"] = str(result.robust)
+        figures[f"accuracy under {result.label}, {threat(result.norm, result.eps)}"] = str(result.robust)
     failed = [check for check in found.checks if not check.passed]
     figures["masking checks passed"] = f"{len(found.checks) - len(failed)} of {len(found.checks)}"
     warnings = tuple(f"WARNING {check.name}: {check.detail}" for check in failed)

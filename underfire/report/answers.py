@@ -131,7 +131,7 @@ def forgery(gap: Difference, standing: Standing) -> Answer:
         f"{gap.label} changes the class, and the {gap.interpreter} map keeps an IoU of at least {PLAUSIBLE_IOU} with "
         f"the clean map. After the plain attack {gap.baseline}, the map hides the attack in "
         f"{words.percent(plain.value)}, the upright line." + few,
-        plots.meter(kept.value, kept.low, kept.high, plain.value, length=_LONG),
+        plots.meter(kept.value, kept.low, kept.high, plain.value, length=_LONG) if gap.iou.n >= PAIRS else None,
         verdict=verdict,
     )
 

@@ -11,7 +11,7 @@ from underfire.records import Check
 from underfire.report import words
 
 _Unit = Literal["share", "points"]
-_SIGN = "a lead above the limit is no chance"
+_SIGN = "a lead above the limit is more than chance"
 _ABOUT: dict[str, tuple[str, _Unit, str]] = {
     "gradients": (
         "Images whose margin has no gradient",
