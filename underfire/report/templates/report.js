@@ -116,7 +116,10 @@
     (entries) => entries.forEach((entry) => {
       if (!entry.isIntersecting) return;
       links.forEach((link) => link.removeAttribute("aria-current"));
-      links.get(entry.target.id)?.setAttribute("aria-current", "true");
+      const link = links.get(entry.target.id);
+      if (!link) return;
+      link.setAttribute("aria-current", "true");
+      link.parentElement.scrollLeft = link.offsetLeft - link.parentElement.offsetLeft - 40; // on a narrow screen
     }),
     { rootMargin: "-15% 0px -80% 0px" },
   );
