@@ -47,7 +47,7 @@ MODERN = ("Admix", "SSM", "SIA", "BSR", "PGN", "OPS")
 """The strongest of them, which are newer than the seeds' attacks and take many more passes."""
 
 _KERNEL, _PADDED = {"size": 3}, {"rate": 36 / 32}
-_OF_32_PIXELS = {
+_OF_32_PIXELS: dict[str, dict[str, Any]] = {
     "TIM": _KERNEL,
     "DIM": _PADDED,
     "SI-NI-TI-DIM": _KERNEL | _PADDED,
