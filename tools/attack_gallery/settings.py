@@ -56,7 +56,7 @@ SETTINGS: dict[str, Setting] = {
     "nes": Setting(on=_DIGITS, options={"eps": 16 / 255, "queries": 6000}),
     "one_pixel": Setting(on=_DIGITS, options={"eps": 5}),
     "ops": Setting(options={"perturbations": 3, "samples": 3}),
-    "photometric": Setting(options={"values": 5, "brightness": 0.5, "contrast": (0.4, 3.0)}),
+    "photometric": Setting(options={"values": 5, "eps": 0.5, "brightness": 0.3}),
     "random_noise": Setting(),
     "sgm": Setting(on=("residual",)),
     "square": Setting(options={"queries": 1000}),
@@ -76,8 +76,9 @@ def setting_of(card: Card) -> Setting:
     large = card.facts.knowledge == "white-box" and not card.facts.universal
     chosen = SETTINGS.get(card.name, Setting() if large else Setting(on=_DIGITS))
     options = dict(chosen.options)
-    # reduce the defaults that take long
-    for name, most in (("steps", STEPS), ("queries", QUERIES)):
+    # reduce the defaults that take long; a search over a grid takes no steps
+    limits = {"queries": QUERIES} if "search" in card.options else {"queries": QUERIES, "steps": STEPS}
+    for name, most in limits.items():
         usual = card.options[name].default if name in card.options else None
         if isinstance(usual, int) and usual > most:
             options.setdefault(name, most)
