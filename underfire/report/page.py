@@ -233,7 +233,7 @@ def _maps(interpreter: str, found: Findings, columns: Sequence[measures.Column])
     most = max(shifts, key=lambda s: (s.plausible.n > 0, s.plausible.value))
     told = f"{len(shifts)} attack{'s' * (len(shifts) != 1)}"
     if most.plausible.n:
-        told += f"; {most.label} hides in most: {words.percent(most.plausible.value)} of the images"
+        told += f"; the map hides {most.label} most often, in {words.percent(most.plausible.value)} of the images"
     return {
         "interpreter": interpreter,
         "told": told,

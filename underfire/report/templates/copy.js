@@ -29,6 +29,6 @@
       button.textContent = document.execCommand("copy") ? "Copied" : "Not copied";
       getSelection().removeAllRanges();
     });
-    caption.append(button);
+    (caption.firstElementChild ?? caption).append(" ", button);
   });
 })();
