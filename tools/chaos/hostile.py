@@ -178,6 +178,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("study", "serve", "foreign"),
     ("study", "report", "foreign"),
     ("study", "report", "nowhere"),
+    ("study", "withdraw", "foreign", "Ada"),
     ("--nothing",),
     ("nothing",),
 )

@@ -76,20 +76,20 @@ class AuditSpec(Strict):
         seeds: everything random is repeated for each of them.
         gates: limits that decide the exit code.
         masking: whether the checks for masked gradients run.
-        gallery: the number of images that the report shows, all of them right without an attack.
+        gallery: the number of images that the report shows, all of them classified correctly without an attack.
         batch_size: the number of images in one pass that computes only logits.
         keep_gb: the gigabytes of adversarial images and maps that stay on disk for later specs.
         device: where the model computes, such as `cpu` or `cuda`.
         executor: what computes the cells.
-        shard_size: the number of images in a cell; None, which the spec of a run never has, leaves it to the run.
+        shard_size: the number of images in a cell; None: the run chooses the number, and states it in its spec.
         masking_shard_size: the same for the masking checks; no more than `shard_size`.
         held_out: clean images for the fits and the thresholds of detectors; None takes those that are not attacked.
         sources: the models that attacks are crafted on for the victims; none is the model itself if there are victims.
         victims: the models that the adversarial images are shown to; none is the model itself if there are sources.
         sample: the images that count for the victims.
         draws: how often a random victim is evaluated on each adversarial image.
-        false_positive_rate: the share of clean images that a detector may flag; None, which a complete spec with
-            detectors never contains, stands for the default.
+        false_positive_rate: the share of clean images that a detector may flag; None stands for the default, which the
+            complete spec of a run with detectors states.
     """
 
     model: Annotated[ModelSpec, BeforeValidator(short("uri"))]

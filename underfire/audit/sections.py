@@ -80,7 +80,7 @@ class _Method(Strict):
 
     Attributes:
         name: the name in the catalogue.
-        label: the name in the report; None is made of the name and the options.
+        label: the name in the report; None: a name made of the name and the options.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
@@ -147,9 +147,8 @@ class AttackSpec(_Method):
     """An attack at one norm and one or several sizes.
 
     Attributes:
-        norm: the norm; None, which a complete spec never contains, stands for the attack's default.
-        eps: the sizes, in the norm; an empty list, which a complete spec never contains, stands for the attack's
-            default.
+        norm: the norm; None stands for the attack's default, which the complete spec in a report states.
+        eps: the sizes, in the norm; an empty list stands for the attack's default, which the complete spec states.
         goal: `"untargeted"` aims at any wrong class, `"random-target"` at a random one, `"least-likely"` at the class
             with the lowest logit; any other text is the name or the number of one class for all images.
         interpreter: the interpreter that the attack is aimed at: one of the spec, by label, or an entry of its own.
