@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -87,6 +87,19 @@ def _initial_weights() -> None:
     `torch.manual_seed` seeds every accelerator too, and formats the stack three times to do so, once per test.
     """
     torch.default_generator.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def plain_convolutions() -> Iterator[None]:
+    """Compute convolutions by torch's own kernels, which halves the time of a pass of a few images of 12 x 12 pixels.
+
+    oneDNN takes longer to prepare such a convolution than to compute it. It is what the networks of the zoo, the audits
+    and the command line are tested with; a contract, or what an attack finds on a tiny network, does not depend on it.
+    """
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False
+    yield
+    torch.backends.mkldnn.enabled = before
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from tests.networks import rand
 from underfire.errors import DataError, InputError, ModelError
 from underfire.interpreters import counterfactual
 
-pytestmark = pytest.mark.slow  # one of the twenty heaviest files
+# one of the twenty heaviest files, and all of its networks are tiny
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("plain_convolutions")]
 
 
 class Plane(nn.Module):

@@ -11,6 +11,11 @@ from tests.networks import build_network, rand
 from underfire.model import Classifier
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _tiny_networks(plain_convolutions: None) -> None:
+    """Compute their convolutions without oneDNN."""
+
+
 @dataclass(frozen=True)
 class Case:
     """A model, images, their classes, and the likeliest other class of each."""
