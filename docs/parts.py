@@ -67,7 +67,8 @@ def commands() -> str:
         for p in verb.params:
             option = p.param_type_name == "option"
             words = ", ".join(f"`{o}`" for o in p.opts) if option else f"`{p.metavar or p.name.upper()}`"
-            plain = p.default not in (None, False, "", [], ()) and not callable(p.default)
+            switch = isinstance(p.default, bool)
+            plain = not switch and p.default not in (None, "", [], ()) and not callable(p.default)  # 0 is a default
             rows.append((words, " ".join((p.help or "").split()), f"`{p.default}`" if option and plain else ""))
         lead = f"{'#' * (2 + name.count(' '))} underfire {name}\n\n{verb.help}"
         parts.append(f"{lead}\n\n{table(('option', 'meaning', 'default'), rows)}" if rows else lead)

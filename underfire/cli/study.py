@@ -164,7 +164,7 @@ def _say_next(study: Study) -> None:
 @verbs.command()
 def report(
     folder: Folder,
-    html: Annotated[Path | None, typer.Option(help="The page to write; default: DIR/results.html.")] = None,
+    html: Annotated[Path | None, typer.Option(help="The page to write; default: results.html in that folder.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
