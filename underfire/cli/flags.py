@@ -59,7 +59,8 @@ Number = Annotated[
 ]
 Size = Annotated[int | None, typer.Option(min=1, help="Scale and centre-crop image files to this many pixels a side.")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the method, as name=value; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="An option of the method, as name=value; may be repeated."),
 ]
 Defenses = Annotated[
     list[str] | None,
