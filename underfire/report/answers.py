@@ -122,7 +122,8 @@ def forgery(gap: Difference, standing: Standing) -> Answer:
     text = f"The map hides the attack in {words.percent(kept.value)} of the images"
     if verdict == "good":
         text += ", not significantly more than after a plain attack"
-    few = f" {gap.iou.n} images that both fool are too few to compare." if gap.iou.n < PAIRS else ""
+    few = gap.iou.n < PAIRS
+    end = f". {gap.iou.n} images that both fool are too few to compare." if few else ", the upright line."
     return Answer(
         _REVEALED,
         tone,
@@ -130,8 +131,8 @@ def forgery(gap: Difference, standing: Standing) -> Answer:
         f"{_interval(kept)} images that {gap.label} and {gap.baseline} fool",
         f"{gap.label} changes the class, and the {gap.interpreter} map keeps an IoU of at least {PLAUSIBLE_IOU} with "
         f"the clean map. After the plain attack {gap.baseline}, the map hides the attack in "
-        f"{words.percent(plain.value)}, the upright line." + few,
-        plots.meter(kept.value, kept.low, kept.high, plain.value, length=_LONG) if gap.iou.n >= PAIRS else None,
+        f"{words.percent(plain.value)}{end}",
+        plots.meter(kept.value, kept.low, kept.high, plain.value, length=_LONG) if not few else None,
         verdict=verdict,
     )
 

@@ -212,7 +212,11 @@ def _panel(norm: str, attacks: Sequence[AttackResult], found: Findings, styles: 
 
 def _failed(found: Findings) -> list[tuple[str, str, list[GateResult]]]:
     """Return the gates that do not hold, in groups: the colour, what happened in words, and the gates."""
-    states = {"missed": ("bad", "missed"), "unknown": ("warn", "without a result"), "unsure": ("warn", "not sure")}
+    states = {
+        "missed": ("bad", "missed"),
+        "unknown": ("warn", "without a result"),
+        "unsure": ("warn", "within the limit, but this run cannot be used"),
+    }
     result = [(*said, [gate for gate in found.gates if gate.state == state]) for state, said in states.items()]
     return [group for group in result if group[2]]
 
