@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -237,6 +238,16 @@ def test_a_worker_that_dies_is_said_in_one_line(small: Small, tmp_path: Path) ->
 def test_an_error_in_a_worker_is_the_same_error(small: Small, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="^clean images: .* returns NaN"):
         run(small(model="python:audit_networks:not_finite_in_a_worker"), tmp_path / "run", workers=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", ["one", "two"])
+def test_a_worker_has_the_environment_of_its_run(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """And not that of the time at which the process began that workers are copies of."""
+    monkeypatch.setenv("UNDERFIRE_OF_A_TEST", value)
+    cells = iter([["UNDERFIRE_OF_A_TEST"]])
+    with LocalProcesses(1) as executor:
+        assert list(executor.map(os.getenv, lambda: next(cells, []))) == [value]
 
 
 _SCRIPT = """

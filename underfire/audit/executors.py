@@ -5,11 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
@@ -152,9 +153,9 @@ class LocalProcesses(Executor):
     def _open(self) -> ProcessPoolExecutor:
         """Return the pool of worker processes; start it at the first call."""
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
+            context = _context()
             self._pipe = context.Pipe()
-            settings = (threads_per_worker(self.workers), self._pipe[1])
+            settings = (threads_per_worker(self.workers), self._pipe[1], dict(os.environ))
             self._pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker, initargs=settings)
             self._time = WorkerTime()
         return self._pool
@@ -193,10 +194,25 @@ class AutoExecutor(Executor):
             self._processes.close()
 
 
-def _start_worker(threads: int, parent: Connection) -> None:
+def _context() -> Any:
+    """Return the way in which worker processes start.
+
+    On Linux, they are copies of one process that has imported what all of them need. It computes nothing, so that it
+    has no threads and no CUDA context, which copies could not use. Elsewhere, every worker imports this itself.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "underfire.audit.run"])
+    return context
+
+
+def _start_worker(threads: int, parent: Connection, environment: Mapping[str, str]) -> None:
     """Set up a worker, which exits when the parent closes its end of the pipe or dies."""
     import torch
 
+    os.environ.clear()  # it has that of the time at which the first worker started
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     keep_freed_memory()
     torch.set_num_threads(threads)
