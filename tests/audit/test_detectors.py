@@ -124,7 +124,7 @@ def test_the_worst_attack_stands_beside_the_mean(ledger):
 @pytest.mark.slow
 def test_the_report_shows_them(ledger):
     page, found = render(ledger), findings(ledger).detections
-    assert len(found) == 9 and 'id="detection"' in page and "AUROC" in page and "<h3>squeezing</h3>" in page
+    assert len(found) == 9 and 'id="detection"' in page and "AUROC" in page and "squeezing</a></h3>" in page
     assert page.index("The attacker knows the detector") < page.index("The attacker does not know the detector")
     assert "sees least" in page and "turned" in page and page.count("Histograms of the scores of squeezing") == 2
     assert page.count("ROC curves of squeezing for 2 attacks that know it") == 1
