@@ -21,7 +21,7 @@ from underfire.model import Classifier
 
 @pytest.mark.slow
 def test_pictures_are_small_and_the_page_shows_them(tmp_path, monkeypatch, capsys):
-    names = ["fgsm", "decision_tree", "adv2"]
+    names = ["adv2", "decision_tree", "fgsm"]
     monkeypatch.setitem(
         settings.SETTINGS, "adv2", settings.Setting(options={"interpreter": cam, "steps": 3, "warm_steps": 2})
     )
