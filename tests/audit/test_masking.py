@@ -86,7 +86,7 @@ def test_values_are_known_for_a_model_without_any_gradient() -> None:
     assert (found["gradients"].value, found["gradients"].limit) == (1.0, 0.05)
     assert found["unbounded_eps"].limit == 1.0
     assert found["more_steps"].value == 0.0  # without a gradient, steps lead nowhere
-    said = f"The gradient of the margin is zero or not a number for 100% of {_right()} images."
+    said = f"The gradient of the margin is zero or not a number for 100\u00a0% of {_right()} images."
     assert found["gradients"].detail == said
 
 
@@ -100,7 +100,7 @@ def test_an_attack_that_gets_worse_with_its_budget_is_found() -> None:
     model = Classifier(audit_networks.linear().eval())
     found = {c.name: c for c in checks(model, batch.x, batch.y, attack=weakened, budget=Budget("linf", 0.1, 10))}  # type: ignore[arg-type]
     assert {name for name, check in found.items() if not check.passed} >= {"more_steps", "larger_eps", "restarts"}
-    assert "L∞ eps 0.05: 100%, L∞ eps 0.1: 0%" in found["larger_eps"].detail
+    assert "L∞ eps 0.05: 100\u00a0%, L∞ eps 0.1: 0\u00a0%" in found["larger_eps"].detail
 
 
 def test_an_attack_that_random_noise_beats_is_found() -> None:
@@ -113,7 +113,7 @@ def test_an_attack_that_random_noise_beats_is_found() -> None:
     found = {c.name: c for c in checks(model, batch.x, batch.y, attack=idle, budget=Budget("linf", 0.6, 10))}
     assert _failed(found) == {"beats_noise", "unbounded_eps"}  # no step, size or restart of it differs
     right = int((model(batch.x).argmax(1) == batch.y).sum())
-    assert f"The attack fools 0% of {right} images" in found["beats_noise"].detail  # of those right before
+    assert f"The attack fools 0\u00a0% of {right} images" in found["beats_noise"].detail  # of those right before
     assert found["beats_noise"].value > 0.5
 
 

@@ -151,4 +151,4 @@ def test_nothing_right_leaves_nothing_to_withstand() -> None:
 def test_an_attack_that_broke_its_limits_shows_no_robustness() -> None:
     (attack,) = [dataclasses.replace(hit("pgd", 90), within=0.25)]
     found = assess(evidence(95, 100, 90, attacks=[attack]))
-    assert found.level == "open" and "75%" in found.reasons[0]
+    assert found.level == "open" and "75\u00a0%" in found.reasons[0]

@@ -167,9 +167,9 @@ def test_the_gap_is_that_of_the_best_attack_on_every_image(ledger: Ledger) -> No
     assert gap.plain.value == pytest.approx(3 * far / 4)
     assert (gap.fooled, gap.kept) == ((pytest.approx(4 / 9),), (pytest.approx((3 * near + far) / 4),))
     assert found.gap == (
-        f"Prediction-interpretation gap 0.69 (95% interval {gap.value.low:.2f} to {gap.value.high:.2f}, n = 4; cam, "
-        "L∞ eps 0.1 only): Where the class of an image can be changed, an attacker can keep 69% of its cam map: "
-        "the map seldom shows that the class was changed."
+        f"Prediction-interpretation gap 0.69 (95\u00a0% interval {gap.value.low:.2f} to {gap.value.high:.2f}, n = 4; "
+        "cam, L∞ eps 0.1 only): Where the class of an image can be changed, an attacker can keep 69\u00a0% of "
+        "its cam map: the map seldom shows that the class was changed."
     )
     assert [(t.label, t.l1.n, t.iou.value) for t in found.interpreter_transfers] == [
         (PLAIN, 3, pytest.approx(0.2)),
@@ -196,16 +196,16 @@ def test_gates_checks_and_verdict(ledger: Ledger) -> None:
     assert found.verdict == (
         "The run is not finished: 1 of 9 cells has no result. "
         "1 of 2 masking checks warns (a): the model may be weaker than these numbers say. "
-        "adv2 cam linf at eps 0.1 broke its limits on 10% of the images, which count as not fooled. "
-        "pgd linf at eps 0.05 broke its limits on 10% of the images, which count as not fooled. "
-        "pgd linf at eps 0.1 broke its limits on 10% of the images, which count as not fooled. "
+        "adv2 cam linf at eps 0.1 broke its limits on 10\u00a0% of the images, which count as not fooled. "
+        "pgd linf at eps 0.05 broke its limits on 10\u00a0% of the images, which count as not fooled. "
+        "pgd linf at eps 0.1 broke its limits on 10\u00a0% of the images, which count as not fooled. "
         "The cam map of 1 of 10 images shows nothing, before or after an attack (1 with NaN or infinity); "
         "its IoU is not known there. "
-        "Accuracy falls from 90.0% to 40.0% under all attacks of L∞ eps 0.1 together "
-        "(95% interval 12.2% to 73.8%, n = 10). "
+        "Accuracy falls from 90.0\u00a0% to 40.0\u00a0% under all attacks of L∞ eps 0.1 together "
+        "(95\u00a0% interval 12.2\u00a0% to 73.8\u00a0%, n = 10). "
         "adv2 cam linf and pgd linf fool 2 of the same images at L∞ eps 0.1, too few to compare the cam maps: "
         "mean IoU 0.80 against 0.20; "
-        "100.0% and 0.0% of the maps stay plausible (IoU at least 0.5)."
+        "100.0\u00a0% and 0.0\u00a0% of the maps stay plausible (IoU at least 0.5)."
     )
 
 
@@ -246,7 +246,9 @@ def test_the_plain_attack_of_the_verdict_is_the_strongest_and_of_equals_the_hard
 def test_a_rate_of_plausible_maps_alone_is_not_called_forgery() -> None:
     alone = MapShift(AIMED, "linf", 0.1, "cam", "cam", *[Interval(0.9, 0.8, 1.0, 9)] * 2, clopper_pearson(9, 9), {})
     said = verdict(FIRM, None, [], [alone], [], [])
-    assert said.startswith("In 100.0% of 9 images adv2 cam linf changes the class and the cam map stays plausible")
+    assert said.startswith(
+        "In 100.0\u00a0% of 9 images adv2 cam linf changes the class and the cam map stays plausible"
+    )
     assert "nothing to compare with" in said
 
 

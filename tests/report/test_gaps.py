@@ -36,7 +36,7 @@ def findings(*found: Gap, standing: Standing = FIRM) -> Findings:
 def test_a_gap_has_a_number_a_tone_and_a_meaning(value: float, tone: str, says: str) -> None:
     head = gaps.head(findings(gap(value)))
     assert (head.value, head.tone) == (f"{value:.2f}", tone)
-    assert says in head.meaning and f"{value:.0%} of its cam map" in head.meaning
+    assert says in head.meaning and f"{100 * value:.0f}\u00a0% of its cam map" in head.meaning
     assert f"{value - 0.05:.2f}–{value + 0.05:.2f}" in head.figure and "2/255 to 8/255" in head.figure
     assert head.meter
 

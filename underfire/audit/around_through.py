@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from underfire.audit.reading import mean
-from underfire.audit.sizes import threat
+from underfire.audit.sizes import percent, threat
 from underfire.measures.statistics import paired_difference, rate
 from underfire.records import Interval
 
@@ -123,7 +123,7 @@ def _success(entry: Found | None) -> Interval | None:
 
 
 def _share(entry: Found) -> str:
-    return f"{np.mean(entry.fooled):.0%}"
+    return percent(float(np.mean(entry.fooled)))
 
 
 def _sentence(
@@ -137,7 +137,7 @@ def _sentence(
     left: Interval,
 ) -> str:
     """Return what the comparison means, in one sentence."""
-    stays = f"{left.value:.0%} of the images withstand every attack"
+    stays = f"{percent(left.value)} of the images withstand every attack"
     if through is None:
         return f"{victim} was attacked around its defence only; {stays}."
     at = threat(through.norm, through.eps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from underfire.audit.gaps import Gap
-from underfire.audit.sizes import size, threat
+from underfire.audit.sizes import percent, size, threat
 from underfire.audit.standing import Standing
 
 _MEANINGS = (
@@ -33,7 +33,7 @@ def meaning(gap: Gap | None, standing: Standing) -> str:
         return f"Not known. {standing.headline}."
     if not gap.value.n:
         return f"Not known: no attack changed the class of an image at {place(gap)}."
-    kept = f"{gap.value.value:.0%} of its {gap.interpreter} map"
+    kept = f"{percent(gap.value.value)} of its {gap.interpreter} map"
     if not gap.aimed:
         text = f"Where an attack changes the class of an image, it keeps {kept}"
         return f"{text}. No attack was aimed at this map; one that is may keep more."
@@ -50,6 +50,6 @@ def line(gap: Gap | None, standing: Standing) -> str:
     value = ""
     if gap is not None and known(gap, standing):
         i = gap.value
-        spread = f"95% interval {i.low:.2f} to {i.high:.2f}, n = {i.n}" if i.n > 1 else "n = 1"
+        spread = f"95\u00a0% interval {i.low:.2f} to {i.high:.2f}, n = {i.n}" if i.n > 1 else "n = 1"
         value = f" {i.value:.2f} ({spread}; {gap.interpreter}, {place(gap)})"
     return f"Prediction-interpretation gap{value}: {meaning(gap, standing)}"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from underfire.audit.probes import CROSS_ENTROPY, MARGIN, NOISES, RESTARTS, Budget, diameter, names, probe
 from underfire.audit.probes import NOISE as NOISE_RUN
 from underfire.audit.schema import AttackSpec, AuditSpec
-from underfire.audit.sizes import threat
+from underfire.audit.sizes import percent, threat
 from underfire.catalog import find
 from underfire.records import Check
 
@@ -99,7 +99,8 @@ def judge(found: Mapping[str, Tensor], budget: Budget, largest: float) -> list[C
             bool(unbounded.all()),
             _share(unbounded),
             1.0,
-            f"Without a bound, the attack fools {_share(unbounded):.0%} of {_count(white)}; it must reach 100%.",
+            f"Without a bound, the attack fools {percent(_share(unbounded))} of {_count(white)}; it must reach "
+            f"{percent(1)}.",
         ),
         *_rivals(white, found[NOISE_RUN], found["nes"]),
         Check(
@@ -107,8 +108,8 @@ def judge(found: Mapping[str, Tensor], budget: Budget, largest: float) -> list[C
             gain <= _GAIN,
             gain,
             _GAIN,
-            f"{RESTARTS} random restarts fool {_share(restarted):.0%} of {_count(white)} and one start "
-            f"{_share(white):.0%}; a gain of more than {_GAIN:.0%} means that one start is not enough.",
+            f"{RESTARTS} random restarts fool {percent(_share(restarted))} of {_count(white)} and one start "
+            f"{percent(_share(white))}; a gain of more than {percent(_GAIN)} means that one start is not enough.",
         ),
     ]
 
@@ -134,15 +135,15 @@ def _never_weaker(name: str, found: dict[Any, Tensor], said: Callable[[Any], str
     budgets = list(found)
     pairs = [_compare(found[small], found[large]) for small, large in pairwise(budgets)]
     value, limit = max(pairs, key=lambda pair: pair[0] - pair[1], default=(0.0, 0.0))
-    text = ", ".join(f"{said(budget)}: {_share(hits):.0%}" for budget, hits in found.items())
+    text = ", ".join(f"{said(budget)}: {percent(_share(hits))}" for budget, hits in found.items())
     text = f"Of {_count(found[budgets[0]])} fooled: {text}"
     return Check(name, value <= limit, value, limit, f"{text}; a larger budget must not fool fewer images.")
 
 
 def _check_gradients(dead: float, flat: float, images: str) -> list[Check]:
     """Check that few images have no gradient, of the margin and of the cross-entropy."""
-    margin_text = f"The gradient of the margin is zero or not a number for {dead:.0%} of {images}."
-    text = f"The cross-entropy has no gradient for {flat:.0%} of {images}; an attack on it has no direction there."
+    margin_text = f"The gradient of the margin is zero or not a number for {percent(dead)} of {images}."
+    text = f"The cross-entropy has no gradient for {percent(flat)} of {images}; an attack on it has no direction there."
     return [
         Check("gradients", dead <= _DEAD, dead, _DEAD, margin_text),
         Check("saturation", flat <= _DEAD, flat, _DEAD, text),
@@ -161,7 +162,7 @@ def _rivals(white: Tensor, noise: Tensor, black: Tensor) -> list[Check]:
 def _beats(name: str, white: Tensor, other: Tensor, what: str, rival: str) -> Check:
     """Check that the attack fools no fewer images than chance explains, compared with the weaker attack `other`."""
     value, limit = _compare(other, white)
-    text = f"The attack fools {_share(white):.0%} of {_count(white)}, {what} {_share(other):.0%}"
+    text = f"The attack fools {percent(_share(white))} of {_count(white)}, {what} {percent(_share(other))}"
     text = f"{text}; the weaker attack must not fool more images."
     return Check(name, value <= limit, value, limit, text, rival, int(other.sum()), len(other))
 

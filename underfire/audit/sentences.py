@@ -10,7 +10,7 @@ from underfire.audit.blank_maps import BlankMaps, say_blank
 from underfire.audit.comparison import PAIRS, Difference, leading
 from underfire.audit.map_shifts import PLAUSIBLE_IOU, MapShift
 from underfire.audit.reading import RobustAccuracy
-from underfire.audit.sizes import threat
+from underfire.audit.sizes import percent, threat
 from underfire.audit.standing import Bound, Standing, worst_accuracy
 from underfire.records import Check, Interval
 
@@ -37,10 +37,12 @@ def verdict(
         return " ".join(sentences)
     worst = worst_accuracy(robust)
     if clean and worst:
-        change = f"Accuracy falls from {clean.value:.1%} to {worst.robust.value:.1%}"
+        left = percent(worst.robust.value, 1)
+        change = f"Accuracy falls from {percent(clean.value, 1)} to {left}"
         if answered:
-            change = f"The images have no labels; the model keeps its own answer on {worst.robust.value:.1%} of them"
-        spread = f"95% interval {worst.robust.low:.1%} to {worst.robust.high:.1%}, n = {worst.robust.n}"
+            change = f"The images have no labels; the model keeps its own answer on {left} of them"
+        low, high = percent(worst.robust.low, 1), percent(worst.robust.high, 1)
+        spread = f"95\u00a0% interval {low} to {high}, n = {worst.robust.n}"
         place = threat(worst.norm, worst.eps)
         bound = "; this is an upper bound" if standing.level == "blind" else ""
         sentences.append(f"{change} under all attacks of {place} together ({spread}){bound}.")
@@ -56,35 +58,39 @@ def verdict(
         event = f"{strongest.label} changes the class and the {strongest.interpreter} map stays plausible"
         event += f" (IoU at least {PLAUSIBLE_IOU})"
         reason = "no plain attack of the same norm and size fools the same images, so there is nothing to compare with"
-        sentences.append(f"In {strongest.plausible.value:.1%} of {strongest.plausible.n} images {event}; {reason}.")
+        sentences.append(
+            f"In {percent(strongest.plausible.value, 1)} of {strongest.plausible.n} images {event}; {reason}."
+        )
     if asked and all(check.passed for check in asked) and standing.level != "open":
         sentences.append(f"All {len(asked)} masking checks pass: there is no sign that the attacks were too weak.")
     return " ".join(sentences)
 
 
 def holds(bound: Bound) -> str:
-    """Return a sentence on the best success of an attack without a gradient, which holds in any case.
+    r"""Return a sentence on the best success of an attack without a gradient, which holds in any case.
 
     >>> holds(Bound("Square", "linf", 8 / 255, Interval(0.5, 0.4, 0.6, 100), 0.45))
-    'What holds: Square, which uses no gradient, fools 50.0% of 100 images at L∞ eps 8/255, so the accuracy under attack is at most 45.0%.'
+    'What holds: Square, which uses no gradient, fools 50.0\xa0% of 100 images at L∞ eps 8/255, so the accuracy under attack is at most 45.0\xa0%.'
     """  # noqa: E501
-    fooled = f"fools {bound.success.value:.1%} of {bound.success.n} images at {threat(bound.norm, bound.eps)}"
+    fooled = f"fools {percent(bound.success.value, 1)} of {bound.success.n} images at {threat(bound.norm, bound.eps)}"
     return (
         f"What holds: {bound.attack}, which uses no gradient, {fooled}, so the accuracy under attack is at most "
-        f"{bound.left:.1%}."
+        f"{percent(bound.left, 1)}."
     )
 
 
 def _forgery(gap: Difference) -> str:
     """Return a sentence on the gain of an attack on a map over the plain attack, with the rates of plausible maps."""
     gain, place = f"mean IoU {gap.ious[0]:.2f} against {gap.ious[1]:.2f}", threat(gap.norm, gap.eps)
-    aimed, plain = gap.plausible
-    rates = f"{aimed.value:.1%} and {plain.value:.1%} of the maps stay plausible (IoU at least {PLAUSIBLE_IOU})"
+    aimed, plain = (percent(rate.value, 1) for rate in gap.plausible)
+    rates = f"{aimed} and {plain} of the maps stay plausible (IoU at least {PLAUSIBLE_IOU})"
     if gap.iou.n < PAIRS:
         both = f"{gap.label} and {gap.baseline} fool {gap.iou.n} of the same images at {place}"
         return f"{both}, too few to compare the {gap.interpreter} maps: {gain}; {rates}."
     if not np.isnan(gap.iou.low):
-        gain += f", paired difference {gap.iou.value:+.2f} (95% interval {gap.iou.low:+.2f} to {gap.iou.high:+.2f})"
+        gain += (
+            f", paired difference {gap.iou.value:+.2f} (95\u00a0% interval {gap.iou.low:+.2f} to {gap.iou.high:+.2f})"
+        )
     where = f"the {gap.interpreter} map than {gap.baseline} at the same {place}"
     kept = f"keeps more of {where}" if gap.forged else f"does not keep significantly more of {where}"
     return f"{gap.label} {kept}, over the {gap.iou.n} images that both fool: {gain}; {rates}."

@@ -1,4 +1,4 @@
-"""Write norms, sizes and their units for readers, the same on the page and on the command line."""
+"""Write norms, sizes with their units, and shares for readers, the same on the page and on the command line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ _UNITS = {
     "corner_case": "share of the stated ranges",
     "photometric": "share of the stated ranges",
 }
+
+
+def percent(share: float, digits: int = 0) -> str:
+    r"""Return a share in per cent, with a space that no line break replaces.
+
+    >>> percent(0.421), percent(0.421, 1)
+    ('42\xa0%', '42.1\xa0%')
+    """
+    return f"{100 * share:.{digits}f}\u00a0%"
 
 
 def norm(name: str) -> str:

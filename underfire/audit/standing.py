@@ -12,7 +12,7 @@ from typing import Literal
 from underfire.audit.credibility import Answers, Refusal, Rival
 from underfire.audit.masking import BLIND
 from underfire.audit.reading import AttackResult, RobustAccuracy
-from underfire.audit.sizes import size
+from underfire.audit.sizes import percent, size
 from underfire.catalog import cards
 from underfire.records import Check, Interval
 
@@ -122,8 +122,8 @@ def assess(found: Evidence) -> Standing:
     gaps, failed = tuple(_gaps(found)), [check for check in found.checks if not check.passed]
     weak = [_warning(failed, found.checks)] if failed else []
     weak += [
-        f"{hit.label} at eps {size(hit.norm, hit.eps)} broke its limits on {1 - hit.within:.0%} of the images, which "
-        "count as not fooled."
+        f"{hit.label} at eps {size(hit.norm, hit.eps)} broke its limits on {percent(1 - hit.within)} of the images, "
+        "which count as not fooled."
         for hit in found.attacks
         if hit.within < 1
     ]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from underfire.audit.sizes import norm as norm
+from underfire.audit.sizes import percent as _percent
 from underfire.audit.sizes import size as size
 from underfire.audit.sizes import threat as threat
 from underfire.audit.sizes import unit as unit
@@ -18,7 +19,7 @@ def percent(value: float) -> str:
     >>> percent(0.4213)
     '42.1\xa0%'
     """
-    return "unknown" if math.isnan(value) else f"{100 * value:.1f}\u00a0%"
+    return "unknown" if math.isnan(value) else _percent(value, 1)
 
 
 def format_interval(i: Interval) -> str:
