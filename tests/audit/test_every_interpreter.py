@@ -71,7 +71,7 @@ def test_a_report_is_written_of_all_of_them(ledgers: list[tuple[list[str], Ledge
         assert set(shifts) == set(names)
         for name, shift in shifts.items():
             # the panel of the interpreter has the mean distance of its maps
-            panel = page.partition(f"<h3>{name}</h3>")[2].partition("<h3>")[0]
+            panel = page.partition(f">{name}</a></h3>")[2].partition("<h3")[0]
             assert "unknown" in panel if shift.l1.value != shift.l1.value else f"{shift.l1.value:.3f}" in panel, name
 
 

@@ -68,6 +68,12 @@ def test_an_attack_that_rounding_to_8_bits_undoes_says_so(parsed: Parsed) -> Non
     assert row["success"] and not row["success_saved"] and row["outcome"] == "fooled, not as PNG"
 
 
+def test_the_table_writes_sizes_as_the_report_does(shown: Callable[..., str]) -> None:
+    photo("one.png", 0.5)
+    text = shown("attack", "fgsm", "one.png", *COLOUR, "--eps", "8/255", "--out", "out")
+    assert "8/255" in text and "L∞" in text and "linf" not in text
+
+
 def test_the_attack_goes_through_the_defences(parsed: Parsed, capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 

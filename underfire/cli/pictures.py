@@ -123,6 +123,8 @@ class Job:
 
     def show(self, rows: list[Row], columns: dict[str, str]) -> None:
         """Print the results as a table, or as JSON."""
+        from underfire.audit.sizes import size
+
         if self.as_json:
             print_json(rows)
         if self.as_json or self.quiet:
@@ -132,7 +134,7 @@ class Job:
         for title in shown.values():
             table.add_column(title, overflow="fold")
         for row in rows:
-            table.add_row(*(_cell(row[name]) for name in shown))
+            table.add_row(*(size(name, row[name]) if name == "linf" else _cell(row[name]) for name in shown))
         OUT.print(table)
         ERR.print(f"pictures and results.json are in {self.out}")
 
@@ -169,6 +171,7 @@ def attack(job: Job, entry: AttackSpec, interpreter: str | None) -> None:
     from underfire.ascent.threats import BALLS
     from underfire.audit.goals import choose_goal
     from underfire.audit.methods import attack_of, interpreter_of
+    from underfire.audit.sizes import norm as name_of_norm
 
     job.check_domain("attack", entry.name)
     method, explain_with = attack_of(entry, entry.eps[0]), None
@@ -203,7 +206,7 @@ def attack(job: Job, entry: AttackSpec, interpreter: str | None) -> None:
         (staging / "results.json").write_text(to_json(rows) + "\n", encoding="utf-8")
     who = {"id": "image", "label": "label", "class": "clean", "class_adv": "became", "conf_adv": "conf"}
     norm = entry.norm if entry.norm in (*BALLS, "pixels") else "l2"  # other changes are reported by their L2 norm
-    what = {"outcome": "outcome", norm: norm, "map_l1": "map L1", "map_iou": "map IoU"}
+    what = {"outcome": "outcome", norm: name_of_norm(norm), "map_l1": "map L1", "map_iou": "map IoU"}
     job.show(rows, {**who, **what})
 
 
