@@ -124,6 +124,7 @@ def test_the_best_attack_without_a_gradient_is_the_bound_that_holds() -> None:
     attacks = [hit("pgd", 5), hit("square", 40), hit("square", 10, eps=0.0)]
     found = assess(evidence(90, 100, 80, checks=[failed], rivals=rivals, attacks=attacks)).bound
     assert found is not None and (found.attack, found.left) == ("SQUARE", 0.4)
+    assert assess(evidence(90, 100, 30, checks=[failed], rivals=rivals)).bound is None  # all attacks leave 0.3
 
 
 @pytest.mark.parametrize(

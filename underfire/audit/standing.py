@@ -189,7 +189,10 @@ def _warning(failed: Sequence[Check], checks: Sequence[Check]) -> str:
 
 
 def _bound(found: Evidence) -> Bound | None:
-    """Return the lowest accuracy that an attack without a gradient leaves, at any size above 0."""
+    """Return the lowest accuracy that an attack without a gradient leaves, at any size above 0.
+
+    None if all attacks together leave less: their successes hold, too, and say more.
+    """
     if found.clean is None:
         return None
     black = {card.name for card in cards("attack") if card.facts.knowledge == "black-box"}
@@ -203,4 +206,5 @@ def _bound(found: Evidence) -> Bound | None:
         for rival in found.rivals
         if rival.success.n
     ]
-    return min((bound for bound in bounds if bound.success.value > 0), key=lambda bound: bound.left, default=None)
+    least = min((bound for bound in bounds if bound.success.value > 0), key=lambda bound: bound.left, default=None)
+    return None if least and found.worst and found.worst.robust.value < least.left else least
