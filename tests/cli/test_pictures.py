@@ -68,12 +68,6 @@ def test_an_attack_that_rounding_to_8_bits_undoes_says_so(parsed: Parsed) -> Non
     assert row["success"] and not row["success_saved"] and row["outcome"] == "fooled, not as PNG"
 
 
-def test_the_table_writes_sizes_as_the_report_does(shown: Callable[..., str]) -> None:
-    photo("one.png", 0.5)
-    text = shown("attack", "fgsm", "one.png", *COLOUR, "--eps", "8/255", "--out", "out")
-    assert "8/255" in text and "L∞" in text and "linf" not in text
-
-
 def test_the_attack_goes_through_the_defences(parsed: Parsed, capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 
@@ -157,7 +151,8 @@ def test_images_of_different_sizes_and_a_seeded_choice(parsed: Parsed) -> None:
 def test_the_table_names_what_happened(shown: Callable[..., str]) -> None:
     photo("a[b].png", 10 / 255)
     text = shown("attack", "fgsm", "a[b].png", *COLOUR, "--eps", "10/255")
-    assert "a[b].png" in text and "fooled" in text and "0.0392" in text
+    assert "a[b].png" in text and "fooled" in text
+    assert "10/255" in text and "L∞" in text and "linf" not in text  # sizes as the report writes them
     assert shown("attack", "fgsm", "a[b].png", *COLOUR, "--quiet", "--force") == ""
 
 
