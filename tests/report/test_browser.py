@@ -105,6 +105,7 @@ def visit(browser: Any, written: Callable[..., Path]) -> Iterator[Callable[..., 
 @pytest.mark.parametrize("width", [360, 390, 768, 1440])
 def test_nothing_sticks_out(visit: Callable[..., Any], width: int) -> None:
     page = visit(width, labels=["a-class-name-without-any-place-to-break-it-anywhere"] * 10)
+    page.eval_on_selector(".top .soft", "(e) => { e.textContent = 'weights/'.repeat(30) + 'w'.repeat(90) }")
     assert page.evaluate(OVERFLOW) == 0
     # Every wide table scrolls inside its own container, and none of the other boxes is wider than the window.
     out = """all => all.filter((e) => !e.closest('.scroll, .pages') && e.getBoundingClientRect().right > innerWidth)
