@@ -7,7 +7,6 @@ domain (CC0). They need the ImageNet network in the folder `--data`; without it,
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
+from tools import galleries
 from underfire import data, models
 from underfire.attribution.comparison import refuse_large, run_all_interpreters
 from underfire.catalog import Card, cards, find
@@ -285,16 +285,5 @@ def write(out: Path, *, root: Path | None = None, names: Sequence[str] = (), see
     return place
 
 
-def main() -> None:
-    """Draw the gallery, with the options of the command line."""
-    parser = argparse.ArgumentParser(description="Draw every interpreter of the catalogue.")
-    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the page")
-    parser.add_argument("--data", type=Path, help="folder of real data and weights")
-    parser.add_argument("--only", nargs="+", default=[], help="names of the interpreters to draw; default: all")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    print(f"written to {write(options.out, root=options.data, names=options.only, seed=options.seed)}")
-
-
 if __name__ == "__main__":
-    main()
+    galleries.main("interpreter", write)

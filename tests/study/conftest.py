@@ -150,3 +150,9 @@ def in_a_folder_with_victims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     yield
     sys.modules.pop("victims", None)
+
+
+@pytest.fixture
+def server(made: Callable[..., Study], serve: Callable[..., Server], clock: Clock) -> Server:
+    """A server of a study of eight images."""
+    return serve(made(n=8), clock)

@@ -18,15 +18,10 @@ import pytest
 from underfire.errors import MissingExtra
 from underfire.figures.overlay import colour_bar
 from underfire.study import words
-from underfire.study.app import application, is_loopback
+from underfire.study.app import application
 from underfire.study.design import Trial
 
 pytestmark = pytest.mark.slow  # one of the twenty heaviest files
-
-
-@pytest.fixture
-def server(made: Callable[..., Any], serve: Callable[..., Any], clock: Any) -> Any:
-    return serve(made(n=8), clock)
 
 
 @pytest.fixture
@@ -219,43 +214,6 @@ def test_other_sites_cannot_ask(server: Any) -> None:
     assert server.store.annotators() == []
 
 
-def _raw(server: Any, text: bytes) -> bytes:
-    """What the server sends for a request that no library would make."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as line:
-        line.sendall(text)
-        line.shutdown(socket.SHUT_WR)
-        found = b""
-        while part := line.recv(65536):
-            found += part
-    return found
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        b"evil.example@localhost",
-        b"localhost:x",
-        b"localhost:80:80",
-        b"localhost/",
-        b"localhost#",
-        b"localhost ",
-        b"[::1",
-        b"localhost, evil.example",
-        b"",
-        b"\xe9localhost",
-        b"localhost:1\r\nHost: evil.example",
-    ],
-)
-def test_a_malformed_host_is_refused(server: Any, host: bytes) -> None:
-    found = _raw(server, b"GET / HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n")
-    accepted = found.startswith(b"HTTP/1.1 200")
-    assert accepted == (host == b"localhost ")  # white space at the end is not a part of the value
-
-
-def test_a_request_without_a_host_is_refused(server: Any) -> None:
-    assert _raw(server, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 400")
-
-
 @pytest.mark.parametrize("number", ["9" * 5000, "-1", "0x0", "%ED%A0%80", "00"])
 def test_a_trial_that_is_no_number_has_no_picture(server: Any, token: str, number: str) -> None:
     assert refused(server, "GET", f"/picture/{token}/{number}/image")[0] == 404
@@ -293,13 +251,6 @@ def test_an_unknown_link_says_so(server: Any) -> None:
     assert status == 404 and b"This link is unknown" in page
     assert refused(server, "GET", "/api/nobody/next")[0] == 404
     assert refused(server, "POST", "/api/nobody/answer", given())[0] == 404
-
-
-def test_loopback_is_known() -> None:
-    assert [is_loopback(h) for h in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "192.168.1.2", "host.example")] == [
-        *[True] * 3,
-        *[False] * 3,
-    ]
 
 
 def test_without_the_extra_it_is_said(made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tools.attack_gallery import __main__ as gallery
+from tools import galleries
 from tools.attack_gallery import page, pictures, settings, subjects
 from underfire import cards, find
 from underfire.catalog import AttackFacts, Card
@@ -27,7 +27,7 @@ def test_pictures_are_small_and_the_page_shows_them(tmp_path, monkeypatch, capsy
     )
     monkeypatch.delenv("UNDERFIRE_DATA", raising=False)
     monkeypatch.setattr(sys, "argv", ["gallery", "--out", str(tmp_path), "--only", *names])
-    gallery.main()
+    galleries.main("attack", page.write)
     assert str(tmp_path / "gallery.md") in capsys.readouterr().out
     text = (tmp_path / "gallery.md").read_text()
     assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == names

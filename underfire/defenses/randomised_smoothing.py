@@ -155,8 +155,7 @@ def randomised_smoothing(
     Noisy images are not clipped, as in the paper. The logits are the logarithm of the share of votes; a tie is decided
     by the mean probability. BPDA rule: the logarithm of the mean probability over the draws (Salman et al., Provably
     Robust Deep Learning via Adversarially Trained Smoothed Classifiers, NeurIPS 2019). `certify` returns radii, and
-    `decide` abstains. A model that was not trained with noise (`training.gaussian_noise`) gets many
-    images wrong.
+    `decide` abstains. A model that was not trained with noise, as by `training.gaussian_noise`, gets many images wrong.
 
     Args:
         sigma: standard deviation of the noise, in units of the image.

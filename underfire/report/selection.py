@@ -19,7 +19,7 @@ _COLUMNS = 3
 
 @dataclass(frozen=True)
 class Basis:
-    """What the headline rests on.
+    """The attacks and the interpreter that the headline rests on.
 
     Attributes:
         attacks: the attacks that the headline is about, each at one size.

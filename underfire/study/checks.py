@@ -23,7 +23,7 @@ FASTEST, SLOWEST = 0.15, 60.0
 """The fastest and the slowest answer that counts, in seconds; others are not deliberate decisions."""
 
 HASTY = 0.3
-"""Seconds within which people hardly recognise an image and choose a key; the mean is 0.38 s (Laming 1968)."""
+"""Seconds within which people hardly recognise an image and choose a key; a convention of this study."""
 
 FEWEST_ANSWERS = 64
 """The fewest answers for each condition: random keys then have |d'| < 0.43 in 95 % of all studies of noticing."""
