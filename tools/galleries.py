@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from underfire.errors import UnderfireError
+
 
 def main(kind: str, write: Callable[..., Path]) -> None:
     """Draw a gallery, with the options of the command line.
@@ -20,4 +22,8 @@ def main(kind: str, write: Callable[..., Path]) -> None:
     parser.add_argument("--only", nargs="+", default=[], help=f"names of the {kind}s to draw; default: all")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    print(f"written to {write(options.out, root=options.data, names=options.only, seed=options.seed)}")
+    try:
+        page = write(options.out, root=options.data, names=options.only, seed=options.seed)
+    except UnderfireError as error:
+        parser.error(str(error))
+    print(f"written to {page}")

@@ -44,6 +44,15 @@ def test_pictures_are_small_and_the_page_shows_them(tmp_path, monkeypatch, capsy
     assert find("attack", "fgsm").summary in text
 
 
+def test_a_wrong_name_is_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gallery", "--out", str(tmp_path / "docs"), "--only", "fgms"])
+    with pytest.raises(SystemExit) as stopped:
+        galleries.main("attack", page.write)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and "did you mean 'fgsm'?" in error and "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_first_image_that_is_fooled_is_shown():
     class Dark(torch.nn.Module):
         def forward(self, x):
