@@ -142,7 +142,7 @@ def test_an_audit_runs_them_on_its_own_attack(small: Small, tmp_path: object) ->
     assert {row["name"] for row in found} == NAMES
     assert all(row["passed"] for row in found)
     (steps,) = [row["detail"] for row in found if row["name"] == "more_steps"]
-    assert re.match(r"Of \d+ images fooled: 1 steps: ", steps)
+    assert re.match(r"Of \d+ images fooled: 1 step: ", steps)
     assert ", 2 steps: " in steps
     assert ", 8 steps: " in steps
     assert masking.subject(small(attacks=["fgsm"])).title == "pgd linf"

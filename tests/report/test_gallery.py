@@ -39,8 +39,8 @@ def test_images_of_the_headline_come_first_and_wrong_ones_never(synthetic: Synth
     assert names(found) == ["s12", "s11", "s10", "s18"]
     assert [sample.columns[1].fooled for sample in found.samples] == [True, True, True, False]
     assert found.told == (
-        "Shown: 4 of the 19 images that the model classifies correctly without an attack, first the 3 that fgsm linf "
-        "fools, because the headline rests on these; left out: 1 image that it gets wrong without an attack (no "
+        "Shown: 4 of the 19 images that the model classifies correctly without an attack, first the 3 that are fooled "
+        "by fgsm linf, because the headline rests on these; left out: 1 image that it gets wrong without an attack (no "
         "attack is to blame for it)."
     )
     assert names(shown(synthetic(**run, stored=[19, 3]))) == ["s3"]
@@ -52,7 +52,7 @@ def test_the_attacks_and_the_map_of_the_headline_come_first(synthetic: Synthetic
     (first, *_), of = found.samples, selection.basis(findings(synthetic(attacks=FORGED, gallery=3)))
     assert [column.name for column in first.columns] == ["Clean", "pgd linf", "adv2 grad_cam"]
     assert [row.name for row in first.rows] == ["Image", "Change", "grad_cam map", "gradient map"]
-    assert len(found.samples) == 3 and "all of which pgd linf and adv2 grad_cam both fool" in found.told
+    assert len(found.samples) == 3 and "all of which are fooled by each of pgd linf and adv2 grad_cam" in found.told
     assert found.told.endswith("and 1 attack that the headline is not about.")
     assert (of.interpreter, of.withstood) == ("grad_cam", False)
     # the IoU with the clean map stands under every map after an attack
@@ -65,13 +65,13 @@ def test_a_model_that_withstands_rests_on_the_images_that_no_attack_fools() -> N
     hit: Any = type("Hit", (), {"label": "PGD"})
     of = selection.Basis([hit], "", withstood=True)
     told = selection.told(of, shown=8, resting=7, right=90, wrong=0, left_out=0)
-    assert "first the 7 that PGD does not fool, because the headline rests on these; left out: nothing." in told
+    assert "first the 7 that withstand PGD, because the headline rests on these; left out: nothing." in told
 
 
 def test_a_run_that_cannot_be_believed_has_no_images_on_which_its_headline_rests(synthetic: Synthetic) -> None:
     blind = [("gradients", False, 1.0, 0.05, "No gradient.")]
     found = shown(synthetic(attacks=["fgsm linf"], checks=blind, gallery=2))
-    assert "all of which fgsm linf fools; left out" in found.told
+    assert "all of which are fooled by fgsm linf; left out" in found.told
 
 
 def test_maps_with_negative_values_have_one_scale_around_zero(synthetic: Synthetic, monkeypatch: Any) -> None:

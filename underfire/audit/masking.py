@@ -92,7 +92,7 @@ def judge(found: Mapping[str, Tensor], budget: Budget, largest: float) -> list[C
     gain = _share(restarted) - _share(white)
     return [
         *_check_gradients(1 - _share(found[MARGIN]), 1 - _share(found[CROSS_ENTROPY]), _count(white)),
-        _never_weaker("more_steps", dict(sorted(steps.items())) | {budget.steps: white}, "{} steps".format),
+        _never_weaker("more_steps", dict(sorted(steps.items())) | {budget.steps: white}, _steps),
         _never_weaker("larger_eps", sizes, partial(threat, norm)),
         Check(
             "unbounded_eps",
@@ -112,6 +112,11 @@ def judge(found: Mapping[str, Tensor], budget: Budget, largest: float) -> list[C
             f"{percent(_share(white))}; a gain of more than {percent(_GAIN)} means that one start is not enough.",
         ),
     ]
+
+
+def _steps(count: int) -> str:
+    """Return a number of steps in words."""
+    return f"{count} step{'s' * (count != 1)}"
 
 
 def chance(lost: int, won: int) -> int:

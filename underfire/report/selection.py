@@ -78,8 +78,8 @@ def told(of: Basis, *, shown: int, resting: int, right: int, wrong: int, left_ou
     """
     text = f"Shown: {shown} of the {right} images that the model classifies correctly without an attack"
     if of.attacks:
-        those = "all of which" if resting == shown else f"first the {resting} that" if resting else "none of which"
-        text += f", {those} {_did(of)}" + (", because the headline rests on these" if resting and of.believed else "")
+        why = ", because the headline rests on these" if resting and of.believed else ""
+        text += f", {_which(of, resting, shown)}{why}"
     them = "them" if wrong > 1 else "it"
     parts = [
         f"{wrong} image{'s' * (wrong != 1)} that it gets wrong without an attack (no attack is to blame for {them})"
@@ -89,15 +89,17 @@ def told(of: Basis, *, shown: int, resting: int, right: int, wrong: int, left_ou
     return f"{text}; left out: {words.listed(parts) if parts else 'nothing'}."
 
 
-def _did(of: Basis) -> str:
-    """Return what the attacks of the headline did to an image on which it rests.
+def _which(of: Basis, resting: int, shown: int) -> str:
+    """Return what the attacks of the headline did to the images that are shown.
 
     >>> from types import SimpleNamespace as Hit
-    >>> _did(Basis([Hit(label="FGSM"), Hit(label="PGD")], "", withstood=False))
-    'FGSM and PGD both fool'
+    >>> fgsm = [Hit(label="FGSM")]
+    >>> _which(Basis(fgsm, "", withstood=False), 8, 8), _which(Basis(fgsm, "", withstood=True), 3, 8)
+    ('all of which are fooled by FGSM', 'first the 3 that withstand FGSM')
     """
     names = list(dict.fromkeys(hit.label for hit in of.attacks))
-    one, several = ("does not fool", "do not fool") if of.withstood else ("fools", "both fool")
-    if len(names) > 2 and not of.withstood:
-        several = "all fool"
-    return f"{words.listed(names)} {several if len(names) > 1 else one}"
+    one, several = ("withstands", "withstand") if of.withstood else ("is fooled by", "are fooled by")
+    attacks = f"each of {words.listed(names)}" if len(names) > 1 else names[0]
+    if not resting:
+        return f"none of which {one} {attacks}"
+    return f"{'all of which' if resting == shown else f'first the {resting} that'} {several} {attacks}"
