@@ -18,7 +18,7 @@ from benchmarks.timing import Row
 from underfire.interpreters import cam
 
 #: Options that shorten an attack without changing its peak memory.
-SHORT: dict[str, dict[str, Any]] = {"adv2": {"interpreter": cam, "warm_steps": 3}}
+SHORT: dict[str, dict[str, Any]] = {"adv2": {"warm_steps": 3}}
 IMAGES = 256
 
 
@@ -67,6 +67,8 @@ if __name__ == "__main__":
     options = dict(card.facts.quick)
     if isinstance(card.options.get("steps") and card.options["steps"].default, int):
         options = {"steps": 3} | options
+    if "interpreter" in card.options:
+        options |= {"interpreter": cam}
     options |= SHORT.get(card.name, {})
 
     def attack(n: int) -> None:
