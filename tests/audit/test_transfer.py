@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from underfire import data, report
 from underfire.attacks import fgsm
@@ -19,6 +21,7 @@ from underfire.audit.ledger import Ledger
 from underfire.audit.opening import weights_of
 from underfire.audit.plan import plan
 from underfire.audit.run import Work, run
+from underfire.audit.sizes import percent
 from underfire.audit.spec import AuditSpec, parse_spec
 from underfire.audit.store import Store
 from underfire.audit.summary import findings
@@ -100,7 +103,21 @@ def test_the_own_model_is_attacked_where_it_is_a_source_or_something_else_reads_
 
 def test_an_audit_of_further_sources_alone_has_a_page(tmp_path: Path) -> None:
     ledger = run(parse_spec(PLAIN | {"sources": [NARROW], "victims": [LINEAR]}), tmp_path)
-    assert "NARROW" in report.render(ledger).upper()
+    page, found = report.render(ledger), findings(ledger)
+    assert found.transfer is not None and found.transfer.best is not None
+    share = percent(found.transfer.best.success.value)
+    assert f"Transferred attacks fool up to {share} of the images</a></h1>" in page
+    assert 'href="#transfer"' in page and 'href="#accuracy"' not in page and "Not tested" not in page
+
+
+def test_an_unfinished_run_has_a_page(tmp_path: Path) -> None:
+    done = run(parse_spec(PLAIN | {"sources": [NARROW], "victims": [LINEAR, BITS]}), tmp_path)
+    store = Store(done.path)
+    shown = sorted(cell.key for cell in plan(done.spec) if cell.kind == "transfer")
+    for key in shown[::3]:
+        store.delete(key)
+    ledger = Ledger(done.path)
+    assert ledger.missing and "So far, transferred attacks fool up to" in report.render(ledger)
     print_summary(findings(ledger))
 
 
@@ -266,6 +283,17 @@ def test_without_bpda_the_rate_is_that_of_the_attack_or_zero() -> None:
     assert blind.without_bpda is not None and blind.without_bpda.value == 0
 
 
+def test_an_unfinished_run_pairs_the_images_that_both_have() -> None:
+    late = np.where(np.arange(100) < 40, np.arange(100) % 2, np.nan)
+    (around,) = attacks(around=0.9)
+    (one,) = comparisons([around, Found("V", "through", "PGD", "linf", 0.1, late)], set())
+    assert one.through is not None and (one.through.value, one.through.n) == (0.5, 40)
+    assert one.difference is not None and one.difference.n == 40 and one.left.n == 40
+    later = np.where(np.arange(100) < 40, np.nan, 0.0)
+    (apart,) = comparisons([replace(around, fooled=late), replace(around, way="through", fooled=later)], set())
+    assert apart.left.n == 0 and not apart.hides and "no image has met every attack" in apart.sentence
+
+
 # --- the page and the files -------------------------------------------------------------------------------------------
 
 
@@ -282,7 +310,16 @@ def test_the_page_marks_the_diagonal_and_says_how_often_victims_are_asked(ledger
 def test_the_command_line_prints_the_matrix(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
     print_summary(findings(ledger))
     said = capsys.readouterr().out
-    assert " *" in said and "R&P" in said and "through it" in " ".join(said.split())
+    assert "*" in said and "R&P" in said and "through it" in " ".join(said.split())
+
+
+def test_a_narrow_terminal_numbers_the_victims(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("underfire.cli.summary.OUT", Console(width=44))
+    print_summary(findings(ledger))
+    said = capsys.readouterr().out
+    assert "Victims: (1) " in said and "(4)" in said
 
 
 def test_programs_get_the_matrix_and_the_spec_names_the_sample_by_its_hash(ledger: Ledger) -> None:

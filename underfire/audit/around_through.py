@@ -24,7 +24,10 @@ AROUND = ("around", "transfer")
 
 @dataclass(frozen=True)
 class Found:
-    """One attack at one size on one victim: the share of draws fooled of every image that counts, `[n]`."""
+    """One attack at one size on one victim: the share of draws fooled of every image that counts, `[n]`.
+
+    All entries have the same images; the share of an image that was not attacked yet is nan.
+    """
 
     victim: str
     way: str
@@ -63,9 +66,11 @@ class Comparison:
 def success(fooled: Any) -> Interval:
     """Return the mean over images of the share of draws that are fooled, `[n]` in [0, 1], with its interval.
 
-    The interval is exact if the share of every image is 0 or 1, and otherwise a bootstrap over the images.
+    Images with nan are left out. The interval is exact if the share of every image is 0 or 1, and otherwise a bootstrap
+    over the images.
     """
     values = np.asarray(fooled, dtype=float)
+    values = values[~np.isnan(values)]
     return rate(values) if np.isin(values, (0.0, 1.0)).all() else mean(values)
 
 
@@ -88,7 +93,8 @@ def _compare(victim: str, found: Sequence[Found], blind: Collection[tuple[str, s
     weaker = difference is not None and difference.high < 0
     with_rule, bare = _gained(victim, found, blind)
     needs = bool(with_rule and bare and paired_difference(with_rule.fooled, bare.fooled).low > 0)
-    left = rate(np.max([entry.fooled for entry in found], axis=0) == 0)
+    most = np.max([entry.fooled for entry in found], axis=0)
+    left = rate(most[~np.isnan(most)] == 0)
     return Comparison(
         victim=victim,
         around=_success(around),
@@ -109,13 +115,17 @@ def _gained(
     for with_rule in (f for f in found if f.way == "through"):
         bare = next((f for f in found if (f.way, f.label) == ("through without BPDA", with_rule.label)), None)
         if (victim, with_rule.label) in blind:
-            bare = replace(with_rule, way="no gradient", fooled=np.zeros(len(with_rule.fooled)))
+            bare = replace(with_rule, way="no gradient", fooled=with_rule.fooled * 0.0)
         pairs += [(with_rule, bare)] if bare is not None else []
-    return max(pairs, key=lambda pair: float(np.mean(pair[0].fooled) - np.mean(pair[1].fooled)), default=(None, None))
+    return max(pairs, key=lambda pair: _mean(pair[0]) - _mean(pair[1]), default=(None, None))
 
 
 def _strongest(found: Sequence[Found], ways: Sequence[str]) -> Found | None:
-    return max((f for f in found if f.way in ways), key=lambda f: float(np.mean(f.fooled)), default=None)
+    return max((f for f in found if f.way in ways), key=_mean, default=None)
+
+
+def _mean(entry: Found) -> float:
+    return float(np.nanmean(entry.fooled))
 
 
 def _success(entry: Found | None) -> Interval | None:
@@ -123,7 +133,7 @@ def _success(entry: Found | None) -> Interval | None:
 
 
 def _share(entry: Found) -> str:
-    return percent(float(np.mean(entry.fooled)))
+    return percent(_mean(entry))
 
 
 def _sentence(
@@ -137,7 +147,7 @@ def _sentence(
     left: Interval,
 ) -> str:
     """Return what the comparison means, in one sentence."""
-    stays = f"{percent(left.value)} of the images withstand every attack"
+    stays = f"{percent(left.value)} of the images withstand every attack" if left.n else "no image has met every attack"
     if through is None:
         return f"{victim} was attacked around its defence only; {stays}."
     at = threat(through.norm, through.eps)

@@ -13,6 +13,7 @@ from underfire.audit.credibility import Answers, Refusal, Rival
 from underfire.audit.masking import BLIND
 from underfire.audit.reading import AttackResult, RobustAccuracy
 from underfire.audit.sizes import percent, size
+from underfire.audit.transfer import TransferMean
 from underfire.catalog import cards
 from underfire.records import Check, Interval
 
@@ -110,6 +111,7 @@ class Evidence:
     refused: Sequence[Refusal] = ()
     missing: int = 0
     planned: int = 0
+    transferred: TransferMean | None = None  # the attack crafted on another model that fools most
 
     @property
     def worst(self) -> RobustAccuracy | None:
@@ -147,6 +149,9 @@ def assess(found: Evidence) -> Standing:
 def _headline_of_nothing(found: Evidence) -> str:
     """Return the headline of a run whose figures say nothing about robustness; empty if they do."""
     clean, answers, worst = found.clean, found.answers, found.worst
+    if found.transferred and not found.attacks:
+        share = percent(found.transferred.success.value)
+        return f"{'So far, t' if found.missing else 'T'}ransferred attacks fool up to {share} of the images"
     if clean is None or (worst is None and not found.robust and not found.refused):
         return "No attack aims at the prediction" if found.attacks else "The model has not been attacked yet"
     right = round(clean.value * clean.n)

@@ -137,6 +137,7 @@ def _compute(ledger: Run) -> Findings:
     robust, shifts, masking = robust_accuracies(ledger, attacks), map_shifts(ledger), checks(ledger)
     compared, answered = differences(ledger, shifts), bool(ledger.environment.get("answered"))
     known, apart, blank = None if answered else clean, gaps(ledger), tuple(blank_maps(ledger))
+    transferred = transfer(ledger)
     standing = assess(
         Evidence(
             clean=clean,
@@ -148,6 +149,7 @@ def _compute(ledger: Run) -> Findings:
             refused=ledger.refusals,
             missing=ledger.missing,
             planned=ledger.planned,
+            transferred=transferred.best if transferred else None,
         )
     )
     norms = {entry.title: str(entry.norm) for entry in ledger.spec.attacks}
@@ -173,7 +175,7 @@ def _compute(ledger: Run) -> Findings:
         gaps=tuple(apart),
         quadrants=tuple(quadrants(ledger)),
         interpreter_transfers=tuple(interpreter_transfers(ledger, attacks)),
-        transfer=transfer(ledger),
+        transfer=transferred,
         detections=tuple(detections(ledger, flagged)),
         detectors=tuple(detectors),
         detector_differences=tuple(detector_differences(ledger, detectors)),

@@ -124,11 +124,11 @@ def transfer(source: Source) -> Transfer | None:
     sample = _sample(source)
     query = f"""
     SELECT source, victim, way, attack, label, norm, eps, any_value(targeted) AS targeted, any_value(draws) AS draws,
-           list(fooled ORDER BY id) AS fooled
+           list(id) AS ids, list(fooled) AS fooled
     FROM ({_IMAGES}) GROUP BY source, victim, way, attack, label, norm, eps
     ORDER BY source, label, norm, eps, victim, way
     """
-    rows = [{**row, "fooled": np.array(row["fooled"], dtype=float)} for row in source.sql(query)]
+    rows = _aligned(source.sql(query))
     refused = source.sql(
         "SELECT DISTINCT source, victim, way, label, refused AS reason FROM transfer WHERE eps IS NULL"
     )
@@ -139,18 +139,33 @@ def transfer(source: Source) -> Transfer | None:
     return Transfer(sample, tuple(results), tuple(_means(rows)), tuple(_defenses(rows, absent)), absent)
 
 
+def _aligned(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows with `fooled` over the same images, in the order of their ids; nan where there is no result."""
+    place = {name: i for i, name in enumerate(sorted({name for row in rows for name in row["ids"]}))}
+    aligned = []
+    for row in rows:
+        fooled = np.full(len(place), np.nan)
+        fooled[[place[name] for name in row.pop("ids")]] = row["fooled"]
+        aligned.append({**row, "fooled": fooled})
+    return aligned
+
+
 def _result(row: Mapping[str, Any]) -> TransferResult:
     plain = {key: value for key, value in row.items() if key != "fooled"}
     return TransferResult(**plain, success=success(row["fooled"]))
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> list[TransferMean]:
-    """Return the means of every attack on every source over the victims that it was not crafted on."""
+    """Return the means of every attack on every source over the victims that it was not crafted on.
+
+    Only images count that were shown to all of these victims: in a run that is not finished, there may be none.
+    """
     groups: dict[tuple[str, str, str, float], list[Any]] = {}
     for row in rows:
         if row["way"] in AROUND:
             groups.setdefault((row["source"], row["label"], row["norm"], row["eps"]), []).append(row["fooled"])
-    return [TransferMean(*key, len(each), success(np.mean(each, axis=0))) for key, each in groups.items()]
+    means = [(key, len(each), np.mean(each, axis=0)) for key, each in groups.items()]
+    return [TransferMean(*key, n, success(mean)) for key, n, mean in means if not np.isnan(mean).all()]
 
 
 def _defenses(rows: Sequence[Mapping[str, Any]], refused: Sequence[Refused]) -> list[Comparison]:

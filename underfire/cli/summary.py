@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.measure import Measurement
 from rich.table import Table
 
 from underfire.cli.shared import OUT
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from underfire.audit.summary import Findings
     from underfire.audit.transfer import Transfer
     from underfire.records import Interval
+    from underfire.report.transfers import Table as Matrix
 
 
 def print_summary(found: Findings) -> None:
@@ -37,7 +39,8 @@ def print_summary(found: Findings) -> None:
     if found.transfer:
         sample = found.transfer.sample
         OUT.print(f"\nFooled images of {sample.n} that all models get right, in per cent (*: white-box)", style="bold")
-        OUT.print(_transfer(found.transfer))
+        for part in _transfer(found.transfer):
+            OUT.print(part)
         for defense in found.transfer.defenses:
             OUT.print(f"  {defense.sentence}")
     aimed = [q for q in found.quadrants if q.aimed_here]  # the page has the other maps, too
@@ -115,15 +118,30 @@ def _detections(found: Findings) -> Table:
     return table
 
 
-def _transfer(found: Transfer) -> Table:
-    """Return the matrix of the attacks on every source and the victims, each attack at its largest size."""
+def _transfer(found: Transfer) -> list[Table | str]:
+    """Return the matrix of the attacks on every source and the victims, each attack at its largest size.
+
+    If the names of the victims are too wide for the terminal, numbers stand for them, which a line explains.
+    """
     from underfire.report.transfers import table as matrix
 
-    shown, table = matrix(found), _table()
-    for column in ("source", *shown.victims, "mean"):
-        table.add_column(column, overflow="fold")
+    shown = matrix(found)
+    table = _matrix(shown, shown.victims)
+    if Measurement.get(OUT, OUT.options.update(width=10_000), table).maximum <= OUT.width:
+        return [table]
+    numbers = [str(i) for i in range(1, len(shown.victims) + 1)]
+    legend = ", ".join(f"({number}) {victim}" for number, victim in zip(numbers, shown.victims, strict=True))
+    return [f"Victims: {legend}", _matrix(shown, [f"({number})" for number in numbers])]
+
+
+def _matrix(shown: Matrix, victims: Sequence[str]) -> Table:
+    """Return the matrix as a table for the terminal, with these names of its victims."""
+    table = _table()
+    table.add_column("source", overflow="fold")
+    for name in (*victims, "mean"):
+        table.add_column(name, overflow="fold", justify="right")
     for row in shown.rows:
-        rates = (f"{100 * c.shown.success.value:.0f}{' *' * bool(c.mark)}" if c.shown else "" for c in row.cells)
+        rates = (f"{100 * c.shown.success.value:.0f}{'*' * bool(c.mark)}" if c.shown else "" for c in row.cells)
         table.add_row(row.label, row.source, *rates, f"{100 * row.mean.success.value:.0f}" if row.mean else "")
     return table
 

@@ -50,6 +50,8 @@ _SECTIONS = (
     ("spec", "Spec"),
     ("environment", "Environment"),
 )
+#: The sections on attacks on the model itself, which a run that only shows attacks on other models to victims lacks.
+_OWN = ("overview", "findings", "accuracy", "gap", "gallery", "explanations")
 _TOGETHER = "all attacks together"
 
 
@@ -98,6 +100,8 @@ def render(ledger: Ledger) -> str:
     targets, transfer_rows = gaps.matrix(found.interpreter_transfers)
     optional = {"gates": found.gates, "detection": found.detections, "transfer": found.transfer, "methods": used}
     absent = {name for name, content in optional.items() if not content}
+    attacked = bool(found.attacks) or not (found.transfer and found.transfer.best)
+    absent |= set() if attacked else set(_OWN)
     page = (
         _engine()
         .get_template("report.html")
@@ -107,6 +111,7 @@ def render(ledger: Ledger) -> str:
             script=_joined("report.js", "gallery.js", "copy.js"),
             run=run,
             verdict=verdict.judge(found),
+            attacked=attacked,
             groups=groups(findings(found)),
             failed_gates=_failed(found),
             matrix=matrix(found, norms),

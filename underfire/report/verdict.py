@@ -76,8 +76,9 @@ def _lead(found: Findings, worst: RobustAccuracy | None, gap: Difference | None)
     if standing.headline and standing.bound:
         parts.insert(0, _holds(standing.bound))
     parts += [escape(sentence) for sentence in say_blank(found.blank)]
+    transferred = transfers.lead(found.transfer) if found.transfer else Markup("")
     if standing.level == "nothing":
-        return Markup(" ").join(parts)
+        return Markup(" ").join([*parts, transferred]).strip()
     if worst and found.answered:
         parts.append(
             Markup(
@@ -110,8 +111,7 @@ def _lead(found: Findings, worst: RobustAccuracy | None, gap: Difference | None)
                 words.percent(gap.plausible[1].value),
             )
         )
-    if found.transfer and (sentence := transfers.lead(found.transfer)):
-        parts.append(sentence)
+    parts += [transferred] if transferred else []
     if checks and all(check.passed for check in checks) and standing.level != "open":
         parts.append(escape(f"All {len(checks)} checks on the attacks pass: no sign that they were too weak."))
     return Markup(" ").join(parts)
