@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +11,26 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.audit.transfer_specs import BITS, LINEAR, NARROW, OTHERS, PLAIN
 from underfire import data, report
 from underfire.attacks import fgsm
 from underfire.audit import sampling
-from underfire.audit.around_through import Found, comparisons
 from underfire.audit.ledger import Ledger
 from underfire.audit.opening import weights_of
 from underfire.audit.plan import plan
 from underfire.audit.run import Work, run
 from underfire.audit.sizes import percent
-from underfire.audit.spec import AuditSpec, parse_spec
+from underfire.audit.spec import parse_spec
 from underfire.audit.store import Store
 from underfire.audit.summary import findings
 from underfire.audit.target import open_target
 from underfire.catalog import find
 from underfire.cli.summary import print_summary
 from underfire.defenses import defend, through, train_hgd
-from underfire.errors import DataError, SpecError
+from underfire.errors import DataError
 from underfire.models import load
 from underfire.report.export import to_json
 from underfire.report.transfers import table
-
-LINEAR, NARROW = "python:audit_networks:linear", "python:audit_networks:narrow"
-PLAIN: dict[str, Any] = {
-    "model": LINEAR,
-    "data": {"uri": "digits:", "n": 40, "seed": 1},
-    "attacks": [{"name": "fgsm", "eps": [0.1, 0.2], "label": "FGSM"}],
-    "masking": False,
-    "gallery": 0,
-    "executor": "in-process",
-    "shard_size": 16,
-}
-BITS = {"defenses": [{"name": "bit_depth", "bits": 2}], "label": "bits"}
-PAD = {"defenses": [{"name": "resize_and_pad", "keep_size": True}], "label": "R&P", "samples": 2}
-OTHERS: dict[str, Any] = {"sources": [LINEAR, NARROW], "victims": [LINEAR, NARROW, BITS, PAD], "draws": 3}
 
 
 @pytest.fixture(scope="module")
@@ -245,55 +229,6 @@ def test_classes_give_their_images_in_turn() -> None:
     assert sampling.balanced({0: [5, 1, 7, 8], 1: [2], 2: [9, 4]}, 6) == [1, 2, 4, 5, 7, 9]
 
 
-# --- through and around -----------------------------------------------------------------------------------------------
-
-
-def attacks(**fooled: float) -> list[Found]:
-    """Attacks on one victim by their way, each of which fools a share of 100 images."""
-    return [
-        Found("V", way.replace("_", " "), "PGD", "linf", 0.1, np.arange(100) < 100 * share)
-        for way, share in fooled.items()
-    ]
-
-
-@pytest.mark.parametrize(
-    ("found", "blind", "hides"),
-    [
-        (attacks(around=0.9, through=0.2), set(), True),
-        (attacks(around=0.2, through=0.9), set(), False),
-        (attacks(around=0.5, through=0.5), set(), False),
-        (attacks(around=0.3, through=0.9), {("V", "PGD")}, True),
-        (attacks(around=0.0, through=0.0), {("V", "PGD")}, False),
-    ],
-)
-def test_a_defence_hides_the_gradient_if_around_or_bpda_is_stronger(
-    found: list[Found], blind: set[tuple[str, str]], hides: bool
-) -> None:
-    (one,) = comparisons(found, blind)
-    assert one.hides is hides
-    assert one.sentence.startswith("V ") and one.sentence.count(".") == 1 + one.sentence.count("0.1")
-    assert one.left.value == pytest.approx(1 - max(np.mean(f.fooled) for f in found))
-
-
-def test_without_bpda_the_rate_is_that_of_the_attack_or_zero() -> None:
-    way = "through without BPDA"
-    weak = [*attacks(around=0.5, through=0.9), Found("V", way, "PGD", "linf", 0.1, np.arange(100) < 10)]
-    assert [c.hides for c in comparisons(weak, set())] == [True]
-    (blind,) = comparisons(attacks(around=0.5, through=0.9), {("V", "PGD")})
-    assert blind.without_bpda is not None and blind.without_bpda.value == 0
-
-
-def test_an_unfinished_run_pairs_the_images_that_both_have() -> None:
-    late = np.where(np.arange(100) < 40, np.arange(100) % 2, np.nan)
-    (around,) = attacks(around=0.9)
-    (one,) = comparisons([around, Found("V", "through", "PGD", "linf", 0.1, late)], set())
-    assert one.through is not None and (one.through.value, one.through.n) == (0.5, 40)
-    assert one.difference is not None and one.difference.n == 40 and one.left.n == 40
-    later = np.where(np.arange(100) < 40, np.nan, 0.0)
-    (apart,) = comparisons([replace(around, fooled=late), replace(around, way="through", fooled=later)], set())
-    assert apart.left.n == 0 and not apart.hides and "no image has met every attack" in apart.sentence
-
-
 # --- the page and the files -------------------------------------------------------------------------------------------
 
 
@@ -327,81 +262,3 @@ def test_programs_get_the_matrix_and_the_spec_names_the_sample_by_its_hash(ledge
     assert {row["way"] for row in content["results"]} == {"white-box", "transfer", "around", "through"}
     assert len(content["defenses"]) == 2
     assert "chosen" not in report.facts.spec_yaml(ledger.spec)
-
-
-# --- what is wrong is said in one line --------------------------------------------------------------------------------
-
-Build = Callable[..., AuditSpec]
-
-
-@pytest.mark.parametrize(
-    ("changes", "fact"),
-    [
-        ({"victims": [{"defenses": ["jpg"]}]}, "jpeg"),
-        ({"victims": [{"defenses": [{"name": "bit_depth", "bit": 2}]}]}, "bits"),
-        ({"victims": [LINEAR, LINEAR]}, r"victims\[1\].label"),
-        ({"sources": [{"model": LINEAR, "labl": "a"}]}, "label"),
-        ({"sample": 10}, "sample"),
-        ({"draws": 3}, "draws"),
-        ({"victims": [LINEAR], "sample": {"hash": "12"}}, "sample.n"),
-    ],
-)
-def test_a_wrong_key_is_named(changes: dict[str, Any], fact: str) -> None:
-    with pytest.raises(SpecError, match=fact):
-        parse_spec(PLAIN | changes)
-
-
-@pytest.mark.parametrize(
-    ("victim", "fact"),
-    [
-        ("python:audit_networks:three_classes", "3 classes"),
-        ("python:audit_networks:wide", "1x8x8.*resize"),
-        ("python:audit_networks:other_names", "other classes.*'zero'"),
-        ("python:audit_networks:nowhere", "nowhere"),
-        ({"model": LINEAR, "resize": True}, "resize"),
-        ("python:audit_networks:reversed_classes", "order"),
-    ],
-)
-def test_a_victim_that_does_not_fit_is_named(victim: Any, fact: str, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=rf"victims\[0\].*{fact}"):
-        run(parse_spec(PLAIN | {"victims": [victim]}), tmp_path)
-
-
-def test_a_victim_of_another_size_scales_the_images_where_asked(tmp_path: Path) -> None:
-    victims = [{"model": "python:audit_networks:wide", "resize": 16}]
-    found = findings(run(parse_spec(PLAIN | {"victims": victims}), tmp_path)).transfer
-    assert found is not None and {r.way for r in found.results} == {"transfer"}
-    assert max(r.success.value for r in found.results) > 0.2
-
-
-def test_a_victim_with_the_weights_of_the_source_is_no_transfer_even_if_it_scales_its_images() -> None:
-    scaled = {"model": "python:audit_networks:pooling", "resize": 16}
-    victims = [{**scaled, "label": "scaled"}, {**scaled, **BITS, "label": "scaled, bits"}, LINEAR]
-    cells = plan(parse_spec(PLAIN | {"sources": ["python:audit_networks:pooling"], "victims": victims}))
-    ways = {(cell.about["victim"], cell.about["way"]) for cell in cells if cell.kind == "transfer"}
-    assert {("scaled", "white-box"), ("scaled, bits", "around"), ("linear", "transfer")} <= ways
-
-
-def test_an_ensemble_is_a_source_and_its_members_are_no_transfer(tmp_path: Path) -> None:
-    spec = PLAIN | {
-        "sources": [{"ensemble": [LINEAR, NARROW], "label": "both"}],
-        "victims": [NARROW, "python:audit_networks:saturated"],
-    }
-    cells = plan(parse_spec(spec | {"shard_size": 40}))
-    ways = {cell.about["victim"]: cell.about["way"] for cell in cells if cell.kind == "transfer"}
-    assert ways == {"narrow": "white-box", "saturated": "transfer"}
-    run(parse_spec(spec | {"data": {"uri": "digits:", "n": 20}}), tmp_path)
-
-
-def test_the_models_of_an_ensemble_have_weights() -> None:
-    def planned(**changes: Any) -> set[str]:
-        source = {"ensemble": [LINEAR, NARROW], "label": "both", **changes}
-        cells = plan(parse_spec(PLAIN | {"sources": [source], "victims": [NARROW]}))
-        return {cell.key for cell in cells if cell.kind == "surrogate"}
-
-    assert planned(weights=[2, 1]) != planned(weights=[1, 2])
-    with pytest.raises(SpecError, match="weights.*2 numbers"):
-        planned(weights=[1.0])
-    with pytest.raises(SpecError, match="weights.*an ensemble"):
-        parse_spec(PLAIN | {"sources": [{"model": LINEAR, "weights": [1.0]}]})
-        plan(parse_spec(PLAIN | {"sources": [{"model": LINEAR, "weights": [1.0]}]}))
