@@ -37,7 +37,8 @@ def outcome(
     assert found is not None  # the audit has victims
     sample = found.sample
     drawn = ledger.spec.sample
-    told = f"n = {sample.n} images, {sample.fewest} to {sample.most} of each class, sample `{sample.hash}`"
+    of_each = f"{sample.fewest} to {sample.most}" if sample.fewest < sample.most else sample.most
+    told = f"n = {sample.n} images, {of_each} of each class, sample `{sample.hash}`"
     told += f"; {drawn.available} of {drawn.looked} images were right for all." if drawn and drawn.looked else "."
     victims = list(grid.victims)
     return Outcome(
