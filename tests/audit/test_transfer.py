@@ -213,6 +213,7 @@ def test_a_sample_is_balanced_kept_by_its_hash_and_used_again(tmp_path: Path, mo
     # neither the same request nor another one with the hash draws again
     monkeypatch.setattr(sampling, "draw", lambda target: pytest.fail("drawn again"))
     assert drawn(tmp_path).spec.sample == sample
+    assert drawn(tmp_path, sources=[NARROW]).spec.sample == sample  # the models are the same
     more = drawn(tmp_path, victims=[LINEAR, NARROW, BITS], sample={"n": 20, "hash": sample.hash})
     assert {c["key"] for c in first.cells if c["kind"] == "craft"} <= {c["key"] for c in more.cells}
     assert len(more.sql("SELECT id FROM sample")) == 20

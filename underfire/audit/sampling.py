@@ -139,7 +139,7 @@ def _request(target: Target) -> str:
     """Return a hash of what determines a sample that is drawn anew, but for the content of the data."""
     spec, sample = target.spec, target.spec.sample
     assert sample is not None
-    models = sorted(json.dumps(target.others.identity(e), sort_keys=True) for e in (*spec.sources, *spec.victims))
+    models = sorted({json.dumps(target.others.identity(e), sort_keys=True) for e in (*spec.sources, *spec.victims)})
     content = [spec.data.model_dump(), sample.n, sample.seed, spec.draws, spec.device, models]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
