@@ -16,13 +16,13 @@ from underfire import reproductions
 from underfire.audit.spec import parse_spec
 from underfire.models import zoo
 from underfire.reproductions.registry import Setting
-from underfire.reproductions.transfer import around_or_through, cifar10, defended, field, imagenet
+from underfire.reproductions.transfer import around_or_through, attention, cifar10, defended, field, imagenet
 from underfire.reproductions.transfer import grid as grids
 from underfire.reproductions.transfer.claims import above, as_table, in_order
 from underfire.reproductions.transfer.grid import Grid, mean_fooled
 from underfire.reproductions.transfer.parts import part
 
-GRIDS = [imagenet.GRID, imagenet.TOGETHER, cifar10.GRID, defended.GRID, around_or_through.GRID]
+GRIDS = [imagenet.GRID, imagenet.TOGETHER, cifar10.GRID, attention.GRID, defended.GRID, around_or_through.GRID]
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.name)
@@ -102,6 +102,17 @@ def test_a_quick_run_leaves_a_page_with_the_claims_and_its_parts_have_its_cells(
     assert left[0] == 0 and {row[0] for row in made.rows} == {"tokens"} and len(made.rows) == 4
     assert made.rows[0] in [line.strip("| ").split(" | ") for line in text.splitlines()]
     assert not any("must hold**" in note for note in made.notes) and "A part of `transfer-cifar10`" in made.notes[-1]
+
+
+@pytest.mark.slow
+def test_a_larger_weight_of_attention_is_compared_with_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attacks = ("I-FGSM (BIM)", "TAP", "ATA", "TAP+ATA", "ATA, weight 10", "TAP+ATA, weight 10")
+    monkeypatch.setattr(attention, "GRID", small(attention.GRID, attacks, NETWORKS))
+    text = reproductions.run(
+        "transfer-attention", data_root=tmp_path, out=tmp_path, work=tmp_path, quick=True
+    ).read_text()
+    for claim in ("ATA > I-FGSM (BIM)", "ATA, weight 10 > I-FGSM (BIM)", "TAP+ATA > TAP", "TAP+ATA, weight 10 > TAP"):
+        assert f"| {claim} |" in text
 
 
 @pytest.mark.slow

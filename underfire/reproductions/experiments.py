@@ -40,6 +40,7 @@ MODULES: dict[str, str] = {
     "single-step-masking": "underfire.reproductions.hardening.single_step_masking",
     "trades-mnist": "underfire.reproductions.hardening.trades_mnist",
     "training-mnist-table": "underfire.reproductions.hardening.training_mnist.table",
+    "transfer-attention": "underfire.reproductions.transfer.attention",
     "transfer-cifar10": "underfire.reproductions.transfer.cifar10",
     "transfer-defended": "underfire.reproductions.transfer.defended",
     "transfer-imagenet": "underfire.reproductions.transfer.imagenet",

@@ -54,7 +54,8 @@ PARTS = {
 }
 """The parts by name: one for each source."""
 _SEED = """The complementary effect in the slides (accuracy of the victims under attack, lower is better): TAP 58.4,
-27.3, 1.8, 24.2, 51.7 %; TAP+ATA 53.6, 22.7, 0.8, 19.8, 48.1 %. Independent measurements find ATA below MI-FGSM."""
+27.3, 1.8, 24.2, 51.7 %; TAP+ATA 53.6, 22.7, 0.8, 19.8, 48.1 %. Independent measurements find ATA below MI-FGSM.
+Here ATA adds nothing significant to BIM and to TAP; `transfer-attention` shows that a larger weight does not either."""
 
 
 def run(setting: Setting) -> Outcome:
