@@ -166,7 +166,8 @@ def test_a_second_run_skips_what_is_there(small: Small, tmp_path: Path, capsys: 
     assert replace(events[0], costs=()) == Event(
         0, 360, 0, 10, 0, ""
     )  # clean, two attacks, three sets of maps; measures ask no model
-    assert (events[-1].done, events[-1].cells) == (360, 10)
+    assert (events[-1].done, events[-1].cells, events[-1].share) == (360, 10, pytest.approx(1))
+    assert [event.share for event in events] == sorted(event.share for event in events)
     events.clear()
     again = run(small(), tmp_path / "run", progress=events.append)
     assert events == [Event(0, 0, 0, 0, 10, "")]

@@ -50,6 +50,7 @@ class Event:
         idle_share: share of the workers' time so far in which they computed nothing, in [0, 1]; None without workers.
         damaged: at the first event, the files of the run folder that were damaged; their cells are computed again.
         costs: at the first event, an estimate of what the cells cost that this run has to finish.
+        share: share of the work of this run that is finished, in [0, 1], by the estimated seconds of its cells.
     """
 
     done: int
@@ -61,6 +62,7 @@ class Event:
     idle_share: float | None = None
     damaged: tuple[str, ...] = ()
     costs: tuple[Cost, ...] = ()
+    share: float = 0.0
 
 
 class Work:
@@ -182,13 +184,16 @@ def run(
         costs = tuple(prepared.estimates.costs(left.values()))
         tell(Event(0, total, 0, of_cells, skipped, "", damaged=tuple(damaged.values()), costs=costs))
         # compute them, each as soon as its needs are done
+        seconds = {(cost.kind, cost.title): cost.seconds / cost.cells for cost in costs}
+        whole, finished = sum(cost.seconds for cost in costs), 0.0
         work = Work(spec, store, prepared.target)
         for cell in executor.map(work, lambda: schedule.start(max(kept.room, _WORKING_BYTES))):
             schedule.finish(cell)
             kept.finished(cell)
-            done += cell.images
+            done, finished = done + cell.images, finished + seconds[cell.kind, cell.title]
             cells_done = of_cells - len(schedule.left)
-            tell(Event(done, total, cells_done, of_cells, skipped, cell.title, executor.idle_share))
+            share = min(1.0, finished / whole) if whole else cells_done / of_cells
+            tell(Event(done, total, cells_done, of_cells, skipped, cell.title, executor.idle_share, share=share))
         if executor.idle_share is not None:
             head["environment"]["idle_share"] = round(executor.idle_share, 4)
         # write the plan again, because an audit with another spec may have written its own meanwhile

@@ -69,7 +69,7 @@ def judged(
             attacks,
             usual.interpreters,
             out=folder,
-            progress=lambda event: bar(event.done, event.total),
+            progress=lambda event: bar(event.done, event.total, share=event.share),
             masking=True,
         )
     found = results.findings

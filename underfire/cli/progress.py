@@ -24,7 +24,7 @@ class _Count(ProgressColumn):
 
 
 class _Pace(ProgressColumn):
-    """Show the mean rate since the start, and the remaining time at that rate."""
+    """Show the mean rate since the start, and the remaining time, by the share of the work where it is known."""
 
     def render(self, task: Task) -> Text:
         seconds, new = task.elapsed or 0.0, task.completed - task.fields["first"]
@@ -33,8 +33,8 @@ class _Pace(ProgressColumn):
         pace = f"{_number(new / seconds)} {task.fields['unit']}/s"
         if task.finished:
             return Text(f"{pace}, took {clock(seconds)}")
-        left = ((task.total or 0) - task.completed) * seconds / new
-        return Text(f"{pace}, ETA {clock(left)}")
+        share = task.fields["share"] or new / max(new, (task.total or 0) - task.fields["first"])
+        return Text(f"{pace}, ETA {clock(seconds * (1 - share) / share)}")
 
 
 def _number(value: float) -> str:
@@ -78,7 +78,8 @@ def progress(
     """Show a progress bar on stderr that begins at `start`; without a terminal, a line every `EVERY` seconds.
 
     Yields:
-        `show(done, what)`, which moves the bar to `done` and may rename it.
+        `show(done, what, share)`, which moves the bar to `done` and may rename it. The remaining time follows from
+        `share`, the share of the work that was done since the start; if it is None, every unit counts the same.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -87,12 +88,12 @@ def progress(
         _Pace(Column(no_wrap=True)),  # in a narrow window the bar gets shorter
     )
     bars = Progress(*columns, console=ERR, disable=quiet)
-    task = bars.add_task(what, total=total, unit=unit, first=start)
+    task = bars.add_task(what, total=total, unit=unit, first=start, share=None)
     bars.update(task, completed=start)
     bars.start()
     try:
         with _lines(bars) if not (quiet or ERR.is_terminal) else nullcontext():
-            yield lambda done, what=what: bars.update(task, completed=done, description=what)
+            yield lambda done, what=what, share=None: bars.update(task, completed=done, description=what, share=share)
     except BaseException:
         bars.remove_task(task)  # leave room for the error message
         bars.live.transient = True
@@ -110,16 +111,16 @@ class StagedBar:
     def __init__(self, stack: ExitStack, what: str, unit: str, before: str, quiet: bool) -> None:
         self._what, self._unit, self._quiet = what, unit, quiet
         self._stage: tuple[int, int] | None = None  # parts done, and in all
-        self._show: Callable[..., None] = lambda done, what: None
+        self._show: Callable[..., None] = lambda done, what, share: None
         self._shown = stack.enter_context(ExitStack())
         if not quiet:
             self._shown.enter_context(ERR.status(before))
 
-    def __call__(self, done: int, total: int, what: str = "") -> None:
-        """Show that `done` of `total` parts are done; `what` renames the bar."""
+    def __call__(self, done: int, total: int, what: str = "", share: float | None = None) -> None:
+        """Show that `done` of `total` parts are done; `what` renames the bar, `share` is as in `progress`."""
         if self._stage is None or total != self._stage[1] or done < self._stage[0]:
             self._shown.close()
             bar = progress(self._what, total, unit=self._unit, start=done, quiet=self._quiet or not total)
             self._show = self._shown.enter_context(bar)
         self._stage = done, total
-        self._show(done, what or self._what)
+        self._show(done, what or self._what, share)

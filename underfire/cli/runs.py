@@ -61,7 +61,7 @@ def audit(
             if event.skipped and not event.what and not quiet:
                 there = f"{event.skipped} of {event.skipped + event.of_cells} cells are finished already"
                 ERR.print(f"continuing: {there}")
-            bar(event.done, event.total, f"audit, {event.cells} of {event.of_cells} cells")
+            bar(event.done, event.total, f"audit, {event.cells} of {event.of_cells} cells", event.share)
 
         chosen = stack.enter_context(choose_executor(spec, workers))
         ledger = run(spec, out, executor=chosen, progress=tell)

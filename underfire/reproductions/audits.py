@@ -11,10 +11,13 @@ from underfire.reproductions.registry import Setting
 
 
 def run_audit(spec: dict[str, Any], name: str, setting: Setting) -> Ledger:
-    """Run an audit in a folder of its own below the work folder, and return its ledger."""
+    """Run an audit in a folder of its own below the work folder, and return its ledger.
+
+    The progress counts thousandths of the work, by the estimated time of the cells.
+    """
 
     def tell(event: Event) -> None:
-        setting.progress(event.done, event.total, f"{name}: {event.what}")
+        setting.progress(round(1000 * event.share), 1000 if event.total else 0, f"{name}: {event.what}")
 
     folder = setting.work / "-".join([name, setting.scale, str(setting.seed)])
     return run(parse_spec(spec), folder, workers=None if setting.device == "cpu" else 0, progress=tell)
