@@ -15,6 +15,7 @@ from tests.audit.transfer_specs import BITS, LINEAR, NARROW, OTHERS, PLAIN
 from underfire import data, report
 from underfire.attacks import fgsm
 from underfire.audit import sampling
+from underfire.audit.gates import sound
 from underfire.audit.ledger import Ledger
 from underfire.audit.opening import weights_of
 from underfire.audit.plan import plan
@@ -91,6 +92,7 @@ def test_an_audit_of_further_sources_alone_has_a_page(tmp_path: Path) -> None:
     assert found.transfer is not None and found.transfer.best is not None
     share = percent(found.transfer.best.success.value)
     assert f"Transferred attacks fool up to {share} of the images</a></h1>" in page
+    assert sound(found.standing)  # the exit code is 0
     assert 'href="#transfer"' in page and 'href="#accuracy"' not in page and "Not tested" not in page
 
 

@@ -50,7 +50,8 @@ class Standing:
         level: `"nothing"`: the figures say nothing about robustness; `"blind"`: checks say that the attacks were blind,
             so the figures cannot be believed; `"partial"`: a part of the plan has no result; `"open"`: no check was
             made, or a check says that the attacks may be too weak; `"firm"`: none of these.
-        headline: the headline of a run without a verdict (`"nothing"` and `"blind"`); empty otherwise.
+        headline: the headline of a run without a verdict (`"nothing"`, `"blind"`, or attacks on other models only);
+            empty otherwise.
         reasons: everything that limits the figures, one sentence each.
         gaps: those of the reasons that are about cells without a result.
         bound: for `"nothing"` and `"blind"`, the best success of an attack without a gradient; None if there is none.
@@ -129,6 +130,10 @@ def assess(found: Evidence) -> Standing:
         for hit in found.attacks
         if hit.within < 1
     ]
+    if found.transferred and not found.attacks:  # the run attacks other models only
+        share = percent(found.transferred.success.value)
+        headline = f"{'So far, t' if found.missing else 'T'}ransferred attacks fool up to {share} of the images"
+        return Standing("partial" if gaps else "open", headline, (*gaps, *weak), None, gaps)
     if nothing := _headline_of_nothing(found):
         return Standing("nothing", nothing, (*gaps, *weak), _bound(found), gaps)
     if any(check.name in BLIND for check in failed) and found.worst and found.worst.robust.value > 0:
@@ -149,9 +154,6 @@ def assess(found: Evidence) -> Standing:
 def _headline_of_nothing(found: Evidence) -> str:
     """Return the headline of a run whose figures say nothing about robustness; empty if they do."""
     clean, answers, worst = found.clean, found.answers, found.worst
-    if found.transferred and not found.attacks:
-        share = percent(found.transferred.success.value)
-        return f"{'So far, t' if found.missing else 'T'}ransferred attacks fool up to {share} of the images"
     if clean is None or (worst is None and not found.robust and not found.refused):
         return "No attack aims at the prediction" if found.attacks else "The model has not been attacked yet"
     right = round(clean.value * clean.n)

@@ -88,7 +88,7 @@ def sarif(ledger: Ledger, found: Findings, gates: Sequence[GateResult]) -> str:
         value = "unknown" if gate.value is None else f"{gate.value:.4g}"
         text = f"{gate.name} is {value}; the gate needs {gate.limit}"
         add("gate", "none" if gate.passed else "error", text)
-    if found.standing.headline:
+    if found.standing.headline and not sound(found.standing):
         add("standing", "error", " ".join((f"{found.standing.headline}.", *found.standing.reasons)))
     driver = {"name": "underfire", "version": __version__, "rules": [{"id": rule, **about} for rule, about in _RULES]}
     log = {"version": "2.1.0", "$schema": _SCHEMA, "runs": [{"tool": {"driver": driver}, "results": results}]}
