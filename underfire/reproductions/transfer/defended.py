@@ -75,7 +75,8 @@ def prepared(grid: Grid, setting: Setting) -> Grid:
 
 _SOURCE = "slides on ATTA (Wu et al., CVPR 2021), table 'Attack transformation-based defenses'"
 _MOMENTUM = """ATTA takes plain steps, as in the algorithm of the slides, and TIM has momentum, as published. MI-FGSM,
-which has the momentum alone, is in the table. The last two claims compare the two ideas with momentum for both or for neither."""
+which has the momentum alone, is in the table. The last two claims compare the two ideas with momentum for
+both or for neither."""
 _COMPOSED = ("SI-NI-TI-DIM", "ATTA", "AT-SI-NI-TI-DIM", "ATTA, momentum")
 
 
