@@ -55,7 +55,7 @@ PARTS = {
 """The parts by name: one for each source."""
 _SEED = """The complementary effect in the slides (accuracy of the victims under attack, lower is better): TAP 58.4,
 27.3, 1.8, 24.2, 51.7 %; TAP+ATA 53.6, 22.7, 0.8, 19.8, 48.1 %. Independent measurements find ATA below MI-FGSM.
-Here ATA adds nothing significant to BIM and to TAP; `transfer-attention` shows that a larger weight does not either."""
+`transfer-attention` measures whether ATA would add more with a larger weight."""
 
 
 def run(setting: Setting) -> Outcome:
